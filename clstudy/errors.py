@@ -1,0 +1,20 @@
+"""Mistakes a user can mend: printed as one message, exit code 2, never a traceback."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(Exception):
+    """Says what was given, what was expected and what to do."""
+
+
+class PhotoError(UserError):
+    """A photo is missing, unreadable or changed; the message names the file."""
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Return " Did you mean 'x'?" for the closest known name, or an empty string."""
+    match = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    return f" Did you mean {match[0]!r}?" if match else ""

@@ -1,0 +1,220 @@
+"""Pretrain the embedded generator: StyleGAN2 and W encoder as an autoencoder, then the mapping network.
+
+    python -m clstudy.generators.pretrain_data --out build/pretrain
+    python -m clstudy.generators.pretrain --faces build/pretrain/faces.npy --out build/pretrain
+
+writes ``embedded_generator.safetensors`` (float16), ``model_card.json`` and ``model_card_grid.png``. Regressing
+on paired (z, face) gives the mean face; encoder and synthesis trained together learn faces and give the W encoder
+that anchors need. The mapping network is then fitted so that mapped w are distributed like encoded w (sliced
+Wasserstein distance: Bonneel et al. 2015), which makes random samples look like the training faces.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import math
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+from torch import Tensor
+
+from clstudy.generators.encoder import WEncoder
+from clstudy.generators.stylegan2 import StyleGAN2, StyleGAN2Settings
+from clstudy.identities.embedding import IdentityEmbedder, to_uint8, to_unit_range
+from clstudy.metrics.lpips import LPIPS
+from clstudy.seeding import derive_rng, derive_seed
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainSettings:
+    """Loss per face: ``mse_weight * MSE + lpips_weight * LPIPS + w_weight * mean(w^2)``; w gets Gaussian noise."""
+
+    seed: int = 0
+    steps: int = 10_000
+    batch: int = 16
+    learning_rate: float = 2e-3
+    mse_weight: float = 4.0
+    lpips_weight: float = 0.8
+    w_weight: float = 1e-3
+    w_noise: float = 0.1
+    ema_decay: float = 0.999
+    held_out: int = 500
+    mapping_steps: int = 2_000
+    mapping_batch: int = 512
+    threads: int = 2
+
+
+@dataclass
+class Networks:
+    """The generator and the encoder that are trained together."""
+
+    generator: StyleGAN2
+    encoder: WEncoder
+
+    @torch.no_grad()
+    def follow(self, other: Networks, decay: float) -> None:
+        """Move these weights towards ``other`` (exponential moving average)."""
+        for mine, theirs in ((self.generator, other.generator), (self.encoder, other.encoder)):
+            for average, current in zip(mine.parameters(), theirs.parameters(), strict=True):
+                average.lerp_(current, 1 - decay)
+
+    def reconstruct(self, images: Tensor) -> Tensor:
+        """Images ``[n, 3, 64, 64]`` -> reconstructions of the same shape."""
+        return self.generator.synthesis(self.encoder(images))
+
+
+def train_autoencoder(faces: np.ndarray, settings: PretrainSettings, out: Path) -> Networks:
+    """Train on uint8 faces ``[n, 64, 64, 3]`` (mirrored at random) and return the averaged networks."""
+    torch.manual_seed(derive_seed("pretraining weights", settings.seed))
+    live = Networks(StyleGAN2(StyleGAN2Settings()), WEncoder())
+    average = copy.deepcopy(live)
+    lpips = LPIPS()
+    parameters = [*live.generator.synthesis.parameters(), *live.encoder.parameters()]
+    optimizer = torch.optim.Adam(parameters, lr=settings.learning_rate, betas=(0.5, 0.99))
+    rng = derive_rng("pretraining batches", settings.seed)
+    started = time.monotonic()
+    for step in range(settings.steps):
+        photos = faces[rng.integers(0, len(faces), settings.batch)]
+        mirrored = rng.random(settings.batch) < 0.5
+        photos = np.where(mirrored[:, None, None, None], photos[:, :, ::-1], photos)
+        target = to_unit_range(photos)
+        progress = step / settings.steps
+        warm = min(1.0, (step + 1) / 100)
+        optimizer.param_groups[0]["lr"] = settings.learning_rate * warm * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * progress)))
+        w = live.encoder(target)
+        noise = torch.from_numpy(rng.standard_normal(w.shape).astype(np.float32))
+        image = live.generator.synthesis(w + settings.w_noise * noise)
+        mse = (image - target).square().mean()
+        perceptual = lpips(image, target).mean()
+        loss = settings.mse_weight * mse + settings.lpips_weight * perceptual + settings.w_weight * w.square().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        average.follow(live, min(settings.ema_decay, (1 + step) / (10 + step)))
+        if step % 100 == 0:
+            seconds = time.monotonic() - started
+            print(
+                f"step {step} loss {loss.item():.4f} mse {mse.item():.4f} lpips {perceptual.item():.4f} "
+                f"w std {w.std().item():.3f} {seconds:.0f} s",
+                flush=True,
+            )
+        if step % 1000 == 999:
+            save(average, out / "snapshot.safetensors")
+    return average
+
+
+def save(networks: Networks, path: Path) -> None:
+    """Write generator and encoder as float16 safetensors (prefixes ``generator.`` and ``encoder.``)."""
+    state = {f"generator.{name}": value for name, value in networks.generator.state_dict().items()}
+    state |= {f"encoder.{name}": value for name, value in networks.encoder.state_dict().items()}
+    metadata = {name: str(value) for name, value in networks.generator.settings.to_dict().items()}
+    save_file({name: value.detach().half().contiguous() for name, value in state.items()}, path, metadata=metadata)
+
+
+@torch.no_grad()
+def encode_all(networks: Networks, faces: np.ndarray) -> Tensor:
+    """w ``[n, w_dim]`` of all faces."""
+    return torch.cat([networks.encoder(to_unit_range(faces[i : i + 100])) for i in range(0, len(faces), 100)])
+
+
+def train_mapping(networks: Networks, w: Tensor, settings: PretrainSettings) -> None:
+    """Fit the mapping network so that mapped z are distributed like ``w [n, w_dim]``; sets ``w_avg``."""
+    mapping = networks.generator.mapping
+    z_dim, w_dim = networks.generator.settings.z_dim, networks.generator.settings.w_dim
+    generator = torch.Generator().manual_seed(derive_seed("mapping", settings.seed))
+    optimizer = torch.optim.Adam(mapping.parameters(), lr=1e-2, betas=(0.5, 0.99))
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, settings.mapping_steps)
+    size = settings.mapping_batch
+    for step in range(settings.mapping_steps):
+        ours = mapping(torch.randn(size, z_dim, generator=generator))[:, 0]
+        theirs = w[torch.randint(0, len(w), (size,), generator=generator)]
+        directions = torch.randn(w_dim, 256, generator=generator)
+        directions = directions / directions.norm(dim=0)
+        distance = ((ours @ directions).sort(dim=0).values - (theirs @ directions).sort(dim=0).values).square().mean()
+        optimizer.zero_grad()
+        distance.backward()
+        optimizer.step()
+        schedule.step()
+        if step % 500 == 0:
+            print(f"mapping step {step} sliced distance {distance.item():.5f}", flush=True)
+    mapping.w_avg.copy_(w.mean(dim=0))
+
+
+@torch.no_grad()
+def evaluate(networks: Networks, held_out: np.ndarray) -> dict[str, float]:
+    """Held-out reconstruction figures (see the keys)."""
+    lpips, embedder = LPIPS(), IdentityEmbedder()
+    target = to_unit_range(held_out)
+    image = torch.cat([networks.reconstruct(part) for part in target.split(50)]).clamp(-1, 1)
+    mse = (image - target).square().mean(dim=(1, 2, 3))
+    cosine = embedder(image) @ embedder(target).t()
+    own = cosine.diagonal()
+    others = cosine[~torch.eye(len(cosine), dtype=torch.bool)].view(len(cosine), -1)
+    return {
+        "held_out_faces": len(held_out),
+        "lpips_alex": float(torch.cat([lpips(a, b) for a, b in zip(image.split(50), target.split(50), strict=True)]).mean()),
+        "mse": float(mse.mean()),
+        "pixel_variance": float((target - target.mean(dim=0)).square().mean()),
+        "mse_share_of_variance": float(mse.mean() / (target - target.mean(dim=0)).square().mean()),
+        "psnr_db": float((10 * torch.log10(4 / mse)).mean()),
+        "identity_cosine_own": float(own.mean()),
+        "identity_cosine_others": float(others.mean()),
+        "own_above_other": float((own[:, None] > others).float().mean()),
+    }
+
+
+@torch.no_grad()
+def write_grid(networks: Networks, held_out: np.ndarray, path: Path, seed: int) -> None:
+    """Rows: photos, reconstructions, twice; then samples at truncation 0.7 and 1.0."""
+    photos = held_out[:24]
+    rebuilt = to_uint8(networks.reconstruct(to_unit_range(photos)))
+    z = torch.randn(24, networks.generator.settings.z_dim, generator=torch.Generator().manual_seed(seed))
+    rows = [photos[:12], rebuilt[:12], photos[12:], rebuilt[12:]]
+    for psi in (0.7, 1.0):
+        samples = to_uint8(networks.generator(z, truncation_psi=psi))
+        rows += [samples[:12], samples[12:]]
+    grid = np.concatenate([np.concatenate(list(row), axis=1) for row in rows])
+    Image.fromarray(grid).save(path, optimize=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--faces", type=Path, required=True, help="faces.npy of clstudy.generators.pretrain_data")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--steps", type=int, default=PretrainSettings.steps)
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args()
+    settings = PretrainSettings(seed=args.seed, steps=args.steps)
+    torch.set_num_threads(settings.threads)
+    args.out.mkdir(parents=True, exist_ok=True)
+    faces = np.load(args.faces)
+    held_out, training = faces[: settings.held_out], faces[settings.held_out :]
+    started = time.monotonic()
+    networks = train_autoencoder(training, settings, args.out)
+    train_mapping(networks, encode_all(networks, training), settings)
+    save(networks, args.out / "embedded_generator.safetensors")
+    write_grid(networks, held_out, args.out / "model_card_grid.png", settings.seed)
+    card = {
+        "settings": asdict(settings),
+        "training_faces": len(training),
+        "seconds": round(time.monotonic() - started),
+        "parameters": {
+            "synthesis": sum(p.numel() for p in networks.generator.synthesis.parameters()),
+            "mapping": sum(p.numel() for p in networks.generator.mapping.parameters()),
+            "encoder": sum(p.numel() for p in networks.encoder.parameters()),
+        },
+        "held_out": evaluate(networks, held_out),
+    }
+    (args.out / "model_card.json").write_text(json.dumps(card, indent=2) + "\n")
+    print(json.dumps(card, indent=2))
+
+
+if __name__ == "__main__":
+    main()

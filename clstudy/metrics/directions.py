@@ -1,0 +1,6 @@
+"""Which way each metric points; importable without torch (the analysis needs nothing else)."""
+
+from __future__ import annotations
+
+HIGHER_IS_BETTER: dict[str, bool] = {"lpips": False, "id": True, "psnr": True}
+"""metric name -> True where a higher value is better."""
