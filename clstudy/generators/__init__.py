@@ -1,0 +1,13 @@
+"""Generators: one file each, registered by name. This line list is where a new generator is added."""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+_MODULES = ("embedded",)
+
+
+def load_generators() -> None:
+    """Import every generator module so that it registers itself."""
+    for module in _MODULES:
+        import_module(f"{__name__}.{module}")

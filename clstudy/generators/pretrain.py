@@ -87,7 +87,9 @@ def train_autoencoder(faces: np.ndarray, settings: PretrainSettings, out: Path) 
         target = to_unit_range(photos)
         progress = step / settings.steps
         warm = min(1.0, (step + 1) / 100)
-        optimizer.param_groups[0]["lr"] = settings.learning_rate * warm * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * progress)))
+        optimizer.param_groups[0]["lr"] = (
+            settings.learning_rate * warm * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * progress)))
+        )
         w = live.encoder(target)
         noise = torch.from_numpy(rng.standard_normal(w.shape).astype(np.float32))
         image = live.generator.synthesis(w + settings.w_noise * noise)
@@ -159,7 +161,9 @@ def evaluate(networks: Networks, held_out: np.ndarray) -> dict[str, float]:
     others = cosine[~torch.eye(len(cosine), dtype=torch.bool)].view(len(cosine), -1)
     return {
         "held_out_faces": len(held_out),
-        "lpips_alex": float(torch.cat([lpips(a, b) for a, b in zip(image.split(50), target.split(50), strict=True)]).mean()),
+        "lpips_alex": float(
+            torch.cat([lpips(a, b) for a, b in zip(image.split(50), target.split(50), strict=True)]).mean()
+        ),
         "mse": float(mse.mean()),
         "pixel_variance": float((target - target.mean(dim=0)).square().mean()),
         "mse_share_of_variance": float(mse.mean() / (target - target.mean(dim=0)).square().mean()),

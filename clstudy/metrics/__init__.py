@@ -1,0 +1,16 @@
+"""Metrics: one short file each, registered by name. This line list is where a new metric is added.
+
+Importing the package itself stays free of torch, because the analysis needs ``clstudy.metrics.directions`` only.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+_MODULES = ("lpips", "identity", "psnr")
+
+
+def load_metrics() -> None:
+    """Import every metric module so that it registers itself."""
+    for module in _MODULES:
+        import_module(f"{__name__}.{module}")

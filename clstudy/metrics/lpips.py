@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from clstudy.assets import asset_path
+from clstudy.metrics.base import METRICS, Metric
 
 _SHIFT = (-0.030, -0.088, -0.188)
 _SCALE = (0.458, 0.448, 0.450)
@@ -73,3 +74,25 @@ class LPIPS(nn.Module):
 def index_features(features: Features, index: Tensor) -> Features:
     """Select rows of precomputed features."""
     return tuple(level[index] for level in features)
+
+
+@METRICS.register("lpips")
+class LPIPSMetric(Metric):
+    """LPIPS of a reconstruction."""
+
+    name = "lpips"
+    unit = "distance"
+    bounds = (0.0, float("inf"))
+    description = "LPIPS v0.1 (AlexNet) of a reconstruction, lower is better"
+
+    def __init__(self, *, threads: int = 1):
+        super().__init__(threads=threads)
+        self._net = LPIPS()
+
+    @torch.no_grad()
+    def prepare(self, targets: Tensor) -> Features:
+        return self._net.features(targets)
+
+    @torch.no_grad()
+    def pairs(self, images: Tensor, prepared: Features) -> Tensor:
+        return self._net.distance(self._net.features(images), prepared)

@@ -1,0 +1,95 @@
+"""The two Ray actors of a running study: the coordinator (claims, progress) and the recorder (MLflow's one writer)."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import ray
+
+from clstudy.tracking import MlflowWriter
+
+CLAIM_SECONDS = 20.0
+"""A claim whose worker has not been heard of for this long is free again."""
+
+
+class Coordinator:
+    """Claims on stages and the board that the progress display reads. State lives and dies with the study's run."""
+
+    def __init__(self) -> None:
+        self._claims: dict[str, str] = {}
+        self._heard: dict[str, float] = {}
+        self._running: dict[str, dict[str, Any]] = {}
+        self._finished: dict[str, str] = {}
+        self._stages = {"computed": 0, "reused": 0, "seconds": 0.0}
+
+    def acquire(self, key: str, owner: str) -> bool:
+        """Claim a stage; False while another living worker holds it."""
+        now = time.monotonic()
+        self._heard[owner] = now
+        holder = self._claims.get(key)
+        if holder not in (None, owner) and now - self._heard.get(holder, 0.0) < CLAIM_SECONDS:
+            return False
+        self._claims[key] = owner
+        return True
+
+    def release(self, key: str, owner: str) -> None:
+        """Give a claim back."""
+        if self._claims.get(key) == owner:
+            del self._claims[key]
+
+    def beat(self, owner: str) -> None:
+        """The worker is alive."""
+        self._heard[owner] = time.monotonic()
+
+    def progress(self, trial: str, state: dict[str, Any]) -> None:
+        """Where a trial is: t, phase, done, total, loss."""
+        if trial not in self._finished:
+            self._running[trial] = state
+
+    def stage(self, reused: bool, seconds: float) -> None:
+        """A stage was computed or read from the store."""
+        self._stages["reused" if reused else "computed"] += 1
+        self._stages["seconds"] += seconds
+
+    def finish(self, trial: str, failure: str) -> None:
+        """A trial ended; ``failure`` is empty or says why it failed."""
+        self._running.pop(trial, None)
+        self._finished[trial] = failure
+
+    def snapshot(self) -> dict[str, Any]:
+        """Everything the display shows."""
+        return {"running": dict(self._running), "finished": dict(self._finished), "stages": dict(self._stages)}
+
+
+class Recorder:
+    """Feeds MLflow from one process; workers send finished rows and never wait for it."""
+
+    def __init__(self, tracking_uri: str, experiment: str, artifacts: Path, tags: dict[str, str]):
+        self._writer = MlflowWriter(tracking_uri, experiment, tags, artifact_location=artifacts)
+
+    def start_trial(self, trial: str, name: str, params: dict[str, Any], tags: dict[str, str]) -> None:
+        """Find or create the trial's run."""
+        self._writer.start_trial(trial, name, params, tags)
+
+    def log_stage(self, trial: str, t: int, metrics: dict[str, float], images: dict[str, np.ndarray]) -> None:
+        """One batch of metrics at step t, and the pictures of t."""
+        self._writer.log_stage(trial, t, metrics, images)
+
+    def finish_trial(self, trial: str) -> None:
+        """Mark the run finished."""
+        self._writer.finish_trial(trial, "FINISHED")
+
+    def fail_trial(self, trial: str, message: str) -> None:
+        """Mark the run failed, with the reason."""
+        self._writer.fail_trial(trial, message)
+
+    def close(self) -> int:
+        """Send what is pending; return how many calls could not be delivered."""
+        return self._writer.flush() + self._writer.dropped()
+
+
+CoordinatorActor = ray.remote(num_cpus=0)(Coordinator)
+RecorderActor = ray.remote(num_cpus=0, max_restarts=3)(Recorder)

@@ -1,0 +1,225 @@
+"""From per-image rows to result matrices R[t, k], and from these to the scores of every trial."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset
+
+from clstudy.analysis.scores import SCORES, MissingCellsError
+from clstudy.errors import UserError
+from clstudy.metrics.directions import HIGHER_IS_BETTER
+
+ROWS_SCHEMA = pa.schema(
+    [
+        ("trial", pa.string()),
+        ("identity", pa.string()),
+        ("strategy", pa.string()),
+        ("buffer_size", pa.int64()),
+        ("learning_rate", pa.float64()),
+        ("seed", pa.int64()),
+        ("train_timestamp", pa.int64()),
+        ("test_timestamp", pa.int64()),
+        ("protocol", pa.string()),
+        ("metric", pa.string()),
+        ("image", pa.string()),
+        ("value", pa.float64()),
+    ]
+)
+TRIAL_COLUMNS = ["trial", "identity", "strategy", "buffer_size", "learning_rate", "seed"]
+ROW_ORDER = ["trial", "train_timestamp", "test_timestamp", "protocol", "metric", "image"]
+JOINT_STRATEGIES = frozenset({"upper"})
+"""Trained on everything at once: no continual learner, its matrix has only the last row (protocol, "Strategies")."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trial:
+    """What makes a trial: the trial columns of the rows, and the entries of ``study.yaml``."""
+
+    trial: str
+    identity: str
+    strategy: str
+    buffer_size: int | None
+    learning_rate: float
+    seed: int
+
+    @property
+    def joint(self) -> bool:
+        """True for joint training (``upper``)."""
+        return self.strategy in JOINT_STRATEGIES
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResultMatrix:
+    """R of one trial under one protocol and metric: ``r`` is float64 ``[T, T]``, NaN where nothing was measured."""
+
+    trial: Trial
+    protocol: str
+    metric: str
+    r: np.ndarray
+
+
+class Cell(NamedTuple):
+    """One cell of a table: everything but the identity and the seed."""
+
+    protocol: str
+    metric: str
+    score: str
+    learning_rate: float
+    strategy: str
+    buffer_size: int | None
+
+
+ScoreValues = dict[Cell, dict[str, dict[int, float]]]
+"""cell -> identity -> seed -> score of that trial."""
+
+
+def load_rows(study_dir: Path | str) -> pa.Table:
+    """All rows of a study as one table in canonical order (empty if no trial has finished)."""
+    rows = read_rows(sorted((Path(study_dir) / "results").glob("*.parquet")))
+    return rows.sort_by([(name, "ascending") for name in ROW_ORDER])
+
+
+def read_rows(files: Sequence[Path], columns: list[str] | None = None, where: pc.Expression | None = None) -> pa.Table:
+    """Read result files through one dataset scan, with projection and predicate push-down.
+
+    Raises:
+        UserError: a file cannot be read.
+    """
+    if not files:
+        return ROWS_SCHEMA.empty_table().select(columns or ROWS_SCHEMA.names)
+    try:
+        dataset = pyarrow.dataset.dataset([str(file) for file in files], schema=ROWS_SCHEMA, format="parquet")
+        return dataset.to_table(columns=columns, filter=where)
+    except (pa.ArrowException, OSError) as error:
+        message = " ".join(str(error).split())
+        raise UserError(
+            f"a results file cannot be read: {message}. Delete that file and run the study again."
+        ) from error
+
+
+def result_matrices(
+    rows: pa.Table | Sequence[Path], timestamps: int | Mapping[str, int] | None = None
+) -> list[ResultMatrix]:
+    """Mean over images per (trial, protocol, metric, t, k), as one matrix per trial, protocol and metric.
+
+    A cell without rows is NaN. So is a cell with fewer images than another cell of its column: its mean would speak of
+    other photos, and the difference would pass for Forgetting. Nothing is raised here for missing cells; scores do.
+
+    Args:
+        rows: a table in ``ROWS_SCHEMA`` (``image`` is not needed) or the result files to scan.
+        timestamps: T, for all identities or by identity; by default the most that any trial of an identity has seen.
+
+    Returns:
+        Sorted by trial, protocol, metric.
+
+    Raises:
+        UserError: one trial name with two different specifications, or a timestamp outside 0..T-1 or above t.
+    """
+    if not isinstance(rows, pa.Table):
+        rows = read_rows(rows, columns=[name for name in ROWS_SCHEMA.names if name != "image"])
+    if rows.num_rows == 0:
+        return []
+    trials = _trials(rows)
+    sizes = _timestamps(rows, timestamps)
+
+    # One thread: sums run in row order, so equal rows give equal bits.
+    keys = ["trial", "protocol", "metric", "train_timestamp", "test_timestamp"]
+    cells = rows.group_by(keys, use_threads=False).aggregate(
+        [("value", "mean", pc.ScalarAggregateOptions(skip_nulls=False)), ("value", "count")]
+    )
+    names, trial = _codes(cells["trial"])
+    protocols, protocol = _codes(cells["protocol"])
+    metrics, metric = _codes(cells["metric"])
+    t, k = cells["train_timestamp"].to_numpy(), cells["test_timestamp"].to_numpy()
+    limits = np.array([sizes[trials[name].identity] for name in names])[trial]
+    wrong = np.flatnonzero((k < 0) | (k > t) | (t >= limits))
+    if wrong.size:
+        i = wrong[0]
+        raise UserError(
+            f"trial {names[trial[i]]}: a row with train timestamp {t[i]} and test timestamp {k[i]}; expected "
+            f"0 <= test <= train < {limits[i]}. The results do not belong to this study: remove them and run it again."
+        )
+    size = int(limits.max())
+    shape = (len(names), len(protocols), len(metrics), size, size)
+    mean, count = np.full(shape, np.nan), np.zeros(shape, dtype=np.int64)
+    mean[trial, protocol, metric, t, k] = cells["value_mean"].to_numpy()
+    count[trial, protocol, metric, t, k] = cells["value_count"].to_numpy()
+    mean[count < count.max(axis=-2, keepdims=True)] = np.nan
+    present = np.zeros(shape[:3], dtype=bool)
+    present[trial, protocol, metric] = True
+    matrices = []
+    for i, spec in enumerate(trials[name] for name in names):
+        end = sizes[spec.identity]
+        for p, m in np.argwhere(present[i]):
+            r = mean[i, p, m, :end, :end]
+            matrices.append(ResultMatrix(trial=spec, protocol=protocols[p], metric=metrics[m], r=r))
+    return matrices
+
+
+def trial_scores(matrix: ResultMatrix) -> dict[str, float]:
+    """All scores that are defined for this trial: score name -> value (joint training: final performance only).
+
+    Raises:
+        MissingCellsError: a cell is missing; the message names the trial.
+        UserError: the metric's direction is unknown.
+    """
+    if matrix.metric not in HIGHER_IS_BETTER:
+        known = ", ".join(sorted(HIGHER_IS_BETTER))
+        raise UserError(f"metric {matrix.metric!r} has no known direction; known: {known} (clstudy.metrics.directions)")
+    defined = [
+        score
+        for score in SCORES.values()
+        if matrix.r.shape[-1] >= score.at_least and not (score.continual and matrix.trial.joint)
+    ]
+    try:
+        return {score.name: float(score.compute(matrix.r, HIGHER_IS_BETTER[matrix.metric])) for score in defined}
+    except MissingCellsError as error:
+        where = f"trial {matrix.trial.trial}, {matrix.protocol} {matrix.metric}"
+        raise MissingCellsError(error.cells, where) from error
+
+
+def score_values(matrices: Iterable[ResultMatrix]) -> ScoreValues:
+    """Scores per trial, sorted into cells, identities and seeds.
+
+    Raises:
+        MissingCellsError: as ``trial_scores``.
+    """
+    values: ScoreValues = {}
+    for matrix in matrices:
+        spec = matrix.trial
+        for score, value in trial_scores(matrix).items():
+            cell = Cell(matrix.protocol, matrix.metric, score, spec.learning_rate, spec.strategy, spec.buffer_size)
+            values.setdefault(cell, {}).setdefault(spec.identity, {})[spec.seed] = value
+    return values
+
+
+def _trials(rows: pa.Table) -> dict[str, Trial]:
+    trials: dict[str, Trial] = {}
+    for spec in rows.group_by(TRIAL_COLUMNS, use_threads=False).aggregate([]).to_pylist():
+        known = trials.setdefault(spec["trial"], Trial(**spec))
+        if known != Trial(**spec):
+            raise UserError(f"trial {spec['trial']} has rows of two specifications: {known} and {Trial(**spec)}")
+    return trials
+
+
+def _timestamps(rows: pa.Table, timestamps: int | Mapping[str, int] | None) -> dict[str, int]:
+    seen = rows.group_by("identity", use_threads=False).aggregate([("train_timestamp", "max")])
+    counted = {row["identity"]: row["train_timestamp_max"] + 1 for row in seen.to_pylist()}
+    if timestamps is None:
+        return counted
+    if isinstance(timestamps, int):
+        return dict.fromkeys(counted, timestamps)
+    return {identity: timestamps.get(identity, size) for identity, size in counted.items()}
+
+
+def _codes(column: pa.ChunkedArray) -> tuple[list[str], np.ndarray]:
+    """Distinct values in sorted order and each row's index into them."""
+    names, codes = np.unique(column.to_numpy(), return_inverse=True)
+    return [str(name) for name in names], codes

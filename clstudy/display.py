@@ -1,0 +1,108 @@
+"""What the terminal shows: the plan, and live progress (a rich display, or plain lines when there is no terminal)."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from clstudy.identities.dataset import DataSet
+from clstudy.plan import Plan
+from clstudy.profiles import Profile
+
+Show = Callable[[Mapping[str, Any]], None]
+_LINE_SECONDS = 15.0
+
+
+def duration(seconds: float) -> str:
+    """Seconds as a person says them: 45 s, 12 min, 3.5 h."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 5400:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"
+
+
+def plan_lines(plan: Plan, sentence: str, profile: Profile, data: DataSet) -> list[str]:
+    """The plan in a few lines."""
+    timestamps = len(data.identities[0].timestamps)
+    most = "" if plan.exact else "at most "
+    shared = plan.stages_without_sharing - plan.stages
+    return [
+        f"[bold]plan[/bold]     {sentence}",
+        f"profile  {profile.name}: {profile.description}",
+        f"data     {data.name}: {len(data.identities)} identities, {timestamps} timestamps",
+        f"trials   {len(plan.trials)} ({len(plan.done)} finished before)",
+        f"stages   {most}{plan.stages} of {plan.stages_without_sharing} "
+        f"({shared} shared between trials, {plan.stages_done} done already, {most}{plan.stages_to_run} to compute)",
+        f"time     about {duration(plan.seconds)} here (from {plan.estimate_from})",
+        f"disk     {most}{plan.disk_bytes / 1e9:.2f} GB more",
+    ]
+
+
+class _Board:
+    """Turns snapshots of the coordinator into something to look at."""
+
+    def __init__(self, plan: Plan, workers: int):
+        self._plan = plan
+        self._workers = workers
+        self._started = time.monotonic()
+
+    def computed(self, snapshot: Mapping[str, Any]) -> int:
+        return int(snapshot["stages"]["computed"])
+
+    def eta(self, snapshot: Mapping[str, Any]) -> str:
+        """Time left from the stages computed in this run."""
+        done = self.computed(snapshot)
+        left = max(self._plan.stages_to_run - done, 0)
+        each = snapshot["stages"]["seconds"] / done if done else self._plan.seconds / max(self._plan.stages_to_run, 1)
+        scale = self._workers if done else 1
+        return duration(left * each / scale)
+
+    def headline(self, snapshot: Mapping[str, Any]) -> str:
+        finished = snapshot["finished"]
+        failed = sum(bool(message) for message in finished.values())
+        text = (
+            f"trials {len(finished) + len(self._plan.done)}/{len(self._plan.trials)}"
+            f"{f' ({failed} failed)' if failed else ''} · stages computed {self.computed(snapshot)}"
+            f"/{self._plan.stages_to_run}, reused {snapshot['stages']['reused']}"
+        )
+        return f"{text} · {duration(time.monotonic() - self._started)} gone, about {self.eta(snapshot)} left"
+
+    def render(self, snapshot: Mapping[str, Any]) -> Group:
+        table = Table.grid(padding=(0, 2))
+        for trial, state in sorted(snapshot["running"].items()):
+            loss = "" if math.isnan(state["loss"]) else f"loss {state['loss']:.4f}"
+            table.add_row(
+                f"  {trial}", f"t={state['t']}", f"{state['phase']} {state['done']}/{state['total']}", Text(loss)
+            )
+        bar = ProgressBar(total=max(self._plan.stages_to_run, 1), completed=self.computed(snapshot), width=60)
+        return Group(Text(self.headline(snapshot)), bar, table)
+
+
+@contextmanager
+def make_display(plan: Plan, workers: int, console: Console) -> Iterator[Show]:
+    """Yield a function that shows a snapshot: live on a terminal, otherwise a line now and then."""
+    board = _Board(plan, workers)
+    if console.is_terminal:
+        with Live(Text("starting Ray …"), console=console, refresh_per_second=4, transient=True) as live:
+            yield lambda snapshot: live.update(board.render(snapshot))
+        return
+    last = [time.monotonic(), -1]
+
+    def line(snapshot: Mapping[str, Any]) -> None:
+        finished = len(snapshot["finished"])
+        now = time.monotonic()
+        if finished != last[1] or now - last[0] > _LINE_SECONDS:
+            last[:] = [now, finished]
+            console.print(board.headline(snapshot), highlight=False, soft_wrap=True)
+
+    yield line

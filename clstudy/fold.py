@@ -1,0 +1,174 @@
+"""A trial as a list of stage requests: what each stage depends on, and its key.
+
+The plan and the worker walk the same generator, so that they cannot disagree about a key. No torch, no Ray.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from importlib.metadata import version
+from typing import Any
+
+from clstudy.identities.dataset import Identity, Photo, Timestamp
+from clstudy.profiles import Profile
+from clstudy.space import TrialSpec
+from clstudy.stages import digest_of
+from clstudy.strategies import STRATEGIES
+from clstudy.strategies.base import Item, Memory
+
+NUMERICS_VERSION = 1
+"""Raised by hand when the mathematics of a stage changes, so that older stages are not reused."""
+
+SELECTION_VERSION = 1
+"""Raised by hand when a strategy's choice changes for equal input."""
+
+
+@dataclass(frozen=True)
+class Basis:
+    """What all stages of a study share: profile, pretrained weights, numerics fingerprint."""
+
+    profile: Profile
+    generator_digest: str
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Everything about the machine's arithmetic that may change a bit."""
+        return {
+            "numerics": NUMERICS_VERSION,
+            "device": "cuda" if self.profile.resources.gpus else "cpu",
+            "precision": "float32",
+            "threads": self.profile.resources.threads,
+            "torch": ".".join(version("torch").split("+")[0].split(".")[:2]),
+        }
+
+
+def canonical_train(timestamp: Timestamp) -> list[Photo]:
+    """Training photos in canonical order (by digest)."""
+    return sorted(timestamp.train, key=lambda photo: photo.digest)
+
+
+def canonical_test(timestamp: Timestamp) -> list[Photo]:
+    """Test photos in canonical order (by digest)."""
+    return sorted(timestamp.test, key=lambda photo: photo.digest)
+
+
+def anchors_key(basis: Basis, timestamp: Timestamp) -> str:
+    """Key of the anchors of one timestamp's training photos, followed by its test photos' starting latents."""
+    return digest_of(
+        {
+            "what": "anchors",
+            "generator": basis.generator_digest,
+            "fingerprint": basis.fingerprint(),
+            "train": [photo.digest for photo in canonical_train(timestamp)],
+            "test": [photo.digest for photo in canonical_test(timestamp)],
+        }
+    )
+
+
+@dataclass(frozen=True)
+class StageRequest:
+    """One stage before it is computed: train on ``trained_on`` from ``parent``, then test on all k <= t."""
+
+    basis: Basis
+    spec: TrialSpec
+    identity: Identity
+    t: int
+    trained_on: tuple[int, ...]
+    parent: str | None
+    replay: tuple[Item, ...]
+
+    @cached_property
+    def document(self) -> dict[str, Any]:
+        """Everything that can change the stage's numbers; its hash is the key."""
+        profile = self.basis.profile
+        seen = self.identity.timestamps[: self.t + 1]
+        return {
+            "what": "stage",
+            "fingerprint": self.basis.fingerprint(),
+            "generator": self.basis.generator_digest,
+            "trainer": asdict(profile.trainer),
+            "inversion": asdict(profile.inversion),
+            "evaluation": asdict(profile.evaluation),
+            "image_size": profile.data.image_size,
+            "learning_rate": self.spec.learning_rate,
+            "stream": [self.spec.seed, self.identity.name, self.t],
+            "parent": self.parent,
+            "new": [
+                [k, [photo.digest for photo in canonical_train(self.identity.timestamps[k])]] for k in self.trained_on
+            ],
+            "replay": [[item.timestamp, item.digest] for item in self.replay],
+            "anchored": [[photo.digest for photo in canonical_train(timestamp)] for timestamp in seen],
+            "tested": [[photo.digest for photo in canonical_test(timestamp)] for timestamp in seen],
+        }
+
+    @cached_property
+    def key(self) -> str:
+        """Content address of the stage."""
+        return digest_of(self.document)
+
+
+@dataclass(frozen=True)
+class MemoryRequest:
+    """What a strategy is to remember after timestamp t."""
+
+    basis: Basis
+    spec: TrialSpec
+    identity: Identity
+    t: int
+    memory: Memory
+    previous: str | None
+
+    @cached_property
+    def key(self) -> str:
+        """Content address: strategy, K, seed, previous memory, candidates. The latents follow from the digests."""
+        return digest_of(
+            {
+                "what": "memory",
+                "version": SELECTION_VERSION,
+                "generator": self.basis.generator_digest,
+                "fingerprint": self.basis.fingerprint(),
+                "strategy": self.spec.strategy,
+                "capacity": self.spec.buffer_size,
+                "stream": [self.spec.seed, self.identity.name, self.t],
+                "previous": self.previous,
+                "new": [photo.digest for photo in canonical_train(self.identity.timestamps[self.t])],
+            }
+        )
+
+
+def stage_requests(
+    spec: TrialSpec,
+    identity: Identity,
+    basis: Basis,
+    remember: Callable[[MemoryRequest], Memory | None],
+) -> Iterator[StageRequest]:
+    """Yield the stages of a trial in order.
+
+    ``remember`` returns what the strategy keeps after a timestamp; None (possible while planning) ends the list
+    early, because later keys depend on it.
+    """
+    strategy = STRATEGIES[spec.strategy]
+    count = len(identity.timestamps)
+    if strategy.joint:
+        yield StageRequest(basis, spec, identity, count - 1, tuple(range(count)), None, ())
+        return
+    memory: Memory | None = Memory()
+    previous: str | None = None
+    parent: str | None = None
+    for t in range(count):
+        assert memory is not None
+        request = StageRequest(basis, spec, identity, t, (t,), parent, memory.items)
+        yield request
+        parent = request.key
+        if t + 1 == count or not strategy.stores_photos:
+            continue
+        wanted = MemoryRequest(basis, spec, identity, t, memory, previous)
+        memory, previous = remember(wanted), wanted.key
+        if memory is None:
+            return
+
+
+def stage_count(spec: TrialSpec, timestamps: int) -> int:
+    """Stages of one trial before anything is shared."""
+    return 1 if STRATEGIES[spec.strategy].joint else timestamps

@@ -1,0 +1,166 @@
+"""Checks of a photo folder: every problem found in one pass, each said with its file.
+
+Layout: ``ROOT/<identity>/<timestamp>/{train,test}/*.png|jpg``; timestamps in sorted name order. Hidden entries,
+files beside the identities (``manifest.json``) and the optional ``*.json`` and ``*.safetensors`` files are skipped.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from clstudy.errors import UserError
+
+LAYOUT = "<identity>/<timestamp>/{train,test}/*.png or *.jpg"
+"""How photos lie inside a data folder."""
+
+SPLITS = ("train", "test")
+"""The two photo folders of a timestamp."""
+
+_PHOTO_SUFFIXES = {".png", ".jpg", ".jpeg"}
+_OTHER_SUFFIXES = {".json", ".safetensors"}
+
+FoundPhotos = Mapping[str, tuple[tuple[Path, str], ...]]
+"""Split -> ((path, sha256 of the file's bytes), ...), in sorted name order."""
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What a folder holds (identity -> timestamp -> split -> photos) and everything that is wrong with it."""
+
+    root: Path
+    found: Mapping[str, Mapping[str, FoundPhotos]]
+    problems: tuple[str, ...]
+
+    def counts(self) -> tuple[int, int, int]:
+        """Number of identities, timestamps and photos."""
+        timestamps = [splits for identity in self.found.values() for splits in identity.values()]
+        photos = sum(len(photos) for splits in timestamps for photos in splits.values())
+        return len(self.found), len(timestamps), photos
+
+
+def decode_photo(data: bytes, size: int | None) -> np.ndarray:
+    """Return uint8 RGB ``[h, w, 3]`` of an image file's bytes.
+
+    Raises:
+        ValueError: unreadable, not 8-bit RGB, or not ``size x size`` pixels (when a size is given).
+    """
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            mode, (width, height) = image.mode, image.size
+            image.load()
+            pixels = np.asarray(image)
+    except Exception as error:  # Pillow raises OSError, SyntaxError, ValueError, struct.error, ... on damaged files
+        raise ValueError(f"unreadable image ({error or type(error).__name__})") from error
+    if mode != "RGB":
+        raise ValueError(f"wrong mode {mode}, expected RGB (8 bits, no transparency)")
+    if size is not None and (width, height) != (size, size):
+        raise ValueError(f"wrong size {width}x{height}, expected {size}x{size} pixels")
+    return pixels
+
+
+def require_folder(root: Path) -> Path:
+    """Return the absolute path of an existing folder.
+
+    Raises:
+        UserError: it does not exist or is not a folder.
+    """
+    if not root.exists():
+        raise UserError(
+            f"data folder {str(root)!r} does not exist; expected a folder with {LAYOUT}. Give the path of one, "
+            "or the name of a packaged data set"
+        )
+    if not root.is_dir():
+        raise UserError(f"{str(root)!r} is a file; expected a folder with {LAYOUT}")
+    return root.resolve()
+
+
+def inspect_folder(root: Path, *, image_size: int) -> Inspection:
+    """Read and digest every photo below ``root`` and list every problem, in reading order.
+
+    Raises:
+        UserError: ``root`` is missing or not a folder (the only thing that ends the check early).
+    """
+    root = require_folder(root)
+    walk = _Walk(root=root, image_size=image_size)
+    found = {folder.name: walk.identity(folder) for folder in _folders(root)}
+    if not found:
+        walk.problems.append(f"no identity: {root} holds no folders, expected {LAYOUT}")
+    return Inspection(root, found, tuple(walk.problems))
+
+
+@dataclass
+class _Walk:
+    root: Path
+    image_size: int
+    problems: list[str] = field(default_factory=list)
+
+    def say(self, path: Path, problem: str) -> None:
+        self.problems.append(f"{path.relative_to(self.root).as_posix()}: {problem}")
+
+    def identity(self, folder: Path) -> dict[str, FoundPhotos]:
+        timestamps = _folders(folder)
+        if not timestamps:
+            self.say(folder, f"no timestamp; expected {LAYOUT}")
+        elif any(entry.name in SPLITS for entry in timestamps):
+            self.say(folder, f"train and test must lie inside a timestamp's folder: {LAYOUT}")
+            return {}
+        seen: dict[str, Path] = {}
+        return {entry.name: self.timestamp(entry, seen) for entry in timestamps}
+
+    def timestamp(self, folder: Path, seen: dict[str, Path]) -> FoundPhotos:
+        photos = {split: self.photos(folder / split, seen) for split in SPLITS}
+        files = {split: _files(folder / split) for split in SPLITS}
+        if not any(files.values()):
+            self.say(folder, "empty timestamp: no photo in train or test")
+        else:
+            for split in SPLITS:
+                if not files[split]:
+                    state = "is empty" if (folder / split).is_dir() else "does not exist"
+                    self.say(folder, f"missing {split} set: {split}/ {state}")
+        return photos
+
+    def photos(self, folder: Path, seen: dict[str, Path]) -> tuple[tuple[Path, str], ...]:
+        found = []
+        for path in _files(folder):
+            if path.suffix.lower() not in _PHOTO_SUFFIXES:
+                self.say(path, "not a .png or .jpg photo; convert or remove it")
+                continue
+            try:
+                data = path.read_bytes()
+                pixels = decode_photo(data, self.image_size)
+            except OSError as error:
+                self.say(path, f"unreadable file ({error.strerror})")
+            except ValueError as error:
+                self.say(path, str(error))
+            else:
+                found.append((path, hashlib.sha256(data).hexdigest()))
+                self.duplicate(path, pixels, seen)
+        return tuple(found)
+
+    def duplicate(self, path: Path, pixels: np.ndarray, seen: dict[str, Path]) -> None:
+        """Compare by pixels, so that the same picture saved twice is found too."""
+        key = hashlib.sha256(repr(pixels.shape).encode() + pixels.tobytes()).hexdigest()
+        first = seen.setdefault(key, path)
+        if first is path:
+            return
+        splits = {first.parent.name, path.parent.name}
+        where = "in train and test" if len(splits) == 2 else f"twice in {path.parent.name}"
+        self.say(path, f"duplicate photo {where}: same pixels as {first.relative_to(self.root).as_posix()}")
+
+
+def _folders(folder: Path) -> list[Path]:
+    return sorted(entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+
+
+def _files(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        return []
+    entries = (entry for entry in folder.iterdir() if not entry.is_dir() and not entry.name.startswith("."))
+    return sorted(entry for entry in entries if entry.suffix.lower() not in _OTHER_SUFFIXES)

@@ -1,0 +1,33 @@
+"""ID similarity: cosine of identity embeddings."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from clstudy.identities.embedding import IdentityEmbedder
+from clstudy.metrics.base import METRICS, Metric
+
+
+@METRICS.register("id")
+class IdentityMetric(Metric):
+    """Cosine between a reconstruction and its photo, or between a generated image and its nearest test photo."""
+
+    name = "id"
+    unit = "cosine"
+    bounds = (-1.0, 1.0)
+    description = "identity similarity (cosine of face embeddings), higher is better"
+    in_synthesis = True
+
+    def __init__(self, *, threads: int = 1):
+        super().__init__(threads=threads)
+        self._embedder = IdentityEmbedder(threads=threads)
+
+    def prepare(self, targets: Tensor) -> Tensor:
+        return self._embedder(targets)
+
+    def pairs(self, images: Tensor, prepared: Tensor) -> Tensor:
+        return (self._embedder(images) * prepared).sum(dim=1)
+
+    def synthesis(self, images: Tensor, prepared: Tensor) -> Tensor:
+        """Largest cosine ``[m]`` to any test photo (protocol, "Synthesis")."""
+        return (self._embedder(images) @ prepared.t()).max(dim=1).values

@@ -1,0 +1,121 @@
+"""The trainer core: fine-tune a generator so that its anchors give the photos, with replay mixed in.
+
+Protocol, step 2 ("Personalise"); the one implementation for every profile.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from clstudy.errors import UserError
+from clstudy.metrics.lpips import LPIPS, Features, index_features
+from clstudy.profiles import TrainerSettings
+
+
+class TrainingDivergedError(UserError):
+    """The loss is no longer a finite number; the message says at which step."""
+
+
+@dataclass(frozen=True)
+class TrainingPhotos:
+    """Photos with their anchors, in canonical order, and the LPIPS features of the photos (computed once).
+
+    Shapes: latents ``[n, w_dim]``, images ``[n, 3, s, s]`` in [-1, 1], features per level ``[n, c, h, w]``.
+    """
+
+    latents: Tensor
+    images: Tensor
+    features: Features
+
+    def __len__(self) -> int:
+        return len(self.latents)
+
+    @classmethod
+    def prepare(cls, latents: Tensor, images: Tensor, lpips: LPIPS) -> TrainingPhotos:
+        """Compute the target features."""
+        with torch.no_grad():
+            return cls(latents, images, lpips.features(images))
+
+
+def epochs(count: int, batch: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
+    """Endless shuffled epochs over ``count`` photos in batches; the last short batch of an epoch is kept."""
+    while True:
+        order = rng.permutation(count)
+        for start in range(0, count, batch):
+            yield order[start : start + batch]
+
+
+def replay_draws(count: int, batch: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
+    """Endless full batches from endlessly reshuffled epochs, repeating when ``count`` is below ``batch``."""
+    queue: list[int] = []
+    while True:
+        while len(queue) < batch:
+            queue.extend(rng.permutation(count).tolist())
+        yield np.array(queue[:batch])
+        del queue[:batch]
+
+
+def total_steps(new_photos: int, settings: TrainerSettings) -> int:
+    """Optimiser steps of one stage: ``passes`` epochs over the new photos."""
+    return settings.passes * -(-new_photos // settings.batch_size)
+
+
+def personalise(
+    module: nn.Module,
+    new: TrainingPhotos,
+    replay: TrainingPhotos | None,
+    *,
+    settings: TrainerSettings,
+    learning_rate: float,
+    lpips: LPIPS,
+    new_rng: np.random.Generator,
+    replay_rng: np.random.Generator,
+    on_step: Callable[[int, int, float], None] | None = None,
+) -> float:
+    """Tune every parameter of ``module`` in place and return the mean loss of the last epoch.
+
+    Each step takes ``batch_size`` new photos and, if there is a buffer, ``replay_batch_size`` replayed ones; its
+    loss is the mean over all of them of LPIPS + mse_weight * MSE. Adam starts fresh.
+
+    Raises:
+        TrainingDivergedError: the loss is NaN or infinite.
+    """
+    module.requires_grad_(True)
+    optimizer = torch.optim.Adam(module.parameters(), lr=learning_rate, betas=settings.betas)
+    steps = total_steps(len(new), settings)
+    new_batches = epochs(len(new), settings.batch_size, new_rng)
+    replay_batches = None
+    if replay is not None and len(replay):
+        replay_batches = replay_draws(len(replay), settings.replay_batch_size, replay_rng)
+    last_epoch = []
+    for step in range(steps):
+        parts = [(new, torch.from_numpy(next(new_batches)))]
+        if replay is not None and replay_batches is not None:
+            parts.append((replay, torch.from_numpy(next(replay_batches))))
+        latents = torch.cat([photos.latents[index] for photos, index in parts])
+        targets = torch.cat([photos.images[index] for photos, index in parts])
+        levels = [index_features(photos.features, index) for photos, index in parts]
+        features = tuple(torch.cat(maps) for maps in zip(*levels, strict=True))
+        images = module(latents)
+        mse = (images - targets).square().mean(dim=(1, 2, 3))
+        loss = (lpips.distance(lpips.features(images), features) + settings.mse_weight * mse).mean()
+        value = float(loss.detach())
+        if not np.isfinite(value):
+            raise TrainingDivergedError(
+                f"the loss became {value} at step {step + 1} of {steps} with learning rate {learning_rate:g}; "
+                "use a smaller learning rate"
+            )
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+        if step >= steps - steps // settings.passes:
+            last_epoch.append(value)
+        if on_step is not None:
+            on_step(step + 1, steps, value)
+    module.requires_grad_(False)
+    return float(np.mean(last_epoch))

@@ -1,0 +1,124 @@
+"""Profiles: complete, typed descriptions of what a trial is made of.
+
+A profile is a function that returns a :class:`Profile`; adding one is one function and its ``register`` line.
+Nothing here imports torch or Ray.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from clstudy.registry import Registry
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataSettings:
+    """Which photos: data set (or folder), people, timestamps, photos per timestamp, side in pixels."""
+
+    name: str = "synthetic"
+    timestamps: int = 5
+    train: int = 8
+    test: int = 4
+    data_seed: int = 0
+    image_size: int = 64
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainerSettings:
+    """Personalising (protocol, step 2): loss per photo = LPIPS + ``mse_weight`` * MSE, Adam, fresh per timestamp.
+
+    ``passes``: shuffled epochs over the new photos; ``batch_size``/``replay_batch_size``: new and replayed photos
+    per step.
+    """
+
+    passes: int = 12
+    batch_size: int = 2
+    replay_batch_size: int = 2
+    mse_weight: float = 1.0
+    betas: tuple[float, float] = (0.9, 0.999)
+
+
+@dataclass(frozen=True, kw_only=True)
+class InversionSettings:
+    """Test-time optimisation of w under the current generator; Adam with a cosine fall of the learning rate.
+
+    ``prior_weight`` times the mean square distance of w to its start is added to the loss. In a small network
+    LPIPS alone can be driven down without end while MSE stays; the prior gives the search a minimum it reaches.
+    0 is the paper's plain LPIPS + L2.
+    """
+
+    steps: int = 20
+    learning_rate: float = 0.2
+    mse_weight: float = 1.0
+    prior_weight: float = 0.3
+    batch_size: int = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationSettings:
+    """Metrics by name; images per timestamp and anchors per convex combination for the synthesis protocol."""
+
+    metrics: tuple[str, ...] = ("lpips", "id", "psnr")
+    synthesis_images: int = 6
+    synthesis_anchors: int = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Resources:
+    """Share of a machine per trial, and the torch threads it computes with (part of a stage's key)."""
+
+    cpus: float = 1.0
+    gpus: float = 0.0
+    threads: int = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Profile:
+    """Everything about a trial that a search space does not vary."""
+
+    name: str
+    description: str
+    generator: str = "embedded"
+    weights: str = "embedded_generator.safetensors"
+    data: DataSettings = field(default_factory=DataSettings)
+    trainer: TrainerSettings = field(default_factory=TrainerSettings)
+    inversion: InversionSettings = field(default_factory=InversionSettings)
+    evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
+    resources: Resources = field(default_factory=Resources)
+    stage_seconds: float
+    """Core-seconds of one average stage on the machine of the README: the estimate until a study has its own."""
+    stage_bytes: int = 3_400_000
+    """Disk per stage: the tunable weights in float32, a few rows and a small picture."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain nested dictionary, e.g. for ``study.yaml``."""
+        return asdict(self)
+
+
+PROFILES: Registry[Callable[[], Profile]] = Registry("profile")
+
+
+@PROFILES.register("embedded")
+def embedded() -> Profile:
+    """64 px faces, packaged StyleGAN2 and W encoder, CPU, no network: the default."""
+    return Profile(
+        name="embedded",
+        description="packaged 64 px StyleGAN2 on people who do not exist; runs on a laptop without GPU or network",
+        stage_seconds=12.0,
+    )
+
+
+@PROFILES.register("smoke")
+def smoke() -> Profile:
+    """The embedded profile cut down to seconds: for tests and first contact, not for conclusions."""
+    return Profile(
+        name="smoke",
+        description="the embedded profile with 3 timestamps and a few steps; seconds, not for conclusions",
+        data=DataSettings(timestamps=3, train=4, test=2),
+        trainer=TrainerSettings(passes=4),
+        inversion=InversionSettings(steps=6),
+        evaluation=EvaluationSettings(synthesis_images=2),
+        stage_seconds=1.5,
+    )

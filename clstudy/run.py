@@ -1,0 +1,234 @@
+"""The main job: ``python -m clstudy.run --space hull_sizes``. Parse, plan, launch, summarise."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import rich
+from rich.console import Console
+
+import clstudy
+from clstudy.analysis.tables import to_terminal
+from clstudy.assets import manifest
+from clstudy.display import make_display, plan_lines
+from clstudy.errors import UserError
+from clstudy.fold import Basis
+from clstudy.identities.catalogue import DATA_SETS, open_data_set
+from clstudy.identities.dataset import DataSet
+from clstudy.plan import Plan, make_plan
+from clstudy.profiles import PROFILES, Profile
+from clstudy.report import write_report
+from clstudy.space import (
+    Expansion,
+    SearchSpace,
+    check_buffer_sizes,
+    check_trial_count,
+    expand,
+    known_spaces,
+    load_space,
+    override,
+)
+from clstudy.stages import StudyStore
+from clstudy.strategies import STRATEGIES
+from clstudy.tracking import sqlite_uri
+
+EXIT_CODES = """exit codes:
+  0    every trial finished
+  1    some trials failed or are missing; the tables say which
+  2    the input is wrong; nothing was started
+  130  interrupted; run the same command again to go on"""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Everything checked and planned, before the first expensive second."""
+
+    space: SearchSpace
+    profile: Profile
+    data: DataSet
+    expansion: Expansion
+    basis: Basis
+    out: Path
+    plan: Plan
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m clstudy.run",
+        description="Run a study: all trials of a search space, in parallel, resumable, with a table at the end.",
+        epilog=EXIT_CODES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--space", help="packaged search space (see --list) or path of a YAML file")
+    parser.add_argument("--data", help="data set (see --list) or photo folder, instead of the space's")
+    parser.add_argument("--identities", help="how many identities, or their names separated by commas")
+    parser.add_argument("--seeds", help="trial seeds separated by commas, e.g. 0,1,2")
+    parser.add_argument("--timestamps", type=int, help="timestamps per identity (default: the profile's)")
+    parser.add_argument("--profile", help="profile instead of the space's (see --list)")
+    parser.add_argument("--out", type=Path, help="study folder (default: runs/<space name>)")
+    parser.add_argument("--max-concurrent", type=int, help="trials at a time (default: as many as fit)")
+    parser.add_argument("--address", help="address of a running Ray cluster, e.g. auto (default: this machine)")
+    parser.add_argument("--dry-run", action="store_true", help="print the plan and stop")
+    parser.add_argument("--yes", action="store_true", help="start a study of any size")
+    parser.add_argument("--list", action="store_true", help="list spaces, strategies, profiles and data sets")
+    parser.add_argument("--version", action="version", version=f"clstudy {clstudy.__version__}")
+    return parser
+
+
+def print_choices(console: Console) -> None:
+    """Everything a user may name, one line each."""
+    sections = {
+        "spaces": [(name, load_space(path).description) for name, path in known_spaces().items()],
+        "strategies": [(name, strategy.description) for name, strategy in STRATEGIES.items()],
+        "profiles": [(name, make().description) for name, make in PROFILES.items()],
+        "data sets": [(name, entry.description) for name, entry in DATA_SETS.items()],
+    }
+    for title, entries in sections.items():
+        console.print(f"[bold]{title}[/bold]")
+        for name, text in entries:
+            console.print(f"  {name:<14} {' '.join(text.split())}", soft_wrap=True, highlight=False)
+
+
+def prepare(args: argparse.Namespace, console: Console) -> Prepared:
+    """Check everything and make the plan.
+
+    Raises:
+        UserError: anything about the input is wrong.
+    """
+    if args.space is None:
+        raise UserError("no search space given; use --space hull_sizes, or --list to see what there is")
+    for option, value in (("--max-concurrent", args.max_concurrent), ("--timestamps", args.timestamps)):
+        if value is not None and value < 1:
+            raise UserError(f"{option} is {value}; expected at least 1")
+    space = override(
+        load_space(args.space), identities=args.identities, seeds=args.seeds, profile=args.profile, data=args.data
+    )
+    profile = PROFILES[space.profile]()
+    for name in space.grid.strategy:
+        STRATEGIES[name]
+    out = args.out or Path("runs") / space.name
+    data = open_study_data(space, profile, args.timestamps, out.parent / "data", console)
+    names = [identity.name for identity in data.identities]
+    expansion = expand(space, names, lambda strategy: STRATEGIES[strategy].uses_buffer_size)
+    check_trial_count(len(expansion.trials), yes=args.yes)
+    data = data.select(list(dict.fromkeys(spec.identity for spec in expansion.trials)))
+    check_buffer_sizes(
+        expansion.trials,
+        {one.name: sum(len(timestamp.train) for timestamp in one.timestamps) for one in data.identities},
+    )
+    basis = Basis(profile, manifest()[profile.weights]["sha256"])
+    plan = make_plan(
+        expansion.trials,
+        {identity.name: identity for identity in data.identities},
+        basis,
+        StudyStore(out),
+        out,
+        workers=local_workers(profile, args),
+    )
+    return Prepared(space, profile, data, expansion, basis, out, plan)
+
+
+def open_study_data(
+    space: SearchSpace, profile: Profile, timestamps: int | None, cache: Path, console: Console
+) -> DataSet:
+    """Open (and on first use make) the data set a space asks for."""
+    wanted = space.grid.identity
+    settings = profile.data
+    with console.status("reading photos (a packaged data set is made on first use) …"):
+        return open_data_set(
+            space.data or settings.name,
+            identities=wanted if isinstance(wanted, int) else None,
+            names=None if isinstance(wanted, int) else wanted,
+            timestamps=timestamps or settings.timestamps,
+            train=settings.train,
+            test=settings.test,
+            data_seed=settings.data_seed,
+            cache=cache,
+            image_size=settings.image_size,
+        )
+
+
+def local_workers(profile: Profile, args: argparse.Namespace) -> int:
+    """Trials at a time on this machine, for the estimate (a cluster's size is known only once connected)."""
+    fits = max(1, int((os.cpu_count() or 1) / profile.resources.cpus)) if profile.resources.cpus else 1
+    return min(fits, args.max_concurrent or fits)
+
+
+def launch(prepared: Prepared, args: argparse.Namespace, console: Console) -> int:
+    """Run the study, print the table, return the exit code."""
+    from clstudy.study import StudySettings, run_study  # Ray and torch only from here on
+
+    tracking_uri = sqlite_uri(prepared.out.parent / "mlflow.db")
+    ui = f"mlflow ui --backend-store-uri {tracking_uri}"
+    console.print(f"live in MLflow: [bold]{ui}[/bold]", soft_wrap=True, highlight=False)
+    interrupted = False
+    outcome = None
+    with make_display(prepared.plan, local_workers(prepared.profile, args), console) as show:
+        try:
+            outcome = run_study(
+                StudySettings(
+                    space=prepared.space,
+                    basis=prepared.basis,
+                    data=prepared.data,
+                    out=prepared.out,
+                    tracking_uri=tracking_uri,
+                    address=args.address,
+                    max_concurrent=args.max_concurrent,
+                ),
+                prepared.plan,
+                show,
+            )
+        except KeyboardInterrupt:
+            interrupted = True
+    if outcome is None or interrupted or outcome.unfinished:
+        left = len(outcome.unfinished) if outcome else len(prepared.plan.to_run)
+        console.print(f"[bold]interrupted[/bold]: up to {left} trials are not finished; run the same command to go on")
+        return 130
+    summary = write_report(prepared.out)
+    console.print(to_terminal(summary, console.width))
+    console.print(
+        f"\n{outcome.stages_computed} stages computed, {outcome.stages_reused} reused, "
+        f"{outcome.seconds / 60:.1f} minutes",
+        highlight=False,
+    )
+    if outcome.undelivered:
+        console.print(f"[yellow]{outcome.undelivered} MLflow calls were not delivered; the rows are safe[/yellow]")
+    for label, place in (
+        ("rows", prepared.out / "results"),
+        ("tables", prepared.out / "report"),
+        ("settings", prepared.out / "study.yaml"),
+    ):
+        console.print(f"{label:<9} {place}", soft_wrap=True, highlight=False)
+    console.print(f"MLflow    {ui}", soft_wrap=True, highlight=False)
+    for trial, message in outcome.failures.items():
+        console.print(f"[red]failed[/red] {trial}: {message}", soft_wrap=True, highlight=False)
+    return 0 if summary.complete else 1
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point; returns the exit code."""
+    args = build_parser().parse_args(argv)
+    console = rich.get_console()
+    try:
+        if args.list:
+            print_choices(console)
+            return 0
+        prepared = prepare(args, console)
+        for line in plan_lines(prepared.plan, prepared.expansion.sentence, prepared.profile, prepared.data):
+            console.print(line, soft_wrap=True, highlight=False)
+        if args.dry_run:
+            return 0
+        return launch(prepared, args, console)
+    except UserError as error:
+        print(f"clstudy: {error}", file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

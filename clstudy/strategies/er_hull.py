@@ -1,0 +1,23 @@
+"""ER-Hull: the buffer whose convex hull in W comes nearest to everything that is discarded."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from clstudy.strategies.base import STRATEGIES, Item, PhotoStrategy, stack_latents, timestamps_of
+from clstudy.strategies.convex_hull import select_hull_subset
+
+
+@STRATEGIES.register("er_hull")
+class ErHull(PhotoStrategy):
+    """The paper's procedure and nothing else: the best of at most 5,000 random balanced subsets."""
+
+    name = "er_hull"
+    description = "best of 5,000 balanced subsets: latent hull nearest the rest (ER-Hull; paper, arXiv 2412.02627)"
+    balanced = True
+
+    def choose(self, items: Sequence[Item], capacity: int, rng: np.random.Generator) -> np.ndarray:
+        spread = np.array([item.spread for item in items])
+        return select_hull_subset(stack_latents(items), timestamps_of(items), spread, capacity, rng=rng)

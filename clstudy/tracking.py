@@ -1,0 +1,388 @@
+"""MLflow: one flat run per trial, written by one process, and never in a trial's way.
+
+Parquet is the truth; MLflow is a view of it that can be written again at any time. So everything here can be
+repeated: a trial's run is found by its tag, a metric's time is a function of its timestamp (the same row logged
+twice stays one row), an image replaces the one of the same name. And nothing here fails a trial: while the
+tracking server does not answer, calls wait in order and are delivered when it does.
+
+Ray is not imported; the study puts one :class:`MlflowWriter` into one actor.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import math
+import os
+import tempfile
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from PIL import Image
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+_log = logging.getLogger(__name__)
+
+TRIAL_TAG = "clstudy.trial"
+ERROR_TAG = "clstudy.error"
+FINAL_STATES = ("FINISHED", "FAILED", "KILLED")
+
+_SQLITE = "sqlite:///"
+_STEP_TIME_ORIGIN_MS = 1_767_225_600_000  # 2026-01-01 UTC: any fixed moment does
+_BACKOFF_S = (0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
+_TRIES_WHILE_SERVER_ANSWERS = 5
+_REFUSALS = {"INVALID_PARAMETER_VALUE", "INVALID_STATE", "BAD_REQUEST", "MALFORMED_REQUEST"}
+_MAX_ERROR_TEXT = 4000
+
+
+def sqlite_uri(file: Path) -> str:
+    """Return the tracking URI of a local database file (created on first use)."""
+    return f"{_SQLITE}{file.expanduser().resolve()}"
+
+
+def step_time_ms(timestamp: int) -> int:
+    """Return the time in ms under which metrics of a timestamp are logged: one second per timestamp, no clock.
+
+    MLflow keeps one row per (metric, step, time, value), so a stage logged again after a kill leaves no duplicate.
+    """
+    return _STEP_TIME_ORIGIN_MS + 1000 * timestamp
+
+
+def encode_png(pixels: np.ndarray) -> bytes:
+    """Return an image as PNG.
+
+    Args:
+        pixels: uint8 [h, w] (grey) or [h, w, 3] (RGB).
+
+    Raises:
+        ValueError: another type or shape.
+    """
+    if pixels.dtype != np.uint8 or pixels.ndim not in (2, 3) or (pixels.ndim == 3 and pixels.shape[2] != 3):
+        raise ValueError(f"expected uint8 pixels [h, w] or [h, w, 3], got {pixels.dtype} {list(pixels.shape)}")
+    buffer = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(pixels)).save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Call:
+    """Something to tell MLflow about a trial; ``send`` may be repeated without harm."""
+
+    trial_id: str
+    what: str
+    send: Callable[[], None]
+    failures: int = 0
+
+
+class MlflowWriter:
+    """Writes the trials of one study to one MLflow experiment. Use exactly one per experiment, in one process.
+
+    Args:
+        tracking_uri: ``sqlite:///…`` (see :func:`sqlite_uri`) or the address of a server.
+        experiment: name of the experiment, i.e. of the study; created if missing, restored if deleted.
+        tags: tags of the experiment.
+        artifact_location: folder for the images of a new experiment (local studies: inside the study's folder);
+            None means a folder beside a SQLite database, and the server's own choice otherwise.
+        make_client: makes the client from the URI; tests replace it.
+        clock, sleep: seconds, as in :mod:`time`; tests replace them.
+
+    Constructing does not contact the server. MLflow's own retries (minutes per call) are switched off for this
+    process through its environment variables, unless those are already set.
+    """
+
+    def __init__(
+        self,
+        tracking_uri: str,
+        experiment: str,
+        tags: Mapping[str, str] | None = None,
+        *,
+        artifact_location: Path | None = None,
+        make_client: Callable[[str], MlflowClient] | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+    ):
+        self._uri = tracking_uri
+        self._experiment = experiment
+        self._experiment_tags = dict(tags or {})
+        self._artifact_location = artifact_location or _images_beside(tracking_uri)
+        self._make_client = make_client or _quiet_client
+        self._clock, self._sleep = clock, sleep
+        self._client_or_none: MlflowClient | None = None
+        self._experiment_id_or_none: str | None = None
+        self._run_ids_or_none: dict[str, str] | None = None
+        self._queue: deque[_Call] = deque()
+        self._outage = 0  # failures in a row
+        self._next_try = -math.inf
+        self._dropped = 0
+
+    # What the study says; none of these raises because of the server.
+
+    def start_trial(self, trial_id: str, run_name: str, params: Mapping[str, Any], tags: Mapping[str, str]) -> None:
+        """Open the trial's run, or go on with the one it has.
+
+        Parameters that are None are left out; those already there with the same value stay. If one has another
+        value, the old run describes another trial: it moves to MLflow's bin and a new run begins. So put what makes
+        the numbers what they are (e.g. steps, numerics version) among the parameters.
+        """
+        texts = {key: str(value) for key, value in params.items() if value is not None}
+        now = _now_ms()
+        self._submit(trial_id, "start", lambda: self._send_start(trial_id, run_name, texts, dict(tags), now))
+
+    def log_stage(
+        self,
+        trial_id: str,
+        timestamp: int,
+        metrics: Mapping[str, float],
+        images: Mapping[str, np.ndarray] | None = None,
+    ) -> None:
+        """Log one timestamp: all metrics in one batch with step = timestamp, images as ``<name>/t03.png``.
+
+        Args:
+            metrics: values that are not finite are left out ("not there" is no number in a chart).
+            images: name -> uint8 [h, w] or [h, w, 3].
+
+        Raises:
+            ValueError: an image of another type or shape.
+        """
+        pngs = {name: encode_png(pixels) for name, pixels in (images or {}).items()}
+        finite = {key: float(value) for key, value in metrics.items() if math.isfinite(value)}
+        if finite:
+            self._submit(trial_id, f"metrics of t={timestamp}", lambda: self._send_metrics(trial_id, timestamp, finite))
+        for name, png in pngs.items():
+            self._submit_image(trial_id, f"{name}/t{timestamp:02d}.png", png)
+
+    def finish_trial(self, trial_id: str, status: str = "FINISHED") -> None:
+        """Close the trial's run.
+
+        Raises:
+            ValueError: not one of ``FINAL_STATES``.
+        """
+        if status not in FINAL_STATES:
+            raise ValueError(f"status is {status!r}, expected one of {', '.join(FINAL_STATES)}")
+        now = _now_ms()
+        self._submit(trial_id, "finish", lambda: self._send_finish(trial_id, status, now))
+
+    def fail_trial(self, trial_id: str, message: str) -> None:
+        """Close the trial's run as failed; the message becomes the tag ``clstudy.error``."""
+        text = message[:_MAX_ERROR_TEXT]
+        self._submit(trial_id, "error", lambda: self._send_error(trial_id, text))
+        self.finish_trial(trial_id, "FAILED")
+
+    # How it gets there.
+
+    def pending(self) -> int:
+        """Return how many calls wait for the server."""
+        return len(self._queue)
+
+    def dropped(self) -> int:
+        """Return how many calls the server answered but would not take; each was logged."""
+        return self._dropped
+
+    def flush(self, timeout_s: float = 30.0) -> int:
+        """Deliver what waits, trying for at most ``timeout_s``; return how many calls still wait."""
+        deadline = self._clock() + timeout_s
+        self._next_try = -math.inf
+        self._deliver()
+        while self._queue and self._clock() < deadline:
+            self._sleep(max(0.0, min(self._next_try, deadline) - self._clock()))
+            self._deliver()
+        return len(self._queue)
+
+    def _submit_image(self, trial_id: str, name: str, png: bytes) -> None:
+        self._submit(trial_id, name, lambda: self._send_image(trial_id, name, png))
+
+    def _submit(self, trial_id: str, what: str, send: Callable[[], None]) -> None:
+        self._queue.append(_Call(trial_id=trial_id, what=what, send=send))
+        self._deliver()
+
+    def _deliver(self) -> None:
+        """Send waiting calls in order until none is left or the server does not answer (then pause)."""
+        while self._queue and self._clock() >= self._next_try:
+            call = self._queue[0]
+            try:
+                call.send()
+            except Exception as error:  # whatever goes wrong with MLflow must not reach the trial
+                self._run_ids_or_none = self._experiment_id_or_none = None  # the call may have been half done
+                if _is_refusal(error) or self._is_hopeless(call):
+                    self._drop(call, error)
+                else:
+                    self._queue[0] = replace(call, failures=call.failures + 1)
+                    self._pause(error)
+            else:
+                self._queue.popleft()
+                self._recover()
+
+    def _pause(self, error: Exception) -> None:
+        if not self._outage:
+            _log.warning(
+                "MLflow at %s does not answer; the study goes on, calls wait (%s)", self._uri, _first_line(error)
+            )
+        self._next_try = self._clock() + _BACKOFF_S[min(self._outage, len(_BACKOFF_S) - 1)]
+        self._outage += 1
+
+    def _recover(self) -> None:
+        if self._outage:
+            _log.warning("MLflow at %s answers again; %d calls to deliver", self._uri, len(self._queue))
+        self._outage = 0
+
+    def _is_hopeless(self, call: _Call) -> bool:
+        """Say whether this one call keeps failing while the server answers others: it must not hold up the rest."""
+        if call.failures + 1 < _TRIES_WHILE_SERVER_ANSWERS:
+            return False
+        try:
+            self._client().search_experiments(max_results=1)
+        except Exception:
+            return False
+        return True
+
+    def _drop(self, call: _Call, error: Exception) -> None:
+        self._queue.popleft()
+        self._dropped += 1
+        _log.warning("MLflow does not take the %s of trial %s: %s", call.what, call.trial_id, _first_line(error))
+
+    # The calls themselves. Each can be repeated.
+
+    def _send_start(
+        self, trial_id: str, run_name: str, params: Mapping[str, str], tags: Mapping[str, str], now: int
+    ) -> None:
+        from mlflow.entities import Param, RunTag
+
+        client = self._client()
+        run_id = self._known_run_id(trial_id)
+        if run_id is not None:
+            data = client.get_run(run_id).data
+            if any(data.params.get(key, value) != value for key, value in params.items()):
+                client.delete_run(run_id)
+                self._run_ids().pop(trial_id)
+                run_id = None
+            elif ERROR_TAG in data.tags:
+                client.delete_tag(run_id, ERROR_TAG)
+        if run_id is None:
+            run_id = self._create_run(trial_id, run_name, now)
+        else:
+            client.update_run(run_id, status="RUNNING", name=run_name)
+        client.log_batch(
+            run_id,
+            params=[Param(key, value) for key, value in params.items()],
+            tags=[RunTag(key, str(value)) for key, value in tags.items()],
+        )
+
+    def _send_metrics(self, trial_id: str, timestamp: int, metrics: Mapping[str, float]) -> None:
+        from mlflow.entities import Metric
+
+        when = step_time_ms(timestamp)
+        self._client().log_batch(
+            self._run_id(trial_id), metrics=[Metric(key, value, when, timestamp) for key, value in metrics.items()]
+        )
+
+    def _send_image(self, trial_id: str, name: str, png: bytes) -> None:
+        run_id = self._run_id(trial_id)
+        folder, _, file_name = name.rpartition("/")
+        with tempfile.TemporaryDirectory(prefix="clstudy-") as temporary:
+            file = Path(temporary) / file_name
+            file.write_bytes(png)
+            self._client().log_artifact(run_id, str(file), folder)
+
+    def _send_error(self, trial_id: str, text: str) -> None:
+        self._client().set_tag(self._run_id(trial_id), ERROR_TAG, text)
+
+    def _send_finish(self, trial_id: str, status: str, now: int) -> None:
+        self._client().set_terminated(self._run_id(trial_id), status, now)
+
+    # The experiment and its runs, asked once and kept until something goes wrong.
+
+    def _client(self) -> MlflowClient:
+        if self._client_or_none is None:
+            self._client_or_none = self._make_client(self._uri)
+        return self._client_or_none
+
+    def _experiment_id(self) -> str:
+        if self._experiment_id_or_none is None:
+            client = self._client()
+            found = client.get_experiment_by_name(self._experiment)
+            if found is None:
+                location = self._artifact_location
+                uri = None if location is None else location.expanduser().resolve().as_uri()
+                experiment_id = client.create_experiment(self._experiment, uri)
+            else:
+                experiment_id = found.experiment_id
+                if found.lifecycle_stage == "deleted":
+                    client.restore_experiment(experiment_id)
+            for key, value in self._experiment_tags.items():
+                client.set_experiment_tag(experiment_id, key, value)
+            self._experiment_id_or_none = experiment_id
+        return self._experiment_id_or_none
+
+    def _run_ids(self) -> dict[str, str]:
+        """Return {trial id: run id} of the experiment; of two runs with one tag the older is the trial's."""
+        if self._run_ids_or_none is None:
+            found: dict[str, str] = {}
+            token: str | None = None
+            while token is None or token:
+                page = self._client().search_runs(
+                    [self._experiment_id()], order_by=["attributes.start_time ASC"], page_token=token
+                )
+                for run in page:
+                    if TRIAL_TAG in run.data.tags:
+                        found.setdefault(run.data.tags[TRIAL_TAG], run.info.run_id)
+                token = page.token or ""
+            self._run_ids_or_none = found
+        return self._run_ids_or_none
+
+    def _known_run_id(self, trial_id: str) -> str | None:
+        return self._run_ids().get(trial_id)
+
+    def _create_run(self, trial_id: str, run_name: str, now: int) -> str:
+        run = self._client().create_run(self._experiment_id(), now, {TRIAL_TAG: trial_id}, run_name)
+        self._run_ids()[trial_id] = run.info.run_id
+        return run.info.run_id
+
+    def _run_id(self, trial_id: str) -> str:
+        """Return the trial's run; one that was never started (a writer restarted midway) gets its id as name."""
+        return self._known_run_id(trial_id) or self._create_run(trial_id, trial_id, _now_ms())
+
+
+def _quiet_client(uri: str) -> MlflowClient:
+    """Return a client that sends no usage data, fails fast and does not narrate its database migrations."""
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
+    from mlflow import MlflowClient  # after the variables above; takes seconds, so not when this module is imported
+
+    for name in ("alembic", "mlflow.store.db.utils"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    if (file := _sqlite_file(uri)) is not None:
+        file.parent.mkdir(parents=True, exist_ok=True)
+    return MlflowClient(tracking_uri=uri)
+
+
+def _sqlite_file(uri: str) -> Path | None:
+    return Path(uri.removeprefix(_SQLITE)) if uri.startswith(_SQLITE) else None
+
+
+def _images_beside(uri: str) -> Path | None:
+    """Return a folder beside a local database; MLflow's own default is the current directory, wherever that is."""
+    file = _sqlite_file(uri)
+    return None if file is None else file.parent / "mlflow-images"
+
+
+def _is_refusal(error: Exception) -> bool:
+    """Say whether the server understood and said no (or the call itself is wrong), so that repeating is useless."""
+    if isinstance(error, OSError):  # also every exception of `requests`
+        return False
+    return getattr(error, "error_code", None) in _REFUSALS or isinstance(error, TypeError | ValueError | AttributeError)
+
+
+def _first_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ''}"[:300]
+
+
+def _now_ms() -> int:
+    return int(time.time() * 1000)

@@ -1,0 +1,321 @@
+"""One trial: the fold over timestamps. The one place where a trial's story is told.
+
+For each timestamp: take the stage from the store or personalise and evaluate; then let the strategy choose what
+to remember. Knows nothing of Ray or MLflow: it tells a listener what happened.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from PIL import Image
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+from torch import Tensor
+
+from clstudy.evaluation import TestSet, convex_combinations, evaluate
+from clstudy.fold import (
+    Basis,
+    MemoryRequest,
+    StageRequest,
+    anchors_key,
+    canonical_test,
+    canonical_train,
+    stage_requests,
+)
+from clstudy.generators.base import DomainGenerator
+from clstudy.identities.dataset import Identity, Photo
+from clstudy.identities.embedding import to_uint8, to_unit_range
+from clstudy.metrics.base import Metric
+from clstudy.metrics.lpips import LPIPS
+from clstudy.personalize import TrainingDivergedError, TrainingPhotos, personalise
+from clstudy.rows import STAGE_KEYS, result_table, stage_table
+from clstudy.seeding import derive_rng
+from clstudy.space import TrialSpec
+from clstudy.stages import StudyStore
+from clstudy.strategies import STRATEGIES
+from clstudy.strategies.base import Memory, make_items, memory_from_dict, memory_to_dict
+
+
+@dataclass(frozen=True)
+class StageReport:
+    """What a listener learns of a finished stage. Images are uint8 RGB ``[h, w, 3]``."""
+
+    t: int
+    rows: pa.Table
+    reused: bool
+    seconds: float
+    loss: float
+    faces: np.ndarray
+    buffer: np.ndarray | None
+
+
+class Listener(Protocol):
+    """Hears how a trial goes; must not change anything."""
+
+    def progress(self, t: int, phase: str, done: int, total: int, loss: float) -> None:
+        """A step of training (phase "train") or a test set (phase "test") is done."""
+
+
+class Claims(Protocol):
+    """Keeps two workers from computing one stage at the same time. Correctness never rests on it."""
+
+    def acquire(self, key: str) -> bool:
+        """Take the key, or say False while somebody alive holds it."""
+
+    def release(self, key: str) -> None:
+        """Give the key back."""
+
+
+class NoClaims:
+    """For a single worker."""
+
+    def acquire(self, key: str) -> bool:
+        return True
+
+    def release(self, key: str) -> None:
+        return
+
+
+@dataclass
+class Workbench:
+    """What a worker keeps warm between trials: networks, metrics, the store, prepared test sets."""
+
+    basis: Basis
+    generator: DomainGenerator
+    lpips: LPIPS
+    metrics: Sequence[Metric]
+    store: StudyStore
+    claims: Claims = field(default_factory=NoClaims)
+    wait_seconds: float = 0.3
+    _test_sets: dict[tuple[str, ...], TestSet] = field(default_factory=dict)
+
+    # -- photos and what follows from them ------------------------------------------------------------------
+
+    def images(self, photos: Sequence[Photo]) -> Tensor:
+        """Read photos, checked against their digests: float32 ``[n, 3, s, s]`` in [-1, 1]."""
+        size = self.basis.profile.data.image_size
+        return to_unit_range(np.stack([photo.read(size) for photo in photos]))
+
+    def anchors(self, identity: Identity, k: int) -> tuple[Tensor, Tensor]:
+        """Anchors of the training photos of k and starting latents of its test photos (canonical order)."""
+        timestamp = identity.timestamps[k]
+        key = anchors_key(self.basis, timestamp)
+        files = self.store.anchors.get(key)
+        if files is None:
+            tensors = {
+                "train": self.generator.anchors(self.images(canonical_train(timestamp))),
+                "test": self.generator.anchors(self.images(canonical_test(timestamp))),
+            }
+            self.store.anchors.put(key, {"anchors.safetensors": save_tensors(tensors)})
+        else:
+            tensors = load_tensors(files["anchors.safetensors"])
+        return tensors["train"], tensors["test"]
+
+    def training_photos(self, identity: Identity, timestamps: Sequence[int]) -> TrainingPhotos:
+        """Training photos of the given timestamps in canonical order, with anchors and target features."""
+        parts = [
+            (self.anchors(identity, k)[0], self.images(canonical_train(identity.timestamps[k]))) for k in timestamps
+        ]
+        return TrainingPhotos.prepare(
+            torch.cat([latents for latents, _ in parts]), torch.cat([images for _, images in parts]), self.lpips
+        )
+
+    def replayed_photos(self, identity: Identity, request: StageRequest) -> TrainingPhotos | None:
+        """The buffer's photos with their anchors, in canonical order."""
+        if not request.replay:
+            return None
+        latents = torch.from_numpy(np.stack([item.latent for item in request.replay]))
+        return TrainingPhotos.prepare(latents, self.images(buffer_photos(identity, request)), self.lpips)
+
+    def test_set(self, identity: Identity, k: int, seed: int) -> TestSet:
+        """The test photos of k and everything that no model changes; kept between trials."""
+        photos = canonical_test(identity.timestamps[k])
+        images = self.images(photos)
+        cached = (str(seed), identity.name, str(k), *(photo.digest for photo in photos))
+        if cached not in self._test_sets:
+            train, start = self.anchors(identity, k)
+            rng = derive_rng(seed, identity.name, k, "synthesis")
+            with torch.no_grad():
+                features = self.lpips.features(images)
+            self._test_sets[cached] = TestSet(
+                timestamp=k,
+                digests=tuple(photo.digest for photo in photos),
+                images=images,
+                features=features,
+                start=start,
+                prepared={metric.name: metric.prepare(images) for metric in self.metrics},
+                combinations=convex_combinations(train, self.basis.profile.evaluation, rng),
+            )
+        return self._test_sets[cached]
+
+    # -- memories -------------------------------------------------------------------------------------------
+
+    def remember(self, request: MemoryRequest) -> Memory:
+        """Let the strategy choose from memory and the photos of t, or read what it chose before."""
+        files = self.store.memories.get(request.key)
+        if files is not None:
+            return memory_from_dict(json.loads(files["memory.json"]))
+        latents, _ = self.anchors(request.identity, request.t)
+        digests = [photo.digest for photo in canonical_train(request.identity.timestamps[request.t])]
+        rng = derive_rng(request.spec.seed, request.identity.name, request.t, "selection")
+        memory = STRATEGIES[request.spec.strategy]().select(
+            request.memory, make_items(request.t, digests, latents.numpy()), request.spec.buffer_size or 0, rng
+        )
+        self.store.memories.put(
+            request.key, {"memory.json": json.dumps(memory_to_dict(memory), sort_keys=True).encode()}
+        )
+        return memory
+
+    # -- stages ---------------------------------------------------------------------------------------------
+
+    def stage(self, request: StageRequest, listener: Listener) -> StageReport:
+        """Read a stage from the store, or compute and store it; wait while another worker computes it."""
+        while True:
+            report = self._stored(request)
+            if report is not None:
+                return report
+            if self.claims.acquire(request.key):
+                break
+            time.sleep(self.wait_seconds)
+        try:
+            # It may have been finished between the look and the claim.
+            return self._stored(request) or self._compute(request, listener)
+        finally:
+            with suppress(Exception):  # a lost claim service must not lose the stage
+                self.claims.release(request.key)
+
+    def _stored(self, request: StageRequest) -> StageReport | None:
+        files = self.store.stages.get(request.key)
+        if files is None:
+            return None
+        return self._report(request, files, reused=True, seconds=0.0)
+
+    def _compute(self, request: StageRequest, listener: Listener) -> StageReport:
+        started = time.monotonic()
+        profile, identity, seed = self.basis.profile, request.identity, request.spec.seed
+        module = self.generator.fresh(self._parent_weights(request))
+        try:
+            loss = personalise(
+                module,
+                self.training_photos(identity, request.trained_on),
+                self.replayed_photos(identity, request),
+                settings=profile.trainer,
+                learning_rate=request.spec.learning_rate,
+                lpips=self.lpips,
+                new_rng=derive_rng(seed, identity.name, request.t, "new photos"),
+                replay_rng=derive_rng(seed, identity.name, request.t, "replay"),
+                on_step=lambda step, total, value: listener.progress(request.t, "train", step, total, value),
+            )
+        except TrainingDivergedError as error:
+            raise TrainingDivergedError(f"timestamp {request.t}: {error}") from error
+        evaluation = evaluate(
+            module,
+            [self.test_set(identity, k, seed) for k in range(request.t + 1)],
+            self.metrics,
+            train_timestamp=request.t,
+            inversion=profile.inversion,
+            lpips=self.lpips,
+            on_test_set=lambda k: listener.progress(request.t, "test", k + 1, request.t + 1, loss),
+        )
+        photos = torch.cat([self.test_set(identity, k, seed).images[:1] for k in range(request.t + 1)])
+        rebuilt = torch.stack(list(evaluation.examples))
+        files = {
+            "weights.safetensors": save_tensors(self.generator.tunable_state(module)),
+            "rows.parquet": parquet_bytes(stage_table(evaluation.rows)),
+            "faces.png": png_bytes(face_grid(to_uint8(photos), to_uint8(rebuilt))),
+            "stage.json": json.dumps({"request": request.document, "loss": loss}, indent=1).encode(),
+        }
+        self.store.stages.put(request.key, files)
+        seconds = time.monotonic() - started
+        self.store.record_seconds(request.key, seconds, len(photos))
+        return self._report(request, files, reused=False, seconds=seconds)
+
+    def _parent_weights(self, request: StageRequest) -> dict[str, Tensor] | None:
+        if request.parent is None:
+            return None
+        files = self.store.stages.get(request.parent)
+        if files is None:
+            raise DamagedParentError(request.parent)
+        return load_tensors(files["weights.safetensors"])
+
+    def _report(self, request: StageRequest, files: dict[str, bytes], *, reused: bool, seconds: float) -> StageReport:
+        buffer = None
+        if request.replay:
+            size = self.basis.profile.data.image_size
+            buffer = np.concatenate([photo.read(size) for photo in buffer_photos(request.identity, request)], axis=1)
+        return StageReport(
+            t=request.t,
+            rows=pq.read_table(pa.BufferReader(files["rows.parquet"])),
+            reused=reused,
+            seconds=seconds,
+            loss=float(json.loads(files["stage.json"])["loss"]),
+            faces=np.asarray(Image.open(io.BytesIO(files["faces.png"])).convert("RGB")),
+            buffer=buffer,
+        )
+
+
+class DamagedParentError(RuntimeError):
+    """The stage this one builds on turned out damaged; running the trial again recomputes it."""
+
+
+def buffer_photos(identity: Identity, request: StageRequest) -> list[Photo]:
+    """The photos of a stage's replay items, in their order."""
+    known = {photo.digest: photo for timestamp in identity.timestamps for photo in timestamp.train}
+    return [known[item.digest] for item in request.replay]
+
+
+def trial_stages(
+    bench: Workbench, spec: TrialSpec, identity: Identity, listener: Listener
+) -> Iterator[tuple[StageRequest, StageReport]]:
+    """Run or resume one trial, stage by stage.
+
+    Raises:
+        PhotoError: a photo cannot be read or is not the one that was planned with.
+        TrainingDivergedError: the loss is not finite; the message says timestamp and step.
+    """
+    for request in stage_requests(spec, identity, bench.basis, bench.remember):
+        yield request, bench.stage(request, listener)
+
+
+def trial_table(spec: TrialSpec, stages: Sequence[pa.Table], keys: Sequence[str]) -> pa.Table:
+    """Rows of a finished trial (``RESULT_SCHEMA``); the stage keys travel in the schema's metadata."""
+    table = result_table(
+        stages,
+        trial=spec.trial_id,
+        identity=spec.identity,
+        strategy=spec.strategy,
+        buffer_size=spec.buffer_size,
+        learning_rate=spec.learning_rate,
+        seed=spec.seed,
+    )
+    return table.replace_schema_metadata({STAGE_KEYS: json.dumps(list(keys))})
+
+
+def face_grid(photos: np.ndarray, rebuilt: np.ndarray) -> np.ndarray:
+    """Test photos ``[n, s, s, 3]`` above their reconstructions: ``[2 s, n s, 3]``."""
+    return np.concatenate([np.concatenate(list(photos), axis=1), np.concatenate(list(rebuilt), axis=1)])
+
+
+def png_bytes(image: np.ndarray) -> bytes:
+    """Encode uint8 RGB ``[h, w, 3]`` as PNG."""
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+def parquet_bytes(table: pa.Table) -> bytes:
+    """Encode a table as Parquet."""
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink)
+    return sink.getvalue().to_pybytes()

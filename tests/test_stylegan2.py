@@ -1,0 +1,83 @@
+"""Our StyleGAN2 against the outputs of the published network definition (tests/data)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors import safe_open
+
+from clstudy.assets import asset_path
+from clstudy.generators.embedded import EmbeddedGenerator
+from clstudy.generators.stylegan2 import StyleGAN2, StyleGAN2Settings, fir_filter, modulated_conv
+
+DATA = Path(__file__).parent / "data"
+
+
+def load_reference(name: str) -> tuple[StyleGAN2, dict[str, torch.Tensor]]:
+    with safe_open(DATA / f"{name}.safetensors", "pt") as file:
+        sizes = {key: int(value) for key, value in file.metadata().items() if key != "torch"}
+        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
+    network = StyleGAN2(StyleGAN2Settings(**sizes)).requires_grad_(False)
+    network.load_state_dict({k.removeprefix("net."): v for k, v in tensors.items() if k.startswith("net.")})
+    return network, tensors
+
+
+@pytest.mark.parametrize("name", ["stylegan2_32", "stylegan2_32_cond"])
+def test_reproduces_the_reference_network(name: str) -> None:
+    network, tensors = load_reference(name)
+    z, c = tensors["in.z"], tensors.get("in.c")
+    ws = network.mapping(z, c)
+    cut = network.mapping(z, c, truncation_psi=0.6, truncation_cutoff=4)
+    tolerance = {"rtol": 1e-5, "atol": 1e-5}
+    torch.testing.assert_close(ws, tensors["out.ws"], **tolerance)
+    torch.testing.assert_close(cut, tensors["out.ws_psi0.6_cutoff4"], **tolerance)
+    torch.testing.assert_close(network.synthesis(ws), tensors["out.image_noise_const"], **tolerance)
+    torch.testing.assert_close(network.synthesis(ws, noise=False), tensors["out.image_noise_none"], **tolerance)
+
+
+def test_scaling_activations_equals_scaling_weights() -> None:
+    rng = torch.Generator().manual_seed(0)
+    x = torch.randn(3, 5, 8, 8, generator=rng, dtype=torch.float64)
+    weight = torch.randn(4, 5, 3, 3, generator=rng, dtype=torch.float64)
+    styles = torch.randn(3, 5, generator=rng, dtype=torch.float64)
+    expected = torch.cat(
+        [torch.nn.functional.conv2d(x[i : i + 1], weight * styles[i][None, :, None, None], padding=1) for i in range(3)]
+    )
+    torch.testing.assert_close(modulated_conv(x, weight, styles), expected)
+
+
+def test_upsampling_keeps_a_constant_image() -> None:
+    from clstudy.generators.stylegan2 import upsample
+
+    image = torch.full((1, 3, 8, 8), 0.7)
+    grown = upsample(image, fir_filter())
+    assert grown.shape == (1, 3, 16, 16)
+    torch.testing.assert_close(grown[:, :, 2:-2, 2:-2], torch.full((1, 3, 12, 12), 0.7))
+
+
+def test_wrong_shapes_and_sizes_are_named() -> None:
+    network = StyleGAN2(StyleGAN2Settings(img_resolution=8, w_dim=16, z_dim=16, channel_max=8))
+    with pytest.raises(ValueError, match=r"expected ws \[n, 4, 16\], got \(1, 3, 16\)"):
+        network.synthesis(torch.zeros(1, 3, 16))
+    with pytest.raises(ValueError, match="48"):
+        StyleGAN2Settings(img_resolution=48)
+
+
+def test_embedded_generator_size_and_copies() -> None:
+    generator = EmbeddedGenerator()
+    parameters = sum(p.numel() for p in generator.network.parameters())
+    assert 500_000 <= parameters <= 1_500_000
+    assert asset_path("embedded_generator.safetensors").stat().st_size < 8e6
+    w = torch.from_numpy(np.random.default_rng(0).standard_normal((2, generator.w_dim)).astype(np.float32))
+    module = generator.fresh()
+    before = module(w)
+    assert before.shape == (2, 3, 64, 64)
+    state = generator.tunable_state(module)
+    for parameter in module.parameters():
+        parameter.data.add_(0.01)
+    assert not torch.equal(module(w), before)
+    assert torch.equal(generator.fresh()(w), before), "a copy must not change the pretrained weights"
+    assert torch.equal(generator.fresh(state)(w), before), "saved weights give the same images"

@@ -1,0 +1,377 @@
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from clstudy.tracking import ERROR_TAG, TRIAL_TAG, MlflowWriter, encode_png, sqlite_uri, step_time_ms
+
+STUDY = "hull_sizes"
+PARAMS = {"identity": "person_00", "strategy": "er_hull", "buffer_size": 10, "learning_rate": 0.003, "seed": 0}
+FACE = np.arange(48, dtype=np.uint8).reshape(4, 4, 3)
+
+
+@pytest.fixture(scope="module")
+def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A migrated, empty database: creating one takes seconds, copying it does not."""
+    file = tmp_path_factory.mktemp("mlflow") / "empty.db"
+    writer = MlflowWriter(sqlite_uri(file), "unused")
+    writer.start_trial("unused", "unused", {}, {})
+    assert writer.pending() == 0
+    return file
+
+
+@pytest.fixture
+def uri(database: Path, tmp_path: Path) -> str:
+    copy = tmp_path / "mlflow.db"
+    copy.write_bytes(database.read_bytes())
+    return sqlite_uri(copy)
+
+
+def client(uri: str) -> Any:
+    from mlflow import MlflowClient
+
+    return MlflowClient(tracking_uri=uri)
+
+
+def runs_of(uri: str, experiment: str = STUDY) -> list[Any]:
+    api = client(uri)
+    return list(api.search_runs([api.get_experiment_by_name(experiment).experiment_id]))
+
+
+def history(uri: str, run_id: str, key: str) -> list[tuple[int, float]]:
+    return [(row.step, row.value) for row in client(uri).get_metric_history(run_id, key)]
+
+
+def tell_trial(
+    writer: MlflowWriter, trial_id: str = "a", stages: int = 3, name: str = "person_00 er_hull K=10"
+) -> None:
+    writer.start_trial(trial_id, name, PARAMS, {"profile": "smoke"})
+    for t in range(stages):
+        writer.log_stage(trial_id, t, {"lpips": 0.5 - 0.1 * t, "forgetting": float("nan")}, {"faces": FACE + t})
+
+
+class Sometimes:
+    """A real client behind a line that can be cut; counts what gets through."""
+
+    def __init__(self, uri: str):
+        self.real = client(uri)
+        self.up, self.tries = True, 0
+        self.sent: list[str] = []
+        self.refuse: Callable[[str, tuple[Any, ...]], Exception | None] = lambda name, arguments: None
+
+    def __getattr__(self, name: str) -> Any:
+        def call(*arguments: Any, **named: Any) -> Any:
+            self.tries += 1
+            if not self.up:
+                raise ConnectionError(f"no route for {name}\nand more")
+            if (error := self.refuse(name, arguments)) is not None:
+                raise error
+            self.sent.append(name)
+            return getattr(self.real, name)(*arguments, **named)
+
+        return call
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+
+@pytest.fixture
+def line(uri: str) -> Sometimes:
+    return Sometimes(uri)
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def writer(uri: str, line: Sometimes, clock: Clock, tmp_path: Path) -> MlflowWriter:
+    return MlflowWriter(
+        uri,
+        STUDY,
+        {"space": STUDY},
+        artifact_location=tmp_path / "my study" / "images",
+        make_client=lambda _: line,  # type: ignore[arg-type,return-value]
+        clock=clock,
+        sleep=clock.sleep,
+    )
+
+
+def test_a_trial_is_one_flat_run_that_a_person_can_tell_apart(writer: MlflowWriter, uri: str):
+    tell_trial(writer)
+    writer.finish_trial("a")
+    (run,) = runs_of(uri)
+    assert run.info.run_name == "person_00 er_hull K=10"
+    assert run.info.status == "FINISHED"
+    assert run.data.params == {key: str(value) for key, value in PARAMS.items()}
+    assert run.data.tags[TRIAL_TAG] == "a"
+    assert run.data.tags["profile"] == "smoke"
+    assert "mlflow.parentRunId" not in run.data.tags
+    assert history(uri, run.info.run_id, "lpips") == [(0, 0.5), (1, 0.4), (2, pytest.approx(0.3))]
+    assert client(uri).get_experiment_by_name(STUDY).tags["space"] == STUDY
+
+
+def test_values_that_are_not_there_are_not_logged(writer: MlflowWriter, uri: str, line: Sometimes):
+    writer.start_trial("a", "a", {"buffer_size": None, "seed": 0}, {})
+    batches = line.sent.count("log_batch")
+    writer.log_stage("a", 0, {"bwt": float("nan"), "psnr": float("inf")})
+    assert line.sent.count("log_batch") == batches
+    (run,) = runs_of(uri)
+    assert run.data.metrics == {}
+    assert run.data.params == {"seed": "0"}
+
+
+def test_one_batch_per_timestamp(writer: MlflowWriter, line: Sometimes):
+    writer.start_trial("a", "a", PARAMS, {})
+    before = line.sent.count("log_batch")
+    writer.log_stage("a", 0, {f"metric_{i}": float(i) for i in range(30)})
+    assert line.sent.count("log_batch") == before + 1
+    assert "log_metric" not in line.sent
+
+
+def test_images_load_and_lie_under_the_study(writer: MlflowWriter, uri: str, tmp_path: Path):
+    tell_trial(writer, stages=4)
+    (run,) = runs_of(uri)
+    assert sorted(item.path for item in client(uri).list_artifacts(run.info.run_id, "faces")) == [
+        f"faces/t{t:02d}.png" for t in range(4)
+    ]
+    local = Path(client(uri).download_artifacts(run.info.run_id, "faces/t03.png"))
+    with Image.open(local) as image:
+        assert np.array_equal(np.asarray(image), FACE + 3)
+    assert list((tmp_path / "my study" / "images").rglob("t03.png"))
+
+
+def test_without_a_folder_images_go_beside_the_database_not_into_the_current_directory(
+    uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    tell_trial(MlflowWriter(uri, STUDY), stages=1)
+    assert list(elsewhere.iterdir()) == []
+    assert list((tmp_path / "mlflow-images").rglob("t00.png"))
+
+
+@pytest.mark.parametrize("wrong", [FACE.astype(np.float32), FACE[..., :2], FACE[0, 0]])
+def test_wrong_images_are_refused(writer: MlflowWriter, wrong: np.ndarray):
+    with pytest.raises(ValueError, match="expected uint8 pixels"):
+        writer.log_stage("a", 0, {}, {"faces": wrong})
+    assert encode_png(FACE[..., 0])
+
+
+def test_a_killed_and_repeated_study_has_one_run_per_trial_and_one_row_per_step(uri: str, tmp_path: Path):
+    for attempt, stages in enumerate((1, 2, 4, 4)):  # each attempt starts anew, logs everything again and goes further
+        writer = MlflowWriter(uri, STUDY, artifact_location=tmp_path / "images")
+        for trial_id in ("a", "b"):
+            tell_trial(writer, trial_id, stages)
+            if attempt >= 2:
+                writer.finish_trial(trial_id)
+        assert (writer.pending(), writer.dropped()) == (0, 0)
+    runs = runs_of(uri)
+    assert sorted(run.data.tags[TRIAL_TAG] for run in runs) == ["a", "b"]
+    for run in runs:
+        assert run.info.status == "FINISHED"
+        assert [step for step, _ in history(uri, run.info.run_id, "lpips")] == [0, 1, 2, 3]
+        assert len(client(uri).list_artifacts(run.info.run_id, "faces")) == 4
+
+
+def test_a_writer_that_joins_midway_finds_the_run(uri: str):
+    MlflowWriter(uri, STUDY).start_trial("a", "nice name", PARAMS, {})
+    MlflowWriter(uri, STUDY).log_stage("a", 0, {"lpips": 0.5})
+    (run,) = runs_of(uri)
+    assert (run.info.run_name, run.data.metrics) == ("nice name", {"lpips": 0.5})
+
+
+def test_other_parameters_are_another_trial(uri: str):
+    for steps in (48, 48, 96):
+        writer = MlflowWriter(uri, STUDY)
+        writer.start_trial("a", "a", {**PARAMS, "steps": steps}, {})
+        writer.log_stage("a", 0, {"lpips": 1 / steps})
+    (run,) = runs_of(uri)
+    assert run.data.params["steps"] == "96"
+    assert history(uri, run.info.run_id, "lpips") == [(0, 1 / 96)]
+
+
+def test_failure_says_why_and_a_later_success_forgets_it(writer: MlflowWriter, uri: str):
+    writer.start_trial("a", "a", PARAMS, {})
+    writer.fail_trial("a", "photo t2/train/3.png is unreadable" + "!" * 9000)
+    (run,) = runs_of(uri)
+    assert run.info.status == "FAILED"
+    assert run.data.tags[ERROR_TAG].startswith("photo t2/train/3.png is unreadable")
+    writer.start_trial("a", "a", PARAMS, {})
+    writer.finish_trial("a")
+    (run,) = runs_of(uri)
+    assert run.info.status == "FINISHED"
+    assert ERROR_TAG not in run.data.tags
+    with pytest.raises(ValueError, match="status is 'done'"):
+        writer.finish_trial("a", "done")
+
+
+def test_an_experiment_in_the_bin_is_restored(writer: MlflowWriter, uri: str, tmp_path: Path):
+    api = client(uri)
+    api.delete_experiment(api.create_experiment(STUDY, (tmp_path / "images").as_uri()))
+    tell_trial(writer)
+    assert len(runs_of(uri)) == 1
+
+
+def test_an_outage_keeps_calls_in_order_and_is_said_once(
+    writer: MlflowWriter, uri: str, line: Sometimes, clock: Clock, caplog: pytest.LogCaptureFixture
+):
+    caplog.set_level(logging.WARNING, "clstudy.tracking")
+    writer.start_trial("a", "a", PARAMS, {})
+    line.up = False
+    tell_trial(writer, "a", stages=3)
+    tell_trial(writer, "b", stages=2)
+    writer.finish_trial("b")
+    waiting = (1 + 2 * 3) + (1 + 2 * 2) + 1
+    assert writer.pending() == waiting
+    assert writer.flush(timeout_s=60) == waiting
+    assert clock.now == 60
+    assert len(caplog.messages) == 1
+    assert "does not answer; the study goes on" in caplog.messages[0]
+    assert "ConnectionError: no route" in caplog.messages[0]
+
+    line.up, line.sent = True, []
+    assert writer.flush() == 0
+    assert writer.dropped() == 0
+    assert len(caplog.messages) == 2
+    assert [name for name in line.sent if name in ("create_run", "log_artifact", "set_terminated")] == [
+        *["log_artifact"] * 3,
+        "create_run",
+        *["log_artifact"] * 2,
+        "set_terminated",
+    ]
+    assert len(runs_of(uri)) == 2
+    for run in runs_of(uri):
+        stages = 3 if run.data.tags[TRIAL_TAG] == "a" else 2
+        assert [step for step, _ in history(uri, run.info.run_id, "lpips")] == list(range(stages))
+
+
+def test_during_an_outage_trials_do_not_wait(writer: MlflowWriter, line: Sometimes, clock: Clock):
+    line.up = False
+    for _ in range(10):
+        tell_trial(writer, stages=1)
+    assert line.tries == 1  # within the pause nothing knocks again
+    assert clock.now == 0  # and nobody slept
+    clock.now = 1.0
+    line.up = True
+    writer.log_stage("a", 9, {"lpips": 0.1})
+    assert writer.pending() == 0  # the first call after the pause delivers everything
+
+
+def test_a_run_created_just_before_the_line_broke_is_not_created_twice(
+    writer: MlflowWriter, uri: str, line: Sometimes, clock: Clock
+):
+    real_create = line.real.create_run
+
+    def create_then_lose_the_answer(*arguments: Any, **named: Any) -> Any:
+        real_create(*arguments, **named)
+        line.real.create_run = real_create
+        raise ConnectionError("timed out")
+
+    line.real.create_run = create_then_lose_the_answer
+    tell_trial(writer)
+    assert writer.pending() > 0
+    assert writer.flush() == 0
+    assert len(runs_of(uri)) == 1
+
+
+def test_a_call_that_mlflow_refuses_is_dropped_and_said(
+    writer: MlflowWriter, uri: str, caplog: pytest.LogCaptureFixture
+):
+    writer.start_trial("a", "a", PARAMS, {})
+    writer.log_stage("a", 0, {"bad*name": 1.0})
+    writer.log_stage("a", 1, {"lpips": 0.4})
+    assert (writer.pending(), writer.dropped()) == (0, 1)
+    assert "does not take the metrics of t=0 of trial a" in caplog.text
+    (run,) = runs_of(uri)
+    assert run.data.metrics == {"lpips": 0.4}
+
+
+def test_a_call_that_always_breaks_does_not_hold_up_the_rest(writer: MlflowWriter, uri: str, line: Sometimes):
+    line.refuse = lambda name, arguments: OSError("disk full") if name == "log_artifact" else None
+    tell_trial(writer, stages=2)
+    assert writer.flush(timeout_s=120) == 0
+    assert writer.dropped() == 2
+    (run,) = runs_of(uri)
+    assert [step for step, _ in history(uri, run.info.run_id, "lpips")] == [0, 1]
+
+
+def test_the_time_of_a_step_is_no_clock():
+    assert [step_time_ms(t) - step_time_ms(0) for t in range(3)] == [0, 1000, 2000]
+    assert step_time_ms(0) == step_time_ms(0)
+
+
+# --- a real server ---------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def test_a_server_that_is_not_there_costs_little(port: int):
+    writer = MlflowWriter(f"http://127.0.0.1:{port}", STUDY)
+    started = time.monotonic()
+    tell_trial(writer)
+    assert writer.flush(timeout_s=1.0) == 7
+    assert time.monotonic() - started < 10
+
+
+@pytest.fixture
+def start_server(port: int, tmp_path: Path, database: Path) -> Iterator[Callable[[], str]]:
+    started: list[subprocess.Popen[bytes]] = []
+
+    def start() -> str:
+        copy = tmp_path / "server.db"
+        copy.write_bytes(database.read_bytes())
+        options = ["--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+        options += ["--backend-store-uri", sqlite_uri(copy), "--artifacts-destination", str(tmp_path / "served")]
+        quiet = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
+        command = [sys.executable, "-m", "mlflow", "server", *options]
+        with (tmp_path / "server.log").open("wb") as log:
+            started.append(subprocess.Popen(command, env=quiet, stdout=log, stderr=log, start_new_session=True))
+        return f"http://127.0.0.1:{port}"
+
+    yield start
+    for process in started:
+        os.killpg(process.pid, 15)
+        process.wait(timeout=30)
+
+
+def test_a_server_that_comes_later_gets_everything(port: int, start_server: Callable[[], str]):
+    uri = f"http://127.0.0.1:{port}"
+    writer = MlflowWriter(uri, STUDY)
+    tell_trial(writer)
+    writer.finish_trial("a")
+    assert writer.pending() == 8
+    assert start_server() == uri
+    assert writer.flush(timeout_s=90) == 0
+    assert writer.dropped() == 0
+    (run,) = runs_of(uri)
+    assert run.info.status == "FINISHED"
+    assert [step for step, _ in history(uri, run.info.run_id, "lpips")] == [0, 1, 2]
+    with Image.open(client(uri).download_artifacts(run.info.run_id, "faces/t02.png")) as image:
+        assert np.array_equal(np.asarray(image), FACE + 2)
