@@ -15,9 +15,12 @@ from clstudy.analysis.comparisons import compare, paired_difference
 from clstudy.analysis.intervals import identity_interval, t_interval
 from clstudy.analysis.matrix import Cell
 
+# scipy's oracles are undefined where the spread underflows to 0, so values lie on a grid.
+NUMBERS = st.integers(-(10**6), 10**6).map(lambda i: i / 1e4)
+
 
 @given(
-    hnp.arrays(np.float64, st.integers(2, 20), elements=st.floats(-100, 100), unique=True),
+    hnp.arrays(np.float64, st.integers(2, 20), elements=NUMBERS, unique=True),
     st.floats(0.5, 0.999),
 )
 def test_t_interval_equals_scipy(values, confidence):
@@ -31,7 +34,7 @@ def test_t_interval_equals_scipy(values, confidence):
 
 def test_equal_values_give_an_interval_of_no_width():
     interval = t_interval([0.2, 0.2, 0.2])
-    assert interval.low == interval.mean == interval.high
+    assert interval.low == pytest.approx(0.2) and interval.high == pytest.approx(0.2)
 
 
 def test_one_identity_gives_no_interval_and_bad_values_are_refused():
@@ -47,7 +50,7 @@ def test_one_identity_gives_no_interval_and_bad_values_are_refused():
         t_interval([0.1, 0.2], confidence=95)
 
 
-@given(hnp.arrays(np.float64, st.tuples(st.just(2), st.integers(2, 12)), elements=st.floats(-9, 9), unique=True))
+@given(hnp.arrays(np.float64, st.tuples(st.just(2), st.integers(2, 12)), elements=NUMBERS, unique=True))
 def test_paired_difference_equals_ttest_rel(values):
     ours, theirs = ({f"p{i}": {0: v} for i, v in enumerate(row)} for row in values.tolist())
     interval, seeds = paired_difference(ours, theirs)

@@ -20,7 +20,7 @@ THIS_IDENTITY = "this identity only (no interval from one identity)"
 
 @dataclass(frozen=True, kw_only=True)
 class Interval:
-    """A mean over ``n`` identities; ``low`` and ``high`` are NaN where there is no interval. Speaks of ``population``."""
+    """A mean over ``n`` identities that speaks of ``population``; ``low`` and ``high`` NaN: there is no interval."""
 
     mean: float
     low: float

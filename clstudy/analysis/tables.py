@@ -18,6 +18,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.csv
 import yaml
+from rich import box
 from rich.console import Group
 from rich.table import Table
 from rich.text import Text
@@ -211,14 +212,14 @@ def to_markdown(summary: Summary) -> str:
 
 
 def to_terminal(summary: Summary, width: int = 100) -> Group:
-    """The main tables, the paired differences on the first metric, and the notes, for ``rich.console.Console.print``."""
+    """Main tables, paired differences on the first metric, and notes, for ``rich.console.Console.print``."""
     grids = [*_main_grids(summary), *_paired_grids(summary)[:1]]
     notes = [*_population_notes(summary), *_layout_notes(summary)]
     incomplete = _missing_notes(summary)
     if len(incomplete) > MISSING_IN_TERMINAL + 1:
         rest = len(incomplete) - MISSING_IN_TERMINAL
         incomplete = [*incomplete[:MISSING_IN_TERMINAL], f"and {rest} more: see tables.md"]
-    parts: list[Table | Text] = [_rich_table(grid, width) for grid in grids]
+    parts = [part for grid in grids for part in _rich_tables(grid, width)]
     parts += [Text(note) for note in notes]
     parts += [Text(note, style="yellow") for note in incomplete]
     return Group(*parts)
@@ -444,19 +445,31 @@ def _panel_title(panel: tuple[str, str]) -> str:
     return PANEL_TITLES.get(panel, " ".join(panel).capitalize())
 
 
-def _rich_table(grid: _Grid, width: int) -> Table:
-    labels = max((len(label) for _, rows in grid.sections for label, _ in rows), default=0)
-    longest = max((len(" ".join(cell)) for _, rows in grid.sections for _, cells in rows for cell in cells), default=0)
-    between = " " if labels + len(grid.columns) * (longest + 3) + 4 <= width else "\n"
-    table = Table(title=Text(grid.title), title_justify="left", title_style="bold")
-    table.add_column("strategy", no_wrap=True)
-    for column in grid.columns:
-        table.add_column(column)
-    for title, rows in grid.sections:
-        table.add_row(Text(title, style="italic"), end_section=False)
-        for i, (label, cells) in enumerate(rows):
-            table.add_row(Text(label), *(Text(between.join(cell)) for cell in cells), end_section=i == len(rows) - 1)
-    return table
+def _rich_tables(grid: _Grid, width: int) -> list[Table | Text]:
+    """A heading and one table per section, columns aligned; cells break in two lines where the width asks for it."""
+    rows = [row for _, rows in grid.sections for row in rows]
+    labels = max(len(label) for label, _ in rows)
+    cells = [cell for _, cells in rows for cell in cells]
+    padding = 2
+    room = (width - labels - padding) // len(grid.columns) - padding
+    between = " " if max(len(" ".join(cell)) for cell in cells) <= room else "\n"
+    widest = max(len(line) for cell in cells for line in between.join(cell).splitlines())
+    parts: list[Table | Text] = [Text(grid.title, style="bold")]
+    for title, section in grid.sections:
+        table = Table(
+            title=Text(title, style="italic"),
+            title_justify="left",
+            box=box.SIMPLE_HEAD,
+            show_edge=False,
+            pad_edge=False,
+        )
+        table.add_column("strategy", no_wrap=True, min_width=labels)
+        for column in grid.columns:
+            table.add_column(column, min_width=min(widest, room))
+        for label, texts in section:
+            table.add_row(Text(label), *(Text(between.join(text)) for text in texts))
+        parts += [table, Text()]
+    return parts
 
 
 def _population_notes(summary: Summary) -> list[str]:
@@ -466,7 +479,8 @@ def _population_notes(summary: Summary) -> list[str]:
         return [f"No trial of {summary.study.name!r} is in the numbers yet: nothing can be concluded."]
     n = max(summary.scores["n_identities"].to_pylist())
     seeds = sorted(set(summary.scores["n_seeds"].to_pylist()))
-    over = f"each the average over {seeds[0] if len(seeds) == 1 else f'{seeds[0]} to {seeds[-1]}'} seed(s)"
+    span = str(seeds[0]) if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
+    over = f"each the average over {span} seed{'' if seeds == [1] else 's'}"
     if n == 1:
         return [f"One identity (n = 1; {over}): no interval can be given, and nothing is said about {NEW_IDENTITIES}."]
     interval = f"Mean [{CONFIDENCE:.0%} Student t interval] over n = {n} identities, {over}."

