@@ -67,7 +67,7 @@ class Coordinator:
 class Recorder:
     """Feeds MLflow from one process; workers send finished rows and never wait for it."""
 
-    def __init__(self, tracking_uri: str, experiment: str, artifacts: Path, tags: dict[str, str]):
+    def __init__(self, tracking_uri: str, experiment: str, artifacts: Path | None, tags: dict[str, str]):
         self._writer = MlflowWriter(tracking_uri, experiment, tags, artifact_location=artifacts)
 
     def start_trial(self, trial: str, name: str, params: dict[str, Any], tags: dict[str, str]) -> None:

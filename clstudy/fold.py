@@ -53,6 +53,16 @@ def canonical_test(timestamp: Timestamp) -> list[Photo]:
     return sorted(timestamp.test, key=lambda photo: photo.digest)
 
 
+def identity_digest(identity: Identity) -> str:
+    """One digest over all photos of a person, in order."""
+    return digest_of(
+        {
+            timestamp.name: [[photo.digest for photo in timestamp.train], [photo.digest for photo in timestamp.test]]
+            for timestamp in identity.timestamps
+        }
+    )
+
+
 def anchors_key(basis: Basis, timestamp: Timestamp) -> str:
     """Key of the anchors of one timestamp's training photos, followed by its test photos' starting latents."""
     return digest_of(

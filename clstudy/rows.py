@@ -52,7 +52,7 @@ class Row(NamedTuple):
 
 def stage_table(rows: Sequence[Row]) -> pa.Table:
     """Rows of one stage as a sorted table with ``STAGE_SCHEMA``."""
-    columns = list(zip(*rows, strict=True)) or [[] for _ in STAGE_SCHEMA]
+    columns = [[row[place] for row in rows] for place in range(len(STAGE_SCHEMA))]
     arrays = [pa.array(column, field.type) for column, field in zip(columns, STAGE_SCHEMA, strict=True)]
     return pa.Table.from_arrays(arrays, schema=STAGE_SCHEMA).sort_by(SORT_KEY[1:])
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,9 +35,12 @@ from clstudy.space import (
 )
 from clstudy.stages import StudyStore
 from clstudy.strategies import STRATEGIES
+from clstudy.study_file import write_study_file
 from clstudy.tracking import sqlite_uri
 
-EXIT_CODES = """exit codes:
+EXIT_CODES = """MLFLOW_TRACKING_URI, if set, names the tracking server instead of runs/mlflow.db.
+
+exit codes:
   0    every trial finished
   1    some trials failed or are missing; the tables say which
   2    the input is wrong; nothing was started
@@ -162,43 +165,45 @@ def local_workers(profile: Profile, args: argparse.Namespace) -> int:
 
 def launch(prepared: Prepared, args: argparse.Namespace, console: Console) -> int:
     """Run the study, print the table, return the exit code."""
-    from clstudy.study import StudySettings, run_study  # Ray and torch only from here on
-
-    tracking_uri = sqlite_uri(prepared.out.parent / "mlflow.db")
+    tracking_uri = os.environ.get("MLFLOW_TRACKING_URI") or sqlite_uri(prepared.out.parent / "mlflow.db")
     ui = f"mlflow ui --backend-store-uri {tracking_uri}"
-    console.print(f"live in MLflow: [bold]{ui}[/bold]", soft_wrap=True, highlight=False)
-    interrupted = False
-    outcome = None
-    with make_display(prepared.plan, local_workers(prepared.profile, args), console) as show:
-        try:
-            outcome = run_study(
-                StudySettings(
-                    space=prepared.space,
-                    basis=prepared.basis,
-                    data=prepared.data,
-                    out=prepared.out,
-                    tracking_uri=tracking_uri,
-                    address=args.address,
-                    max_concurrent=args.max_concurrent,
-                ),
-                prepared.plan,
-                show,
-            )
-        except KeyboardInterrupt:
-            interrupted = True
-    if outcome is None or interrupted or outcome.unfinished:
-        left = len(outcome.unfinished) if outcome else len(prepared.plan.to_run)
-        console.print(f"[bold]interrupted[/bold]: up to {left} trials are not finished; run the same command to go on")
-        return 130
+    failures: Mapping[str, str] = {}
+    if prepared.plan.to_run:
+        from clstudy.study import StudySettings, run_study  # Ray and torch only from here on
+
+        console.print(f"live in MLflow: [bold]{ui}[/bold]", soft_wrap=True, highlight=False)
+        settings = StudySettings(
+            space=prepared.space,
+            basis=prepared.basis,
+            data=prepared.data,
+            out=prepared.out,
+            tracking_uri=tracking_uri,
+            address=args.address,
+            max_concurrent=args.max_concurrent,
+        )
+        outcome = None
+        with make_display(prepared.plan, local_workers(prepared.profile, args), console) as show:
+            try:
+                outcome = run_study(settings, prepared.plan, show)
+            except KeyboardInterrupt:
+                pass
+        if outcome is None or outcome.unfinished:
+            left = len(outcome.unfinished) if outcome else len(prepared.plan.to_run)
+            console.print(f"[bold]interrupted[/bold]: {left} trials are not finished; run the same command to go on")
+            return 130
+        failures = outcome.failures
+        console.print(
+            f"{outcome.stages_computed} stages computed, {outcome.stages_reused} reused, "
+            f"{outcome.seconds / 60:.1f} minutes",
+            highlight=False,
+        )
+        if outcome.undelivered:
+            console.print(f"[yellow]{outcome.undelivered} MLflow calls were not delivered; the rows are safe[/yellow]")
+    else:
+        write_study_file(prepared.out, prepared.space, prepared.basis, prepared.data, prepared.plan)
+        console.print("every trial is finished already; nothing to compute")
     summary = write_report(prepared.out)
     console.print(to_terminal(summary, console.width))
-    console.print(
-        f"\n{outcome.stages_computed} stages computed, {outcome.stages_reused} reused, "
-        f"{outcome.seconds / 60:.1f} minutes",
-        highlight=False,
-    )
-    if outcome.undelivered:
-        console.print(f"[yellow]{outcome.undelivered} MLflow calls were not delivered; the rows are safe[/yellow]")
     for label, place in (
         ("rows", prepared.out / "results"),
         ("tables", prepared.out / "report"),
@@ -206,7 +211,7 @@ def launch(prepared: Prepared, args: argparse.Namespace, console: Console) -> in
     ):
         console.print(f"{label:<9} {place}", soft_wrap=True, highlight=False)
     console.print(f"MLflow    {ui}", soft_wrap=True, highlight=False)
-    for trial, message in outcome.failures.items():
+    for trial, message in failures.items():
         console.print(f"[red]failed[/red] {trial}: {message}", soft_wrap=True, highlight=False)
     return 0 if summary.complete else 1
 

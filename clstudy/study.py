@@ -5,19 +5,15 @@ from __future__ import annotations
 import json
 import logging
 import os
-import platform
 import shutil
-import subprocess
 import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import ray
-import yaml
 from ray import tune
 
 import clstudy
@@ -25,13 +21,12 @@ from clstudy.actors import CoordinatorActor, RecorderActor
 from clstudy.errors import UserError
 from clstudy.fold import Basis
 from clstudy.generators.embedded import embedded_arrays
-from clstudy.identities.dataset import DataSet, Identity
+from clstudy.identities.dataset import DataSet
 from clstudy.plan import Plan
 from clstudy.space import SearchSpace, TrialSpec
-from clstudy.stages import StudyStore, digest_of, write_atomically
+from clstudy.stages import StudyStore, write_atomically
+from clstudy.study_file import write_study_file
 from clstudy.worker import Job, TrialTrainable
-
-_REPORTED_VERSIONS = ("ray", "torch", "numpy", "scipy", "pyarrow", "mlflow", "onnxruntime")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,14 +65,15 @@ def run_study(settings: StudySettings, plan: Plan, show: Display) -> Outcome:
     """
     started = time.monotonic()
     StudyStore(settings.out).drop_drafts()
-    write_study_file(settings, plan)
+    write_study_file(settings.out, settings.space, settings.basis, settings.data, plan)
     start_ray(settings.address)
     try:
-        coordinator = CoordinatorActor.remote()
-        recorder = RecorderActor.remote(
+        coordinator: Any = CoordinatorActor.remote()
+        recorder: Any = RecorderActor.remote(
             settings.tracking_uri,
             settings.space.name,
-            (settings.out / "mlflow-artifacts").resolve(),
+            # a server keeps pictures where it likes; a local database gets a folder inside the study
+            (settings.out / "mlflow-artifacts").resolve() if settings.tracking_uri.startswith("sqlite:") else None,
             {"clstudy.profile": settings.basis.profile.name, "clstudy.version": clstudy.__version__},
         )
         with _Watcher(coordinator, show):
@@ -203,65 +199,3 @@ def run_names(trials: tuple[TrialSpec, ...]) -> dict[str, str]:
         parts += [f"seed={spec.seed}"] if seeds else []
         names[spec.trial_id] = " ".join(parts)
     return names
-
-
-def write_study_file(settings: StudySettings, plan: Plan) -> None:
-    """Write ``study.yaml``: resolved settings, trials, versions, commit, data digests."""
-    document = {
-        "name": settings.space.name,
-        "description": settings.space.description,
-        "profile": settings.basis.profile.to_dict(),
-        "data_set": settings.data.name,
-        "timestamps": len(settings.data.identities[0].timestamps),
-        "buffer_sizes": sorted({spec.buffer_size for spec in plan.trials if spec.buffer_size is not None}),
-        "trials": [
-            {
-                "trial": spec.trial_id,
-                "identity": spec.identity,
-                "strategy": spec.strategy,
-                "buffer_size": spec.buffer_size,
-                "learning_rate": spec.learning_rate,
-                "seed": spec.seed,
-            }
-            for spec in plan.trials
-        ],
-        "generator": settings.basis.generator_digest,
-        "fingerprint": settings.basis.fingerprint(),
-        "data_digests": {identity.name: identity_digest(identity) for identity in settings.data.identities},
-        "versions": {
-            "clstudy": clstudy.__version__,
-            "python": platform.python_version(),
-            **{name: _version(name) for name in _REPORTED_VERSIONS},
-        },
-        "git_commit": _git_commit(),
-    }
-    plain = json.loads(json.dumps(document))
-    write_atomically(settings.out / "study.yaml", yaml.safe_dump(plain, sort_keys=False).encode())
-
-
-def identity_digest(identity: Identity) -> str:
-    """One digest over all photos of a person, in order."""
-    return digest_of(
-        {
-            timestamp.name: [[photo.digest for photo in timestamp.train], [photo.digest for photo in timestamp.test]]
-            for timestamp in identity.timestamps
-        }
-    )
-
-
-def _version(name: str) -> str | None:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return None
-
-
-def _git_commit() -> str | None:
-    folder = Path(__file__).resolve().parent
-    try:
-        done = subprocess.run(
-            ["git", "rev-parse", "HEAD"], cwd=folder, capture_output=True, text=True, timeout=5, check=True
-        )
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return done.stdout.strip()

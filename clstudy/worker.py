@@ -20,7 +20,7 @@ import torch
 from ray import tune
 
 from clstudy.errors import UserError
-from clstudy.fold import Basis
+from clstudy.fold import Basis, identity_digest
 from clstudy.generators import load_generators
 from clstudy.generators.base import GENERATORS
 from clstudy.identities.dataset import Identity
@@ -30,7 +30,7 @@ from clstudy.metrics.lpips import LPIPS
 from clstudy.plan import result_path
 from clstudy.running import running_metrics
 from clstudy.space import TrialSpec
-from clstudy.stages import StudyStore, write_atomically
+from clstudy.stages import StudyStore, digest_of, write_atomically
 from clstudy.strategies import STRATEGIES
 from clstudy.trial import StageReport, StageRequest, Workbench, parquet_bytes, trial_stages, trial_table
 
@@ -91,7 +91,9 @@ class BoardListener:
 class TrialTrainable(tune.Trainable):
     """One trial as Tune sees it; ``config["trial"]`` is the trial id."""
 
-    def setup(self, config: dict[str, Any], job: Job, arrays: Mapping[str, np.ndarray]) -> None:
+    def setup(  # type: ignore[override]  # Tune passes what ``with_parameters`` was given by name
+        self, config: dict[str, Any], job: Job, arrays: Mapping[str, np.ndarray]
+    ) -> None:
         """Build what stays warm between trials."""
         profile = job.basis.profile
         torch.set_num_threads(profile.resources.threads)
@@ -135,6 +137,11 @@ class TrialTrainable(tune.Trainable):
             "seed": self._spec.seed,
             "profile": self._job.basis.profile.name,
             "timestamps": len(self._identity.timestamps),
+            # whatever else makes the numbers what they are: with other numerics the tracker begins a new run
+            "basis": digest_of(
+                {"profile": self._job.basis.profile.to_dict(), "fingerprint": self._job.basis.fingerprint()}
+            )[:12],
+            "data": identity_digest(self._identity)[:12],
         }
         tags = {"identity": self._spec.identity, "strategy": self._spec.strategy}
         self._job.coordinator.progress.remote(

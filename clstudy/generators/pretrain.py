@@ -34,16 +34,25 @@ from clstudy.seeding import derive_rng, derive_seed
 
 @dataclass(frozen=True, kw_only=True)
 class PretrainSettings:
-    """Loss per face: ``mse_weight * MSE + lpips_weight * LPIPS + w_weight * mean(w^2)``; w gets Gaussian noise."""
+    """Loss per face: ``mse_weight * MSE + lpips_weight * LPIPS + w_weight * mean(w^2)``; w gets Gaussian noise.
+
+    LPIPS is computed on ``lpips_faces`` of each batch. Its weight is small: with a large one the network paints the
+    same facial texture over every face, which LPIPS rewards and identity does not. ``affine_scale`` shrinks the
+    initial style weights of all layers but the first, so that training starts from a nearly linear map of w.
+    """
 
     seed: int = 0
-    steps: int = 10_000
+    steps: int = 9_000
     batch: int = 16
-    learning_rate: float = 2e-3
+    learning_rate: float = 1e-2
+    encoder_learning_rate: float = 1e-3
+    betas: tuple[float, float] = (0.9, 0.99)
+    affine_scale: float = 0.1
     mse_weight: float = 4.0
-    lpips_weight: float = 0.8
+    lpips_weight: float = 0.25
+    lpips_faces: int = 8
     w_weight: float = 1e-3
-    w_noise: float = 0.1
+    w_noise: float = 0.05
     ema_decay: float = 0.999
     held_out: int = 500
     mapping_steps: int = 2_000
@@ -70,14 +79,32 @@ class Networks:
         return self.generator.synthesis(self.encoder(images))
 
 
+def warm_cosine(step: int, steps: int) -> float:
+    """Learning rate factor: 100 steps up, then half a cosine down to 1%."""
+    return min(1.0, (step + 1) / 100) * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * step / steps)))
+
+
+@torch.no_grad()
+def calm_styles(generator: StyleGAN2, scale: float) -> None:
+    """Shrink the initial style weights of every layer but the first."""
+    for name, parameter in generator.synthesis.named_parameters():
+        if name.endswith("affine.weight") and not name.startswith("b4.conv1."):
+            parameter.mul_(scale)
+
+
 def train_autoencoder(faces: np.ndarray, settings: PretrainSettings, out: Path) -> Networks:
     """Train on uint8 faces ``[n, 64, 64, 3]`` (mirrored at random) and return the averaged networks."""
     torch.manual_seed(derive_seed("pretraining weights", settings.seed))
     live = Networks(StyleGAN2(StyleGAN2Settings()), WEncoder())
     average = copy.deepcopy(live)
     lpips = LPIPS()
-    parameters = [*live.generator.synthesis.parameters(), *live.encoder.parameters()]
-    optimizer = torch.optim.Adam(parameters, lr=settings.learning_rate, betas=(0.5, 0.99))
+    calm_styles(live.generator, settings.affine_scale)
+    groups = [
+        {"params": list(live.generator.synthesis.parameters()), "lr": settings.learning_rate},
+        {"params": list(live.encoder.parameters()), "lr": settings.encoder_learning_rate},
+    ]
+    optimizer = torch.optim.Adam(groups, betas=settings.betas)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: warm_cosine(step, settings.steps))
     rng = derive_rng("pretraining batches", settings.seed)
     started = time.monotonic()
     for step in range(settings.steps):
@@ -85,20 +112,16 @@ def train_autoencoder(faces: np.ndarray, settings: PretrainSettings, out: Path) 
         mirrored = rng.random(settings.batch) < 0.5
         photos = np.where(mirrored[:, None, None, None], photos[:, :, ::-1], photos)
         target = to_unit_range(photos)
-        progress = step / settings.steps
-        warm = min(1.0, (step + 1) / 100)
-        optimizer.param_groups[0]["lr"] = (
-            settings.learning_rate * warm * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * progress)))
-        )
         w = live.encoder(target)
         noise = torch.from_numpy(rng.standard_normal(w.shape).astype(np.float32))
-        image = live.generator.synthesis(w + settings.w_noise * noise)
+        image = live.generator.synthesis(w + settings.w_noise * noise, noise=False)
         mse = (image - target).square().mean()
-        perceptual = lpips(image, target).mean()
+        perceptual = lpips(image[: settings.lpips_faces], target[: settings.lpips_faces]).mean()
         loss = settings.mse_weight * mse + settings.lpips_weight * perceptual + settings.w_weight * w.square().mean()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
+        schedule.step()
         average.follow(live, min(settings.ema_decay, (1 + step) / (10 + step)))
         if step % 100 == 0:
             seconds = time.monotonic() - started
@@ -156,14 +179,13 @@ def evaluate(networks: Networks, held_out: np.ndarray) -> dict[str, float]:
     target = to_unit_range(held_out)
     image = torch.cat([networks.reconstruct(part) for part in target.split(50)]).clamp(-1, 1)
     mse = (image - target).square().mean(dim=(1, 2, 3))
+    perceptual = torch.cat([lpips(a, b) for a, b in zip(image.split(50), target.split(50), strict=True)])
     cosine = embedder(image) @ embedder(target).t()
     own = cosine.diagonal()
     others = cosine[~torch.eye(len(cosine), dtype=torch.bool)].view(len(cosine), -1)
     return {
         "held_out_faces": len(held_out),
-        "lpips_alex": float(
-            torch.cat([lpips(a, b) for a, b in zip(image.split(50), target.split(50), strict=True)]).mean()
-        ),
+        "lpips_alex": float(perceptual.mean()),
         "mse": float(mse.mean()),
         "pixel_variance": float((target - target.mean(dim=0)).square().mean()),
         "mse_share_of_variance": float(mse.mean() / (target - target.mean(dim=0)).square().mean()),

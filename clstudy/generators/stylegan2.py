@@ -23,16 +23,16 @@ _LRELU_GAIN = math.sqrt(2.0)
 class StyleGAN2Settings:
     """Everything that fixes the shape of a StyleGAN2 generator.
 
-    Channels at resolution r are ``min(channel_base // r, channel_max)``; 64 px images with base 2048 and
-    maximum 96 have 96, 96, 96, 64, 32 channels from 4 px to 64 px.
+    Channels at resolution r are ``min(channel_base // r, channel_max)``; 64 px images with base 1280 and
+    maximum 192 have 192, 160, 80, 40, 20 channels from 4 px to 64 px.
     """
 
     img_resolution: int = 64
     z_dim: int = 256
     c_dim: int = 0
     w_dim: int = 256
-    channel_base: int = 2048
-    channel_max: int = 96
+    channel_base: int = 1280
+    channel_max: int = 192
     mapping_layers: int = 2
 
     def __post_init__(self) -> None:

@@ -34,6 +34,9 @@ class LPIPS(nn.Module):
     Images are float ``[n, 3, h, w]`` in [-1, 1] with h, w >= 32.
     """
 
+    shift: Tensor
+    scale: Tensor
+
     def __init__(self) -> None:
         super().__init__()
         self._convolutions = nn.ModuleList(

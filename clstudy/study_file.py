@@ -1,0 +1,72 @@
+"""``study.yaml``: the resolved settings of a study (no torch, no Ray)."""
+
+from __future__ import annotations
+
+import json
+import platform
+import subprocess
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import yaml
+
+import clstudy
+from clstudy.fold import Basis, identity_digest
+from clstudy.identities.dataset import DataSet
+from clstudy.plan import Plan
+from clstudy.space import SearchSpace
+from clstudy.stages import write_atomically
+
+_REPORTED_VERSIONS = ("ray", "torch", "numpy", "scipy", "pyarrow", "mlflow", "onnxruntime")
+
+
+def write_study_file(out: Path, space: SearchSpace, basis: Basis, data: DataSet, plan: Plan) -> None:
+    """Write ``study.yaml``: resolved settings, trials, versions, commit, data digests."""
+    document = {
+        "name": space.name,
+        "description": space.description,
+        "profile": basis.profile.to_dict(),
+        "data_set": data.name,
+        "timestamps": {identity.name: len(identity.timestamps) for identity in data.identities},
+        "buffer_sizes": sorted({spec.buffer_size for spec in plan.trials if spec.buffer_size is not None}),
+        "trials": [
+            {
+                "trial": spec.trial_id,
+                "identity": spec.identity,
+                "strategy": spec.strategy,
+                "buffer_size": spec.buffer_size,
+                "learning_rate": spec.learning_rate,
+                "seed": spec.seed,
+            }
+            for spec in plan.trials
+        ],
+        "generator": basis.generator_digest,
+        "fingerprint": basis.fingerprint(),
+        "data_digests": {identity.name: identity_digest(identity) for identity in data.identities},
+        "versions": {
+            "clstudy": clstudy.__version__,
+            "python": platform.python_version(),
+            **{name: _version(name) for name in _REPORTED_VERSIONS},
+        },
+        "git_commit": _git_commit(),
+    }
+    plain = json.loads(json.dumps(document))
+    write_atomically(out / "study.yaml", yaml.safe_dump(plain, sort_keys=False).encode())
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+def _git_commit() -> str | None:
+    folder = Path(__file__).resolve().parent
+    try:
+        done = subprocess.run(
+            ["git", "rev-parse", "HEAD"], cwd=folder, capture_output=True, text=True, timeout=5, check=True
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()
