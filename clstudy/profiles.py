@@ -7,7 +7,7 @@ Nothing here imports torch or Ray.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from clstudy.registry import Registry
@@ -107,6 +107,18 @@ def embedded() -> Profile:
         name="embedded",
         description="packaged 64 px StyleGAN2 on people who do not exist; runs on a laptop without GPU or network",
         stage_seconds=12.0,
+    )
+
+
+@PROFILES.register("tuning")
+def tuning() -> Profile:
+    """The embedded profile on other people: settings are chosen here, never on the people that are reported."""
+    profile = embedded()
+    return replace(
+        profile,
+        name="tuning",
+        description="the embedded profile on other people (data seed 1), to choose settings on",
+        data=replace(profile.data, data_seed=1),
     )
 
 

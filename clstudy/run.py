@@ -6,6 +6,7 @@ import argparse
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -183,10 +184,8 @@ def launch(prepared: Prepared, args: argparse.Namespace, console: Console) -> in
         )
         outcome = None
         with make_display(prepared.plan, local_workers(prepared.profile, args), console) as show:
-            try:
+            with suppress(KeyboardInterrupt):
                 outcome = run_study(settings, prepared.plan, show)
-            except KeyboardInterrupt:
-                pass
         if outcome is None or outcome.unfinished:
             left = len(outcome.unfinished) if outcome else len(prepared.plan.to_run)
             console.print(f"[bold]interrupted[/bold]: {left} trials are not finished; run the same command to go on")

@@ -1,0 +1,259 @@
+"""The main job through the real command line: Ray, MLflow on SQLite, Parquet, real photos, real kills."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from mlflow import MlflowClient
+
+from clstudy.analysis.matrix import load_rows
+from clstudy.identities.synthetic import make_synthetic
+from clstudy.rows import RESULT_SCHEMA
+from clstudy.tracking import TRIAL_TAG, sqlite_uri
+
+ENV = {**os.environ, "RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0", "COLUMNS": "120"}
+SMALL = ["--identities", "person_00", "--seeds", "3"]
+
+
+def command(folder: Path, *options: str, space: str = "smoke") -> list[str]:
+    return [sys.executable, "-m", "clstudy.run", "--space", space, "--out", str(folder / "runs" / "study"), *options]
+
+
+def run(folder: Path, *options: str, space: str = "smoke") -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command(folder, *options, space=space), env=ENV, capture_output=True, text=True, timeout=300, cwd=folder
+    )
+
+
+def markers(folder: Path) -> dict[str, int]:
+    """Every finished stage and the moment it was written."""
+    return {
+        path.parent.name: path.stat().st_mtime_ns
+        for path in (folder / "runs" / "study" / "stages").glob("??/*/COMPLETE")
+    }
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A whole run of ``smoke``."""
+    folder = tmp_path_factory.mktemp("smoke")
+    done = run(folder)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (folder / "stdout.txt").write_text(done.stdout)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One person, undisturbed."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    done = run(folder, *SMALL)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folder
+
+
+def test_smoke_gives_rows_tables_and_says_where(finished: Path) -> None:
+    study = finished / "runs" / "study"
+    rows = load_rows(study)
+    assert rows.schema.equals(RESULT_SCHEMA)
+    trials = set(rows["trial"].to_pylist())
+    assert len(trials) == 6
+    cells = rows.group_by(["trial", "train_timestamp", "test_timestamp", "protocol", "metric"]).aggregate([([], "count_all")])
+    # lower and er_hull: 6 cells of t >= k; upper: the last row; 3 reconstruction metrics and 1 synthesis metric
+    assert cells.num_rows == 2 * (6 + 6 + 3) * 4
+    reconstruction = cells.filter(pa.compute.equal(cells["protocol"], "reconstruction"))
+    assert set(reconstruction["count_all"].to_pylist()) == {2}, "one row per test photo"
+    stdout = (finished / "stdout.txt").read_text()
+    for expected in ("6 trials", "stages", "AIP", "Forgetting", "mlflow ui"):
+        assert expected in stdout, stdout
+    for name in ("summary.csv", "paired.csv", "tables.md"):
+        assert (study / "report" / name).stat().st_size > 100
+    settings = (study / "study.yaml").read_text()
+    assert "data_digests" in settings and "versions" in settings
+
+
+def test_mlflow_has_one_flat_run_per_trial_with_steps_and_images(finished: Path) -> None:
+    client = MlflowClient(sqlite_uri(finished / "runs" / "mlflow.db"))
+    experiment = client.get_experiment_by_name("smoke")
+    assert experiment is not None
+    runs = client.search_runs([experiment.experiment_id])
+    assert len({run.data.tags[TRIAL_TAG] for run in runs}) == len(runs) == 6
+    rows = load_rows(finished / "runs" / "study")
+    for one in runs:
+        assert one.info.status == "FINISHED"
+        joint = one.data.params["strategy"] == "upper"
+        history = client.get_metric_history(one.info.run_id, "ap/reconstruction_lpips")
+        assert [entry.step for entry in history] == ([2] if joint else [0, 1, 2])
+        mine = rows.filter(pa.compute.equal(rows["trial"], one.data.tags[TRIAL_TAG])).to_pandas()
+        last = mine[(mine.train_timestamp == 2) & (mine.metric == "lpips")]
+        assert history[-1].value == pytest.approx(last.groupby("test_timestamp").value.mean().mean())
+        assert ("aip/reconstruction_lpips" in one.data.metrics) != joint
+        faces = [file.path for file in client.list_artifacts(one.info.run_id, "faces")]
+        assert len(faces) == (1 if joint else 3)
+    assert len({one.info.run_name for one in runs}) == 6
+
+
+def test_the_same_command_again_computes_nothing(finished: Path) -> None:
+    before = markers(finished)
+    done = run(finished)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "nothing to compute" in done.stdout and markers(finished) == before
+
+
+@pytest.mark.parametrize("harm", ["truncate", "delete"])
+def test_only_a_damaged_stage_is_computed_again(undisturbed: Path, tmp_path: Path, harm: str) -> None:
+    folder = tmp_path / "copy"
+    shutil.copytree(undisturbed, folder)
+    before, rows = markers(folder), load_rows(folder / "runs" / "study")
+    victim = sorted(before)[len(before) // 2]
+    file = folder / "runs" / "study" / "stages" / victim[:2] / victim / "weights.safetensors"
+    if harm == "delete":
+        file.unlink()
+    else:
+        file.write_bytes(file.read_bytes()[:1000])
+    # the data set's photos lie beside the study and were copied with it
+    done = run(folder, *SMALL)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "1 stages computed" in done.stdout, done.stdout
+    after = markers(folder)
+    assert {key for key in after if after[key] != before.get(key)} == {victim}
+    assert load_rows(folder / "runs" / "study").equals(rows)
+
+
+def test_killed_drivers_go_on_and_the_rows_are_the_same(undisturbed: Path, tmp_path: Path) -> None:
+    """Three SIGKILLs at seeded moments: right after a stage, inside one, and near the end."""
+    folder = tmp_path / "killed"
+    folder.mkdir()
+    shutil.copytree(undisturbed / "runs" / "data", folder / "runs" / "data")
+    rng = random.Random(20261121)
+    seen: dict[str, int] = {}
+    for wanted, wait in ((1, 0.0), (2, rng.uniform(0.3, 0.9)), (4, rng.uniform(0.0, 0.5))):
+        driver = subprocess.Popen(
+            command(folder, *SMALL, "--max-concurrent", "1"),
+            env=ENV,
+            cwd=folder,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        deadline = time.monotonic() + 150
+        while len(markers(folder)) < wanted and driver.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.05)
+        time.sleep(wait)
+        driver.send_signal(signal.SIGKILL)
+        driver.wait()
+        time.sleep(4)  # Ray's processes follow their driver within seconds
+        now = markers(folder)
+        assert len(now) >= wanted
+        assert all(now[key] == seen[key] for key in seen), "a finished stage was computed twice"
+        seen = now
+    done = run(folder, *SMALL)
+    assert done.returncode == 0, done.stdout + done.stderr
+    now = markers(folder)
+    assert all(now[key] == seen[key] for key in seen), "a finished stage was computed twice"
+    assert load_rows(folder / "runs" / "study").equals(load_rows(undisturbed / "runs" / "study"))
+    client = MlflowClient(sqlite_uri(folder / "runs" / "mlflow.db"))
+    experiment = client.get_experiment_by_name("smoke")
+    assert experiment is not None
+    runs = client.search_runs([experiment.experiment_id])
+    assert len(runs) == 3 and {one.info.status for one in runs} == {"FINISHED"}
+    for one in runs:
+        steps = [entry.step for entry in client.get_metric_history(one.info.run_id, "ap/reconstruction_id")]
+        assert len(steps) == len(set(steps))
+
+
+def test_a_photo_that_turns_unreadable_fails_only_its_trials(tmp_path: Path) -> None:
+    photos = tmp_path / "photos"
+    make_synthetic(photos, people=2, timestamps=3, train=4, test=2, data_seed=5)
+    driver = subprocess.Popen(
+        command(tmp_path, "--data", str(photos), "--max-concurrent", "1"),
+        env=ENV,
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    deadline = time.monotonic() + 150
+    while not markers(tmp_path) and driver.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.05)
+    victim = sorted((photos / "person_01" / "t02" / "test").glob("*.png"))[0]
+    victim.write_bytes(b"no picture any more")
+    stdout, _ = driver.communicate(timeout=300)
+    assert driver.returncode == 1, stdout
+    assert victim.name in stdout and "person_01-lower" in stdout
+    study = tmp_path / "runs" / "study"
+    assert {path.name for path in (study / "results").iterdir()} == {
+        "person_00-lower-lr0.003-s0.parquet",
+        "person_00-er_hull-k3-lr0.003-s0.parquet",
+        "person_00-upper-lr0.003-s0.parquet",
+    }
+    failures = json.loads((study / "failures.json").read_text())
+    assert len(failures) == 3 and all(str(victim) in message for message in failures.values())
+    assert all(pq.read_table(path).num_rows for path in (study / "results").iterdir())
+
+
+BAD_YAML = "name: x\nprofile: smoke\ngrid:\n  identity: [a\nseeds: [0]\n"
+GOOD_YAML = """name: mine
+profile: smoke
+grid:
+  identity: {identity}
+  strategy: {strategy}
+  buffer_size: {size}
+  learning_rate: {rate}
+seeds: [0]
+"""
+
+
+@pytest.mark.parametrize(
+    ("change", "options", "expected"),
+    [
+        ({"strategy": "[er_hul]"}, [], ["er_hul", "Did you mean 'er_hull'"]),
+        ({"size": "[0]"}, [], ["0 is not a buffer size", "line"]),
+        ({"size": "[99]"}, [], ["99", "larger than all training photos", "12"]),
+        ({"identity": "[person_77]"}, [], ["person_77"]),
+        ({"rate": "[0.0]"}, [], ["learning rate", "0"]),
+        ({"rate": "[]"}, [], ["expands to no trial"]),
+        ({}, ["--data", "no/such/folder"], ["no/such/folder"]),
+        ({}, ["--seeds", ",".join(map(str, range(600)))], ["600 trials", "--yes"]),
+        (None, [], ["line 5", "not valid YAML"]),
+    ],
+)
+def test_bad_input_is_one_clear_message_and_exit_2(
+    undisturbed: Path, change: dict[str, str] | None, options: list[str], expected: list[str]
+) -> None:
+    values = {"identity": "[person_00]", "strategy": "[er_rand]", "size": "[3]", "rate": "[0.003]", **(change or {})}
+    space = undisturbed / "mine.yaml"
+    space.write_text(BAD_YAML if change is None else GOOD_YAML.format(**values))
+    done = run(undisturbed, *options, space=str(space))
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert all(part in done.stderr for part in expected), done.stderr
+    assert "Traceback" not in done.stderr and "live in MLflow" not in done.stdout
+
+
+def test_dry_run_plans_without_running(tmp_path: Path) -> None:
+    done = run(tmp_path, "--dry-run")
+    assert done.returncode == 0, done.stderr
+    for expected in ("6 trials", "at most", "shared between trials", "time", "disk"):
+        assert expected in done.stdout
+    assert not (tmp_path / "runs" / "study").exists()
+
+
+def test_list_and_version_and_no_space(tmp_path: Path) -> None:
+    listed = subprocess.run([sys.executable, "-m", "clstudy.run", "--list"], capture_output=True, text=True, env=ENV)
+    assert listed.returncode == 0
+    for name in ("hull_sizes", "smoke", "er_hull", "kmeans", "embedded", "synthetic", "orl"):
+        assert name in listed.stdout
+    shown = subprocess.run([sys.executable, "-m", "clstudy.run", "--version"], capture_output=True, text=True, env=ENV)
+    assert shown.stdout.startswith("clstudy 0.")
+    nothing = subprocess.run([sys.executable, "-m", "clstudy.run"], capture_output=True, text=True, env=ENV)
+    assert nothing.returncode == 2 and "--list" in nothing.stderr
