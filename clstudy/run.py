@@ -183,9 +183,9 @@ def launch(prepared: Prepared, args: argparse.Namespace, console: Console) -> in
             max_concurrent=args.max_concurrent,
         )
         outcome = None
-        with make_display(prepared.plan, local_workers(prepared.profile, args), console) as show:
-            with suppress(KeyboardInterrupt):
-                outcome = run_study(settings, prepared.plan, show)
+        display = make_display(prepared.plan, local_workers(prepared.profile, args), console)
+        with suppress(KeyboardInterrupt), display as show:
+            outcome = run_study(settings, prepared.plan, show)
         if outcome is None or outcome.unfinished:
             left = len(outcome.unfinished) if outcome else len(prepared.plan.to_run)
             console.print(f"[bold]interrupted[/bold]: {left} trials are not finished; run the same command to go on")

@@ -69,7 +69,9 @@ def test_smoke_gives_rows_tables_and_says_where(finished: Path) -> None:
     assert rows.schema.equals(RESULT_SCHEMA)
     trials = set(rows["trial"].to_pylist())
     assert len(trials) == 6
-    cells = rows.group_by(["trial", "train_timestamp", "test_timestamp", "protocol", "metric"]).aggregate([([], "count_all")])
+    cells = rows.group_by(["trial", "train_timestamp", "test_timestamp", "protocol", "metric"]).aggregate(
+        [([], "count_all")]
+    )
     # lower and er_hull: 6 cells of t >= k; upper: the last row; 3 reconstruction metrics and 1 synthesis metric
     assert cells.num_rows == 2 * (6 + 6 + 3) * 4
     reconstruction = cells.filter(pa.compute.equal(cells["protocol"], "reconstruction"))
@@ -220,7 +222,7 @@ seeds: [0]
         ({"strategy": "[er_hul]"}, [], ["er_hul", "Did you mean 'er_hull'"]),
         ({"size": "[0]"}, [], ["0 is not a buffer size", "line"]),
         ({"size": "[99]"}, [], ["99", "larger than all training photos", "12"]),
-        ({"identity": "[person_77]"}, [], ["person_77"]),
+        ({"identity": "[nobody]"}, [], ["nobody"]),
         ({"rate": "[0.0]"}, [], ["learning rate", "0"]),
         ({"rate": "[]"}, [], ["expands to no trial"]),
         ({}, ["--data", "no/such/folder"], ["no/such/folder"]),

@@ -23,12 +23,14 @@ import numpy as np
 import torch
 from PIL import Image
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from clstudy.generators.encoder import WEncoder
 from clstudy.generators.stylegan2 import StyleGAN2, StyleGAN2Settings
 from clstudy.identities.embedding import IdentityEmbedder, to_uint8, to_unit_range
+from clstudy.inversion import invert
 from clstudy.metrics.lpips import LPIPS
+from clstudy.profiles import embedded
 from clstudy.seeding import derive_rng, derive_seed
 
 
@@ -172,23 +174,41 @@ def train_mapping(networks: Networks, w: Tensor, settings: PretrainSettings) -> 
     mapping.w_avg.copy_(w.mean(dim=0))
 
 
+def evaluate(networks: Networks, held_out: np.ndarray) -> dict[str, dict[str, float]]:
+    """Held-out reconstruction figures: of the encoder alone, and after the embedded profile's inversion."""
+    lpips, target = LPIPS(), to_unit_range(held_out)
+    module = networks.generator.synthesis.requires_grad_(False)
+    with torch.no_grad():
+        start = torch.cat([networks.encoder(part) for part in target.split(50)])
+        features = lpips.features(target)
+    found = invert(module, target, features, start, settings=embedded().inversion, lpips=lpips)
+    return {
+        "encoder": reconstruction_figures(module, start, target, lpips),
+        "inversion": reconstruction_figures(module, found, target, lpips),
+    }
+
+
 @torch.no_grad()
-def evaluate(networks: Networks, held_out: np.ndarray) -> dict[str, float]:
-    """Held-out reconstruction figures (see the keys)."""
-    lpips, embedder = LPIPS(), IdentityEmbedder()
-    target = to_unit_range(held_out)
-    image = torch.cat([networks.reconstruct(part) for part in target.split(50)]).clamp(-1, 1)
+def reconstruction_figures(module: nn.Module, w: Tensor, target: Tensor, lpips: LPIPS) -> dict[str, float]:
+    """LPIPS, MSE, PSNR and identity cosines of the images of ``w`` against ``target [n, 3, s, s]``.
+
+    ``own_above_other``: the share of (reconstruction, other photo) pairs in which the reconstruction's identity
+    cosine to its own photo is above that to the photo of another person.
+    """
+    embedder = IdentityEmbedder()
+    image = torch.cat([module(part) for part in w.split(50)]).clamp(-1, 1)
     mse = (image - target).square().mean(dim=(1, 2, 3))
-    perceptual = torch.cat([lpips(a, b) for a, b in zip(image.split(50), target.split(50), strict=True)])
+    variance = float((target - target.mean(dim=0)).square().mean())
     cosine = embedder(image) @ embedder(target).t()
     own = cosine.diagonal()
     others = cosine[~torch.eye(len(cosine), dtype=torch.bool)].view(len(cosine), -1)
+    distances = [lpips(a, b) for a, b in zip(image.split(50), target.split(50), strict=True)]
     return {
-        "held_out_faces": len(held_out),
-        "lpips_alex": float(perceptual.mean()),
+        "faces": len(target),
+        "lpips_alex": float(torch.cat(distances).mean()),
         "mse": float(mse.mean()),
-        "pixel_variance": float((target - target.mean(dim=0)).square().mean()),
-        "mse_share_of_variance": float(mse.mean() / (target - target.mean(dim=0)).square().mean()),
+        "pixel_variance": variance,
+        "mse_share_of_variance": float(mse.mean()) / variance,
         "psnr_db": float((10 * torch.log10(4 / mse)).mean()),
         "identity_cosine_own": float(own.mean()),
         "identity_cosine_others": float(others.mean()),

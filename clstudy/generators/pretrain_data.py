@@ -1,6 +1,6 @@
 """The faces that the embedded generator is pretrained on: aligned DCGAN faces, reported people held out.
 
-``python -m clstudy.generators.pretrain_data --out DIR --count 30000 --workers 2`` writes ``faces.npy`` (uint8
+``python -m clstudy.generators.pretrain_data --out DIR --workers 2`` writes ``faces.npy`` (uint8
 ``[n, 64, 64, 3]``); the same seed gives the same faces whatever the number of workers.
 """
 
@@ -68,7 +68,7 @@ def collect(seed: int, count: int, workers: int) -> np.ndarray:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--count", type=int, default=30_000)
+    parser.add_argument("--count", type=int, default=24_000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workers", type=int, default=2)
     args = parser.parse_args()

@@ -1,0 +1,107 @@
+"""Does a finished study learn, and is its inversion long enough?
+
+    python benchmarks/learning.py runs/hull_sizes
+
+prints (1) R[t, t] LPIPS of ``lower`` against the un-personalised generator on the same test photos with the same
+inversion, per identity and as the share saved; (2) how much LPIPS changes when the inversion steps are doubled, on
+the last stage of every ``er_rand`` trial with the largest buffer.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import torch
+import yaml
+from safetensors.torch import load as load_tensors
+
+from clstudy.assets import manifest
+from clstudy.evaluation import evaluate
+from clstudy.fold import Basis
+from clstudy.generators.embedded import EmbeddedGenerator
+from clstudy.identities.catalogue import open_data_set
+from clstudy.identities.dataset import DataSet
+from clstudy.metrics.lpips import LPIPS, LPIPSMetric
+from clstudy.plan import result_path
+from clstudy.profiles import PROFILES, InversionSettings, Profile
+from clstudy.rows import STAGE_KEYS
+from clstudy.stages import StudyStore
+from clstudy.trial import Workbench
+
+
+def open_bench(study: Path) -> tuple[Workbench, DataSet, list[dict]]:
+    """The study's workbench, data and trial list."""
+    document = yaml.safe_load((study / "study.yaml").read_text())
+    profile: Profile = PROFILES[document["profile"]["name"]]()
+    data = open_data_set(
+        document["data_set"],
+        identities=None,
+        names=list(document["data_digests"]),
+        timestamps=profile.data.timestamps,
+        train=profile.data.train,
+        test=profile.data.test,
+        data_seed=profile.data.data_seed,
+        cache=study.parent / "data",
+        image_size=profile.data.image_size,
+    )
+    basis = Basis(profile, manifest()[profile.weights]["sha256"])
+    bench = Workbench(basis, EmbeddedGenerator(), LPIPS(), [LPIPSMetric()], StudyStore(study))
+    return bench, data, document["trials"]
+
+
+def mean_lpips(bench: Workbench, identity, timestamps: list[int], weights, inversion: InversionSettings) -> list[float]:
+    """Mean reconstruction LPIPS per test timestamp under the given weights (None: un-personalised)."""
+    module = bench.generator.fresh(weights)
+    tests = [bench.test_set(identity, k, 0) for k in timestamps]
+    rows = evaluate(module, tests, bench.metrics, train_timestamp=0, inversion=inversion, lpips=bench.lpips).rows
+    return [float(np.mean([row.value for row in rows if row.test_timestamp == k])) for k in timestamps]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("study", type=Path)
+    study = parser.parse_args().study
+    torch.set_num_threads(1)
+    bench, data, trials = open_bench(study)
+    inversion = bench.basis.profile.inversion
+    people = {identity.name: identity for identity in data.identities}
+    saved = []
+    for trial in (entry for entry in trials if entry["strategy"] == "lower"):
+        rows = pq.read_table(result_path(study, trial["trial"])).to_pandas()
+        own = rows[(rows.train_timestamp == rows.test_timestamp) & (rows.metric == "lpips")]
+        after = own.groupby("test_timestamp").value.mean().to_numpy()
+        identity = people[trial["identity"]]
+        before = np.array(mean_lpips(bench, identity, list(range(len(after))), None, inversion))
+        saved.append(1 - after.mean() / before.mean())
+        print(
+            f"{identity.name}: un-personalised LPIPS {before.mean():.4f}, "
+            f"R[t,t] {after.mean():.4f}, saved {saved[-1]:.0%}"
+        )
+    print(f"mean saved by personalising: {np.mean(saved):.0%}")
+    largest = max(entry["buffer_size"] or 0 for entry in trials)
+    doubled = replace(inversion, steps=2 * inversion.steps)
+    once_all, twice_all = [], []
+    for trial in (e for e in trials if e["strategy"] == "er_rand" and e["buffer_size"] == largest):
+        metadata = pq.read_schema(result_path(study, trial["trial"])).metadata
+        key = json.loads(metadata[STAGE_KEYS.encode()])[-1]
+        files = bench.store.stages.get(key)
+        assert files is not None
+        weights = load_tensors(files["weights.safetensors"])
+        identity = people[trial["identity"]]
+        k = list(range(len(identity.timestamps)))
+        once_all += mean_lpips(bench, identity, k, weights, inversion)
+        twice_all += mean_lpips(bench, identity, k, weights, doubled)
+    once, twice = float(np.mean(once_all)), float(np.mean(twice_all))
+    print(
+        f"inversion {inversion.steps} steps: LPIPS {once:.4f}; {doubled.steps} steps: {twice:.4f}; "
+        f"change {abs(twice / once - 1):.1%}"
+    )
+
+
+if __name__ == "__main__":
+    main()
