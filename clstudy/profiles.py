@@ -33,7 +33,7 @@ class TrainerSettings:
     per step.
     """
 
-    passes: int = 12
+    passes: int = 24
     batch_size: int = 2
     replay_batch_size: int = 2
     mse_weight: float = 1.0

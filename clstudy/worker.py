@@ -170,9 +170,9 @@ class TrialTrainable(tune.Trainable):
         self._tables.append(report.rows)
         self._keys.append(request.key)
         metrics = running_metrics(self._tables, report.t)
-        images = {"faces": report.faces}
+        images = {"faces": enlarged(report.faces)}
         if report.buffer is not None:
-            images["buffer"] = report.buffer
+            images["buffer"] = enlarged(report.buffer)
         self._job.coordinator.stage.remote(report.reused, report.seconds)
         self._job.recorder.log_stage.remote(
             self._spec.trial_id, report.t, {**metrics, "train/loss": report.loss}, images
@@ -192,3 +192,9 @@ class TrialTrainable(tune.Trainable):
         self._job.recorder.fail_trial.remote(self._spec.trial_id, message)
         self._job.coordinator.finish.remote(self._spec.trial_id, message)
         return {"failed": message, "done": True}
+
+
+def enlarged(image: np.ndarray, least: int = 256) -> np.ndarray:
+    """Repeat the pixels of a small picture ``[h, w, 3]`` so that a person can see it on the tracking page."""
+    factor = max(1, least // image.shape[0])
+    return image.repeat(factor, axis=0).repeat(factor, axis=1)

@@ -156,7 +156,8 @@ def train_mapping(networks: Networks, w: Tensor, settings: PretrainSettings) -> 
     mapping = networks.generator.mapping
     z_dim, w_dim = networks.generator.settings.z_dim, networks.generator.settings.w_dim
     generator = torch.Generator().manual_seed(derive_seed("mapping", settings.seed))
-    optimizer = torch.optim.Adam(mapping.parameters(), lr=1e-2, betas=(0.5, 0.99))
+    # weights are stored 100 times larger than they act (lr_multiplier 0.01), hence the large step
+    optimizer = torch.optim.Adam(mapping.parameters(), lr=0.3, betas=(0.9, 0.99))
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, settings.mapping_steps)
     size = settings.mapping_batch
     for step in range(settings.mapping_steps):

@@ -1,0 +1,129 @@
+"""What a stage's key depends on, what trials share, and that the plan counts it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from clstudy.fold import Basis, MemoryRequest, stage_count, stage_requests
+from clstudy.identities.dataset import Identity, Photo, Timestamp
+from clstudy.plan import make_plan, planned_keys
+from clstudy.profiles import PROFILES
+from clstudy.space import TrialSpec
+from clstudy.stages import StudyStore, digest_of
+from clstudy.strategies import STRATEGIES
+from clstudy.strategies.base import Memory, make_items
+
+T = 4
+BASIS = Basis(PROFILES["smoke"](), "generator")
+
+
+def photo(*parts: str | int) -> Photo:
+    return Photo(Path("/".join(map(str, parts))), digest_of({"photo": parts}))
+
+
+def person(name: str = "anna") -> Identity:
+    return Identity(
+        name,
+        tuple(
+            Timestamp(
+                t,
+                f"t{t}",
+                tuple(photo(name, t, "train", i) for i in range(4)),
+                tuple(photo(name, t, "test", i) for i in range(2)),
+            )
+            for t in range(T)
+        ),
+    )
+
+
+def spec(strategy: str = "er_rand", size: int | None = 3, rate: float = 0.003, seed: int = 0) -> TrialSpec:
+    return TrialSpec(identity="anna", strategy=strategy, buffer_size=size, learning_rate=rate, seed=seed)
+
+
+def remember(request: MemoryRequest) -> Memory:
+    """Select with made-up anchors that depend on the photos only."""
+    photos = sorted(request.identity.timestamps[request.t].train, key=lambda one: one.digest)
+    latents = np.stack([np.random.default_rng(int(one.digest[:8], 16)).standard_normal(8) for one in photos])
+    items = make_items(request.t, [one.digest for one in photos], latents)
+    strategy = STRATEGIES[request.spec.strategy]()
+    return strategy.select(request.memory, items, request.spec.buffer_size or 0, np.random.default_rng(request.t))
+
+
+def keys(one: TrialSpec, identity: Identity | None = None, basis: Basis = BASIS) -> list[str]:
+    return [request.key for request in stage_requests(one, identity or person(), basis, remember)]
+
+
+def test_all_continual_strategies_share_the_first_stage_and_nothing_else() -> None:
+    lists = {name: keys(spec(name, size)) for name, size in (("lower", None), ("er_rand", 3), ("er_hull", 3))}
+    assert len({found[0] for found in lists.values()}) == 1
+    assert len({found[1] for found in lists.values()}) == 3
+    assert [len(found) for found in lists.values()] == [T, T, T]
+
+
+def test_upper_is_one_stage_on_everything() -> None:
+    (request,) = stage_requests(spec("upper", None), person(), BASIS, remember)
+    assert request.t == T - 1 and request.trained_on == tuple(range(T)) and request.parent is None
+    assert stage_count(spec("upper", None), T) == 1 and stage_count(spec(), T) == T
+
+
+def test_a_buffer_never_holds_photos_of_the_timestamp_it_is_used_at() -> None:
+    for request in stage_requests(spec("er_rand", 5), person(), BASIS, remember):
+        assert all(item.timestamp < request.t for item in request.replay)
+        assert len(request.replay) == min(5, 4 * request.t)
+
+
+def test_buffers_that_hold_everything_coincide() -> None:
+    assert keys(spec("er_rand", 16)) == keys(spec("kmeans", 16)) == keys(spec("er_hull", 16))
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        lambda: keys(spec(rate=0.004)),
+        lambda: keys(spec(seed=1)),
+        lambda: keys(spec(), basis=Basis(BASIS.profile, "another generator")),
+        lambda: keys(
+            spec(),
+            basis=replace(BASIS, profile=replace(BASIS.profile, trainer=replace(BASIS.profile.trainer, passes=5))),
+        ),
+        lambda: keys(replace(spec(), identity="bert"), person("bert")),
+    ],
+    ids=["learning rate", "seed", "generator", "trainer", "person"],
+)
+def test_everything_that_changes_a_number_changes_every_key(other) -> None:
+    assert not set(other()) & set(keys(spec()))
+
+
+def test_a_changed_photo_changes_the_keys_from_its_timestamp_on() -> None:
+    changed = person()
+    middle = changed.timestamps[2]
+    test = replace(middle, test=(photo("other"), *middle.test[1:]))
+    changed = replace(changed, timestamps=(*changed.timestamps[:2], test, *changed.timestamps[3:]))
+    before, after = keys(spec("lower", None)), keys(spec("lower", None), changed)
+    assert before[:2] == after[:2] and not set(before[2:]) & set(after[2:])
+
+
+def test_what_is_excluded_does_not_change_a_key() -> None:
+    slower = replace(BASIS, profile=replace(BASIS.profile, stage_seconds=99.0, description="other words"))
+    shuffled = replace(
+        person(), timestamps=tuple(replace(t, train=t.train[::-1], test=t.test[::-1]) for t in person().timestamps)
+    )
+    assert keys(spec()) == keys(spec(), shuffled, slower)
+
+
+def test_the_plan_counts_sharing_and_says_at_most_until_buffers_are_known(tmp_path: Path) -> None:
+    trials = [spec("lower", None), spec("er_rand", 3), spec("upper", None)]
+    store = StudyStore(tmp_path)
+    plan = make_plan(trials, {"anna": person()}, BASIS, store, tmp_path, workers=2)
+    assert not plan.exact and plan.stages_without_sharing == 2 * T + 1
+    assert plan.stages == 2 * T  # t = 0 is shared
+    assert plan.stages_done == 0 and plan.done == frozenset() and plan.seconds > 0
+    lower = planned_keys(spec("lower", None), person(), BASIS, store)
+    assert lower == keys(spec("lower", None))
+    store.stages.put(lower[0], {"rows.parquet": b"x"})
+    again = make_plan(trials, {"anna": person()}, BASIS, store, tmp_path, workers=2)
+    assert again.stages_done == 1 and again.stages_to_run == plan.stages - 1
