@@ -50,9 +50,9 @@ class InversionSettings:
     """
 
     steps: int = 20
-    learning_rate: float = 0.2
+    learning_rate: float = 0.1
     mse_weight: float = 1.0
-    prior_weight: float = 0.3
+    prior_weight: float = 1.0
     batch_size: int = 8
 
 
