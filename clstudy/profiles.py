@@ -89,7 +89,7 @@ class Profile:
     resources: Resources = field(default_factory=Resources)
     stage_seconds: float
     """Core-seconds of one average stage on the machine of the README: the estimate until a study has its own."""
-    stage_bytes: int = 3_400_000
+    stage_bytes: int = 5_900_000
     """Disk per stage: the tunable weights in float32, a few rows and a small picture."""
 
     def to_dict(self) -> dict[str, Any]:
@@ -106,7 +106,7 @@ def embedded() -> Profile:
     return Profile(
         name="embedded",
         description="packaged 64 px StyleGAN2 on people who do not exist; runs on a laptop without GPU or network",
-        stage_seconds=12.0,
+        stage_seconds=10.0,
     )
 
 
@@ -132,5 +132,5 @@ def smoke() -> Profile:
         trainer=TrainerSettings(passes=4),
         inversion=InversionSettings(steps=6),
         evaluation=EvaluationSettings(synthesis_images=2),
-        stage_seconds=1.5,
+        stage_seconds=2.5,
     )
