@@ -9,7 +9,7 @@ import threading
 import time
 import traceback
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -125,23 +125,29 @@ class TrialTrainable(tune.Trainable):
         )
         self._tables: list[pa.Table] = []
         self._keys: list[str] = []
-        stored = self._spec.buffer_size or 0
-        if STRATEGIES[self._spec.strategy].joint:
-            stored = sum(len(timestamp.train) for timestamp in self._identity.timestamps)
+        profile = self._job.basis.profile
+        kept = self._spec.buffer_size or 0
+        if STRATEGIES[self._spec.strategy].joint:  # keeps everything
+            kept = sum(len(timestamp.train) for timestamp in self._identity.timestamps)
+        # MLflow's comparison page draws the first three parameters that vary, by name: buffer_size (as a number:
+        # 0 for none, all photos for joint training), identity and strategy come first on purpose.
         params = {
+            "buffer_size": kept,
             "identity": self._spec.identity,
             "strategy": self._spec.strategy,
-            "buffer_size": "-" if self._spec.buffer_size is None else self._spec.buffer_size,
-            "stored_photos": stored,
             "learning_rate": self._spec.learning_rate,
             "seed": self._spec.seed,
-            "profile": self._job.basis.profile.name,
+            "profile": profile.name,
             "timestamps": len(self._identity.timestamps),
-            # whatever else makes the numbers what they are: with other numerics the tracker begins a new run
-            "basis": digest_of(
-                {"profile": self._job.basis.profile.to_dict(), "fingerprint": self._job.basis.fingerprint()}
+            # whatever else makes the numbers what they are: if it changes, the tracker begins a new run
+            "version": digest_of(
+                {
+                    "settings": [asdict(part) for part in (profile.trainer, profile.inversion, profile.evaluation)],
+                    "fingerprint": self._job.basis.fingerprint(),
+                    "generator": self._job.basis.generator_digest,
+                    "photos": identity_digest(self._identity),
+                }
             )[:12],
-            "data": identity_digest(self._identity)[:12],
         }
         tags = {"identity": self._spec.identity, "strategy": self._spec.strategy}
         self._job.coordinator.progress.remote(
