@@ -18,9 +18,9 @@ from rich.console import Console
 from scipy import stats
 
 from clstudy import report
-from clstudy.analysis.matrix import ROWS_SCHEMA
 from clstudy.analysis.tables import JOINT_NOTE, summarise, to_terminal
 from clstudy.errors import UserError
+from clstudy.rows import RESULT_SCHEMA
 
 PANELS = [("reconstruction", "lpips"), ("reconstruction", "id"), ("reconstruction", "psnr"), ("synthesis", "id")]
 STRATEGIES = [("lower", None), ("upper", None), *itertools.product(["er_rand", "er_hull"], [3, 5])]
@@ -49,7 +49,7 @@ class Study:
                     if k <= t and (strategy != "upper" or t == size - 1):
                         where = {"train_timestamp": t, "test_timestamp": k, "protocol": protocol, "metric": metric}
                         rows.append(spec | where | {"image": f"{k}-{i}", "value": values[t, k, i]})
-            pq.write_table(pa.Table.from_pylist(rows, schema=ROWS_SCHEMA), self.results(name))
+            pq.write_table(pa.Table.from_pylist(rows, schema=RESULT_SCHEMA), self.results(name))
         sizes = sorted({spec["buffer_size"] for spec in self.trials} - {None})
         plan = {"name": "test_study", "timestamps": size, "buffer_sizes": sizes, "trials": self.trials}
         (folder / "study.yaml").write_text(yaml.safe_dump(plan))
@@ -216,7 +216,7 @@ def test_a_trial_with_a_hole_is_left_out_by_name(tmp_path):
     rows = pq.read_table(study.results(name)).to_pylist()
     rows = [r for r in rows if not (r["metric"] == "lpips" and (r["train_timestamp"], r["test_timestamp"]) == (2, 0))]
     rows = [r for r in rows if r["metric"] != "psnr"]
-    pq.write_table(pa.Table.from_pylist(rows, schema=ROWS_SCHEMA), study.results(name))
+    pq.write_table(pa.Table.from_pylist(rows, schema=RESULT_SCHEMA), study.results(name))
     summary = summarise(study.folder)
     ((missing,), counts) = summary.missing, {}
     assert missing.trial == name
@@ -274,12 +274,12 @@ def test_results_of_another_plan_are_left_out_and_contradictions_refused(tmp_pat
     before = summarise(study.folder)
     rows = pq.read_table(study.results("ann-lower-lr0.001-s0")).to_pylist()
     other = [row | {"trial": "zoe", "identity": "zoe"} for row in rows]
-    pq.write_table(pa.Table.from_pylist(other, schema=ROWS_SCHEMA), study.results("zoe"))
+    pq.write_table(pa.Table.from_pylist(other, schema=RESULT_SCHEMA), study.results("zoe"))
     after = summarise(study.folder)
     assert after.scores.equals(before.scores) and after.left_out == ("zoe",) and after.complete
     assert "left out: zoe" in spoken(after)
     wrong = [row | {"seed": 5} for row in rows]
-    pq.write_table(pa.Table.from_pylist(wrong, schema=ROWS_SCHEMA), study.results("ann-lower-lr0.001-s0"))
+    pq.write_table(pa.Table.from_pylist(wrong, schema=RESULT_SCHEMA), study.results("ann-lower-lr0.001-s0"))
     with pytest.raises(UserError, match="ann-lower-lr0.001-s0"):
         summarise(study.folder)
 

@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from clstudy.analysis.matrix import (
-    ROWS_SCHEMA,
     load_rows,
     read_rows,
     result_matrices,
@@ -30,6 +29,7 @@ from clstudy.analysis.scores import (
     missing_cells,
 )
 from clstudy.errors import UserError
+from clstudy.rows import RESULT_SCHEMA
 
 NAN = float("nan")
 
@@ -149,7 +149,7 @@ def trial_rows(trial="ann-er_rand-k3", strategy="er_rand", buffer_size=3, size=3
 
 
 def table(rows):
-    return pa.Table.from_pylist(rows, schema=ROWS_SCHEMA)
+    return pa.Table.from_pylist(rows, schema=RESULT_SCHEMA)
 
 
 def test_matrices_are_means_over_images():
@@ -221,7 +221,7 @@ def test_load_rows_is_sorted_and_push_down_reads_what_is_asked(tmp_path):
     pq.write_table(table(first[::-1]), results / "b.parquet")
     pq.write_table(table(second), results / "a.parquet")
     rows = load_rows(tmp_path)
-    assert rows.schema == ROWS_SCHEMA
+    assert rows.schema == RESULT_SCHEMA
     key = ("trial", "train_timestamp", "test_timestamp", "protocol", "metric", "image")
     assert rows.to_pylist() == sorted(first + second, key=lambda row: [row[name] for name in key])
     import pyarrow.compute as pc

@@ -15,25 +15,9 @@ import pyarrow.dataset
 from clstudy.analysis.scores import SCORES, MissingCellsError
 from clstudy.errors import UserError
 from clstudy.metrics.directions import HIGHER_IS_BETTER
+from clstudy.rows import RESULT_SCHEMA, SORT_KEY
 
-ROWS_SCHEMA = pa.schema(
-    [
-        ("trial", pa.string()),
-        ("identity", pa.string()),
-        ("strategy", pa.string()),
-        ("buffer_size", pa.int64()),
-        ("learning_rate", pa.float64()),
-        ("seed", pa.int64()),
-        ("train_timestamp", pa.int64()),
-        ("test_timestamp", pa.int64()),
-        ("protocol", pa.string()),
-        ("metric", pa.string()),
-        ("image", pa.string()),
-        ("value", pa.float64()),
-    ]
-)
 TRIAL_COLUMNS = ["trial", "identity", "strategy", "buffer_size", "learning_rate", "seed"]
-ROW_ORDER = ["trial", "train_timestamp", "test_timestamp", "protocol", "metric", "image"]
 JOINT_STRATEGIES = frozenset({"upper"})
 """Trained on everything at once: no continual learner, its matrix has only the last row (protocol, "Strategies")."""
 
@@ -83,7 +67,7 @@ ScoreValues = dict[Cell, dict[str, dict[int, float]]]
 def load_rows(study_dir: Path | str) -> pa.Table:
     """All rows of a study as one table in canonical order (empty if no trial has finished)."""
     rows = read_rows(sorted((Path(study_dir) / "results").glob("*.parquet")))
-    return rows.sort_by([(name, "ascending") for name in ROW_ORDER])
+    return rows.sort_by(SORT_KEY)
 
 
 def read_rows(files: Sequence[Path], columns: list[str] | None = None, where: pc.Expression | None = None) -> pa.Table:
@@ -93,9 +77,9 @@ def read_rows(files: Sequence[Path], columns: list[str] | None = None, where: pc
         UserError: a file cannot be read.
     """
     if not files:
-        return ROWS_SCHEMA.empty_table().select(columns or ROWS_SCHEMA.names)
+        return RESULT_SCHEMA.empty_table().select(columns or RESULT_SCHEMA.names)
     try:
-        dataset = pyarrow.dataset.dataset([str(file) for file in files], schema=ROWS_SCHEMA, format="parquet")
+        dataset = pyarrow.dataset.dataset([str(file) for file in files], schema=RESULT_SCHEMA, format="parquet")
         return dataset.to_table(columns=columns, filter=where)
     except (pa.ArrowException, OSError) as error:
         message = " ".join(str(error).split())
@@ -113,7 +97,7 @@ def result_matrices(
     other photos, and the difference would pass for Forgetting. Nothing is raised here for missing cells; scores do.
 
     Args:
-        rows: a table in ``ROWS_SCHEMA`` (``image`` is not needed) or the result files to scan.
+        rows: a table in ``RESULT_SCHEMA`` (``image`` is not needed) or the result files to scan.
         timestamps: T, for all identities or by identity; by default the most that any trial of an identity has seen.
 
     Returns:
@@ -123,7 +107,7 @@ def result_matrices(
         UserError: one trial name with two different specifications, or a timestamp outside 0..T-1 or above t.
     """
     if not isinstance(rows, pa.Table):
-        rows = read_rows(rows, columns=[name for name in ROWS_SCHEMA.names if name != "image"])
+        rows = read_rows(rows, columns=[name for name in RESULT_SCHEMA.names if name != "image"])
     if rows.num_rows == 0:
         return []
     trials = _trials(rows)
