@@ -174,6 +174,25 @@ def test_killed_drivers_go_on_and_the_rows_are_the_same(undisturbed: Path, tmp_p
         assert len(steps) == len(set(steps))
 
 
+def test_ctrl_c_ends_with_130_and_says_how_to_go_on(undisturbed: Path, tmp_path: Path) -> None:
+    shutil.copytree(undisturbed / "runs" / "data", tmp_path / "runs" / "data")
+    driver = subprocess.Popen(
+        command(tmp_path, *SMALL),
+        env=ENV,
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    deadline = time.monotonic() + 150
+    while not markers(tmp_path) and driver.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.05)
+    driver.send_signal(signal.SIGINT)
+    stdout, _ = driver.communicate(timeout=120)
+    assert driver.returncode == 130, stdout
+    assert "run the same command to go on" in stdout and "Traceback" not in stdout
+
+
 def test_a_photo_that_turns_unreadable_fails_only_its_trials(tmp_path: Path) -> None:
     photos = tmp_path / "photos"
     make_synthetic(photos, people=2, timestamps=3, train=4, test=2, data_seed=5)
