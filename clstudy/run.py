@@ -96,7 +96,7 @@ def print_choices(console: Console) -> None:
     for title, entries in sections.items():
         console.print(f"[bold]{title}[/bold]")
         for name, text in entries:
-            console.print(f"  {name:<14} {' '.join(text.split())}", soft_wrap=True, highlight=False)
+            console.print(f"  {name:<16} {' '.join(text.split())}", soft_wrap=True, highlight=False)
 
 
 def prepare(args: argparse.Namespace, console: Console) -> Prepared:
