@@ -5,6 +5,7 @@ The plan and the worker walk the same generator, so that they cannot disagree ab
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -14,9 +15,9 @@ from typing import Any
 from clstudy.identities.dataset import Identity, Photo, Timestamp
 from clstudy.profiles import Profile
 from clstudy.space import TrialSpec
-from clstudy.stages import digest_of
+from clstudy.stages import StudyStore, digest_of
 from clstudy.strategies import STRATEGIES
-from clstudy.strategies.base import Item, Memory
+from clstudy.strategies.base import Item, Memory, memory_from_dict
 
 NUMERICS_VERSION = 1
 """Raised by hand when the mathematics of a stage changes, so that older stages are not reused."""
@@ -145,6 +146,12 @@ class MemoryRequest:
                 "new": [photo.digest for photo in canonical_train(self.identity.timestamps[self.t])],
             }
         )
+
+
+def recall(store: StudyStore, request: MemoryRequest) -> Memory | None:
+    """Return what the strategy chose before, or None if it has not chosen yet."""
+    files = store.memories.get(request.key)
+    return None if files is None else memory_from_dict(json.loads(files["memory.json"]))
 
 
 def stage_requests(

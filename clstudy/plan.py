@@ -5,17 +5,17 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from clstudy.fold import Basis, MemoryRequest, stage_count, stage_requests
+from clstudy.fold import Basis, recall, stage_count, stage_requests
 from clstudy.identities.dataset import Identity
 from clstudy.rows import STAGE_KEYS
 from clstudy.space import TrialSpec
 from clstudy.stages import StudyStore
-from clstudy.strategies.base import Memory, memory_from_dict
 
 _START_SECONDS = 25.0
 """Starting Ray, the workers and MLflow."""
@@ -57,12 +57,7 @@ def result_path(out: Path, trial_id: str) -> Path:
 
 def planned_keys(spec: TrialSpec, identity: Identity, basis: Basis, store: StudyStore) -> list[str]:
     """Stage keys of a trial as far as stored memories determine them."""
-
-    def recall(request: MemoryRequest) -> Memory | None:
-        files = store.memories.get(request.key)
-        return None if files is None else memory_from_dict(json.loads(files["memory.json"]))
-
-    return [request.key for request in stage_requests(spec, identity, basis, recall)]
+    return [request.key for request in stage_requests(spec, identity, basis, partial(recall, store))]
 
 
 def is_done(out: Path, spec: TrialSpec, keys: Sequence[str], store: StudyStore) -> bool:

@@ -31,6 +31,7 @@ from clstudy.fold import (
     anchors_key,
     canonical_test,
     canonical_train,
+    recall,
     stage_requests,
 )
 from clstudy.generators.base import DomainGenerator
@@ -44,7 +45,8 @@ from clstudy.seeding import derive_rng
 from clstudy.space import TrialSpec
 from clstudy.stages import StudyStore
 from clstudy.strategies import STRATEGIES
-from clstudy.strategies.base import Memory, make_items, memory_from_dict, memory_to_dict
+from clstudy.strategies.base import Memory, make_items, memory_to_dict
+from clstudy.tracking import encode_png
 
 
 @dataclass(frozen=True)
@@ -163,9 +165,9 @@ class Workbench:
 
     def remember(self, request: MemoryRequest) -> Memory:
         """Let the strategy choose from memory and the photos of t, or read what it chose before."""
-        files = self.store.memories.get(request.key)
-        if files is not None:
-            return memory_from_dict(json.loads(files["memory.json"]))
+        known = recall(self.store, request)
+        if known is not None:
+            return known
         latents, _ = self.anchors(request.identity, request.t)
         digests = [photo.digest for photo in canonical_train(request.identity.timestamps[request.t])]
         rng = derive_rng(request.spec.seed, request.identity.name, request.t, "selection")
@@ -219,21 +221,22 @@ class Workbench:
             )
         except TrainingDivergedError as error:
             raise TrainingDivergedError(f"timestamp {request.t}: {error}") from error
+        test_sets = [self.test_set(identity, k, seed) for k in range(request.t + 1)]
         evaluation = evaluate(
             module,
-            [self.test_set(identity, k, seed) for k in range(request.t + 1)],
+            test_sets,
             self.metrics,
             train_timestamp=request.t,
             inversion=profile.inversion,
             lpips=self.lpips,
             on_test_set=lambda k: listener.progress(request.t, "test", k + 1, request.t + 1, loss),
         )
-        photos = torch.cat([self.test_set(identity, k, seed).images[:1] for k in range(request.t + 1)])
+        photos = torch.cat([test.images[:1] for test in test_sets])
         rebuilt = torch.stack(list(evaluation.examples))
         files = {
             "weights.safetensors": save_tensors(self.generator.tunable_state(module)),
             "rows.parquet": parquet_bytes(stage_table(evaluation.rows)),
-            "faces.png": png_bytes(face_grid(to_uint8(photos), to_uint8(rebuilt))),
+            "faces.png": encode_png(face_grid(to_uint8(photos), to_uint8(rebuilt))),
             "stage.json": json.dumps({"request": request.document, "loss": loss}, indent=1).encode(),
         }
         self.store.stages.put(request.key, files)
@@ -305,13 +308,6 @@ def trial_table(spec: TrialSpec, stages: Sequence[pa.Table], keys: Sequence[str]
 def face_grid(photos: np.ndarray, rebuilt: np.ndarray) -> np.ndarray:
     """Test photos ``[n, s, s, 3]`` above their reconstructions: ``[2 s, n s, 3]``."""
     return np.concatenate([np.concatenate(list(photos), axis=1), np.concatenate(list(rebuilt), axis=1)])
-
-
-def png_bytes(image: np.ndarray) -> bytes:
-    """Encode uint8 RGB ``[h, w, 3]`` as PNG."""
-    buffer = io.BytesIO()
-    Image.fromarray(image).save(buffer, format="PNG")
-    return buffer.getvalue()
 
 
 def parquet_bytes(table: pa.Table) -> bytes:

@@ -44,6 +44,22 @@ def markers(folder: Path) -> dict[str, int]:
     }
 
 
+def start_and_await_a_stage(folder: Path, *options: str) -> subprocess.Popen[str]:
+    """Start the driver and return it as soon as it has finished a first stage."""
+    driver = subprocess.Popen(
+        command(folder, *options),
+        env=ENV,
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    deadline = time.monotonic() + 150
+    while not markers(folder) and driver.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return driver
+
+
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A whole run of ``smoke``."""
@@ -176,17 +192,7 @@ def test_killed_drivers_go_on_and_the_rows_are_the_same(undisturbed: Path, tmp_p
 
 def test_ctrl_c_ends_with_130_and_says_how_to_go_on(undisturbed: Path, tmp_path: Path) -> None:
     shutil.copytree(undisturbed / "runs" / "data", tmp_path / "runs" / "data")
-    driver = subprocess.Popen(
-        command(tmp_path, *SMALL),
-        env=ENV,
-        cwd=tmp_path,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    deadline = time.monotonic() + 150
-    while not markers(tmp_path) and driver.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.05)
+    driver = start_and_await_a_stage(tmp_path, *SMALL)
     driver.send_signal(signal.SIGINT)
     stdout, _ = driver.communicate(timeout=120)
     assert driver.returncode == 130, stdout
@@ -196,17 +202,7 @@ def test_ctrl_c_ends_with_130_and_says_how_to_go_on(undisturbed: Path, tmp_path:
 def test_a_photo_that_turns_unreadable_fails_only_its_trials(tmp_path: Path) -> None:
     photos = tmp_path / "photos"
     make_synthetic(photos, people=2, timestamps=3, train=4, test=2, data_seed=5)
-    driver = subprocess.Popen(
-        command(tmp_path, "--data", str(photos), "--max-concurrent", "1"),
-        env=ENV,
-        cwd=tmp_path,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    deadline = time.monotonic() + 150
-    while not markers(tmp_path) and driver.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.05)
+    driver = start_and_await_a_stage(tmp_path, "--data", str(photos), "--max-concurrent", "1")
     victim = sorted((photos / "person_01" / "t02" / "test").glob("*.png"))[0]
     victim.write_bytes(b"no picture any more")
     stdout, _ = driver.communicate(timeout=300)
