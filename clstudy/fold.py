@@ -16,14 +16,17 @@ from clstudy.identities.dataset import Identity, Photo, Timestamp
 from clstudy.profiles import Profile
 from clstudy.space import TrialSpec
 from clstudy.stages import StudyStore, digest_of
-from clstudy.strategies import STRATEGIES
 from clstudy.strategies.base import Item, Memory, memory_from_dict
+from clstudy.strategies.lookup import make_strategy, strategy_class, strategy_document
 
 NUMERICS_VERSION = 1
 """Raised by hand when the mathematics of a stage changes, so that older stages are not reused."""
 
 SELECTION_VERSION = 1
 """Raised by hand when a strategy's choice changes for equal input."""
+
+HOOKS_VERSION = 1
+"""Raised by hand when what a strategy's hooks compute changes for equal input."""
 
 
 @dataclass(frozen=True)
@@ -78,8 +81,53 @@ def anchors_key(basis: Basis, timestamp: Timestamp) -> str:
 
 
 @dataclass(frozen=True)
+class Support:
+    """What the hooks of a strategy may use at a stage: its memory and what it learned after the stage before."""
+
+    strategy: str
+    memory: Memory
+    learned: LearnedRequest | None
+
+    @cached_property
+    def document(self) -> dict[str, Any]:
+        """Everything that can change what the hooks supply (together with the parent's weights)."""
+        return {
+            "version": HOOKS_VERSION,
+            "strategy": strategy_document(self.strategy),
+            "items": [[item.timestamp, item.digest] for item in self.memory.items],
+            "state": dict(self.memory.state),
+            "learned": None if self.learned is None else self.learned.key,
+        }
+
+
+@dataclass(frozen=True)
+class LearnedRequest:
+    """What a strategy consolidates from a stage (Fisher terms, for instance), before it is computed."""
+
+    strategy: str
+    stage: StageRequest
+    before: Support | None
+
+    @cached_property
+    def key(self) -> str:
+        """Content address: strategy, the stage, what was remembered before it."""
+        return digest_of(
+            {
+                "what": "learned",
+                "version": HOOKS_VERSION,
+                "strategy": strategy_document(self.strategy),
+                "stage": self.stage.key,
+                "before": None if self.before is None else self.before.document,
+            }
+        )
+
+
+@dataclass(frozen=True)
 class StageRequest:
-    """One stage before it is computed: train on ``trained_on`` from ``parent``, then test on all k <= t."""
+    """One stage before it is computed: train on ``trained_on`` from ``parent``, then test on all k <= t.
+
+    ``replay`` are stored photos; ``support`` is there for strategies with hooks that change training, from t = 1.
+    """
 
     basis: Basis
     spec: TrialSpec
@@ -88,12 +136,15 @@ class StageRequest:
     trained_on: tuple[int, ...]
     parent: str | None
     replay: tuple[Item, ...]
+    support: Support | None = None
 
     @cached_property
     def document(self) -> dict[str, Any]:
         """Everything that can change the stage's numbers; its hash is the key."""
         profile = self.basis.profile
         seen = self.identity.timestamps[: self.t + 1]
+        # absent, not None, without hooks: a strategy that only chooses photos shares stages with every other
+        hooks = {} if self.support is None else {"support": self.support.document}
         return {
             "what": "stage",
             "fingerprint": self.basis.fingerprint(),
@@ -111,6 +162,7 @@ class StageRequest:
             "replay": [[item.timestamp, item.digest] for item in self.replay],
             "anchored": [[photo.digest for photo in canonical_train(timestamp)] for timestamp in seen],
             "tested": [[photo.digest for photo in canonical_test(timestamp)] for timestamp in seen],
+            **hooks,
         }
 
     @cached_property
@@ -139,7 +191,7 @@ class MemoryRequest:
                 "version": SELECTION_VERSION,
                 "generator": self.basis.generator_digest,
                 "fingerprint": self.basis.fingerprint(),
-                "strategy": self.spec.strategy,
+                "strategy": strategy_document(self.spec.strategy),
                 "capacity": self.spec.buffer_size,
                 "stream": [self.spec.seed, self.identity.name, self.t],
                 "previous": self.previous,
@@ -165,7 +217,7 @@ def stage_requests(
     ``remember`` returns what the strategy keeps after a timestamp; None (possible while planning) ends the list
     early, because later keys depend on it.
     """
-    strategy = STRATEGIES[spec.strategy]
+    strategy = make_strategy(spec.strategy)
     count = len(identity.timestamps)
     if strategy.joint:
         yield StageRequest(basis, spec, identity, count - 1, tuple(range(count)), None, ())
@@ -173,19 +225,26 @@ def stage_requests(
     memory: Memory | None = Memory()
     previous: str | None = None
     parent: str | None = None
+    support: Support | None = None
     for t in range(count):
         assert memory is not None
-        request = StageRequest(basis, spec, identity, t, (t,), parent, memory.items)
+        replay = memory.items if strategy.stores_photos else ()
+        request = StageRequest(
+            basis, spec, identity, t, (t,), parent, replay, support if strategy.changes_training() else None
+        )
         yield request
         parent = request.key
-        if t + 1 == count or not strategy.stores_photos:
-            continue
-        wanted = MemoryRequest(basis, spec, identity, t, memory, previous)
-        memory, previous = remember(wanted), wanted.key
-        if memory is None:
+        if t + 1 == count:
             return
+        if strategy.stores_items():
+            wanted = MemoryRequest(basis, spec, identity, t, memory, previous)
+            memory, previous = remember(wanted), wanted.key
+            if memory is None:
+                return
+        learned = LearnedRequest(spec.strategy, request, support) if strategy.learns() else None
+        support = Support(spec.strategy, memory, learned)
 
 
 def stage_count(spec: TrialSpec, timestamps: int) -> int:
     """Stages of one trial before anything is shared."""
-    return 1 if STRATEGIES[spec.strategy].joint else timestamps
+    return 1 if strategy_class(spec.strategy).joint else timestamps

@@ -5,7 +5,7 @@ Protocol, step 2 ("Personalise"); the one implementation for every profile.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -41,6 +41,30 @@ class TrainingPhotos:
         with torch.no_grad():
             return cls(latents, images, lpips.features(images))
 
+    @classmethod
+    def joined(cls, parts: Sequence[TrainingPhotos]) -> TrainingPhotos | None:
+        """All photos of the parts in order, or None if there are none."""
+        filled = [part for part in parts if len(part)]
+        if not filled:
+            return None
+        levels = zip(*(part.features for part in filled), strict=True)
+        return cls(
+            torch.cat([part.latents for part in filled]),
+            torch.cat([part.images for part in filled]),
+            tuple(torch.cat(maps) for maps in levels),
+        )
+
+    def rows(self, index: Tensor) -> TrainingPhotos:
+        """The photos of an index ``[m]``."""
+        return TrainingPhotos(self.latents[index], self.images[index], index_features(self.features, index))
+
+
+def photo_losses(module: nn.Module, photos: TrainingPhotos, settings: TrainerSettings, lpips: LPIPS) -> Tensor:
+    """LPIPS + mse_weight * MSE of each photo ``[n]``."""
+    images = module(photos.latents)
+    mse = (images - photos.images).square().mean(dim=(1, 2, 3))
+    return lpips.distance(lpips.features(images), photos.features) + settings.mse_weight * mse
+
 
 def epochs(count: int, batch: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
     """Endless shuffled epochs over ``count`` photos in batches; the last short batch of an epoch is kept."""
@@ -75,12 +99,14 @@ def personalise(
     lpips: LPIPS,
     new_rng: np.random.Generator,
     replay_rng: np.random.Generator,
+    penalty: Callable[[nn.Module], Tensor] | None = None,
     on_step: Callable[[int, int, float], None] | None = None,
 ) -> float:
     """Tune every parameter of ``module`` in place and return the mean loss of the last epoch.
 
     Each step takes ``batch_size`` new photos and, if there is a buffer, ``replay_batch_size`` replayed ones; its
-    loss is the mean over all of them of LPIPS + mse_weight * MSE. Adam starts fresh.
+    loss is the mean over all of them of LPIPS + mse_weight * MSE, plus ``penalty(module)`` where a strategy has one.
+    Adam starts fresh.
 
     Raises:
         TrainingDivergedError: the loss is NaN or infinite.
@@ -94,16 +120,15 @@ def personalise(
         replay_batches = replay_draws(len(replay), settings.replay_batch_size, replay_rng)
     last_epoch = []
     for step in range(steps):
-        parts = [(new, torch.from_numpy(next(new_batches)))]
+        parts = [new.rows(torch.from_numpy(next(new_batches)))]
         if replay is not None and replay_batches is not None:
-            parts.append((replay, torch.from_numpy(next(replay_batches))))
-        latents = torch.cat([photos.latents[index] for photos, index in parts])
-        targets = torch.cat([photos.images[index] for photos, index in parts])
-        levels = [index_features(photos.features, index) for photos, index in parts]
-        features = tuple(torch.cat(maps) for maps in zip(*levels, strict=True))
-        images = module(latents)
-        mse = (images - targets).square().mean(dim=(1, 2, 3))
-        loss = (lpips.distance(lpips.features(images), features) + settings.mse_weight * mse).mean()
+            parts.append(replay.rows(torch.from_numpy(next(replay_batches))))
+        batch = TrainingPhotos.joined(parts)
+        assert batch is not None
+        loss = photo_losses(module, batch, settings, lpips).mean()
+        if penalty is not None:
+            # after the photos and in a pass of its own, so that a penalty of weight 0 leaves every bit as it is
+            loss = loss + penalty(module)
         value = float(loss.detach())
         if not np.isfinite(value):
             raise TrainingDivergedError(

@@ -35,7 +35,7 @@ from clstudy.space import (
     override,
 )
 from clstudy.stages import StudyStore
-from clstudy.strategies import STRATEGIES
+from clstudy.strategies import STRATEGIES, make_strategy, strategy_class
 from clstudy.study_file import write_study_file
 from clstudy.tracking import sqlite_uri
 
@@ -115,11 +115,11 @@ def prepare(args: argparse.Namespace, console: Console) -> Prepared:
     )
     profile = PROFILES[space.profile]()
     for name in space.grid.strategy:
-        STRATEGIES[name]
+        make_strategy(name)  # refuses what does not exist before anything else is done
     out = args.out or Path("runs") / space.name
     data = open_study_data(space, profile, args.timestamps, out.parent / "data", console)
     names = [identity.name for identity in data.identities]
-    expansion = expand(space, names, lambda strategy: STRATEGIES[strategy].uses_buffer_size)
+    expansion = expand(space, names, lambda strategy: strategy_class(strategy).uses_buffer_size)
     check_trial_count(len(expansion.trials), yes=args.yes)
     data = data.select(list(dict.fromkeys(spec.identity for spec in expansion.trials)))
     check_buffer_sizes(

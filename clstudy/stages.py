@@ -118,12 +118,13 @@ class ValueStore:
 
 
 class StudyStore:
-    """The three kinds of values a study keeps, under one folder."""
+    """The kinds of values a study keeps, under one folder."""
 
     def __init__(self, root: Path):
         self.root = root
         self.stages = ValueStore(root / "stages")
         self.memories = ValueStore(root / "memories")
+        self.learned = ValueStore(root / "learned")
         self.anchors = ValueStore(root / "anchors")
 
     @property
@@ -150,7 +151,7 @@ class StudyStore:
 
     def drop_drafts(self) -> None:
         """Clean up after interrupted writers."""
-        for store in (self.stages, self.memories, self.anchors):
+        for store in (self.stages, self.memories, self.learned, self.anchors):
             store.drop_drafts()
 
 

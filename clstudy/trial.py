@@ -21,13 +21,15 @@ import torch
 from PIL import Image
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
-from torch import Tensor
+from torch import Tensor, nn
 
 from clstudy.evaluation import TestSet, convex_combinations, evaluate
 from clstudy.fold import (
     Basis,
+    LearnedRequest,
     MemoryRequest,
     StageRequest,
+    Support,
     anchors_key,
     canonical_test,
     canonical_train,
@@ -39,14 +41,17 @@ from clstudy.identities.dataset import Identity, Photo
 from clstudy.identities.embedding import to_uint8, to_unit_range
 from clstudy.metrics.base import Metric
 from clstudy.metrics.lpips import LPIPS
-from clstudy.personalize import TrainingDivergedError, TrainingPhotos, personalise
+from clstudy.personalize import TrainingDivergedError, TrainingPhotos, personalise, photo_losses
 from clstudy.rows import STAGE_KEYS, result_table, stage_table
 from clstudy.seeding import derive_rng
 from clstudy.space import TrialSpec
 from clstudy.stages import StudyStore
-from clstudy.strategies import STRATEGIES
-from clstudy.strategies.base import Memory, make_items, memory_to_dict
+from clstudy.strategies.base import Generated, Memory, Past, Penalty, Trained, make_items, memory_to_dict
+from clstudy.strategies.lookup import make_strategy
 from clstudy.tracking import encode_png
+
+_SHOWN_REPLAYS = 10
+"""Generated replays in the picture of a stage's buffer."""
 
 
 @dataclass(frozen=True)
@@ -133,7 +138,7 @@ class Workbench:
             torch.cat([latents for latents, _ in parts]), torch.cat([images for _, images in parts]), self.lpips
         )
 
-    def replayed_photos(self, identity: Identity, request: StageRequest) -> TrainingPhotos | None:
+    def stored_photos(self, identity: Identity, request: StageRequest) -> TrainingPhotos | None:
         """The buffer's photos with their anchors, in canonical order."""
         if not request.replay:
             return None
@@ -171,13 +176,51 @@ class Workbench:
         latents, _ = self.anchors(request.identity, request.t)
         digests = [photo.digest for photo in canonical_train(request.identity.timestamps[request.t])]
         rng = derive_rng(request.spec.seed, request.identity.name, request.t, "selection")
-        memory = STRATEGIES[request.spec.strategy]().select(
+        memory = make_strategy(request.spec.strategy).select(
             request.memory, make_items(request.t, digests, latents.numpy()), request.spec.buffer_size or 0, rng
         )
         self.store.memories.put(
             request.key, {"memory.json": json.dumps(memory_to_dict(memory), sort_keys=True).encode()}
         )
         return memory
+
+    # -- hooks ----------------------------------------------------------------------------------------------
+
+    def past(self, support: Support, parent: str) -> Past:
+        """What the hooks may use: memory, learned tensors, the frozen generator of the stage before."""
+        learned = {} if support.learned is None else self.learned(support.learned)
+        return Past(support.memory, learned, self.trained_module(parent))
+
+    def learned(self, request: LearnedRequest) -> dict[str, Tensor]:
+        """What a strategy consolidated from a stage; from the store, or computed from the stage's weights."""
+        files = self.store.learned.get(request.key)
+        if files is not None:
+            return load_tensors(files["learned.safetensors"])
+        stage, profile = request.stage, self.basis.profile
+        past = None
+        if request.before is not None:
+            assert stage.parent is not None
+            past = self.past(request.before, stage.parent)
+        photos = self.training_photos(stage.identity, stage.trained_on)
+        module = self.trained_module(stage.key).requires_grad_(True)
+
+        def loss(index: int) -> Tensor:
+            return photo_losses(module, photos.rows(torch.tensor([index])), profile.trainer, self.lpips)[0]
+
+        tensors = dict(make_strategy(request.strategy).consolidate(past, Trained(module, len(photos), loss)))
+        self.store.learned.put(request.key, {"learned.safetensors": save_tensors(tensors)})
+        return tensors
+
+    def trained_module(self, key: str) -> nn.Module:
+        """The generator of a finished stage, frozen."""
+        return self.generator.fresh(self.trained_weights(key)).requires_grad_(False)
+
+    def trained_weights(self, key: str) -> dict[str, Tensor]:
+        """The tuned weights of a finished stage, by name."""
+        files = self.store.stages.get(key)
+        if files is None:
+            raise DamagedParentError(key)
+        return load_tensors(files["weights.safetensors"])
 
     # -- stages ---------------------------------------------------------------------------------------------
 
@@ -206,17 +249,22 @@ class Workbench:
     def _compute(self, request: StageRequest, listener: Listener) -> StageReport:
         started = time.monotonic()
         profile, identity, seed = self.basis.profile, request.identity, request.spec.seed
-        module = self.generator.fresh(self._parent_weights(request))
+        module = self.generator.fresh(None if request.parent is None else self.trained_weights(request.parent))
+        generated, penalty = self._hooks(request)
+        replays = [self.stored_photos(identity, request)]
+        if generated is not None:
+            replays.append(TrainingPhotos.prepare(generated.latents, generated.images, self.lpips))
         try:
             loss = personalise(
                 module,
                 self.training_photos(identity, request.trained_on),
-                self.replayed_photos(identity, request),
+                TrainingPhotos.joined([photos for photos in replays if photos is not None]),
                 settings=profile.trainer,
                 learning_rate=request.spec.learning_rate,
                 lpips=self.lpips,
                 new_rng=derive_rng(seed, identity.name, request.t, "new photos"),
                 replay_rng=derive_rng(seed, identity.name, request.t, "replay"),
+                penalty=penalty,
                 on_step=lambda step, total, value: listener.progress(request.t, "train", step, total, value),
             )
         except TrainingDivergedError as error:
@@ -239,31 +287,41 @@ class Workbench:
             "faces.png": encode_png(face_grid(to_uint8(photos), to_uint8(rebuilt))),
             "stage.json": json.dumps({"request": request.document, "loss": loss}, indent=1).encode(),
         }
+        if generated is not None:
+            files["replays.safetensors"] = save_tensors({"latents": generated.latents})
+            shown = to_uint8(generated.images[:_SHOWN_REPLAYS])
+            files["replays.png"] = encode_png(np.concatenate(list(shown), axis=1))
         self.store.stages.put(request.key, files)
         seconds = time.monotonic() - started
         self.store.record_seconds(request.key, seconds, len(photos))
         return self._report(request, files, reused=False, seconds=seconds)
 
-    def _parent_weights(self, request: StageRequest) -> dict[str, Tensor] | None:
-        if request.parent is None:
-            return None
-        files = self.store.stages.get(request.parent)
-        if files is None:
-            raise DamagedParentError(request.parent)
-        return load_tensors(files["weights.safetensors"])
+    def _hooks(self, request: StageRequest) -> tuple[Generated | None, Penalty | None]:
+        if request.support is None:
+            return None, None
+        assert request.parent is not None
+        strategy = make_strategy(request.support.strategy)
+        past = self.past(request.support, request.parent)
+        stream = (request.spec.seed, request.identity.name, request.t)
+        return (
+            strategy.replays(past, derive_rng(*stream, "generated replays")),
+            strategy.penalty(past, derive_rng(*stream, "penalty")),
+        )
 
     def _report(self, request: StageRequest, files: dict[str, bytes], *, reused: bool, seconds: float) -> StageReport:
         buffer = None
         if request.replay:
             size = self.basis.profile.data.image_size
             buffer = np.concatenate([photo.read(size) for photo in buffer_photos(request.identity, request)], axis=1)
+        elif "replays.png" in files:
+            buffer = decode_png(files["replays.png"])
         return StageReport(
             t=request.t,
             rows=pq.read_table(pa.BufferReader(files["rows.parquet"])),
             reused=reused,
             seconds=seconds,
             loss=float(json.loads(files["stage.json"])["loss"]),
-            faces=np.asarray(Image.open(io.BytesIO(files["faces.png"])).convert("RGB")),
+            faces=decode_png(files["faces.png"]),
             buffer=buffer,
         )
 
@@ -303,6 +361,11 @@ def trial_table(spec: TrialSpec, stages: Sequence[pa.Table], keys: Sequence[str]
         seed=spec.seed,
     )
     return table.replace_schema_metadata({STAGE_KEYS: json.dumps(list(keys))})
+
+
+def decode_png(content: bytes) -> np.ndarray:
+    """Picture ``[h, w, 3]`` of a PNG file's bytes."""
+    return np.asarray(Image.open(io.BytesIO(content)).convert("RGB"))
 
 
 def face_grid(photos: np.ndarray, rebuilt: np.ndarray) -> np.ndarray:

@@ -31,7 +31,7 @@ from clstudy.plan import result_path
 from clstudy.running import running_metrics
 from clstudy.space import TrialSpec
 from clstudy.stages import StudyStore, digest_of, write_atomically
-from clstudy.strategies import STRATEGIES
+from clstudy.strategies.lookup import strategy_class
 from clstudy.trial import StageReport, StageRequest, Workbench, parquet_bytes, trial_stages, trial_table
 
 _BEAT_SECONDS = 5.0
@@ -127,7 +127,7 @@ class TrialTrainable(tune.Trainable):
         self._keys: list[str] = []
         profile = self._job.basis.profile
         kept = self._spec.buffer_size or 0
-        if STRATEGIES[self._spec.strategy].joint:  # keeps everything
+        if strategy_class(self._spec.strategy).joint:  # keeps everything
             kept = sum(len(timestamp.train) for timestamp in self._identity.timestamps)
         # MLflow's comparison page draws the first three parameters that vary, by name: buffer_size (as a number:
         # 0 for none, all photos for joint training), identity and strategy come first on purpose.

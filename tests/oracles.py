@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import warnings
 
 import torch
 
 
+@functools.cache  # operators can be declared once per process
 def official_lpips() -> torch.nn.Module:
     """The official ``lpips`` package with our packaged AlexNet weights in place of the hub's.
 

@@ -12,9 +12,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import nnls
+from scipy.spatial import ConvexHull
 
+from clstudy.strategies import STRATEGIES, Memory, make_items
 from clstudy.strategies.balance import draw_subsets
-from clstudy.strategies.convex_hull import best_subset, distance_to_hull, score_subsets, select_hull_subset
+from clstudy.strategies.convex_hull import (
+    best_subset,
+    distance_to_hull,
+    log_volume,
+    log_volumes,
+    score_subsets,
+    select_hull_subset,
+)
+from clstudy.strategies.er_hull_volume import log_extents, select_volume_subset
 
 
 def rational_distance(point: np.ndarray, vertices: np.ndarray) -> float:
@@ -94,7 +104,9 @@ def adversarial(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray]:
     k, d, n = draw(st.integers(1, 5)), draw(st.integers(1, 6)), 3
     vertices, points = rng.normal(size=(k, d)), rng.normal(size=(n, d))
     kind = draw(
-        st.sampled_from(["random", "inside", "on a face", "repeated", "nearly flat", "needle", "scales", "far"])
+        st.sampled_from(
+            ["random", "inside", "on a face", "repeated", "flat", "nearly flat", "needle", "scales", "extremes", "far"]
+        )
     )
     small = 10.0 ** draw(st.integers(-12, -2))
     if kind in ("inside", "on a face"):
@@ -103,6 +115,10 @@ def adversarial(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray]:
     elif kind == "repeated":
         vertices = vertices[rng.integers(k, size=k)]
         points[0] = vertices[0]
+    elif kind == "flat":  # more vertices than the hull has dimensions, some points in its plane
+        plane = rng.normal(size=(min(d, max(1, k - 2)), d))
+        vertices = rng.normal(size=(k, len(plane))) @ plane
+        points[0] = rng.normal(size=len(plane)) @ plane
     elif kind == "nearly flat":
         vertices[-1] = rng.dirichlet(np.ones(k)) @ vertices + small * vertices[-1]
     elif kind == "needle":
@@ -110,6 +126,9 @@ def adversarial(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray]:
         points = rng.dirichlet(np.ones(k), n) @ vertices + 10.0 ** draw(st.integers(-9, 0)) * points
     elif kind == "scales":
         scales = 10.0 ** rng.integers(-3, 4, size=d)
+        vertices, points = vertices * scales, points * scales
+    elif kind == "extremes":
+        scales = 10.0 ** rng.integers(-10, 11, size=d)
         vertices, points = vertices * scales, points * scales
     elif kind == "far":
         vertices, points = vertices + 1e5, points + 1e5
@@ -138,6 +157,16 @@ def test_distance_equals_scipy(seed, k, d, tied):
     theirs = [scipy_distance(point, vertices) for point in points]
     ours = distance_to_hull(points, vertices)
     np.testing.assert_allclose(ours, theirs, rtol=1e-8, atol=1e-10 * reach(points, vertices))
+
+
+@settings(max_examples=150, deadline=None)
+@given(adversarial())
+def test_scores_in_adversarial_cases_equal_rational_arithmetic(case):
+    points, vertices = case  # many subsets are solved in their own affine hulls, unlike single distances
+    k, n = len(vertices), len(points)
+    score = score_subsets(np.concatenate([vertices, points]), np.zeros(k + n), np.zeros(k + n), [range(k)])
+    true = np.mean([rational_distance(point, vertices) for point in points])
+    np.testing.assert_allclose(score, [true], rtol=1e-8, atol=1e-14 * reach(points, vertices))
 
 
 def test_a_point_a_segment_and_a_triangle():
@@ -176,6 +205,14 @@ def test_geometry(seed, k, d):
 
 def test_all_points_equal():
     np.testing.assert_array_equal(distance_to_hull(np.ones((3, 4)), np.ones((2, 4))), np.zeros(3))
+
+
+@pytest.mark.parametrize("scale", [1e-150, 1e-30, 1e30, 1e150])
+def test_distances_at_the_ends_of_the_range(scale):
+    rng = np.random.default_rng(3)
+    vertices, points = rng.normal(size=(4, 6)), rng.normal(size=(5, 6))
+    expected = [scipy_distance(point, vertices) for point in points]
+    np.testing.assert_allclose(distance_to_hull(scale * points, scale * vertices) / scale, expected, rtol=1e-8)
 
 
 def test_many_vertices_and_no_points():
@@ -330,3 +367,168 @@ def test_impossible_requests_are_refused():
         select_hull_subset(latents, groups, spread, 0, rng=np.random.default_rng(0))
     with pytest.raises(ValueError, match="num_subsets = 0"):
         select_hull_subset(latents, groups, spread, 2, rng=np.random.default_rng(0), num_subsets=0)
+
+
+def rational_log_volume(vertices: np.ndarray) -> float:
+    """Half the log of the Gram determinant of the edges in rational arithmetic, less log (k - 1)!."""
+    edges = [
+        [Fraction(float(a)) - Fraction(float(b)) for a, b in zip(row, vertices[0], strict=True)] for row in vertices
+    ]
+    gram = [[sum((a * b for a, b in zip(p, q, strict=True)), Fraction(0)) for q in edges[1:]] for p in edges[1:]]
+    determinant = Fraction(1)
+    for column in range(len(gram)):
+        pivot = next((r for r in range(column, len(gram)) if gram[r][column] != 0), None)
+        if pivot is None:
+            return -math.inf
+        gram[column], gram[pivot] = gram[pivot], gram[column]  # of a determinant >= 0 only the size matters
+        determinant *= abs(gram[column][column])
+        for r in range(column + 1, len(gram)):
+            factor = gram[r][column] / gram[column][column]
+            gram[r] = [a - factor * b for a, b in zip(gram[r], gram[column], strict=True)]
+    logs = math.log(determinant.numerator) - math.log(determinant.denominator)
+    return logs / 2 - math.log(math.factorial(len(vertices) - 1))
+
+
+@settings(max_examples=100, deadline=None)
+@given(seed=st.integers(0, 2**32), d=st.integers(2, 6))
+def test_volume_of_full_simplices_equals_qhull(seed, d):
+    vertices = np.random.default_rng(seed).normal(size=(d + 1, d))
+    volume = ConvexHull(vertices, qhull_options="Qt Pp").volume
+    assert math.exp(log_volume(vertices)) == pytest.approx(volume, rel=1e-9, abs=1e-14)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    seed=st.integers(0, 2**32),
+    k=st.integers(1, 6),
+    extra=st.integers(0, 4),
+    kind=st.sampled_from(["random", "scales", "vertex scales", "far", "huge", "minute", "needle"]),
+)
+def test_volume_equals_rational_arithmetic(seed, k, extra, kind):
+    rng = np.random.default_rng(seed)
+    d = max(1, k - 1 + extra)
+    vertices, tolerance = rng.normal(size=(k, d)), 1e-9
+    if kind == "scales":
+        vertices *= 10.0 ** rng.integers(-8, 9, size=d)
+    elif kind == "vertex scales":
+        vertices *= 10.0 ** rng.integers(-3, 4, size=(k, 1))
+    elif kind == "far":
+        vertices += 1e6
+    elif kind in ("huge", "minute"):
+        vertices *= 1e200 if kind == "huge" else 1e-200
+    elif kind == "needle":
+        small = 10.0 ** rng.integers(-8, 0)
+        vertices = rng.normal(size=(k, 1)) * rng.normal(size=d) + small * vertices
+        tolerance = 1e-13 / small
+    assert log_volume(vertices) == pytest.approx(rational_log_volume(vertices), rel=1e-13, abs=100 * tolerance)
+
+
+def test_volume_equals_cayley_and_menger():
+    vertices = np.random.default_rng(5).normal(size=(4, 7))
+    bordered = np.ones((5, 5))
+    bordered[0, 0] = 0.0
+    bordered[1:, 1:] = np.square(vertices[:, None] - vertices[None]).sum(axis=2)
+    square = np.linalg.det(bordered) / (2**3 * math.factorial(3) ** 2)  # (-1)^k of them is 1 for k = 4
+    assert log_volume(vertices) == pytest.approx(0.5 * math.log(square), rel=1e-10)
+
+
+def test_small_volumes():
+    assert log_volume([[3.0, 4.0]]) == 0.0  # by convention
+    assert log_volume([[0.0, 0.0], [3.0, 4.0]]) == pytest.approx(math.log(5.0))
+    assert log_volume([[0.0, 0.0], [1e8, 0.0], [0.0, 1e-8]]) == pytest.approx(math.log(0.5))
+    assert log_volume([[0.0, 0.0], [1e8, 1e-8], [1e8, -1e-8]]) == pytest.approx(0.0, abs=1e-12)
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    seed=st.integers(0, 2**32),
+    k=st.integers(2, 7),
+    d=st.integers(1, 8),
+    scales=st.booleans(),
+    kind=st.sampled_from(["repeated", "dependent", "too many", "equal"]),
+)
+def test_flat_simplices_have_no_volume(seed, k, d, scales, kind):
+    rng = np.random.default_rng(seed)
+    vertices = rng.normal(size=(k, d)) * (10.0 ** rng.integers(-6, 7, size=d) if scales else 1.0) + rng.normal()
+    if kind == "repeated":
+        vertices[-1] = vertices[0]
+    elif kind == "dependent":
+        vertices[-1] = rng.dirichlet(np.ones(k - 1)) @ vertices[:-1]
+    elif kind == "too many":
+        vertices = vertices[:, : max(1, k - 2)] if k > 2 else np.ones((2, 1))
+    else:
+        vertices[:] = vertices[0]
+    vertices = vertices[rng.permutation(len(vertices))]
+    assert log_volume(vertices) == -math.inf
+    assert log_volumes(vertices, [range(len(vertices))])[0] == -math.inf
+
+
+@pytest.mark.parametrize("d", [3, 12, 60])
+def test_volumes_of_many_subsets_equal_single_ones(d):
+    rng = np.random.default_rng(d)
+    latents = 4 + 0.1 * rng.normal(size=(20, d))
+    latents[5] = latents[11]
+    subsets = np.array([rng.permutation(20)[:6] for _ in range(400)])
+    single = [log_volume(latents[subset]) for subset in subsets]
+    np.testing.assert_allclose(log_volumes(latents, subsets), single, rtol=1e-10)
+    repeated = np.isin(subsets, [5, 11]).sum(axis=1) == 2
+    np.testing.assert_array_equal(np.isneginf(single), repeated if d > 4 else True)
+
+
+def test_bad_vertices_are_refused():
+    for vertices in (np.zeros((0, 3)), np.zeros(3), np.full((2, 2), np.nan)):
+        with pytest.raises(ValueError, match="expected"):
+            log_volume(vertices)
+    with pytest.raises(ValueError, match="expected"):
+        log_volumes(np.zeros((3, 2)), np.zeros((3, 0), dtype=int))
+    with pytest.raises(ValueError, match="num_subsets = 0"):
+        select_volume_subset(np.eye(3), np.zeros(3), 2, rng=np.random.default_rng(0), num_subsets=0)
+    with pytest.raises(ValueError, match="groups"):
+        select_volume_subset(np.eye(3), np.zeros(2), 2, rng=np.random.default_rng(0))
+
+
+def test_the_largest_volume_is_chosen():
+    rng = np.random.default_rng(1)
+    latents, groups, _ = people(rng, [4, 4, 9], 40)
+    for capacity in (2, 3, 5):
+        subsets = draw_subsets(groups, capacity, 300, np.random.default_rng(9))
+        largest = max(range(len(subsets)), key=lambda row: rational_log_volume(latents[subsets[row]]))
+        chosen = select_volume_subset(latents, groups, capacity, rng=np.random.default_rng(9), num_subsets=300)
+        np.testing.assert_array_equal(chosen, subsets[largest])
+
+
+def test_flat_hulls_are_told_apart_by_the_dimensions_they_have():
+    rng = np.random.default_rng(4)
+    latents, groups = rng.normal(size=(12, 2)), np.zeros(12, dtype=int)
+    subsets = draw_subsets(groups, 5, 100, np.random.default_rng(0))
+    centred = latents[subsets] - latents[subsets].mean(axis=1, keepdims=True)
+    extents = 0.5 * np.log(np.linalg.det(centred.transpose(0, 2, 1) @ centred))  # rank 2: the scatter's determinant
+    np.testing.assert_allclose(log_extents(latents, subsets), extents, rtol=1e-9, atol=1e-9)
+    chosen = select_volume_subset(latents, groups, 5, rng=np.random.default_rng(0), num_subsets=100)
+    np.testing.assert_array_equal(chosen, subsets[extents.argmax()])
+
+    # Where hulls are not flat, extents and volumes order subsets alike.
+    latents = rng.normal(size=(12, 30))
+    constant = log_extents(latents, subsets) - log_volumes(latents, subsets)
+    np.testing.assert_allclose(constant, constant[0], rtol=1e-9)
+
+
+def test_without_any_volume_the_first_subset_is_chosen():
+    for latents, capacity in ((np.ones((8, 3)), 3), (np.random.default_rng(0).normal(size=(8, 3)), 1)):
+        subsets = draw_subsets(np.zeros(8), capacity, 5, np.random.default_rng(2))
+        chosen = select_volume_subset(
+            latents, np.zeros(8), capacity, rng=np.random.default_rng(2), num_subsets=min(5, len(subsets))
+        )
+        np.testing.assert_array_equal(chosen, subsets[0])
+
+
+@pytest.mark.parametrize("name", ["er_hull", "er_hull_refined", "er_hull_volume"])
+@pytest.mark.parametrize("w_dim", [3, 64])
+def test_hull_strategies_keep_a_balanced_buffer(name, w_dim):
+    rng = np.random.default_rng(0)
+    strategy = STRATEGIES[name]()
+    old = make_items(0, [f"a{i}" for i in range(5)], rng.normal(size=(5, w_dim)))
+    new = make_items(1, [f"b{i}" for i in range(12)], rng.normal(size=(12, w_dim)))
+    memory = strategy.select(strategy.select(Memory(), old, 4, rng), new, 4, rng)
+    assert strategy.balanced and len(memory.items) == 4
+    assert [item.timestamp for item in memory.items] == [0, 0, 1, 1]

@@ -1,4 +1,7 @@
-"""Every registered strategy keeps the contract; the balance rule draws what it says."""
+"""What single strategies choose, what items and memories are, what the balance rule draws.
+
+The contract that all strategies share is in test_conformance.py.
+"""
 
 from __future__ import annotations
 
@@ -21,16 +24,17 @@ from clstudy.strategies.balance import (
     is_balanced,
 )
 from clstudy.strategies.convex_hull import score_subsets
+from clstudy.strategies.gdumb import greedy_balance
+from clstudy.strategies.herding import herding_order
+from clstudy.strategies.k_center import farthest_first
 from clstudy.strategies.kmeans import kmeans_centroids, nearest_unused
 
 NAMES = list(STRATEGIES)
 
 
-def photos(timestamp: int, count: int, seed: int = 0, w_dim: int = 12, repeated: bool = False) -> list[Item]:
+def photos(timestamp: int, count: int, seed: int = 0, w_dim: int = 12) -> list[Item]:
     rng = np.random.default_rng([seed, timestamp])
     latents = rng.normal(size=w_dim) + rng.normal(size=(count, w_dim))
-    if repeated:
-        latents = latents[rng.integers(max(1, count // 2), size=count)]
     digests = [rng.bytes(8).hex() for _ in range(count)]
     return make_items(timestamp, digests, latents)
 
@@ -39,87 +43,37 @@ def keys(items) -> list[tuple[int, str]]:
     return [(item.timestamp, item.digest) for item in items]
 
 
-def fold(name: str, counts: list[int], capacity: int, seed: int = 0, repeated: bool = False) -> list[Memory]:
-    """The buffer after each timestamp of a trial."""
+def fold(name: str, counts: list[int], capacity: int, seed: int = 0, draws: int | None = None) -> list[Memory]:
+    """The memory after each timestamp of a trial; ``draws``: seed of the draws, where photos stay the same."""
     memory, memories = Memory(), []
     for timestamp, count in enumerate(counts):
-        rng = np.random.default_rng([seed, timestamp])
-        memory = STRATEGIES[name]().select(memory, photos(timestamp, count, seed, repeated=repeated), capacity, rng)
+        rng = np.random.default_rng([seed if draws is None else draws, timestamp])
+        memory = STRATEGIES[name]().select(memory, photos(timestamp, count, seed), capacity, rng)
         memories.append(memory)
     return memories
 
 
-# The contract
+# All of them
 
 
 def test_the_studys_strategies_are_registered():
     assert {"lower", "upper", "er_rand", "er_hull", "kmeans"} <= set(NAMES)
+    assert {"gdumb", "reservoir", "herding", "k_center", "mergan_jtr", "mergan_ra", "ewc"} <= set(NAMES)
     with pytest.raises(UserError, match="er_hull"):
         STRATEGIES["er_hul"]
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_facts(name):
-    strategy = STRATEGIES[name]
-    assert strategy.name == name
-    assert strategy.description and "\n" not in strategy.description
-    for fact in (strategy.stores_photos, strategy.balanced, strategy.uses_buffer_size, strategy.joint):
-        assert isinstance(fact, bool)
-    assert strategy.stores_photos or not strategy.balanced
-    assert strategy.joint == (name == "upper")
+def test_only_the_upper_bound_is_joint():
+    assert [name for name in NAMES if STRATEGIES[name].joint] == ["upper"]
 
 
-@pytest.mark.parametrize("name", NAMES)
-@settings(max_examples=15, deadline=None)
-@given(
-    counts=st.lists(st.integers(1, 9), min_size=1, max_size=5),
-    capacity=st.integers(1, 12),
-    seed=st.integers(0, 1000),
-    repeated=st.booleans(),
-)
-def test_conformance(name, counts, capacity, seed, repeated):
-    strategy = STRATEGIES[name]
-    memory = Memory()
-    for timestamp, count in enumerate(counts):
-        new = photos(timestamp, count, seed, repeated=repeated)
-        pool = candidates(memory, new)
-        before = memory_to_dict(memory)
-
-        def select(old, items, t=timestamp):
-            return strategy().select(old, items, capacity, np.random.default_rng([seed, t]))
-
-        after = select(memory, new)
-        chosen = keys(after.items)
-        assert len(chosen) <= capacity
-        assert chosen == sorted(set(chosen))  # distinct, in canonical order
-        assert set(after.items) <= set(pool)
-        if strategy.stores_photos:
-            assert len(chosen) == min(capacity, len(pool))
-        else:
-            assert not chosen
-        if strategy.balanced:
-            places = {key: index for index, key in enumerate(keys(pool))}
-            groups = np.array([item.timestamp for item in pool])
-            assert is_balanced(groups, np.array([places[key] for key in chosen]), capacity)
-
-        assert select(memory, new) == after  # same seed, same answer
-        shuffled = Memory(items=memory.items[::-1], state=memory.state)
-        assert select(shuffled, new[::-1]) == after  # the order of candidates is irrelevant
-        assert memory_to_dict(memory) == before  # nothing handed in was changed
-        assert memory_from_dict(json.loads(json.dumps(memory_to_dict(after)))) == after
-        memory = after
-
-
-@pytest.mark.parametrize("name", [name for name in NAMES if STRATEGIES[name].stores_photos])
-def test_degenerate_candidates(name):
+@pytest.mark.parametrize("name", [name for name in NAMES if STRATEGIES[name].stores_items()])
+def test_odd_requests(name):
     strategy, rng = STRATEGIES[name](), np.random.default_rng(0)
     new = photos(0, 6)
-    assert keys(strategy.select(Memory(), new, 6, rng).items) == sorted(keys(new))  # all fit
     assert keys(strategy.select(Memory(), new, 99, rng).items) == sorted(keys(new))
-    assert len(strategy.select(Memory(), new, 1, rng).items) == 1  # K = 1, one timestamp
-    same = make_items(0, [f"{i:02d}" for i in range(8)], np.ones((8, 4)))
-    assert len(set(keys(strategy.select(Memory(), same, 5, rng).items))) == 5  # all latents equal
     assert len(strategy.select(Memory(), new + new, 6, rng).items) == 6  # a photo that comes twice is one candidate
+    assert len(strategy.select(Memory(), new + new, 4, rng).items) == 4
     with pytest.raises(ValueError, match="capacity of 0"):
         strategy.select(Memory(), new, 0, rng)
 
@@ -323,3 +277,157 @@ def test_kmeans_is_not_balanced():
     items = make_items(0, [f"{i}" for i in range(6)], latents[:6]) + make_items(1, list("678"), latents[6:])
     kept = STRATEGIES["kmeans"]().select(Memory(), items, 4, np.random.default_rng(0)).items
     assert [item.timestamp for item in kept] == [0, 1, 1, 1]
+
+
+def test_gdumb_is_greedy_balanced():
+    held = [Counter(item.timestamp for item in memory.items) for memory in fold("gdumb", [8, 8, 8, 8], 3)]
+    assert held[0] == {0: 3}
+    assert held[1] == {0: 1, 1: 2}  # the second photo still finds a larger timestamp, the third does not
+    assert held[2] == {0: 1, 1: 1, 2: 1}
+    assert sorted(held[3].values()) == [1, 1, 1] and held[3][3] == 1  # the newest always enters
+
+
+@settings(max_examples=100, deadline=None)
+@given(sizes=st.lists(st.integers(1, 6), min_size=1, max_size=6), capacity=st.integers(1, 12), seed=st.integers(0, 999))
+def test_gdumb_is_balanced(sizes, capacity, seed):
+    """Also with few photos per timestamp and fewer places than timestamps, and whatever the stream's order."""
+    rng = np.random.default_rng(seed)
+    groups = rng.permutation(np.repeat(np.arange(len(sizes)), sizes))
+    assert is_balanced(groups, greedy_balance(groups, capacity, rng), capacity)
+
+
+def test_gdumb_draws_who_goes_and_who_comes():
+    memories = [fold("gdumb", [4, 4], 4, draws=seed)[-1] for seed in range(3000)]
+    assert {tuple(sorted(Counter(item.timestamp for item in memory.items).items())) for memory in memories} == {
+        ((0, 2), (1, 2))
+    }
+    kept = Counter(key for memory in memories for key in keys(memory.items))
+    assert len(kept) == 8
+    assert all(abs(number - 1500) < 4 * np.sqrt(3000 / 4) for number in kept.values())
+
+
+def test_gdumb_ties_are_drawn():
+    groups = np.array([0, 1, 2])  # one place each for 0 and 1, then 2 arrives
+    gone = Counter(
+        ({0, 1} - set(greedy_balance(groups, 2, np.random.default_rng(seed)).tolist())).pop() for seed in range(1000)
+    )
+    assert abs(gone[0] - 500) < 4 * np.sqrt(1000 / 4)
+
+
+def test_reservoir_keeps_every_photo_seen_with_the_same_probability():
+    counts, capacity, trials = [9, 2, 7, 6], 5, 4000
+    total = sum(counts)
+    kept, pairs = Counter(), Counter()
+    for seed in range(trials):
+        chosen = keys(fold("reservoir", counts, capacity, draws=seed)[-1].items)
+        kept.update(chosen)
+        pairs.update(combinations(chosen, 2))
+    everything = sorted(key for t, count in enumerate(counts) for key in keys(photos(t, count)))
+    share = capacity / total
+    # Without replacement the counts' variances are those of a binomial; the sum is smaller by (total - 1) / total.
+    counted = np.array([kept[key] for key in everything])
+    statistic = (
+        float((np.square(counted - trials * share) / (trials * share * (1 - share))).sum()) * (total - 1) / total
+    )
+    assert abs(statistic - (total - 1)) < 4 * np.sqrt(2 * (total - 1))
+    pair_share = share * (capacity - 1) / (total - 1)
+    counted = np.array([pairs[pair] for pair in combinations(everything, 2)])
+    deviation = (counted - trials * pair_share) / np.sqrt(trials * pair_share * (1 - pair_share))
+    assert np.abs(deviation).max() < 4.5 and np.square(deviation).mean() == pytest.approx(1.0, abs=0.3)
+
+
+def test_reservoir_counts_what_it_saw():
+    states = [memory.state for memory in fold("reservoir", [3, 20, 1], 5)]
+    assert states == [{"seen": 3}, {"seen": 23}, {"seen": 24}]
+
+
+def test_reservoir_goes_on_from_a_memory_read_back():
+    """The count survives: without it new photos would enter too often."""
+    before = fold("reservoir", [30], 4)[-1]
+    read = memory_from_dict(json.loads(json.dumps(memory_to_dict(before))))
+    for seed in range(20):
+        one, two = (
+            STRATEGIES["reservoir"]().select(memory, photos(1, 10), 4, np.random.default_rng(seed))
+            for memory in (before, read)
+        )
+        assert one == two and one.state == {"seen": 40}
+
+
+def test_reservoir_with_fewer_places_keeps_a_uniform_sample():
+    before = fold("reservoir", [8], 6)[-1]
+    kept = Counter()
+    for seed in range(2000):
+        memory = STRATEGIES["reservoir"]().select(before, photos(1, 6), 3, np.random.default_rng(seed))
+        assert memory.state == {"seen": 14} and len(memory.items) == 3
+        kept.update(keys(memory.items))
+    old = np.array([kept[key] for key in keys(before.items)])
+    assert abs(old.sum() - 2000 * 3 * 8 / 14) < 4 * np.sqrt(2000 * 3 / 4)
+    assert abs(chi_square(old, np.full(6, 1 / 6))) < 4
+
+
+def icarl_exemplars(features: np.ndarray, count: int) -> list[int]:
+    """Algorithm 4 of iCaRL, one candidate mean at a time."""
+    mean = features.mean(axis=0)
+    exemplars: list[int] = []
+    for k in range(1, count + 1):
+        error = {
+            x: np.linalg.norm(mean - (features[x] + sum((features[p] for p in exemplars), np.zeros_like(mean))) / k)
+            for x in range(len(features))
+            if x not in exemplars
+        }
+        exemplars.append(min(error, key=lambda x: error[x]))
+    return exemplars
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_herding_order_is_icarls(seed):
+    points = np.random.default_rng(seed).normal(size=(15, 6)) * np.geomspace(0.1, 10, 6)
+    assert herding_order(points) == icarl_exemplars(points, 15)
+
+
+def test_herding_keeps_the_heads_of_icarls_rankings():
+    counts, capacity = [9, 2, 12, 7, 7], 8
+    memories = fold("herding", counts, capacity, seed=4)
+    ranking = {}
+    for timestamp, memory in enumerate(memories):
+        new = sorted(photos(timestamp, counts[timestamp], seed=4), key=lambda item: item.digest)
+        latents = np.stack([item.latent for item in new]).astype(np.float64)  # all photos, most of which go
+        ranking[timestamp] = [new[index].digest for index in icarl_exemplars(latents, len(new))]
+        held = Counter(item.timestamp for item in memory.items)
+        expected = {t: ranking[t][: held[t]] for t in sorted(held)}
+        assert memory.state == {"ranking": {str(t): best for t, best in expected.items()}}
+        assert {(t, digest) for t, best in expected.items() for digest in best} == set(keys(memory.items))
+
+
+def test_herding_draws_the_extra_places():
+    shares = Counter(
+        tuple(np.bincount([item.timestamp for item in fold("herding", [6, 6], 3, draws=seed)[-1].items]).tolist())
+        for seed in range(400)
+    )
+    assert set(shares) == {(1, 2), (2, 1)}
+    assert min(shares.values()) > 150
+
+
+def covering_radius(points: np.ndarray, centres) -> float:
+    distances = np.linalg.norm(points[:, None] - points[list(centres)], axis=2)
+    return float(distances.min(axis=1).max())
+
+
+@settings(max_examples=60, deadline=None)
+@given(n=st.integers(1, 9), count=st.integers(1, 5), spread=st.integers(1, 6), seed=st.integers(0, 999))
+def test_farthest_first_covers_within_twice_the_optimum(n, count, spread, seed):
+    points = np.random.default_rng(seed).integers(-spread, spread + 1, size=(n, 2)).astype(float)  # duplicates, ties
+    count = min(count, n)
+    chosen = farthest_first(points, count).tolist()
+    assert len(set(chosen)) == count
+    best = min(covering_radius(points, centres) for centres in combinations(range(n), count))
+    assert covering_radius(points, chosen) <= 2 * best + 1e-9
+
+
+def test_k_center_starts_in_the_middle_and_draws_nothing():
+    points = np.array([[0.0], [9.0], [4.0], [5.0], [10.0]])  # mean 5.6
+    assert farthest_first(points, 5).tolist() == [3, 0, 4, 1, 2]  # 9 and 4 are equally far: the first
+    rng = np.random.default_rng(0)
+    before = rng.bit_generator.state
+    STRATEGIES["k_center"]().select(Memory(), photos(0, 9), 4, rng)
+    assert rng.bit_generator.state == before

@@ -5,9 +5,25 @@ Adding one takes a file with one class and one line here.
 
 from __future__ import annotations
 
-from clstudy.strategies import er_hull, er_rand, kmeans, lower, upper
+from clstudy.strategies import (  # noqa: F401  importing a strategy registers it
+    er_hull,
+    er_hull_refined,
+    er_hull_volume,
+    er_rand,
+    ewc,
+    gdumb,
+    herding,
+    k_center,
+    kmeans,
+    lower,
+    mergan_jtr,
+    mergan_ra,
+    reservoir,
+    upper,
+)
 from clstudy.strategies.base import (
     STRATEGIES,
+    AnchorStrategy,
     Item,
     Memory,
     PhotoStrategy,
@@ -17,20 +33,19 @@ from clstudy.strategies.base import (
     memory_from_dict,
     memory_to_dict,
 )
+from clstudy.strategies.lookup import make_strategy, strategy_class
 
 __all__ = [
     "STRATEGIES",
+    "AnchorStrategy",
     "Item",
     "Memory",
     "PhotoStrategy",
     "Strategy",
     "candidates",
-    "er_hull",
-    "er_rand",
-    "kmeans",
-    "lower",
     "make_items",
+    "make_strategy",
     "memory_from_dict",
     "memory_to_dict",
-    "upper",
+    "strategy_class",
 ]

@@ -19,16 +19,20 @@ their own span (QR) first: after that the cost does not depend on w_dim.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numpy.typing import ArrayLike
 
-from clstudy.strategies.balance import draw_subsets
+from clstudy.strategies.balance import count_subsets, draw_subsets
+from clstudy.strategies.hull_refinement import exchange_search
 
 NUM_SUBSETS = 5000  # the paper's number
 
 _CERTIFIED = 1e-11  # relative gap between a distance and its lower bound
 _ROUNDING = 1e-15  # relative to the largest distance between a point and a vertex: nothing below it can be resolved
 _TIE = 1e-10  # relative difference below which two scores are equal
+_FLAT = 16 * np.finfo(float).eps  # relative rounding of a vertex, times k: heights below it are none
 _BLOCK = 2**17  # numbers per array in the batched loops, so that they stay in the cache
 
 
@@ -49,8 +53,7 @@ def distance_to_hull(points: ArrayLike, vertices: ArrayLike) -> np.ndarray:
     if targets.ndim != 2 or corners.ndim != 2 or targets.shape[1] != corners.shape[1] or len(corners) == 0:
         raise ValueError(f"expected points [n, d] and vertices [k, d], k >= 1, got {targets.shape}, {corners.shape}")
     coordinates, scale = _reduce(np.concatenate([corners, targets]))
-    members = np.broadcast_to(np.arange(len(corners)), (len(targets), len(corners)))
-    return scale * _distances(coordinates, members, len(corners) + np.arange(len(targets)))
+    return scale * _distances(coordinates[: len(corners)], coordinates[len(corners) :])
 
 
 def score_subsets(latents: ArrayLike, groups: ArrayLike, spread: ArrayLike, subsets: ArrayLike) -> np.ndarray:
@@ -71,7 +74,7 @@ def score_subsets(latents: ArrayLike, groups: ArrayLike, spread: ArrayLike, subs
     Raises:
         ValueError: shapes or values do not fit.
     """
-    problem = _Problem(latents, groups, spread, subsets)
+    problem = _Problem(_Candidates(latents, groups, spread), subsets)
     scores = np.empty(len(problem.subsets))
     for rows in problem.blocks(np.arange(len(scores))):
         ascent = _Ascent(problem, rows)
@@ -88,9 +91,7 @@ def best_subset(latents: ArrayLike, groups: ArrayLike, spread: ArrayLike, subset
     score so far are never solved. Arguments and errors as there, m >= 1. Relative differences below 1e-10 count as
     rounding.
     """
-    problem = _Problem(latents, groups, spread, subsets)
-    scores = problem.scores_that_matter()
-    return int(np.argmax(scores <= problem.equal_up_to(scores.min())))
+    return _Candidates(latents, groups, spread).best(subsets)[0]
 
 
 def select_hull_subset(
@@ -101,10 +102,14 @@ def select_hull_subset(
     *,
     rng: np.random.Generator,
     num_subsets: int = NUM_SUBSETS,
+    refine: bool = False,
 ) -> np.ndarray:
     """Choose candidates as the paper's ER-Hull does: the best of ``num_subsets`` random balanced subsets.
 
-    All balanced subsets are tried where there are at most ``num_subsets``.
+    All balanced subsets are tried where there are at most ``num_subsets``. Where there are more, ``refine`` goes on
+    from the best one, and from a few others, by exchanging one kept for one discarded candidate under the balance
+    rule until no single exchange improves the score (``hull_refinement``). The same subsets are drawn with and
+    without it, so a refined choice never scores worse.
 
     Args:
         latents: candidates ``[n, d]`` in canonical order (draws depend on the order).
@@ -113,6 +118,7 @@ def select_hull_subset(
         capacity: how many to choose, >= 1.
         rng: draws the subsets.
         num_subsets: how many distinct subsets to try, >= 1.
+        refine: whether to improve the best one by exchanges.
 
     Returns:
         Sorted candidate indices ``[min(capacity, n)]``.
@@ -122,22 +128,142 @@ def select_hull_subset(
     """
     if num_subsets < 1:
         raise ValueError(f"expected at least 1 subset to try, got num_subsets = {num_subsets}")
-    subsets = draw_subsets(np.asarray(groups), capacity, num_subsets, rng)
-    return subsets[best_subset(latents, groups, spread, subsets)]
+    labels = np.asarray(groups)
+    subsets = draw_subsets(labels, capacity, num_subsets, rng)
+    candidates = _Candidates(latents, labels, spread)
+    row, _ = candidates.best(subsets)
+    if refine and count_subsets(labels, capacity) > len(subsets):
+        return exchange_search(np.concatenate([subsets[[row]], subsets]), labels, candidates.improve)
+    return subsets[row]
 
 
-class _Problem:
-    """The candidates' geometry, and for every subset what is left out and how much it weighs in the score."""
+def log_volume(vertices: ArrayLike) -> float:
+    """Return the natural log of the (k - 1)-volume of the simplex of k vertices.
 
-    def __init__(self, latents: ArrayLike, groups: ArrayLike, spread: ArrayLike, subsets: ArrayLike):
+    For k = 2 that is the log of a length, for k = 3 of an area. A single vertex has 0 by convention (its 0-volume, a
+    count, is 1).
+
+    Args:
+        vertices: ``[k, d]``, k >= 1; coordinates may be of very different scale.
+
+    Returns:
+        A float; -inf where vertices repeat or are affinely dependent up to the rounding of their coordinates.
+
+    Raises:
+        ValueError: the shape does not fit or values are not finite.
+    """
+    corners = np.asarray(vertices, dtype=np.float64)
+    if corners.ndim != 2 or len(corners) == 0:
+        raise ValueError(f"expected vertices [k, d], k >= 1, got shape {corners.shape}")
+    if not np.isfinite(corners).all():
+        raise ValueError("expected finite vertices, got NaN or infinity among them")
+    # A power of two costs no digits and keeps the squares in range.
+    exponent = int(np.frexp(np.abs(corners).max(initial=0.0))[1])
+    corners = np.ldexp(corners, -exponent)
+    unsure = _FLAT * len(corners) * np.abs(corners).max(axis=0, initial=0.0)
+    return float(_log_volumes(corners[None], unsure)[0]) + (len(corners) - 1) * exponent * math.log(2.0)
+
+
+def log_volumes(latents: ArrayLike, subsets: ArrayLike) -> np.ndarray:
+    """Return ``log_volume`` of many subsets of the candidates at once.
+
+    Args:
+        latents: candidates ``[n, d]``.
+        subsets: candidate indices ``[m, k]``, k >= 1.
+
+    Returns:
+        float64 ``[m]``. Where d > n, rounding is judged over all coordinates together, not for each.
+
+    Raises:
+        ValueError: shapes do not fit or values are not finite.
+    """
+    points, rows = np.asarray(latents, dtype=np.float64), np.asarray(subsets)
+    if points.ndim != 2 or rows.ndim != 2 or rows.shape[1] == 0:
+        raise ValueError(f"expected latents [n, d] and subsets [m, k], k >= 1, got {points.shape}, {rows.shape}")
+    coordinates, scale = _reduce(points)
+    unsure = _FLAT * rows.shape[1] * np.abs(points).max(axis=0, initial=0.0) / scale
+    if points.shape[1] > len(points):
+        unsure = np.full(coordinates.shape[1], np.sqrt(np.square(unsure).sum()))
+    volumes = np.empty(len(rows))
+    size = max(1, _BLOCK // (rows.shape[1] * coordinates.shape[1]))
+    for first in range(0, len(rows), size):
+        volumes[first : first + size] = _log_volumes(coordinates[rows[first : first + size]], unsure)
+    return volumes + (rows.shape[1] - 1) * math.log(scale)
+
+
+def _log_volumes(corners: np.ndarray, unsure: np.ndarray) -> np.ndarray:
+    """Log volumes ``[m]`` of simplices ``[m, k, r]``; residuals within ``unsure`` ``[r]`` count as zero.
+
+    Heights are multiplied up: of the vertices not yet used, the farthest from the affine hull of those used, by
+    Gram-Schmidt with pivoting. It is done on coordinates, not on inner products, and each height is made orthogonal
+    to the directions before it again: so small coordinates keep their digits beside large ones.
+    """
+    m, k, r = corners.shape
+    every = np.arange(m)
+    edges = corners - corners[:, :1]
+    # From the end of a longest edge: a first vertex amid the others would make no difference but to rounding.
+    edges = edges - edges[every, np.square(edges).sum(axis=2).argmax(axis=1)][:, None]
+    logs = np.full(m, -math.lgamma(k))
+    directions = np.zeros((m, k - 1, r))
+    for step in range(k - 1):
+        farthest = np.square(edges).sum(axis=2).argmax(axis=1)
+        residual = edges[every, farthest]
+        for _ in range(2):  # once leaves rounding of the size of the large coordinates
+            for direction in directions[:, :step].swapaxes(0, 1):
+                residual = residual - (residual * direction).sum(axis=1, keepdims=True) * direction
+        height = np.sqrt(np.square(residual).sum(axis=1))
+        flat = (np.abs(residual) <= unsure).all(axis=1)
+        with np.errstate(divide="ignore"):
+            logs += np.where(flat, -np.inf, np.log(height))
+        direction = directions[:, step] = residual / np.where(height > 0, height, 1.0)[:, None]
+        edges = edges - (edges @ direction[:, :, None]) * direction[:, None]
+        edges[every, farthest] = 0.0
+    return logs
+
+
+class _Candidates:
+    """The candidates' geometry and timestamps: what the scores of all subsets have in common."""
+
+    def __init__(self, latents: ArrayLike, groups: ArrayLike, spread: ArrayLike):
         points, labels = np.asarray(latents, dtype=np.float64), np.asarray(groups)
-        spreads, rows = np.asarray(spread, dtype=np.float64), np.asarray(subsets)
+        spreads = np.asarray(spread, dtype=np.float64)
         n = len(points)
         if points.ndim != 2 or labels.shape != (n,) or spreads.shape != (n,):
             raise ValueError(
                 f"expected latents [n, d], groups [n] and spread [n], got {points.shape}, {labels.shape}, "
                 f"{spreads.shape}"
             )
+        self.coordinates, self.scale = _reduce(points)
+        self.gram = self.coordinates @ self.coordinates.T
+        _, self.labels = np.unique(labels, return_inverse=True)
+        self.member = self.labels[:, None] == np.arange(self.labels.max(initial=0) + 1)  # [n, timestamps]
+        self.mean_spread = (spreads @ self.member) / np.maximum(self.member.sum(axis=0), 1)
+
+    def best(self, subsets: ArrayLike) -> tuple[int, float]:
+        """Row and score of the lowest subset, the first one where several are equal up to rounding."""
+        found = self.improve(subsets, np.inf)
+        assert found is not None
+        return found
+
+    def improve(self, subsets: ArrayLike, below: float) -> tuple[int, float] | None:
+        """Row and score of the lowest subset, None where none is below the given score by more than rounding."""
+        scores = _Problem(self, subsets).scores_that_matter(below)
+        lowest = float(scores.min())
+        if not self.equal_up_to(lowest) < below:
+            return None
+        row = int(np.argmax(scores <= self.equal_up_to(lowest)))
+        return row, float(scores[row])
+
+    def equal_up_to(self, score: float) -> float:
+        """The highest score that counts as equal: what rounding can do, and no more."""
+        return score * (1 + _TIE) + 1e-13 * self.scale
+
+
+class _Problem:
+    """For every subset what is left out and how much it weighs in the score."""
+
+    def __init__(self, candidates: _Candidates, subsets: ArrayLike):
+        rows, n = np.asarray(subsets), len(candidates.labels)
         if rows.ndim != 2 or rows.size == 0 or rows.min() < 0 or rows.max() >= n:
             raise ValueError(f"expected subsets [m, k] of indices below {n}, m, k >= 1, got shape {rows.shape}")
         inside = np.zeros((len(rows), n), dtype=bool)
@@ -145,18 +271,14 @@ class _Problem:
         if not (inside.sum(axis=1) == rows.shape[1]).all():
             raise ValueError("expected distinct indices within each subset, got a repeated one")
 
+        self.candidates = candidates
+        self.gram, self.scale = candidates.gram, candidates.scale
         self.subsets = rows.astype(np.int64)
         self.rest = np.nonzero(~inside)[1].reshape(len(rows), n - rows.shape[1])  # [m, n - k]
-        self.coordinates, self.scale = _reduce(points)
-        self.gram = self.coordinates @ self.coordinates.T
-
-        _, labels = np.unique(labels, return_inverse=True)
-        member = labels[:, None] == np.arange(labels.max() + 1)  # [n, timestamps]
-        left_out = (~inside).astype(np.float64) @ member  # [m, timestamps]
-        share = 1.0 / (member.shape[1] * np.maximum(left_out, 1.0))
-        self.weight = np.take_along_axis(share[:, labels], self.rest, axis=1)  # [m, n - k]
-        mean_spread = (spreads @ member) / member.sum(axis=0)
-        self.constant = ((left_out == 0) * mean_spread).mean(axis=1)  # [m], in the latents' own unit
+        left_out = (~inside).astype(np.float64) @ candidates.member  # [m, timestamps]
+        share = 1.0 / (left_out.shape[1] * np.maximum(left_out, 1.0))
+        self.weight = np.take_along_axis(share[:, candidates.labels], self.rest, axis=1)  # [m, n - k]
+        self.constant = ((left_out == 0) * candidates.mean_spread).mean(axis=1)  # [m], in the latents' own unit
 
     def blocks(self, rows: np.ndarray) -> list[np.ndarray]:
         """Cut subsets into blocks that fit the cache."""
@@ -171,17 +293,27 @@ class _Problem:
     def exact_scores(self, rows: np.ndarray, start: np.ndarray) -> np.ndarray:
         """Exact scores ``[m]`` of subsets, from feasible weights ``[m, n - k, k]`` to start from."""
         k, others = self.subsets.shape[1], self.rest.shape[1]
-        members = np.repeat(self.subsets[rows], others, axis=0)
-        distances = _distances(self.coordinates, members, self.rest[rows].ravel(), start.reshape(-1, k))
-        return self.scores(rows, distances.reshape(len(rows), others))
+        coordinates = self.candidates.coordinates
+        distances = np.zeros((len(rows), others))
+        size = max(1, _BLOCK // (max(others, 1) * max(k * k, coordinates.shape[1])))
+        for first in range(0, len(rows) if others else 0, size):
+            block = slice(first, first + size)
+            edges = _edges(coordinates, self.subsets[rows[block]], self.rest[rows[block]])
+            norms = _nearest_norms(edges.reshape(-1, k, edges.shape[3]), start[block].reshape(-1, k))
+            distances[block] = norms.reshape(-1, others)
+        return self.scores(rows, distances)
 
-    def scores_that_matter(self) -> np.ndarray:
-        """Exact scores ``[m]`` of all subsets that can be the best or equal to it, infinity for the others."""
-        scores = np.full(len(self.subsets), np.inf)
+    def scores_that_matter(self, limit: float = np.inf) -> np.ndarray:
+        """Exact scores ``[m]`` of all subsets that can be the best or equal to it, infinity for the others.
+
+        Subsets above ``limit`` do not matter either.
+        """
+        scores, best = np.full(len(self.subsets), np.inf), limit
+        matters = self.candidates.equal_up_to
         first = np.concatenate([_Ascent(self, rows).lower_scores() for rows in self.blocks(np.arange(len(scores)))])
         # Promising subsets first: a low best score early spares work on all that follow.
         for rows in self.blocks(np.argsort(first, kind="stable")):
-            rows = rows[first[rows] <= self.equal_up_to(scores.min())]
+            rows = rows[first[rows] <= matters(best)]
             if len(rows) == 0:
                 break  # and no later one can matter, since they are in order
             ascent = _Ascent(self, rows)
@@ -189,16 +321,16 @@ class _Problem:
                 for _ in range(sweeps):
                     ascent.sweep()
                 lower = ascent.lower_scores()
-                if np.isinf(scores.min()):
+                if np.isinf(best):
                     lead = [int(lower.argmin())]
                     scores[ascent.rows[lead]] = self.exact_scores(ascent.rows[lead], ascent.feasible_weights()[lead])
-                ascent.keep((lower <= self.equal_up_to(scores.min())) & np.isinf(scores[ascent.rows]))
+                    best = float(scores[ascent.rows[lead]].min())
+                ascent.keep((lower <= matters(best)) & np.isinf(scores[ascent.rows]))
+                if len(ascent.rows) == 0:
+                    break
             scores[ascent.rows] = self.exact_scores(ascent.rows, ascent.feasible_weights())
+            best = min(best, float(scores[rows].min()))
         return scores
-
-    def equal_up_to(self, score: float) -> float:
-        """The highest score that counts as equal: what rounding can do, and no more."""
-        return score * (1 + _TIE) + 1e-13 * self.scale
 
 
 class _Ascent:
@@ -283,21 +415,35 @@ def _reduce(points: np.ndarray) -> tuple[np.ndarray, float]:
     return centred, scale
 
 
-def _distances(
-    coordinates: np.ndarray, members: np.ndarray, points: np.ndarray, start: np.ndarray | None = None
-) -> np.ndarray:
-    """Distances ``[b]`` of points (indices ``[b]``) to hulls (indices ``[b, k]``) among coordinates ``[n, r]``."""
+def _edges(coordinates: np.ndarray, subsets: np.ndarray, rest: np.ndarray) -> np.ndarray:
+    """Vertices of subsets ``[m, k]`` as seen from the points left out ``[m, o]``, ``[m, o, k, min(r, k)]``.
+
+    Where coordinates ``[n, r]`` have more dimensions than a hull can fill, each subset is rotated into its own affine
+    hull (QR), and all that a point has outside it becomes one coordinate.
+    """
+    vertices, points = coordinates[subsets], coordinates[rest]
+    k = subsets.shape[1]
+    if coordinates.shape[1] <= k:
+        return vertices[:, None] - points[:, :, None]
+    basis, triangle = np.linalg.qr((vertices[:, 1:] - vertices[:, :1]).swapaxes(1, 2))  # [m, r, k - 1]
+    offset = points - vertices[:, :1]
+    along = offset @ basis  # [m, o, k - 1]
+    edges = np.zeros((*rest.shape, k, k))
+    edges[:, :, 1:, :-1] = triangle.swapaxes(1, 2)[:, None]
+    edges[..., :-1] -= along[:, :, None]
+    edges[..., -1] = np.sqrt(np.square(offset - along @ basis.swapaxes(1, 2)).sum(axis=2))[:, :, None]
+    return edges
+
+
+def _distances(vertices: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """Distances ``[n]`` of points ``[n, r]`` to the hull of vertices ``[k, r]``."""
     distances = np.empty(len(points))
-    k = members.shape[1]
-    size = max(1, _BLOCK // (k * max(k, coordinates.shape[1])))
+    size = max(1, _BLOCK // (len(vertices) * max(vertices.shape)))
     for first in range(0, len(points), size):
         block = slice(first, first + size)
-        edges = coordinates[members[block]] - coordinates[points[block], None]
-        if start is None:
-            weights = np.zeros(edges.shape[:2])
-            np.put_along_axis(weights, np.square(edges).sum(axis=2).argmin(axis=1)[:, None], 1.0, axis=1)
-        else:
-            weights = start[block]
+        edges = vertices - points[block, None]
+        weights = np.zeros(edges.shape[:2])
+        np.put_along_axis(weights, np.square(edges).sum(axis=2).argmin(axis=1)[:, None], 1.0, axis=1)
         distances[block] = _nearest_norms(edges, weights)
     return distances
 

@@ -1,0 +1,54 @@
+"""What the frozen generator still knows of the past: images of latents in the hull of stored anchors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from clstudy.strategies.base import Generated, Item, Past, timestamps_of
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+_BATCH = 8
+
+
+def sample_latents(items: Sequence[Item], count: int, anchors: int, rng: np.random.Generator) -> np.ndarray:
+    """Return latents float32 ``[count, w_dim]``: random convex combinations of stored anchors.
+
+    Each is of one timestamp, drawn uniformly (MeRGAN draws a class and then a latent: the timestamp is the class
+    here, and a mixture of two occasions would show neither), and of up to ``anchors`` of its stored anchors with
+    weights uniform on the simplex, as in the synthesis protocol.
+
+    Args:
+        items: stored anchors, at least one.
+        count: how many latents, >= 0.
+        anchors: anchors per combination, >= 1.
+        rng: draws timestamps, anchors and weights.
+    """
+    timestamps = timestamps_of(items)
+    latents = np.zeros((count, len(items[0].latent)), dtype=np.float32)
+    for row in range(count):
+        members = np.flatnonzero(timestamps == rng.choice(np.unique(timestamps)))
+        chosen = rng.choice(members, min(anchors, len(members)), replace=False)
+        weights = rng.dirichlet(np.ones(len(chosen)))
+        latents[row] = weights @ np.stack([items[index].latent for index in chosen]).astype(np.float64)
+    return latents
+
+
+def generate(past: Past, count: int, anchors: int, rng: np.random.Generator) -> Generated:
+    """Sample latents and let the frozen generator of t-1 show them."""
+    import torch
+
+    latents = torch.from_numpy(sample_latents(past.memory.items, count, anchors, rng))
+    return Generated(latents, frozen_images(past.frozen, latents))
+
+
+def frozen_images(frozen: nn.Module, latents: Tensor) -> Tensor:
+    """Images ``[n, 3, s, s]`` of latents ``[n, w_dim]`` without gradients."""
+    import torch
+
+    with torch.no_grad():
+        return torch.cat([frozen(part) for part in latents.split(_BATCH)])
