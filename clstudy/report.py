@@ -9,6 +9,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from clstudy.analysis.figures import figures
 from clstudy.analysis.tables import Summary, summarise, to_csv, to_markdown, to_terminal
 from clstudy.errors import UserError
 
@@ -16,22 +17,23 @@ PLAIN_WIDTH = 100
 
 
 def write_report(study_dir: Path | str) -> Summary:
-    """Summarise a study and write ``report/{summary.csv,paired.csv,tables.md}`` into its folder.
+    """Summarise a study and write ``report/{summary.csv,paired.csv,tables.md,*.svg,*.png}`` into its folder.
 
     Raises:
         UserError: the folder is no study, its results cannot be read, or the report cannot be written.
     """
     summary = summarise(study_dir)
     folder = Path(study_dir) / "report"
-    texts = {
-        "summary.csv": to_csv(summary.scores),
-        "paired.csv": to_csv(summary.paired),
-        "tables.md": to_markdown(summary),
+    files = {
+        "summary.csv": to_csv(summary.scores).encode(),
+        "paired.csv": to_csv(summary.paired).encode(),
+        "tables.md": to_markdown(summary).encode(),
+        **figures(summary),
     }
     try:
         folder.mkdir(exist_ok=True)
-        for name, text in texts.items():
-            (folder / name).write_text(text, encoding="utf-8", newline="\n")
+        for name, content in files.items():
+            (folder / name).write_bytes(content)
     except OSError as error:
         raise UserError(f"the report cannot be written: {error}") from error
     return summary
@@ -43,7 +45,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         prog="python -m clstudy.report",
         description="Rebuild the tables of finished or unfinished studies from their rows and print them: AIP, "
         "Forgetting and final performance with intervals, and paired differences to er_rand and lower. "
-        "Writes summary.csv, paired.csv and tables.md into STUDY/report/.",
+        "Writes summary.csv, paired.csv, tables.md and figures of the differences to lower (SVG, PNG) into "
+        "STUDY/report/.",
         epilog="Exit code: 0 every planned trial is in the tables, 1 trials are missing or failed, 2 bad folder.",
     )
     parser.add_argument("studies", nargs="+", metavar="STUDY", type=Path, help="a folder such as runs/hull_sizes")
@@ -61,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             continue
         console.rule(summary.study.name)
         console.print(to_terminal(summary, console.width))
-        console.print(f"Written: {study / 'report'} (tables.md, summary.csv, paired.csv)", markup=False)
+        console.print(f"Written: {study / 'report'} (tables.md, summary.csv, paired.csv, figures)", markup=False)
         code = max(code, 0 if summary.complete else 1)
     return code
 

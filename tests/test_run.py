@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -20,6 +21,7 @@ from mlflow import MlflowClient
 from clstudy.analysis.matrix import load_rows
 from clstudy.identities.synthetic import make_synthetic
 from clstudy.rows import RESULT_SCHEMA
+from clstudy.strategies import STRATEGIES
 from clstudy.tracking import TRIAL_TAG, sqlite_uri
 
 ENV = {**os.environ, "RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0", "COLUMNS": "120"}
@@ -58,6 +60,34 @@ def start_and_await_a_stage(folder: Path, *options: str) -> subprocess.Popen[str
     while not markers(folder) and driver.poll() is None and time.monotonic() < deadline:
         time.sleep(0.05)
     return driver
+
+
+def kill_at(folder: Path, moments: Sequence[tuple[int, float]], *options: str, space: str = "smoke") -> dict[str, int]:
+    """Start the driver and SIGKILL it, once for each (finished stages, seconds after that); return all markers.
+
+    Asserts that no stage that was finished before a kill is computed again after it.
+    """
+    seen: dict[str, int] = {}
+    for wanted, wait in moments:
+        driver = subprocess.Popen(
+            command(folder, *options, space=space),
+            env=ENV,
+            cwd=folder,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        deadline = time.monotonic() + 150
+        while len(markers(folder)) < wanted and driver.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.05)
+        time.sleep(wait)
+        driver.send_signal(signal.SIGKILL)
+        driver.wait()
+        time.sleep(4)  # Ray's processes follow their driver within seconds
+        now = markers(folder)
+        assert len(now) >= wanted
+        assert all(now[key] == seen[key] for key in seen), "a finished stage was computed twice"
+        seen = now
+    return seen
 
 
 @pytest.fixture(scope="module")
@@ -155,26 +185,8 @@ def test_killed_drivers_go_on_and_the_rows_are_the_same(undisturbed: Path, tmp_p
     folder.mkdir()
     shutil.copytree(undisturbed / "runs" / "data", folder / "runs" / "data")
     rng = random.Random(20261121)
-    seen: dict[str, int] = {}
-    for wanted, wait in ((1, 0.0), (2, rng.uniform(0.3, 0.9)), (4, rng.uniform(0.0, 0.5))):
-        driver = subprocess.Popen(
-            command(folder, *SMALL, "--max-concurrent", "1"),
-            env=ENV,
-            cwd=folder,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        deadline = time.monotonic() + 150
-        while len(markers(folder)) < wanted and driver.poll() is None and time.monotonic() < deadline:
-            time.sleep(0.05)
-        time.sleep(wait)
-        driver.send_signal(signal.SIGKILL)
-        driver.wait()
-        time.sleep(4)  # Ray's processes follow their driver within seconds
-        now = markers(folder)
-        assert len(now) >= wanted
-        assert all(now[key] == seen[key] for key in seen), "a finished stage was computed twice"
-        seen = now
+    moments = [(1, 0.0), (2, rng.uniform(0.3, 0.9)), (4, rng.uniform(0.0, 0.5))]
+    seen = kill_at(folder, moments, *SMALL, "--max-concurrent", "1")
     done = run(folder, *SMALL)
     assert done.returncode == 0, done.stdout + done.stderr
     now = markers(folder)
@@ -188,6 +200,25 @@ def test_killed_drivers_go_on_and_the_rows_are_the_same(undisturbed: Path, tmp_p
     for one in runs:
         steps = [entry.step for entry in client.get_metric_history(one.info.run_id, "ap/reconstruction_id")]
         assert len(steps) == len(set(steps))
+
+
+@pytest.mark.slow
+def test_every_strategy_goes_on_after_kills_with_the_same_rows(undisturbed: Path, tmp_path: Path) -> None:
+    """All of ``replay_families`` at the size of ``smoke``: replays, Fisher terms and memories are resumed too."""
+    options, space = ["--profile", "smoke", "--identities", "person_00"], "replay_families"
+    folders = [tmp_path / "whole", tmp_path / "killed"]
+    for folder in folders:
+        shutil.copytree(undisturbed / "runs" / "data", folder / "runs" / "data")
+    whole, killed = folders
+    rng = random.Random(3)
+    seen = kill_at(killed, [(wanted, rng.uniform(0.0, 2.0)) for wanted in (2, 12, 22)], *options, space=space)
+    for folder in folders:
+        done = run(folder, *options, space=space)
+        assert done.returncode == 0, done.stdout + done.stderr
+    assert all(markers(killed)[key] == moment for key, moment in seen.items()), "a finished stage was computed twice"
+    rows = load_rows(whole / "runs" / "study")
+    assert set(rows["strategy"].to_pylist()) == set(STRATEGIES)
+    assert load_rows(killed / "runs" / "study").equals(rows)
 
 
 def test_ctrl_c_ends_with_130_and_says_how_to_go_on(undisturbed: Path, tmp_path: Path) -> None:
