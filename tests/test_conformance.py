@@ -11,14 +11,16 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clstudy.strategies import STRATEGIES, AnchorStrategy, Memory, PhotoStrategy, Strategy, candidates, make_items
 from clstudy.strategies.__main__ import main
 from clstudy.strategies.balance import draw_subset
-from clstudy.strategies.base import timestamps_of
+from clstudy.strategies.base import Generated, timestamps_of
 from clstudy.strategies.conformance import CHECKS, SITUATIONS, Finding, Situation, check_strategy
+from clstudy.strategies.generated import generate
 
 NAMES = list(STRATEGIES)
 
@@ -91,6 +93,80 @@ class GoodAnchors(AnchorStrategy):
 @dataclass(frozen=True)
 class WithSettings(Good):
     weight: float
+
+
+class GoodHooks(GoodAnchors):
+    """All three hooks, conforming."""
+
+    name = "good_hooks"
+
+    def replays(self, past, rng):
+        return generate(past, 4, 2, rng)
+
+    def penalty(self, past, rng):
+        scale = rng.random()
+        return lambda module: scale * sum(value.square().sum() for value in module.parameters())
+
+    def consolidate(self, past, trained):
+        return {"loss": trained.loss(0).detach()}
+
+
+class UnseededReplays(GoodHooks):
+    def replays(self, past, rng):
+        return generate(past, 4, 2, np.random.default_rng())
+
+
+class TorchGlobalReplays(GoodHooks):
+    def replays(self, past, rng):
+        latents = torch.randn(4, len(past.memory.items[0].latent))
+        return Generated(latents, past.frozen(latents))
+
+
+class ReplaysWithGradients(GoodHooks):
+    def replays(self, past, rng):
+        found = generate(past, 4, 2, rng)
+        return Generated(found.latents.requires_grad_(True), found.images)
+
+
+class ReplaysOfAnotherShape(GoodHooks):
+    def replays(self, past, rng):
+        found = generate(past, 4, 2, rng)
+        return Generated(found.latents, found.images[0])
+
+
+class ReplaysThatAreNone(GoodHooks):
+    def replays(self, past, rng):
+        return generate(past, 4, 2, rng).images
+
+
+class PenaltyPerPhoto(GoodHooks):
+    def penalty(self, past, rng):
+        return lambda module: module(torch.zeros(2, 8)).square().sum(dim=(1, 2, 3))
+
+
+class PenaltyThatThaws(GoodHooks):
+    def penalty(self, past, rng):
+        def thaw(module):
+            for value in past.frozen.parameters():
+                value.add_(1.0)
+            return torch.zeros(())
+
+        return thaw
+
+
+class LearnsNoTensor(GoodHooks):
+    def consolidate(self, past, trained):
+        return {"photos": trained.photos}
+
+
+class LearnsSparse(GoodHooks):
+    def consolidate(self, past, trained):
+        return {"sparse": torch.eye(3).to_sparse()}
+
+
+class HookThatRaises(GoodHooks):
+    def penalty(self, past, rng):
+        raise RuntimeError("no penalty today")
 
 
 class TooMany(Good):
@@ -353,6 +429,16 @@ BROKEN = [
     (NothingBalanced, "facts", "balanced is True, but it stores neither"),
     (SizeUsed, "buffer size", "with a capacity of 0"),
     (NotAStrategy, "facts", "NotAStrategy is not a subclass of clstudy.strategies.Strategy"),
+    (UnseededReplays, "hooks", "replays at t = 1: the same call gives two different answers"),
+    (TorchGlobalReplays, "hooks", "replays at t = 1: draws from torch's global generator"),
+    (ReplaysWithGradients, "hooks", "replays at t = 1 carry gradients"),
+    (ReplaysOfAnotherShape, "hooks", r"expected latents \[n, 8\] and images \[n, 3, s, s\], got \(4, 8\) and"),
+    (ReplaysThatAreNone, "hooks", "replays at t = 1 returned Tensor, expected Generated or None"),
+    (PenaltyPerPhoto, "hooks", "penalty at t = 1: .*expected a finite scalar tensor"),
+    (PenaltyThatThaws, "hooks", "penalty at t = 1 changed the frozen generator"),
+    (LearnsNoTensor, "hooks", "expected a dict of tensors"),
+    (LearnsSparse, "hooks", "cannot be stored as safetensors"),
+    (HookThatRaises, "hooks", "penalty at t = 1: RuntimeError: no penalty today"),
 ]
 """Class, the check that must catch it, and what the message says."""
 
@@ -374,7 +460,13 @@ CONSEQUENCES = {
 
 
 def test_the_unbroken_strategies_conform():
-    assert failures(Good) == failures(GoodAnchors) == failures(lambda: WithSettings(weight=2.0)) == {}
+    assert (
+        failures(Good)
+        == failures(GoodAnchors)
+        == failures(GoodHooks)
+        == failures(lambda: WithSettings(weight=2.0))
+        == {}
+    )
 
 
 @pytest.mark.parametrize(("broken", "check", "message"), BROKEN)

@@ -387,6 +387,21 @@ def _buffer_size(record: _Record) -> Iterator[str]:
         yield from _difference(step, again, "with a capacity of 0")
 
 
+def _hooks(record: _Record) -> Iterator[str]:
+    """hooks are repeatable, give what the trainer expects and leave the frozen generator alone"""
+    strategy = record.strategy
+    if not isinstance(strategy, Strategy) or not (strategy.changes_training() or strategy.learns()):
+        return
+    from clstudy.strategies.hook_conformance import hook_faults  # torch, only where it is needed
+
+    for situation in {step.situation: None for step in record.steps}:
+        memories = [step.after for step in record.steps if step.situation == situation]
+        if len(memories) >= 2:
+            yield from (
+                f"{situation}: {fault}" for fault in hook_faults(record.make, (memories[0], memories[1]), _W_DIM)
+            )
+
+
 CHECKS: dict[str, Callable[[_Record], Iterator[str]]] = {
     "facts": _facts,
     "runs": _runs,
@@ -401,6 +416,7 @@ CHECKS: dict[str, Callable[[_Record], Iterator[str]]] = {
     "plain data": _plain_data,
     "global generators": _global_generators,
     "buffer size": _buffer_size,
+    "hooks": _hooks,
 }
 """All checks by name, in the order of their findings; each function's docstring says what has to hold."""
 
