@@ -26,7 +26,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from clstudy.generators.encoder import WEncoder
@@ -37,6 +37,9 @@ from clstudy.inversion import invert
 from clstudy.metrics.lpips import LPIPS
 from clstudy.profiles import embedded
 from clstudy.seeding import derive_rng, derive_seed
+
+AUTOENCODER = "autoencoder.safetensors"
+"""Encoder and synthesis before the mapping network is fitted: a snapshot while training, then the whole."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -176,6 +179,15 @@ def train_autoencoder(faces: np.ndarray, settings: PretrainSettings, snapshot: C
     return average
 
 
+def load(path: Path) -> Networks:
+    """Read what ``save`` wrote."""
+    networks = Networks(StyleGAN2(StyleGAN2Settings()), WEncoder())
+    state = {name: value.float() for name, value in load_file(path).items()}
+    for prefix, module in (("generator.", networks.generator), ("encoder.", networks.encoder)):
+        module.load_state_dict({name.removeprefix(prefix): v for name, v in state.items() if name.startswith(prefix)})
+    return networks
+
+
 def save(networks: Networks, path: Path) -> None:
     """Write generator and encoder as float16 safetensors (prefixes ``generator.`` and ``encoder.``)."""
     state = {f"generator.{name}": value for name, value in networks.generator.state_dict().items()}
@@ -191,10 +203,15 @@ def encode_all(networks: Networks, faces: np.ndarray) -> Tensor:
 
 
 def train_mapping(networks: Networks, w: Tensor, settings: PretrainSettings) -> None:
-    """Fit the mapping network so that mapped z are distributed like ``w [n, w_dim]``; sets ``w_avg``."""
+    """Fit the mapping network so that mapped z are distributed like ``w [n, w_dim]``; sets ``w_avg``.
+
+    The sliced distance is taken along the principal axes of w as well as along random directions: those mix all axes,
+    so that the few wide ones, which decide what a face looks like, hardly show, and all samples come out alike.
+    """
     mapping = networks.generator.mapping
     z_dim, w_dim = networks.generator.settings.z_dim, networks.generator.settings.w_dim
     generator = torch.Generator().manual_seed(derive_seed("mapping", settings.seed))
+    axes = torch.linalg.eigh(torch.cov(w.t())).eigenvectors
     # weights are stored 100 times larger than they act (lr_multiplier 0.01), hence the large step
     optimizer = torch.optim.Adam(mapping.parameters(), lr=0.3, betas=(0.9, 0.99))
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, settings.mapping_steps)
@@ -202,9 +219,10 @@ def train_mapping(networks: Networks, w: Tensor, settings: PretrainSettings) -> 
     for step in range(settings.mapping_steps):
         ours = mapping(torch.randn(size, z_dim, generator=generator))[:, 0]
         theirs = w[torch.randint(0, len(w), (size,), generator=generator)]
-        directions = torch.randn(w_dim, 256, generator=generator)
+        directions = torch.randn(w_dim, 128, generator=generator)
         directions = directions / directions.norm(dim=0)
-        distance = ((ours @ directions).sort(dim=0).values - (theirs @ directions).sort(dim=0).values).square().mean()
+        along = torch.cat([directions, axes], dim=1)
+        distance = ((ours @ along).sort(dim=0).values - (theirs @ along).sort(dim=0).values).square().mean()
         optimizer.zero_grad()
         distance.backward()
         optimizer.step()
@@ -284,6 +302,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--steps", type=int, default=PretrainSettings.steps)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--autoencoder", type=Path, help="skip its training: autoencoder.safetensors of an earlier run")
     args = parser.parse_args()
     settings = PretrainSettings(seed=args.seed, steps=args.steps)
     torch.set_num_threads(settings.threads)
@@ -293,10 +312,13 @@ def main() -> None:
     started = time.monotonic()
 
     def snapshot(networks: Networks) -> None:
-        save(networks, args.out / "snapshot.safetensors")
+        save(networks, args.out / AUTOENCODER)
         print(json.dumps(encoder_figures(networks, held_out[:200])), flush=True)
 
-    networks = train_autoencoder(training, settings, snapshot)
+    if args.autoencoder is None:
+        save(train_autoencoder(training, settings, snapshot), args.out / AUTOENCODER)
+    # from the file, as float16 left it: so the mapping is the same in one go and from --autoencoder
+    networks = load(args.autoencoder or args.out / AUTOENCODER)
     train_mapping(networks, encode_all(networks, training), settings)
     save(networks, args.out / "embedded_generator.safetensors")
     write_grid(networks, held_out, args.out / "model_card_grid.png", settings.seed)
