@@ -24,11 +24,11 @@ class ElasticWeightConsolidation(Strategy):
     Fisher diagonal, LPIPS + MSE taken as negative log-likelihood). It stores no photo and no anchor.
 
     Attributes:
-        weight: of the penalty, >= 0. With 0 this is ``lower``, bit for bit.
+        weight: of the penalty, >= 0. With 0 this is ``lower``, bit for bit. The default: search_spaces/penalty_search.
         decay: how much of the older terms stays, 0 to 1.
     """
 
-    weight: float = 1000.0
+    weight: float = 1_000_000.0
     decay: float = 1.0
 
     name = "ewc"

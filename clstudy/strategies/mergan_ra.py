@@ -24,7 +24,7 @@ class MerganReplayAlignment(AnchorStrategy):
     The buffer holds anchors, chosen at random under the balance rule; no photo is kept.
 
     Attributes:
-        weight: of the penalty, >= 0. With 0 this is ``lower``, bit for bit.
+        weight: of the penalty, >= 0. With 0 this is ``lower``, bit for bit. The default: search_spaces/penalty_search.
         images: latents sampled per timestamp.
         batch: of them compared at every step.
         anchors: stored anchors per sampled latent.
