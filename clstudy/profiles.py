@@ -122,6 +122,24 @@ def tuning() -> Profile:
     )
 
 
+@PROFILES.register("few_photos")
+def few_photos() -> Profile:
+    """The embedded profile for real people with a handful of photos per timestamp.
+
+    Passes are counted in epochs, so two photos would get a quarter of the steps that eight get; and photos unlike the
+    pretraining's (grey, other framing) start from poor latents, so inversion goes further from them.
+    """
+    profile = embedded()
+    return replace(
+        profile,
+        name="few_photos",
+        description="the embedded profile with more steps, for a handful of real photos per timestamp",
+        trainer=TrainerSettings(passes=150),
+        inversion=InversionSettings(steps=60, prior_weight=0.1),
+        stage_seconds=25.0,
+    )
+
+
 @PROFILES.register("smoke")
 def smoke() -> Profile:
     """The embedded profile cut down to seconds: for tests and first contact, not for conclusions."""
