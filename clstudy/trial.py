@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -186,10 +186,10 @@ class Workbench:
 
     # -- hooks ----------------------------------------------------------------------------------------------
 
-    def past(self, support: Support, parent: str) -> Past:
-        """What the hooks may use: memory, learned tensors, the frozen generator of the stage before."""
+    def past(self, support: Support, weights: Mapping[str, Tensor]) -> Past:
+        """What the hooks may use: memory, learned tensors, the frozen generator with the weights of t-1."""
         learned = {} if support.learned is None else self.learned(support.learned)
-        return Past(support.memory, learned, self.trained_module(parent))
+        return Past(support.memory, learned, self.generator.fresh(weights).requires_grad_(False))
 
     def learned(self, request: LearnedRequest) -> dict[str, Tensor]:
         """What a strategy consolidated from a stage; from the store, or computed from the stage's weights."""
@@ -200,7 +200,7 @@ class Workbench:
         past = None
         if request.before is not None:
             assert stage.parent is not None
-            past = self.past(request.before, stage.parent)
+            past = self.past(request.before, self.trained_weights(stage.parent))
         photos = self.training_photos(stage.identity, stage.trained_on)
         module = self.trained_module(stage.key).requires_grad_(True)
 
@@ -249,8 +249,9 @@ class Workbench:
     def _compute(self, request: StageRequest, listener: Listener) -> StageReport:
         started = time.monotonic()
         profile, identity, seed = self.basis.profile, request.identity, request.spec.seed
-        module = self.generator.fresh(None if request.parent is None else self.trained_weights(request.parent))
-        generated, penalty = self._hooks(request)
+        parent = None if request.parent is None else self.trained_weights(request.parent)
+        module = self.generator.fresh(parent)
+        generated, penalty = self._hooks(request, parent)
         replays = [self.stored_photos(identity, request)]
         if generated is not None:
             replays.append(TrainingPhotos.prepare(generated.latents, generated.images, self.lpips))
@@ -296,12 +297,13 @@ class Workbench:
         self.store.record_seconds(request.key, seconds, len(photos))
         return self._report(request, files, reused=False, seconds=seconds)
 
-    def _hooks(self, request: StageRequest) -> tuple[Generated | None, Penalty | None]:
-        if request.support is None:
+    def _hooks(
+        self, request: StageRequest, parent: Mapping[str, Tensor] | None
+    ) -> tuple[Generated | None, Penalty | None]:
+        if request.support is None or parent is None:
             return None, None
-        assert request.parent is not None
         strategy = make_strategy(request.support.strategy)
-        past = self.past(request.support, request.parent)
+        past = self.past(request.support, parent)
         stream = (request.spec.seed, request.identity.name, request.t)
         return (
             strategy.replays(past, derive_rng(*stream, "generated replays")),

@@ -252,6 +252,15 @@ def plain_score(latents, groups, spread, subset):
     return np.mean(means)
 
 
+def of_kind(kind: str, latents: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """The latents as they are ("people"), or in their place some that are hard for geometry."""
+    if kind == "repeated":
+        return latents[rng.integers(len(latents), size=len(latents))]
+    if kind == "grid":
+        return rng.integers(-1, 2, size=latents.shape).astype(float)
+    return np.ones_like(latents) if kind == "equal" else latents
+
+
 def people(rng: np.random.Generator, sizes: list[int], d: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     groups = np.repeat(np.arange(len(sizes)) * 3, sizes)
     latents = 1 + (1.5 * rng.normal(size=(len(sizes), d)))[groups // 3] + rng.normal(size=(len(groups), d))
@@ -297,12 +306,7 @@ def test_a_timestamp_wholly_in_the_subset_counts_with_its_spread():
 def test_the_choice_equals_exhaustive_scoring(seed, sizes, d, k, kind):
     rng = np.random.default_rng(seed)
     latents, groups, spread = people(rng, sizes, d)
-    if kind == "repeated":
-        latents = latents[rng.integers(len(latents), size=len(latents))]
-    elif kind == "grid":
-        latents = rng.integers(-1, 2, size=latents.shape).astype(float)
-    elif kind == "equal":
-        latents = np.ones_like(latents)
+    latents = of_kind(kind, latents, rng)
     subsets = draw_subsets(groups, k, 300, rng)
     scores = score_subsets(latents, groups, spread, subsets)
     lowest = scores.min() * (1 + 1e-10) + 1e-13 * np.abs(latents).max()

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from clstudy.strategies.balance import count_subsets, draw_subset, draw_subsets, enumerate_subsets, is_balanced
 from clstudy.strategies.convex_hull import best_subset, score_subsets, select_hull_subset
 from clstudy.strategies.hull_refinement import balanced_exchanges, exchange_search
+from tests.test_convex_hull import of_kind
 
 CASES = 60  # benchmarks/hull_selection.py does it with 200
 FEW = 30
@@ -92,12 +93,7 @@ def test_where_all_subsets_can_be_tried_they_are():
 def test_no_exchange_improves_a_refined_choice(seed, sizes, capacity, d, kind):
     rng = np.random.default_rng(seed)
     latents, groups, spread = candidates(rng, sizes, d)
-    if kind == "repeated":
-        latents = latents[rng.integers(len(latents), size=len(latents))]
-    elif kind == "grid":
-        latents = rng.integers(-1, 2, size=latents.shape).astype(float)
-    elif kind == "equal":
-        latents = np.ones_like(latents)
+    latents = of_kind(kind, latents, rng)
     case = (latents, groups, spread)
 
     generators = [np.random.default_rng(seed) for _ in range(3)]

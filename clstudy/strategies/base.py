@@ -186,6 +186,16 @@ class Strategy(ABC):
         return {}
 
     @classmethod
+    def require_capacity(cls, capacity: int) -> None:
+        """Refuse a buffer without room.
+
+        Raises:
+            ValueError: the capacity is below 1.
+        """
+        if capacity < 1:
+            raise ValueError(f"{cls.name}: the buffer must hold at least 1 photo, got a capacity of {capacity}")
+
+    @classmethod
     def stores_items(cls) -> bool:
         """Whether ``select`` has anything to choose."""
         return cls.stores_photos or cls.stores_anchors
@@ -213,8 +223,7 @@ class PhotoStrategy(Strategy):
         Raises:
             ValueError: the capacity is below 1.
         """
-        if capacity < 1:
-            raise ValueError(f"{self.name}: the buffer must hold at least 1 photo, got a capacity of {capacity}")
+        self.require_capacity(capacity)
         items = candidates(memory, new)
         if capacity < len(items):
             chosen = sorted(int(index) for index in self.choose(items, capacity, rng))

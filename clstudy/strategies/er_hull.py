@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import numpy as np
 
@@ -17,7 +18,9 @@ class ErHull(PhotoStrategy):
     name = "er_hull"
     description = "best of 5,000 balanced subsets: latent hull nearest the rest (ER-Hull; paper, arXiv 2412.02627)"
     balanced = True
+    refine: ClassVar[bool] = False
 
     def choose(self, items: Sequence[Item], capacity: int, rng: np.random.Generator) -> np.ndarray:
         spread = np.array([item.spread for item in items])
-        return select_hull_subset(stack_latents(items), timestamps_of(items), spread, capacity, rng=rng)
+        latents, groups = stack_latents(items), timestamps_of(items)
+        return select_hull_subset(latents, groups, spread, capacity, rng=rng, refine=self.refine)

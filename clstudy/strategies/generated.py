@@ -7,12 +7,22 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from clstudy.strategies.base import Generated, Item, Past, timestamps_of
+from clstudy.strategies.balance import draw_subset
+from clstudy.strategies.base import AnchorStrategy, Generated, Item, Past, timestamps_of
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
 _BATCH = 8
+
+
+class RandomAnchors(AnchorStrategy):
+    """Anchors chosen as ``er_rand`` chooses photos: at random under the balance rule."""
+
+    balanced = True
+
+    def choose(self, items: Sequence[Item], capacity: int, rng: np.random.Generator) -> np.ndarray:
+        return draw_subset(timestamps_of(items), capacity, rng)
 
 
 def sample_latents(items: Sequence[Item], count: int, anchors: int, rng: np.random.Generator) -> np.ndarray:

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from clstudy.strategies.balance import draw_subset
-from clstudy.strategies.base import STRATEGIES, AnchorStrategy, Generated, Item, Past, timestamps_of
-from clstudy.strategies.generated import generate
+from clstudy.strategies.base import STRATEGIES, Generated, Past
+from clstudy.strategies.generated import RandomAnchors, generate
 
 
 @STRATEGIES.register("mergan_jtr")
 @dataclass(frozen=True)
-class MerganJointRetraining(AnchorStrategy):
+class MerganJointRetraining(RandomAnchors):
     """Trains on new photos and on images of the frozen generator of t-1 (Wu et al. 2018, section 3.2).
 
     The buffer holds anchors, chosen at random under the balance rule; no photo is kept.
@@ -29,14 +27,10 @@ class MerganJointRetraining(AnchorStrategy):
 
     name = "mergan_jtr"
     description = "replay images that the generator of t-1 makes of stored anchors (MeRGAN-JTR, arXiv 1809.02058)"
-    balanced = True
 
     def __post_init__(self) -> None:
         if self.images < 1 or self.anchors < 1:
             raise ValueError(f"expected images >= 1 and anchors >= 1, got {self.images} and {self.anchors}")
-
-    def choose(self, items: Sequence[Item], capacity: int, rng: np.random.Generator) -> np.ndarray:
-        return draw_subset(timestamps_of(items), capacity, rng)
 
     def replays(self, past: Past, rng: np.random.Generator) -> Generated:
         return generate(past, self.images, self.anchors, rng)

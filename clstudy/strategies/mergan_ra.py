@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from clstudy.strategies.balance import draw_subset
-from clstudy.strategies.base import STRATEGIES, AnchorStrategy, Item, Past, Penalty, timestamps_of
-from clstudy.strategies.generated import generate
+from clstudy.strategies.base import STRATEGIES, Past, Penalty
+from clstudy.strategies.generated import RandomAnchors, generate
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -18,7 +16,7 @@ if TYPE_CHECKING:
 
 @STRATEGIES.register("mergan_ra")
 @dataclass(frozen=True)
-class MerganReplayAlignment(AnchorStrategy):
+class MerganReplayAlignment(RandomAnchors):
     """Adds ``weight`` * mean squared pixel difference between current and frozen generator (Wu et al. 2018, 3.3).
 
     The buffer holds anchors, chosen at random under the balance rule; no photo is kept.
@@ -37,7 +35,6 @@ class MerganReplayAlignment(AnchorStrategy):
 
     name = "mergan_ra"
     description = "stay close to the images of the generator of t-1 on stored anchors (MeRGAN-RA, arXiv 1809.02058)"
-    balanced = True
 
     def __post_init__(self) -> None:
         if not (np.isfinite(self.weight) and self.weight >= 0):
@@ -46,9 +43,6 @@ class MerganReplayAlignment(AnchorStrategy):
             raise ValueError(
                 f"expected images, batch and anchors >= 1, got {self.images}, {self.batch}, {self.anchors}"
             )
-
-    def choose(self, items: Sequence[Item], capacity: int, rng: np.random.Generator) -> np.ndarray:
-        return draw_subset(timestamps_of(items), capacity, rng)
 
     def penalty(self, past: Past, rng: np.random.Generator) -> Penalty:
         import torch

@@ -29,8 +29,7 @@ class Reservoir(Strategy):
         Raises:
             ValueError: the capacity is below 1.
         """
-        if capacity < 1:
-            raise ValueError(f"{self.name}: the buffer must hold at least 1 photo, got a capacity of {capacity}")
+        self.require_capacity(capacity)
         stored = {(item.timestamp, item.digest) for item in memory.items}
         pool = candidates(memory, new)
         old = [item for item in pool if (item.timestamp, item.digest) in stored]
