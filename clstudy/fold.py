@@ -67,6 +67,23 @@ def identity_digest(identity: Identity) -> str:
     )
 
 
+def run_version(basis: Basis, spec: TrialSpec, identity: Identity) -> str:
+    """Short digest of what makes a trial's numbers what they are and its name does not say.
+
+    A strategy's name is not enough: its default settings may change, and so may the source of a user's own class.
+    """
+    profile = basis.profile
+    return digest_of(
+        {
+            "settings": [asdict(part) for part in (profile.trainer, profile.inversion, profile.evaluation)],
+            "fingerprint": basis.fingerprint(),
+            "generator": basis.generator_digest,
+            "photos": identity_digest(identity),
+            "strategy": strategy_document(spec.strategy),
+        }
+    )[:12]
+
+
 def anchors_key(basis: Basis, timestamp: Timestamp) -> str:
     """Key of the anchors of one timestamp's training photos, followed by its test photos' starting latents."""
     return digest_of(

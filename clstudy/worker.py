@@ -9,7 +9,7 @@ import threading
 import time
 import traceback
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ import torch
 from ray import tune
 
 from clstudy.errors import UserError
-from clstudy.fold import Basis, identity_digest
+from clstudy.fold import Basis, run_version
 from clstudy.generators import load_generators
 from clstudy.generators.base import GENERATORS
 from clstudy.identities.dataset import Identity
@@ -30,7 +30,7 @@ from clstudy.metrics.lpips import LPIPS
 from clstudy.plan import result_path
 from clstudy.running import running_metrics
 from clstudy.space import TrialSpec
-from clstudy.stages import StudyStore, digest_of, write_atomically
+from clstudy.stages import StudyStore, write_atomically
 from clstudy.strategies.lookup import strategy_class
 from clstudy.trial import StageReport, StageRequest, Workbench, parquet_bytes, trial_stages, trial_table
 
@@ -140,14 +140,7 @@ class TrialTrainable(tune.Trainable):
             "profile": profile.name,
             "timestamps": len(self._identity.timestamps),
             # whatever else makes the numbers what they are: if it changes, the tracker begins a new run
-            "version": digest_of(
-                {
-                    "settings": [asdict(part) for part in (profile.trainer, profile.inversion, profile.evaluation)],
-                    "fingerprint": self._job.basis.fingerprint(),
-                    "generator": self._job.basis.generator_digest,
-                    "photos": identity_digest(self._identity),
-                }
-            )[:12],
+            "version": run_version(self._job.basis, self._spec, self._identity),
         }
         tags = {"identity": self._spec.identity, "strategy": self._spec.strategy}
         self._job.coordinator.progress.remote(

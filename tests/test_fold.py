@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from clstudy.fold import Basis, MemoryRequest, stage_count, stage_requests
+from clstudy.fold import Basis, MemoryRequest, run_version, stage_count, stage_requests
 from clstudy.identities.dataset import Identity, Photo, Timestamp
 from clstudy.plan import make_plan, planned_keys
 from clstudy.profiles import PROFILES
@@ -16,6 +16,7 @@ from clstudy.space import TrialSpec
 from clstudy.stages import StudyStore, digest_of
 from clstudy.strategies import STRATEGIES
 from clstudy.strategies.base import Memory, make_items
+from clstudy.strategies.ewc import ElasticWeightConsolidation
 
 T = 4
 BASIS = Basis(PROFILES["smoke"](), "generator")
@@ -127,3 +128,11 @@ def test_the_plan_counts_sharing_and_says_at_most_until_buffers_are_known(tmp_pa
     store.stages.put(lower[0], {"rows.parquet": b"x"})
     again = make_plan(trials, {"anna": person()}, BASIS, store, tmp_path, workers=2)
     assert again.stages_done == 1 and again.stages_to_run == plan.stages - 1
+
+
+def test_a_run_has_another_version_when_a_strategys_default_changes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Or the tracking page would go on drawing one curve from two different penalties."""
+    before = run_version(BASIS, spec("ewc", None), person())
+    assert run_version(BASIS, spec("ewc", None), person()) == before
+    monkeypatch.setattr(ElasticWeightConsolidation.__init__, "__defaults__", (1.0, 1.0))
+    assert run_version(BASIS, spec("ewc", None), person()) != before
