@@ -81,3 +81,57 @@ def test_embedded_generator_size_and_copies() -> None:
     assert not torch.equal(module(w), before)
     assert torch.equal(generator.fresh()(w), before), "a copy must not change the pretrained weights"
     assert torch.equal(generator.fresh(state)(w), before), "saved weights give the same images"
+
+
+def gradients(module: torch.nn.Module, w: torch.Tensor) -> list[torch.Tensor]:
+    return list(torch.autograd.grad(module(w).square().mean(), list(module.parameters()), materialize_grads=True))
+
+
+def test_recomputing_activations_changes_no_bit_and_keeps_fewer() -> None:
+    """Memory is counted as the bytes that autograd holds for the backward pass."""
+    network, tensors = load_reference("stylegan2_32")
+    w = tensors["out.ws"][:, 0]
+    module = network.synthesis.requires_grad_(True)
+    held = {}
+    found = {}
+    for recompute in (False, True):
+        module.recompute = recompute
+        sizes: list[int] = []
+
+        def pack(tensor: torch.Tensor, into: list[int] = sizes) -> torch.Tensor:
+            into.append(tensor.numel() * tensor.element_size())
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            module(w)
+        held[recompute] = sum(sizes)
+        found[recompute] = gradients(module, w)
+    assert all(torch.equal(a, b) for a, b in zip(found[False], found[True], strict=True))
+    assert held[True] < 0.5 * held[False], held
+
+
+def test_a_clamp_limits_every_layer_and_a_wide_one_changes_nothing() -> None:
+    settings = {"img_resolution": 32, "z_dim": 8, "w_dim": 8, "channel_base": 256, "channel_max": 16}
+    torch.manual_seed(0)
+    free = StyleGAN2(StyleGAN2Settings(**settings)).synthesis
+    w = torch.randn(2, 8)
+    for bound in (1e6, 0.25):
+        module = StyleGAN2(StyleGAN2Settings(**settings, conv_clamp=bound)).synthesis
+        module.load_state_dict(free.state_dict())
+        outputs: list[torch.Tensor] = []
+        for name, layer in module.named_modules():
+            if name.endswith(("conv0", "conv1", "torgb")):
+                layer.register_forward_hook(lambda *call, into=outputs: into.append(call[-1].detach()))
+        image = module(w)
+        assert len(outputs) == 11 and max(float(output.abs().max()) for output in outputs) <= bound
+        assert torch.equal(image, free(w)) == (bound == 1e6)
+
+
+def test_bfloat16_moves_images_a_little_and_gives_float32() -> None:
+    network, tensors = load_reference("stylegan2_32")
+    w = tensors["out.ws"][:, 0]
+    exact = network.synthesis(w)
+    network.synthesis.autocast = torch.bfloat16
+    rounded = network.synthesis(w)
+    assert rounded.dtype == torch.float32
+    assert 1e-5 < float((rounded - exact).abs().max() / exact.std()) < 0.2
