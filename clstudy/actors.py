@@ -24,6 +24,7 @@ class Coordinator:
         self._running: dict[str, dict[str, Any]] = {}
         self._finished: dict[str, str] = {}
         self._stages = {"computed": 0, "reused": 0, "seconds": 0.0}
+        self._notes: dict[str, None] = {}  # a set that keeps its order
 
     def acquire(self, key: str, owner: str) -> bool:
         """Claim a stage; False while another living worker holds it."""
@@ -54,6 +55,10 @@ class Coordinator:
         self._stages["reused" if reused else "computed"] += 1
         self._stages["seconds"] += seconds
 
+    def note(self, text: str) -> None:
+        """Something a reader of the numbers must know, said by a worker; the same text counts once."""
+        self._notes.setdefault(text)
+
     def finish(self, trial: str, failure: str) -> None:
         """A trial ended; ``failure`` is empty or says why it failed."""
         self._running.pop(trial, None)
@@ -61,7 +66,12 @@ class Coordinator:
 
     def snapshot(self) -> dict[str, Any]:
         """Everything the display shows."""
-        return {"running": dict(self._running), "finished": dict(self._finished), "stages": dict(self._stages)}
+        return {
+            "running": dict(self._running),
+            "finished": dict(self._finished),
+            "stages": dict(self._stages),
+            "notes": list(self._notes),
+        }
 
 
 class Recorder:

@@ -31,15 +31,29 @@ def duration(seconds: float) -> str:
     return f"{seconds / 3600:.1f} h"
 
 
-def plan_lines(plan: Plan, sentence: str, profile: Profile, data: DataSet) -> list[str]:
-    """The plan in a few lines."""
+def photo_counts(data: DataSet) -> str:
+    """Training and test photos per timestamp, as ranges where they differ."""
+    stamps = [stamp for identity in data.identities for stamp in identity.timestamps]
+    ends = []
+    for counts in ([len(stamp.train) for stamp in stamps], [len(stamp.test) for stamp in stamps]):
+        ends.append(f"{min(counts)}" if min(counts) == max(counts) else f"{min(counts)} to {max(counts)}")
+    return f"{ends[0]} training and {ends[1]} test photos each"
+
+
+def plan_lines(
+    plan: Plan, sentence: str, profile: Profile, data: DataSet, left_out: Mapping[str, str] | None = None
+) -> list[str]:
+    """The plan in a few lines; ``left_out`` are metrics that are not computed, with the reason."""
     timestamps = len(data.identities[0].timestamps)
     most = "" if plan.exact else "at most "
     shared = plan.stages_without_sharing - plan.stages
     return [
         f"[bold]plan[/bold]     {sentence}",
         f"profile  {profile.name}: {profile.description}",
-        f"data     {data.name}: {len(data.identities)} identities, {timestamps} timestamps",
+        f"data     {data.name}: {len(data.identities)} identities, {timestamps} timestamps, "
+        f"{photo_counts(data)}, {profile.data.image_size} px",
+        f"metrics  {', '.join(profile.evaluation.metrics)}",
+        *(f"[yellow]left out[/yellow] {metric}: {reason}" for metric, reason in (left_out or {}).items()),
         f"trials   {len(plan.trials)} ({len(plan.done)} finished before)",
         f"stages   {most}{plan.stages} of {plan.stages_without_sharing} "
         f"({shared} shared between trials, {plan.stages_done} done already, {most}{plan.stages_to_run} to compute)",

@@ -1,6 +1,6 @@
 """Evaluation of one stage on the test sets of all earlier timestamps: reconstruction and synthesis.
 
-Protocol, "Evaluation". Rows are per image; nothing is averaged here.
+Protocol, "Evaluation". Rows are per image, or per set where a metric is of sets; nothing is averaged here.
 """
 
 from __future__ import annotations
@@ -18,6 +18,9 @@ from clstudy.metrics.base import Metric
 from clstudy.metrics.lpips import LPIPS, Features
 from clstudy.profiles import EvaluationSettings, InversionSettings
 from clstudy.rows import Row
+
+SET_ROW = "synthesis/set"
+"""Name of the row that holds a metric's one value for all generated images of a (t, k)."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +47,7 @@ def convex_combinations(anchors: Tensor, settings: EvaluationSettings, rng: np.r
     rows = []
     for _ in range(settings.synthesis_images):
         chosen = rng.choice(len(anchors), size, replace=False)
-        weights = torch.from_numpy(rng.dirichlet(np.ones(size)).astype(np.float32))
+        weights = torch.from_numpy(rng.dirichlet(np.ones(size)).astype(np.float32)).to(anchors.device)
         rows.append(weights @ anchors[torch.from_numpy(chosen)])
     return torch.stack(rows) if rows else anchors[:0]
 
@@ -82,12 +85,13 @@ def evaluate(
         generated = _images(module, test.combinations, inversion.batch_size) if len(test.combinations) else None
         for metric in metrics:
             prepared = test.prepared[metric.name]
-            for digest, value in zip(test.digests, metric.pairs(rebuilt, prepared).tolist(), strict=True):
-                rows.append(Row(train_timestamp, test.timestamp, "reconstruction", metric.name, digest, value))
+            if metric.in_reconstruction:
+                for digest, value in zip(test.digests, metric.pairs(rebuilt, prepared).tolist(), strict=True):
+                    rows.append(Row(train_timestamp, test.timestamp, "reconstruction", metric.name, digest, value))
             if generated is None or not metric.in_synthesis:
                 continue
-            for index, value in enumerate(metric.synthesis(generated, prepared).tolist()):
-                name = f"synthesis/{index:02d}"
+            names = [SET_ROW] if metric.of_set else [f"synthesis/{index:02d}" for index in range(len(generated))]
+            for name, value in zip(names, metric.synthesis(generated, prepared).tolist(), strict=True):
                 rows.append(Row(train_timestamp, test.timestamp, "synthesis", metric.name, name, value))
         if on_test_set is not None:
             on_test_set(test.timestamp)

@@ -6,14 +6,14 @@ The plan and the worker walk the same generator, so that they cannot disagree ab
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from importlib.metadata import version
 from typing import Any
 
 from clstudy.identities.dataset import Identity, Photo, Timestamp
-from clstudy.profiles import Profile
+from clstudy.profiles import Profile, key_document
 from clstudy.space import TrialSpec
 from clstudy.stages import StudyStore, digest_of
 from clstudy.strategies.base import Item, Memory, memory_from_dict
@@ -31,19 +31,37 @@ HOOKS_VERSION = 1
 
 @dataclass(frozen=True)
 class Basis:
-    """What all stages of a study share: profile, pretrained weights, numerics fingerprint."""
+    """What all stages of a study share: profile, pretrained weights, weights of metrics, numerics fingerprint.
+
+    ``metric_files`` are the sha256 of weights outside the package that metrics are computed with, by role.
+    """
 
     profile: Profile
     generator_digest: str
+    metric_files: Mapping[str, str] = field(default_factory=dict)
 
     def fingerprint(self) -> dict[str, Any]:
-        """Everything about the machine's arithmetic that may change a bit."""
+        """Everything about the machine's arithmetic that may change a bit.
+
+        Left out on purpose, because no bit depends on it: device index, node, number of workers, log level,
+        ``recompute`` (the same operations run again).
+        """
+        compute = self.profile.compute
         return {
             "numerics": NUMERICS_VERSION,
             "device": "cuda" if self.profile.resources.gpus else "cpu",
-            "precision": "float32",
+            "precision": compute.precision,
             "threads": self.profile.resources.threads,
             "torch": ".".join(version("torch").split("+")[0].split(".")[:2]),
+            **({"compile": True} if compute.compile else {}),
+        }
+
+    def measuring(self) -> dict[str, Any]:
+        """How a stage is scored beyond the profile's settings; nothing where all of that is packaged."""
+        alignment = self.profile.data.alignment
+        return {
+            **({"metric_files": dict(sorted(self.metric_files.items()))} if self.metric_files else {}),
+            **({"alignment": alignment} if alignment != "embedded" else {}),
         }
 
 
@@ -75,7 +93,8 @@ def run_version(basis: Basis, spec: TrialSpec, identity: Identity) -> str:
     profile = basis.profile
     return digest_of(
         {
-            "settings": [asdict(part) for part in (profile.trainer, profile.inversion, profile.evaluation)],
+            "settings": [key_document(part) for part in (profile.trainer, profile.inversion, profile.evaluation)],
+            **basis.measuring(),
             "fingerprint": basis.fingerprint(),
             "generator": basis.generator_digest,
             "photos": identity_digest(identity),
@@ -166,9 +185,10 @@ class StageRequest:
             "what": "stage",
             "fingerprint": self.basis.fingerprint(),
             "generator": self.basis.generator_digest,
-            "trainer": asdict(profile.trainer),
-            "inversion": asdict(profile.inversion),
-            "evaluation": asdict(profile.evaluation),
+            "trainer": key_document(profile.trainer),
+            "inversion": key_document(profile.inversion),
+            "evaluation": key_document(profile.evaluation),
+            **self.basis.measuring(),
             "image_size": profile.data.image_size,
             "learning_rate": self.spec.learning_rate,
             "stream": [self.spec.seed, self.identity.name, self.t],

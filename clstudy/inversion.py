@@ -34,7 +34,8 @@ def invert(
         optimizer = torch.optim.Adam([w], lr=settings.learning_rate)
         for step in range(settings.steps):
             fall = 0.5 * (1 + math.cos(math.pi * step / settings.steps))
-            optimizer.param_groups[0]["lr"] = settings.learning_rate * (0.05 + 0.95 * fall)
+            share = settings.final_rate + (1 - settings.final_rate) * fall
+            optimizer.param_groups[0]["lr"] = settings.learning_rate * share
             images = module(w)
             loss = lpips.distance(lpips.features(images), wanted).sum()
             loss = loss + settings.mse_weight * (images - targets[rows]).square().mean(dim=(1, 2, 3)).sum()

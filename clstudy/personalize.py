@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 import torch
@@ -15,6 +16,9 @@ from torch import Tensor, nn
 from clstudy.errors import UserError
 from clstudy.metrics.lpips import LPIPS, Features, index_features
 from clstudy.profiles import TrainerSettings
+
+_SYNC_STEPS = 20
+"""On a GPU the loss is looked at this often: every look makes the host wait for the device."""
 
 
 class TrainingDivergedError(UserError):
@@ -89,6 +93,43 @@ def total_steps(new_photos: int, settings: TrainerSettings) -> int:
     return settings.passes * -(-new_photos // settings.batch_size)
 
 
+def schedule(draws: Iterator[np.ndarray], steps: int, device: torch.device) -> tuple[Tensor, ...]:
+    """The index batches of all steps, moved to the device at once: nothing is moved inside the loop."""
+    batches = list(islice(draws, steps))
+    flat = torch.from_numpy(np.concatenate(batches)).to(device)
+    return flat.split([len(batch) for batch in batches])
+
+
+class LossLog:
+    """Losses of all steps, read from the device every few steps and after the last."""
+
+    def __init__(self, steps: int, learning_rate: float, *, every: int):
+        self.values: list[float] = []
+        self._waiting: list[Tensor] = []
+        self._steps = steps
+        self._learning_rate = learning_rate
+        self._every = every
+
+    def add(self, loss: Tensor) -> bool:
+        """Take the loss of a step (a detached scalar); returns whether ``values`` is complete now.
+
+        Raises:
+            TrainingDivergedError: a loss is NaN or infinite.
+        """
+        self._waiting.append(loss)
+        if len(self._waiting) < self._every and len(self.values) + len(self._waiting) < self._steps:
+            return False
+        for value in torch.stack(self._waiting).tolist():
+            if not np.isfinite(value):
+                raise TrainingDivergedError(
+                    f"the loss became {value} at step {len(self.values) + 1} of {self._steps} with learning rate "
+                    f"{self._learning_rate:g}; use a smaller learning rate"
+                )
+            self.values.append(value)
+        self._waiting.clear()
+        return True
+
+
 def personalise(
     module: nn.Module,
     new: TrainingPhotos,
@@ -112,35 +153,27 @@ def personalise(
         TrainingDivergedError: the loss is NaN or infinite.
     """
     module.requires_grad_(True)
+    device = new.latents.device
     optimizer = torch.optim.Adam(module.parameters(), lr=learning_rate, betas=settings.betas)
     steps = total_steps(len(new), settings)
-    new_batches = epochs(len(new), settings.batch_size, new_rng)
-    replay_batches = None
+    batches = [schedule(epochs(len(new), settings.batch_size, new_rng), steps, device)]
+    sources = [new]
     if replay is not None and len(replay):
-        replay_batches = replay_draws(len(replay), settings.replay_batch_size, replay_rng)
-    last_epoch = []
-    for step in range(steps):
-        parts = [new.rows(torch.from_numpy(next(new_batches)))]
-        if replay is not None and replay_batches is not None:
-            parts.append(replay.rows(torch.from_numpy(next(replay_batches))))
-        batch = TrainingPhotos.joined(parts)
+        batches.append(schedule(replay_draws(len(replay), settings.replay_batch_size, replay_rng), steps, device))
+        sources.append(replay)
+    log = LossLog(steps, learning_rate, every=1 if device.type == "cpu" else _SYNC_STEPS)
+    for indices in zip(*batches, strict=True):
+        batch = TrainingPhotos.joined([source.rows(index) for source, index in zip(sources, indices, strict=True)])
         assert batch is not None
         loss = photo_losses(module, batch, settings, lpips).mean()
         if penalty is not None:
             # after the photos and in a pass of its own, so that a penalty of weight 0 leaves every bit as it is
             loss = loss + penalty(module)
-        value = float(loss.detach())
-        if not np.isfinite(value):
-            raise TrainingDivergedError(
-                f"the loss became {value} at step {step + 1} of {steps} with learning rate {learning_rate:g}; "
-                "use a smaller learning rate"
-            )
+        looked = log.add(loss.detach())
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()
-        if step >= steps - steps // settings.passes:
-            last_epoch.append(value)
-        if on_step is not None:
-            on_step(step + 1, steps, value)
+        if looked and on_step is not None:
+            on_step(len(log.values), steps, log.values[-1])
     module.requires_grad_(False)
-    return float(np.mean(last_epoch))
+    return float(np.mean(log.values[steps - steps // settings.passes :]))

@@ -107,6 +107,6 @@ def make_plan(
         stages_done=finished,
         exact=unknown == 0,
         seconds=(left * each / max(workers, 1) + _START_SECONDS) if left else 0.0,
-        estimate_from="the stages computed so far" if history else "the profile's figure",
+        estimate_from="the stages computed so far" if history else basis.profile.estimate_from,
         disk_bytes=int(left * basis.profile.stage_bytes),
     )

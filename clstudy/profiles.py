@@ -7,15 +7,21 @@ Nothing here imports torch or Ray.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 from clstudy.registry import Registry
 
+_LATER = {"later": True}
+"""Marks a setting that was added when studies existed already; see ``key_document``."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class DataSettings:
-    """Which photos: data set (or folder), people, timestamps, photos per timestamp, side in pixels."""
+    """Which photos: data set (or folder), people, timestamps, photos per timestamp, side in pixels.
+
+    ``alignment`` says how the photos' faces lie in them ("embedded" or "ffhq"): it fixes the crop of the ID metric.
+    """
 
     name: str = "synthetic"
     timestamps: int = 5
@@ -23,6 +29,7 @@ class DataSettings:
     test: int = 4
     data_seed: int = 0
     image_size: int = 64
+    alignment: str = "embedded"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,8 +49,10 @@ class TrainerSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class InversionSettings:
-    """Test-time optimisation of w under the current generator; Adam with a cosine fall of the learning rate.
+    """Test-time optimisation of w under the current generator; Adam.
 
+    ``final_rate`` is the share of the learning rate that is left at the last step of a cosine fall; 1 keeps it
+    constant, as the paper does.
     ``prior_weight`` times the mean square distance of w to its start is added to the loss. In a small network
     LPIPS alone can be driven down without end while MSE stays; the prior gives the search a minimum it reaches.
     0 is the paper's plain LPIPS + L2.
@@ -54,6 +63,24 @@ class InversionSettings:
     mse_weight: float = 1.0
     prior_weight: float = 1.0
     batch_size: int = 8
+    final_rate: float = field(default=0.05, metadata=_LATER)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnchorSettings:
+    """Inversion of training photos where there is no encoder: w from the mean latent under the pretrained generator.
+
+    The rate is far above that of test-time inversion, whose start is close to its end already.
+    """
+
+    steps: int = 800
+    learning_rate: float = 0.05
+    mse_weight: float = 1.0
+    batch_size: int = 4
+
+    def as_inversion(self) -> InversionSettings:
+        """The same as settings of an inversion without prior."""
+        return InversionSettings(prior_weight=0.0, **asdict(self))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,26 +102,61 @@ class Resources:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ComputeSettings:
+    """How the arithmetic is done (part of a stage's key, but for ``recompute``, which changes no bit).
+
+    ``precision``: a name of ``clstudy.precision.PRECISIONS``. ``compile``: torch.compile for the synthesis network.
+    ``recompute``: activation checkpointing, for little memory.
+    """
+
+    precision: str = "float32"
+    compile: bool = False
+    recompute: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
 class Profile:
-    """Everything about a trial that a search space does not vary."""
+    """Everything about a trial that a search space does not vary.
+
+    ``weights`` names the packaged file of the generator; None: it comes from files outside the package, by role
+    (``clstudy.model_files``), of which ``required_files`` must be there and ``optional_files`` are used if they are.
+    """
 
     name: str
     description: str
     generator: str = "embedded"
-    weights: str = "embedded_generator.safetensors"
+    weights: str | None = "embedded_generator.safetensors"
+    required_files: tuple[str, ...] = ()
+    optional_files: tuple[str, ...] = ()
     data: DataSettings = field(default_factory=DataSettings)
     trainer: TrainerSettings = field(default_factory=TrainerSettings)
     inversion: InversionSettings = field(default_factory=InversionSettings)
     evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
+    anchors: AnchorSettings = field(default_factory=AnchorSettings)
+    compute: ComputeSettings = field(default_factory=ComputeSettings)
     resources: Resources = field(default_factory=Resources)
     stage_seconds: float
     """Core-seconds of one average stage on the machine of the README: the estimate until a study has its own."""
+    estimate_from: str = "the profile's figure"
+    """Where ``stage_seconds`` comes from, as the plan says it."""
     stage_bytes: int = 5_900_000
     """Disk per stage: the tunable weights in float32, a few rows and a small picture."""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain nested dictionary, e.g. for ``study.yaml``."""
         return asdict(self)
+
+
+def key_document(settings: Any) -> dict[str, Any]:
+    """Settings as they enter a key.
+
+    A setting that was added later is left out while it has its default, so that stages computed before keep their keys.
+    """
+    document = asdict(settings)
+    for entry in fields(settings):
+        if entry.metadata.get("later") and document[entry.name] == entry.default:
+            del document[entry.name]
+    return document
 
 
 PROFILES: Registry[Callable[[], Profile]] = Registry("profile")
@@ -151,4 +213,29 @@ def smoke() -> Profile:
         inversion=InversionSettings(steps=6),
         evaluation=EvaluationSettings(synthesis_images=2),
         stage_seconds=2.5,
+    )
+
+
+@PROFILES.register("mystyle")
+def mystyle() -> Profile:
+    """The paper's 2D study: StyleGAN2 on FFHQ, all synthesis weights tuned (MyStyle, arXiv 2203.17272).
+
+    Values of the reference scripts; the learning rate (theirs: 3e-4) is the search space's. ``anchors`` are ours: the
+    scripts always use an encoder.
+    """
+    return Profile(
+        name="mystyle",
+        description="the paper's 2D study on a StyleGAN2 checkpoint and your own aligned photos; wants a GPU",
+        generator="stylegan2",
+        weights=None,
+        required_files=("generator", "arcface"),
+        optional_files=("encoder", "dists", "inception"),
+        data=DataSettings(name="photos", timestamps=10, train=20, test=10, image_size=1024, alignment="ffhq"),
+        trainer=TrainerSettings(passes=1000),
+        inversion=InversionSettings(steps=800, learning_rate=5e-3, prior_weight=0.0, batch_size=5, final_rate=1.0),
+        evaluation=EvaluationSettings(metrics=("lpips", "id", "psnr", "dists", "fid", "kid"), synthesis_images=20),
+        resources=Resources(cpus=2.0, gpus=1.0, threads=2),
+        stage_seconds=3600.0,
+        estimate_from="a rough guess for one data-centre GPU, until a stage of this study is measured",
+        stage_bytes=125_000_000,
     )

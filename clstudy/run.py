@@ -7,21 +7,22 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import rich
 from rich.console import Console
 
 import clstudy
 from clstudy.analysis.tables import to_terminal
-from clstudy.assets import manifest
 from clstudy.display import make_display, plan_lines
 from clstudy.errors import UserError
 from clstudy.fold import Basis
 from clstudy.identities.catalogue import DATA_SETS, open_data_set
 from clstudy.identities.dataset import DataSet
 from clstudy.plan import Plan, make_plan
+from clstudy.preflight import Equipment, equip, require_alignment
 from clstudy.profiles import PROFILES, Profile
 from clstudy.report import write_report
 from clstudy.space import (
@@ -39,6 +40,9 @@ from clstudy.strategies import STRATEGIES, make_strategy, strategy_class
 from clstudy.study_file import write_study_file
 from clstudy.tracking import sqlite_uri
 
+if TYPE_CHECKING:
+    from clstudy.generators.base import GeneratorWeights
+
 EXIT_CODES = """MLFLOW_TRACKING_URI, if set, names the tracking server instead of runs/mlflow.db.
 
 exit codes:
@@ -54,6 +58,8 @@ class Prepared:
 
     space: SearchSpace
     profile: Profile
+    equipment: Equipment
+    weights: GeneratorWeights | None
     data: DataSet
     expansion: Expansion
     basis: Basis
@@ -75,6 +81,15 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--seeds", help="trial seeds separated by commas, e.g. 0,1,2")
     parser.add_argument("--timestamps", type=int, help="timestamps per identity (default: the profile's)")
     parser.add_argument("--profile", help="profile instead of the space's (see --list)")
+    parser.add_argument(
+        "--weights",
+        action="append",
+        metavar="FOLDER|ROLE=FILE",
+        help="where weights from outside the package are (default: weights/); again for single files, e.g. "
+        "generator=ffhq.pkl; only for profiles that take any",
+    )
+    parser.add_argument("--without", metavar="METRICS", help="metrics to leave out, separated by commas")
+    parser.add_argument("--device", choices=("cpu", "cuda"), help="compute there instead of where the profile says")
     parser.add_argument("--out", type=Path, help="study folder (default: runs/<space name>)")
     parser.add_argument("--max-concurrent", type=int, help="trials at a time (default: as many as fit)")
     parser.add_argument("--address", help="address of a running Ray cluster, e.g. auto (default: this machine)")
@@ -113,11 +128,20 @@ def prepare(args: argparse.Namespace, console: Console) -> Prepared:
     space = override(
         load_space(args.space), identities=args.identities, seeds=args.seeds, profile=args.profile, data=args.data
     )
-    profile = PROFILES[space.profile]()
     for name in space.grid.strategy:
         make_strategy(name)  # refuses what does not exist before anything else is done
+    equipment = equip(
+        PROFILES[space.profile](),
+        weights=args.weights or [],
+        device=args.device,
+        without=[name for name in (args.without or "").split(",") if name],
+        data=space.data,
+        address=args.address,
+    )
+    profile, weights = read_generator(equipment, console)
     out = args.out or Path("runs") / space.name
     data = open_study_data(space, profile, args.timestamps, out.parent / "data", console)
+    require_alignment(data.root, profile)
     names = [identity.name for identity in data.identities]
     expansion = expand(space, names, lambda strategy: strategy_class(strategy).uses_buffer_size)
     check_trial_count(len(expansion.trials), yes=args.yes)
@@ -126,7 +150,7 @@ def prepare(args: argparse.Namespace, console: Console) -> Prepared:
         expansion.trials,
         {one.name: sum(len(timestamp.train) for timestamp in one.timestamps) for one in data.identities},
     )
-    basis = Basis(profile, manifest()[profile.weights]["sha256"])
+    basis = Basis(profile, equipment.generator_digest, equipment.metric_files)
     plan = make_plan(
         expansion.trials,
         {identity.name: identity for identity in data.identities},
@@ -135,7 +159,25 @@ def prepare(args: argparse.Namespace, console: Console) -> Prepared:
         out,
         workers=local_workers(profile, args),
     )
-    return Prepared(space, profile, data, expansion, basis, out, plan)
+    return Prepared(space, profile, equipment, weights, data, expansion, basis, out, plan)
+
+
+def read_generator(equipment: Equipment, console: Console) -> tuple[Profile, GeneratorWeights | None]:
+    """Read a generator that comes from a file: a wrong one must be refused now, and photos have its size.
+
+    A packaged one is known to be good, and reading it is left to the study (the plan needs no torch).
+    """
+    profile = equipment.profile
+    if profile.weights is not None:
+        return profile, None
+    from clstudy.generators import load_generators
+    from clstudy.generators.base import GENERATORS
+
+    load_generators()
+    kind = GENERATORS[profile.generator]
+    with console.status("reading the generator …"):
+        weights = kind.read(equipment.files)
+    return replace(profile, data=replace(profile.data, image_size=kind.image_size(weights, profile))), weights
 
 
 def open_study_data(
@@ -179,6 +221,8 @@ def launch(prepared: Prepared, args: argparse.Namespace, console: Console) -> in
             data=prepared.data,
             out=prepared.out,
             tracking_uri=tracking_uri,
+            files=prepared.equipment.files,
+            weights=prepared.weights,
             address=args.address,
             max_concurrent=args.max_concurrent,
         )
@@ -196,6 +240,8 @@ def launch(prepared: Prepared, args: argparse.Namespace, console: Console) -> in
             f"{outcome.seconds / 60:.1f} minutes",
             highlight=False,
         )
+        for note in outcome.notes:
+            console.print(f"[yellow]note[/yellow] {note}", soft_wrap=True, highlight=False)
         if outcome.undelivered:
             console.print(f"[yellow]{outcome.undelivered} MLflow calls were not delivered; the rows are safe[/yellow]")
     else:
@@ -224,7 +270,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             print_choices(console)
             return 0
         prepared = prepare(args, console)
-        for line in plan_lines(prepared.plan, prepared.expansion.sentence, prepared.profile, prepared.data):
+        for line in plan_lines(
+            prepared.plan, prepared.expansion.sentence, prepared.profile, prepared.data, prepared.equipment.left_out
+        ):
             console.print(line, soft_wrap=True, highlight=False)
         if args.dry_run:
             return 0

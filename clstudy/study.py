@@ -9,7 +9,7 @@ import shutil
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,8 @@ import clstudy
 from clstudy.actors import CoordinatorActor, RecorderActor
 from clstudy.errors import UserError
 from clstudy.fold import Basis
-from clstudy.generators.embedded import embedded_arrays
+from clstudy.generators import load_generators
+from clstudy.generators.base import GENERATORS, GeneratorWeights
 from clstudy.identities.dataset import DataSet
 from clstudy.plan import Plan
 from clstudy.space import SearchSpace, TrialSpec
@@ -31,13 +32,19 @@ from clstudy.worker import Job, TrialTrainable
 
 @dataclass(frozen=True, kw_only=True)
 class StudySettings:
-    """Where and with how many workers a study runs."""
+    """Where and with how many workers a study runs.
+
+    ``files`` are the weights from outside the package, by role; ``weights`` those of the generator if they were read
+    already.
+    """
 
     space: SearchSpace
     basis: Basis
     data: DataSet
     out: Path
     tracking_uri: str
+    files: Mapping[str, Path] = field(default_factory=dict)
+    weights: GeneratorWeights | None = None
     address: str | None = None
     max_concurrent: int | None = None
 
@@ -52,6 +59,7 @@ class Outcome:
     stages_reused: int
     seconds: float
     undelivered: int
+    notes: tuple[str, ...]
 
 
 Display = Callable[[Mapping[str, Any]], None]
@@ -92,6 +100,7 @@ def run_study(settings: StudySettings, plan: Plan, show: Display) -> Outcome:
         stages_reused=snapshot["stages"]["reused"],
         seconds=time.monotonic() - started,
         undelivered=undelivered,
+        notes=tuple(snapshot["notes"]),
     )
 
 
@@ -131,12 +140,15 @@ def _fit(settings: StudySettings, plan: Plan, coordinator: Any, recorder: Any) -
         identities={identity.name: identity for identity in settings.data.identities},
         run_names=run_names(plan.trials),
         out=settings.out.resolve(),
+        files=settings.files,
         coordinator=coordinator,
         recorder=recorder,
     )
     share = settings.basis.profile.resources
+    load_generators()
+    weights = settings.weights or GENERATORS[settings.basis.profile.generator].read(settings.files)
     trainable = tune.with_resources(
-        tune.with_parameters(TrialTrainable, job=job, arrays=embedded_arrays()),
+        tune.with_parameters(TrialTrainable, job=job, weights=weights),
         {"cpu": share.cpus, "gpu": share.gpus},
     )
     scratch = settings.out.resolve() / "ray"

@@ -41,6 +41,7 @@ def write_study_file(out: Path, space: SearchSpace, basis: Basis, data: DataSet,
             for spec in plan.trials
         ],
         "generator": basis.generator_digest,
+        "metric_files": dict(basis.metric_files),
         "fingerprint": basis.fingerprint(),
         "data_digests": {identity.name: identity_digest(identity) for identity in data.identities},
         "versions": {

@@ -107,12 +107,17 @@ class Workbench:
     wait_seconds: float = 0.3
     _test_sets: dict[tuple[str, ...], TestSet] = field(default_factory=dict)
 
+    @property
+    def device(self) -> torch.device:
+        """Where everything is computed."""
+        return self.generator.device
+
     # -- photos and what follows from them ------------------------------------------------------------------
 
     def images(self, photos: Sequence[Photo]) -> Tensor:
-        """Read photos, checked against their digests: float32 ``[n, 3, s, s]`` in [-1, 1]."""
+        """Read photos, checked against their digests: float32 ``[n, 3, s, s]`` in [-1, 1], on the device."""
         size = self.basis.profile.data.image_size
-        return to_unit_range(np.stack([photo.read(size) for photo in photos]))
+        return to_unit_range(np.stack([photo.read(size) for photo in photos])).to(self.device)
 
     def anchors(self, identity: Identity, k: int) -> tuple[Tensor, Tensor]:
         """Anchors of the training photos of k and starting latents of its test photos (canonical order)."""
@@ -126,8 +131,11 @@ class Workbench:
             }
             self.store.anchors.put(key, {"anchors.safetensors": save_tensors(tensors)})
         else:
-            tensors = load_tensors(files["anchors.safetensors"])
+            tensors = self._loaded(files["anchors.safetensors"])
         return tensors["train"], tensors["test"]
+
+    def _loaded(self, content: bytes) -> dict[str, Tensor]:
+        return {name: value.to(self.device) for name, value in load_tensors(content).items()}
 
     def training_photos(self, identity: Identity, timestamps: Sequence[int]) -> TrainingPhotos:
         """Training photos of the given timestamps in canonical order, with anchors and target features."""
@@ -142,7 +150,7 @@ class Workbench:
         """The buffer's photos with their anchors, in canonical order."""
         if not request.replay:
             return None
-        latents = torch.from_numpy(np.stack([item.latent for item in request.replay]))
+        latents = torch.from_numpy(np.stack([item.latent for item in request.replay])).to(self.device)
         return TrainingPhotos.prepare(latents, self.images(buffer_photos(identity, request)), self.lpips)
 
     def test_set(self, identity: Identity, k: int, seed: int) -> TestSet:
@@ -151,6 +159,9 @@ class Workbench:
         images = self.images(photos)
         cached = (str(seed), identity.name, str(k), *(photo.digest for photo in photos))
         if cached not in self._test_sets:
+            # those of other people would only take memory: a worker finishes one trial before it begins another
+            for other in [key for key in self._test_sets if key[1] != identity.name]:
+                del self._test_sets[other]
             train, start = self.anchors(identity, k)
             rng = derive_rng(seed, identity.name, k, "synthesis")
             with torch.no_grad():
@@ -177,7 +188,7 @@ class Workbench:
         digests = [photo.digest for photo in canonical_train(request.identity.timestamps[request.t])]
         rng = derive_rng(request.spec.seed, request.identity.name, request.t, "selection")
         memory = make_strategy(request.spec.strategy).select(
-            request.memory, make_items(request.t, digests, latents.numpy()), request.spec.buffer_size or 0, rng
+            request.memory, make_items(request.t, digests, latents.cpu().numpy()), request.spec.buffer_size or 0, rng
         )
         self.store.memories.put(
             request.key, {"memory.json": json.dumps(memory_to_dict(memory), sort_keys=True).encode()}
@@ -195,7 +206,7 @@ class Workbench:
         """What a strategy consolidated from a stage; from the store, or computed from the stage's weights."""
         files = self.store.learned.get(request.key)
         if files is not None:
-            return load_tensors(files["learned.safetensors"])
+            return self._loaded(files["learned.safetensors"])
         stage, profile = request.stage, self.basis.profile
         past = None
         if request.before is not None:
@@ -205,7 +216,9 @@ class Workbench:
         module = self.trained_module(stage.key).requires_grad_(True)
 
         def loss(index: int) -> Tensor:
-            return photo_losses(module, photos.rows(torch.tensor([index])), profile.trainer, self.lpips)[0]
+            return photo_losses(
+                module, photos.rows(torch.tensor([index], device=self.device)), profile.trainer, self.lpips
+            )[0]
 
         tensors = dict(make_strategy(request.strategy).consolidate(past, Trained(module, len(photos), loss)))
         self.store.learned.put(request.key, {"learned.safetensors": save_tensors(tensors)})
@@ -220,7 +233,7 @@ class Workbench:
         files = self.store.stages.get(key)
         if files is None:
             raise DamagedParentError(key)
-        return load_tensors(files["weights.safetensors"])
+        return self._loaded(files["weights.safetensors"])
 
     # -- stages ---------------------------------------------------------------------------------------------
 
@@ -290,7 +303,7 @@ class Workbench:
         }
         if generated is not None:
             files["replays.safetensors"] = save_tensors({"latents": generated.latents})
-            shown = to_uint8(generated.images[:_SHOWN_REPLAYS])
+            shown = shown_size(to_uint8(generated.images[:_SHOWN_REPLAYS]))
             files["replays.png"] = encode_png(np.concatenate(list(shown), axis=1))
         self.store.stages.put(request.key, files)
         seconds = time.monotonic() - started
@@ -314,7 +327,8 @@ class Workbench:
         buffer = None
         if request.replay:
             size = self.basis.profile.data.image_size
-            buffer = np.concatenate([photo.read(size) for photo in buffer_photos(request.identity, request)], axis=1)
+            photos = [photo.read(size) for photo in buffer_photos(request.identity, request)]
+            buffer = np.concatenate(list(shown_size(np.stack(photos))), axis=1)
         elif "replays.png" in files:
             buffer = decode_png(files["replays.png"])
         return StageReport(
@@ -370,8 +384,17 @@ def decode_png(content: bytes) -> np.ndarray:
     return np.asarray(Image.open(io.BytesIO(content)).convert("RGB"))
 
 
+def shown_size(photos: np.ndarray, most: int = 256) -> np.ndarray:
+    """Photos ``[n, s, s, 3]`` averaged down to at most ``most`` pixels a side: pictures are for looking at."""
+    factor = -(-photos.shape[1] // most)
+    if factor <= 1:
+        return photos
+    return np.stack([np.asarray(Image.fromarray(photo).reduce(factor)) for photo in photos])
+
+
 def face_grid(photos: np.ndarray, rebuilt: np.ndarray) -> np.ndarray:
-    """Test photos ``[n, s, s, 3]`` above their reconstructions: ``[2 s, n s, 3]``."""
+    """Test photos ``[n, s, s, 3]`` above their reconstructions: ``[2 s, n s, 3]`` (s at most 256)."""
+    photos, rebuilt = shown_size(photos), shown_size(rebuilt)
     return np.concatenate([np.concatenate(list(photos), axis=1), np.concatenate(list(rebuilt), axis=1)])
 
 

@@ -16,18 +16,18 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import ray
-import torch
 from ray import tune
 
 from clstudy.errors import UserError
 from clstudy.fold import Basis, run_version
 from clstudy.generators import load_generators
-from clstudy.generators.base import GENERATORS
+from clstudy.generators.base import GENERATORS, GeneratorWeights
 from clstudy.identities.dataset import Identity
 from clstudy.metrics import load_metrics
-from clstudy.metrics.base import METRICS
+from clstudy.metrics.base import METRICS, MetricSettings
 from clstudy.metrics.lpips import LPIPS
 from clstudy.plan import result_path
+from clstudy.precision import configure_torch, torch_device
 from clstudy.running import running_metrics
 from clstudy.space import TrialSpec
 from clstudy.stages import StudyStore, write_atomically
@@ -47,6 +47,7 @@ class Job:
     identities: Mapping[str, Identity]
     run_names: Mapping[str, str]
     out: Path
+    files: Mapping[str, Path]
     coordinator: Any
     recorder: Any
 
@@ -92,23 +93,30 @@ class TrialTrainable(tune.Trainable):
     """One trial as Tune sees it; ``config["trial"]`` is the trial id."""
 
     def setup(  # type: ignore[override]  # Tune passes what ``with_parameters`` was given by name
-        self, config: dict[str, Any], job: Job, arrays: Mapping[str, np.ndarray]
+        self, config: dict[str, Any], job: Job, weights: GeneratorWeights
     ) -> None:
         """Build what stays warm between trials."""
         profile = job.basis.profile
-        torch.set_num_threads(profile.resources.threads)
+        device = torch_device(profile.resources)
+        notes = configure_torch(profile.compute, profile.resources)
         load_metrics()
         load_generators()
         self._job = job
         owner = ray.get_runtime_context().get_actor_id() or "driver"
+        lpips = LPIPS().to(device)
+        measuring = MetricSettings(
+            threads=profile.resources.threads, files=job.files, device=device, alignment=profile.data.alignment
+        )
         self._bench = Workbench(
             basis=job.basis,
-            generator=GENERATORS[profile.generator](arrays),
-            lpips=LPIPS(),
-            metrics=[METRICS[name](threads=profile.resources.threads) for name in profile.evaluation.metrics],
+            generator=GENERATORS[profile.generator].build(weights, profile, device, lpips),
+            lpips=lpips,
+            metrics=[METRICS[name](measuring) for name in profile.evaluation.metrics],
             store=StudyStore(job.out),
             claims=ActorClaims(job.coordinator, owner),
         )
+        for note in [*notes, *(note for metric in self._bench.metrics for note in metric.notes)]:
+            job.coordinator.note.remote(note)
         self._begin(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:

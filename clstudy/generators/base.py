@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 
+from clstudy.metrics.lpips import LPIPS
+from clstudy.profiles import Profile
 from clstudy.registry import Registry
 
 
@@ -15,12 +21,12 @@ class DomainGenerator(ABC):
     """A pretrained generator. Never changed: trials work on copies made by ``fresh``.
 
     Attributes:
-        digest: sha256 of the weights, part of every stage key.
         w_dim: width of a latent.
+        device: where copies live and compute.
     """
 
-    digest: str
     w_dim: int
+    device: torch.device = torch.device("cpu")
 
     @abstractmethod
     def fresh(self, tunable: Mapping[str, Tensor] | None = None) -> nn.Module:
@@ -38,7 +44,32 @@ class DomainGenerator(ABC):
         """Return w ``[n, w_dim]`` of photos ``[n, 3, s, s]`` under the *pretrained* generator (protocol, step 1)."""
 
 
-GeneratorLoader = Callable[[Mapping[str, np.ndarray] | None], DomainGenerator]
-"""Builds a generator from arrays already in memory (shared between workers), or from its file for None."""
+@dataclass(frozen=True)
+class GeneratorWeights:
+    """Arrays (shared read-only between the workers of a machine) and what else the file says."""
 
-GENERATORS: Registry[GeneratorLoader] = Registry("generator")
+    arrays: Mapping[str, np.ndarray]
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+class GeneratorKind(ABC):
+    """How to get a generator: ``read`` once, in the driver; ``build`` in every worker."""
+
+    @abstractmethod
+    def read(self, files: Mapping[str, Path]) -> GeneratorWeights:
+        """Read the weights; ``files`` are those from outside the package, by role.
+
+        Raises:
+            UserError: a file is not what it should be.
+        """
+
+    @abstractmethod
+    def build(self, weights: GeneratorWeights, profile: Profile, device: torch.device, lpips: LPIPS) -> DomainGenerator:
+        """Make the generator from weights alone, on a device."""
+
+    def image_size(self, weights: GeneratorWeights, profile: Profile) -> int:
+        """Side of the generator's images in pixels."""
+        return profile.data.image_size
+
+
+GENERATORS: Registry[GeneratorKind] = Registry("generator")

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
 import torch
 from safetensors.numpy import load_file
-from torch import Tensor, nn
+from torch import Tensor
 
-from clstudy.assets import asset_path, manifest
-from clstudy.generators.base import GENERATORS, DomainGenerator
+from clstudy.assets import asset_path
+from clstudy.generators.base import GENERATORS, DomainGenerator, GeneratorKind, GeneratorWeights
 from clstudy.generators.encoder import WEncoder
 from clstudy.generators.stylegan2 import StyleGAN2, StyleGAN2Settings
+from clstudy.generators.synthesis_copies import SynthesisCopies
+from clstudy.metrics.lpips import LPIPS
+from clstudy.profiles import ComputeSettings, Profile
 
 _FILE = "embedded_generator.safetensors"
 
@@ -22,32 +26,22 @@ def embedded_arrays() -> dict[str, np.ndarray]:
     return load_file(asset_path(_FILE))
 
 
-class EmbeddedGenerator(DomainGenerator):
+class EmbeddedGenerator(SynthesisCopies):
     """StyleGAN2 (64 px) and W encoder pretrained on aligned DCGAN faces; see ``clstudy/assets/MODEL_CARD.md``."""
 
-    def __init__(self, arrays: Mapping[str, np.ndarray] | None = None):
+    def __init__(
+        self,
+        arrays: Mapping[str, np.ndarray] | None = None,
+        compute: ComputeSettings | None = None,
+        device: torch.device | None = None,
+    ):
         arrays = embedded_arrays() if arrays is None else arrays
-        self.digest = manifest()[_FILE]["sha256"]
-        self.settings = StyleGAN2Settings()
-        self.w_dim = self.settings.w_dim
-        self.network = StyleGAN2(self.settings)
-        self.network.load_state_dict(_part(arrays, "generator."))
-        self._encoder = WEncoder()
-        self._encoder.load_state_dict(_part(arrays, "encoder."))
-        for module in (self.network, self._encoder):
-            module.eval().requires_grad_(False)
-
-    def fresh(self, tunable: Mapping[str, Tensor] | None = None) -> nn.Module:
-        with torch.device("meta"):
-            module = StyleGAN2(self.settings).synthesis
-        module.to_empty(device="cpu")
-        module.load_state_dict(self.network.synthesis.state_dict())
-        if tunable is not None:
-            module.load_state_dict(dict(tunable), strict=False)
-        return module
-
-    def tunable_state(self, module: nn.Module) -> dict[str, Tensor]:
-        return {name: value.detach().clone() for name, value in module.named_parameters()}
+        network = StyleGAN2(StyleGAN2Settings())
+        network.load_state_dict(_part(arrays, "generator."))
+        super().__init__(network, compute or ComputeSettings(), device or torch.device("cpu"))
+        encoder = WEncoder()
+        encoder.load_state_dict(_part(arrays, "encoder."))
+        self._encoder = encoder.eval().requires_grad_(False).to(self.device)
 
     @torch.no_grad()
     def anchors(self, photos: Tensor) -> Tensor:
@@ -63,7 +57,14 @@ def _part(arrays: Mapping[str, np.ndarray], prefix: str) -> dict[str, Tensor]:
     }
 
 
-@GENERATORS.register("embedded")
-def load_embedded(arrays: Mapping[str, np.ndarray] | None) -> DomainGenerator:
-    """Packaged generator."""
-    return EmbeddedGenerator(arrays)
+class EmbeddedKind(GeneratorKind):
+    """The packaged generator."""
+
+    def read(self, files: Mapping[str, Path]) -> GeneratorWeights:
+        return GeneratorWeights(embedded_arrays())
+
+    def build(self, weights: GeneratorWeights, profile: Profile, device: torch.device, lpips: LPIPS) -> DomainGenerator:
+        return EmbeddedGenerator(weights.arrays, profile.compute, device)
+
+
+GENERATORS.register("embedded")(EmbeddedKind())

@@ -153,8 +153,8 @@ class _Dtype:
             raise CheckpointError(_NOT_PLAIN)
 
 
-class _Array:
-    """``numpy.ndarray`` before and after BUILD; ``value`` is the array. No number of a generator is kept this way."""
+class PickledArray:
+    """``numpy.ndarray`` before and after BUILD; ``np.asarray`` gives the array. Generators keep no weights so."""
 
     def __init__(self, *_: Any):
         self.value = np.zeros(0)
@@ -163,6 +163,9 @@ class _Array:
         _, shape, dtype, fortran, raw = state
         values = np.frombuffer(raw, dtype.dtype)
         self.value = values.reshape(shape, order="F" if fortran else "C")
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        return np.array(self.value, dtype=dtype, copy=copy)
 
 
 def _persistent(meta: Any) -> PersistentObject:
@@ -215,7 +218,7 @@ _REBUILD: dict[str, Callable[..., Any]] = {
     **{
         f"numpy.{core}.multiarray.{name}": rebuild
         for core in ("core", "_core")
-        for name, rebuild in (("scalar", _numpy_scalar), ("_reconstruct", _Array))
+        for name, rebuild in (("scalar", _numpy_scalar), ("_reconstruct", PickledArray))
     },
     "collections.OrderedDict": dict,
     "dnnlib.util.EasyDict": dict,
@@ -362,7 +365,7 @@ class _InertUnpickler(pickle._Unpickler):
     def _build(self) -> None:
         stack = self.stack
         state = stack.pop()
-        if isinstance(stack[-1], _Dtype | _Array):
+        if isinstance(stack[-1], _Dtype | PickledArray):
             stack[-1].restore(state)
         elif type(stack[-1]) is not dict:  # attributes of an OrderedDict (a state dict's versions) are not needed
             raise pickle.UnpicklingError("an object that cannot be filled")
@@ -457,8 +460,8 @@ def read_objects(data: bytes) -> tuple[Any, bool]:
     """Rebuild what a pickle or a torch file holds, from its bytes.
 
     Returns:
-        The object, made of dict, list, tuple, set, numbers, strings, :class:`PersistentObject` and
-        :class:`TensorRef`, and whether the file is a torch file.
+        The object, made of dict, list, tuple, set, numbers, strings, :class:`PersistentObject`, :class:`TensorRef`
+        and :class:`PickledArray`, and whether the file is a torch file.
 
     Raises:
         UnknownGlobals: it names anything outside ``KNOWN_GLOBALS``; nothing has been called.

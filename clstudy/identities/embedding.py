@@ -2,46 +2,282 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
 import numpy as np
+import onnxruntime
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from clstudy.identities.faces import EMBEDDING_CROP, embedding_crop_map, onnx_session
+from clstudy.assets import asset_path
+from clstudy.errors import UserError
+from clstudy.identities.faces import EMBEDDING_CROP, embedding_crop_map
+from clstudy.registry import Registry
+
+CropMap = Callable[[int], tuple[float, np.ndarray]]
+"""Photo size in pixels -> (scale, offset [2]) with photo_xy = crop_xy * scale + offset."""
+
+ALIGNMENTS: Registry[CropMap] = Registry("alignment")
+"""Where the identity crop lies in an aligned photo, by the alignment that the photos were made with."""
+
+ALIGNMENTS.register("embedded")(embedding_crop_map)
 
 
-def crop_grid(height: int, width: int) -> Tensor:
+@ALIGNMENTS.register("ffhq")
+def _ffhq_crop_map(size: int) -> tuple[float, np.ndarray]:
+    from clstudy.identities.ffhq import ffhq_embedding_crop_map
+
+    return ffhq_embedding_crop_map(size)
+
+
+def crop_grid(height: int, width: int, *, alignment: str = "embedded") -> Tensor:
     """Sampling grid ``[1, 112, 112, 2]`` of the identity crop inside an aligned photo of the given size."""
-    scale, offset = embedding_crop_map(width)
+    scale, offset = ALIGNMENTS[alignment](width)
     steps = torch.arange(EMBEDDING_CROP, dtype=torch.float32)
     x = ((steps * scale + float(offset[0])) + 0.5) / width * 2 - 1
     y = ((steps * scale + float(offset[1])) + 0.5) / height * 2 - 1
     return torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1)[None]
 
 
+def shrinking_weights(size: int, scale: float, offset: float) -> Tensor:
+    """Weights ``[112, size]``: crop pixel c is the mean of the photo's pixels near c * scale + offset, for scale >= 1.
+
+    A triangle of half-width ``scale`` (bilinear with antialiasing, as PIL's ``resize`` has it); pixels beyond the
+    border repeat the last one.
+    """
+    reach = int(np.ceil(scale)) + 1
+    centres = np.arange(EMBEDDING_CROP) * scale + offset
+    nearest = np.round(centres).astype(int)
+    weights = np.zeros((EMBEDDING_CROP, size))
+    for step in range(-reach, reach + 1):
+        pixels = nearest + step
+        share = np.clip(1 - np.abs(pixels - centres) / scale, 0, None)
+        weights[np.arange(EMBEDDING_CROP), np.clip(pixels, 0, size - 1)] += share
+    return torch.from_numpy((weights / weights.sum(axis=1, keepdims=True)).astype(np.float32))
+
+
+def identity_crops(images: Tensor, *, alignment: str = "embedded") -> Tensor:
+    """Cut the fixed identity crop ``[n, 3, 112, 112]`` out of aligned images ``[n, 3, s, s]``, on their device.
+
+    Enlarged crops are sampled bilinearly. Where the crop is a reduction (s > 128 for the embedded alignment), a
+    bilinear look-up would alias, and the sampling is antialiased.
+    """
+    size = images.shape[2]
+    scale, offset = ALIGNMENTS[alignment](size)
+    if scale <= 1:
+        grid = crop_grid(size, size, alignment=alignment).to(images.device).expand(len(images), -1, -1, -1)
+        return F.grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=False)
+    columns, rows = (shrinking_weights(size, scale, float(shift)).to(images.device) for shift in offset)
+    # One image at a time: the crop of a photo must not depend on what else is in the batch.
+    crops = [rows @ image @ columns.t() for image in images]
+    return torch.stack(crops) if crops else images.new_zeros(0, 3, EMBEDDING_CROP, EMBEDDING_CROP)
+
+
 class IdentityEmbedder:
     """Maps aligned photos to unit vectors; the cosine of two of them is the ID similarity.
 
-    The network is the packaged MobileFaceNet-type embedder: 112x112 RGB, ``(x - 127.5) / 127.5``, 512 numbers.
-    Crops are sampled bilinearly from the aligned photo with the data set's fixed transform (protocol,
-    "ID similarity"), for photos and generated images alike.
+    ``model`` None: the packaged MobileFaceNet-type embedder (112x112 RGB, ``(x - 127.5) / 127.5``, 512 numbers).
+    A path: any ONNX network with one image input ``[n or 1, 3, 112, 112]`` (RGB) and one embedding output, for
+    instance insightface's ArcFace models, or the folder of an insightface pack, of which the recognition network is
+    taken. Its input is normalised as insightface does (``takes_raw_pixels``).
+
+    Crops are sampled from the aligned photo with the data set's fixed transform (``alignment``; protocol,
+    "ID similarity"), for photos and generated images alike, on the images' own device.
+
+    With a CUDA ``device`` the network runs there if onnxruntime can; ``device_note`` says in words when it cannot.
+
+    Raises:
+        UserError: no such file, not an ONNX network of that shape, no or several recognition networks in a folder.
     """
 
-    def __init__(self, *, threads: int = 1):
-        self._session = onnx_session("face_embedder.onnx", threads)
+    def __init__(
+        self,
+        threads: int = 1,
+        *,
+        model: Path | None = None,
+        device: torch.device = torch.device("cpu"),  # noqa: B008  # immutable
+        alignment: str = "embedded",
+    ):
+        ALIGNMENTS[alignment]  # an unknown one is said now
+        self._alignment = alignment
+        path = asset_path("face_embedder.onnx") if model is None else recognition_network(model)
+        self._session = _session(path, threads, device)
+        if model is not None and (problem := _not_an_embedder(self._session)):
+            raise UserError(
+                f"{path} is no identity embedder: {problem}; expected one image input "
+                f"[n or 1, 3, {EMBEDDING_CROP}, {EMBEDDING_CROP}] and one embedding output [n or 1, numbers], as "
+                "insightface's recognition models have"
+            )
+        self._input = self._session.get_inputs()[0].name
+        self._raw = model is not None and takes_raw_pixels(path)
+        self.path = path
+        """The network's file."""
+        self.device_note = _device_note(self._session, device)
+        """Why the network runs on the CPU although a CUDA device was asked for; None: it runs where it was asked to."""
 
-    @torch.inference_mode()
     def __call__(self, images: Tensor) -> Tensor:
-        """Return unit embeddings float32 ``[n, 512]`` for images ``[n, 3, s, s]`` in [-1, 1]."""
+        """Return unit embeddings float32 ``[n, d]``, on the CPU, for images ``[n, 3, s, s]`` in [-1, 1].
+
+        Raises:
+            ValueError: images of another shape.
+        """
         if images.ndim != 4 or images.shape[1] != 3 or images.shape[2] != images.shape[3]:
             raise ValueError(f"expected aligned images [n, 3, s, s], got shape {tuple(images.shape)}")
-        images = images.detach().float().cpu()
-        grid = crop_grid(images.shape[2], images.shape[3]).expand(len(images), -1, -1, -1)
-        crops = F.grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=False)
+        with torch.inference_mode():
+            return self.embed(identity_crops(images.detach().float(), alignment=self._alignment))
+
+    @torch.inference_mode()
+    def embed(self, crops: Tensor) -> Tensor:
+        """Return unit embeddings float32 ``[n, d]``, on the CPU, for crops ``[n, 3, 112, 112]`` in [-1, 1]."""
+        values = ((crops + 1) * 127.5 if self._raw else crops).cpu().numpy()
         # One image at a time: the answer for a photo must not depend on what else is in the batch.
-        rows = [self._session.run(None, {"input": crop[None].numpy()})[0] for crop in crops]
-        vectors = torch.from_numpy(np.concatenate(rows)) if rows else torch.zeros(0, 512)
+        rows = [self._session.run(None, {self._input: value[None]})[0].reshape(1, -1) for value in values]
+        vectors = torch.from_numpy(np.concatenate(rows)) if rows else torch.zeros(0, self._width())
         return F.normalize(vectors, dim=1)
+
+    def _width(self) -> int:
+        blank = np.zeros((1, 3, EMBEDDING_CROP, EMBEDDING_CROP), np.float32)
+        return self._session.run(None, {self._input: blank})[0].size
+
+
+def recognition_network(path: Path) -> Path:
+    """The recognition network of an insightface pack folder; a file is returned as it is.
+
+    Packs hold detection, landmark and attribute networks too. The file named ``w600k_*.onnx`` is taken, or, where
+    there is none, the only one that has an embedder's input and output.
+
+    Raises:
+        UserError: neither file nor folder, or the folder does not hold exactly one such network.
+    """
+    if path.is_file():
+        return path
+    if not path.is_dir():
+        raise UserError(
+            f"no identity embedder at {path}; expected an ONNX file, or the folder of an insightface pack (such as "
+            "buffalo_l) that is unpacked"
+        )
+    files = sorted(path.glob("*.onnx"))
+    found = [file for file in files if file.name.startswith("w600k_")]
+    if not found:
+        found = [file for file in files if _not_an_embedder(_session(file, 1, torch.device("cpu"))) is None]
+    if len(found) != 1:
+        held = ", ".join(file.name for file in files) or "no .onnx file"
+        raise UserError(
+            f"{path} holds {len(found)} recognition networks (it has {held}); expected exactly one with a "
+            f"{EMBEDDING_CROP}x{EMBEDDING_CROP} input; name the file itself"
+        )
+    return found[0]
+
+
+def takes_raw_pixels(path: Path) -> bool:
+    """Whether an ArcFace network takes pixels 0..255 because it normalises them itself, by insightface's rule.
+
+    Networks exported from MXNet begin with a subtraction and a multiplication. insightface tells them by the names
+    of the first eight nodes: one begins with "Sub" or "_minus", another with "Mul" or "_mul".
+    """
+    names = _first_node_names(path.read_bytes(), 8)
+    return any(name.startswith(("Sub", "_minus")) for name in names) and any(
+        name.startswith(("Mul", "_mul")) for name in names
+    )
+
+
+def _session(path: Path, threads: int, device: torch.device) -> onnxruntime.InferenceSession:
+    """Open a network; on CUDA if that is wanted and there (onnxruntime falls back to the CPU without an exception)."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    providers: list[str | tuple[str, dict[str, str]]] = ["CPUExecutionProvider"]
+    if device.type == "cuda" and "CUDAExecutionProvider" in onnxruntime.get_available_providers():
+        # TF32 and a search among algorithms by the clock are this provider's defaults; neither is repeatable float32.
+        cuda = {"device_id": str(device.index or 0), "use_tf32": "0", "cudnn_conv_algo_search": "HEURISTIC"}
+        providers.insert(0, ("CUDAExecutionProvider", cuda))
+    try:
+        return onnxruntime.InferenceSession(str(path), options, providers=providers)
+    except Exception as error:  # onnxruntime's own exceptions have no common base
+        said = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(f"{path} cannot be read as an ONNX network: {said}") from error
+
+
+def _device_note(session: onnxruntime.InferenceSession, device: torch.device) -> str | None:
+    if device.type != "cuda" or session.get_providers()[0] == "CUDAExecutionProvider":
+        return None
+    if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
+        reason = "onnxruntime could not start its CUDA provider (CUDA or cuDNN libraries of another version?)"
+    else:
+        reason = (
+            "the installed onnxruntime has no CUDA provider (`pip uninstall onnxruntime onnxruntime-gpu`, "
+            "then `pip install onnxruntime-gpu`)"
+        )
+    return f"identity embeddings are computed on the CPU, not on {device}: {reason}"
+
+
+def _not_an_embedder(session: onnxruntime.InferenceSession) -> str | None:
+    """What is wrong with a network's inputs and outputs, or None."""
+    inputs, outputs = session.get_inputs(), session.get_outputs()
+    found = f"it has inputs {_shapes(inputs)} and outputs {_shapes(outputs)}"
+    if len(inputs) != 1 or len(outputs) != 1:
+        return found
+    shape, embedding = inputs[0].shape, outputs[0].shape
+    free_or_one = len(shape) == 4 and (not isinstance(shape[0], int) or shape[0] == 1)
+    if not free_or_one or list(shape[1:]) != [3, EMBEDDING_CROP, EMBEDDING_CROP] or len(embedding) != 2:
+        return found
+    if inputs[0].type != "tensor(float)":
+        return f"its input is {inputs[0].type}, not tensor(float)"
+    return None
+
+
+def _shapes(values: list[onnxruntime.NodeArg]) -> str:
+    return ", ".join(f"{value.name} {list(value.shape)}" for value in values)
+
+
+# --- just enough of ONNX's container to read node names: the onnx package is no requirement of this one ------------
+
+_GRAPH_OF_MODEL, _NODE_OF_GRAPH, _NAME_OF_NODE = 7, 1, 3  # field numbers in onnx.proto
+_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5  # wire types of protocol buffers
+
+
+def _first_node_names(model: bytes, count: int) -> list[str]:
+    """Names of the first nodes of a serialised ONNX model; a node without a name has an empty one."""
+    names: list[str] = []
+    view = memoryview(model)
+    for graph in _messages(view, _GRAPH_OF_MODEL):
+        for node in _messages(graph, _NODE_OF_GRAPH):
+            names.append(next((bytes(name).decode() for name in _messages(node, _NAME_OF_NODE)), ""))
+            if len(names) == count:
+                return names
+    return names
+
+
+def _messages(data: memoryview, wanted: int) -> Iterator[memoryview]:
+    """The length-delimited fields with number ``wanted`` of a serialised message."""
+    position = 0
+    while position < len(data):
+        tag, position = _varint(data, position)
+        kind = tag & 7
+        if kind == _BYTES:
+            length, position = _varint(data, position)
+            if tag >> 3 == wanted:
+                yield data[position : position + length]
+            position += length
+        elif kind == _VARINT:
+            _, position = _varint(data, position)
+        else:
+            position += {_FIXED64: 8, _FIXED32: 4}[kind]
+
+
+def _varint(data: memoryview, position: int) -> tuple[int, int]:
+    """Read a base-128 integer; returns it and the position after it."""
+    value = shift = 0
+    while True:
+        byte = data[position]
+        position += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value, position
+        shift += 7
 
 
 def to_unit_range(photos: np.ndarray) -> Tensor:

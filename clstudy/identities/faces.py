@@ -6,14 +6,18 @@ top-left pixel at (0, 0). Used when a data set is made; evaluation never detects
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any, Protocol
 
 import numpy as np
 import onnxruntime
 from PIL import Image
 
 from clstudy.assets import asset_path
+from clstudy.errors import UserError
+from clstudy.registry import Registry
 
 FACE_SIZE = 64
 """Side of an aligned photo of the embedded profile, in pixels."""
@@ -124,6 +128,26 @@ class Face:
         return float((nose - left) @ axis / (axis @ axis) - 0.5)
 
 
+def distinct_boxes(scores: np.ndarray, boxes: np.ndarray, *, max_overlap: float = 0.3) -> np.ndarray:
+    """Indices of the best boxes that overlap no better one by more than ``max_overlap``, best first.
+
+    Args:
+        scores: ``[n]``, higher is better.
+        boxes: ``[n, 4]`` as (x0, y0, x1, y1).
+        max_overlap: intersection over union in [0, 1].
+    """
+    areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+    left = np.argsort(-scores, kind="stable")
+    kept = []
+    while len(left):
+        best, left = left[0], left[1:]
+        kept.append(best)
+        sides = np.minimum(boxes[best, 2:], boxes[left, 2:]) - np.maximum(boxes[best, :2], boxes[left, :2])
+        shared = sides.clip(min=0).prod(1)
+        left = left[shared <= max_overlap * (areas[best] + areas[left] - shared)]
+    return np.array(kept, int)
+
+
 def onnx_session(name: str, threads: int) -> onnxruntime.InferenceSession:
     """Open a packaged ONNX network on the CPU with the given number of threads."""
     options = onnxruntime.SessionOptions()
@@ -133,6 +157,20 @@ def onnx_session(name: str, threads: int) -> onnxruntime.InferenceSession:
     return onnxruntime.InferenceSession(str(asset_path(name)), options, providers=["CPUExecutionProvider"])
 
 
+class FaceDetector(Protocol):
+    """What preparing photos needs of a detector; ``DETECTORS`` has them by name."""
+
+    def faces(self, image: np.ndarray) -> list[Face]:
+        """Return every face of the image, best first."""
+
+    def landmarks(self, image: np.ndarray, box: np.ndarray) -> np.ndarray:
+        """Return 68 landmarks ``[68, 2]`` of the face inside a box (x0, y0, x1, y1)."""
+
+
+DETECTORS: Registry[Callable[[], FaceDetector]] = Registry("face detector")
+
+
+@DETECTORS.register("packaged")
 class FaceFinder:
     """The packaged detector and landmark network, loaded on first use."""
 
@@ -150,6 +188,19 @@ class FaceFinder:
 
     def find(self, image: np.ndarray) -> Face | None:
         """Return the best face of the image, or None if no box reaches the minimum score."""
+        scores, boxes = self._detect(image)
+        best = int(scores.argmax())
+        return self._face(image, scores[best], boxes[best]) if scores[best] >= self._min_score else None
+
+    def faces(self, image: np.ndarray) -> list[Face]:
+        """Return every face of the image, best first; the first one is that of ``find``."""
+        scores, boxes = self._detect(image)
+        likely = np.flatnonzero(scores >= self._min_score)
+        kept = likely[distinct_boxes(scores[likely], boxes[likely])]
+        return [self._face(image, scores[index], boxes[index]) for index in kept]
+
+    def _detect(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Scores ``[n]`` and boxes ``[n, 4]`` in pixels of every place the detector looked at."""
         height, width = image.shape[:2]
         # The detector expects 4:3 pictures in which a face does not touch the border.
         full = max(width / 4, height / 3) * 1.25
@@ -157,15 +208,14 @@ class FaceFinder:
         grown = np.pad(image, ((top, top), (left, left), (0, 0)), mode="constant")
         small = np.asarray(Image.fromarray(grown).resize((320, 240), Image.Resampling.BILINEAR), np.float32)
         scores, boxes = self._detector.run(None, {"input": ((small - 127) / 128).transpose(2, 0, 1)[None]})
-        best = int(scores[0, :, 1].argmax())
-        score = float(scores[0, best, 1])
-        if score < self._min_score:
-            return None
         size = np.array(grown.shape[1::-1] * 2)
-        box = boxes[0, best] * size - np.array([left, top, left, top])
-        return Face(score=score, box=box, landmarks=self._landmarks(image, box))
+        return scores[0, :, 1], boxes[0] * size - np.array([left, top, left, top])
 
-    def _landmarks(self, image: np.ndarray, box: np.ndarray) -> np.ndarray:
+    def _face(self, image: np.ndarray, score: np.floating, box: np.ndarray) -> Face:
+        return Face(score=float(score), box=box, landmarks=self.landmarks(image, box))
+
+    def landmarks(self, image: np.ndarray, box: np.ndarray) -> np.ndarray:
+        """Return 68 landmarks ``[68, 2]`` of the face inside a box (x0, y0, x1, y1)."""
         height, width = image.shape[:2]
         x0, y0 = np.clip(np.round(box[:2]), 0, [width - 2, height - 2]).astype(int)
         x1, y1 = np.clip(np.round(box[2:]), [x0 + 2, y0 + 2], [width, height]).astype(int)
@@ -180,3 +230,49 @@ class FaceFinder:
         if face is None:
             return None
         return warp(image, similarity_transform(face.points, aligned_template(size)), size), face
+
+
+@DETECTORS.register("insightface")
+class InsightFaceFinder:
+    """InsightFace's detector and 68 landmarks: the extra ``clstudy[insightface]`` and its ``buffalo_l`` weights.
+
+    Raises:
+        UserError: the package is not installed, or its weights are not there and cannot be fetched.
+    """
+
+    def __init__(self) -> None:
+        try:
+            from insightface.app import FaceAnalysis
+            from insightface.app.common import Face as FoundFace
+        except ImportError as error:
+            raise UserError(
+                "face detector 'insightface' needs a package that is not installed; "
+                "`pip install 'clstudy[insightface]'`, or use the packaged detector (`--detector packaged`)"
+            ) from error
+        try:
+            self._app = FaceAnalysis(name="buffalo_l", allowed_modules=["detection", "landmark_3d_68"])
+            self._app.prepare(ctx_id=-1, det_size=(640, 640))
+        except Exception as error:  # it raises whatever its download and onnxruntime raise
+            raise UserError(
+                f"face detector 'insightface' could not open its weights ({error or type(error).__name__}); put "
+                "buffalo_l (det_10g.onnx and 1k3d68.onnx) into ~/.insightface/models/buffalo_l, or use the packaged "
+                "detector (`--detector packaged`)"
+            ) from error
+        self._found: Callable[..., Any] = FoundFace
+
+    def faces(self, image: np.ndarray) -> list[Face]:
+        """Return every face of the image, best first."""
+        found = sorted(self._app.get(_blue_first(image)), key=lambda face: -face.det_score)
+        return [
+            Face(score=float(face.det_score), box=np.asarray(face.bbox), landmarks=face.landmark_3d_68[:, :2])
+            for face in found
+        ]
+
+    def landmarks(self, image: np.ndarray, box: np.ndarray) -> np.ndarray:
+        """Return 68 landmarks ``[68, 2]`` of the face inside a box (x0, y0, x1, y1)."""
+        model = self._app.models["landmark_3d_68"]
+        return model.get(_blue_first(image), self._found(bbox=np.asarray(box)))[:, :2]
+
+
+def _blue_first(image: np.ndarray) -> np.ndarray:
+    return np.ascontiguousarray(image[..., ::-1])

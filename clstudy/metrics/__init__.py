@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from importlib import import_module
 
-_MODULES = ("lpips", "identity", "psnr")
+_MODULES = ("lpips", "identity", "psnr", "dists", "fid", "kid")
 
 
 def load_metrics() -> None:

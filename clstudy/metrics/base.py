@@ -3,53 +3,109 @@
 The evaluation (``clstudy.evaluation``) calls ``prepare`` once per test set and worker, ``pairs`` for every
 reconstruction of that set, and ``synthesis`` for freely generated images. A metric never changes its inputs and
 keeps no state that depends on the generated images. Adding one: a file with a registered class, a line in
-``clstudy/metrics/__init__.py`` and its direction in ``clstudy/metrics/directions.py``.
+``clstudy/metrics/__init__.py``, its direction in ``clstudy/metrics/directions.py`` and, where it needs weights from
+outside the package, its roles in ``clstudy/metrics/files.py``.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor
 
+from clstudy.errors import UserError
 from clstudy.metrics.directions import HIGHER_IS_BETTER
+from clstudy.model_files import ROLES
 from clstudy.registry import Registry
 
 
+@dataclass(frozen=True, kw_only=True)
+class MetricSettings:
+    """What metrics are computed with.
+
+    ``threads``: CPU threads of networks outside torch. ``files``: role -> weights file outside the package
+    (``clstudy.metrics.files``). ``device``: where networks and prepared targets live; results return on the CPU.
+    ``alignment``: how the photos' faces lie in them, which fixes the identity crop (``clstudy.identities.embedding``).
+    """
+
+    threads: int = 1
+    files: Mapping[str, Path] = field(default_factory=dict)
+    device: torch.device = torch.device("cpu")
+    alignment: str = "embedded"
+
+
 class Metric(ABC):
-    """Compares images ``[n, 3, s, s]`` in [-1, 1] with target photos."""
+    """Compares images ``[n, 3, s, s]`` in [-1, 1], on any device, with target photos.
+
+    Raises:
+        UserError: a file of a role in ``needs`` is not given or not there.
+    """
 
     name: ClassVar[str]
     unit: ClassVar[str]
     bounds: ClassVar[tuple[float, float]]
     description: ClassVar[str]
+    needs: ClassVar[tuple[str, ...]] = ()
+    """Roles of ``MetricSettings.files`` without which the metric cannot be computed."""
+    in_reconstruction: ClassVar[bool] = True
+    """Whether the metric scores reconstructions, each against its photo."""
     in_synthesis: ClassVar[bool] = False
     """Whether the metric also scores freely generated images against a whole test set."""
+    of_set: ClassVar[bool] = False
+    """Whether ``synthesis`` gives one value for the whole set of generated images instead of one per image."""
+    least_images: ClassVar[int] = 1
+    """Fewest generated images, and fewest target photos, that ``synthesis`` is defined for."""
 
-    def __init__(self, *, threads: int = 1):
-        self._threads = threads
+    def __init__(self, settings: MetricSettings | None = None):
+        self.settings = MetricSettings() if settings is None else settings
+        for role in self.needs:
+            self._file(role)
 
     @property
     def higher_is_better(self) -> bool:
         """Direction of the metric."""
         return HIGHER_IS_BETTER[self.name]
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a reader of the numbers must know about how they are computed here, in words; usually nothing."""
+        return ()
+
     @abstractmethod
     def prepare(self, targets: Tensor) -> Any:
         """Return everything that depends on the target photos ``[n, 3, s, s]`` only."""
 
-    @abstractmethod
     def pairs(self, images: Tensor, prepared: Any) -> Tensor:
-        """Return values ``[n]`` of image i against target i."""
+        """Return values ``[n]`` of image i against target i, on the CPU.
+
+        Raises:
+            NotImplementedError: the metric is for generated images only (``in_reconstruction`` is False).
+        """
+        raise NotImplementedError(f"metric {self.name} compares generated images only")
 
     def synthesis(self, images: Tensor, prepared: Any) -> Tensor:
-        """Return values ``[m]`` of generated images against the whole test set.
+        """Return values ``[m]`` of generated images against the whole test set, ``[1]`` if ``of_set``, on the CPU.
 
         Raises:
             NotImplementedError: the metric is for reconstructions only (``in_synthesis`` is False).
         """
         raise NotImplementedError(f"metric {self.name} compares reconstructions only")
+
+    def _file(self, role: str) -> Path:
+        """The weights file of a role that the metric needs."""
+        path, what = self.settings.files.get(role), ROLES[role].what
+        if path is None:
+            raise UserError(
+                f"metric {self.name} needs {what} (role {role!r}), and no file was given. {ROLES[role].remedy}"
+            )
+        if not path.is_file():
+            raise UserError(f"metric {self.name}: no file {path} with {what} (role {role!r}). {ROLES[role].remedy}")
+        return path
 
 
 METRICS: Registry[type[Metric]] = Registry("metric")

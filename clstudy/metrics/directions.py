@@ -2,5 +2,12 @@
 
 from __future__ import annotations
 
-HIGHER_IS_BETTER: dict[str, bool] = {"lpips": False, "id": True, "psnr": True}
+HIGHER_IS_BETTER: dict[str, bool] = {
+    "lpips": False,
+    "id": True,
+    "psnr": True,
+    "dists": False,
+    "fid": False,
+    "kid": False,
+}
 """metric name -> True where a higher value is better."""

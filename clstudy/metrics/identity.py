@@ -5,12 +5,15 @@ from __future__ import annotations
 from torch import Tensor
 
 from clstudy.identities.embedding import IdentityEmbedder
-from clstudy.metrics.base import METRICS, Metric
+from clstudy.metrics.base import METRICS, Metric, MetricSettings
 
 
 @METRICS.register("id")
 class IdentityMetric(Metric):
-    """Cosine between a reconstruction and its photo, or between a generated image and its nearest test photo."""
+    """Cosine between a reconstruction and its photo, or between a generated image and its nearest test photo.
+
+    With a file for the role ``arcface`` the embeddings are that network's, otherwise the packaged embedder's.
+    """
 
     name = "id"
     unit = "cosine"
@@ -18,9 +21,18 @@ class IdentityMetric(Metric):
     description = "identity similarity (cosine of face embeddings), higher is better"
     in_synthesis = True
 
-    def __init__(self, *, threads: int = 1):
-        super().__init__(threads=threads)
-        self._embedder = IdentityEmbedder(threads=threads)
+    def __init__(self, settings: MetricSettings | None = None):
+        super().__init__(settings)
+        self._embedder = IdentityEmbedder(
+            self.settings.threads,
+            model=self.settings.files.get("arcface"),
+            device=self.settings.device,
+            alignment=self.settings.alignment,
+        )
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        return () if self._embedder.device_note is None else (self._embedder.device_note,)
 
     def prepare(self, targets: Tensor) -> Tensor:
         return self._embedder(targets)

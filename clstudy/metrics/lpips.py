@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from clstudy.assets import asset_path
-from clstudy.metrics.base import METRICS, Metric
+from clstudy.metrics.base import METRICS, Metric, MetricSettings
 
 _SHIFT = (-0.030, -0.088, -0.188)
 _SCALE = (0.458, 0.448, 0.450)
@@ -88,14 +88,14 @@ class LPIPSMetric(Metric):
     bounds = (0.0, float("inf"))
     description = "LPIPS v0.1 (AlexNet) of a reconstruction, lower is better"
 
-    def __init__(self, *, threads: int = 1):
-        super().__init__(threads=threads)
-        self._net = LPIPS()
+    def __init__(self, settings: MetricSettings | None = None):
+        super().__init__(settings)
+        self._net = LPIPS().to(self.settings.device)
 
     @torch.no_grad()
     def prepare(self, targets: Tensor) -> Features:
-        return self._net.features(targets)
+        return self._net.features(targets.to(self.settings.device))
 
     @torch.no_grad()
     def pairs(self, images: Tensor, prepared: Features) -> Tensor:
-        return self._net.distance(self._net.features(images), prepared)
+        return self._net.distance(self._net.features(images.to(self.settings.device)), prepared).cpu()

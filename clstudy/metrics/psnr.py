@@ -26,7 +26,7 @@ class PSNRMetric(Metric):
     description = "peak signal-to-noise ratio of a reconstruction, dB, higher is better"
 
     def prepare(self, targets: Tensor) -> Tensor:
-        return targets
+        return targets.to(self.settings.device)
 
     def pairs(self, images: Tensor, prepared: Tensor) -> Tensor:
-        return psnr(images, prepared)
+        return psnr(images.to(self.settings.device), prepared).cpu()

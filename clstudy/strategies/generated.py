@@ -52,7 +52,8 @@ def generate(past: Past, count: int, anchors: int, rng: np.random.Generator) -> 
     """Sample latents and let the frozen generator of t-1 show them."""
     import torch
 
-    latents = torch.from_numpy(sample_latents(past.memory.items, count, anchors, rng))
+    device = next(past.frozen.parameters()).device
+    latents = torch.from_numpy(sample_latents(past.memory.items, count, anchors, rng)).to(device)
     return Generated(latents, frozen_images(past.frozen, latents))
 
 

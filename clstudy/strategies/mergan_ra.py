@@ -53,7 +53,7 @@ class MerganReplayAlignment(RandomAnchors):
         draws = replay_draws(self.images, self.batch, rng)
 
         def alignment(module: nn.Module) -> Tensor:
-            index = torch.from_numpy(next(draws))
+            index = torch.from_numpy(next(draws)).to(shown.latents.device)
             return self.weight * (module(shown.latents[index]) - shown.images[index]).square().mean()
 
         return alignment

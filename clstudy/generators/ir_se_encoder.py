@@ -1,0 +1,143 @@
+"""The W encoder that MyStyle's checkpoints come with: an ArcFace backbone (IR-SE-50) and one linear layer.
+
+Sources: E. Richardson et al., "Encoding in Style" (2008.00951: backbone, encoding relative to the mean latent);
+J. Deng et al., "ArcFace" (1801.07698: improved residual units); J. Hu et al., "Squeeze-and-Excitation" (1709.01507).
+Written from the papers under the parameter names of the published files.
+"""
+
+from __future__ import annotations
+
+import math
+import pickle
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from clstudy.errors import UserError
+
+INPUT_SIZE = 256
+"""Side of the photos the backbone was trained on, in pixels."""
+
+_GROUPS = ((64, 3), (128, 4), (256, 14), (512, 3))
+"""(channels, units) of the four groups; the first unit of each halves the resolution."""
+
+_REMEDY = (
+    "expected a checkpoint of pixel2style2pixel's W encoder (a dict with 'state_dict' and 'latent_avg', as MyStyle's "
+    "faces_w_encoder.pt); leave the encoder out to find anchors by optimisation"
+)
+
+
+class SqueezeExcitation(nn.Module):
+    """Scale channels by a gate computed from their means."""
+
+    def __init__(self, channels: int, reduction: int = 16):
+        super().__init__()
+        self.fc1 = nn.Conv2d(channels, channels // reduction, 1, bias=False)
+        self.fc2 = nn.Conv2d(channels // reduction, channels, 1, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[n, c, h, w] -> [n, c, h, w]``."""
+        return x * torch.sigmoid(self.fc2(F.relu(self.fc1(x.mean(dim=(2, 3), keepdim=True)))))
+
+
+class Unit(nn.Module):
+    """Improved residual unit with squeeze-and-excitation."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int):
+        super().__init__()
+        self.shortcut_layer: nn.Module = nn.MaxPool2d(1, stride)
+        if inputs != outputs:
+            self.shortcut_layer = nn.Sequential(
+                nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs)
+            )
+        self.res_layer = nn.Sequential(
+            nn.BatchNorm2d(inputs),
+            nn.Conv2d(inputs, outputs, 3, 1, 1, bias=False),
+            nn.PReLU(outputs),
+            nn.Conv2d(outputs, outputs, 3, stride, 1, bias=False),
+            nn.BatchNorm2d(outputs),
+            SqueezeExcitation(outputs),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[n, inputs, h, w] -> [n, outputs, h / stride, w / stride]``."""
+        return self.res_layer(x) + self.shortcut_layer(x)
+
+
+class ScaledLinear(nn.Module):
+    """Linear layer whose weights are stored at unit variance (equalised learning rate)."""
+
+    def __init__(self, inputs: int, outputs: int):
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(outputs, inputs))
+        self.bias = nn.Parameter(torch.zeros(outputs))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[n, inputs] -> [n, outputs]``."""
+        return F.linear(x, self.weight / math.sqrt(x.shape[1]), self.bias)
+
+
+class IRSEEncoder(nn.Module):
+    """Photo -> w relative to the mean latent."""
+
+    latent_avg: Tensor
+
+    def __init__(self, w_dim: int = 512):
+        super().__init__()
+        self.input_layer = nn.Sequential(nn.Conv2d(3, 64, 3, 1, 1, bias=False), nn.BatchNorm2d(64), nn.PReLU(64))
+        units = []
+        inputs = 64
+        for outputs, count in _GROUPS:
+            for index in range(count):
+                units.append(Unit(inputs, outputs, 2 if index == 0 else 1))
+                inputs = outputs
+        self.body = nn.Sequential(*units)
+        self.linear = ScaledLinear(inputs, w_dim)
+        self.register_buffer("latent_avg", torch.zeros(w_dim))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return w ``[n, w_dim]`` for images ``[n, 3, s, s]`` in [-1, 1] of any size (averaged down to 256 px)."""
+        x = F.adaptive_avg_pool2d(images, INPUT_SIZE)
+        x = self.body(self.input_layer(x))
+        return self.linear(x.mean(dim=(2, 3))) + self.latent_avg
+
+
+def read_encoder(path: Path, w_dim: int) -> dict[str, np.ndarray]:
+    """Read the state dict of an ``IRSEEncoder`` from a published checkpoint, without executing anything in it.
+
+    Raises:
+        UserError: the file is not such a checkpoint, or its latents have another width than the generator's.
+    """
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+        raise UserError(
+            f"encoder {path.name}: not a torch file of plain tensors ({type(error).__name__}); {_REMEDY}"
+        ) from error
+    state = content.get("state_dict") if isinstance(content, dict) else None
+    if not isinstance(state, dict):
+        raise UserError(f"encoder {path.name}: no 'state_dict' in it; {_REMEDY}")
+    prefix = "encoder."
+    tensors = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+    average = content.get("latent_avg")
+    if average is not None:
+        tensors["latent_avg"] = average[0] if average.ndim == 2 else average
+    with torch.device("meta"):
+        expected = IRSEEncoder(w_dim).state_dict()
+    for name in expected:
+        if name.endswith("num_batches_tracked"):  # files of old torch versions lack it, and nothing reads it here
+            tensors.setdefault(name, torch.tensor(0))
+    problems = [name for name in expected.keys() | tensors.keys() if (name in expected) != (name in tensors)]
+    if problems:
+        shown = ", ".join(sorted(problems)[:4])
+        raise UserError(f"encoder {path.name}: {len(problems)} parameters do not fit (e.g. {shown}); {_REMEDY}")
+    for name, value in tensors.items():
+        if value.shape != expected[name].shape:
+            raise UserError(
+                f"encoder {path.name}: {name} has shape {list(value.shape)}, expected {list(expected[name].shape)} "
+                f"for a generator with {w_dim} numbers per latent"
+            )
+    return {name: value.numpy() for name, value in tensors.items()}

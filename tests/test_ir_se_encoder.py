@@ -1,0 +1,119 @@
+"""The W encoder of MyStyle's checkpoints, against a rendering of its papers written parameter by parameter."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from clstudy.errors import UserError
+from clstudy.generators.ir_se_encoder import IRSEEncoder, read_encoder
+
+W_DIM = 24
+
+
+def published(seed: int = 0) -> dict[str, object]:
+    """A checkpoint as pixel2style2pixel writes it, with random weights."""
+    torch.manual_seed(seed)
+    encoder = IRSEEncoder(W_DIM)
+    state = {}
+    for name, value in encoder.state_dict().items():
+        if name == "latent_avg":
+            continue
+        if name.endswith("running_var"):
+            value = 0.5 + torch.rand(value.shape)
+        elif value.ndim == 1:
+            value = value * 0.5 + 0.1 * torch.randn(value.shape)
+        state["encoder." + name] = value
+    return {"state_dict": state, "latent_avg": torch.randn(18, W_DIM), "opts": {"encoder_type": "x", "lr": 0.1}}
+
+
+def normalised(x: torch.Tensor, p: dict[str, torch.Tensor], name: str) -> torch.Tensor:
+    scale = p[f"{name}.weight"] / (p[f"{name}.running_var"] + 1e-5).sqrt()
+    return (x - p[f"{name}.running_mean"][:, None, None]) * scale[:, None, None] + p[f"{name}.bias"][:, None, None]
+
+
+def prelu(x: torch.Tensor, slope: torch.Tensor) -> torch.Tensor:
+    return torch.where(x > 0, x, x * slope[:, None, None])
+
+
+def plain(x: torch.Tensor, p: dict[str, torch.Tensor], average: torch.Tensor) -> torch.Tensor:
+    """ArcFace's IR-SE-50 (units of 64, 128, 256, 512 channels), global mean, equalised linear layer."""
+    x = x.unflatten(2, (256, -1)).unflatten(4, (256, -1)).mean(dim=(3, 5))
+    x = prelu(
+        normalised(F.conv2d(x, p["input_layer.0.weight"], padding=1), p, "input_layer.1"), p["input_layer.2.weight"]
+    )
+    firsts = {0: 64, 3: 128, 7: 256, 21: 512}
+    for unit in range(24):
+        at = f"body.{unit}"
+        stride = 2 if unit in firsts else 1
+        y = F.conv2d(normalised(x, p, f"{at}.res_layer.0"), p[f"{at}.res_layer.1.weight"], padding=1)
+        y = F.conv2d(prelu(y, p[f"{at}.res_layer.2.weight"]), p[f"{at}.res_layer.3.weight"], stride=stride, padding=1)
+        y = normalised(y, p, f"{at}.res_layer.4")
+        gate = F.relu(torch.einsum("nc,oc->no", y.mean(dim=(2, 3)), p[f"{at}.res_layer.5.fc1.weight"][:, :, 0, 0]))
+        gate = torch.einsum("nc,oc->no", gate, p[f"{at}.res_layer.5.fc2.weight"][:, :, 0, 0]).sigmoid()
+        if f"{at}.shortcut_layer.0.weight" in p:
+            short = F.conv2d(x, p[f"{at}.shortcut_layer.0.weight"], stride=stride)
+            short = normalised(short, p, f"{at}.shortcut_layer.1")
+        else:
+            short = x[:, :, ::stride, ::stride]
+        x = short + y * gate[:, :, None, None]
+    assert x.shape[1:] == (512, 16, 16)
+    return x.mean(dim=(2, 3)) @ p["linear.weight"].t() / 512**0.5 + p["linear.bias"] + average
+
+
+@torch.no_grad()
+def test_equals_the_plain_rendering(tmp_path: Path) -> None:
+    checkpoint = published()
+    torch.save(checkpoint, tmp_path / "encoder.pt")
+    arrays = read_encoder(tmp_path / "encoder.pt", W_DIM)
+    encoder = IRSEEncoder(W_DIM).eval()
+    encoder.load_state_dict({name: torch.from_numpy(array) for name, array in arrays.items()})
+    images = torch.rand(1, 3, 512, 512, generator=torch.Generator().manual_seed(1)) * 2 - 1
+    state = checkpoint["state_dict"]
+    assert isinstance(state, dict)
+    expected = plain(
+        images, {name.removeprefix("encoder."): value for name, value in state.items()}, checkpoint["latent_avg"][0]
+    )
+    torch.testing.assert_close(encoder(images), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_files_that_are_no_such_encoder_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "encoder.pt"
+    path.write_bytes(b"\x89PNG not a torch file")
+    with pytest.raises(UserError, match="encoder.pt: not a torch file of plain tensors"):
+        read_encoder(path, W_DIM)
+    torch.save({"g_ema": {}}, path)
+    with pytest.raises(
+        UserError, match="no 'state_dict' in it; expected a checkpoint of pixel2style2pixel's W encoder"
+    ):
+        read_encoder(path, W_DIM)
+    torch.save(published(), path)
+    with pytest.raises(
+        UserError, match=r"expected \[512\] for a generator with 512 numbers per latent|expected \[512, 512\]"
+    ):
+        read_encoder(path, 512)
+    other = published()
+    other["state_dict"].pop("encoder.linear.bias")
+    torch.save(other, path)
+    with pytest.raises(UserError, match="1 parameters do not fit .*linear.bias"):
+        read_encoder(path, W_DIM)
+
+
+class Sentinel:
+    """Would create a file if it were unpickled."""
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return (Path.touch, (self.path,))
+
+
+def test_code_in_a_file_is_not_run(tmp_path: Path) -> None:
+    torch.save({"state_dict": Sentinel(tmp_path / "ran")}, tmp_path / "encoder.pt")
+    with pytest.raises(UserError, match="not a torch file of plain tensors"):
+        read_encoder(tmp_path / "encoder.pt", W_DIM)
+    assert not (tmp_path / "ran").exists()
