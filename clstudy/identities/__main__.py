@@ -1,10 +1,10 @@
-"""``python -m clstudy.identities check PATH``: is this folder of photos ready for a study?"""
+"""``python -m clstudy.identities``: ``prepare`` makes a photo folder from videos or photos, ``check`` checks one."""
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from clstudy.errors import UserError
@@ -20,6 +20,16 @@ Timestamps are taken in sorted name order, so number them with leading zeros (t0
 """
 
 _EXIT_CODES = "exit code: 0 the folder is fine, 1 it has problems, 2 the path is not a folder"
+
+_PREPARE_HELP = f"""\
+Makes OUT/NAME/t00, t01, … from a folder of videos (one per timestamp), a folder of dated photos (folders named
+YYYY-MM-DD, or photos with a date in their EXIF data or name), or one video cut into segments.
+
+Finds faces, keeps the person asked for, drops what is too small, cut off, turned away, blurred, occluded, someone else
+or a near-duplicate, aligns, and splits into training and test photos: OUT/{LAYOUT}.
+OUT-report/NAME says what became of every frame (report.md, frames.csv, one contact sheet per timestamp).
+The source is only read. A stopped run goes on where it was when it is started again.
+"""
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -42,7 +52,66 @@ def _parser() -> argparse.ArgumentParser:
         metavar="PIXELS",
         help="width and height every photo must have (default: %(default)s, the embedded profile)",
     )
+    _add_prepare(commands)
     return parser
+
+
+def _add_prepare(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    command = commands.add_parser(
+        "prepare",
+        help="make a photo folder from videos or dated photos",
+        description=_PREPARE_HELP,
+        epilog="exit code: 0 done, 2 something was wrong (said, with what to do)",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = command.add_argument
+    add("source", type=Path, metavar="SOURCE", help="video, or folder of videos or dated photos")
+    add("out", type=Path, metavar="OUT", help="data folder to make or to add the person to")
+    add("--identity", required=True, metavar="NAME", help="folder name of the person")
+    add("--size", type=int, default=64, metavar="PIXELS", help="side of the photos (default: %(default)s)")
+    add("--train", type=int, default=20, metavar="N", help="training photos per timestamp (default: %(default)s)")
+    add("--test", type=int, default=10, metavar="N", help="test photos per timestamp (default: %(default)s)")
+    add("--allow-fewer", action="store_true", help="keep timestamps that have fewer photos, at least 2 + 1")
+    add(
+        "--reference",
+        type=Path,
+        nargs="+",
+        default=[],
+        metavar="PHOTO",
+        help="photos of the person (default: whoever is seen on most occasions)",
+    )
+    add(
+        "--min-cosine",
+        type=float,
+        default=0.35,
+        metavar="C",
+        help="least identity cosine to the reference (default: %(default)s)",
+    )
+    add(
+        "--manifest", type=Path, metavar="FILE", help="text file that names the videos or photo folders, earliest first"
+    )
+    add(
+        "--segments",
+        type=int,
+        metavar="N",
+        help="cut the only video into N timestamps (a stand-in; the report says so)",
+    )
+    sampling = command.add_mutually_exclusive_group()
+    sampling.add_argument("--every", type=float, metavar="SECONDS", help="look at one frame every so many seconds")
+    sampling.add_argument(
+        "--frames",
+        type=int,
+        default=300,
+        metavar="N",
+        help="look at this many frames per video at most, evenly spread (default: %(default)s)",
+    )
+    add(
+        "--alignment",
+        metavar="NAME",
+        help="embedded (default at 64 pixels) or ffhq (default above: what StyleGAN2 and EG3D expect)",
+    )
+    add("--detector", default="packaged", metavar="NAME", help="packaged (default) or insightface")
+    add("--seed", type=int, default=0, metavar="N", help="seed of the split (default: %(default)s)")
 
 
 def _positive(text: str) -> int:
@@ -59,10 +128,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     args = _parser().parse_args(arguments)
     try:
-        inspection = inspect_folder(args.path, image_size=args.size)
+        return _COMMANDS[args.command](args)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+
+
+def _check(args: argparse.Namespace) -> int:
+    inspection = inspect_folder(args.path, image_size=args.size)
     identities, timestamps, photos = inspection.counts()
     held = f"identities: {identities}, timestamps: {timestamps}, readable photos: {photos}"
     if inspection.problems:
@@ -72,6 +145,36 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     print(f"{args.path}: fine ({held})")
     return 0
+
+
+def _prepare(args: argparse.Namespace) -> int:
+    # its networks take seconds to import; `check` needs none of them
+    from clstudy.identities.filters import FilterSettings
+    from clstudy.identities.prepare import PrepareSettings, prepare
+    from clstudy.identities.video import Sampling
+
+    settings = PrepareSettings(
+        identity=args.identity,
+        size=args.size,
+        train=args.train,
+        test=args.test,
+        alignment=args.alignment,
+        detector=args.detector,
+        sampling=Sampling(every=args.every, frames=args.frames),
+        segments=args.segments,
+        allow_fewer=args.allow_fewer,
+        seed=args.seed,
+        limits=FilterSettings(min_cosine=args.min_cosine),
+    )
+    done = prepare(args.source, args.out, settings, references=args.reference, manifest=args.manifest, say=print)
+    for stamp in done.stamps:
+        train, test = stamp.counts()
+        print(f"{stamp.name}: {train} training and {test} test photos of {len(stamp.verdicts)} frames ({stamp.source})")
+    print(f"photos: {done.photos}\nreport: {done.report}")
+    return 0
+
+
+_COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {"check": _check, "prepare": _prepare}
 
 
 if __name__ == "__main__":

