@@ -29,8 +29,9 @@ from torch import Tensor, nn
 from clstudy.generators.stylegan2 import StyleGAN2, StyleGAN2Settings, SynthesisNetwork
 from clstudy.inversion import invert
 from clstudy.metrics.lpips import LPIPS
+from clstudy.numerics import apply_compute, configure_torch, torch_device
 from clstudy.personalize import TrainingPhotos, epochs, personalise, replay_draws
-from clstudy.precision import PRECISIONS, apply_compute, configure_torch, torch_device
+from clstudy.precision import PRECISIONS
 from clstudy.profiles import ComputeSettings, InversionSettings, Resources, TrainerSettings
 
 NEW, STORED, TESTED = 20, 10, 10

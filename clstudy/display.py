@@ -31,6 +31,11 @@ def duration(seconds: float) -> str:
     return f"{seconds / 3600:.1f} h"
 
 
+def counted(count: int, one: str, more: str) -> str:
+    """A count with its noun: 1 identity, 5 identities."""
+    return f"{count} {one if count == 1 else more}"
+
+
 def photo_counts(data: DataSet) -> str:
     """Training and test photos per timestamp, as ranges where they differ."""
     stamps = [stamp for identity in data.identities for stamp in identity.timestamps]
@@ -38,6 +43,18 @@ def photo_counts(data: DataSet) -> str:
     for counts in ([len(stamp.train) for stamp in stamps], [len(stamp.test) for stamp in stamps]):
         ends.append(f"{min(counts)}" if min(counts) == max(counts) else f"{min(counts)} to {max(counts)}")
     return f"{ends[0]} training and {ends[1]} test photos each"
+
+
+def compute_line(profile: Profile) -> str:
+    """Where and how exactly trials compute."""
+    share, compute = profile.resources, profile.compute
+    where = (
+        f"{share.gpus:g} GPU per trial"
+        if share.gpus
+        else f"CPU, {counted(share.threads, 'thread', 'threads')} per trial"
+    )
+    extras = [", compiled"] * compute.compile + [", activations computed again"] * compute.recompute
+    return f"{where}, {compute.precision}{''.join(extras)}"
 
 
 def plan_lines(
@@ -50,8 +67,10 @@ def plan_lines(
     return [
         f"[bold]plan[/bold]     {sentence}",
         f"profile  {profile.name}: {profile.description}",
-        f"data     {data.name}: {len(data.identities)} identities, {timestamps} timestamps, "
+        f"data     {data.name}: {counted(len(data.identities), 'identity', 'identities')}, "
+        f"{counted(timestamps, 'timestamp', 'timestamps')}, "
         f"{photo_counts(data)}, {profile.data.image_size} px",
+        f"compute  {compute_line(profile)}",
         f"metrics  {', '.join(profile.evaluation.metrics)}",
         *(f"[yellow]left out[/yellow] {metric}: {reason}" for metric, reason in (left_out or {}).items()),
         f"trials   {len(plan.trials)} ({len(plan.done)} finished before)",

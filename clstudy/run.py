@@ -22,6 +22,7 @@ from clstudy.fold import Basis
 from clstudy.identities.catalogue import DATA_SETS, open_data_set
 from clstudy.identities.dataset import DataSet
 from clstudy.plan import Plan, make_plan
+from clstudy.precision import PRECISIONS
 from clstudy.preflight import Equipment, equip, require_alignment
 from clstudy.profiles import PROFILES, Profile
 from clstudy.report import write_report
@@ -90,6 +91,16 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--without", metavar="METRICS", help="metrics to leave out, separated by commas")
     parser.add_argument("--device", choices=("cpu", "cuda"), help="compute there instead of where the profile says")
+    parser.add_argument(
+        "--precision",
+        choices=tuple(PRECISIONS),
+        help="; ".join(f"{name}: {mode.description}" for name, mode in PRECISIONS.items())
+        + " (default: the profile's)",
+    )
+    parser.add_argument("--compile", action="store_true", help="torch.compile the synthesis network")
+    parser.add_argument(
+        "--recompute", action="store_true", help="keep less memory and compute activations again: the same numbers"
+    )
     parser.add_argument("--out", type=Path, help="study folder (default: runs/<space name>)")
     parser.add_argument("--max-concurrent", type=int, help="trials at a time (default: as many as fit)")
     parser.add_argument("--address", help="address of a running Ray cluster, e.g. auto (default: this machine)")
@@ -131,7 +142,7 @@ def prepare(args: argparse.Namespace, console: Console) -> Prepared:
     for name in space.grid.strategy:
         make_strategy(name)  # refuses what does not exist before anything else is done
     equipment = equip(
-        PROFILES[space.profile](),
+        with_compute(PROFILES[space.profile](), args),
         weights=args.weights or [],
         device=args.device,
         without=[name for name in (args.without or "").split(",") if name],
@@ -160,6 +171,20 @@ def prepare(args: argparse.Namespace, console: Console) -> Prepared:
         workers=local_workers(profile, args),
     )
     return Prepared(space, profile, equipment, weights, data, expansion, basis, out, plan)
+
+
+def with_compute(profile: Profile, args: argparse.Namespace) -> Profile:
+    """The profile with the precision, compilation and recomputing of the command line, where it names them."""
+    compute = profile.compute
+    return replace(
+        profile,
+        compute=replace(
+            compute,
+            precision=args.precision or compute.precision,
+            compile=args.compile or compute.compile,
+            recompute=args.recompute or compute.recompute,
+        ),
+    )
 
 
 def read_generator(equipment: Equipment, console: Console) -> tuple[Profile, GeneratorWeights | None]:

@@ -26,8 +26,8 @@ from clstudy.identities.dataset import Identity
 from clstudy.metrics import load_metrics
 from clstudy.metrics.base import METRICS, MetricSettings
 from clstudy.metrics.lpips import LPIPS
+from clstudy.numerics import configure_torch, torch_device
 from clstudy.plan import result_path
-from clstudy.precision import configure_torch, torch_device
 from clstudy.running import running_metrics
 from clstudy.space import TrialSpec
 from clstudy.stages import StudyStore, write_atomically

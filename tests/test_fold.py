@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +11,7 @@ import pytest
 from clstudy.fold import Basis, MemoryRequest, run_version, stage_count, stage_requests
 from clstudy.identities.dataset import Identity, Photo, Timestamp
 from clstudy.plan import make_plan, planned_keys
-from clstudy.profiles import PROFILES
+from clstudy.profiles import PROFILES, ComputeSettings, InversionSettings, TrainerSettings, key_document
 from clstudy.space import TrialSpec
 from clstudy.stages import StudyStore, digest_of
 from clstudy.strategies import STRATEGIES
@@ -128,6 +128,39 @@ def test_the_plan_counts_sharing_and_says_at_most_until_buffers_are_known(tmp_pa
     store.stages.put(lower[0], {"rows.parquet": b"x"})
     again = make_plan(trials, {"anna": person()}, BASIS, store, tmp_path, workers=2)
     assert again.stages_done == 1 and again.stages_to_run == plan.stages - 1
+
+
+def test_arithmetic_is_in_the_key_and_saving_memory_is_not() -> None:
+    def key(**changes: object) -> str:
+        profile = replace(BASIS.profile, compute=ComputeSettings(**changes))
+        return next(
+            stage_requests(spec("lower", None), person(), Basis(profile, "generator"), lambda request: None)
+        ).key
+
+    plain = key()
+    assert key(recompute=True) == plain
+    assert len({plain, key(precision="bf16"), key(precision="tf32"), key(compile=True)}) == 4
+
+
+def test_what_a_stage_is_measured_with_is_in_its_key() -> None:
+    def key(basis: Basis) -> str:
+        return next(stage_requests(spec("lower", None), person(), basis, lambda request: None)).key
+
+    ffhq = replace(BASIS.profile, data=replace(BASIS.profile.data, alignment="ffhq"))
+    constant = replace(BASIS.profile, inversion=replace(BASIS.profile.inversion, final_rate=1.0))
+    others = [
+        Basis(BASIS.profile, "generator", {"arcface": "a"}),
+        Basis(BASIS.profile, "generator", {"arcface": "b"}),
+        Basis(ffhq, "generator"),
+        Basis(constant, "generator"),
+    ]
+    assert len({key(basis) for basis in (BASIS, *others)}) == 5
+
+
+def test_a_setting_added_later_leaves_older_keys_alone() -> None:
+    assert "final_rate" not in key_document(InversionSettings())
+    assert key_document(InversionSettings(final_rate=1.0))["final_rate"] == 1.0
+    assert key_document(TrainerSettings()) == asdict(TrainerSettings())
 
 
 def test_a_run_has_another_version_when_a_strategys_default_changes(monkeypatch: pytest.MonkeyPatch) -> None:

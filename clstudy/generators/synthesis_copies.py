@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from clstudy.generators.base import DomainGenerator
 from clstudy.generators.stylegan2 import StyleGAN2
-from clstudy.precision import apply_compute
+from clstudy.numerics import apply_compute
 from clstudy.profiles import ComputeSettings
 
 

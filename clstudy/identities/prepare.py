@@ -512,6 +512,8 @@ def _usable(stamps: tuple[Stamp, ...], settings: PrepareSettings) -> tuple[tuple
     few = [stamp for stamp in stamps if sum(stamp.counts()) < least]
     if not few:
         return stamps, ""
+    dropped = Counter(verdict.decision for stamp in stamps for verdict in stamp.verdicts)
+    reasons = ", ".join(f"{reason} {count}" for reason, count in dropped.most_common() if reason not in (TRAIN, TEST))
     advice = (
         "Give more or longer footage with other expressions and poses, look at more of its frames (--frames, --every), "
         "or ask for fewer photos (--train, --test)"
@@ -519,7 +521,7 @@ def _usable(stamps: tuple[Stamp, ...], settings: PrepareSettings) -> tuple[tuple
     )
     return stamps, (
         f"too few good photos of {settings.identity!r}: wanted {least} or more per timestamp, there are {held}. "
-        f"{advice}."
+        f"Not taken: {reasons or 'nothing'}. {advice}."
     )
 
 
