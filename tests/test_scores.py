@@ -208,8 +208,8 @@ def test_a_trial_cut_short_is_noticed_through_the_number_of_timestamps():
 def test_contradictory_rows_and_unknown_metrics_are_refused():
     with pytest.raises(UserError, match="two specifications"):
         result_matrices(table(trial_rows() + trial_rows(seed=1)))
-    (matrix,) = result_matrices(table(trial_rows(metric="dists")))
-    with pytest.raises(UserError, match="dists"):
+    (matrix,) = result_matrices(table(trial_rows(metric="sharpness")))
+    with pytest.raises(UserError, match="sharpness"):
         trial_scores(matrix)
 
 
