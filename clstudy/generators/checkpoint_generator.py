@@ -29,7 +29,12 @@ class CheckpointGenerator(SynthesisCopies):
     """
 
     def __init__(
-        self, network: StyleGAN2, profile: Profile, device: torch.device, lpips: LPIPS, encoder: IRSEEncoder | None
+        self,
+        network: StyleGAN2,
+        profile: Profile,
+        device: torch.device,
+        lpips: LPIPS,
+        encoder: IRSEEncoder | None = None,
     ):
         super().__init__(network, profile.compute, device)
         self._settings: AnchorSettings = profile.anchors
