@@ -90,14 +90,19 @@ def run_version(basis: Basis, spec: TrialSpec, identity: Identity) -> str:
 
     A strategy's name is not enough: its default settings may change, and so may the source of a user's own class.
     """
+    return version_digest(basis, spec, fingerprint=basis.fingerprint(), photos=identity_digest(identity))
+
+
+def version_digest(basis: Basis, spec: TrialSpec, *, fingerprint: Mapping[str, Any], photos: str) -> str:
+    """``run_version`` from parts, for a study that is read back: its machine and photos need not be at hand."""
     profile = basis.profile
     return digest_of(
         {
             "settings": [key_document(part) for part in (profile.trainer, profile.inversion, profile.evaluation)],
             **basis.measuring(),
-            "fingerprint": basis.fingerprint(),
+            "fingerprint": fingerprint,
             "generator": basis.generator_digest,
-            "photos": identity_digest(identity),
+            "photos": photos,
             "strategy": strategy_document(spec.strategy),
         }
     )[:12]

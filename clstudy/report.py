@@ -1,53 +1,108 @@
-"""python -m clstudy.report STUDY [STUDY ...]: rebuild a study's tables from its rows (needs neither torch nor Ray)."""
+"""python -m clstudy.report STUDY [STUDY ...]: rebuild a study's report from its rows (needs neither torch nor Ray)."""
 
 from __future__ import annotations
 
 import argparse
+import logging
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
 
-from clstudy.analysis.figures import figures
-from clstudy.analysis.tables import Summary, summarise, to_csv, to_markdown, to_terminal
+from clstudy.analysis.evidence import evidence_files, judge
+from clstudy.analysis.evidence_page import evidence_sections
+from clstudy.analysis.figures import draw
+from clstudy.analysis.html import comparison_page, study_page
+from clstudy.analysis.material import Material, gather
+from clstudy.analysis.summary import study_labels
+from clstudy.analysis.tables import Summary, summarise, table_files, to_terminal
 from clstudy.errors import UserError
+from clstudy.stages import write_atomically
 
 PLAIN_WIDTH = 100
+_LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """A written report. ``broken``: parts that are missing from it because of an error of ours, in words."""
+
+    material: Material
+    broken: tuple[str, ...]
+
+    @property
+    def summary(self) -> Summary:
+        """The study's tables."""
+        return self.material.summary
 
 
 def write_report(study_dir: Path | str) -> Summary:
-    """Summarise a study and write ``report/{summary.csv,paired.csv,tables.md,*.svg,*.png}`` into its folder.
+    """As ``build_report``, for callers that want the tables only."""
+    return build_report(study_dir).summary
+
+
+def build_report(study_dir: Path | str) -> Report:
+    """Summarise a study and write ``report/``: index.html, tables (``table_files``, ``evidence_files``), figures.
+
+    The tables are written first. A figure or a page that fails for an error of ours is logged with its traceback and
+    named in ``broken``: a study's answer is not lost for a picture.
 
     Raises:
         UserError: the folder is no study, its results cannot be read, or the report cannot be written.
     """
     summary = summarise(study_dir)
     folder = Path(study_dir) / "report"
-    files = {
-        "summary.csv": to_csv(summary.scores).encode(),
-        "paired.csv": to_csv(summary.paired).encode(),
-        "tables.md": to_markdown(summary).encode(),
-        **figures(summary),
-    }
     try:
-        folder.mkdir(exist_ok=True)
-        for name, content in files.items():
-            (folder / name).write_bytes(content)
+        found = judge(summary)
+        for name, content in {**table_files(summary), **evidence_files(found)}.items():
+            write_atomically(folder / name, content)
+        material = gather(summary)
+        gallery = draw(material)
+        for name, content in gallery.files.items():
+            write_atomically(folder / name, content)
+        broken = [f"{skipped.title}: {skipped.reason}" for skipped in gallery.skipped if skipped.broken]
+        try:
+            write_atomically(
+                folder / "index.html", study_page(material, gallery, evidence_sections(material, found)).encode()
+            )
+        except OSError:
+            raise
+        except Exception as error:
+            _LOG.exception("the page of %s could not be made", summary.study.name)
+            broken.append(f"index.html could not be made, which is a bug in clstudy: {type(error).__name__}: {error}")
     except OSError as error:
         raise UserError(f"the report cannot be written: {error}") from error
-    return summary
+    return Report(material=material, broken=tuple(broken))
+
+
+def write_comparison(reports: Sequence[Report]) -> Path:
+    """Write ``comparison.html`` with the main tables of several studies beside the first study's folder.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    names = study_labels([report.summary.study for report in reports])
+    materials = {name: report.material for name, report in zip(names, reports, strict=True)}
+    path = reports[0].summary.study.folder.resolve().parent / "comparison.html"
+    try:
+        write_atomically(path, comparison_page(materials).encode())
+    except OSError as error:
+        raise UserError(f"the comparison cannot be written: {error}") from error
+    return path
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Report on every study; 0: all complete, 1: trials are missing or failed, 2: a folder is no study."""
+    """Report on every study; 0: all complete, 1: trials missing or failed or a part not drawn, 2: no study."""
     parser = argparse.ArgumentParser(
         prog="python -m clstudy.report",
-        description="Rebuild the tables of finished or unfinished studies from their rows and print them: AIP, "
-        "Forgetting and final performance with intervals, and paired differences to er_rand and lower. "
-        "Writes summary.csv, paired.csv, tables.md and figures of the differences to lower (SVG, PNG) into "
-        "STUDY/report/.",
-        epilog="Exit code: 0 every planned trial is in the tables, 1 trials are missing or failed, 2 bad folder.",
+        description="Rebuild the report of finished or unfinished studies from their rows: AIP, Forgetting and final "
+        "performance with intervals, paired differences to er_rand and lower, figures. Prints the tables and writes "
+        "STUDY/report/: index.html (one page with everything, needs no network), tables and figures (SVG, PNG). "
+        "With several studies, comparison.html beside the first one's folder shows their main tables side by side.",
+        epilog="Exit code: 0 every planned trial is in the tables, 1 trials are missing or failed or a part of the "
+        "report could not be made, 2 bad folder.",
     )
     parser.add_argument("studies", nargs="+", metavar="STUDY", type=Path, help="a folder such as runs/hull_sizes")
     studies = parser.parse_args(arguments).studies
@@ -55,17 +110,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # A pipe has no width of its own: give it one that is readable and always the same.
     console = Console(width=None if sys.stdout.isatty() else PLAIN_WIDTH, highlight=False)
     code = 0
+    reports = []
     for study in studies:
         try:
-            summary = write_report(study)
+            report = build_report(study)
         except UserError as error:
             print(f"error: {error}", file=sys.stderr)
             code = 2
             continue
+        reports.append(report)
+        summary = report.summary
         console.rule(summary.study.name)
         console.print(to_terminal(summary, console.width))
-        console.print(f"Written: {study / 'report'} (tables.md, summary.csv, paired.csv, figures)", markup=False)
-        code = max(code, 0 if summary.complete else 1)
+        console.print(f"Written: {study / 'report'} (index.html, tables, figures)", markup=False)
+        for what in report.broken:
+            print(f"error: {summary.study.name}: {what}", file=sys.stderr)
+        code = max(code, 0 if summary.complete and not report.broken else 1)
+    if len(reports) > 1:
+        try:
+            console.print(f"Written: {write_comparison(reports)}", markup=False)
+        except UserError as error:
+            print(f"error: {error}", file=sys.stderr)
+            code = max(code, 1)
     return code
 
 

@@ -24,9 +24,10 @@ from clstudy.generators import load_generators
 from clstudy.generators.base import GENERATORS, GeneratorWeights
 from clstudy.identities.dataset import DataSet
 from clstudy.plan import Plan
-from clstudy.space import SearchSpace, TrialSpec
+from clstudy.space import SearchSpace
 from clstudy.stages import StudyStore, write_atomically
 from clstudy.study_file import write_study_file
+from clstudy.tracking import run_names
 from clstudy.worker import Job, TrialTrainable
 
 
@@ -198,17 +199,3 @@ class _Watcher:
                 self._show(ray.get(self._coordinator.snapshot.remote(), timeout=5))
             except Exception:  # the display must never stop a study
                 continue
-
-
-def run_names(trials: tuple[TrialSpec, ...]) -> dict[str, str]:
-    """Run names a person can tell apart: what varies in the study, and nothing else."""
-    rates = len({spec.learning_rate for spec in trials}) > 1
-    seeds = len({spec.seed for spec in trials}) > 1
-    names = {}
-    for spec in trials:
-        parts = [spec.identity, spec.strategy]
-        parts += [f"K={spec.buffer_size}"] if spec.buffer_size is not None else []
-        parts += [f"lr={spec.learning_rate:g}"] if rates else []
-        parts += [f"seed={spec.seed}"] if seeds else []
-        names[spec.trial_id] = " ".join(parts)
-    return names

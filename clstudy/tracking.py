@@ -5,7 +5,8 @@ repeated: a trial's run is found by its tag, a metric's time is a function of it
 twice stays one row), an image replaces the one of the same name. And nothing here fails a trial: while the
 tracking server does not answer, calls wait in order and are delivered when it does.
 
-Ray is not imported; the study puts one :class:`MlflowWriter` into one actor.
+Ray is not imported; the study puts one :class:`MlflowWriter` into one actor. ``python -m clstudy.tracking rebuild``
+(:mod:`clstudy.mlflow_rebuild`) feeds the same writer from a study's folder.
 """
 
 from __future__ import annotations
@@ -14,10 +15,11 @@ import io
 import logging
 import math
 import os
+import sys
 import tempfile
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,10 +30,15 @@ from PIL import Image
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
+    from clstudy.space import TrialSpec
+
 _log = logging.getLogger(__name__)
 
 TRIAL_TAG = "clstudy.trial"
 ERROR_TAG = "clstudy.error"
+REPORT_TAG = "clstudy.report"
+"""On the run that holds the report (without parameters and metrics, so that charts and comparisons leave it out), and
+on the experiment, where it says which run that is."""
 FINAL_STATES = ("FINISHED", "FAILED", "KILLED")
 
 _SQLITE = "sqlite:///"
@@ -53,6 +60,52 @@ def step_time_ms(timestamp: int) -> int:
     MLflow keeps one row per (metric, step, time, value), so a stage logged again after a kill leaves no duplicate.
     """
     return _STEP_TIME_ORIGIN_MS + 1000 * timestamp
+
+
+def run_names(trials: Sequence[TrialSpec]) -> dict[str, str]:
+    """Run names a person can tell apart, by trial id: what varies in the study, and nothing else."""
+    rates = len({spec.learning_rate for spec in trials}) > 1
+    seeds = len({spec.seed for spec in trials}) > 1
+    names = {}
+    for spec in trials:
+        parts = [spec.identity, spec.strategy]
+        parts += [f"K={spec.buffer_size}"] if spec.buffer_size is not None else []
+        parts += [f"lr={spec.learning_rate:g}"] if rates else []
+        parts += [f"seed={spec.seed}"] if seeds else []
+        names[spec.trial_id] = " ".join(parts)
+    return names
+
+
+def trial_params(
+    spec: TrialSpec, *, profile: str, timestamps: int, kept: int | None, version: str | None
+) -> dict[str, Any]:
+    """Parameters of a trial's run.
+
+    MLflow's comparison page draws the first three parameters that vary, by name: buffer_size, identity and strategy
+    come first on purpose.
+
+    Args:
+        spec: the trial.
+        profile: its name.
+        timestamps: how many the trial has.
+        kept: stored photos as a number (0 for none, all photos for joint training); None: not known.
+        version: whatever else makes the numbers what they are (``run_version``): if it changes, a new run begins.
+    """
+    return {
+        "buffer_size": kept,
+        "identity": spec.identity,
+        "strategy": spec.strategy,
+        "learning_rate": spec.learning_rate,
+        "seed": spec.seed,
+        "profile": profile,
+        "timestamps": timestamps,
+        "version": version,
+    }
+
+
+def trial_tags(spec: TrialSpec) -> dict[str, str]:
+    """Tags of a trial's run."""
+    return {"identity": spec.identity, "strategy": spec.strategy}
 
 
 def encode_png(pixels: np.ndarray) -> bytes:
@@ -175,6 +228,10 @@ class MlflowWriter:
         self._submit(trial_id, "error", lambda: self._send_error(trial_id, text))
         self.finish_trial(trial_id, "FAILED")
 
+    def attach_report(self, folder: Path) -> None:
+        """Put a report's files under ``report/`` of the experiment's one run named "report", replacing older ones."""
+        self._submit("report", "report", lambda: self._send_report(folder))
+
     # How it gets there.
 
     def pending(self) -> int:
@@ -296,6 +353,15 @@ class MlflowWriter:
     def _send_finish(self, trial_id: str, status: str, now: int) -> None:
         self._client().set_terminated(self._run_id(trial_id), status, now)
 
+    def _send_report(self, folder: Path) -> None:
+        client, experiment = self._client(), self._experiment_id()
+        found = client.search_runs([experiment], f"tags.`{REPORT_TAG}` = 'yes'", max_results=1)
+        run = found[0] if found else client.create_run(experiment, _now_ms(), {REPORT_TAG: "yes"}, "report")
+        run_id = run.info.run_id
+        client.log_artifacts(run_id, str(folder), "report")
+        client.set_terminated(run_id, "FINISHED", _now_ms())
+        client.set_experiment_tag(experiment, REPORT_TAG, f"run {run_id}, report/")
+
     # The experiment and its runs, asked once and kept until something goes wrong.
 
     def _client(self) -> MlflowClient:
@@ -386,3 +452,9 @@ def _first_line(error: Exception) -> str:
 
 def _now_ms() -> int:
     return int(time.time() * 1000)
+
+
+if __name__ == "__main__":
+    from clstudy.mlflow_rebuild import main
+
+    sys.exit(main())

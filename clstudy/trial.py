@@ -6,7 +6,6 @@ to remember. Knows nothing of Ray or MLflow: it tells a listener what happened.
 
 from __future__ import annotations
 
-import io
 import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,7 +17,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
-from PIL import Image
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
@@ -42,6 +40,7 @@ from clstudy.identities.embedding import to_uint8, to_unit_range
 from clstudy.metrics.base import Metric
 from clstudy.metrics.lpips import LPIPS
 from clstudy.personalize import TrainingDivergedError, TrainingPhotos, personalise, photo_losses
+from clstudy.pictures import decode_png, shown_size
 from clstudy.rows import STAGE_KEYS, result_table, stage_table
 from clstudy.seeding import derive_rng
 from clstudy.space import TrialSpec
@@ -377,19 +376,6 @@ def trial_table(spec: TrialSpec, stages: Sequence[pa.Table], keys: Sequence[str]
         seed=spec.seed,
     )
     return table.replace_schema_metadata({STAGE_KEYS: json.dumps(list(keys))})
-
-
-def decode_png(content: bytes) -> np.ndarray:
-    """Picture ``[h, w, 3]`` of a PNG file's bytes."""
-    return np.asarray(Image.open(io.BytesIO(content)).convert("RGB"))
-
-
-def shown_size(photos: np.ndarray, most: int = 256) -> np.ndarray:
-    """Photos ``[n, s, s, 3]`` averaged down to at most ``most`` pixels a side: pictures are for looking at."""
-    factor = -(-photos.shape[1] // most)
-    if factor <= 1:
-        return photos
-    return np.stack([np.asarray(Image.fromarray(photo).reduce(factor)) for photo in photos])
 
 
 def face_grid(photos: np.ndarray, rebuilt: np.ndarray) -> np.ndarray:

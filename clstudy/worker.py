@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import ray
 from ray import tune
@@ -27,15 +26,18 @@ from clstudy.metrics import load_metrics
 from clstudy.metrics.base import METRICS, MetricSettings
 from clstudy.metrics.lpips import LPIPS
 from clstudy.numerics import configure_torch, torch_device
+from clstudy.pictures import enlarged
 from clstudy.plan import result_path
 from clstudy.running import running_metrics
 from clstudy.space import TrialSpec
 from clstudy.stages import StudyStore, write_atomically
 from clstudy.strategies.lookup import strategy_class
+from clstudy.tracking import trial_params, trial_tags
 from clstudy.trial import StageReport, StageRequest, Workbench, parquet_bytes, trial_stages, trial_table
 
 _BEAT_SECONDS = 5.0
 _TELL_SECONDS = 0.4
+_DELIVERY_SECONDS = 120.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,26 +139,29 @@ class TrialTrainable(tune.Trainable):
         kept = self._spec.buffer_size or 0
         if strategy_class(self._spec.strategy).joint:  # keeps everything
             kept = sum(len(timestamp.train) for timestamp in self._identity.timestamps)
-        # MLflow's comparison page draws the first three parameters that vary, by name: buffer_size (as a number:
-        # 0 for none, all photos for joint training), identity and strategy come first on purpose.
-        params = {
-            "buffer_size": kept,
-            "identity": self._spec.identity,
-            "strategy": self._spec.strategy,
-            "learning_rate": self._spec.learning_rate,
-            "seed": self._spec.seed,
-            "profile": profile.name,
-            "timestamps": len(self._identity.timestamps),
-            # whatever else makes the numbers what they are: if it changes, the tracker begins a new run
-            "version": run_version(self._job.basis, self._spec, self._identity),
-        }
-        tags = {"identity": self._spec.identity, "strategy": self._spec.strategy}
+        params = trial_params(
+            self._spec,
+            profile=profile.name,
+            timestamps=len(self._identity.timestamps),
+            kept=kept,
+            version=run_version(self._job.basis, self._spec, self._identity),
+        )
         self._job.coordinator.progress.remote(
             self._spec.trial_id, {"t": 0, "phase": "start", "done": 0, "total": 1, "loss": float("nan")}
         )
-        self._job.recorder.start_trial.remote(
-            self._spec.trial_id, self._job.run_names[self._spec.trial_id], params, tags
-        )
+        self._sent: list[Any] = []
+        self._record("start_trial", self._job.run_names[self._spec.trial_id], params, trial_tags(self._spec))
+
+    def _record(self, method: str, *arguments: Any) -> None:
+        """Tell the recorder something about this trial, without waiting."""
+        self._sent.append(getattr(self._job.recorder, method).remote(self._spec.trial_id, *arguments))
+
+    def _delivered(self) -> None:
+        """Wait until the recorder has taken everything: Ray drops what is on its way when this process ends.
+
+        Taken, not sent on: a tracking server that is down delays nothing here.
+        """
+        ray.wait(self._sent, num_returns=len(self._sent), timeout=_DELIVERY_SECONDS)
 
     def step(self) -> dict[str, Any]:
         """One timestamp. A failure ends this trial only and is told with its reason."""
@@ -181,9 +186,7 @@ class TrialTrainable(tune.Trainable):
         if report.buffer is not None:
             images["buffer"] = enlarged(report.buffer)
         self._job.coordinator.stage.remote(report.reused, report.seconds)
-        self._job.recorder.log_stage.remote(
-            self._spec.trial_id, report.t, {**metrics, "train/loss": report.loss}, images
-        )
+        self._record("log_stage", report.t, {**metrics, "train/loss": report.loss}, images)
         if report.t + 1 == len(self._identity.timestamps):
             return self._finish()
         return {"timestamp": report.t, "train_loss": report.loss, "done": False}
@@ -191,17 +194,13 @@ class TrialTrainable(tune.Trainable):
     def _finish(self) -> dict[str, Any]:
         table = trial_table(self._spec, self._tables, self._keys)
         write_atomically(result_path(self._job.out, self._spec.trial_id), parquet_bytes(table))
-        self._job.recorder.finish_trial.remote(self._spec.trial_id)
+        self._record("finish_trial")
+        self._delivered()
         self._job.coordinator.finish.remote(self._spec.trial_id, "")
         return {"timestamp": len(self._identity.timestamps) - 1, "done": True}
 
     def _fail(self, message: str) -> dict[str, Any]:
-        self._job.recorder.fail_trial.remote(self._spec.trial_id, message)
+        self._record("fail_trial", message)
+        self._delivered()
         self._job.coordinator.finish.remote(self._spec.trial_id, message)
         return {"failed": message, "done": True}
-
-
-def enlarged(image: np.ndarray, least: int = 256) -> np.ndarray:
-    """Repeat the pixels of a small picture ``[h, w, 3]`` so that a person can see it on the tracking page."""
-    factor = max(1, least // image.shape[0])
-    return image.repeat(factor, axis=0).repeat(factor, axis=1)

@@ -1,19 +1,33 @@
-"""Intervals and paired comparisons against scipy."""
+"""Intervals and paired comparisons against scipy, bootstraps against slow loops with the same draws."""
 
 from __future__ import annotations
 
 import math
+import statistics
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy import stats
 
 from clstudy.analysis.comparisons import compare, paired_difference
-from clstudy.analysis.intervals import identity_interval, t_interval
+from clstudy.analysis.intervals import (
+    IdentityImages,
+    bootstrap_t,
+    cluster_bootstrap,
+    identity_interval,
+    t_interval,
+)
 from clstudy.analysis.matrix import Cell
+from clstudy.analysis.scores import (
+    MissingCellsError,
+    average_incremental_performance,
+    backward_transfer,
+    final_performance,
+    forgetting,
+)
 
 # scipy's oracles are undefined where the spread underflows to 0, so values lie on a grid.
 NUMBERS = st.integers(-(10**6), 10**6).map(lambda i: i / 1e4)
@@ -30,6 +44,13 @@ def test_t_interval_equals_scipy(values, confidence):
     other = stats.ttest_1samp(values, 0).confidence_interval(confidence)
     np.testing.assert_allclose([ours.low, ours.high], [other.low, other.high], rtol=1e-9, atol=1e-9)
     assert (ours.n, ours.population) == (len(values), "new identities")
+
+
+@pytest.mark.parametrize("n", [2, 5, 10])
+def test_t_interval_keeps_its_word_on_normal_values(n):
+    samples = np.random.default_rng(n).standard_normal((4_000, n)) + 0.3
+    intervals = [t_interval(sample) for sample in samples]
+    assert 0.94 < np.mean([one.low <= 0.3 <= one.high for one in intervals]) < 0.96
 
 
 def test_equal_values_give_an_interval_of_no_width():
@@ -128,3 +149,271 @@ def test_the_sign_and_the_verdict(score, metric, negative_is_better):
     assert versus(0.5, 1.5, 1.0).verdict == "interval includes 0"
     assert versus(1.0, 1.0, 1.0).verdict == "interval includes 0"
     assert versus(0.5).verdict == "no interval"
+
+
+# --- bootstrap-t --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("values", [[0.3, 0.1, 0.7], [1.0, 5.0, 2.0, 2.5, 9.0], list(np.linspace(-1, 3, 12) ** 3)])
+def test_bootstrap_t_equals_a_slow_loop_with_the_same_draws(values):
+    resamples, n = 400, len(values)
+    interval = bootstrap_t(values, np.random.default_rng(7), resamples=resamples, confidence=0.9)
+    draws = np.random.default_rng(7).integers(n, size=(resamples, n)).tolist()
+    ordered, mean, spread = sorted(values), statistics.fmean(values), statistics.stdev(values)
+    ratios, dropped = [], 0
+    for draw in draws:
+        drawn = [ordered[i] for i in draw]
+        if len(set(drawn)) == 1:
+            dropped += 1
+        else:
+            ratios.append((statistics.fmean(drawn) - mean) / (statistics.stdev(drawn) / math.sqrt(n)))
+    low, high = (mean - q * spread / math.sqrt(n) for q in np.quantile(ratios, [0.95, 0.05]))
+    assert (interval.low, interval.high) == (pytest.approx(low, rel=1e-12), pytest.approx(high, rel=1e-12))
+    assert (interval.dropped, interval.resamples, interval.n) == (dropped, resamples, n)
+    assert dropped > 20 if n == 3 else True  # one in nine
+    assert (interval.population, interval.method) == ("new identities", "bootstrap-t")
+
+
+@settings(deadline=None)
+@given(
+    hnp.arrays(np.float64, st.integers(3, 8), elements=st.integers(-50, 50).map(float), unique=True),
+    st.sampled_from([0.125, 1.0, 64.0]),
+    st.integers(-8, 8),
+    st.randoms(use_true_random=False),
+)
+def test_bootstrap_t_moves_with_shift_and_scale_and_not_with_order_or_clock(values, scale, shift, random):
+    def interval(values):
+        return bootstrap_t(values, np.random.default_rng(3), resamples=200)
+
+    plain, moved = interval(values), interval(scale * values + shift)
+    np.testing.assert_allclose(
+        [moved.mean, moved.low, moved.high],
+        scale * np.array([plain.mean, plain.low, plain.high]) + shift,
+        rtol=1e-9,
+        atol=1e-9,
+    )
+    shuffled = values.tolist()
+    random.shuffle(shuffled)
+    assert interval(shuffled) == plain
+    assert plain.low <= plain.high
+
+
+def test_bootstrap_t_says_where_there_is_no_interval_and_refuses_bad_values():
+    def interval(values, **settings):
+        return bootstrap_t(values, np.random.default_rng(0), **{"resamples": 100} | settings)
+
+    for values in ([0.1, 0.9], [0.1, 0.1, 0.1]):
+        none = interval(values)
+        assert math.isnan(none.low) and math.isnan(none.high) and none.mean == pytest.approx(np.mean(values))
+    assert none.dropped == none.resamples == 100
+    for bad in ([], [0.3], [0.1, math.nan, 0.2], [[0.1, 0.2]]):
+        with pytest.raises(ValueError):
+            interval(bad)
+    with pytest.raises(ValueError, match="confidence"):
+        interval([1, 2, 3], confidence=95)
+    with pytest.raises(ValueError, match="resample"):
+        interval([1, 2, 3], resamples=0)
+
+
+# --- cluster bootstrap --------------------------------------------------------------------------------------------
+
+
+def made_up(identity, *, size=3, seeds=2, counts=(3, 1, 4), labels=("a", "b"), rng=None, offset=0.0):
+    """Random values of one identity; NaN where a study measures nothing."""
+    rng = rng or np.random.default_rng(list(identity.encode()))
+    values = rng.uniform(size=(len(labels), seeds, size, size, max(counts))) + offset
+    for t, k, i in np.ndindex(size, size, max(counts)):
+        if k > t or i >= counts[k]:
+            values[:, :, t, k, i] = np.nan
+    return IdentityImages(identity=identity, labels=labels, values=values, counts=np.array(counts))
+
+
+def slow_aip(r):
+    return statistics.fmean(statistics.fmean(r[t][: t + 1]) for t in range(len(r)))
+
+
+def slow_forgetting(r):
+    last = len(r) - 1  # lower is better
+    return statistics.fmean(r[last][k] - min(r[t][k] for t in range(k, last)) for k in range(last))
+
+
+def slow_bwt(r):
+    last = len(r) - 1
+    return statistics.fmean(r[k][k] - r[last][k] for k in range(last))
+
+
+def slow_cluster_bootstrap(identities, score, seed, resamples, new_identities):
+    """Draws in the documented order, then one resample after the other, photos repeated as often as drawn."""
+    rng, n = np.random.default_rng(seed), len(identities)
+    people = rng.integers(n, size=(resamples, n)) if new_identities else np.tile(np.arange(n), (resamples, 1))
+    inside = []
+    for i, one in enumerate(identities):
+        times = int((people == i).sum())
+        sizes = [one.values.shape[1], *one.counts.tolist()]
+        inside.append([rng.multinomial(m, [1 / m] * m, size=times).tolist() for m in sizes])
+    used = [0] * n
+    means = []
+    for row in people:
+        scores = []
+        for i in row:
+            seeds, *photos = (draws[used[i]] for draws in inside[i])
+            used[i] += 1
+            values, size = identities[i].values, len(identities[i].counts)
+            per_label = []
+            for label in range(len(values)):
+                per_seed = []
+                for s, times in enumerate(seeds):
+                    r = [
+                        [
+                            statistics.fmean(
+                                value for j, c in enumerate(photos[k]) for value in [values[label, s, t, k, j]] * c
+                            )
+                            for k in range(t + 1)
+                        ]
+                        for t in range(size)
+                    ]
+                    per_seed += [score(r)] * times
+                per_label.append(statistics.fmean(per_seed))
+            scores.append(per_label)
+        means.append(np.mean(scores, axis=0))
+    return np.array(means)
+
+
+SCORE_PAIRS = {
+    "aip": (lambda r: average_incremental_performance(r, False), slow_aip),
+    "forgetting": (lambda r: forgetting(r, False), slow_forgetting),
+    "bwt": (lambda r: backward_transfer(r, False), slow_bwt),
+}
+
+
+@pytest.mark.parametrize("new_identities", [True, False])
+@pytest.mark.parametrize("name", SCORE_PAIRS)
+def test_cluster_bootstrap_equals_a_slow_loop_with_the_same_draws(name, new_identities):
+    people = [
+        made_up("ann"),
+        made_up("bob", seeds=1, counts=(2, 2, 5)),
+        made_up("cat", size=2, seeds=3, counts=(4, 2)),
+    ]
+    fast, slow = SCORE_PAIRS[name]
+    found = cluster_bootstrap(people, fast, np.random.default_rng(5), resamples=60, new_identities=new_identities)
+    expected = slow_cluster_bootstrap(people, slow, 5, 60, new_identities)
+    np.testing.assert_allclose(found.resampled, expected, rtol=1e-12, atol=1e-14)
+    assert found.observed.shape == (3, 2) and found.identities == ("ann", "bob", "cat")
+    assert len(np.unique(found.resampled[:, 0])) > 40
+
+
+def test_with_one_photo_and_one_seed_it_is_scipys_percentile_bootstrap():
+    values = np.array([0.3, 0.9, 0.1, 0.75, 0.2, 0.6])
+    people = [
+        IdentityImages(identity=f"p{i}", labels=("a",), values=np.full((1, 1, 1, 1, 1), v), counts=np.array([1]))
+        for i, v in enumerate(values)
+    ]
+    found = cluster_bootstrap(people, final_performance, np.random.default_rng(11), resamples=999)
+    ours = found.interval("a", expanded=False)
+    theirs = stats.bootstrap(
+        (values,), np.mean, n_resamples=999, method="percentile", rng=np.random.default_rng(11)
+    ).confidence_interval
+    np.testing.assert_allclose([ours.low, ours.high], [theirs.low, theirs.high], rtol=1e-12)
+    assert ours.mean == pytest.approx(values.mean()) and ours.population == "new identities"
+    wider = found.interval("a")
+    tail = stats.norm.cdf(-math.sqrt(6 / 5) * stats.t.ppf(0.975, 5))
+    np.testing.assert_allclose([wider.low, wider.high], np.quantile(found.resampled, [tail, 1 - tail]))
+    assert wider.low < ours.low < ours.high < wider.high
+
+
+def test_draws_are_shared_by_rows_labels_and_scores():
+    people = [made_up(name) for name in ("ann", "bob", "cat", "dan")]
+    for one in people:
+        one.values[1] = one.values[0] + 0.25
+        one.values[:, :, 1:] = np.where(np.isnan(one.values[:, :, 1:]), np.nan, one.values[:, :, 2:])
+        one.values[:, :, 0, 0] = one.values[:, :, 2, 0]  # every photo is as good at each t as at the last
+    found = cluster_bootstrap(people, SCORE_PAIRS["bwt"][0], np.random.default_rng(0), resamples=200)
+    np.testing.assert_allclose(found.resampled, 0.0, atol=1e-15)
+    both = cluster_bootstrap(people, final_performance, np.random.default_rng(0), resamples=200)
+    assert both.resampled[:, 0].std() > 0.01
+    difference = both.interval("b", "a")
+    np.testing.assert_allclose([difference.low, difference.mean, difference.high], 0.25)
+    only = [
+        IdentityImages(identity=one.identity, labels=("a",), values=one.values[:1], counts=one.counts) for one in people
+    ]
+    alone = cluster_bootstrap(only[::-1], final_performance, np.random.default_rng(0), resamples=200)
+    np.testing.assert_array_equal(alone.resampled[:, 0], both.resampled[:, 0])  # nor does the order of people matter
+
+
+@settings(deadline=None)
+@given(st.sampled_from([0.5, 8.0]), st.sampled_from([-2.0, 0.25, 16.0]), st.booleans())
+def test_cluster_intervals_move_with_shift_and_scale(scale, shift, new_identities):
+    def interval(scale, shift, name):
+        people = [made_up(name, labels=("a",)) for name in ("ann", "bob", "cat")]
+        for one in people:
+            one.values[:] = scale * one.values + shift
+        found = cluster_bootstrap(
+            people, SCORE_PAIRS[name][0], np.random.default_rng(1), resamples=50, new_identities=new_identities
+        ).interval("a")
+        return np.array([found.mean, found.low, found.high])
+
+    np.testing.assert_allclose(interval(scale, shift, "aip"), scale * interval(1, 0, "aip") + shift, atol=1e-12)
+    np.testing.assert_allclose(interval(scale, shift, "forgetting"), scale * interval(1, 0, "forgetting"), atol=1e-12)
+
+
+def test_each_population_is_named_and_these_identities_ignore_how_different_they_are():
+    people = [made_up(name, offset=far) for name, far in (("ann", 0.0), ("bob", 100.0), ("cat", 200.0))]
+    run = {
+        new: cluster_bootstrap(
+            people, final_performance, np.random.default_rng(2), resamples=300, new_identities=new
+        ).interval("a")
+        for new in (True, False)
+    }
+    assert (run[True].population, run[False].population) == ("new identities", "these identities")
+    assert run[True].high - run[True].low > 100 and run[False].high - run[False].low < 1
+    assert run[False].mean == run[True].mean
+    one = cluster_bootstrap(people[:1], final_performance, np.random.default_rng(2), new_identities=False)
+    assert one.interval("a").low < one.interval("a").high and one.interval("a").n == 1
+    with pytest.raises(ValueError, match="at least 2"):
+        one.interval("a", expanded=True)
+
+
+def test_missing_cells_and_photos_are_errors_that_name_the_identity():
+    people = [made_up("ann"), made_up("bob")]
+    people[1].values[1, 0, 2, 0, 1] = np.nan
+    with pytest.raises(MissingCellsError, match=r"identity bob, b.*R\[0, 2, 0\]"):
+        cluster_bootstrap(people, final_performance, np.random.default_rng(0))
+    joint = [made_up("ann"), made_up("bob")]
+    for one in joint:
+        one.values[:, :, :-1] = np.nan
+    assert np.isfinite(
+        cluster_bootstrap(joint, final_performance, np.random.default_rng(0), resamples=9).resampled
+    ).all()
+    with pytest.raises(MissingCellsError, match="identity ann, a"):
+        cluster_bootstrap(joint, SCORE_PAIRS["aip"][0], np.random.default_rng(0))
+    with pytest.raises(ValueError, match="ann, a.*finite"):
+        cluster_bootstrap(people, lambda r: np.full(r.shape[:-2], np.nan), np.random.default_rng(0))
+
+
+def test_what_cannot_be_resampled_is_refused():
+    ann, rng = made_up("ann"), np.random.default_rng(0)
+    for people, match in (
+        ([], "at least 2"),
+        ([ann], "at least 2"),
+        ([ann, made_up("ann")], "twice"),
+        ([ann, made_up("bob", labels=("a", "c"))], "labels of bob"),
+    ):
+        with pytest.raises(ValueError, match=match):
+            cluster_bootstrap(people, final_performance, rng)
+    with pytest.raises(ValueError, match="resample"):
+        cluster_bootstrap([ann, made_up("bob")], final_performance, rng, resamples=0)
+    found = cluster_bootstrap([ann, made_up("bob")], final_performance, rng, resamples=5)
+    with pytest.raises(ValueError, match="no label 'z'"):
+        found.interval("z")
+    with pytest.raises(ValueError, match="confidence"):
+        found.interval("a", confidence=0)
+    for values, counts in (
+        (np.zeros((2, 1, 3, 2, 4)), [1, 1, 1]),
+        (np.zeros((1, 1, 2, 2, 4)), [1, 1]),
+        (np.zeros((2, 2, 2, 4)), [1, 1]),
+        (np.zeros((2, 1, 2, 2, 4)), [1, 5]),
+        (np.zeros((2, 1, 2, 2, 4)), [0, 4]),
+        (np.zeros((2, 1, 2, 2, 4)), [4]),
+    ):
+        with pytest.raises(ValueError, match="eve"):
+            IdentityImages(identity="eve", labels=("a", "b"), values=values, counts=np.array(counts))

@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 import yaml
+from mlflow import MlflowClient
 from PIL import Image
 from safetensors.numpy import load_file
 
@@ -24,6 +25,7 @@ from clstudy.assets import asset_path
 from clstudy.generators.ir_se_encoder import IRSEEncoder
 from clstudy.identities.dcgan import LATENT_SIZE, FaceSource
 from clstudy.run import main
+from clstudy.tracking import sqlite_uri
 from tests import persistence_writer as writer
 from tests.test_run import ENV
 
@@ -110,6 +112,18 @@ def test_the_study_runs_from_checkpoint_and_photos_and_resumes(place: Path) -> N
     assert set(study["metric_files"]) == {"arcface"}
     again = drive(place)
     assert "every trial is finished already" in again.stdout, again.stdout + again.stderr
+
+
+def test_the_tracker_has_every_step_of_every_trial(place: Path) -> None:
+    """The last one too: its pictures are large enough to be lost with the worker that sends them."""
+    client = MlflowClient(sqlite_uri(place / "runs" / "mlflow.db"))
+    experiment = client.get_experiment_by_name("small")
+    runs = client.search_runs([experiment.experiment_id])
+    assert len(runs) == 8
+    for run in runs:
+        steps = [entry.step for entry in client.get_metric_history(run.info.run_id, "ap/reconstruction_lpips")]
+        assert steps == list(range(TIMESTAMPS)), run.data.tags
+        assert len(client.list_artifacts(run.info.run_id, "faces")) == TIMESTAMPS
 
 
 def test_an_encoder_gives_other_anchors_and_other_stages(place: Path) -> None:

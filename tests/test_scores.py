@@ -26,6 +26,7 @@ from clstudy.analysis.scores import (
     backward_transfer,
     final_performance,
     forgetting,
+    gap_closed,
     missing_cells,
 )
 from clstudy.errors import UserError
@@ -121,6 +122,31 @@ def test_one_timestamp_has_no_past_and_shapes_are_checked():
             final_performance(np.zeros(shape))
 
 
+# rounded: a quotient of denormal numbers would overflow
+bounds = st.tuples(*[st.floats(-50, 50).map(lambda value: round(value, 6))] * 3)
+
+
+@given(st.lists(bounds, min_size=1, max_size=5))
+def test_gap_closed_follows_its_definition_whichever_way_the_metric_points(numbers):
+    final, lower, upper = np.array(numbers).T
+    share = gap_closed(final, lower, upper)
+    for x, low, up, found in zip(final, lower, upper, share, strict=True):
+        if abs(up - low) <= 1e-3 * max(abs(low), abs(up)):
+            assert math.isnan(found)
+        else:
+            assert found == pytest.approx((x - low) / (up - low), rel=1e-9)
+    np.testing.assert_array_equal(gap_closed(-final, -lower, -upper), share)
+    there = np.isfinite(share)
+    np.testing.assert_array_equal(gap_closed(lower, lower, upper)[there], 0.0)
+    np.testing.assert_array_equal(gap_closed(upper, lower, upper)[there], 1.0)
+
+
+def test_gap_closed_is_nan_without_a_gap_and_not_clipped():
+    assert math.isnan(gap_closed(0.3, 0.5, 0.5)) and math.isnan(gap_closed(0.3, 0.5, 0.5004))
+    assert math.isnan(gap_closed(NAN, 0.5, 0.1)) and math.isnan(gap_closed(0.3, 0.5, NAN))
+    assert gap_closed(0.05, 0.5, 0.1) == pytest.approx(1.125) and gap_closed(0.6, 0.5, 0.1) == pytest.approx(-0.25)
+
+
 # --- rows to matrices ---------------------------------------------------------------------------------------------
 
 
@@ -170,6 +196,47 @@ def test_matrices_are_means_over_images():
     assert upper.trial.joint and upper.trial.buffer_size is None
     assert trial_scores(upper) == {"final": pytest.approx(np.mean(upper.r[-1]))}
     assert set(trial_scores(matrices["ann-er_rand-k3", "id"])) == {"aip", "forgetting", "bwt", "final"}
+
+
+@st.composite
+def measured(draw):
+    """Values [T, T, n] per metric of a lower and of a higher direction: images of every cell."""
+    size, images = draw(st.integers(2, 4)), draw(st.integers(1, 3))
+    values = st.floats(-20, 20)
+    return {metric: draw(hnp.arrays(np.float64, (size, size, images), elements=values)) for metric in ("lpips", "id")}
+
+
+def measured_rows(values, hole=None):
+    base = {"trial": "ann-x", "identity": "ann", "strategy": "x", "buffer_size": 3, "learning_rate": 0.1, "seed": 4}
+    return [
+        base
+        | {"train_timestamp": t, "test_timestamp": k, "protocol": "reconstruction", "metric": metric}
+        | {"image": f"{k}-{i}", "value": float(r[t, k, i])}
+        for metric, r in values.items()
+        for t, k, i in np.ndindex(r.shape)
+        if k <= t and (metric, t, k) != hole
+    ]
+
+
+@given(measured())
+def test_scores_of_rows_equal_loops_over_the_definitions_in_both_directions(values):
+    found = score_values(result_matrices(table(measured_rows(values))))
+    brute = {"aip": lambda r, higher: brute_aip(r), "final": lambda r, higher: sum(r[-1]) / len(r)}
+    brute |= {"forgetting": brute_forgetting, "bwt": brute_bwt}
+    assert len(found) == 2 * len(brute)
+    for cell, by_identity in found.items():
+        r = [[sum(images) / len(images) for images in row] for row in values[cell.metric].tolist()]
+        expected = brute[cell.score](r, cell.metric == "id")
+        assert by_identity == {"ann": {4: pytest.approx(expected, abs=1e-9)}}
+
+
+@given(measured(), st.data())
+def test_a_cell_missing_anywhere_raises_with_the_trials_name(values, data):
+    size = len(values["id"])
+    t = data.draw(st.integers(0, size - 1))
+    hole = ("id", t, data.draw(st.integers(0, t)))
+    with pytest.raises(MissingCellsError, match=rf"ann-x.*R\[{hole[1]}, {hole[2]}\]"):
+        score_values(result_matrices(table(measured_rows(values, hole)), timestamps=size))
 
 
 def test_missing_cells_raise_with_the_trials_name():

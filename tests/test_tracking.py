@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -14,7 +17,20 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from clstudy.tracking import ERROR_TAG, TRIAL_TAG, MlflowWriter, encode_png, sqlite_uri, step_time_ms
+from clstudy.mlflow_rebuild import main
+from clstudy.plan import result_path
+from clstudy.space import TrialSpec
+from clstudy.tracking import (
+    ERROR_TAG,
+    REPORT_TAG,
+    TRIAL_TAG,
+    MlflowWriter,
+    encode_png,
+    run_names,
+    sqlite_uri,
+    step_time_ms,
+)
+from tests.small_study import make_study
 
 STUDY = "hull_sizes"
 PARAMS = {"identity": "person_00", "strategy": "er_hull", "buffer_size": 10, "learning_rate": 0.003, "seed": 0}
@@ -320,6 +336,148 @@ def test_a_call_that_always_breaks_does_not_hold_up_the_rest(writer: MlflowWrite
 def test_the_time_of_a_step_is_no_clock():
     assert [step_time_ms(t) - step_time_ms(0) for t in range(3)] == [0, 1000, 2000]
     assert step_time_ms(0) == step_time_ms(0)
+
+
+# --- rebuilding from Parquet -----------------------------------------------------------------------------------------
+
+TRIALS = {
+    "anna-lower-lr0.003-s0": 3,
+    "anna-er_rand-k2-lr0.003-s0": 3,
+    "anna-mergan_jtr-k2-lr0.003-s0": 3,
+    "anna-upper-lr0.003-s0": 1,
+}
+
+
+@pytest.fixture(scope="module")
+def live(tmp_path_factory: pytest.TempPathFactory, database: Path) -> Path:
+    """A study that was tracked while it ran (in ``live.db`` beside its photos), with a report."""
+    folder = tmp_path_factory.mktemp("live")
+    shutil.copy(database, folder / "live.db")
+    strategies = ("lower", "er_rand", "mergan_jtr", "upper")
+    study = make_study(folder, strategies, mlflow=sqlite_uri(folder / "live.db"))
+    (study / "report").mkdir()
+    (study / "report" / "index.html").write_text("<p>answer</p>")
+    return study
+
+
+@pytest.fixture
+def copy(live: Path, tmp_path: Path) -> Path:
+    """The study somewhere else, to be harmed; its photos are not beside it."""
+    shutil.copytree(live, tmp_path / "copy", ignore=shutil.ignore_patterns("mlflow-artifacts"))
+    return tmp_path / "copy"
+
+
+def photos(live: Path) -> str:
+    return str(live.parents[1] / "photos")
+
+
+def told(uri: str) -> dict[str, dict[str, Any]]:
+    """Everything about a study's runs but ids and clock: trial -> name, status, params, tags, metrics, pictures."""
+    found = {}
+    for run in runs_of(uri, "small"):
+        root = Path(run.info.artifact_uri.removeprefix("file://"))
+        found[run.data.tags.get(TRIAL_TAG, run.info.run_name)] = {
+            "name": run.info.run_name,
+            "status": run.info.status,
+            "params": run.data.params,
+            "tags": run.data.tags,
+            "metrics": {
+                key: [
+                    (row.step, row.timestamp, row.value) for row in client(uri).get_metric_history(run.info.run_id, key)
+                ]
+                for key in run.data.metrics
+            },
+            "files": {
+                file.relative_to(root).as_posix(): hashlib.sha256(file.read_bytes()).hexdigest()
+                for file in sorted(root.rglob("*"))
+                if file.is_file()
+            },
+        }
+    return found
+
+
+def test_rebuilt_runs_equal_the_live_ones_and_again_changes_nothing(live: Path, uri: str):
+    during = told(sqlite_uri(live.parents[1] / "live.db"))
+    assert set(during) == set(TRIALS)
+    assert "buffer/t01.png" in during["anna-er_rand-k2-lr0.003-s0"]["files"]
+    assert "buffer/t01.png" in during["anna-mergan_jtr-k2-lr0.003-s0"]["files"]
+    assert during["anna-upper-lr0.003-s0"]["params"]["buffer_size"] == "9"
+    assert len(during["anna-lower-lr0.003-s0"]["params"]["version"]) == 12
+    ids = []
+    for _ in range(2):
+        assert main(["rebuild", str(live), "--to", uri, "--data", photos(live)]) == 0
+        rebuilt = told(uri)
+        report = rebuilt.pop("report")
+        assert rebuilt == during, "bit for bit: values, times, pictures"
+        assert (report["status"], report["params"], report["metrics"]) == ("FINISHED", {}, {})
+        assert list(report["files"]) == ["report/index.html"]
+        ids.append({run.info.run_id for run in runs_of(uri, "small")})
+    assert ids[0] == ids[1]
+    tags = client(uri).get_experiment_by_name("small").tags
+    (report_run,) = [run for run in runs_of(uri, "small") if REPORT_TAG in run.data.tags]
+    assert report_run.info.run_id in tags[REPORT_TAG] and tags["clstudy.profile"] == "small"
+
+
+def test_rebuilding_into_the_live_database_goes_on_with_its_runs(live: Path, tmp_path: Path):
+    other = tmp_path / "live.db"
+    shutil.copy(live.parents[1] / "live.db", other)
+    uri = sqlite_uri(other)
+    before, runs = told(uri), {run.info.run_id for run in runs_of(uri, "small")}
+    assert main(["rebuild", str(live), "--to", uri, "--data", photos(live)]) == 0
+    after = told(uri)
+    assert after.pop("report")["files"]
+    assert after == before
+    assert {run.info.run_id for run in runs_of(uri, "small")} > runs
+
+
+def test_what_is_not_there_is_left_out_and_said(copy: Path, uri: str, capsys: pytest.CaptureFixture[str]):
+    failed, gone = "anna-lower-lr0.003-s0", "anna-mergan_jtr-k2-lr0.003-s0"
+    (copy / "failures.json").write_text(json.dumps({failed: "photo t2/train/0.png is unreadable"}))
+    for trial in (failed, gone):
+        result_path(copy, trial).unlink()
+    shutil.rmtree(copy / "report")
+    stages = sorted((copy / "stages").glob("??/*/stage.json"))
+    joint = next(file for file in stages if len(json.loads(file.read_text())["request"]["new"]) == 3)
+    shutil.rmtree(joint.parent)
+    assert main(["rebuild", str(copy), "--to", uri]) == 1, "a trial without rows"
+    said = capsys.readouterr().out
+    assert "2 finished and 1 failed trials" in said
+    assert "the picture of a buffer whose photos are not here (say where: --data FOLDER)" in said
+    assert "the training loss and pictures of a stage that is not stored any more" in said
+    assert "the report, which is not there" in said
+    assert f"1 trials are unfinished and have no run: {gone}" in said
+    runs = told(uri)
+    assert set(runs) == set(TRIALS) - {gone}
+    assert runs[failed]["status"] == "FAILED" and "t2/train/0.png" in runs[failed]["tags"][ERROR_TAG]
+    upper = runs["anna-upper-lr0.003-s0"]
+    assert upper["files"] == {} and "train/loss" not in upper["metrics"]
+    assert len(upper["metrics"]["ap/reconstruction_lpips"]) == 1, "metrics come from the rows"
+
+
+def test_a_rebuild_that_cannot_be_is_one_message(live: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    for arguments, expected in (
+        ([str(tmp_path), "--to", "sqlite:///x.db"], "is no study"),
+        ([str(live), "--to", "mlflow.db"], "'mlflow.db' is no tracking URI; expected sqlite:///FILE"),
+        ([str(live), "--to", sqlite_uri(tmp_path / "x.db"), "--data", str(tmp_path / "none")], "unknown data set"),
+    ):
+        assert main(["rebuild", *arguments]) == 2
+        assert expected in capsys.readouterr().err
+
+
+def test_run_names_are_those_of_a_study():
+    for rates, seeds in (((0.1,), (0,)), ((0.1, 0.003), (0, 1))):
+        specs = tuple(
+            TrialSpec(identity="anna", strategy=strategy, buffer_size=size, learning_rate=rate, seed=seed)
+            for strategy, size in (("lower", None), ("er_rand", 3))
+            for rate in rates
+            for seed in seeds
+        )
+        assert len(set(run_names(specs).values())) == len(specs)
+
+
+def test_rebuilding_needs_neither_torch_nor_ray():
+    code = "import sys, clstudy.mlflow_rebuild; print(sorted({'torch', 'ray', 'mlflow'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
 
 
 # --- a real server ---------------------------------------------------------------------------------------------------

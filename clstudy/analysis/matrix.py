@@ -154,34 +154,42 @@ def trial_scores(matrix: ResultMatrix) -> dict[str, float]:
         MissingCellsError: a cell is missing; the message names the trial.
         UserError: the metric's direction is unknown.
     """
-    if matrix.metric not in HIGHER_IS_BETTER:
-        known = ", ".join(sorted(HIGHER_IS_BETTER))
-        raise UserError(f"metric {matrix.metric!r} has no known direction; known: {known} (clstudy.metrics.directions)")
-    defined = [
-        score
-        for score in SCORES.values()
-        if matrix.r.shape[-1] >= score.at_least and not (score.continual and matrix.trial.joint)
-    ]
-    try:
-        return {score.name: float(score.compute(matrix.r, HIGHER_IS_BETTER[matrix.metric])) for score in defined}
-    except MissingCellsError as error:
-        where = f"trial {matrix.trial.trial}, {matrix.protocol} {matrix.metric}"
-        raise MissingCellsError(error.cells, where) from error
+    return {score: float(value[0]) for score, value in _scores([matrix]).items()}
 
 
 def score_values(matrices: Iterable[ResultMatrix]) -> ScoreValues:
     """Scores per trial, sorted into cells, identities and seeds.
 
     Raises:
-        MissingCellsError: as ``trial_scores``.
+        MissingCellsError, UserError: as ``trial_scores``.
     """
-    values: ScoreValues = {}
+    stacks: dict[tuple[str, bool, int], list[ResultMatrix]] = {}
     for matrix in matrices:
-        spec = matrix.trial
-        for score, value in trial_scores(matrix).items():
-            cell = Cell(matrix.protocol, matrix.metric, score, spec.learning_rate, spec.strategy, spec.buffer_size)
-            values.setdefault(cell, {}).setdefault(spec.identity, {})[spec.seed] = value
+        stacks.setdefault((matrix.metric, matrix.trial.joint, matrix.r.shape[-1]), []).append(matrix)
+    values: ScoreValues = {}
+    for stack in stacks.values():
+        for score, found in _scores(stack).items():
+            for matrix, value in zip(stack, found.tolist(), strict=True):
+                spec = matrix.trial
+                cell = Cell(matrix.protocol, matrix.metric, score, spec.learning_rate, spec.strategy, spec.buffer_size)
+                values.setdefault(cell, {}).setdefault(spec.identity, {})[spec.seed] = value
     return values
+
+
+def _scores(stack: Sequence[ResultMatrix]) -> dict[str, np.ndarray]:
+    """Defined scores of matrices of one metric, kind and size: score name -> float ``[len(stack)]``."""
+    metric, joint, size = stack[0].metric, stack[0].trial.joint, stack[0].r.shape[-1]
+    if metric not in HIGHER_IS_BETTER:
+        known = ", ".join(sorted(HIGHER_IS_BETTER))
+        raise UserError(f"metric {metric!r} has no known direction; known: {known} (clstudy.metrics.directions)")
+    defined = [score for score in SCORES.values() if size >= score.at_least and not (score.continual and joint)]
+    r = np.stack([matrix.r for matrix in stack])
+    try:
+        return {score.name: score.compute(r, HIGHER_IS_BETTER[metric]) for score in defined}
+    except MissingCellsError as error:
+        place = error.cells[0][0]
+        where = f"trial {stack[place].trial.trial}, {stack[place].protocol} {metric}"
+        raise MissingCellsError([cell[1:] for cell in error.cells if cell[0] == place], where) from error
 
 
 def _trials(rows: pa.Table) -> dict[str, Trial]:
@@ -205,5 +213,8 @@ def _timestamps(rows: pa.Table, timestamps: int | Mapping[str, int] | None) -> d
 
 def _codes(column: pa.ChunkedArray) -> tuple[list[str], np.ndarray]:
     """Distinct values in sorted order and each row's index into them."""
-    names, codes = np.unique(column.to_numpy(), return_inverse=True)
-    return [str(name) for name in names], codes
+    encoded = column.combine_chunks().dictionary_encode()
+    found = encoded.dictionary.to_pylist()
+    names = sorted(found)
+    places = {name: place for place, name in enumerate(names)}
+    return names, np.array([places[name] for name in found], dtype=np.int64)[encoded.indices.to_numpy()]

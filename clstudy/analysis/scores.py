@@ -12,10 +12,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 
 MAX_CELLS_NAMED = 8
+TINY_GAP = 1e-3
+"""A gap between lower and upper below this share of their size is none: a quotient by it would be noise."""
 
 
 class MissingCellsError(ValueError):
@@ -75,6 +78,18 @@ def final_performance(r: np.ndarray) -> np.ndarray:
     return _checked(r, _last_row)[..., -1, :].mean(axis=-1)
 
 
+def gap_closed(final: np.ndarray, lower: np.ndarray, upper: np.ndarray) -> np.ndarray:
+    """Share of the gap between lower and upper bound that is closed: (x - lower) / (upper - lower), elementwise.
+
+    Of final performances (AP_{T-1}) only: ``upper`` has no other number. 0 is ``lower``, 1 is ``upper``, whichever way
+    the metric points; not clipped. NaN where the gap is tiny (``TINY_GAP`` of the larger bound) or a number is NaN.
+    """
+    final, lower, upper = (np.asarray(values, dtype=np.float64) for values in (final, lower, upper))
+    gap = upper - lower
+    defined = np.abs(gap) > TINY_GAP * np.maximum(np.abs(lower), np.abs(upper))
+    return np.divide(final - lower, gap, out=np.full(np.broadcast(final, gap).shape, np.nan), where=defined)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Score:
     """One number per trial.
@@ -124,25 +139,35 @@ def _sign(higher_is_better: bool) -> float:
     return 1.0 if higher_is_better else -1.0
 
 
+# Which cells [T, T] something needs; made once per T, so nobody may write to them.
+
+
+@cache
 def _lower_triangle(size: int) -> np.ndarray:
-    return np.tri(size, dtype=bool)
+    return _frozen(np.tri(size, dtype=bool))
 
 
+@cache
 def _last_row(size: int) -> np.ndarray:
-    needed = np.zeros((size, size), dtype=bool)
-    needed[-1] = True
-    return needed
+    return _frozen(np.arange(size)[:, None] == np.full(size, size - 1))
 
 
+@cache
 def _all_but_corner(size: int) -> np.ndarray:
-    needed = _lower_triangle(size)
-    needed[-1, -1] = False
-    return needed
+    return _frozen(_lower_triangle(size) & ~_corner(size))
 
 
+@cache
 def _diagonal_and_last_row(size: int) -> np.ndarray:
-    needed = np.eye(size, dtype=bool) | _last_row(size)
-    needed[-1, -1] = False
+    return _frozen((np.eye(size, dtype=bool) | _last_row(size)) & ~_corner(size))
+
+
+def _corner(size: int) -> np.ndarray:
+    return _last_row(size) & np.eye(size, dtype=bool)
+
+
+def _frozen(needed: np.ndarray) -> np.ndarray:
+    needed.setflags(write=False)
     return needed
 
 

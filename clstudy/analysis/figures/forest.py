@@ -1,32 +1,45 @@
-"""A study's answers as figures (SVG and PNG), drawn from the tidy tables; equal tables give byte-identical SVG."""
+"""Paired differences to a baseline as a forest plot."""
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from clstudy.analysis.tables import Summary
+from clstudy.analysis.figures.style import Drawing, NothingToDrawError, drawing
+from clstudy.analysis.material import Material
+from clstudy.analysis.summary import Summary
 
 # Okabe and Ito's palette: told apart with any colour vision, and by lightness in print.
-COLOURS = {"better": "#0072B2", "worse": "#D55E00", "interval includes 0": "#555555", "no interval": "#999999"}
+COLOURS = {"better": "#0072B2", "worse": "#D55E00", "interval includes 0": "#555555", "no interval": "#767676"}
 _MARKERS = {"better": "o", "worse": "s", "interval includes 0": "D", "no interval": "x"}
 _FILES = {"forgetting_minus_lower": ("forgetting", "lower"), "aip_minus_lower": ("aip", "lower")}
+_TITLES = {"aip": "AIP", "forgetting": "Forgetting"}
 
 
-def figures(summary: Summary) -> dict[str, bytes]:
-    """Return file name -> content of every figure that the study has rows for."""
-    found: dict[str, bytes] = {}
+def forest_plots(material: Material) -> list[Drawing]:
+    """Forgetting and AIP against ``lower``."""
+    drawings = []
     for name, (score, baseline) in _FILES.items():
-        rows = differences(summary, score, baseline)
+        rows = differences(material.summary, score, baseline)
         if rows:
-            figure = forest_plot(rows, score=score, baseline=baseline)
-            found |= {f"{name}.svg": encode(figure, "svg"), f"{name}.png": encode(figure, "png")}
-    return found
+            title = f"{_TITLES[score]}: difference to {baseline}"
+            drawings.append(
+                drawing(
+                    forest_plot(rows, score=score, baseline=baseline),
+                    name=name,
+                    title=title,
+                    caption=f"Strategy minus {baseline}, paired on identities and seeds, with the 95% Student t "
+                    f"interval over identities. Left of 0 is better. Blue circle: better; orange square: worse; grey "
+                    "diamond: the interval includes 0; cross: no interval.",
+                    alt=f"Forest plot of {title.lower()}, {len(rows)} lines; the paired table has the same numbers.",
+                )
+            )
+    if not drawings:
+        raise NothingToDrawError("No strategy shares an identity with lower, so there is no difference to draw.")
+    return drawings
 
 
 def differences(summary: Summary, score: str, baseline: str) -> list[Mapping[str, Any]]:
@@ -51,7 +64,7 @@ def forest_plot(rows: Sequence[Mapping[str, Any]], *, score: str, baseline: str)
         _draw(axes, -place, row)
     axes.set_yticks([-place for place in range(len(rows))], [_label(row, len(rates) > 1) for row in rows])
     axes.set_ylim(-len(rows) + 0.4, 0.6)
-    title = {"aip": "AIP", "forgetting": "Forgetting"}.get(score, score)
+    title = _TITLES.get(score, score)
     axes.set_xlabel(f"{title} (reconstruction LPIPS) minus {baseline}'s: left of 0 is better")
     axes.set_title(f"{title}: difference to {baseline}, 95% interval over identities", loc="left", fontsize=10)
     axes.grid(axis="x", color="#dddddd", linewidth=0.6)
@@ -77,11 +90,3 @@ def _draw(axes: Axes, height: float, row: Mapping[str, Any]) -> None:
 def _label(row: Mapping[str, Any], with_rate: bool) -> str:
     size = "" if row["buffer_size"] is None else f"  K = {row['buffer_size']}"
     return f"{row['strategy']}{size}" + (f"  lr {row['learning_rate']:g}" if with_rate else "")
-
-
-def encode(figure: Figure, kind: str) -> bytes:
-    """The figure as "svg" or "png" bytes, without a date and with fixed element names."""
-    sink = io.BytesIO()
-    with matplotlib.rc_context({"svg.hashsalt": "clstudy", "svg.fonttype": "none"}):
-        figure.savefig(sink, format=kind, dpi=150, metadata={"Date": None} if kind == "svg" else None)
-    return sink.getvalue()

@@ -1,0 +1,263 @@
+"""What a memory buys, and at what price: final performance over ``lower``'s, per stored photo, megabyte and second.
+
+Costs come from what the study left behind (``stages/``, ``learned/``, ``timings/``), so they are there only as long as
+those folders are; a cost that is not known is null, never 0.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from scipy.special import stdtrit
+
+from clstudy.analysis.comparisons import paired_difference
+from clstudy.analysis.intervals import CONFIDENCE, NEW_IDENTITIES, THIS_IDENTITY, Interval
+from clstudy.analysis.matrix import JOINT_STRATEGIES, Cell, ScoreValues, Trial
+from clstudy.analysis.scores import gap_closed
+from clstudy.analysis.summary import CELL_FIELDS, JOINT_NOTE, Summary, cell_order
+from clstudy.metrics.directions import HIGHER_IS_BETTER
+from clstudy.rows import STAGE_KEYS
+
+LOWER, UPPER = "lower", "upper"
+MEGABYTE = 1e6
+COSTS = ("photo", "megabyte", "second")
+EFFICIENCY_SCHEMA = pa.schema(
+    [field for field in CELL_FIELDS if field[0] != "score"]
+    + [(name, pa.float64()) for name in ("gain", "gain_low", "gain_high", "gap_closed", "gap_low", "gap_high")]
+    + [("n_identities", pa.int64()), ("n_seeds", pa.int64())]
+    + [(name, pa.float64()) for name in ("photos", "megabytes", "seconds")]
+    + [(f"{what}_per_{unit}", pa.float64()) for what in ("gain", "gap") for unit in COSTS]
+    + [("population", pa.string()), ("note", pa.string())]
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cost:
+    """What one trial stores and takes; NaN where the study no longer says.
+
+    Attributes:
+        photos: stored photos at the last timestamp (all training photos for joint training).
+        megabytes: what is carried from one timestamp to the next besides the weights: stored photos as plain 8-bit
+            RGB, the latents of what is stored, and what a strategy learned (Fisher terms). In 10^6 bytes.
+        seconds: core-seconds of all stages of the trial, shared ones in full: what it would take alone. Making
+            anchors and choosing photos are not in it.
+    """
+
+    photos: float = math.nan
+    megabytes: float = math.nan
+    seconds: float = math.nan
+
+
+def trial_costs(folder: Path, trials: Iterable[Trial]) -> dict[str, Cost]:
+    """Costs of the trials that have results in a study folder."""
+    latent = _latent_bytes(folder)
+    costs = {}
+    for trial in trials:
+        path = folder / "results" / f"{trial.trial}.parquet"
+        keys = _stage_keys(path)
+        if keys:
+            costs[trial.trial] = _cost(folder, keys, trial.joint, latent)
+    return costs
+
+
+def gap_interval(
+    final: Sequence[float], lower: Sequence[float], upper: Sequence[float], confidence: float = CONFIDENCE
+) -> Interval | None:
+    """Share of the mean gap between ``lower`` and ``upper`` that is closed, with Fieller's interval.
+
+    The quotient of the means, not the mean of quotients: one identity whose own gap is tiny would rule the latter. The
+    interval holds every share p for which the values final - lower - p (upper - lower) have a t interval that includes
+    0 (Fieller 1954, Journal of the Royal Statistical Society B 16). None where it is not a finite one: the gap itself
+    cannot be told from 0, or is tiny.
+
+    Args:
+        final, lower, upper: one finite value per identity, each ``[n]``.
+
+    Raises:
+        ValueError: shapes differ, no value, or one that is not finite.
+    """
+    x, low, up = (np.asarray(values, dtype=np.float64) for values in (final, lower, upper))
+    if x.ndim != 1 or not x.size or not x.shape == low.shape == up.shape:
+        raise ValueError(f"expected one value per identity in each, got shapes {x.shape}, {low.shape}, {up.shape}")
+    if not np.isfinite([x, low, up]).all():
+        raise ValueError("a value is not finite")
+    share = float(gap_closed(x.mean(), low.mean(), up.mean()))
+    if math.isnan(share):
+        return None
+    if x.size == 1:
+        return Interval(mean=share, low=math.nan, high=math.nan, n=1, population=THIS_IDENTITY)
+    closed, gap = x - low, up - low
+    # p solves (mean(closed) - p mean(gap))^2 = t^2 var(closed - p gap) / n: a quadratic a p^2 - 2 b p + c = 0
+    factor = float(stdtrit(x.size - 1, 0.5 + confidence / 2)) ** 2 / x.size
+    spread = np.cov(closed, gap, ddof=1)
+    a = gap.mean() ** 2 - factor * spread[1, 1]
+    b = closed.mean() * gap.mean() - factor * spread[0, 1]
+    c = closed.mean() ** 2 - factor * spread[0, 0]
+    if a <= 0:
+        return None
+    root = math.sqrt(max(b * b - a * c, 0.0))
+    return Interval(mean=share, low=(b - root) / a, high=(b + root) / a, n=x.size, population=NEW_IDENTITIES)
+
+
+def efficiency_table(summary: Summary, costs: Mapping[str, Cost] | None = None) -> pa.Table:
+    """``EFFICIENCY_SCHEMA``: one row per metric, learning rate, strategy and buffer size; none without ``lower``.
+
+    ``gain`` is the final performance over ``lower``'s on the same identities and seeds, signed so that positive is
+    better. ``gap_closed`` (``gap_interval``) uses the identities and seeds that ``upper`` has, too. Costs are means
+    over the cell's trials, null where one of them is not known; the per-cost columns divide by them as if they were
+    exact.
+
+    Args:
+        costs: by trial; by default read from the study's folder.
+    """
+    study = summary.study
+    known = trial_costs(study.folder, study.trials) if costs is None else costs
+    names = {
+        (trial.learning_rate, trial.strategy, trial.buffer_size, trial.identity, trial.seed): trial.trial
+        for trial in study.trials
+    }
+    rows = []
+    for cell in sorted(summary.values, key=cell_order(study)):
+        lower = cell._replace(strategy=LOWER, buffer_size=None)
+        if cell.score != "final" or lower not in summary.values:
+            continue
+        worth = _worth(summary.values, cell, lower)
+        if worth is None:
+            continue
+        spent = [
+            known.get(names[cell.learning_rate, cell.strategy, cell.buffer_size, identity, seed], Cost())
+            for identity, seeds in summary.values[cell].items()
+            for seed in seeds
+        ]
+        rows.append(cell._asdict() | worth | _price(worth, spent))
+    return pa.Table.from_pylist(rows, schema=EFFICIENCY_SCHEMA)
+
+
+def _worth(values: ScoreValues, cell: Cell, lower: Cell) -> dict[str, Any] | None:
+    """Gain and gap closed of one cell; None where it shares no identity and seed with ``lower``."""
+    paired = paired_difference(values[cell], values[lower])
+    if paired is None:
+        return None
+    gain, n_seeds = paired
+    sign = 1.0 if HIGHER_IS_BETTER[cell.metric] else -1.0
+    low, high = sorted((sign * gain.low, sign * gain.high))
+    share, note = _gap(values, cell, lower)
+    worth = {
+        "gain": _number(sign * gain.mean),
+        "gain_low": _number(low),
+        "gain_high": _number(high),
+        "gap_closed": None if share is None else _number(share.mean),
+        "gap_low": None if share is None else _number(share.low),
+        "gap_high": None if share is None else _number(share.high),
+        "n_identities": gain.n,
+        "n_seeds": n_seeds,
+        "population": gain.population,
+        "note": "; ".join(filter(None, [JOINT_NOTE if cell.strategy in JOINT_STRATEGIES else "", note])),
+    }
+    exact = {LOWER: ("gain_low", "gain_high", "gap_low", "gap_high"), UPPER: ("gap_low", "gap_high")}
+    # 0 and 1 by definition: an interval of no width would look like a measurement
+    return worth | dict.fromkeys(exact.get(cell.strategy, ()))
+
+
+def _gap(values: ScoreValues, cell: Cell, lower: Cell) -> tuple[Interval | None, str]:
+    upper = cell._replace(strategy=UPPER, buffer_size=None)
+    if upper not in values:
+        return None, "no gap without upper"
+    mine: list[float] = []
+    below: list[float] = []
+    above: list[float] = []
+    for identity in sorted(values[cell].keys() & values[lower].keys() & values[upper].keys()):
+        seeds = values[cell][identity].keys() & values[lower][identity].keys() & values[upper][identity].keys()
+        if seeds:
+            for found, source in ((mine, cell), (below, lower), (above, upper)):
+                found.append(fmean(values[source][identity][seed] for seed in sorted(seeds)))
+    if not mine:
+        return None, "no gap: no identity and seed has lower and upper, too"
+    share = gap_interval(mine, below, above)
+    if share is None:
+        return None, "no gap: lower and upper cannot be told apart"
+    if (fmean(above) > fmean(below)) != HIGHER_IS_BETTER[cell.metric]:
+        return None, "no gap: upper is worse than lower"
+    return share, ""
+
+
+def _price(worth: Mapping[str, Any], spent: Sequence[Cost]) -> dict[str, float | None]:
+    cost = {
+        "photo": _number(fmean(cost.photos for cost in spent)),
+        "megabyte": _number(fmean(cost.megabytes for cost in spent)),
+        "second": _number(fmean(cost.seconds for cost in spent)),
+    }
+    each = {
+        f"{what}_per_{unit}": worth[column] / amount if amount and worth[column] is not None else None
+        for what, column in (("gain", "gain"), ("gap", "gap_closed"))
+        for unit, amount in cost.items()
+    }
+    return {"photos": cost["photo"], "megabytes": cost["megabyte"], "seconds": cost["second"]} | each
+
+
+def _number(value: float) -> float | None:
+    return None if math.isnan(value) else value + 0.0  # -0.0 + 0.0 is 0.0
+
+
+# --- what the study left behind -----------------------------------------------------------------------------------
+
+
+def _cost(folder: Path, keys: Sequence[str], joint: bool, latent: float) -> Cost:
+    seconds = math.fsum(_seconds(folder, key) for key in keys)
+    request = _json(folder / "stages" / keys[-1][:2] / keys[-1] / "stage.json").get("request")
+    if not isinstance(request, Mapping):
+        return Cost(seconds=seconds)
+    photos = sum(len(digests) for _, digests in request["new"]) if joint else len(request["replay"])
+    support = request.get("support") or {"items": [], "learned": None}
+    carried = photos * float(request["image_size"]) ** 2 * 3
+    # nothing stored needs no latent, whether or not it is known how large one is
+    stored = max(photos, len(support["items"]))
+    carried += stored * latent if stored else 0.0
+    carried += _bytes(folder / "learned", support["learned"]) if support["learned"] else 0.0
+    return Cost(photos=float(photos), megabytes=carried / MEGABYTE, seconds=seconds)
+
+
+def _stage_keys(path: Path) -> list[str]:
+    """Keys of a trial's stages in order, none where its results are not there or do not say."""
+    try:
+        metadata = pq.read_schema(path).metadata or {}
+        return [str(key) for key in json.loads(metadata.get(STAGE_KEYS.encode(), b"[]"))]
+    except (OSError, pa.ArrowException, ValueError):
+        return []
+
+
+def _seconds(folder: Path, key: str) -> float:
+    return float(_json(folder / "timings" / f"{key}.json").get("seconds", math.nan))
+
+
+def _bytes(root: Path, key: str) -> float:
+    """Size of a stored value as its marker says."""
+    record = _json(root / key[:2] / key / "COMPLETE")
+    return float(sum(entry["bytes"] for entry in record.values())) if record else math.nan
+
+
+def _latent_bytes(folder: Path) -> float:
+    """Bytes of one anchor latent, from the header of any anchors file (safetensors: length, JSON, data)."""
+    for path in (folder / "anchors").glob("*/*/anchors.safetensors"):
+        with path.open("rb") as file:
+            header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+        begin, end = header["train"]["data_offsets"]
+        return (end - begin) / header["train"]["shape"][0]
+    return math.nan
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}

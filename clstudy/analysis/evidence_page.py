@@ -1,0 +1,121 @@
+"""The sections of the HTML report that say what the differences are worth (``clstudy.analysis.evidence``)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from clstudy.analysis.evidence import CHECKED_SCORES, StudyEvidence
+from clstudy.analysis.html import Section, rows_section
+from clstudy.analysis.material import Material
+from clstudy.analysis.scores import SCORES
+
+_COLUMNS = (
+    "comparison",
+    "difference [95%]",
+    "effect size g [95%]",
+    "sign-flip p",
+    "Holm p",
+    "P(new person improves) [95%]",
+    "smallest difference this study finds",
+    "people to find this one",
+)
+_NOTES = (
+    "Difference: strategy minus baseline, paired on people and seeds, Student t. Effect size: that difference in units "
+    "of its spread over people (Hedges). The smallest difference is found with 80% power at two-sided 5%; the people "
+    "needed are computed from the spread seen here and, after the slash, from a cautious one (n values say little "
+    "about a spread).",
+)
+
+
+def evidence_sections(material: Material, found: StudyEvidence) -> list[Section]:
+    """For the study's main metric: what AIP's and Forgetting's differences are worth, and their other intervals."""
+    panel = material.panel
+    if panel is None:
+        return []
+    sections = []
+    rates = sorted({row["learning_rate"] for row in found.evidence.to_pylist()})
+    for score in CHECKED_SCORES:
+        rows = [row for row in found.evidence.to_pylist() if _of(row, panel, score)]
+        if not rows:
+            continue
+        title = SCORES[score].title
+        said = dict.fromkeys(
+            f"{compared.capitalize()}: {text}"
+            for (protocol, metric, name, _, compared), text in found.statements.items()
+            if (protocol, metric, name) == (*panel, score)
+        )
+        sections.append(
+            rows_section(
+                f"evidence-{score}",
+                f"What the differences in {title} are worth",
+                _COLUMNS,
+                [_evidence_cells(row, material.digits, len(rates) > 1) for row in rows],
+                [*said, *_NOTES],
+            )
+        )
+        checks = [row for row in found.sensitivity.to_pylist() if _of(row, panel, score)]
+        sections.append(
+            rows_section(
+                f"intervals-{score}",
+                f"The differences in {title} by other intervals",
+                ("comparison", *dict.fromkeys(row["method"] for row in checks)),
+                _check_rows(checks, material.digits, len(rates) > 1),
+                _check_notes(checks, len(rates) > 1),
+            )
+        )
+    return sections
+
+
+def _of(row: Mapping[str, Any], panel: tuple[str, str], score: str) -> bool:
+    return (row["protocol"], row["metric"], row["score"]) == (*panel, score)
+
+
+def _comparison(row: Mapping[str, Any], with_rate: bool) -> str:
+    def arm(name: str, size: int | None) -> str:
+        return name if size is None else f"{name}, K = {size}"
+
+    text = f"{arm(row['strategy'], row['buffer_size'])} minus {arm(row['baseline'], row['baseline_size'])}"
+    return text + (f", lr {row['learning_rate']:g}" if with_rate else "")
+
+
+def _evidence_cells(row: Mapping[str, Any], digits: int, with_rate: bool) -> list[str]:
+    needed = row["identities_needed"]
+    return [
+        _comparison(row, with_rate),
+        _ranged(row, "mean", "low", "high", f"+.{digits}f"),
+        _ranged(row, "effect_size", "effect_low", "effect_high", "+.1f"),
+        _number(row["p_sign_flip"], ".3f"),
+        _number(row["p_holm"], ".3f"),
+        _ranged(row, "improvement", "improvement_low", "improvement_high", ".2f"),
+        _number(row["detectable"], f".{digits}f"),
+        "–" if needed is None else f"{needed:,} / {row['identities_needed_cautious']:,}",
+    ]
+
+
+def _check_rows(rows: list[Mapping[str, Any]], digits: int, with_rate: bool) -> list[list[str]]:
+    """One line per comparison, one column per method."""
+    lines: dict[str, list[str]] = {}
+    for row in rows:
+        line = lines.setdefault(_comparison(row, with_rate), [])
+        line.append(_ranged(row, None, "low", "high", f"+.{digits}f"))
+    return [[name, *cells] for name, cells in lines.items()]
+
+
+def _check_notes(rows: list[Mapping[str, Any]], with_rate: bool) -> list[str]:
+    """Each remark once, with how many comparisons it is about."""
+    about: dict[str, list[str]] = {}
+    for row in rows:
+        if row["note"]:
+            kind = "some resamples without spread left out" if row["low"] is not None else row["note"]
+            about.setdefault(f"{row['method']}: {kind}", []).append(_comparison(row, with_rate))
+    return [f"{text} ({len(names)} of the comparisons)." for text, names in about.items()]
+
+
+def _ranged(row: Mapping[str, Any], middle: str | None, low: str, high: str, form: str) -> str:
+    between = "–" if row[low] is None else f"[{row[low]:{form}}, {row[high]:{form}}]"
+    return between if middle is None else f"{_number(row[middle], form)} {between}"
+
+
+def _number(value: float | None, form: str) -> str:
+    return "–" if value is None else format(value, form)

@@ -1,0 +1,85 @@
+"""A study's answers as figures (SVG and PNG); equal studies give equal bytes.
+
+Every figure is a function ``(Material) -> list[Drawing]`` that raises ``NothingToDrawError`` with a sentence where the
+study has not the data.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from clstudy.analysis.figures.curves import against_buffer_size, against_learning_rate, ap_over_time, timestamp_lines
+from clstudy.analysis.figures.faces import face_grids
+from clstudy.analysis.figures.forest import COLOURS, differences, forest_plot, forest_plots
+from clstudy.analysis.figures.matrices import heat_maps
+from clstudy.analysis.figures.memory import composition, latents
+from clstudy.analysis.figures.style import Drawing, NothingToDrawError, encode, quiet_text
+from clstudy.analysis.material import Material, gather
+from clstudy.analysis.summary import Summary
+
+__all__ = [
+    "COLOURS", "FIGURES", "Drawing", "Gallery", "NothingToDrawError", "Skipped", "differences", "draw", "encode",
+    "figures", "forest_plot",
+]  # fmt: skip
+
+_LOG = logging.getLogger(__name__)
+
+FIGURES: dict[str, Callable[[Material], list[Drawing]]] = {
+    "Differences to lower": forest_plots,
+    "Scores over timestamps": ap_over_time,
+    "Scores against buffer size": against_buffer_size,
+    "Every timestamp's photos over time": timestamp_lines,
+    "Result matrices": heat_maps,
+    "Learning-rate response": against_learning_rate,
+    "Buffer composition": composition,
+    "Latents and hull": latents,
+    "Faces": face_grids,
+}
+"""All figures in the order of the report."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Skipped:
+    """A figure that is not there, and why; ``broken``: because of an error of ours, not for want of data."""
+
+    title: str
+    reason: str
+    broken: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gallery:
+    """All figures of a study, and those that it has no data for."""
+
+    drawings: tuple[Drawing, ...]
+    skipped: tuple[Skipped, ...]
+
+    @property
+    def files(self) -> dict[str, bytes]:
+        """File name -> content."""
+        return {f"{d.name}.{kind}": content for d in self.drawings for kind, content in d.files.items()}
+
+
+def draw(material: Material) -> Gallery:
+    """Draw what the study has data for. A figure that fails is logged and named; the others are drawn all the same."""
+    drawings: list[Drawing] = []
+    skipped: list[Skipped] = []
+    for title, function in FIGURES.items():
+        try:
+            with quiet_text():
+                drawings += function(material)
+        except NothingToDrawError as reason:
+            skipped.append(Skipped(title=title, reason=str(reason)))
+        except Exception as error:
+            # a report must not be lost for one figure; the page, the log and the exit code say that it is a bug
+            _LOG.exception("the figure %r could not be drawn", title)
+            said = f"Could not be drawn, which is a bug in clstudy: {type(error).__name__}: {error}"
+            skipped.append(Skipped(title=title, reason=said, broken=True))
+    return Gallery(drawings=tuple(drawings), skipped=tuple(skipped))
+
+
+def figures(summary: Summary) -> dict[str, bytes]:
+    """Return file name -> content of every figure that the study has data for."""
+    return draw(gather(summary)).files

@@ -1,0 +1,121 @@
+"""Test photos and their reconstructions: what the numbers look like."""
+
+from __future__ import annotations
+
+import numpy as np
+from PIL import Image
+
+from clstudy.analysis.figures.style import INK, TEXT, Drawing, NothingToDrawError, drawing, panel_grid
+from clstudy.analysis.material import Arm, Material
+from clstudy.analysis.matrix import JOINT_STRATEGIES, Trial
+from clstudy.analysis.study_folder import stage_faces
+
+_CELL = 0.62
+_MOST_PIXELS = 3_000_000
+_SIDES = (256, 128, 64)
+_SHOWN_IDENTITIES = 3
+
+
+def face_grids(material: Material) -> list[Drawing]:
+    """What strategies make of every timestamp's test photo in the end, for a few identities; of the oldest over t."""
+    if not material.stages:
+        raise NothingToDrawError(
+            "The study's folder does not hold the stages of its trials (stages/), nor their faces."
+        )
+    identities = sorted({trial.identity for trial in material.stages})
+    drawings = [_final_grid(material, identity) for identity in identities[:_SHOWN_IDENTITIES]]
+    drawings += [_oldest_grid(material, identity) for identity in identities[:1]]
+    found = [drawing for drawing in drawings if drawing is not None]
+    if not found:
+        raise NothingToDrawError("No stage in the study's folder has its pictures of faces (faces.png).")
+    return found
+
+
+def _trials(material: Material, identity: str) -> dict[Arm, Trial]:
+    found = {arm: material.trial_of(arm, identity) for arm in material.focus_arms}
+    return {arm: trial for arm, trial in found.items() if trial is not None}
+
+
+def _final_grid(material: Material, identity: str) -> Drawing | None:
+    rows: dict[str, list[np.ndarray]] = {}
+    for arm, trial in _trials(material, identity).items():
+        faces = stage_faces(material.stages[trial][-1])
+        if faces is not None:
+            rows.setdefault("test photo", list(faces[0]))
+            rows[arm.label] = list(faces[1])
+    if not rows:
+        return None
+    count = len(rows["test photo"])
+    return _grid_drawing(
+        rows,
+        [f"k = {k}" for k in range(count)],
+        name=f"faces_{_file_part(identity)}",
+        title=f"{identity}: every timestamp in the end",
+        caption="Top: one test photo of each timestamp k. Below: its reconstruction by each strategy's model after the "
+        f"last timestamp; what was forgotten is furthest from the photo.{material.rate_note}",
+        alt=f"Faces of {identity}: {count} test photos and their reconstructions by {', '.join(list(rows)[1:])}.",
+    )
+
+
+def _oldest_grid(material: Material, identity: str) -> Drawing | None:
+    rows: dict[str, list[np.ndarray]] = {}
+    for arm, trial in _trials(material, identity).items():
+        if arm.strategy in JOINT_STRATEGIES:
+            continue
+        faces = [stage_faces(note) for note in material.stages[trial]]
+        there = [pair for pair in faces if pair is not None]
+        if len(there) == len(faces) and len(there) > 1:
+            rows.setdefault("test photo", [pair[0][0] for pair in there])
+            rows[arm.label] = [pair[1][0] for pair in there]
+    if not rows:
+        return None
+    moments = len(rows["test photo"])
+    return _grid_drawing(
+        rows,
+        [f"t = {t}" for t in range(moments)],
+        name=f"oldest_face_{_file_part(identity)}",
+        title=f"{identity}: the oldest timestamp's photo over time",
+        caption="Top: a test photo of timestamp 0. Below: its reconstruction after training on timestamp t.",
+        alt=f"A face of {identity}, reconstructed after t = 0 to {moments - 1} by {', '.join(list(rows)[1:])}.",
+    )
+
+
+def _grid_drawing(
+    rows: dict[str, list[np.ndarray]], columns: list[str], *, name: str, title: str, caption: str, alt: str
+) -> Drawing:
+    side = cell_side(len(rows) * len(columns), max(len(face) for faces in rows.values() for face in faces))
+    labels = 0.4 + 0.068 * max(map(len, rows))
+    figure, axes = panel_grid(
+        len(rows), 1, size=(_CELL * len(columns), _CELL), gap=(0.0, 0.03), margin=(labels, 0.1, 0.08, 0.25)
+    )
+    for place, ((label, faces), panel_axes) in enumerate(zip(rows.items(), axes, strict=True)):
+        strip = np.concatenate([_resized(face, side) for face in faces], axis=1)
+        panel_axes.imshow(strip, interpolation="none", aspect="auto", extent=(0, len(faces), 0, 1))
+        panel_axes.set(yticks=[], xlim=(0, len(columns)), ylim=(0, 1))
+        panel_axes.set_xticks(
+            [i + 0.5 for i in range(len(columns))] if place == 0 else [], columns if place == 0 else []
+        )
+        panel_axes.tick_params(length=0, labelsize=TEXT, labeltop=place == 0, labelbottom=False, pad=2)
+        for spine in panel_axes.spines.values():
+            spine.set_visible(False)
+        panel_axes.text(
+            -0.06, 0.5, label, ha="right", va="center", fontsize=TEXT, color=INK,
+            fontweight="bold" if place == 0 else "normal",
+        )  # fmt: skip
+    return drawing(figure, name=name, title=title, caption=caption, alt=alt, photographic=True)
+
+
+def cell_side(cells: int, native: int) -> int:
+    """Pixels per face: the native size, or the largest of ``_SIDES`` that keeps a grid small enough to embed."""
+    fitting = [side for side in (native, *_SIDES) if side <= min(native, _SIDES[0]) and cells * side**2 <= _MOST_PIXELS]
+    return max(fitting, default=min(native, _SIDES[-1]))
+
+
+def _resized(face: np.ndarray, side: int) -> np.ndarray:
+    if face.shape[0] == side:
+        return face
+    return np.asarray(Image.fromarray(face).resize((side, side), Image.Resampling.LANCZOS))
+
+
+def _file_part(name: str) -> str:
+    return "".join(letter if letter.isalnum() or letter in "-_" else "_" for letter in name)

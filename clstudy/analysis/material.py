@@ -1,0 +1,164 @@
+"""Everything that the figures and the HTML report draw on: a study's summary and what lies beneath it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+
+from clstudy.analysis.matrix import ResultMatrix, ScoreValues, Trial
+from clstudy.analysis.scores import missing_cells
+from clstudy.analysis.study_folder import StageNote, trial_stages
+from clstudy.analysis.summary import PANEL_TITLES, Summary
+from clstudy.analysis.tables import DECIMALS, DEFAULT_DECIMALS
+
+FOCUS_SIZE = 3
+
+
+def panel_title(panel: tuple[str, str]) -> str:
+    """Name of a protocol and metric as in the tables."""
+    return PANEL_TITLES.get(panel, " ".join(panel).capitalize())
+
+
+class Arm(NamedTuple):
+    """A strategy with its buffer size (None: it has no buffer)."""
+
+    strategy: str
+    buffer_size: int | None
+
+    @property
+    def label(self) -> str:
+        """As it stands in figures and tables."""
+        return self.strategy if self.buffer_size is None else f"{self.strategy}, K = {self.buffer_size}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Material:
+    """A study's summary with what lies beneath it.
+
+    Attributes:
+        matrices: R of every trial and metric that has all its cells.
+    """
+
+    summary: Summary
+    matrices: tuple[ResultMatrix, ...]
+
+    @property
+    def values(self) -> ScoreValues:
+        """The scores of these trials."""
+        return self.summary.values
+
+    @property
+    def panel(self) -> tuple[str, str] | None:
+        """The study's main (protocol, metric): the first one of its tables; None where there are no numbers."""
+        return self.panels[0] if self.panels else None
+
+    @property
+    def digits(self) -> int:
+        """Decimals of the main metric."""
+        return DECIMALS.get(self.panel[1], DEFAULT_DECIMALS) if self.panel else DEFAULT_DECIMALS
+
+    @cached_property
+    def panels(self) -> tuple[tuple[str, str], ...]:
+        """All (protocol, metric), in the tables' order."""
+        scores = self.summary.scores
+        pairs = zip(scores["protocol"].to_pylist(), scores["metric"].to_pylist(), strict=True)
+        return tuple(dict.fromkeys(pairs))
+
+    @cached_property
+    def rates(self) -> tuple[float, ...]:
+        """Learning rates of the plan, ascending."""
+        return tuple(sorted({trial.learning_rate for trial in self.summary.study.trials}))
+
+    @property
+    def rate(self) -> float:
+        """The learning rate that figures show where there are several: the plan's first."""
+        return self.summary.study.trials[0].learning_rate
+
+    @cached_property
+    def rows(self) -> list[dict]:
+        """Rows of the scores table at the shown learning rate."""
+        return [row for row in self.summary.scores.to_pylist() if row["learning_rate"] == self.rate]
+
+    @cached_property
+    def strategies(self) -> tuple[str, ...]:
+        """Strategies with numbers, in the tables' order (``lower`` first, joint training last)."""
+        return tuple(dict.fromkeys(row["strategy"] for row in self.rows if row["score"] == "final"))
+
+    @cached_property
+    def arms(self) -> tuple[Arm, ...]:
+        """Strategies with their buffer sizes, in the tables' order."""
+        found = {Arm(row["strategy"], row["buffer_size"]) for row in self.rows}
+        place = {name: i for i, name in enumerate(self.strategies)}
+        return tuple(sorted(found, key=lambda arm: (place[arm.strategy], arm.buffer_size or 0)))
+
+    @cached_property
+    def sizes(self) -> tuple[int, ...]:
+        """Buffer sizes with numbers, ascending."""
+        return tuple(sorted({arm.buffer_size for arm in self.arms if arm.buffer_size is not None}))
+
+    @property
+    def focus_size(self) -> int | None:
+        """The buffer size where a figure shows one only: the smallest of at least 3, where choices matter most."""
+        wide = [size for size in self.sizes if size >= FOCUS_SIZE]
+        return min(wide) if wide else max(self.sizes, default=None)
+
+    @property
+    def shown_sizes(self) -> tuple[int, ...]:
+        """Up to three buffer sizes for figures with a panel for each: smallest, middle, largest."""
+        sizes = self.sizes
+        return sizes if len(sizes) <= 3 else (sizes[0], sizes[len(sizes) // 2], sizes[-1])
+
+    @property
+    def focus_arms(self) -> tuple[Arm, ...]:
+        """One arm per strategy: its focus size, or no buffer."""
+        return tuple(arm for arm in self.arms if arm.buffer_size in (None, self.focus_size))
+
+    @property
+    def rate_note(self) -> str:
+        """A caption's sentence where the study has several learning rates."""
+        return f" Learning rate {self.rate:g}." if len(self.rates) > 1 else ""
+
+    def identity_values(
+        self, panel: tuple[str, str], compute: Callable[[np.ndarray], np.ndarray]
+    ) -> dict[Arm, dict[str, np.ndarray]]:
+        """``compute(R)`` of every trial at the shown rate, averaged over seeds: arm -> identity -> array."""
+        found: dict[Arm, dict[str, list[np.ndarray]]] = {}
+        for matrix in self.matrices:
+            trial = matrix.trial
+            if (matrix.protocol, matrix.metric) == panel and trial.learning_rate == self.rate:
+                arm = found.setdefault(Arm(trial.strategy, trial.buffer_size), {})
+                arm.setdefault(trial.identity, []).append(compute(matrix.r))
+        return {
+            arm: {identity: np.mean(arrays, axis=0) for identity, arrays in sorted(found[arm].items())}
+            for arm in self.arms
+            if arm in found
+        }
+
+    @cached_property
+    def stages(self) -> Mapping[Trial, tuple[StageNote, ...]]:
+        """Stages of every trial in the numbers whose stages are still in the folder (shown rate only)."""
+        measured = {matrix.trial.trial for matrix in self.matrices}
+        folder = self.summary.study.folder
+        notes = {
+            trial: trial_stages(folder, trial.trial)
+            for trial in self.summary.study.trials
+            if trial.trial in measured and trial.learning_rate == self.rate
+        }
+        return {trial: stages for trial, stages in notes.items() if stages}
+
+    def trial_of(self, arm: Arm, identity: str) -> Trial | None:
+        """The first seed's trial of an arm for one identity among those with stages."""
+        wanted = [
+            trial for trial in self.stages if (trial.strategy, trial.buffer_size, trial.identity) == (*arm, identity)
+        ]
+        return min(wanted, key=lambda trial: trial.seed, default=None)
+
+
+def gather(summary: Summary) -> Material:
+    """The material of a summarised study."""
+    whole = tuple(matrix for matrix in summary.matrices if not missing_cells(matrix.r, matrix.trial.joint))
+    return Material(summary=summary, matrices=whole)

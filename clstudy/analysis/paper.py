@@ -1,0 +1,311 @@
+"""The paper's layout: strategies in blocks of one buffer size, AIP and Forgetting side by side; as Markdown and LaTeX.
+
+LPIPS and ID are multiplied by ten, as the paper prints them. ``upper`` has no AIP: its final performance stands in that
+column, as in the paper, and says so. Published values get a line of their own under ours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from clstudy.analysis.matrix import JOINT_STRATEGIES
+from clstudy.analysis.published import published_value
+from clstudy.analysis.scores import SCORES
+from clstudy.analysis.summary import CELL_FIELDS, Column, Summary
+from clstudy.metrics.directions import HIGHER_IS_BETTER
+
+PAPER_SCORES = ("aip", "forgetting")
+MISSING, NONE = "missing", "–"
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrintedMetric:
+    """How the paper prints a metric: name, factor, and our digits and its own after the point."""
+
+    title: str
+    factor: float
+    decimals: int
+    published_decimals: int
+
+
+PAPER_METRICS: dict[str, dict[str, PrintedMetric]] = {
+    "reconstruction": {
+        "lpips": PrintedMetric(title="LPIPS ×10", factor=10, decimals=3, published_decimals=2),
+        "id": PrintedMetric(title="ID ×10", factor=10, decimals=3, published_decimals=2),
+    },
+    "synthesis": {
+        "fid": PrintedMetric(title="FID", factor=1, decimals=1, published_decimals=1),
+        "id": PrintedMetric(title="ID ×10", factor=10, decimals=3, published_decimals=2),
+    },
+}
+"""protocol -> metric, in the paper's order of columns."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PaperCell:
+    """A number as printed: ``value``, ``interval`` ("" where there is none), ``short`` ("n=4": rests on fewer)."""
+
+    value: str
+    interval: str = ""
+    short: str = ""
+    best: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class PaperRow:
+    """One line: ours, or the published one of the same strategy."""
+
+    label: str
+    cells: tuple[PaperCell, ...]
+    published: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class PaperTable:
+    """One protocol at one learning rate.
+
+    Attributes:
+        columns: (score, metric) of every column; ``heads`` their titles with an arrow towards better.
+        blocks: (title, rows): without a buffer, K = 3, …, joint training.
+        joint: whether a line of joint training stands in it (its AIP column holds the final performance).
+    """
+
+    title: str
+    columns: tuple[tuple[str, str], ...]
+    heads: tuple[str, ...]
+    blocks: tuple[tuple[str, tuple[PaperRow, ...]], ...]
+    joint: bool
+
+
+def paper_tables(summary: Summary) -> list[PaperTable]:
+    """A table per protocol and learning rate that has one of the paper's metrics, in the paper's order."""
+    found = {tuple(row[name] for name, _ in CELL_FIELDS): row for row in summary.scores.to_pylist()}
+    rates = sorted({key[3] for key in found})
+    tables = []
+    for protocol, metrics in PAPER_METRICS.items():
+        there = [metric for metric in metrics if any(key[:2] == (protocol, metric) for key in found)]
+        scores = [score for score in PAPER_SCORES if any(key[0] == protocol and key[2] == score for key in found)]
+        if not scores and there:
+            scores = ["aip"]  # joint training alone
+        columns = tuple((score, metric) for score in scores for metric in there)
+        for rate in rates if columns else ():
+            title = f"{protocol.capitalize()}, learning rate {rate:g}" if len(rates) > 1 else protocol.capitalize()
+            blocks = _blocks(summary, found, protocol, columns, rate)
+            tables.append(
+                PaperTable(
+                    title=title,
+                    columns=columns,
+                    heads=tuple(_head(protocol, *column) for column in columns),
+                    blocks=blocks,
+                    joint=any(row.label in JOINT_STRATEGIES for _, rows in blocks for row in rows),
+                )
+            )
+    return tables
+
+
+def _head(protocol: str, score: str, metric: str) -> str:
+    arrow = "↑" if SCORES[score].direction(HIGHER_IS_BETTER[metric]) else "↓"
+    return f"{PAPER_METRICS[protocol][metric].title} {arrow}"
+
+
+def _blocks(
+    summary: Summary,
+    found: Mapping[tuple[Any, ...], Mapping[str, Any]],
+    protocol: str,
+    columns: Sequence[tuple[str, str]],
+    rate: float,
+) -> tuple[tuple[str, tuple[PaperRow, ...]], ...]:
+    planned = {(trial.strategy, trial.buffer_size) for trial in summary.study.trials if trial.learning_rate == rate}
+    order = summary.study.strategies
+    plain = [name for name in order if (name, None) in planned and name not in JOINT_STRATEGIES]
+    joint = [name for name in order if (name, None) in planned and name in JOINT_STRATEGIES]
+    sections: list[tuple[str, list[str], int | None]] = [("no buffer", plain, None)]
+    sections += [(f"K = {k}", [name for name in order if (name, k) in planned], k) for k in summary.study.buffer_sizes]
+    sections.append(("joint training", joint, None))
+    blocks = []
+    for title, names, size in sections:
+        rows: list[PaperRow] = []
+        for name in names:
+            ours = tuple(_cell(summary, found, protocol, column, rate, name, size) for column in columns)
+            rows.append(PaperRow(label=name, cells=ours))
+            theirs = tuple(_published(summary, protocol, column, rate, name, size) for column in columns)
+            if any(cell.value != NONE for cell in theirs):
+                rows.append(PaperRow(label=name, cells=theirs, published=True))
+        if rows:
+            blocks.append((title, tuple(rows)))
+    return tuple(blocks)
+
+
+def _score(strategy: str, score: str) -> str | None:
+    """The score that stands in a column: joint training prints its final performance under AIP."""
+    if strategy not in JOINT_STRATEGIES:
+        return score
+    return "final" if score == "aip" else None
+
+
+def _cell(
+    summary: Summary,
+    found: Mapping[tuple[Any, ...], Mapping[str, Any]],
+    protocol: str,
+    column: tuple[str, str],
+    rate: float,
+    strategy: str,
+    size: int | None,
+) -> PaperCell:
+    score, metric = _score(strategy, column[0]), column[1]
+    if score is None:
+        return PaperCell(value=NONE)
+    row = found.get((protocol, metric, score, rate, strategy, size))
+    if row is None:
+        return PaperCell(value=MISSING)
+    style = PAPER_METRICS[protocol][metric]
+
+    def number(value: float) -> str:
+        return f"{value * style.factor:.{style.decimals}f}"
+
+    # without a buffer a strategy stands in every column: best only where it is so in all of them
+    sizes = summary.study.columns if size is None else (size,)
+    return PaperCell(
+        value=number(row["mean"]),
+        interval="" if row["low"] is None else f"[{number(row['low'])}, {number(row['high'])}]",
+        short=shortfall(row, summary),
+        best=all(summary.best.get(Column(protocol, metric, score, rate, at)) == strategy for at in sizes),
+    )
+
+
+def _published(
+    summary: Summary, protocol: str, column: tuple[str, str], rate: float, strategy: str, size: int | None
+) -> PaperCell:
+    score, metric = _score(strategy, column[0]), column[1]
+    value = score and published_value(summary.setting, (protocol, metric, score, strategy, size), rate)
+    if value is None or isinstance(value, str):
+        return PaperCell(value=NONE)
+    style = PAPER_METRICS[protocol][metric]
+    return PaperCell(value=f"{value * style.factor:.{style.published_decimals}f}")
+
+
+def shortfall(row: Mapping[str, Any], summary: Summary) -> str:
+    """What a row of the scores table lacks: "n=4" or "7/8 trials"; "" where it is whole."""
+    if row["n_identities"] < len(summary.study.identities):
+        return f"n={row['n_identities']}"
+    return f"{row['n_trials']}/{row['n_planned']} trials" if row["n_trials"] < row["n_planned"] else ""
+
+
+# --- Markdown -----------------------------------------------------------------------------------------------------
+
+
+def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """Lines of a Markdown table; bars and line breaks in the texts are made harmless."""
+
+    def line(texts: Sequence[str]) -> str:
+        return "| " + " | ".join(" ".join(text.split()).replace("|", "\\|") for text in texts) + " |"
+
+    return [line(head), "|---" * len(head) + "|", *(line(row) for row in rows)]
+
+
+def paper_markdown(table: PaperTable) -> list[str]:
+    """Lines of one table, without a heading."""
+    columns = zip(table.columns, table.heads, strict=True)
+    head = ["", "strategy", *(f"{SCORES[score].title} {title}" for (score, _), title in columns)]
+    rows = []
+    for title, block in table.blocks:
+        for place, row in enumerate(block):
+            label = f"*{row.label}, published*" if row.published else row.label + _mark(row)
+            rows.append([title if place == 0 else "", label, *map(_markdown_cell, row.cells)])
+    return markdown_table(head, rows)
+
+
+def _mark(row: PaperRow) -> str:
+    return " \\*" if row.label in JOINT_STRATEGIES else ""
+
+
+def _markdown_cell(cell: PaperCell) -> str:
+    text = " ".join(filter(None, [cell.value, cell.short, cell.interval]))
+    return f"**{text}**" if cell.best else text
+
+
+# --- LaTeX --------------------------------------------------------------------------------------------------------
+
+_SPECIAL = {
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    **{sign: f"\\{sign}" for sign in "&%$#_{}"},
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    "[": "{[}",  # at the start of a line, \\ would take it for its argument
+    "–": "--",
+    "×": r"$\times$",
+    "↑": r"$\uparrow$",
+    "↓": r"$\downarrow$",
+}
+
+
+def escape_latex(text: str) -> str:
+    """Text as LaTeX prints it: special characters escaped, line breaks as blanks."""
+    return "".join(_SPECIAL.get(sign, sign) for sign in " ".join(text.split()))
+
+
+def paper_latex(summary: Summary, notes: Sequence[str]) -> str:
+    """The paper's tables as LaTeX, each in its ``table`` with caption, label and notes; needs the package booktabs."""
+    tables = paper_tables(summary)
+    said = [escape_latex(note) for note in notes]
+    lines = [
+        f"% {' '.join(summary.study.name.split())}: made by python -m clstudy.report; needs \\usepackage{{booktabs}}",
+        *(f"% {note}" for note in said if not tables),
+    ]
+    for number, table in enumerate(tables, start=1):
+        lines += ["", *_latex_table(summary, table, number, said)]
+    return "\n".join(lines) + "\n"
+
+
+def _latex_table(summary: Summary, table: PaperTable, number: int, notes: Sequence[str]) -> list[str]:
+    spans, rules, first = [], [], 2
+    for score in dict.fromkeys(score for score, _ in table.columns):
+        width = sum(column[0] == score for column in table.columns)
+        spans.append(f"\\multicolumn{{{width}}}{{c}}{{{SCORES[score].title}}}")
+        rules.append(f"\\cmidrule(lr){{{first}-{first + width - 1}}}")
+        first += width
+    lines = [
+        "\\begin{table}",
+        "\\centering\\small",
+        f"\\caption{{{escape_latex(f'{summary.study.name}: {table.title}')}}}",
+        f"\\label{{tab:clstudy-{number}}}",
+        f"\\begin{{tabular}}{{l{'r' * len(table.columns)}}}",
+        "\\toprule",
+        " & ".join(["", *spans]).lstrip() + " \\\\",
+        " ".join(rules),
+        " & ".join(["strategy", *map(escape_latex, table.heads)]) + " \\\\",
+    ]
+    for title, rows in table.blocks:
+        lines += ["\\midrule", f"\\multicolumn{{{len(table.columns) + 1}}}{{l}}{{{_latex_block(title)}}} \\\\"]
+        for row in rows:
+            label = escape_latex(row.label)
+            if row.published:
+                label = f"\\quad\\textit{{{label}, published}}"
+            elif row.label in JOINT_STRATEGIES:
+                label += "$^{*}$"
+            lines.append(" & ".join([label, *map(_latex_cell, row.cells)]) + " \\\\")
+    lines += ["\\bottomrule", "\\end{tabular}"]
+    lines += (
+        ["\\par\\medskip", "\\begin{minipage}{\\linewidth}\\footnotesize"] + [*notes, "\\end{minipage}"]
+        if notes
+        else []
+    )
+    return [*lines, "\\end{table}"]
+
+
+def _latex_block(title: str) -> str:
+    return f"$K = {title.removeprefix('K = ')}$" if title.startswith("K = ") else f"\\textit{{{escape_latex(title)}}}"
+
+
+def _latex_cell(cell: PaperCell) -> str:
+    if cell.value in (MISSING, NONE):
+        return escape_latex(cell.value)
+    value = f"$\\mathbf{{{cell.value}}}$" if cell.best else f"${cell.value}$"
+    short = f" ({escape_latex(cell.short)})" if cell.short else ""
+    # braces keep \\ from taking a following [ for its own argument, and the size inside
+    return value + short + (f" {{\\scriptsize ${cell.interval}$}}" if cell.interval else "")

@@ -1,0 +1,507 @@
+"""python -m clstudy.loss_path STUDY: the loss along the straight lines between the stages of finished trials.
+
+After *Plateau in Monotonic Linear Interpolation* (arXiv 2210.01019): between the weights of t-1 and t, and of t = 0 and
+the last stage, moving all parameters, weights only, or biases only. The loss is the trainer's own (LPIPS + MSE) on test
+photos at their fixed starting latents; there is no inversion, which would hide what the weights do. Needs the stored
+weights; the numbers and figures are made in ``clstudy.analysis`` without torch.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import pyarrow as pa
+import torch
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+from torch import Tensor, nn
+
+from clstudy.analysis.loss_path_figures import loss_path_drawings
+from clstudy.analysis.loss_path_numbers import GROUPS, PATH_SCHEMA, SPANS, TOLERANCE, path_curves, strategy_numbers
+from clstudy.analysis.tables import to_csv
+from clstudy.errors import UserError, nearest
+from clstudy.evaluation import TestSet
+from clstudy.fold import Basis
+from clstudy.generators import load_generators
+from clstudy.generators.base import GENERATORS
+from clstudy.identities.dataset import DataSet, Identity
+from clstudy.metrics.lpips import LPIPS, index_features
+from clstudy.numerics import configure_torch, torch_device
+from clstudy.personalize import TrainingPhotos, photo_losses
+from clstudy.preflight import equip
+from clstudy.profiles import Profile
+from clstudy.reopen import read_study_file, stage_keys, stored_photos, stored_profile, stored_trials
+from clstudy.space import TrialSpec
+from clstudy.stages import StudyStore, write_atomically
+from clstudy.trial import Workbench, parquet_bytes
+
+Value = TypeVar("Value", Tensor, np.ndarray)
+
+_BELONGS: Mapping[str, Callable[[str], bool]] = {
+    "all": lambda name: True,
+    "weights": lambda name: not is_bias(name),
+    "biases": lambda name: is_bias(name),
+}
+
+
+def is_bias(name: str) -> bool:
+    """Whether a parameter is a bias: its own name is ``bias``.
+
+    So the biases of StyleGAN2's style layers count, which start at 1 and scale channels; its noise strengths and its
+    learned constant count as weights.
+    """
+    return name.rpartition(".")[2] == "bias"
+
+
+def interpolate(start: Mapping[str, Value], end: Mapping[str, Value], alpha: float, group: str) -> dict[str, Value]:
+    """Weights at ``alpha`` of the way: ``start + alpha * (end - start)`` for the group's parameters, else ``start``.
+
+    Args:
+        start, end: arrays by parameter name, with equal names and shapes.
+        alpha: in [0, 1]; 0 and 1 give the very bits of ``start`` and (for the group) of ``end``.
+        group: a name of ``GROUPS``.
+
+    Raises:
+        ValueError: an unknown group, ``alpha`` outside [0, 1], or different names or shapes.
+    """
+    if group not in GROUPS:
+        raise ValueError(f"group is {group!r}, expected one of {', '.join(GROUPS)}")
+    if not 0 <= alpha <= 1:
+        raise ValueError(f"alpha is {alpha}, expected a number from 0 to 1")
+    shapes = [{name: tuple(value.shape) for name, value in side.items()} for side in (start, end)]
+    if shapes[0] != shapes[1]:
+        differing = sorted(name for name in {*start, *end} if shapes[0].get(name) != shapes[1].get(name))
+        raise ValueError(f"the two ends are not of one network: they differ in {', '.join(differing[:5])}")
+    moves = _BELONGS[group]
+    return {name: _between(value, end[name], alpha) if moves(name) else value for name, value in start.items()}
+
+
+def _between(start: Value, end: Value, alpha: float) -> Value:
+    # not the formula at the ends: rounding, and -0.0 + 0.0, would lose their bits
+    return {0.0: start, 1.0: end}[alpha] if alpha in (0.0, 1.0) else start + alpha * (end - start)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Line:
+    """A straight line between two stages of a trial, by timestamp and stage key."""
+
+    spec: TrialSpec
+    start: int
+    end: int
+    start_key: str
+    end_key: str
+
+
+@dataclass(frozen=True)
+class Point:
+    """A network on a line; equal points of different trials or lines are one. No ``end_key``: a stage itself."""
+
+    start_key: str
+    end_key: str
+    group: str
+    alpha: float
+
+    @classmethod
+    def of(cls, line: Line, group: str, alpha: float) -> Point:
+        """The point, recognised as a stage where it is one."""
+        if alpha == 0:
+            return cls(line.start_key, "", "", 0.0)
+        if alpha == 1 and group == "all":
+            return cls(line.end_key, "", "", 0.0)
+        return cls(line.start_key, line.end_key, group, alpha)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """One network to build and the test timestamps to show it: what is computed once, whoever needs it."""
+
+    identity: str
+    line: Line
+    point: Point
+    group: str
+    alpha: float
+    timestamps: tuple[int, ...]
+
+
+def trial_lines(spec: TrialSpec, keys: Sequence[str]) -> list[Line]:
+    """Lines t-1 to t and 0 to last of a trial's stages; none for a single stage (``upper``)."""
+    last = len(keys) - 1
+    ends = [(t - 1, t) for t in range(1, last + 1)] + ([(0, last)] if last > 1 else [])
+    return [Line(spec=spec, start=a, end=b, start_key=keys[a], end_key=keys[b]) for a, b in ends]
+
+
+def tasks(lines: Sequence[Line], alphas: Sequence[float]) -> list[Task]:
+    """Everything to compute for the lines, each network and test timestamp once, one identity after the other."""
+    seen: dict[Point, set[int]] = {}
+    found = []
+    for line in sorted(lines, key=lambda line: line.spec.identity):
+        for group in GROUPS:
+            for alpha in alphas:
+                point = Point.of(line, group, alpha)
+                known = seen.setdefault(point, set())
+                wanted = tuple(k for k in range(line.end + 1) if k not in known)
+                known.update(wanted)
+                if wanted:
+                    found.append(
+                        Task(
+                            identity=line.spec.identity,
+                            line=line,
+                            point=point,
+                            group=group,
+                            alpha=alpha,
+                            timestamps=wanted,
+                        )
+                    )
+    return found
+
+
+class Networks:
+    """Builds the networks of tasks; keeps the weights of the last two stages."""
+
+    def __init__(self, bench: Workbench):
+        self._bench = bench
+        self._weights: dict[str, dict[str, Tensor]] = {}
+
+    def build(self, task: Task) -> nn.Module:
+        """The frozen network at the task's point."""
+        line = task.line
+        keys = (line.start_key, line.end_key)
+        self._weights = {key: self._weights.get(key) or self._bench.trained_weights(key) for key in keys}
+        weights = interpolate(self._weights[line.start_key], self._weights[line.end_key], task.alpha, task.group)
+        return self._bench.generator.fresh(weights).requires_grad_(False)
+
+
+@torch.no_grad()
+def photo_batches(module: nn.Module, test: TestSet, profile: Profile, lpips: LPIPS) -> Iterator[Tensor]:
+    """The trainer's loss of each test photo at its starting latent, one batch ``[m]`` per forward pass."""
+    for rows in torch.arange(len(test.images)).split(profile.inversion.batch_size):
+        photos = TrainingPhotos(test.start[rows], test.images[rows], index_features(test.features, rows))
+        yield photo_losses(module, photos, profile.trainer, lpips)
+
+
+def compute_losses(
+    bench: Workbench, people: Mapping[str, Identity], todo: Sequence[Task], on_pass: Callable[[], None]
+) -> dict[tuple[Point, int], float]:
+    """(point, test timestamp) -> mean loss over its test photos."""
+    networks = Networks(bench)
+    found = {}
+    for task in todo:
+        module = networks.build(task)
+        for k in task.timestamps:
+            batches = []
+            # the seed only matters for synthesis, which is not looked at
+            for losses in photo_batches(
+                module, bench.test_set(people[task.identity], k, 0), bench.basis.profile, bench.lpips
+            ):
+                batches.append(losses)
+                on_pass()
+            found[task.point, k] = float(torch.cat(batches).mean())
+    return found
+
+
+def path_rows(lines: Sequence[Line], alphas: Sequence[float], losses: Mapping[tuple[Point, int], float]) -> pa.Table:
+    """Rows of ``PATH_SCHEMA`` for all lines, in their order."""
+    rows: list[dict[str, Any]] = []
+    for line in lines:
+        spec = line.spec
+        head = {
+            "trial": spec.trial_id,
+            "identity": spec.identity,
+            "strategy": spec.strategy,
+            "buffer_size": spec.buffer_size,
+            "learning_rate": spec.learning_rate,
+            "seed": spec.seed,
+            "from_timestamp": line.start,
+            "to_timestamp": line.end,
+        }
+        for group in GROUPS:
+            for alpha in alphas:
+                point = Point.of(line, group, alpha)
+                place = {**head, "group": group, "alpha": alpha}
+                rows += [{**place, "test_timestamp": k, "loss": losses[point, k]} for k in range(line.end + 1)]
+    return pa.Table.from_pylist(rows, PATH_SCHEMA)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reopened:
+    """A finished study, ready to compute with again."""
+
+    bench: Workbench
+    data: DataSet
+    notes: tuple[str, ...]
+
+
+def reopen(study: Path, *, weights: Sequence[str], data: str | None, device: str | None) -> Reopened:
+    """Build the workbench of a study from its folder (and weights and photos from outside, where it had such).
+
+    Raises:
+        UserError: the folder is no study, or photos or weights are missing or are not those of the study.
+    """
+    document = read_study_file(study)
+    stored = stored_profile(document)
+    photos = stored_photos(study, document, data)
+    # only the generator is needed: no metric is computed, so no metric's weights
+    lean = replace(
+        stored,
+        required_files=tuple(role for role in stored.required_files if role == "generator"),
+        evaluation=replace(stored.evaluation, metrics=("lpips",), synthesis_images=0),
+    )
+    equipment = equip(lean, weights=weights, device=device, data=str(photos.root))
+    if equipment.generator_digest != document["generator"]:
+        raise UserError(
+            f"the generator here is not the one study {document['name']!r} was made with (or its encoder is not): "
+            f"digest {equipment.generator_digest[:12]}…, expected {document['generator'][:12]}…; name the right files "
+            "with --weights"
+        )
+    profile = equipment.profile
+    basis = Basis(profile, equipment.generator_digest)
+    notes = []
+    if basis.fingerprint() != document["fingerprint"]:
+        now, then = (
+            {f"{key} {value}" for key, value in one.items()} for one in (basis.fingerprint(), document["fingerprint"])
+        )
+        notes.append(
+            f"computed with {', '.join(sorted(now - then))}, the study with {', '.join(sorted(then - now))}: last "
+            "digits may differ, and starting latents are found again"
+        )
+    place = torch_device(profile.resources)
+    notes += configure_torch(profile.compute, profile.resources)
+    load_generators()
+    lpips = LPIPS().to(place)
+    kind = GENERATORS[profile.generator]
+    generator = kind.build(kind.read(equipment.files), profile, place, lpips)
+    bench = Workbench(basis=basis, generator=generator, lpips=lpips, metrics=[], store=StudyStore(study))
+    return Reopened(bench=bench, data=photos, notes=tuple(notes))
+
+
+def choose_trials(trials: Sequence[TrialSpec], wanted: Sequence[str] | None) -> list[TrialSpec]:
+    """The trials that are named, or match a pattern (``'*-lower-*'``); all without any.
+
+    Raises:
+        UserError: a name or pattern that no trial has.
+    """
+    known = {spec.trial_id: spec for spec in trials}
+    chosen: dict[str, TrialSpec] = {}
+    for name in wanted or ["*"]:
+        matching = {trial: spec for trial, spec in known.items() if trial == name or fnmatchcase(trial, name)}
+        if not matching:
+            raise UserError(f"no trial {name!r} in this study.{nearest(name, known)} study.yaml lists them all")
+        chosen |= matching
+    return [spec for trial, spec in known.items() if trial in chosen]
+
+
+def lines_of(study: Path, chosen: Sequence[TrialSpec]) -> tuple[list[Line], list[str]]:
+    """All lines of the chosen trials, and why some have none.
+
+    Raises:
+        UserError: the weights of a stage are gone, or no trial has two stages.
+    """
+    store = StudyStore(study).stages
+    lines: list[Line] = []
+    unfinished, single, gone = [], [], []
+    for spec in chosen:
+        keys = stage_keys(study, spec.trial_id)
+        if keys is None:
+            unfinished.append(spec.trial_id)
+            continue
+        if len(keys) < 2:
+            single.append(spec.trial_id)
+            continue
+        gone += [
+            f"{spec.trial_id} t = {t} ({key[:12]}…)" for t, key in enumerate(keys) if not store.looks_complete(key)
+        ]
+        lines += trial_lines(spec, keys)
+    if gone:
+        raise UserError(
+            f"{len(gone)} stages are not in {store.root} any more (dropped or damaged): {_some(gone)}. Run the study "
+            "again, which computes what is missing, or name other trials with --trials"
+        )
+    notes = [f"{len(unfinished)} trials are not finished and left out: {_some(unfinished)}"] if unfinished else []
+    if single:
+        notes.append(f"{len(single)} trials have a single stage, so no path: {_some(single)}")
+    if not lines:
+        raise UserError("; ".join(["no trial has two finished stages to look between", *notes]))
+    return lines, notes
+
+
+def _some(names: Sequence[str], most: int = 3) -> str:
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cost:
+    """What the lines take: networks to build, forward passes, and measured seconds of one of each."""
+
+    networks: int
+    passes: int
+    build_seconds: float
+    pass_seconds: float
+
+    @property
+    def seconds(self) -> float:
+        """All of it."""
+        return self.networks * self.build_seconds + self.passes * self.pass_seconds
+
+    def sentence(self) -> str:
+        """As the command prints it."""
+        return (
+            f"{self.passes} forward passes x {self.pass_seconds:.3f} s + {self.networks} networks x "
+            f"{self.build_seconds:.3f} s (both measured here): about {self.seconds / 60:.1f} minutes"
+        )
+
+
+def measure_cost(bench: Workbench, people: Mapping[str, Identity], todo: Sequence[Task], tries: int = 3) -> Cost:
+    """Count networks and passes, and time one of each (the median of some, after a first that warms up)."""
+    task, batch = todo[0], bench.basis.profile.inversion.batch_size
+    counts = [len(people[one.identity].timestamps[k].test) for one in todo for k in one.timestamps]
+    test = bench.test_set(people[task.identity], task.timestamps[0], 0)
+    networks = Networks(bench)
+    networks.build(task)  # reads the weights
+    builds, passes = [], []
+    for _ in range(tries + 1):
+        started = time.monotonic()
+        module = networks.build(task)
+        built = time.monotonic()
+        next(photo_batches(module, test, bench.basis.profile, bench.lpips)).sum().item()  # waits for the device
+        builds.append(built - started)
+        passes.append(time.monotonic() - built)
+    return Cost(
+        networks=len(todo),
+        passes=sum(-(-count // batch) for count in counts),
+        build_seconds=float(np.median(builds[1:])),
+        pass_seconds=float(np.median(passes[1:])),
+    )
+
+
+def numbers_table(numbers: pa.Table, span: str) -> Table:
+    """Means per strategy and group for one span, for the terminal."""
+    table = Table(title=f"Loss path {SPANS[span]}: means over identities", title_justify="left", box=None)
+    for column in ("strategy", "group"):
+        table.add_column(column)
+    columns = [(photos, measure) for photos in ("old", "new") for measure in ("barrier", "plateau", "change")]
+    for photos, measure in columns:
+        table.add_column(f"{photos} {measure}", justify="right")
+    cells: dict[tuple[str, str], dict[tuple[str, str], float]] = {}
+    rates = len(set(numbers["learning_rate"].to_pylist())) > 1
+    for row in numbers.to_pylist():
+        if row["span"] != span:
+            continue
+        size = "" if row["buffer_size"] is None else f" K={row['buffer_size']}"
+        label = f"{row['strategy']}{size}" + (f" lr={row['learning_rate']:g}" if rates else "")
+        cells.setdefault((label, row["group"]), {})[row["photos"], row["measure"]] = row["mean"]
+    for (label, group), values in cells.items():
+        shown = [f"{values[column]:.2f}" if column[1] == "plateau" else f"{values[column]:.4f}" for column in columns]
+        table.add_row(label, group, *shown)
+    return table
+
+
+def write_results(study: Path, rows: pa.Table, tolerance: float) -> tuple[pa.Table, list[Path]]:
+    """Write rows, numbers and figures into ``STUDY/report/``; returns the numbers per strategy and the files.
+
+    Raises:
+        UserError: they cannot be written.
+    """
+    curves = path_curves(rows, tolerance)
+    numbers = strategy_numbers(curves)
+    files = {
+        "loss_path.parquet": parquet_bytes(rows),
+        "loss_path.csv": to_csv(numbers).encode(),
+        **{
+            f"{one.name}.{kind}": content
+            for one in loss_path_drawings(curves, numbers)
+            for kind, content in one.files.items()
+        },
+    }
+    folder = study / "report"
+    try:
+        for name, content in files.items():
+            write_atomically(folder / name, content)
+    except OSError as error:
+        raise UserError(f"{folder} cannot be written: {error}") from error
+    return numbers, [folder / name for name in files]
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m clstudy.loss_path",
+        description="Loss along the straight lines between the stages of finished trials (t-1 to t, and t = 0 to the "
+        "last), moving all parameters, weights only, or biases only (parameters named *.bias; noise strengths count as "
+        "weights; what does not move stays as at the start). LPIPS + MSE on the test photos of earlier timestamps and "
+        "of the path's end, at their fixed starting latents. Says what it will cost, then writes loss_path.parquet "
+        "(one row per trial, path, group, alpha and test timestamp), loss_path.csv (barrier, hill, plateau and change "
+        "per strategy) and figures into STUDY/report/. Barrier: the most the loss rises above the straight line "
+        "between its ends; hill: above its larger end; plateau: the share of the path, from its start, on which it "
+        "stays within --tolerance of its range; change: end minus start.",
+        epilog="Exit code: 0 done, 2 wrong input, or stages that are needed are not stored any more.",
+    )
+    parser.add_argument("study", type=Path, metavar="STUDY", help="a folder such as runs/hull_sizes")
+    parser.add_argument(
+        "--trials", nargs="+", metavar="TRIAL", help="names or patterns like '*-lower-*' (default: all)"
+    )
+    parser.add_argument("--points", type=int, default=11, help="places on a line, ends included (default: 11)")
+    parser.add_argument("--tolerance", type=float, default=TOLERANCE, help=f"of a plateau (default: {TOLERANCE:g})")
+    parser.add_argument("--weights", action="append", metavar="FOLDER|ROLE=FILE", help="as in python -m clstudy.run")
+    parser.add_argument("--data", help="data set or photo folder of the study, where it is not found")
+    parser.add_argument("--device", choices=("cpu", "cuda"), help="compute there instead of where the profile says")
+    parser.add_argument("--dry-run", action="store_true", help="print the cost and stop")
+    return parser
+
+
+def run(args: argparse.Namespace, console: Console) -> None:
+    """Check, say the cost, compute, write.
+
+    Raises:
+        UserError: anything about the input is wrong.
+    """
+    if args.points < 2:
+        raise UserError(f"--points is {args.points}; expected at least 2, the two ends")
+    if not 0 < args.tolerance < 1:
+        raise UserError(f"--tolerance is {args.tolerance:g}; expected a share of the loss's range, between 0 and 1")
+    chosen = choose_trials(stored_trials(read_study_file(args.study)), args.trials)
+    lines, notes = lines_of(args.study, chosen)
+    alphas = [float(alpha) for alpha in np.linspace(0.0, 1.0, args.points)]
+    todo = tasks(lines, alphas)
+    opened = reopen(args.study, weights=args.weights or [], data=args.data, device=args.device)
+    people = {identity.name: identity for identity in opened.data.identities}
+    cost = measure_cost(opened.bench, people, todo)
+    for note in (*notes, *opened.notes):
+        console.print(f"note: {note}", soft_wrap=True)
+    console.print(
+        f"{len(lines)} paths of {len({line.spec.trial_id for line in lines})} trials, {args.points} places each"
+    )
+    console.print(cost.sentence(), soft_wrap=True)
+    if args.dry_run:
+        return
+    with Progress(console=console, transient=True) as progress:
+        bar = progress.add_task("forward passes", total=cost.passes)
+        losses = compute_losses(opened.bench, people, todo, lambda: progress.advance(bar))
+    numbers, files = write_results(args.study, path_rows(lines, alphas, losses), args.tolerance)
+    for span in SPANS:
+        if span in numbers["span"].to_pylist():
+            console.print(numbers_table(numbers, span))
+    console.print(f"Written: {args.study / 'report'} ({', '.join(file.name for file in files)})", soft_wrap=True)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry point; returns the exit code."""
+    args = build_parser().parse_args(arguments)
+    try:
+        run(args, Console(width=None if sys.stdout.isatty() else 120, highlight=False))
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

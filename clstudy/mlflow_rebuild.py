@@ -1,0 +1,251 @@
+"""python -m clstudy.tracking rebuild STUDY --to URI: a study's MLflow runs from its Parquet rows (no torch, no Ray).
+
+The same writer as during a study, fed with what the study left behind: rows (``results/``), settings (``study.yaml``),
+losses and pictures (``stages/``). Everything can be repeated: the same runs, and not one metric row more.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from clstudy.errors import UserError
+from clstudy.identities.dataset import Photo
+from clstudy.pictures import decode_png, enlarged, photo_row
+from clstudy.plan import result_path
+from clstudy.reopen import read_study_file, stage_keys, stored_file, stored_photos, stored_trials, stored_version
+from clstudy.running import running_metrics
+from clstudy.space import TrialSpec
+from clstudy.stages import StudyStore
+from clstudy.strategies.lookup import strategy_class
+from clstudy.tracking import MlflowWriter, run_names, trial_params, trial_tags
+
+_PATIENCE_S = 60.0
+
+
+@dataclass(kw_only=True)
+class Rebuilt:
+    """What was written, and what could not be."""
+
+    finished: int = 0
+    failed: int = 0
+    unfinished: list[str] = field(default_factory=list)
+    notes: dict[str, int] = field(default_factory=dict)
+    """What was left out -> how often."""
+
+    def leave_out(self, what: str) -> None:
+        """Count something that is not there."""
+        self.notes[what] = self.notes.get(what, 0) + 1
+
+
+class StudyReplay:
+    """Tells an :class:`MlflowWriter` what the workers of a finished study told it."""
+
+    def __init__(self, study: Path, writer: MlflowWriter, data: str | None = None):
+        self._study = study
+        self._writer = writer
+        self._data = data
+        self._document = read_study_file(study)
+        self._stages = StudyStore(study).stages
+        self._photos: Mapping[str, Photo] | None = None
+        self._told = Rebuilt()
+
+    def run(self) -> Rebuilt:
+        """Tell all trials, in the plan's order.
+
+        Raises:
+            UserError: a result file cannot be read or does not belong to its stages.
+        """
+        trials = stored_trials(self._document)
+        names = run_names(trials)
+        failures = read_failures(self._study)
+        for spec in trials:
+            keys = stage_keys(self._study, spec.trial_id)
+            if keys is not None:
+                self._finished(spec, names[spec.trial_id], keys)
+            elif spec.trial_id in failures:
+                # its rows are in the stages it got to, whose keys are known to nobody but the photos
+                self._writer.start_trial(spec.trial_id, names[spec.trial_id], self._params(spec, []), trial_tags(spec))
+                self._writer.fail_trial(spec.trial_id, failures[spec.trial_id])
+                self._told.failed += 1
+            else:
+                self._told.unfinished.append(spec.trial_id)
+        return self._told
+
+    def _finished(self, spec: TrialSpec, name: str, keys: Sequence[str]) -> None:
+        rows = self._rows(spec)
+        stages = {t: rows.filter(pc.equal(rows["train_timestamp"], t)) for t in self._timestamps(rows)}
+        if len(stages) != len(keys):
+            raise UserError(
+                f"the rows of trial {spec.trial_id} are of {len(stages)} stages, its file names {len(keys)}; delete "
+                f"{result_path(self._study, spec.trial_id)} and run the study again"
+            )
+        records = [self._record(key) for key in keys]
+        self._writer.start_trial(spec.trial_id, name, self._params(spec, records), trial_tags(spec))
+        seen: list[pa.Table] = []
+        for (t, table), key, record in zip(stages.items(), keys, records, strict=True):
+            seen.append(table)
+            loss = {} if record is None else {"train/loss": float(record["loss"])}
+            self._writer.log_stage(
+                spec.trial_id, t, {**running_metrics(seen, t), **loss}, self._pictures(key, record or {})
+            )
+        self._writer.finish_trial(spec.trial_id)
+        self._told.finished += 1
+
+    def _rows(self, spec: TrialSpec) -> pa.Table:
+        path = result_path(self._study, spec.trial_id)
+        try:
+            return pq.read_table(path)
+        except (OSError, pa.ArrowException) as error:
+            raise UserError(f"{path} cannot be read ({error}); delete it and run the study again") from error
+
+    @staticmethod
+    def _timestamps(rows: pa.Table) -> list[int]:
+        return sorted(set(rows["train_timestamp"].to_pylist()))
+
+    def _record(self, key: str) -> dict[str, Any] | None:
+        content = stored_file(self._stages, key, "stage.json")
+        if content is None:
+            self._told.leave_out("the training loss and pictures of a stage that is not stored any more")
+            return None
+        return json.loads(content)
+
+    def _params(self, spec: TrialSpec, records: Sequence[Mapping[str, Any] | None]) -> dict[str, Any]:
+        try:
+            kept = self._kept(spec, records)
+            version = stored_version(self._document, spec)
+        except UserError as error:  # a strategy of the user's own that is not here
+            self._told.leave_out(f"buffer_size and version of a trial: {error}")
+            kept = version = None
+        return trial_params(
+            spec,
+            profile=self._document["profile"]["name"],
+            timestamps=self._document["timestamps"][spec.identity],
+            kept=kept,
+            version=version,
+        )
+
+    def _kept(self, spec: TrialSpec, records: Sequence[Mapping[str, Any] | None]) -> int | None:
+        if not strategy_class(spec.strategy).joint:
+            return spec.buffer_size or 0
+        if not records or records[-1] is None:
+            return None
+        return sum(len(photos) for _, photos in records[-1]["request"]["new"])
+
+    def _pictures(self, key: str, record: Mapping[str, Any]) -> dict[str, np.ndarray]:
+        pictures = {}
+        if (faces := stored_file(self._stages, key, "faces.png")) is not None:
+            pictures["faces"] = enlarged(decode_png(faces))
+        replay = record.get("request", {}).get("replay", [])
+        if replay:
+            known = self._known_photos()
+            size = record["request"]["image_size"]
+            if all(digest in known for _, digest in replay):
+                pictures["buffer"] = enlarged(photo_row([known[digest].read(size) for _, digest in replay]))
+            else:
+                self._told.leave_out("the picture of a buffer whose photos are not here (say where: --data FOLDER)")
+        elif (replays := stored_file(self._stages, key, "replays.png")) is not None:
+            pictures["buffer"] = enlarged(decode_png(replays))
+        return pictures
+
+    def _known_photos(self) -> Mapping[str, Photo]:
+        """Training photos by digest; empty where the study's photos are not at hand."""
+        if self._photos is None:
+            try:
+                people = stored_photos(self._study, self._document, self._data).identities
+            except (UserError, ImportError):
+                if self._data is not None:
+                    raise
+                people = ()
+            self._photos = {photo.digest: photo for one in people for t in one.timestamps for photo in t.train}
+        return self._photos
+
+
+def read_failures(study: Path) -> dict[str, str]:
+    """Trial -> why it failed, as the last run of the study said it."""
+    try:
+        return dict(json.loads((study / "failures.json").read_text()))
+    except (OSError, ValueError):
+        return {}
+
+
+def rebuild(study: Path, uri: str, data: str | None = None) -> tuple[Rebuilt, int]:
+    """Write a study's runs and its report; returns what was told and how many calls MLflow did not take.
+
+    Raises:
+        UserError: the folder is no study, a result cannot be read, or ``uri`` is no tracking URI.
+    """
+    if "://" not in uri:
+        raise UserError(
+            f"{uri!r} is no tracking URI; expected sqlite:///FILE (e.g. sqlite:///runs/mlflow.db) or http://…"
+        )
+    document = read_study_file(study)
+    writer = MlflowWriter(
+        uri,
+        document["name"],
+        {
+            "clstudy.profile": document["profile"]["name"],
+            "clstudy.version": str(document.get("versions", {}).get("clstudy")),
+        },
+        # as during a study: a server keeps pictures where it likes, a local database inside the study
+        artifact_location=(study / "mlflow-artifacts").resolve() if uri.startswith("sqlite:") else None,
+    )
+    told = StudyReplay(study, writer, data).run()
+    report = study / "report"
+    if report.is_dir():
+        writer.attach_report(report)
+    else:
+        told.leave_out("the report, which is not there (`python -m clstudy.report STUDY` writes it)")
+    return told, writer.flush(_PATIENCE_S) + writer.dropped()
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m clstudy.tracking",
+        description="MLflow is a view of a study's Parquet rows; this writes it again.",
+    )
+    command = parser.add_subparsers(dest="command", required=True).add_parser(
+        "rebuild",
+        help="write all runs of a study into an MLflow database or server",
+        description="Write every trial of a study as the run it was (parameters, tags, metrics by timestamp, pictures) "
+        "and the report into one more run named 'report'. Repeating it changes nothing. Failed trials become failed "
+        "runs without metrics; trials that are neither finished nor failed have no rows, and get no run.",
+        epilog="Exit code: 0 all written; 1 trials are unfinished, or MLflow did not take everything; 2 wrong input.",
+    )
+    command.add_argument("study", type=Path, metavar="STUDY", help="a folder such as runs/hull_sizes")
+    command.add_argument("--to", required=True, metavar="URI", help="sqlite:///runs/mlflow.db or http://server:5000")
+    command.add_argument("--data", help="data set or photo folder, for pictures of buffers, where it is not found")
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry point; returns the exit code."""
+    args = build_parser().parse_args(arguments)
+    try:
+        told, lost = rebuild(args.study, args.to, args.data)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print(f"{told.finished} finished and {told.failed} failed trials written to {args.to}")
+    for what, count in told.notes.items():
+        print(f"left out {count} times: {what}")
+    if told.unfinished:
+        print(f"{len(told.unfinished)} trials are unfinished and have no run: {', '.join(told.unfinished[:5])}")
+    if lost:
+        print(f"MLflow did not take {lost} calls; run the same command again", file=sys.stderr)
+    return 1 if told.unfinished or lost else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,121 @@
+"""A whole study of seconds: real photos, generator, worker code and rows, in this process (no Ray cluster)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import yaml
+from PIL import Image
+
+import clstudy
+from clstudy.actors import Coordinator, Recorder
+from clstudy.assets import manifest
+from clstudy.fold import Basis
+from clstudy.generators.embedded import EmbeddedGenerator
+from clstudy.identities.dataset import Identity, load_folder
+from clstudy.identities.dcgan import LATENT_SIZE, FaceSource
+from clstudy.metrics.lpips import LPIPS, LPIPSMetric
+from clstudy.numerics import configure_torch
+from clstudy.plan import make_plan
+from clstudy.profiles import EvaluationSettings, InversionSettings, Profile, TrainerSettings, smoke
+from clstudy.space import expand, load_space
+from clstudy.stages import StudyStore
+from clstudy.strategies.lookup import strategy_class
+from clstudy.study_file import write_study_file
+from clstudy.tracking import run_names
+from clstudy.trial import Workbench
+from clstudy.worker import Job, TrialTrainable
+
+TIMESTAMPS, TRAIN, TEST = 3, 3, 2
+PROFILE: Profile = replace(
+    smoke(),
+    name="small",
+    trainer=TrainerSettings(passes=2),
+    inversion=InversionSettings(steps=1),
+    evaluation=EvaluationSettings(metrics=("lpips",), synthesis_images=0),
+)
+
+
+class Direct:
+    """An actor's handle without the cluster: ``handle.method.remote(...)`` is a call."""
+
+    def __init__(self, actor: object):
+        self._actor = actor
+
+    def __getattr__(self, name: str) -> Any:
+        method: Callable[..., Any] = getattr(self._actor, name)
+        return SimpleNamespace(remote=method)
+
+
+class Clusterless(TrialTrainable):
+    """The worker's code without the wait for calls that are on their way: here they are over when they return."""
+
+    def _delivered(self) -> None:
+        return
+
+
+class Deaf:
+    """A recorder for tests that do not look at MLflow."""
+
+    def __getattr__(self, name: str) -> Callable[..., int]:
+        return lambda *_: 0
+
+
+def make_photos(root: Path, people: tuple[str, ...]) -> None:
+    """Faces of the packaged DCGAN in the documented layout."""
+    latents = np.random.default_rng(0).standard_normal((len(people) * TIMESTAMPS * (TRAIN + TEST), LATENT_SIZE))
+    faces = iter(FaceSource().draw(latents))
+    for person in people:
+        for t in range(TIMESTAMPS):
+            for split, count in (("train", TRAIN), ("test", TEST)):
+                folder = root / person / f"t{t}" / split
+                folder.mkdir(parents=True)
+                for number in range(count):
+                    Image.fromarray(next(faces)).save(folder / f"{number}.png")
+
+
+def make_study(folder: Path, strategies: tuple[str, ...], *, mlflow: str | None = None) -> Path:
+    """Run every trial of one person as the workers do; photos in ``folder/photos``, runs at the URI ``mlflow``."""
+    people = ("anna",)
+    configure_torch(PROFILE.compute, PROFILE.resources)
+    make_photos(folder / "photos", people)
+    grid = {"identity": len(people), "strategy": list(strategies), "buffer_size": [2], "learning_rate": [0.003]}
+    (folder / "small.yaml").write_text(
+        yaml.safe_dump({"name": "small", "profile": "smoke", "grid": grid, "seeds": [0]})
+    )
+    space = load_space(str(folder / "small.yaml"))
+    data = load_folder(folder / "photos")
+    identities: dict[str, Identity] = {identity.name: identity for identity in data.identities}
+    trials = expand(space, list(identities), lambda name: strategy_class(name).uses_buffer_size).trials
+    basis = Basis(PROFILE, manifest()["embedded_generator.safetensors"]["sha256"])
+    out = folder / "runs" / "small"
+    plan = make_plan(trials, identities, basis, StudyStore(out), out, workers=1)
+    write_study_file(out, space, basis, data, plan)
+    tags = {"clstudy.profile": "small", "clstudy.version": clstudy.__version__}
+    recorder = Recorder(mlflow, "small", out / "mlflow-artifacts", tags) if mlflow else Deaf()
+    worker = Clusterless.__new__(Clusterless)  # ``setup`` wants a cluster; all of the rest is as it is
+    worker._job = Job(
+        basis=basis,
+        trials={spec.trial_id: spec for spec in trials},
+        identities=identities,
+        run_names=run_names(tuple(trials)),
+        out=out,
+        files={},
+        coordinator=Direct(Coordinator()),
+        recorder=Direct(recorder),
+    )
+    worker._bench = Workbench(basis, EmbeddedGenerator(), LPIPS(), [LPIPSMetric()], StudyStore(out))
+    for spec in trials:
+        worker._begin({"trial": spec.trial_id})
+        while not (state := worker.step())["done"]:
+            pass
+        assert "failed" not in state, state
+    assert recorder.close() == 0
+    (out / "failures.json").write_text(json.dumps({}))
+    return out
