@@ -28,7 +28,7 @@ from clstudy.running import running_metrics
 from clstudy.space import TrialSpec
 from clstudy.stages import StudyStore
 from clstudy.strategies.lookup import strategy_class
-from clstudy.tracking import MlflowWriter, run_names, trial_params, trial_tags
+from clstudy.tracking import MlflowWriter, artifact_folder, run_names, trial_params, trial_tags
 
 _PATIENCE_S = 60.0
 
@@ -197,8 +197,7 @@ def rebuild(study: Path, uri: str, data: str | None = None) -> tuple[Rebuilt, in
             "clstudy.profile": document["profile"]["name"],
             "clstudy.version": str(document.get("versions", {}).get("clstudy")),
         },
-        # as during a study: a server keeps pictures where it likes, a local database inside the study
-        artifact_location=(study / "mlflow-artifacts").resolve() if uri.startswith("sqlite:") else None,
+        artifact_location=artifact_folder(study, uri),
     )
     told = StudyReplay(study, writer, data).run()
     report = study / "report"

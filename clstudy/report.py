@@ -15,6 +15,7 @@ from clstudy.analysis.evidence import evidence_files, judge
 from clstudy.analysis.evidence_page import evidence_sections
 from clstudy.analysis.figures import draw
 from clstudy.analysis.html import comparison_page, study_page
+from clstudy.analysis.loss_path_page import loss_path_sections
 from clstudy.analysis.material import Material, gather
 from clstudy.analysis.summary import study_labels
 from clstudy.analysis.tables import Summary, summarise, table_files, to_terminal
@@ -64,9 +65,8 @@ def build_report(study_dir: Path | str) -> Report:
             write_atomically(folder / name, content)
         broken = [f"{skipped.title}: {skipped.reason}" for skipped in gallery.skipped if skipped.broken]
         try:
-            write_atomically(
-                folder / "index.html", study_page(material, gallery, evidence_sections(material, found)).encode()
-            )
+            extra = [*evidence_sections(material, found), *loss_path_sections(summary.study.folder)]
+            write_atomically(folder / "index.html", study_page(material, gallery, extra).encode())
         except OSError:
             raise
         except Exception as error:

@@ -25,7 +25,7 @@ from clstudy.plan import Plan, make_plan
 from clstudy.precision import PRECISIONS
 from clstudy.preflight import Equipment, equip, require_alignment
 from clstudy.profiles import PROFILES, Profile
-from clstudy.report import write_report
+from clstudy.report import build_report
 from clstudy.space import (
     Expansion,
     SearchSpace,
@@ -39,7 +39,7 @@ from clstudy.space import (
 from clstudy.stages import StudyStore
 from clstudy.strategies import STRATEGIES, make_strategy, strategy_class
 from clstudy.study_file import write_study_file
-from clstudy.tracking import sqlite_uri
+from clstudy.tracking import MlflowWriter, artifact_folder, sqlite_uri
 
 if TYPE_CHECKING:
     from clstudy.generators.base import GeneratorWeights
@@ -272,9 +272,12 @@ def launch(prepared: Prepared, args: argparse.Namespace, console: Console) -> in
     else:
         write_study_file(prepared.out, prepared.space, prepared.basis, prepared.data, prepared.plan)
         console.print("every trial is finished already; nothing to compute")
-    summary = write_report(prepared.out)
+    report = build_report(prepared.out)
+    summary = report.summary
+    attach_report(prepared, tracking_uri, console)
     console.print(to_terminal(summary, console.width))
     for label, place in (
+        ("report", prepared.out / "report" / "index.html"),
         ("rows", prepared.out / "results"),
         ("tables", prepared.out / "report"),
         ("settings", prepared.out / "study.yaml"),
@@ -283,7 +286,18 @@ def launch(prepared: Prepared, args: argparse.Namespace, console: Console) -> in
     console.print(f"MLflow    {ui}", soft_wrap=True, highlight=False)
     for trial, message in failures.items():
         console.print(f"[red]failed[/red] {trial}: {message}", soft_wrap=True, highlight=False)
-    return 0 if summary.complete else 1
+    for what in report.broken:
+        console.print(f"[red]report[/red] {what}", soft_wrap=True, highlight=False)
+    return 0 if summary.complete and not report.broken else 1
+
+
+def attach_report(prepared: Prepared, tracking_uri: str, console: Console) -> None:
+    """Put the report into the study's experiment; a tracking server that is down costs only that."""
+    folder = artifact_folder(prepared.out, tracking_uri)
+    writer = MlflowWriter(tracking_uri, prepared.space.name, artifact_location=folder)
+    writer.attach_report(prepared.out / "report")
+    if writer.flush():
+        console.print("[yellow]the report was not attached in MLflow; it is in the study's folder[/yellow]")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -27,7 +27,7 @@ from clstudy.plan import Plan
 from clstudy.space import SearchSpace
 from clstudy.stages import StudyStore, write_atomically
 from clstudy.study_file import write_study_file
-from clstudy.tracking import run_names
+from clstudy.tracking import artifact_folder, run_names
 from clstudy.worker import Job, TrialTrainable
 
 
@@ -81,8 +81,7 @@ def run_study(settings: StudySettings, plan: Plan, show: Display) -> Outcome:
         recorder: Any = RecorderActor.remote(
             settings.tracking_uri,
             settings.space.name,
-            # a server keeps pictures where it likes; a local database gets a folder inside the study
-            (settings.out / "mlflow-artifacts").resolve() if settings.tracking_uri.startswith("sqlite:") else None,
+            artifact_folder(settings.out, settings.tracking_uri),
             {"clstudy.profile": settings.basis.profile.name, "clstudy.version": clstudy.__version__},
         )
         with _Watcher(coordinator, show):

@@ -103,6 +103,11 @@ def trial_params(
     }
 
 
+def artifact_folder(study: Path, tracking_uri: str) -> Path | None:
+    """Where a study's pictures go: a server keeps them where it likes, a local database gets a folder in the study."""
+    return (study / "mlflow-artifacts").resolve() if tracking_uri.startswith("sqlite:") else None
+
+
 def trial_tags(spec: TrialSpec) -> dict[str, str]:
     """Tags of a trial's run."""
     return {"identity": spec.identity, "strategy": spec.strategy}

@@ -120,7 +120,7 @@ def test_small_studies_say_what_does_not_exist(tmp_path, identities):
         assert "at least 2" in notes["cluster bootstrap, new identities"]
     report.write_report(study.folder)
     page = (study.folder / "report" / "index.html").read_text()
-    assert "What the differences in AIP are worth" in page
+    assert "AIP: what the differences are worth" in page
 
 
 def test_a_study_with_a_hole_still_gets_its_tables(tmp_path):
@@ -133,7 +133,7 @@ def test_the_report_shows_them_and_keeps_the_files(study):
     report.write_report(study.folder)
     folder = study.folder / "report"
     page = (folder / "index.html").read_text()
-    for text in ("What the differences in Forgetting are worth", "by other intervals", "none of them can reach 0.05"):
+    for text in ("Forgetting: what the differences are worth", "by other intervals", "none of them can reach 0.05"):
         assert text in page
     for name in ("evidence.csv", "evidence.parquet", "sensitivity.csv"):
         assert (folder / name).stat().st_size > 100

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from clstudy.analysis.evidence import CHECKED_SCORES, StudyEvidence
-from clstudy.analysis.html import Section, rows_section
+from clstudy.analysis.html import Markup, Section, data_table, element, joined
 from clstudy.analysis.material import Material
 from clstudy.analysis.scores import SCORES
 
+_OPEN = "forgetting"
 _COLUMNS = (
     "comparison",
     "difference [95%]",
@@ -29,12 +30,15 @@ _NOTES = (
 
 
 def evidence_sections(material: Material, found: StudyEvidence) -> list[Section]:
-    """For the study's main metric: what AIP's and Forgetting's differences are worth, and their other intervals."""
+    """For the study's main metric: what AIP's and Forgetting's differences are worth, and their other intervals.
+
+    One section of tables that fold away; Forgetting's is open.
+    """
     panel = material.panel
     if panel is None:
         return []
-    sections = []
-    rates = sorted({row["learning_rate"] for row in found.evidence.to_pylist()})
+    with_rate = len(set(found.evidence["learning_rate"].to_pylist())) > 1
+    parts = []
     for score in CHECKED_SCORES:
         rows = [row for row in found.evidence.to_pylist() if _of(row, panel, score)]
         if not rows:
@@ -45,26 +49,25 @@ def evidence_sections(material: Material, found: StudyEvidence) -> list[Section]
             for (protocol, metric, name, _, compared), text in found.statements.items()
             if (protocol, metric, name) == (*panel, score)
         )
-        sections.append(
-            rows_section(
-                f"evidence-{score}",
-                f"What the differences in {title} are worth",
-                _COLUMNS,
-                [_evidence_cells(row, material.digits, len(rates) > 1) for row in rows],
-                [*said, *_NOTES],
-            )
-        )
+        cells = [_evidence_cells(row, material.digits, with_rate) for row in rows]
+        parts.append(_folded(f"{title}: what the differences are worth", _COLUMNS, cells, said, opened=score == _OPEN))
         checks = [row for row in found.sensitivity.to_pylist() if _of(row, panel, score)]
-        sections.append(
-            rows_section(
-                f"intervals-{score}",
-                f"The differences in {title} by other intervals",
-                ("comparison", *dict.fromkeys(row["method"] for row in checks)),
-                _check_rows(checks, material.digits, len(rates) > 1),
-                _check_notes(checks, len(rates) > 1),
-            )
-        )
-    return sections
+        columns = ("comparison", *dict.fromkeys(row["method"] for row in checks))
+        lines = _check_rows(checks, material.digits, with_rate)
+        parts.append(_folded(f"{title}: the same differences by other intervals", columns, lines, _check_notes(checks)))
+    if not parts:
+        return []
+    body = joined([*parts, *(element("p", note, class_="soft") for note in _NOTES)])
+    return [Section(anchor="evidence", title="What the differences are worth", body=body)]
+
+
+def _folded(
+    title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], said: Iterable[str], *, opened: bool = False
+) -> Markup:
+    notes = [element("p", text) for text in said]
+    return element(
+        "details", element("summary", title), *notes, data_table("", columns, rows), open="open" if opened else None
+    )
 
 
 def _of(row: Mapping[str, Any], panel: tuple[str, str], score: str) -> bool:
@@ -102,14 +105,15 @@ def _check_rows(rows: list[Mapping[str, Any]], digits: int, with_rate: bool) -> 
     return [[name, *cells] for name, cells in lines.items()]
 
 
-def _check_notes(rows: list[Mapping[str, Any]], with_rate: bool) -> list[str]:
+def _check_notes(rows: list[Mapping[str, Any]]) -> list[str]:
     """Each remark once, with how many comparisons it is about."""
-    about: dict[str, list[str]] = {}
+    about: dict[str, int] = {}
     for row in rows:
         if row["note"]:
             kind = "some resamples without spread left out" if row["low"] is not None else row["note"]
-            about.setdefault(f"{row['method']}: {kind}", []).append(_comparison(row, with_rate))
-    return [f"{text} ({len(names)} of the comparisons)." for text, names in about.items()]
+            text = f"{row['method']}: {kind}"
+            about[text] = about.get(text, 0) + 1
+    return [f"{text} ({count} of the comparisons)." for text, count in about.items()]
 
 
 def _ranged(row: Mapping[str, Any], middle: str | None, low: str, high: str, form: str) -> str:

@@ -295,7 +295,7 @@ def comparison_section(material: Material) -> Section:
 
 def figure_section(gallery: Gallery) -> Section:
     """All figures with captions, then what could not be drawn and why."""
-    parts = [_figure(drawing) for drawing in gallery.drawings]
+    parts = [figure_element(drawing) for drawing in gallery.drawings]
     if gallery.skipped:
         parts.append(element("h3", "Not drawn"))
         parts.append(element("ul", *(element("li", f"{s.title}: {s.reason}") for s in gallery.skipped)))
@@ -420,7 +420,7 @@ def _row_head(label: str) -> Markup:
     return element("th", label.replace(" = ", "\u00a0=\u00a0"), scope="row")
 
 
-def _figure(drawing: Drawing) -> Markup:
+def figure_element(drawing: Drawing) -> Markup:
     kind, content, width = embedded(drawing)
     source = f"data:{kind};base64,{base64.b64encode(content).decode('ascii')}"
     style = f"max-width:{round(width * _LARGER)}px;min-width:{min(width, round(width * _NARROWEST))}px"
