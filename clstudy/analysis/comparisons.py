@@ -35,7 +35,7 @@ from clstudy.analysis.intervals import (
     Interval,
     identity_interval,
 )
-from clstudy.analysis.matrix import TRIAL_COLUMNS, Cell, ScoreValues, Trial
+from clstudy.analysis.matrix import TRIAL_COLUMNS, Cell, ScoreValues, Trial, codes
 from clstudy.analysis.scores import SCORES
 from clstudy.errors import UserError
 from clstudy.metrics.directions import HIGHER_IS_BETTER
@@ -693,8 +693,8 @@ def _images(
             f"identity {identity}: rows outside 0 <= test <= train timestamp < {size}. The results do not belong to "
             "this study: remove them and run it again."
         )
-    trial_names, trial = _codes(rows["trial"])
-    image_names, image = _codes(rows["image"])
+    trial_names, trial = codes(rows["trial"])
+    image_names, image = codes(rows["image"])
     photos, photo = np.unique(k * len(image_names) + image, return_inverse=True)
     first = np.searchsorted(photos, np.arange(size + 1) * len(image_names))  # where each k starts in photos
     counts = np.diff(first)
@@ -707,13 +707,3 @@ def _images(
     values[where] = rows["value"].to_numpy(zero_copy_only=False)
     # A timestamp that was never measured still has a column: of one photo that is missing.
     return IdentityImages(identity=identity, labels=tuple(cells), values=values, counts=np.maximum(counts, 1))
-
-
-def _codes(column: pa.ChunkedArray) -> tuple[list[str], np.ndarray]:
-    """Distinct values in sorted order and each row's index into them."""
-    encoded = column.combine_chunks().dictionary_encode()
-    names = np.array(encoded.dictionary.to_pylist(), dtype=object)
-    order = np.argsort(names)
-    rank = np.empty(len(names), dtype=np.int64)
-    rank[order] = np.arange(len(names))
-    return names[order].tolist(), rank[encoded.indices.to_numpy()]

@@ -118,9 +118,9 @@ def result_matrices(
     cells = rows.group_by(keys, use_threads=False).aggregate(
         [("value", "mean", pc.ScalarAggregateOptions(skip_nulls=False)), ("value", "count")]
     )
-    names, trial = _codes(cells["trial"])
-    protocols, protocol = _codes(cells["protocol"])
-    metrics, metric = _codes(cells["metric"])
+    names, trial = codes(cells["trial"])
+    protocols, protocol = codes(cells["protocol"])
+    metrics, metric = codes(cells["metric"])
     t, k = cells["train_timestamp"].to_numpy(), cells["test_timestamp"].to_numpy()
     limits = np.array([sizes[trials[name].identity] for name in names])[trial]
     wrong = np.flatnonzero((k < 0) | (k > t) | (t >= limits))
@@ -211,7 +211,7 @@ def _timestamps(rows: pa.Table, timestamps: int | Mapping[str, int] | None) -> d
     return {identity: timestamps.get(identity, size) for identity, size in counted.items()}
 
 
-def _codes(column: pa.ChunkedArray) -> tuple[list[str], np.ndarray]:
+def codes(column: pa.ChunkedArray) -> tuple[list[str], np.ndarray]:
     """Distinct values in sorted order and each row's index into them."""
     encoded = column.combine_chunks().dictionary_encode()
     found = encoded.dictionary.to_pylist()
