@@ -27,7 +27,7 @@ from clstudy.identities.dcgan import LATENT_SIZE, FaceSource
 from clstudy.run import main
 from clstudy.tracking import sqlite_uri
 from tests import persistence_writer as writer
-from tests.test_run import ENV
+from tests.test_run import ENV, TRIAL_RUNS
 
 DATA = Path(__file__).parent / "data"
 PEOPLE, TIMESTAMPS, TRAIN, TEST = ("anna", "ben"), 2, 3, 2
@@ -118,7 +118,7 @@ def test_the_tracker_has_every_step_of_every_trial(place: Path) -> None:
     """The last one too: its pictures are large enough to be lost with the worker that sends them."""
     client = MlflowClient(sqlite_uri(place / "runs" / "mlflow.db"))
     experiment = client.get_experiment_by_name("small")
-    runs = client.search_runs([experiment.experiment_id])
+    runs = client.search_runs([experiment.experiment_id], TRIAL_RUNS)
     assert len(runs) == 8
     for run in runs:
         steps = [entry.step for entry in client.get_metric_history(run.info.run_id, "ap/reconstruction_lpips")]

@@ -24,6 +24,8 @@ from clstudy.rows import RESULT_SCHEMA
 from clstudy.strategies import STRATEGIES
 from clstudy.tracking import TRIAL_TAG, sqlite_uri
 
+TRIAL_RUNS = f"tags.`{TRIAL_TAG}` LIKE '%'"
+"""Filter: all runs of an experiment but the one that holds the report."""
 ENV = {**os.environ, "RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0", "COLUMNS": "120"}
 SMALL = ["--identities", "person_00", "--seeds", "3"]
 
@@ -125,7 +127,7 @@ def test_smoke_gives_rows_tables_and_says_where(finished: Path) -> None:
     stdout = (finished / "stdout.txt").read_text()
     for expected in ("6 trials", "stages", "AIP", "Forgetting", "mlflow ui"):
         assert expected in stdout, stdout
-    for name in ("summary.csv", "paired.csv", "tables.md"):
+    for name in ("index.html", "summary.csv", "paired.csv", "tables.md", "tables.tex", "evidence.csv"):
         assert (study / "report" / name).stat().st_size > 100
     settings = (study / "study.yaml").read_text()
     assert "data_digests" in settings and "versions" in settings
@@ -135,7 +137,7 @@ def test_mlflow_has_one_flat_run_per_trial_with_steps_and_images(finished: Path)
     client = MlflowClient(sqlite_uri(finished / "runs" / "mlflow.db"))
     experiment = client.get_experiment_by_name("smoke")
     assert experiment is not None
-    runs = client.search_runs([experiment.experiment_id])
+    runs = client.search_runs([experiment.experiment_id], TRIAL_RUNS)
     assert len({run.data.tags[TRIAL_TAG] for run in runs}) == len(runs) == 6
     rows = load_rows(finished / "runs" / "study")
     for one in runs:
@@ -150,6 +152,9 @@ def test_mlflow_has_one_flat_run_per_trial_with_steps_and_images(finished: Path)
         faces = [file.path for file in client.list_artifacts(one.info.run_id, "faces")]
         assert len(faces) == (1 if joint else 3)
     assert len({one.info.run_name for one in runs}) == 6
+    (report,) = [run for run in client.search_runs([experiment.experiment_id]) if TRIAL_TAG not in run.data.tags]
+    assert not report.data.metrics and not report.data.params, "charts and comparisons leave it out"
+    assert "report/index.html" in [file.path for file in client.list_artifacts(report.info.run_id, "report")]
 
 
 def test_the_same_command_again_computes_nothing(finished: Path) -> None:
@@ -195,7 +200,7 @@ def test_killed_drivers_go_on_and_the_rows_are_the_same(undisturbed: Path, tmp_p
     client = MlflowClient(sqlite_uri(folder / "runs" / "mlflow.db"))
     experiment = client.get_experiment_by_name("smoke")
     assert experiment is not None
-    runs = client.search_runs([experiment.experiment_id])
+    runs = client.search_runs([experiment.experiment_id], TRIAL_RUNS)
     assert len(runs) == 3 and {one.info.status for one in runs} == {"FINISHED"}
     for one in runs:
         steps = [entry.step for entry in client.get_metric_history(one.info.run_id, "ap/reconstruction_id")]
