@@ -40,7 +40,7 @@ from clstudy.identities.embedding import to_uint8, to_unit_range
 from clstudy.metrics.base import Metric
 from clstudy.metrics.lpips import LPIPS
 from clstudy.personalize import TrainingDivergedError, TrainingPhotos, personalise, photo_losses
-from clstudy.pictures import decode_png, shown_size
+from clstudy.pictures import decode_png, photo_row
 from clstudy.rows import STAGE_KEYS, result_table, stage_table
 from clstudy.seeding import derive_rng
 from clstudy.space import TrialSpec
@@ -302,8 +302,7 @@ class Workbench:
         }
         if generated is not None:
             files["replays.safetensors"] = save_tensors({"latents": generated.latents})
-            shown = shown_size(to_uint8(generated.images[:_SHOWN_REPLAYS]))
-            files["replays.png"] = encode_png(np.concatenate(list(shown), axis=1))
+            files["replays.png"] = encode_png(photo_row(list(to_uint8(generated.images[:_SHOWN_REPLAYS]))))
         self.store.stages.put(request.key, files)
         seconds = time.monotonic() - started
         self.store.record_seconds(request.key, seconds, len(photos))
@@ -326,8 +325,7 @@ class Workbench:
         buffer = None
         if request.replay:
             size = self.basis.profile.data.image_size
-            photos = [photo.read(size) for photo in buffer_photos(request.identity, request)]
-            buffer = np.concatenate(list(shown_size(np.stack(photos))), axis=1)
+            buffer = photo_row([photo.read(size) for photo in buffer_photos(request.identity, request)])
         elif "replays.png" in files:
             buffer = decode_png(files["replays.png"])
         return StageReport(
@@ -380,8 +378,7 @@ def trial_table(spec: TrialSpec, stages: Sequence[pa.Table], keys: Sequence[str]
 
 def face_grid(photos: np.ndarray, rebuilt: np.ndarray) -> np.ndarray:
     """Test photos ``[n, s, s, 3]`` above their reconstructions: ``[2 s, n s, 3]`` (s at most 256)."""
-    photos, rebuilt = shown_size(photos), shown_size(rebuilt)
-    return np.concatenate([np.concatenate(list(photos), axis=1), np.concatenate(list(rebuilt), axis=1)])
+    return np.concatenate([photo_row(list(photos)), photo_row(list(rebuilt))])
 
 
 def parquet_bytes(table: pa.Table) -> bytes:

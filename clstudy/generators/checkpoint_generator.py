@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -13,7 +12,7 @@ from clstudy.generators.base import GENERATORS, DomainGenerator, GeneratorKind, 
 from clstudy.generators.checkpoints import read_checkpoint
 from clstudy.generators.ir_se_encoder import IRSEEncoder, read_encoder
 from clstudy.generators.stylegan2 import StyleGAN2, StyleGAN2Settings
-from clstudy.generators.synthesis_copies import SynthesisCopies
+from clstudy.generators.synthesis_copies import SynthesisCopies, arrays_under, encoded
 from clstudy.inversion import invert
 from clstudy.metrics.lpips import LPIPS
 from clstudy.profiles import AnchorSettings, Profile
@@ -43,9 +42,7 @@ class CheckpointGenerator(SynthesisCopies):
 
     def anchors(self, photos: Tensor) -> Tensor:
         if self._encoder is not None:
-            with torch.no_grad():
-                # one photo at a time: an anchor must not depend on which other photos are in the batch
-                return torch.cat([self._encoder(photo[None]) for photo in photos])
+            return encoded(self._encoder, photos)
         start = self.network.mapping.w_avg.expand(len(photos), -1)
         with torch.no_grad():
             features = self._lpips.features(photos)
@@ -70,23 +67,14 @@ class CheckpointKind(GeneratorKind):
     def build(self, weights: GeneratorWeights, profile: Profile, device: torch.device, lpips: LPIPS) -> DomainGenerator:
         with torch.device("meta"):
             network = StyleGAN2(StyleGAN2Settings(**weights.facts["settings"]))
-        network.load_state_dict(_part(weights.arrays, _GENERATOR), assign=True)
+        network.load_state_dict(arrays_under(_GENERATOR, weights.arrays), assign=True)
         encoder = None
-        state = _part(weights.arrays, _ENCODER)
+        state = arrays_under(_ENCODER, weights.arrays)
         if state:
             with torch.device("meta"):
                 encoder = IRSEEncoder(network.settings.w_dim)
             encoder.load_state_dict(state, assign=True)
         return CheckpointGenerator(network, profile, device, lpips, encoder)
-
-
-def _part(arrays: Mapping[str, np.ndarray], prefix: str) -> dict[str, Tensor]:
-    # copied: the arrays are shared read-only between workers, and torch wants to own what it may write to
-    return {
-        name.removeprefix(prefix): torch.from_numpy(np.array(array))
-        for name, array in arrays.items()
-        if name.startswith(prefix)
-    }
 
 
 GENERATORS.register("stylegan2")(CheckpointKind())

@@ -14,7 +14,7 @@ from clstudy.assets import asset_path
 from clstudy.generators.base import GENERATORS, DomainGenerator, GeneratorKind, GeneratorWeights
 from clstudy.generators.encoder import WEncoder
 from clstudy.generators.stylegan2 import StyleGAN2, StyleGAN2Settings
-from clstudy.generators.synthesis_copies import SynthesisCopies
+from clstudy.generators.synthesis_copies import SynthesisCopies, arrays_under, encoded
 from clstudy.metrics.lpips import LPIPS
 from clstudy.profiles import ComputeSettings, Profile
 
@@ -37,24 +37,14 @@ class EmbeddedGenerator(SynthesisCopies):
     ):
         arrays = embedded_arrays() if arrays is None else arrays
         network = StyleGAN2(StyleGAN2Settings())
-        network.load_state_dict(_part(arrays, "generator."))
+        network.load_state_dict(arrays_under("generator.", arrays))
         super().__init__(network, compute or ComputeSettings(), device or torch.device("cpu"))
         encoder = WEncoder()
-        encoder.load_state_dict(_part(arrays, "encoder."))
+        encoder.load_state_dict(arrays_under("encoder.", arrays))
         self._encoder = encoder.eval().requires_grad_(False).to(self.device)
 
-    @torch.no_grad()
     def anchors(self, photos: Tensor) -> Tensor:
-        # One photo at a time: an anchor must not depend on which other photos are in the batch.
-        return torch.cat([self._encoder(photo[None]) for photo in photos])
-
-
-def _part(arrays: Mapping[str, np.ndarray], prefix: str) -> dict[str, Tensor]:
-    return {
-        name.removeprefix(prefix): torch.from_numpy(value.astype(np.float32))
-        for name, value in arrays.items()
-        if name.startswith(prefix)
-    }
+        return encoded(self._encoder, photos)
 
 
 class EmbeddedKind(GeneratorKind):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -11,6 +12,24 @@ from clstudy.generators.base import DomainGenerator
 from clstudy.generators.stylegan2 import StyleGAN2
 from clstudy.numerics import apply_compute
 from clstudy.profiles import ComputeSettings
+
+
+def arrays_under(prefix: str, arrays: Mapping[str, np.ndarray]) -> dict[str, Tensor]:
+    """The arrays whose names begin with ``prefix``, without it, as tensors of their own.
+
+    Copied: the arrays are shared read-only between workers, and torch wants to own what it may write to.
+    """
+    return {
+        name.removeprefix(prefix): torch.from_numpy(np.array(array))
+        for name, array in arrays.items()
+        if name.startswith(prefix)
+    }
+
+
+@torch.no_grad()
+def encoded(encoder: nn.Module, photos: Tensor) -> Tensor:
+    """w ``[n, w_dim]`` of photos, one at a time: an anchor must not depend on which others are in the batch."""
+    return torch.cat([encoder(photo[None]) for photo in photos])
 
 
 class SynthesisCopies(DomainGenerator):
