@@ -212,17 +212,7 @@ def path_rows(lines: Sequence[Line], alphas: Sequence[float], losses: Mapping[tu
     """Rows of ``PATH_SCHEMA`` for all lines, in their order."""
     rows: list[dict[str, Any]] = []
     for line in lines:
-        spec = line.spec
-        head = {
-            "trial": spec.trial_id,
-            "identity": spec.identity,
-            "strategy": spec.strategy,
-            "buffer_size": spec.buffer_size,
-            "learning_rate": spec.learning_rate,
-            "seed": spec.seed,
-            "from_timestamp": line.start,
-            "to_timestamp": line.end,
-        }
+        head = {**line.spec.columns(), "from_timestamp": line.start, "to_timestamp": line.end}
         for group in GROUPS:
             for alpha in alphas:
                 point = Point.of(line, group, alpha)

@@ -20,17 +20,16 @@ _MEASURED = [
     ("value", pa.float64()),
 ]
 STAGE_SCHEMA = pa.schema(_MEASURED)
-RESULT_SCHEMA = pa.schema(
-    [
-        ("trial", pa.string()),
-        ("identity", pa.string()),
-        ("strategy", pa.string()),
-        ("buffer_size", pa.int64()),
-        ("learning_rate", pa.float64()),
-        ("seed", pa.int64()),
-        *_MEASURED,
-    ]
-)
+TRIAL_FIELDS = [
+    ("trial", pa.string()),
+    ("identity", pa.string()),
+    ("strategy", pa.string()),
+    ("buffer_size", pa.int64()),
+    ("learning_rate", pa.float64()),
+    ("seed", pa.int64()),
+]
+"""The columns that say which trial a row is of (``TrialSpec.columns``)."""
+RESULT_SCHEMA = pa.schema([*TRIAL_FIELDS, *_MEASURED])
 STAGE_KEYS = "clstudy.stage_keys"
 """Schema metadata of a result file: JSON list of the keys of its stages."""
 

@@ -11,7 +11,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import product
 from pathlib import Path
 from typing import Annotated, Any
@@ -346,6 +346,10 @@ class TrialSpec:
         size = "" if self.buffer_size is None else f"-k{self.buffer_size}"
         text = f"{self.identity}-{self.strategy}{size}-lr{self.learning_rate:g}-s{self.seed}"
         return re.sub(r"^\.|[^\w.+-]", "_", text)
+
+    def columns(self) -> dict[str, Any]:
+        """What rows and ``study.yaml`` say of a trial: its id, then the fields (``clstudy.rows.TRIAL_FIELDS``)."""
+        return {"trial": self.trial_id, **asdict(self)}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -29,17 +29,7 @@ def write_study_file(out: Path, space: SearchSpace, basis: Basis, data: DataSet,
         "data_set": data.name,
         "timestamps": {identity.name: len(identity.timestamps) for identity in data.identities},
         "buffer_sizes": sorted({spec.buffer_size for spec in plan.trials if spec.buffer_size is not None}),
-        "trials": [
-            {
-                "trial": spec.trial_id,
-                "identity": spec.identity,
-                "strategy": spec.strategy,
-                "buffer_size": spec.buffer_size,
-                "learning_rate": spec.learning_rate,
-                "seed": spec.seed,
-            }
-            for spec in plan.trials
-        ],
+        "trials": [spec.columns() for spec in plan.trials],
         "generator": basis.generator_digest,
         "metric_files": dict(basis.metric_files),
         "fingerprint": basis.fingerprint(),

@@ -364,15 +364,7 @@ def trial_stages(
 
 def trial_table(spec: TrialSpec, stages: Sequence[pa.Table], keys: Sequence[str]) -> pa.Table:
     """Rows of a finished trial (``RESULT_SCHEMA``); the stage keys travel in the schema's metadata."""
-    table = result_table(
-        stages,
-        trial=spec.trial_id,
-        identity=spec.identity,
-        strategy=spec.strategy,
-        buffer_size=spec.buffer_size,
-        learning_rate=spec.learning_rate,
-        seed=spec.seed,
-    )
+    table = result_table(stages, **spec.columns())
     return table.replace_schema_metadata({STAGE_KEYS: json.dumps(list(keys))})
 
 

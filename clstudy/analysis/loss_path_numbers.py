@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from clstudy.analysis.intervals import identity_interval
+from clstudy.rows import TRIAL_FIELDS
 
 GROUPS = {"all": "all parameters", "weights": "weights only", "biases": "biases only"}
 """What moves along the line; the rest stays as it is at the start."""
@@ -23,12 +24,7 @@ TOLERANCE = 0.1
 """Of the curve's range: a loss this close to its start still belongs to the plateau."""
 
 _TRIAL = [
-    ("trial", pa.string()),
-    ("identity", pa.string()),
-    ("strategy", pa.string()),
-    ("buffer_size", pa.int64()),
-    ("learning_rate", pa.float64()),
-    ("seed", pa.int64()),
+    *TRIAL_FIELDS,
     ("from_timestamp", pa.int64()),
     ("to_timestamp", pa.int64()),
     ("group", pa.string()),

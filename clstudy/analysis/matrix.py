@@ -15,9 +15,9 @@ import pyarrow.dataset
 from clstudy.analysis.scores import SCORES, MissingCellsError
 from clstudy.errors import UserError
 from clstudy.metrics.directions import HIGHER_IS_BETTER
-from clstudy.rows import RESULT_SCHEMA, SORT_KEY
+from clstudy.rows import RESULT_SCHEMA, SORT_KEY, TRIAL_FIELDS
 
-TRIAL_COLUMNS = ["trial", "identity", "strategy", "buffer_size", "learning_rate", "seed"]
+TRIAL_COLUMNS = [name for name, _ in TRIAL_FIELDS]
 JOINT_STRATEGIES = frozenset({"upper"})
 """Trained on everything at once: no continual learner, its matrix has only the last row (protocol, "Strategies")."""
 

