@@ -18,7 +18,6 @@ import numpy as np
 import pyarrow.parquet as pq
 import torch
 import yaml
-from safetensors.torch import load as load_tensors
 
 from clstudy.assets import manifest
 from clstudy.evaluation import evaluate
@@ -89,9 +88,8 @@ def main() -> None:
     for trial in (e for e in trials if e["strategy"] == "er_rand" and e["buffer_size"] == largest):
         metadata = pq.read_schema(result_path(study, trial["trial"])).metadata
         key = json.loads(metadata[STAGE_KEYS.encode()])[-1]
-        files = bench.store.stages.get(key)
-        assert files is not None
-        weights = load_tensors(files["weights.safetensors"])
+        weights = bench.stored_weights(key)
+        assert weights is not None, "the weights of last stages always stay"
         identity = people[trial["identity"]]
         k = list(range(len(identity.timestamps)))
         once_all += mean_lpips(bench, identity, k, weights, inversion)

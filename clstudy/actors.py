@@ -23,8 +23,14 @@ class Coordinator:
         self._heard: dict[str, float] = {}
         self._running: dict[str, dict[str, Any]] = {}
         self._finished: dict[str, str] = {}
-        self._stages = {"computed": 0, "reused": 0, "seconds": 0.0}
+        self._stages = {"computed": 0, "reused": 0, "seconds": 0.0, "work": 0.0, "repeated": 0}
+        self._computed: set[str] = set()
+        self._chains: dict[str, list[tuple[str, str | None]]] = {}
+        self._starts: dict[str, int] = {}
+        self._troubles: dict[str, str] = {}
+        self._deaths = 0
         self._notes: dict[str, None] = {}  # a set that keeps its order
+        self._stop = ""
 
     def acquire(self, key: str, owner: str) -> bool:
         """Claim a stage; False while another living worker holds it."""
@@ -45,15 +51,50 @@ class Coordinator:
         """The worker is alive."""
         self._heard[owner] = time.monotonic()
 
+    def begin(self, trial: str) -> tuple[int, str]:
+        """A worker takes a trial up; returns how often that has happened since its last progress, and the last trouble.
+
+        More than once: the worker before it died (or its start failed) without finishing a stage.
+        """
+        self._starts[trial] = self._starts.get(trial, 0) + 1
+        self._deaths += self._starts[trial] > 1
+        self._chains[trial] = []
+        return self._starts[trial], self._troubles.get(trial, "")
+
+    def trouble(self, trial: str, text: str) -> None:
+        """Why a worker could not take a trial up, for the message if that goes on."""
+        self._troubles[trial] = text
+
+    def stop(self, reason: str) -> None:
+        """No worker begins another stage; those under way are finished."""
+        self._stop = reason
+
+    def stopping(self) -> str:
+        """Why the study is stopping; empty while it is not."""
+        return self._stop
+
     def progress(self, trial: str, state: dict[str, Any]) -> None:
         """Where a trial is: t, phase, done, total, loss."""
         if trial not in self._finished:
             self._running[trial] = state
 
-    def stage(self, reused: bool, seconds: float) -> None:
-        """A stage was computed or read from the store."""
+    def stage(
+        self, trial: str, key: str, learned: str | None, *, reused: bool, seconds: float = 0.0, work: float = 0.0
+    ) -> None:
+        """A stage of a trial was computed or read from the store; ``learned`` as in ``clstudy.retention.Chain``."""
+        self._chains.setdefault(trial, []).append((key, learned))
         self._stages["reused" if reused else "computed"] += 1
+        if reused:
+            return
+        self._starts[trial] = 1
+        self._stages["repeated"] += key in self._computed
+        self._computed.add(key)
         self._stages["seconds"] += seconds
+        self._stages["work"] += work
+
+    def chains(self) -> tuple[dict[str, list[tuple[str, str | None]]], set[str]]:
+        """Stages of every trial so far, and the trials that ended."""
+        return {trial: list(chain) for trial, chain in self._chains.items()}, set(self._finished)
 
     def note(self, text: str) -> None:
         """Something a reader of the numbers must know, said by a worker; the same text counts once."""
@@ -71,14 +112,19 @@ class Coordinator:
             "finished": dict(self._finished),
             "stages": dict(self._stages),
             "notes": list(self._notes),
+            "deaths": self._deaths,
+            "stopping": self._stop,
         }
 
 
 class Recorder:
     """Feeds MLflow from one process; workers send finished rows and never wait for it."""
 
-    def __init__(self, tracking_uri: str, experiment: str, artifacts: Path | None, tags: dict[str, str]):
+    def __init__(
+        self, tracking_uri: str, experiment: str, artifacts: Path | None, tags: dict[str, str], images: bool = True
+    ):
         self._writer = MlflowWriter(tracking_uri, experiment, tags, artifact_location=artifacts)
+        self._images = images
 
     def start_trial(self, trial: str, name: str, params: dict[str, Any], tags: dict[str, str]) -> None:
         """Find or create the trial's run."""
@@ -86,7 +132,7 @@ class Recorder:
 
     def log_stage(self, trial: str, t: int, metrics: dict[str, float], images: dict[str, np.ndarray]) -> None:
         """One batch of metrics at step t, and the pictures of t."""
-        self._writer.log_stage(trial, t, metrics, images)
+        self._writer.log_stage(trial, t, metrics, images if self._images else None)
 
     def finish_trial(self, trial: str) -> None:
         """Mark the run finished."""
@@ -95,6 +141,10 @@ class Recorder:
     def fail_trial(self, trial: str, message: str) -> None:
         """Mark the run failed, with the reason."""
         self._writer.fail_trial(trial, message)
+
+    def leave_trial(self, trial: str) -> None:
+        """Mark the run as ended before its time: a learning-rate search stopped it."""
+        self._writer.finish_trial(trial, "KILLED")
 
     def close(self) -> int:
         """Send what is pending; return how many calls could not be delivered."""

@@ -17,6 +17,7 @@ from rich.text import Text
 from clstudy.identities.dataset import DataSet
 from clstudy.plan import Plan
 from clstudy.profiles import Profile
+from clstudy.sessions import hours_unit, unit_hours
 
 Show = Callable[[Mapping[str, Any]], None]
 _LINE_SECONDS = 15.0
@@ -58,9 +59,22 @@ def compute_line(profile: Profile) -> str:
 
 
 def plan_lines(
-    plan: Plan, sentence: str, profile: Profile, data: DataSet, left_out: Mapping[str, str] | None = None
+    plan: Plan,
+    sentence: str,
+    profile: Profile,
+    data: DataSet,
+    left_out: Mapping[str, str] | None = None,
+    *,
+    keep_weights: str = "last",
+    price: float | None = None,
 ) -> list[str]:
-    """The plan in a few lines; ``left_out`` are metrics that are not computed, with the reason."""
+    """The plan in a few lines.
+
+    Args:
+        left_out: metrics that are not computed, with the reason.
+        keep_weights: the storage policy (``clstudy.retention``).
+        price: of an hour of ``hours_unit``.
+    """
     timestamps = len(data.identities[0].timestamps)
     most = "" if plan.exact else "at most "
     shared = plan.stages_without_sharing - plan.stages
@@ -76,8 +90,33 @@ def plan_lines(
         f"trials   {len(plan.trials)} ({len(plan.done)} finished before)",
         f"stages   {most}{plan.stages} of {plan.stages_without_sharing} "
         f"({shared} shared between trials, {plan.stages_done} done already, {most}{plan.stages_to_run} to compute)",
-        f"time     about {duration(plan.seconds)} here (from {plan.estimate_from})",
-        f"disk     {most}{plan.disk_bytes / 1e9:.2f} GB more",
+        *retrained_lines(plan),
+        f"time     about {duration(plan.seconds)} here (from {plan.estimate_from}); {cost_line(plan, profile, price)}",
+        f"disk     {most}{plan.disk_bytes / 1e9:.2f} GB more; {WEIGHTS_LINES[keep_weights]}",
+    ]
+
+
+WEIGHTS_LINES = {
+    "last": "weights: last (of t = 0 and of last stages; the others go when nothing planned builds on them, and an "
+    "extension or a loss path trains those it needs again)",
+    "all": "weights: all (nothing will have to be trained again)",
+}
+
+
+def cost_line(plan: Plan, profile: Profile, price: float | None) -> str:
+    """What the workers' time comes to."""
+    hours = unit_hours(profile.resources, plan.worker_seconds)
+    paid = "" if price is None else f", {hours * price:.2f} at {price:g} each"
+    return f"{hours:.2f} {hours_unit(profile.resources)}{paid}"
+
+
+def retrained_lines(plan: Plan) -> list[str]:
+    """A line where stages must be trained again because their weights were dropped."""
+    if not plan.retrained:
+        return []
+    return [
+        f"again    {counted(plan.retrained, 'stage is', 'stages are')} trained again, not tested again: their weights "
+        "were dropped (weights: last) and something new builds on them"
     ]
 
 

@@ -5,14 +5,16 @@ Protocol, "Evaluation". Rows are per image, or per set where a metric is of sets
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from clstudy.errors import UserError
 from clstudy.inversion import invert
 from clstudy.metrics.base import Metric
 from clstudy.metrics.lpips import LPIPS, Features
@@ -21,6 +23,13 @@ from clstudy.rows import Row
 
 SET_ROW = "synthesis/set"
 """Name of the row that holds a metric's one value for all generated images of a (t, k)."""
+
+
+class NotFiniteError(UserError):
+    """A latent, an image or a metric's value is NaN or infinite; the message names it and its timestamps.
+
+    No such row is ever stored: it would turn every mean it enters into nonsense.
+    """
 
 
 @dataclass(frozen=True)
@@ -60,9 +69,53 @@ class Evaluation:
     examples: tuple[Tensor, ...]
 
 
+@dataclass(frozen=True)
+class _Cell:
+    """Which entry R[t, k] is computed: ``t`` the model's timestamp, ``k`` the test photos'."""
+
+    t: int
+    k: int
+
+    def __str__(self) -> str:
+        return f"timestamp {self.k} under the model of timestamp {self.t}"
+
+    def finite(self, values: Tensor, what: str) -> Tensor:
+        """The values, if all of them are finite.
+
+        Raises:
+            NotFiniteError: one is not.
+        """
+        if not bool(values.isfinite().all()):
+            raise NotFiniteError(
+                f"{what} of {self} became NaN or infinite; the model or the inversion has diverged, use a "
+                "smaller learning rate"
+            )
+        return values
+
+    def rows(self, protocol: str, metric: Metric, names: Sequence[str], values: Tensor) -> list[Row]:
+        """A metric's values ``[n]`` under their names.
+
+        Raises:
+            NotFiniteError: one is NaN or infinite.
+        """
+        rows = [
+            Row(self.t, self.k, protocol, metric.name, name, value)
+            for name, value in zip(names, values.tolist(), strict=True)
+        ]
+        for row in rows:
+            if not math.isfinite(row.value):
+                raise NotFiniteError(
+                    f"metric {metric.name} is {row.value} for image {row.image} ({protocol}, {self}); a value must be "
+                    "finite to be stored. Use a smaller learning rate if the model has diverged, or leave the metric "
+                    f"out: --without {metric.name}"
+                )
+        return rows
+
+
 @torch.no_grad()
 def _images(module: nn.Module, w: Tensor, batch: int) -> Tensor:
-    return torch.cat([module(part) for part in w.split(batch)]).clamp(-1, 1)
+    """Images ``[n, 3, s, s]`` as the generator makes them, not clamped."""
+    return torch.cat([module(part) for part in w.split(batch)])
 
 
 def evaluate(
@@ -74,25 +127,39 @@ def evaluate(
     inversion: InversionSettings,
     lpips: LPIPS,
     on_test_set: Callable[[int], None] | None = None,
+    micro_batch: int | None = None,
 ) -> Evaluation:
-    """Score ``module`` on the given test sets (all k <= t)."""
+    """Score ``module`` on the given test sets (all k <= t).
+
+    With ``micro_batch``, at most that many photos are inverted and images made at a time, if the settings' batch is
+    larger. Photos do not influence each other: only the rounding changes.
+
+    Raises:
+        NotFiniteError: a latent, an image or a metric's value is NaN or infinite.
+    """
+    if micro_batch is not None:
+        inversion = replace(inversion, batch_size=min(inversion.batch_size, micro_batch))
     rows: list[Row] = []
     examples = []
     for test in test_sets:
+        cell = _Cell(train_timestamp, test.timestamp)
         w = invert(module, test.images, test.features, test.start, settings=inversion, lpips=lpips)
-        rebuilt = _images(module, w, inversion.batch_size)
+        cell.finite(w, "a latent")
+        # looked at before clamping, which would make an infinite pixel a white one
+        rebuilt = cell.finite(_images(module, w, inversion.batch_size), "a reconstruction").clamp(-1, 1)
         examples.append(rebuilt[0])
-        generated = _images(module, test.combinations, inversion.batch_size) if len(test.combinations) else None
+        generated = None
+        if len(test.combinations):
+            raw = _images(module, test.combinations, inversion.batch_size)
+            generated = cell.finite(raw, "a generated image").clamp(-1, 1)
         for metric in metrics:
             prepared = test.prepared[metric.name]
             if metric.in_reconstruction:
-                for digest, value in zip(test.digests, metric.pairs(rebuilt, prepared).tolist(), strict=True):
-                    rows.append(Row(train_timestamp, test.timestamp, "reconstruction", metric.name, digest, value))
+                rows += cell.rows("reconstruction", metric, test.digests, metric.pairs(rebuilt, prepared))
             if generated is None or not metric.in_synthesis:
                 continue
             names = [SET_ROW] if metric.of_set else [f"synthesis/{index:02d}" for index in range(len(generated))]
-            for name, value in zip(names, metric.synthesis(generated, prepared).tolist(), strict=True):
-                rows.append(Row(train_timestamp, test.timestamp, "synthesis", metric.name, name, value))
+            rows += cell.rows("synthesis", metric, names, metric.synthesis(generated, prepared))
         if on_test_set is not None:
             on_test_set(test.timestamp)
     return Evaluation(tuple(rows), tuple(examples))

@@ -165,7 +165,7 @@ class LearnedRequest:
 
 @dataclass(frozen=True)
 class StageRequest:
-    """One stage before it is computed: train on ``trained_on`` from ``parent``, then test on all k <= t.
+    """One stage before it is computed: train on ``trained_on`` from ``parent``'s weights, then test on all k <= t.
 
     ``replay`` are stored photos; ``support`` is there for strategies with hooks that change training, from t = 1.
     """
@@ -175,7 +175,7 @@ class StageRequest:
     identity: Identity
     t: int
     trained_on: tuple[int, ...]
-    parent: str | None
+    parent: StageRequest | None
     replay: tuple[Item, ...]
     support: Support | None = None
 
@@ -197,7 +197,7 @@ class StageRequest:
             "image_size": profile.data.image_size,
             "learning_rate": self.spec.learning_rate,
             "stream": [self.spec.seed, self.identity.name, self.t],
-            "parent": self.parent,
+            "parent": None if self.parent is None else self.parent.key,
             "new": [
                 [k, [photo.digest for photo in canonical_train(self.identity.timestamps[k])]] for k in self.trained_on
             ],
@@ -266,7 +266,7 @@ def stage_requests(
         return
     memory: Memory | None = Memory()
     previous: str | None = None
-    parent: str | None = None
+    parent: StageRequest | None = None
     support: Support | None = None
     for t in range(count):
         assert memory is not None
@@ -275,7 +275,7 @@ def stage_requests(
             basis, spec, identity, t, (t,), parent, replay, support if strategy.changes_training() else None
         )
         yield request
-        parent = request.key
+        parent = request
         if t + 1 == count:
             return
         if strategy.stores_items():

@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -28,20 +28,23 @@ from torch import Tensor, nn
 from clstudy.analysis.loss_path_figures import loss_path_drawings
 from clstudy.analysis.loss_path_numbers import GROUPS, PATH_SCHEMA, SPANS, TOLERANCE, path_curves, strategy_numbers
 from clstudy.analysis.tables import to_csv
+from clstudy.cost import training_work
 from clstudy.errors import UserError, nearest
 from clstudy.evaluation import TestSet
-from clstudy.fold import Basis
+from clstudy.fold import Basis, StageRequest, stage_requests
 from clstudy.generators import load_generators
 from clstudy.generators.base import GENERATORS
 from clstudy.identities.dataset import DataSet, Identity
 from clstudy.metrics.lpips import LPIPS, index_features
 from clstudy.numerics import configure_torch, torch_device
 from clstudy.personalize import TrainingPhotos, photo_losses
+from clstudy.plan import find_pace
 from clstudy.preflight import equip
 from clstudy.profiles import Profile
 from clstudy.reopen import read_study_file, stage_keys, stored_photos, stored_profile, stored_trials
 from clstudy.space import TrialSpec
-from clstudy.stages import StudyStore, write_atomically
+from clstudy.stages import StudyStore
+from clstudy.storage import write_atomically
 from clstudy.trial import Workbench, parquet_bytes
 
 Value = TypeVar("Value", Tensor, np.ndarray)
@@ -167,17 +170,24 @@ def tasks(lines: Sequence[Line], alphas: Sequence[float]) -> list[Task]:
 class Networks:
     """Builds the networks of tasks; keeps the weights of the last two stages."""
 
-    def __init__(self, bench: Workbench):
+    def __init__(self, bench: Workbench, requests: Mapping[str, StageRequest]):
         self._bench = bench
+        self._requests = requests
         self._weights: dict[str, dict[str, Tensor]] = {}
 
     def build(self, task: Task) -> nn.Module:
         """The frozen network at the task's point."""
         line = task.line
         keys = (line.start_key, line.end_key)
-        self._weights = {key: self._weights.get(key) or self._bench.trained_weights(key) for key in keys}
+        self._weights = {key: self._weights.get(key) or self._of(key) for key in keys}
         weights = interpolate(self._weights[line.start_key], self._weights[line.end_key], task.alpha, task.group)
         return self._bench.generator.fresh(weights).requires_grad_(False)
+
+    def _of(self, key: str) -> dict[str, Tensor]:
+        weights = self._bench.stored_weights(key)
+        if weights is not None:
+            return weights
+        return self._bench.trained_weights(self._requests[key])
 
 
 @torch.no_grad()
@@ -189,10 +199,13 @@ def photo_batches(module: nn.Module, test: TestSet, profile: Profile, lpips: LPI
 
 
 def compute_losses(
-    bench: Workbench, people: Mapping[str, Identity], todo: Sequence[Task], on_pass: Callable[[], None]
+    networks: Networks,
+    bench: Workbench,
+    people: Mapping[str, Identity],
+    todo: Sequence[Task],
+    on_pass: Callable[[], None],
 ) -> dict[tuple[Point, int], float]:
     """(point, test timestamp) -> mean loss over its test photos."""
-    networks = Networks(bench)
     found = {}
     for task in todo:
         module = networks.build(task)
@@ -223,11 +236,21 @@ def path_rows(lines: Sequence[Line], alphas: Sequence[float], losses: Mapping[tu
 
 @dataclass(frozen=True, kw_only=True)
 class Reopened:
-    """A finished study, ready to compute with again."""
+    """A finished study, ready to compute with again; ``basis`` is the one its stages' keys were made from."""
 
     bench: Workbench
+    basis: Basis
     data: DataSet
     notes: tuple[str, ...]
+
+    def requests(self, trials: Sequence[TrialSpec]) -> dict[str, StageRequest]:
+        """Stages of the trials by key: what is needed to train one again whose weights were dropped."""
+        people = {identity.name: identity for identity in self.data.identities}
+        return {
+            request.key: request
+            for spec in trials
+            for request in stage_requests(spec, people[spec.identity], self.basis, self.bench.remember)
+        }
 
 
 def reopen(study: Path, *, weights: Sequence[str], data: str | None, device: str | None) -> Reopened:
@@ -270,7 +293,10 @@ def reopen(study: Path, *, weights: Sequence[str], data: str | None, device: str
     kind = GENERATORS[profile.generator]
     generator = kind.build(kind.read(equipment.files), profile, place, lpips)
     bench = Workbench(basis=basis, generator=generator, lpips=lpips, metrics=[], store=StudyStore(study))
-    return Reopened(bench=bench, data=photos, notes=tuple(notes))
+    own = Basis(
+        replace(profile, evaluation=stored.evaluation), equipment.generator_digest, document.get("metric_files", {})
+    )
+    return Reopened(bench=bench, basis=own, data=photos, notes=tuple(notes))
 
 
 def choose_trials(trials: Sequence[TrialSpec], wanted: Sequence[str] | None) -> list[TrialSpec]:
@@ -293,11 +319,10 @@ def lines_of(study: Path, chosen: Sequence[TrialSpec]) -> tuple[list[Line], list
     """All lines of the chosen trials, and why some have none.
 
     Raises:
-        UserError: the weights of a stage are gone, or no trial has two stages.
+        UserError: no trial has two stages.
     """
-    store = StudyStore(study).stages
     lines: list[Line] = []
-    unfinished, single, gone = [], [], []
+    unfinished, single = [], []
     for spec in chosen:
         keys = stage_keys(study, spec.trial_id)
         if keys is None:
@@ -306,15 +331,7 @@ def lines_of(study: Path, chosen: Sequence[TrialSpec]) -> tuple[list[Line], list
         if len(keys) < 2:
             single.append(spec.trial_id)
             continue
-        gone += [
-            f"{spec.trial_id} t = {t} ({key[:12]}…)" for t, key in enumerate(keys) if not store.looks_complete(key)
-        ]
         lines += trial_lines(spec, keys)
-    if gone:
-        raise UserError(
-            f"{len(gone)} stages are not in {store.root} any more (dropped or damaged): {_some(gone)}. Run the study "
-            "again, which computes what is missing, or name other trials with --trials"
-        )
     notes = [f"{len(unfinished)} trials are not finished and left out: {_some(unfinished)}"] if unfinished else []
     if single:
         notes.append(f"{len(single)} trials have a single stage, so no path: {_some(single)}")
@@ -329,8 +346,13 @@ def _some(names: Sequence[str], most: int = 3) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Cost:
-    """What the lines take: networks to build, forward passes, and measured seconds of one of each."""
+    """What the lines take: stages to train again, networks to build, forward passes, and seconds of each.
 
+    Building and passes are measured here; training is judged by what the study's own stages took.
+    """
+
+    retrained: int
+    retrain_seconds: float
     networks: int
     passes: int
     build_seconds: float
@@ -339,22 +361,74 @@ class Cost:
     @property
     def seconds(self) -> float:
         """All of it."""
-        return self.networks * self.build_seconds + self.passes * self.pass_seconds
+        return self.retrain_seconds + self.networks * self.build_seconds + self.passes * self.pass_seconds
 
     def sentence(self) -> str:
         """As the command prints it."""
-        return (
+        again = (
+            f"{self.retrained} stages whose weights were dropped are trained again (about "
+            f"{self.retrain_seconds / 60:.1f} minutes, from the study's own stages) + "
+            if self.retrained
+            else ""
+        )
+        return again + (
             f"{self.passes} forward passes x {self.pass_seconds:.3f} s + {self.networks} networks x "
             f"{self.build_seconds:.3f} s (both measured here): about {self.seconds / 60:.1f} minutes"
         )
 
 
-def measure_cost(bench: Workbench, people: Mapping[str, Identity], todo: Sequence[Task], tries: int = 3) -> Cost:
+def require_weights(bench: Workbench, requests: Mapping[str, StageRequest], lines: Sequence[Line]) -> None:
+    """Refuse lines whose weights were dropped and cannot be made again here.
+
+    Raises:
+        UserError: names the stages.
+    """
+    ends = {
+        key: f"{line.spec.trial_id} t = {t}"
+        for line in lines
+        for t, key in ((line.start, line.start_key), (line.end, line.end_key))
+    }
+    gone = [
+        name
+        for key, name in ends.items()
+        if key not in requests and not (bench.store.weights.looks_complete(key) or bench.store.stage_has_weights(key))
+    ]
+    if gone:
+        raise UserError(
+            f"the weights of {len(gone)} stages were dropped, and this machine computes otherwise than the one they "
+            f"were made on, so that they cannot be made again here: {_some(gone)}. Use one like it (or --device), "
+            "or name other trials with --trials"
+        )
+
+
+def dropped_stages(bench: Workbench, requests: Mapping[str, StageRequest], keys: Iterable[str]) -> list[StageRequest]:
+    """Stages of the keys, and those before them, that must be trained again because nobody kept their weights."""
+    store, found = bench.store, {}
+    for key in keys:
+        request = requests.get(key)
+        while request is not None and request.key not in found:
+            if store.weights.looks_complete(request.key) or store.stage_has_weights(request.key):
+                break
+            found[request.key] = request
+            request = request.parent
+    return list(found.values())
+
+
+def measure_cost(
+    networks: Networks,
+    bench: Workbench,
+    people: Mapping[str, Identity],
+    todo: Sequence[Task],
+    again: Sequence[StageRequest],
+    tries: int = 3,
+) -> Cost:
     """Count networks and passes, and time one of each (the median of some, after a first that warms up)."""
     task, batch = todo[0], bench.basis.profile.inversion.batch_size
     counts = [len(people[one.identity].timestamps[k].test) for one in todo for k in one.timestamps]
     test = bench.test_set(people[task.identity], task.timestamps[0], 0)
-    networks = Networks(bench)
+    # a line that needs no training, where there is one: what it costs must be known before it is spent
+    missing = {request.key for request in again}
+    task = next((one for one in todo if not {one.line.start_key, one.line.end_key} & missing), None) or task
     networks.build(task)  # reads the weights
     builds, passes = [], []
     for _ in range(tries + 1):
@@ -364,7 +438,10 @@ def measure_cost(bench: Workbench, people: Mapping[str, Identity], todo: Sequenc
         next(photo_batches(module, test, bench.basis.profile, bench.lpips)).sum().item()  # waits for the device
         builds.append(built - started)
         passes.append(time.monotonic() - built)
+    pace = find_pace(bench.basis, people, bench.store, bench.store.root).seconds_per_pass
     return Cost(
+        retrained=len(again),
+        retrain_seconds=sum(training_work(request) for request in again) * pace,
         networks=len(todo),
         passes=sum(-(-count // batch) for count in counts),
         build_seconds=float(np.median(builds[1:])),
@@ -463,7 +540,12 @@ def run(args: argparse.Namespace, console: Console) -> None:
     todo = tasks(lines, alphas)
     opened = reopen(args.study, weights=args.weights or [], data=args.data, device=args.device)
     people = {identity.name: identity for identity in opened.data.identities}
-    cost = measure_cost(opened.bench, people, todo)
+    requests = opened.requests(list({line.spec.trial_id: line.spec for line in lines}.values()))
+    networks = Networks(opened.bench, requests)
+    keys = [key for line in lines for key in (line.start_key, line.end_key)]
+    require_weights(opened.bench, requests, lines)
+    again = dropped_stages(opened.bench, requests, keys)
+    cost = measure_cost(networks, opened.bench, people, todo, again)
     for note in (*notes, *opened.notes):
         console.print(f"note: {note}", soft_wrap=True)
     console.print(
@@ -474,7 +556,7 @@ def run(args: argparse.Namespace, console: Console) -> None:
         return
     with Progress(console=console, transient=True) as progress:
         bar = progress.add_task("forward passes", total=cost.passes)
-        losses = compute_losses(opened.bench, people, todo, lambda: progress.advance(bar))
+        losses = compute_losses(networks, opened.bench, people, todo, lambda: progress.advance(bar))
     numbers, files = write_results(args.study, path_rows(lines, alphas, losses), args.tolerance)
     for span in SPANS:
         if span in numbers["span"].to_pylist():

@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ from clstudy.running import running_metrics
 from clstudy.space import TrialSpec
 from clstudy.stages import StudyStore
 from clstudy.strategies.lookup import strategy_class
-from clstudy.tracking import MlflowWriter, artifact_folder, run_names, trial_params, trial_tags
+from clstudy.tracking import LOSS_METRIC, MlflowWriter, artifact_folder, run_names, trial_params, trial_tags
 
 _PATIENCE_S = 60.0
 
@@ -51,17 +51,18 @@ class Rebuilt:
 class StudyReplay:
     """Tells an :class:`MlflowWriter` what the workers of a finished study told it."""
 
-    def __init__(self, study: Path, writer: MlflowWriter, data: str | None = None):
+    def __init__(self, study: Path, writer: MlflowWriter, data: str | None = None, *, images: bool = True):
         self._study = study
         self._writer = writer
         self._data = data
+        self._images = images
         self._document = read_study_file(study)
         self._stages = StudyStore(study).stages
         self._photos: Mapping[str, Photo] | None = None
         self._told = Rebuilt()
 
-    def run(self) -> Rebuilt:
-        """Tell all trials, in the plan's order.
+    def run(self, only: Collection[str] | None = None) -> Rebuilt:
+        """Tell all trials (or those named), in the plan's order.
 
         Raises:
             UserError: a result file cannot be read or does not belong to its stages.
@@ -70,6 +71,8 @@ class StudyReplay:
         names = run_names(trials)
         failures = read_failures(self._study)
         for spec in trials:
+            if only is not None and spec.trial_id not in only:
+                continue
             keys = stage_keys(self._study, spec.trial_id)
             if keys is not None:
                 self._finished(spec, names[spec.trial_id], keys)
@@ -95,7 +98,7 @@ class StudyReplay:
         seen: list[pa.Table] = []
         for (t, table), key, record in zip(stages.items(), keys, records, strict=True):
             seen.append(table)
-            loss = {} if record is None else {"train/loss": float(record["loss"])}
+            loss = {} if record is None else {LOSS_METRIC: float(record["loss"])}
             self._writer.log_stage(
                 spec.trial_id, t, {**running_metrics(seen, t), **loss}, self._pictures(key, record or {})
             )
@@ -143,6 +146,8 @@ class StudyReplay:
         return sum(len(photos) for _, photos in records[-1]["request"]["new"])
 
     def _pictures(self, key: str, record: Mapping[str, Any]) -> dict[str, np.ndarray]:
+        if not self._images:
+            return {}
         pictures = {}
         if (faces := stored_file(self._stages, key, "faces.png")) is not None:
             pictures["faces"] = enlarged(decode_png(faces))
@@ -177,6 +182,27 @@ def read_failures(study: Path) -> dict[str, str]:
         return dict(json.loads((study / "failures.json").read_text()))
     except (OSError, ValueError):
         return {}
+
+
+def complete_runs(study: Path, writer: MlflowWriter, data: str | None = None, *, images: bool = True) -> int:
+    """Write the runs of finished trials that MLflow does not have whole; returns how many those were.
+
+    A driver that was killed takes with it what its recorder had not delivered; the trial is finished all the same.
+
+    Raises:
+        UserError: MLflow does not answer, or a result cannot be read.
+    """
+    keys = {spec.trial_id: stage_keys(study, spec.trial_id) for spec in stored_trials(read_study_file(study))}
+    stages = {trial: len(found) for trial, found in keys.items() if found is not None}
+    try:
+        lacking = set(stages) - writer.whole_runs(stages)
+    except ConnectionError as error:
+        raise UserError(
+            f"MLflow does not answer ({error}); `python -m clstudy.tracking rebuild` brings it up to date later"
+        ) from error
+    if lacking:
+        StudyReplay(study, writer, data, images=images).run(lacking)
+    return len(lacking)
 
 
 def rebuild(study: Path, uri: str, data: str | None = None) -> tuple[Rebuilt, int]:

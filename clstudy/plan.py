@@ -3,22 +3,30 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from clstudy.fold import Basis, recall, stage_count, stage_requests
+from clstudy.cost import Pace, cost_kind, likely_work, pace_from, pace_of_neighbours, pace_of_profile, stage_work
+from clstudy.cost import training_work as retraining_work
+from clstudy.fold import Basis, StageRequest, recall, stage_count, stage_requests
 from clstudy.identities.dataset import Identity
+from clstudy.profiles import Profile
+from clstudy.retention import Chain
 from clstudy.rows import STAGE_KEYS
 from clstudy.space import TrialSpec
 from clstudy.stages import StudyStore
+from clstudy.storage import Place, read_schema
+from clstudy.strategies.lookup import make_strategy
 
 _START_SECONDS = 25.0
 """Starting Ray, the workers and MLflow."""
+_SMALL_BYTES = 60_000
+"""Rows, pictures and records of a stage, without its weights."""
+_LEARNED_NETWORKS = 2.0
+"""Size of what a strategy learns, in networks: a value and its importance per parameter."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +34,9 @@ class Plan:
     """Trials with what is known of their stages before anything runs.
 
     ``exact`` is False while buffers are not chosen yet: then ``stages`` is an upper limit, because buffers that
-    turn out equal share stages.
+    turn out equal share stages. ``retrained`` stages have their rows, but lost their weights (``weights: last``) and
+    are trained again because something new builds on them. ``seconds`` is wall time with this many workers,
+    ``worker_seconds`` the sum over workers.
     """
 
     trials: tuple[TrialSpec, ...]
@@ -36,8 +46,13 @@ class Plan:
     stages_done: int
     exact: bool
     seconds: float
+    worker_seconds: float
+    work: float
     estimate_from: str
     disk_bytes: int
+    retrained: int
+    chains: Mapping[str, Chain]
+    """By trial, as far as they are known now."""
 
     @property
     def to_run(self) -> tuple[TrialSpec, ...]:
@@ -50,26 +65,74 @@ class Plan:
         return self.stages - self.stages_done
 
 
-def result_path(out: Path, trial_id: str) -> Path:
-    """Where the rows of a finished trial lie."""
-    return out / "results" / f"{trial_id}.parquet"
+def result_path(out: Place, trial_id: str, part: str = "results") -> Place:
+    """Where the rows of a finished trial lie; a learning-rate search keeps its own ``part``."""
+    return out / part / f"{trial_id}.parquet"
 
 
-def planned_keys(spec: TrialSpec, identity: Identity, basis: Basis, store: StudyStore) -> list[str]:
-    """Stage keys of a trial as far as stored memories determine them."""
-    return [request.key for request in stage_requests(spec, identity, basis, partial(recall, store))]
-
-
-def is_done(out: Path, spec: TrialSpec, keys: Sequence[str], store: StudyStore) -> bool:
+def is_done(out: Place, spec: TrialSpec, keys: Sequence[str], finished: set[str]) -> bool:
     """Whether the trial's result file is there, belongs to exactly these stages, and they are all in the store."""
-    path = result_path(out, spec.trial_id)
-    if not path.is_file():
+    if not set(keys) <= finished:
         return False
     try:
-        recorded = json.loads((pq.read_schema(path).metadata or {})[STAGE_KEYS.encode()])
+        recorded = json.loads((read_schema(result_path(out, spec.trial_id)).metadata or {})[STAGE_KEYS.encode()])
     except (OSError, ValueError, KeyError, pa.ArrowException):
         return False
-    return recorded == list(keys) and all(store.stages.looks_complete(key) for key in keys)
+    return recorded == list(keys)
+
+
+def lineage(spec: TrialSpec) -> tuple[str, int, float]:
+    """What two trials must have in common to share a stage."""
+    return spec.identity, spec.seed, spec.learning_rate
+
+
+def chain_of(spec: TrialSpec, requests: Sequence[StageRequest], count: int, computed: set[str], done: bool) -> Chain:
+    """What is known of a trial's stages."""
+    keys = [request.key for request in requests]
+    finished = next((place for place, key in enumerate(keys) if key not in computed), len(keys))
+    return Chain(
+        lineage=lineage(spec),
+        keys=tuple(keys),
+        learned=tuple(learned_key(request) for request in requests),
+        done=finished,
+        finished=done,
+        whole=len(keys) == count,
+    )
+
+
+def learned_key(request: StageRequest) -> str | None:
+    """Key of what a strategy learned before a stage and uses in it."""
+    support = request.support
+    return None if support is None or support.learned is None else support.learned.key
+
+
+def to_retrain(
+    requests: Sequence[StageRequest], computed: set[str], has_weights: Callable[[str], bool]
+) -> list[StageRequest]:
+    """Stages of a trial that have rows but no weights, and whose weights its first missing stage builds on."""
+    first = next((place for place, request in enumerate(requests) if request.key not in computed), len(requests))
+    if first == len(requests):
+        return []
+    again: list[StageRequest] = []
+    parent = requests[first].parent
+    while parent is not None and not has_weights(parent.key):
+        again.append(parent)
+        parent = parent.parent
+    return again
+
+
+def disk_estimate(
+    profile: Profile, trials: Sequence[TrialSpec], stages_left: int, timestamps: int, workers: float, policy: str
+) -> int:
+    """Bytes a study will add at most at any time: rows and pictures of all stages, weights as the policy keeps them."""
+    weights = profile.stage_bytes
+    learning = sum(make_strategy(spec.strategy).learns() for spec in trials)
+    learned = weights * _LEARNED_NETWORKS
+    if policy == "all":
+        return int(stages_left * (_SMALL_BYTES + weights) + learning * timestamps * learned)
+    # the first and last of every trial, and all of those under way
+    kept = min(stages_left, len({lineage(spec) for spec in trials}) + len(trials) + workers * timestamps)
+    return int(stages_left * _SMALL_BYTES + kept * weights + learning * 2 * learned)
 
 
 def make_plan(
@@ -77,36 +140,85 @@ def make_plan(
     identities: Mapping[str, Identity],
     basis: Basis,
     store: StudyStore,
-    out: Path,
+    out: Place,
     *,
     workers: float,
+    weights: str = "last",
 ) -> Plan:
-    """Walk every trial's stages without computing any."""
-    keys: set[str] = set()
+    """Walk every trial's stages without computing any.
+
+    Args:
+        workers: trials at a time, for wall time and disk.
+        weights: "last" or "all" (``clstudy.retention``).
+    """
+    known = {
+        spec.trial_id: list(stage_requests(spec, identities[spec.identity], basis, partial(recall, store)))
+        for spec in trials
+    }
+    requests = {request.key: request for walked in known.values() for request in walked}
+    computed = store.stages.complete(requests)
+    have = store.weights.complete(requests)
+    legacy = computed - have
+    counts = {spec.trial_id: stage_count(spec, len(identities[spec.identity].timestamps)) for spec in trials}
+    done = {
+        spec.trial_id
+        for spec in trials
+        if len(known[spec.trial_id]) == counts[spec.trial_id]
+        and is_done(out, spec, [request.key for request in known[spec.trial_id]], computed)
+    }
+
+    def has_weights(key: str) -> bool:
+        return key in have or (key in legacy and store.stage_has_weights(key))
+
+    again = {
+        request.key: request
+        for spec in trials
+        if spec.trial_id not in done
+        for request in to_retrain(known[spec.trial_id], computed, has_weights)
+    }
+    work = sum(stage_work(request) for key, request in requests.items() if key not in computed)
+    work += sum(retraining_work(request) for request in again.values())
     unknown = 0
-    naive = 0
-    done = set()
     for spec in trials:
         identity = identities[spec.identity]
-        known = planned_keys(spec, identity, basis, store)
-        count = stage_count(spec, len(identity.timestamps))
-        naive += count
-        unknown += count - len(known)
-        keys.update(known)
-        if len(known) == count and is_done(out, spec, known, store):
-            done.add(spec.trial_id)
-    finished = sum(store.stages.looks_complete(key) for key in keys)
-    history = store.seconds_per_stage()
-    each = sum(history) / len(history) if history else basis.profile.stage_seconds
-    left = len(keys) + unknown - finished
+        missing = range(len(known[spec.trial_id]), counts[spec.trial_id])
+        unknown += len(missing)
+        work += sum(likely_work(basis.profile, identity, t) for t in missing)
+    left = len(requests) - len(computed) + unknown
+    pace = find_pace(basis, identities, store, out)
+    seconds = work * pace.seconds_per_pass
     return Plan(
         trials=tuple(trials),
         done=frozenset(done),
-        stages_without_sharing=naive,
-        stages=len(keys) + unknown,
-        stages_done=finished,
+        stages_without_sharing=sum(counts.values()),
+        stages=len(requests) + unknown,
+        stages_done=len(computed),
         exact=unknown == 0,
-        seconds=(left * each / max(workers, 1) + _START_SECONDS) if left else 0.0,
-        estimate_from="the stages computed so far" if history else basis.profile.estimate_from,
-        disk_bytes=int(left * basis.profile.stage_bytes),
+        seconds=(seconds / max(workers, 1) + _START_SECONDS) if left else 0.0,
+        worker_seconds=seconds,
+        work=work,
+        estimate_from=pace.source,
+        disk_bytes=disk_estimate(
+            basis.profile,
+            [spec for spec in trials if spec.trial_id not in done],
+            left,
+            max(len(identity.timestamps) for identity in identities.values()),
+            workers,
+            weights,
+        ),
+        retrained=len(again),
+        chains={
+            spec.trial_id: chain_of(spec, known[spec.trial_id], counts[spec.trial_id], computed, spec.trial_id in done)
+            for spec in trials
+        },
+    )
+
+
+def find_pace(basis: Basis, identities: Mapping[str, Identity], store: StudyStore, out: Place) -> Pace:
+    """Seconds per photo pass: from this study's stages, else from its neighbours', else the profile's guess."""
+    kind = cost_kind(basis)
+    return (
+        pace_from(store.stage_timings(), kind)
+        or pace_of_neighbours(out, kind)
+        or pace_of_profile(basis.profile, identities.values())
     )

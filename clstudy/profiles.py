@@ -141,6 +141,8 @@ class Profile:
     """Where ``stage_seconds`` comes from, as the plan says it."""
     stage_bytes: int = 5_900_000
     """Disk per stage: the tunable weights in float32, a few rows and a small picture."""
+    log_images: bool = True
+    """Whether MLflow gets faces, buffers and the report; off, people's pictures stay in the study's own storage."""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain nested dictionary, e.g. for ``study.yaml``."""
@@ -238,4 +240,5 @@ def mystyle() -> Profile:
         stage_seconds=3600.0,
         estimate_from="a rough guess for one data-centre GPU, until a stage of this study is measured",
         stage_bytes=125_000_000,
+        log_images=False,  # real people: a tracking server may lie anywhere
     )

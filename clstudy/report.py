@@ -20,10 +20,16 @@ from clstudy.analysis.material import Material, gather
 from clstudy.analysis.summary import study_labels
 from clstudy.analysis.tables import Summary, summarise, table_files, to_terminal
 from clstudy.errors import UserError
-from clstudy.stages import write_atomically
+from clstudy.storage import write_atomically
 
 PLAIN_WIDTH = 100
 _LOG = logging.getLogger(__name__)
+
+
+def needed_by_reports(name: str) -> bool:
+    """Whether a file of a study is read for its report: everything but weights and what was learned."""
+    folder, _, rest = name.partition("/")
+    return folder not in ("weights", "learned", "ray", "inputs") or (folder == "learned" and rest.endswith("COMPLETE"))
 
 
 @dataclass(frozen=True, kw_only=True)

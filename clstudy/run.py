@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -16,19 +17,24 @@ from rich.console import Console
 
 import clstudy
 from clstudy.analysis.tables import to_terminal
-from clstudy.display import make_display, plan_lines
+from clstudy.display import counted, duration, make_display, plan_lines
+from clstudy.driver_lock import StudyBusyError, only_driver
 from clstudy.errors import UserError
 from clstudy.fold import Basis
 from clstudy.identities.catalogue import DATA_SETS, open_data_set
 from clstudy.identities.dataset import DataSet
+from clstudy.mlflow_rebuild import complete_runs
 from clstudy.plan import Plan, make_plan
 from clstudy.precision import PRECISIONS
 from clstudy.preflight import Equipment, equip, require_alignment
 from clstudy.profiles import PROFILES, Profile
-from clstudy.report import build_report
+from clstudy.report import build_report, needed_by_reports
+from clstudy.retention import POLICIES
+from clstudy.sessions import Session, add_session, hours_unit, now, unit_hours
 from clstudy.space import (
     Expansion,
     SearchSpace,
+    TrialSpec,
     check_buffer_sizes,
     check_trial_count,
     expand,
@@ -37,12 +43,14 @@ from clstudy.space import (
     override,
 )
 from clstudy.stages import StudyStore
+from clstudy.storage import Place, RemotePath, copy_tree, local_view, open_place, require_writable
 from clstudy.strategies import STRATEGIES, make_strategy, strategy_class
 from clstudy.study_file import write_study_file
 from clstudy.tracking import MlflowWriter, artifact_folder, sqlite_uri
 
 if TYPE_CHECKING:
     from clstudy.generators.base import GeneratorWeights
+    from clstudy.study import Outcome
 
 EXIT_CODES = """MLFLOW_TRACKING_URI, if set, names the tracking server instead of runs/mlflow.db.
 
@@ -50,7 +58,11 @@ exit codes:
   0    every trial finished
   1    some trials failed or are missing; the tables say which
   2    the input is wrong; nothing was started
-  130  interrupted; run the same command again to go on"""
+  3    stopped at the budget, or because the disk stayed full; run the same command to go on
+  4    another driver is at work on the same study; nothing was started
+  130  interrupted (Ctrl-C: the stages in flight are finished first; twice: at once); run the same command to go on"""
+
+OK, INCOMPLETE, WRONG_INPUT, STOPPED, BUSY, INTERRUPTED_CODE = 0, 1, 2, 3, 4, 130
 
 
 @dataclass(frozen=True)
@@ -64,8 +76,12 @@ class Prepared:
     data: DataSet
     expansion: Expansion
     basis: Basis
-    out: Path
+    out: Place
+    home: Path
+    """Local folder for what is not the study's own: packaged data sets, the local tracking database."""
     plan: Plan
+    keep_weights: str
+    images: bool
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -101,7 +117,41 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--recompute", action="store_true", help="keep less memory and compute activations again: the same numbers"
     )
-    parser.add_argument("--out", type=Path, help="study folder (default: runs/<space name>)")
+    parser.add_argument(
+        "--storage",
+        help="where studies lie: a folder (shared by all nodes of a cluster) or s3://bucket/folder; this "
+        "one goes to <storage>/<space name> (default: runs)",
+    )
+    parser.add_argument("--out", help="the study's own folder or URI, instead of <storage>/<space name>")
+    parser.add_argument(
+        "--keep-weights",
+        choices=POLICIES,
+        help="which stages' weights stay when no planned trial builds on them any "
+        "more: only those of t = 0 and of last stages, or all (default: the space's, else last)",
+    )
+    parser.add_argument(
+        "--mlflow-images",
+        choices=("on", "off"),
+        help="faces and buffers, and the report, in MLflow (default: the profile's)",
+    )
+    parser.add_argument(
+        "--budget-hours",
+        type=float,
+        metavar="H",
+        help="wall-clock hours: a plan that needs more is refused, or with "
+        "--yes begun and stopped cleanly at the limit",
+    )
+    parser.add_argument(
+        "--price-per-hour",
+        type=float,
+        metavar="P",
+        help="of one GPU (of one core, where trials want no GPU): the plan and the report say what it comes to",
+    )
+    parser.add_argument(
+        "--pilot",
+        action="store_true",
+        help="compute one stage only (it is kept), then print the plan again with what it took",
+    )
     parser.add_argument("--max-concurrent", type=int, help="trials at a time (default: as many as fit)")
     parser.add_argument("--address", help="address of a running Ray cluster, e.g. auto (default: this machine)")
     parser.add_argument("--dry-run", action="store_true", help="print the plan and stop")
@@ -133,9 +183,7 @@ def prepare(args: argparse.Namespace, console: Console) -> Prepared:
     """
     if args.space is None:
         raise UserError("no search space given; use --space hull_sizes, or --list to see what there is")
-    for option, value in (("--max-concurrent", args.max_concurrent), ("--timestamps", args.timestamps)):
-        if value is not None and value < 1:
-            raise UserError(f"{option} is {value}; expected at least 1")
+    require_sane_numbers(args)
     space = override(
         load_space(args.space), identities=args.identities, seeds=args.seeds, profile=args.profile, data=args.data
     )
@@ -150,8 +198,9 @@ def prepare(args: argparse.Namespace, console: Console) -> Prepared:
         address=args.address,
     )
     profile, weights = read_generator(equipment, console)
-    out = args.out or Path("runs") / space.name
-    data = open_study_data(space, profile, args.timestamps, out.parent / "data", console)
+    out = study_place(args, space.name)
+    home = out.parent if isinstance(out, Path) else Path("runs")
+    data = open_study_data(space, profile, args.timestamps, home / "data", console)
     require_alignment(data.root, profile)
     names = [identity.name for identity in data.identities]
     expansion = expand(space, names, lambda strategy: strategy_class(strategy).uses_buffer_size)
@@ -162,15 +211,57 @@ def prepare(args: argparse.Namespace, console: Console) -> Prepared:
         {one.name: sum(len(timestamp.train) for timestamp in one.timestamps) for one in data.identities},
     )
     basis = Basis(profile, equipment.generator_digest, equipment.metric_files)
-    plan = make_plan(
-        expansion.trials,
-        {identity.name: identity for identity in data.identities},
-        basis,
-        StudyStore(out),
-        out,
-        workers=local_workers(profile, args),
+    keep = args.keep_weights or "last"
+    return Prepared(
+        space=space,
+        profile=profile,
+        equipment=equipment,
+        weights=weights,
+        data=data,
+        expansion=expansion,
+        basis=basis,
+        out=out,
+        home=home,
+        plan=plan_of(expansion.trials, data, basis, out, local_workers(profile, args), keep),
+        keep_weights=keep,
+        images=profile.log_images if args.mlflow_images is None else args.mlflow_images == "on",
     )
-    return Prepared(space, profile, equipment, weights, data, expansion, basis, out, plan)
+
+
+def require_sane_numbers(args: argparse.Namespace) -> None:
+    """Refuse counts below 1, and hours and prices that are none.
+
+    Raises:
+        UserError: names the option.
+    """
+    for option, count in (("--max-concurrent", args.max_concurrent), ("--timestamps", args.timestamps)):
+        if count is not None and count < 1:
+            raise UserError(f"{option} is {count}; expected at least 1")
+    for option, number in (("--budget-hours", args.budget_hours), ("--price-per-hour", args.price_per_hour)):
+        if number is not None and not (math.isfinite(number) and number > 0):
+            raise UserError(f"{option} is {number}; expected a number above 0")
+
+
+def study_place(args: argparse.Namespace, name: str) -> Place:
+    """Where the study lies.
+
+    Raises:
+        UserError: both --out and --storage are given, or a storage that cannot be used.
+    """
+    if args.out and args.storage:
+        raise UserError("--out and --storage are both given; --storage FOLDER puts the study into FOLDER/<space name>")
+    out = open_place(args.out) if args.out else open_place(args.storage or "runs") / name
+    if isinstance(out, RemotePath) and not args.dry_run:
+        require_writable(out)
+    return out
+
+
+def plan_of(
+    trials: Sequence[TrialSpec], data: DataSet, basis: Basis, out: Place, workers: int, keep_weights: str
+) -> Plan:
+    """The plan of some trials of a study."""
+    people = {identity.name: identity for identity in data.identities}
+    return make_plan(trials, people, basis, StudyStore(out), out, workers=workers, weights=keep_weights)
 
 
 def with_compute(profile: Profile, args: argparse.Namespace) -> Profile:
@@ -231,50 +322,160 @@ def local_workers(profile: Profile, args: argparse.Namespace) -> int:
     return min(fits, args.max_concurrent or fits)
 
 
+def tracking_address(prepared: Prepared) -> str:
+    """The tracking server of the environment, or a database beside the study."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or sqlite_uri(prepared.home / "mlflow.db")
+
+
+def require_budget(plan: Plan, args: argparse.Namespace) -> None:
+    """Refuse a plan that will not fit into the budget and was not confirmed.
+
+    Raises:
+        UserError: it needs more hours than given, and there is no --yes.
+    """
+    hours = args.budget_hours
+    if hours is not None and plan.seconds / 3600 > hours and not args.yes:
+        raise UserError(
+            f"the plan needs about {duration(plan.seconds)} (from {plan.estimate_from}), --budget-hours is {hours:g}; "
+            "shorten the space (--identities, --seeds), raise the budget, or begin all the same with --yes: it stops "
+            "cleanly at the limit, and the same command goes on from there"
+        )
+
+
+def compute(prepared: Prepared, args: argparse.Namespace, console: Console, *, pilot: bool = False) -> Outcome | None:
+    """Run what the plan has left; None where it was interrupted twice."""
+    from clstudy.study import StudySettings, run_study, write_failures  # Ray and torch only from here on
+
+    plan, profile = prepared.plan, prepared.profile
+    settings = StudySettings(
+        space=prepared.space,
+        basis=prepared.basis,
+        data=prepared.data,
+        out=prepared.out,
+        tracking_uri=tracking_address(prepared),
+        experiment=prepared.space.name,
+        files=prepared.equipment.files,
+        weights=prepared.weights,
+        address=args.address,
+        max_concurrent=1 if pilot else args.max_concurrent,
+        keep_weights=prepared.keep_weights,
+        budget_seconds=None if args.budget_hours is None else args.budget_hours * 3600,
+        most_stages=1 if pilot else None,
+        images=prepared.images,
+    )
+    write_study_file(prepared.out, prepared.space, prepared.basis, prepared.data, plan)
+    began, outcome = now(), None
+    display = make_display(plan, local_workers(profile, args), console)
+    with suppress(KeyboardInterrupt), display as show:
+        outcome = run_study(
+            settings, plan, show, say=lambda text: console.print(f"[yellow]note[/yellow] {text}", soft_wrap=True)
+        )
+    if outcome is None:
+        return None
+    write_failures(prepared.out, outcome.failures)
+    add_session(
+        prepared.out,
+        Session(
+            began=began,
+            part="pilot" if pilot else "trials",
+            ended=outcome.stopped or "finished",
+            stages_planned=plan.stages_to_run,
+            stages_computed=outcome.stages_computed,
+            stages_reused=outcome.stages_reused,
+            stages_repeated=outcome.stages_repeated,
+            expected_seconds=plan.seconds,
+            seconds=outcome.seconds,
+            expected_worker_seconds=plan.worker_seconds,
+            worker_seconds=outcome.worker_seconds,
+            gpus=profile.resources.gpus,
+            cpus=profile.resources.cpus,
+            price_per_hour=args.price_per_hour,
+            deaths=outcome.worker_deaths,
+            weights_dropped=outcome.weights_dropped,
+        ),
+    )
+    return outcome
+
+
+def say_outcome(outcome: Outcome, prepared: Prepared, args: argparse.Namespace, console: Console) -> None:
+    """How a run went, in a few lines."""
+    share = prepared.profile.resources
+    hours = unit_hours(share, outcome.worker_seconds)
+    paid = "" if args.price_per_hour is None else f", {hours * args.price_per_hour:.2f} at {args.price_per_hour:g} each"
+    console.print(
+        f"{outcome.stages_computed} stages computed, {outcome.stages_reused} reused, "
+        f"{outcome.seconds / 60:.1f} minutes, {hours:.2f} {hours_unit(share)}{paid} "
+        f"(expected: {prepared.plan.seconds / 60:.1f} minutes for at most {prepared.plan.stages_to_run} stages)",
+        highlight=False,
+        soft_wrap=True,
+    )
+    if outcome.worker_deaths:
+        console.print(f"{counted(outcome.worker_deaths, 'worker', 'workers')} died under way; nothing was lost")
+    for note in outcome.notes:
+        console.print(f"[yellow]note[/yellow] {note}", soft_wrap=True, highlight=False)
+    if outcome.undelivered:
+        console.print(
+            f"[yellow]{outcome.undelivered} MLflow calls were not delivered; the rows are safe[/yellow], and the next "
+            "run of this command, or `python -m clstudy.tracking rebuild`, brings MLflow up to date",
+            soft_wrap=True,
+        )
+
+
+def pilot(prepared: Prepared, args: argparse.Namespace, console: Console) -> int:
+    """Compute one stage and print the plan again."""
+    if not prepared.plan.to_run:
+        console.print("every trial is finished already; a pilot has nothing to measure")
+        return OK
+    outcome = compute(prepared, args, console, pilot=True)
+    if outcome is None or outcome.stopped == "interrupted":
+        return INTERRUPTED_CODE
+    for trial, message in outcome.failures.items():
+        console.print(f"[red]failed[/red] {trial}: {message}", soft_wrap=True, highlight=False)
+    if outcome.failures:
+        return INCOMPLETE
+    again = plan_of(
+        prepared.plan.trials,
+        prepared.data,
+        prepared.basis,
+        prepared.out,
+        local_workers(prepared.profile, args),
+        prepared.keep_weights,
+    )
+    console.print(f"pilot: one stage in {outcome.worker_seconds:.1f} s; run without --pilot to go on from it")
+    show_plan(replace(prepared, plan=again), args, console)
+    return OK
+
+
 def launch(prepared: Prepared, args: argparse.Namespace, console: Console) -> int:
     """Run the study, print the table, return the exit code."""
-    tracking_uri = os.environ.get("MLFLOW_TRACKING_URI") or sqlite_uri(prepared.out.parent / "mlflow.db")
+    tracking_uri = tracking_address(prepared)
     ui = f"mlflow ui --backend-store-uri {tracking_uri}"
     failures: Mapping[str, str] = {}
     if prepared.plan.to_run:
-        from clstudy.study import StudySettings, run_study  # Ray and torch only from here on
-
         console.print(f"live in MLflow: [bold]{ui}[/bold]", soft_wrap=True, highlight=False)
-        settings = StudySettings(
-            space=prepared.space,
-            basis=prepared.basis,
-            data=prepared.data,
-            out=prepared.out,
-            tracking_uri=tracking_uri,
-            files=prepared.equipment.files,
-            weights=prepared.weights,
-            address=args.address,
-            max_concurrent=args.max_concurrent,
-        )
-        outcome = None
-        display = make_display(prepared.plan, local_workers(prepared.profile, args), console)
-        with suppress(KeyboardInterrupt), display as show:
-            outcome = run_study(settings, prepared.plan, show)
-        if outcome is None or outcome.unfinished:
-            left = len(outcome.unfinished) if outcome else len(prepared.plan.to_run)
-            console.print(f"[bold]interrupted[/bold]: {left} trials are not finished; run the same command to go on")
-            return 130
+        outcome = compute(prepared, args, console)
+        if outcome is None:
+            console.print("[bold]interrupted[/bold]: run the same command to go on from the finished stages")
+            return INTERRUPTED_CODE
         failures = outcome.failures
-        console.print(
-            f"{outcome.stages_computed} stages computed, {outcome.stages_reused} reused, "
-            f"{outcome.seconds / 60:.1f} minutes",
-            highlight=False,
-        )
-        for note in outcome.notes:
-            console.print(f"[yellow]note[/yellow] {note}", soft_wrap=True, highlight=False)
-        if outcome.undelivered:
-            console.print(f"[yellow]{outcome.undelivered} MLflow calls were not delivered; the rows are safe[/yellow]")
+        say_outcome(outcome, prepared, args, console)
+        left = len({spec.trial_id for spec in prepared.plan.to_run} - outcome.finished - set(failures))
+        if outcome.stopped and left:
+            console.print(
+                f"[bold]{outcome.stopped}[/bold]: {counted(left, 'trial is', 'trials are')} not finished; run the same "
+                "command to go on",
+                soft_wrap=True,
+            )
+            return INTERRUPTED_CODE if outcome.stopped == "interrupted" else STOPPED
     else:
         write_study_file(prepared.out, prepared.space, prepared.basis, prepared.data, prepared.plan)
         console.print("every trial is finished already; nothing to compute")
-    report = build_report(prepared.out)
+    with local_view(prepared.out, needed_by_reports) as folder:
+        report = build_report(folder)
+        if folder != prepared.out:
+            copy_tree(folder / "report", prepared.out / "report")
+        update_tracking(prepared, folder, tracking_uri, console)
     summary = report.summary
-    attach_report(prepared, tracking_uri, console)
     console.print(to_terminal(summary, console.width))
     for label, place in (
         ("report", prepared.out / "report" / "index.html"),
@@ -288,16 +489,46 @@ def launch(prepared: Prepared, args: argparse.Namespace, console: Console) -> in
         console.print(f"[red]failed[/red] {trial}: {message}", soft_wrap=True, highlight=False)
     for what in report.broken:
         console.print(f"[red]report[/red] {what}", soft_wrap=True, highlight=False)
-    return 0 if summary.complete and not report.broken else 1
+    return OK if summary.complete and not report.broken else INCOMPLETE
 
 
-def attach_report(prepared: Prepared, tracking_uri: str, console: Console) -> None:
-    """Put the report into the study's experiment; a tracking server that is down costs only that."""
-    folder = artifact_folder(prepared.out, tracking_uri)
-    writer = MlflowWriter(tracking_uri, prepared.space.name, artifact_location=folder)
-    writer.attach_report(prepared.out / "report")
+def update_tracking(prepared: Prepared, folder: Path, tracking_uri: str, console: Console) -> None:
+    """Bring MLflow up to date with the rows and attach the report; a server that is down costs only that.
+
+    Runs can lack their end where a driver was killed before everything was delivered: Parquet is the truth.
+    """
+    writer = MlflowWriter(
+        tracking_uri, prepared.space.name, artifact_location=artifact_folder(prepared.out, tracking_uri)
+    )
+    try:
+        told = complete_runs(folder, writer, data=str(prepared.data.root), images=prepared.images)
+    except UserError as error:
+        console.print(f"[yellow]note[/yellow] {error}", soft_wrap=True, highlight=False)
+    else:
+        if told:
+            console.print(f"{counted(told, 'run', 'runs')} in MLflow completed from the rows")
+    if prepared.images:
+        writer.attach_report(folder / "report")
     if writer.flush():
-        console.print("[yellow]the report was not attached in MLflow; it is in the study's folder[/yellow]")
+        console.print(
+            "[yellow]MLflow did not take everything; the report is in the study's folder, and `python -m "
+            "clstudy.tracking rebuild` writes all runs again[/yellow]",
+            soft_wrap=True,
+        )
+
+
+def show_plan(prepared: Prepared, args: argparse.Namespace, console: Console) -> None:
+    """Print the plan."""
+    for line in plan_lines(
+        prepared.plan,
+        prepared.expansion.sentence,
+        prepared.profile,
+        prepared.data,
+        prepared.equipment.left_out,
+        keep_weights=prepared.keep_weights,
+        price=args.price_per_hour,
+    ):
+        console.print(line, soft_wrap=True, highlight=False)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -307,18 +538,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if args.list:
             print_choices(console)
-            return 0
+            return OK
         prepared = prepare(args, console)
-        for line in plan_lines(
-            prepared.plan, prepared.expansion.sentence, prepared.profile, prepared.data, prepared.equipment.left_out
-        ):
-            console.print(line, soft_wrap=True, highlight=False)
+        show_plan(prepared, args, console)
         if args.dry_run:
-            return 0
-        return launch(prepared, args, console)
+            return OK
+        require_budget(prepared.plan, args)
+        with only_driver(prepared.out):
+            return (pilot if args.pilot else launch)(prepared, args, console)
+    except StudyBusyError as error:
+        print(f"clstudy: {error}", file=sys.stderr)
+        return BUSY
     except UserError as error:
         print(f"clstudy: {error}", file=sys.stderr)
-        return 2
+        return WRONG_INPUT
 
 
 if __name__ == "__main__":

@@ -6,29 +6,44 @@ import json
 import logging
 import os
 import shutil
+import signal
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import ray
 from ray import tune
+from ray.tune.schedulers import FIFOScheduler, TrialScheduler
+from ray.tune.search import Searcher
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 import clstudy
 from clstudy.actors import CoordinatorActor, RecorderActor
+from clstudy.cost import write_history
 from clstudy.errors import UserError
 from clstudy.fold import Basis
 from clstudy.generators import load_generators
 from clstudy.generators.base import GENERATORS, GeneratorWeights
 from clstudy.identities.dataset import DataSet
+from clstudy.inputs import Inputs
+from clstudy.keeper import WeightKeeper
 from clstudy.plan import Plan
-from clstudy.space import SearchSpace
-from clstudy.stages import StudyStore, write_atomically
-from clstudy.study_file import write_study_file
+from clstudy.sources import ListedTrials, TrialSource
+from clstudy.space import SearchSpace, TrialSpec
+from clstudy.stages import StudyStore, digest_of
+from clstudy.storage import Place, RemotePath, free_bytes, remove_tree, write_atomically
 from clstudy.tracking import artifact_folder, run_names
 from clstudy.worker import Job, TrialTrainable
+
+INTERRUPTED = "interrupted"
+BUDGET = "the budget is used up"
+DISK_FULL = "the disk stayed too full to begin another trial"
+_DISK_PATIENCE_S = 900.0
+_MIN_FREE_BYTES = 500_000_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,28 +51,40 @@ class StudySettings:
     """Where and with how many workers a study runs.
 
     ``files`` are the weights from outside the package, by role; ``weights`` those of the generator if they were read
-    already.
+    already. ``part`` is the folder for the trials' rows (a learning-rate search has one of its own).
+    ``budget_seconds``: after so long no stage is begun any more. ``most_stages``: stop after so many computed stages.
     """
 
     space: SearchSpace
     basis: Basis
     data: DataSet
-    out: Path
+    out: Place
     tracking_uri: str
+    experiment: str
     files: Mapping[str, Path] = field(default_factory=dict)
     weights: GeneratorWeights | None = None
     address: str | None = None
     max_concurrent: int | None = None
+    part: str = "results"
+    keep_weights: str = "last"
+    budget_seconds: float | None = None
+    most_stages: int | None = None
+    images: bool = True
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a run of a study ended."""
+    """How a run of a study ended; ``stopped`` says why it ended before its end, or is empty."""
 
     failures: Mapping[str, str]
-    unfinished: tuple[str, ...]
+    finished: frozenset[str]
+    stopped: str
     stages_computed: int
     stages_reused: int
+    stages_repeated: int
+    worker_seconds: float
+    worker_deaths: int
+    weights_dropped: int
     seconds: float
     undelivered: int
     notes: tuple[str, ...]
@@ -66,42 +93,158 @@ class Outcome:
 Display = Callable[[Mapping[str, Any]], None]
 
 
-def run_study(settings: StudySettings, plan: Plan, show: Display) -> Outcome:
-    """Run all unfinished trials of a plan and return how it went.
+class Gate:
+    """Whether new trials and stages may begin. Set from signal handlers and threads, so nothing but flags."""
 
-    ``show`` is called a few times a second with the coordinator's snapshot. A killed driver leaves nothing half:
-    the same call goes on from the finished stages.
+    def __init__(self) -> None:
+        self.reason = ""
+        self.paused = ""
+
+    def stop(self, reason: str) -> None:
+        """No trial and no stage begins any more; the first reason stays."""
+        self.reason = self.reason or reason
+
+
+class SourceSearcher(Searcher):
+    """Hands a source's trials to Tune, one when a worker is free."""
+
+    def __init__(self, source: TrialSource, gate: Gate):
+        super().__init__(metric="objective", mode="min")
+        self._source = source
+        self._gate = gate
+        self._specs: dict[str, TrialSpec] = {}
+
+    def set_search_properties(self, metric: Any, mode: Any, config: dict[str, Any], **spec: Any) -> bool:
+        return True
+
+    def suggest(self, trial_id: str) -> Any:
+        """The next trial's columns; None while there is none, ``FINISHED`` when there will be none."""
+        if self._gate.reason:
+            return Searcher.FINISHED
+        if self._gate.paused:
+            return None
+        spec = self._source.next()
+        if spec is None:
+            return Searcher.FINISHED if self._source.exhausted() else None
+        self._specs[trial_id] = spec
+        return spec.columns()
+
+    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+        return
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        spec = self._specs[trial_id]
+        if result is None or "stopped" in result or "pruned" in result:
+            return
+        failed = error or "failed" in result
+        self._source.finish(spec.trial_id, None if failed else result["objective"])
+
+    def save(self, checkpoint_path: str) -> None:
+        Path(checkpoint_path).touch()  # Tune wants a file; a study is resumed from its own stages
+
+    def restore(self, checkpoint_path: str) -> None:
+        return
+
+
+class SourceScheduler(FIFOScheduler):
+    """Lets the source stop a trial that has no prospects (a learning-rate search only)."""
+
+    def __init__(self, source: TrialSource, on_stop: Callable[[str], None]):
+        super().__init__()
+        self._source = source
+        self._on_stop = on_stop
+
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+        if "objective" not in result or result.get("done"):
+            return TrialScheduler.CONTINUE
+        name = str(trial.config["trial"])
+        if self._source.report(name, int(result["timestamp"]), float(result["objective"])):
+            return TrialScheduler.CONTINUE
+        result["pruned"] = True
+        self._on_stop(name)
+        return TrialScheduler.STOP
+
+
+def run_study(
+    settings: StudySettings,
+    plan: Plan,
+    show: Display,
+    *,
+    source: TrialSource | None = None,
+    say: Callable[[str], None] = lambda text: None,
+) -> Outcome:
+    """Run all unfinished trials of a plan (or those a source makes) and return how it went.
+
+    ``show`` is called a few times a second with the coordinator's snapshot; ``say`` hears what a user must know at
+    once. The first SIGINT or SIGTERM lets the stages in flight finish; a second SIGINT raises KeyboardInterrupt. A
+    killed driver leaves nothing half: the same call goes on from the finished stages.
     """
     started = time.monotonic()
-    StudyStore(settings.out).drop_drafts()
-    write_study_file(settings.out, settings.space, settings.basis, settings.data, plan)
-    start_ray(settings.address)
-    try:
-        coordinator: Any = CoordinatorActor.remote()
-        recorder: Any = RecorderActor.remote(
-            settings.tracking_uri,
-            settings.space.name,
-            artifact_folder(settings.out, settings.tracking_uri),
-            {"clstudy.profile": settings.basis.profile.name, "clstudy.version": clstudy.__version__},
-        )
-        with _Watcher(coordinator, show):
-            _fit(settings, plan, coordinator, recorder)
-        undelivered = ray.get(recorder.close.remote())
-        snapshot = ray.get(coordinator.snapshot.remote())
-    finally:
-        ray.shutdown()
+    store = StudyStore(settings.out)
+    store.drop_drafts()
+    gate = Gate()
+    with _signals(gate, say):
+        start_ray(settings.address)
+        try:
+            here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+            coordinator: Any = CoordinatorActor.options(scheduling_strategy=here).remote()
+            recorder: Any = RecorderActor.options(scheduling_strategy=here).remote(
+                settings.tracking_uri,
+                settings.experiment,
+                artifact_folder(settings.out, settings.tracking_uri),
+                {"clstudy.profile": settings.basis.profile.name, "clstudy.version": clstudy.__version__},
+                settings.images,
+            )
+            inputs = _provide_inputs(settings)
+            keeper = WeightKeeper(store, plan.chains) if settings.keep_weights == "last" else None
+            with _Watcher(settings, coordinator, gate, keeper, show, say):
+                _fit(settings, plan, source or ListedTrials(plan.to_run), gate, coordinator, recorder, inputs)
+            undelivered = ray.get(recorder.close.remote())
+            snapshot = ray.get(coordinator.snapshot.remote())
+            dropped = keeper.sweep(*ray.get(coordinator.chains.remote())) if keeper else 0
+            if inputs is not None:
+                _on_every_node(lambda: shutil.rmtree(inputs.cache, ignore_errors=True))
+        finally:
+            ray.shutdown()
     ended = snapshot["finished"]
     failures = {trial: message for trial, message in sorted(ended.items()) if message}
-    write_atomically(settings.out / "failures.json", json.dumps(failures, indent=1).encode())
+    write_history(settings.out, store.stage_timings())
     return Outcome(
         failures=failures,
-        unfinished=tuple(spec.trial_id for spec in plan.to_run if spec.trial_id not in ended),
+        finished=frozenset(trial for trial, message in ended.items() if not message),
+        stopped=gate.reason,
         stages_computed=snapshot["stages"]["computed"],
         stages_reused=snapshot["stages"]["reused"],
+        stages_repeated=snapshot["stages"]["repeated"],
+        worker_seconds=snapshot["stages"]["seconds"],
+        worker_deaths=snapshot["deaths"],
+        weights_dropped=dropped,
         seconds=time.monotonic() - started,
         undelivered=undelivered,
         notes=tuple(snapshot["notes"]),
     )
+
+
+@contextmanager
+def _signals(gate: Gate, say: Callable[[str], None]) -> Iterator[None]:
+    """The first signal closes the gate, the next SIGINT interrupts; only in the main thread, as Python wants it."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def handle(number: int, frame: Any) -> None:
+        if gate.reason == INTERRUPTED:
+            raise KeyboardInterrupt
+        gate.stop(INTERRUPTED)
+        gate.reason = INTERRUPTED
+        say("finishing the stages in flight; press Ctrl-C again to stop at once (they are then computed again)")
+
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, old in before.items():
+            signal.signal(number, old)
 
 
 def start_ray(address: str | None) -> None:
@@ -109,6 +252,7 @@ def start_ray(address: str | None) -> None:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
+    os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")  # ours lets the stages in flight finish
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # the newer console prints a box even when told to be silent
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "ignore_reinit_error": True}
     if address is None:
@@ -123,6 +267,31 @@ def start_ray(address: str | None) -> None:
         ) from error
 
 
+def on_every_node(action: Callable[[], Any]) -> dict[str, Any]:
+    """Run something once on every living node of the cluster; returns its results by node id."""
+    nodes = [node["NodeID"] for node in ray.nodes() if node["Alive"]]
+    remote = ray.remote(num_cpus=0)(action)
+    calls = {
+        node: remote.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False)).remote()
+        for node in nodes
+    }
+    return {node: ray.get(call, timeout=60) for node, call in calls.items()}
+
+
+def _on_every_node(action: Callable[[], Any]) -> None:
+    with suppress(Exception):  # tidying up must not lose a study's end
+        on_every_node(action)
+
+
+def _provide_inputs(settings: StudySettings) -> Inputs | None:
+    """Where workers may be on other machines: photos and weights of metrics into the storage."""
+    if settings.address is None:
+        return None
+    inputs = Inputs(settings.out, digest_of({"study": str(settings.out)})[:16])
+    inputs.provide(settings.data, settings.files, settings.basis.metric_files)
+    return inputs
+
+
 def concurrency(settings: StudySettings, cpus: float, gpus: float) -> int:
     """How many trials fit at once into the given resources."""
     share = settings.basis.profile.resources
@@ -132,17 +301,25 @@ def concurrency(settings: StudySettings, cpus: float, gpus: float) -> int:
     return max(1, min(int(fits), settings.max_concurrent or int(fits)))
 
 
-def _fit(settings: StudySettings, plan: Plan, coordinator: Any, recorder: Any) -> None:
-    specs = {spec.trial_id: spec for spec in plan.to_run}
+def _fit(
+    settings: StudySettings,
+    plan: Plan,
+    source: TrialSource,
+    gate: Gate,
+    coordinator: Any,
+    recorder: Any,
+    inputs: Inputs | None,
+) -> None:
     job = Job(
         basis=settings.basis,
-        trials=specs,
         identities={identity.name: identity for identity in settings.data.identities},
         run_names=run_names(plan.trials),
-        out=settings.out.resolve(),
+        out=settings.out if isinstance(settings.out, RemotePath) else settings.out.resolve(),
         files=settings.files,
         coordinator=coordinator,
         recorder=recorder,
+        part=settings.part,
+        inputs=inputs,
     )
     share = settings.basis.profile.resources
     load_generators()
@@ -151,12 +328,17 @@ def _fit(settings: StudySettings, plan: Plan, coordinator: Any, recorder: Any) -
         tune.with_parameters(TrialTrainable, job=job, weights=weights),
         {"cpu": share.cpus, "gpu": share.gpus},
     )
-    scratch = settings.out.resolve() / "ray"
-    shutil.rmtree(scratch, ignore_errors=True)
+
+    def leave(trial: str) -> None:
+        recorder.leave_trial.remote(trial)
+        coordinator.finish.remote(trial, "")
+
     tuner = tune.Tuner(
         trainable,
-        param_space={"trial": tune.grid_search(list(specs))},
         tune_config=tune.TuneConfig(
+            num_samples=-1,
+            search_alg=SourceSearcher(source, gate),
+            scheduler=SourceScheduler(source, leave),
             reuse_actors=True,
             max_concurrent_trials=settings.max_concurrent,
             trial_name_creator=lambda trial: str(trial.config["trial"]),
@@ -165,22 +347,48 @@ def _fit(settings: StudySettings, plan: Plan, coordinator: Any, recorder: Any) -
         # Tune's own records are not the truth (they lose and repeat rows); ours are keyed and checked.
         run_config=tune.RunConfig(
             name=settings.space.name,
-            storage_path=str(scratch),
             verbose=0,
-            failure_config=tune.FailureConfig(max_failures=3),
+            # unlimited here, because the coordinator counts deaths without progress (clstudy.worker)
+            failure_config=tune.FailureConfig(max_failures=-1),
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False, checkpoint_frequency=0),
+            **_scratch(job.out),
         ),
     )
     tuner.fit()
 
 
-class _Watcher:
-    """Reads the coordinator's board in a thread while ``fit`` blocks."""
+def _scratch(out: Place) -> dict[str, Any]:
+    """Where Tune keeps its own records: nothing of ours depends on them."""
+    folder = out / "ray"
+    remove_tree(folder)
+    if isinstance(folder, RemotePath):
+        return {"storage_path": folder.path, "storage_filesystem": folder.system}
+    return {"storage_path": str(folder)}
 
-    def __init__(self, coordinator: Any, show: Display, every: float = 0.5):
+
+class _Watcher:
+    """A thread beside ``fit``: shows the coordinator's board, drops weights, looks after budget, disk and signals."""
+
+    def __init__(
+        self,
+        settings: StudySettings,
+        coordinator: Any,
+        gate: Gate,
+        keeper: WeightKeeper | None,
+        show: Display,
+        say: Callable[[str], None],
+        every: float = 0.5,
+    ):
+        self._settings = settings
         self._coordinator = coordinator
+        self._gate = gate
+        self._keeper = keeper
         self._show = show
+        self._say = say
         self._every = every
+        self._started = time.monotonic()
+        self._full_since: float | None = None
+        self._told = ""
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
 
@@ -190,11 +398,59 @@ class _Watcher:
 
     def __exit__(self, *_: object) -> None:
         self._over.set()
-        self._thread.join(timeout=5)
+        self._thread.join(timeout=30)
 
     def _watch(self) -> None:
         while not self._over.wait(self._every):
             try:
-                self._show(ray.get(self._coordinator.snapshot.remote(), timeout=5))
-            except Exception:  # the display must never stop a study
+                self._look()
+            except Exception:  # neither the display nor tidying up may stop a study
                 continue
+
+    def _look(self) -> None:
+        snapshot = ray.get(self._coordinator.snapshot.remote(), timeout=5)
+        self._limits(snapshot)
+        if self._gate.reason and self._told != self._gate.reason:
+            self._coordinator.stop.remote(self._gate.reason)
+            self._told = self._gate.reason
+        self._show(snapshot)
+        if self._keeper is not None:
+            self._keeper.sweep(*ray.get(self._coordinator.chains.remote(), timeout=5))
+
+    def _limits(self, snapshot: Mapping[str, Any]) -> None:
+        settings = self._settings
+        if settings.budget_seconds is not None and time.monotonic() - self._started > settings.budget_seconds:
+            self._stop(BUDGET)
+        if settings.most_stages is not None and snapshot["stages"]["computed"] >= settings.most_stages:
+            self._stop("so many stages were asked for")
+        free, wanted = free_bytes(settings.out), room_for_a_trial(settings)
+        if free is None or free >= wanted:
+            if self._gate.paused:
+                self._say("there is room again: going on")
+            self._gate.paused, self._full_since = "", None
+            return
+        if self._full_since is None:
+            self._full_since = time.monotonic()
+            self._gate.paused = "low disk"
+            self._say(
+                f"only {free / 1e9:.2f} GB are free at {settings.out}: no new trial begins below "
+                f"{wanted / 1e9:.2f} GB. Make room; the study goes on by itself"
+            )
+        if not snapshot["running"] and time.monotonic() - self._full_since > _DISK_PATIENCE_S:
+            self._stop(DISK_FULL)
+
+    def _stop(self, reason: str) -> None:
+        if not self._gate.reason:
+            self._say(f"{reason}: finishing the stages in flight")
+        self._gate.stop(reason)
+
+
+def room_for_a_trial(settings: StudySettings) -> int:
+    """Free bytes below which no trial is begun: what the trials under way may still write, and some for the rest."""
+    timestamps = max(len(identity.timestamps) for identity in settings.data.identities)
+    return max(_MIN_FREE_BYTES, 2 * timestamps * settings.basis.profile.stage_bytes)
+
+
+def write_failures(out: Place, failures: Mapping[str, str]) -> None:
+    """``failures.json``: trial -> why it failed."""
+    write_atomically(out / "failures.json", json.dumps(dict(failures), indent=1).encode())

@@ -15,12 +15,12 @@ from clstudy.fold import Basis, identity_digest
 from clstudy.identities.dataset import DataSet
 from clstudy.plan import Plan
 from clstudy.space import SearchSpace
-from clstudy.stages import write_atomically
+from clstudy.storage import Place, write_atomically
 
 _REPORTED_VERSIONS = ("ray", "torch", "numpy", "scipy", "pyarrow", "mlflow", "onnxruntime")
 
 
-def write_study_file(out: Path, space: SearchSpace, basis: Basis, data: DataSet, plan: Plan) -> None:
+def write_study_file(out: Place, space: SearchSpace, basis: Basis, data: DataSet, plan: Plan) -> None:
     """Write ``study.yaml``: resolved settings, trials, versions, commit, data digests."""
     document = {
         "name": space.name,

@@ -27,6 +27,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
+from clstudy.storage import Place
+
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
@@ -36,6 +38,7 @@ _log = logging.getLogger(__name__)
 
 TRIAL_TAG = "clstudy.trial"
 ERROR_TAG = "clstudy.error"
+LOSS_METRIC = "train/loss"
 REPORT_TAG = "clstudy.report"
 """On the run that holds the report (without parameters and metrics, so that charts and comparisons leave it out), and
 on the experiment, where it says which run that is."""
@@ -103,9 +106,11 @@ def trial_params(
     }
 
 
-def artifact_folder(study: Path, tracking_uri: str) -> Path | None:
+def artifact_folder(study: Place, tracking_uri: str) -> Path | None:
     """Where a study's pictures go: a server keeps them where it likes, a local database gets a folder in the study."""
-    return (study / "mlflow-artifacts").resolve() if tracking_uri.startswith("sqlite:") else None
+    if isinstance(study, Path) and tracking_uri.startswith("sqlite:"):
+        return (study / "mlflow-artifacts").resolve()
+    return None
 
 
 def trial_tags(spec: TrialSpec) -> dict[str, str]:
@@ -236,6 +241,27 @@ class MlflowWriter:
     def attach_report(self, folder: Path) -> None:
         """Put a report's files under ``report/`` of the experiment's one run named "report", replacing older ones."""
         self._submit("report", "report", lambda: self._send_report(folder))
+
+    def whole_runs(self, stages: Mapping[str, int]) -> set[str]:
+        """Trials whose run is finished and has as many steps as the trial has stages.
+
+        Args:
+            stages: trial id -> number of its stages.
+
+        Raises:
+            ConnectionError: the server does not answer.
+        """
+        try:
+            client, runs = self._client(), self._run_ids()
+            return {
+                trial
+                for trial, count in stages.items()
+                if trial in runs
+                and client.get_run(runs[trial]).info.status == "FINISHED"
+                and len({entry.step for entry in client.get_metric_history(runs[trial], LOSS_METRIC)}) == count
+            }
+        except Exception as error:  # of whatever kind: MLflow raises its own, requests' and SQLAlchemy's
+            raise ConnectionError(_first_line(error)) from error
 
     # How it gets there.
 

@@ -7,11 +7,12 @@ to remember. Knows nothing of Ray or MLflow: it tells a listener what happened.
 from __future__ import annotations
 
 import json
+import logging
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -21,7 +22,8 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
-from clstudy.evaluation import TestSet, convex_combinations, evaluate
+from clstudy.cost import cost_kind, stage_work
+from clstudy.evaluation import Evaluation, TestSet, convex_combinations, evaluate
 from clstudy.fold import (
     Basis,
     LearnedRequest,
@@ -37,6 +39,7 @@ from clstudy.fold import (
 from clstudy.generators.base import DomainGenerator
 from clstudy.identities.dataset import Identity, Photo
 from clstudy.identities.embedding import to_uint8, to_unit_range
+from clstudy.memory_limits import with_smaller_batches
 from clstudy.metrics.base import Metric
 from clstudy.metrics.lpips import LPIPS
 from clstudy.personalize import TrainingDivergedError, TrainingPhotos, personalise, photo_losses
@@ -44,10 +47,14 @@ from clstudy.pictures import decode_png, photo_row
 from clstudy.rows import STAGE_KEYS, result_table, stage_table
 from clstudy.seeding import derive_rng
 from clstudy.space import TrialSpec
-from clstudy.stages import StudyStore
+from clstudy.stages import StudyStore, Timing
 from clstudy.strategies.base import Generated, Memory, Past, Penalty, Trained, make_items, memory_to_dict
 from clstudy.strategies.lookup import make_strategy
 from clstudy.tracking import encode_png
+
+_LOG = logging.getLogger(__name__)
+_WEIGHTS = "weights.safetensors"
+T = TypeVar("T")
 
 _SHOWN_REPLAYS = 10
 """Generated replays in the picture of a stage's buffer."""
@@ -83,6 +90,13 @@ class Claims(Protocol):
         """Give the key back."""
 
 
+class Deaf:
+    """A listener that hears nothing."""
+
+    def progress(self, t: int, phase: str, done: int, total: int, loss: float) -> None:
+        return
+
+
 class NoClaims:
     """For a single worker."""
 
@@ -91,6 +105,15 @@ class NoClaims:
 
     def release(self, key: str) -> None:
         return
+
+
+@dataclass(frozen=True)
+class TrainedStage:
+    """A stage after training: the network, the mean loss of the last epoch, what a strategy generated for it."""
+
+    module: nn.Module
+    loss: float
+    generated: Generated | None
 
 
 @dataclass
@@ -104,6 +127,7 @@ class Workbench:
     store: StudyStore
     claims: Claims = field(default_factory=NoClaims)
     wait_seconds: float = 0.3
+    say: Callable[[str], None] = _LOG.warning
     _test_sets: dict[tuple[str, ...], TestSet] = field(default_factory=dict)
 
     @property
@@ -128,7 +152,7 @@ class Workbench:
                 "train": self.generator.anchors(self.images(canonical_train(timestamp))),
                 "test": self.generator.anchors(self.images(canonical_test(timestamp))),
             }
-            self.store.anchors.put(key, {"anchors.safetensors": save_tensors(tensors)})
+            self.store.anchors.put(key, {"anchors.safetensors": save_tensors(tensors), **about(identity)})
         else:
             tensors = self._loaded(files["anchors.safetensors"])
         return tensors["train"], tensors["test"]
@@ -190,7 +214,8 @@ class Workbench:
             request.memory, make_items(request.t, digests, latents.cpu().numpy()), request.spec.buffer_size or 0, rng
         )
         self.store.memories.put(
-            request.key, {"memory.json": json.dumps(memory_to_dict(memory), sort_keys=True).encode()}
+            request.key,
+            {"memory.json": json.dumps(memory_to_dict(memory), sort_keys=True).encode(), **about(request.identity)},
         )
         return memory
 
@@ -212,7 +237,7 @@ class Workbench:
             assert stage.parent is not None
             past = self.past(request.before, self.trained_weights(stage.parent))
         photos = self.training_photos(stage.identity, stage.trained_on)
-        module = self.trained_module(stage.key).requires_grad_(True)
+        module = self.trained_module(stage).requires_grad_(True)
 
         def loss(index: int) -> Tensor:
             return photo_losses(
@@ -220,19 +245,44 @@ class Workbench:
             )[0]
 
         tensors = dict(make_strategy(request.strategy).consolidate(past, Trained(module, len(photos), loss)))
-        self.store.learned.put(request.key, {"learned.safetensors": save_tensors(tensors)})
+        self.store.learned.put(request.key, {"learned.safetensors": save_tensors(tensors), **about(stage.identity)})
         return tensors
 
-    def trained_module(self, key: str) -> nn.Module:
+    def trained_module(self, request: StageRequest) -> nn.Module:
         """The generator of a finished stage, frozen."""
-        return self.generator.fresh(self.trained_weights(key)).requires_grad_(False)
+        return self.generator.fresh(self.trained_weights(request)).requires_grad_(False)
 
-    def trained_weights(self, key: str) -> dict[str, Tensor]:
-        """The tuned weights of a finished stage, by name."""
-        files = self.store.stages.get(key)
-        if files is None:
-            raise DamagedParentError(key)
-        return self._loaded(files["weights.safetensors"])
+    def stored_weights(self, key: str) -> dict[str, Tensor] | None:
+        """The tuned weights of a stage by name, or None where they were dropped (or never made)."""
+        files = self.store.weights.get(key)
+        if files is None and self.store.stage_has_weights(key):
+            files = self.store.stages.get(key)
+        return None if files is None else self._loaded(files[_WEIGHTS])
+
+    def trained_weights(self, request: StageRequest) -> dict[str, Tensor]:
+        """The tuned weights of a finished stage, by name; trained again where they were dropped."""
+        claim = f"weights of {request.key}"
+        while True:
+            weights = self.stored_weights(request.key)
+            if weights is not None:
+                return weights
+            if self.claims.acquire(claim):
+                break
+            time.sleep(self.wait_seconds)
+        try:
+            trained, _ = self._train_within_memory(request, Deaf())
+            self._keep_weights(request, trained.module)
+            return self.generator.tunable_state(trained.module)
+        finally:
+            self._release(claim)
+
+    def _keep_weights(self, request: StageRequest, module: nn.Module) -> None:
+        state = self.generator.tunable_state(module)
+        self.store.weights.put(request.key, {_WEIGHTS: save_tensors(state), **about(request.identity)})
+
+    def _release(self, claim: str) -> None:
+        with suppress(Exception):  # a lost claim service must not lose the stage
+            self.claims.release(claim)
 
     # -- stages ---------------------------------------------------------------------------------------------
 
@@ -249,8 +299,7 @@ class Workbench:
             # It may have been finished between the look and the claim.
             return self._stored(request) or self._compute(request, listener)
         finally:
-            with suppress(Exception):  # a lost claim service must not lose the stage
-                self.claims.release(request.key)
+            self._release(request.key)
 
     def _stored(self, request: StageRequest) -> StageReport | None:
         files = self.store.stages.get(request.key)
@@ -260,6 +309,42 @@ class Workbench:
 
     def _compute(self, request: StageRequest, listener: Listener) -> StageReport:
         started = time.monotonic()
+        (trained, evaluation, photos), micro_batch = self._within_memory(
+            request, lambda size: self._train_and_test(request, listener, size)
+        )
+        rebuilt = torch.stack(list(evaluation.examples))
+        record = {"request": request.document, "loss": trained.loss}
+        if micro_batch is not None:
+            record["micro_batch"] = micro_batch
+        files = {
+            "rows.parquet": parquet_bytes(stage_table(evaluation.rows)),
+            "faces.png": encode_png(face_grid(to_uint8(photos), to_uint8(rebuilt))),
+            "stage.json": json.dumps(record, indent=1).encode(),
+            **about(request.identity),
+        }
+        if trained.generated is not None:
+            files["replays.safetensors"] = save_tensors({"latents": trained.generated.latents})
+            files["replays.png"] = encode_png(photo_row(list(to_uint8(trained.generated.images[:_SHOWN_REPLAYS]))))
+        # the weights first: where there are rows, there were weights
+        self._keep_weights(request, trained.module)
+        self.store.stages.put(request.key, files)
+        seconds = time.monotonic() - started
+        self.store.record_seconds(
+            request.key, Timing(seconds=seconds, work=stage_work(request), kind=cost_kind(self.basis))
+        )
+        return self._report(request, files, reused=False, seconds=seconds)
+
+    def _train_within_memory(self, request: StageRequest, listener: Listener) -> tuple[TrainedStage, int | None]:
+        return self._within_memory(request, lambda size: self._train(request, listener, size))
+
+    def _within_memory(self, request: StageRequest, compute: Callable[[int | None], T]) -> tuple[T, int | None]:
+        trainer = self.basis.profile.trainer
+        largest = max(trainer.batch_size + trainer.replay_batch_size, self.basis.profile.inversion.batch_size)
+        return with_smaller_batches(
+            compute, largest, lambda text: self.say(f"{request.spec.trial_id}, timestamp {request.t}: {text}")
+        )
+
+    def _train(self, request: StageRequest, listener: Listener, micro_batch: int | None) -> TrainedStage:
         profile, identity, seed = self.basis.profile, request.identity, request.spec.seed
         parent = None if request.parent is None else self.trained_weights(request.parent)
         module = self.generator.fresh(parent)
@@ -279,34 +364,29 @@ class Workbench:
                 replay_rng=derive_rng(seed, identity.name, request.t, "replay"),
                 penalty=penalty,
                 on_step=lambda step, total, value: listener.progress(request.t, "train", step, total, value),
+                micro_batch=micro_batch,
             )
         except TrainingDivergedError as error:
             raise TrainingDivergedError(f"timestamp {request.t}: {error}") from error
-        test_sets = [self.test_set(identity, k, seed) for k in range(request.t + 1)]
+        return TrainedStage(module, loss, generated)
+
+    def _train_and_test(
+        self, request: StageRequest, listener: Listener, micro_batch: int | None
+    ) -> tuple[TrainedStage, Evaluation, Tensor]:
+        """Train and evaluate; also the first test photo of every timestamp ``[t + 1, 3, s, s]``."""
+        trained = self._train(request, listener, micro_batch)
+        test_sets = [self.test_set(request.identity, k, request.spec.seed) for k in range(request.t + 1)]
         evaluation = evaluate(
-            module,
+            trained.module,
             test_sets,
             self.metrics,
             train_timestamp=request.t,
-            inversion=profile.inversion,
+            inversion=self.basis.profile.inversion,
             lpips=self.lpips,
-            on_test_set=lambda k: listener.progress(request.t, "test", k + 1, request.t + 1, loss),
+            on_test_set=lambda k: listener.progress(request.t, "test", k + 1, request.t + 1, trained.loss),
+            micro_batch=micro_batch,
         )
-        photos = torch.cat([test.images[:1] for test in test_sets])
-        rebuilt = torch.stack(list(evaluation.examples))
-        files = {
-            "weights.safetensors": save_tensors(self.generator.tunable_state(module)),
-            "rows.parquet": parquet_bytes(stage_table(evaluation.rows)),
-            "faces.png": encode_png(face_grid(to_uint8(photos), to_uint8(rebuilt))),
-            "stage.json": json.dumps({"request": request.document, "loss": loss}, indent=1).encode(),
-        }
-        if generated is not None:
-            files["replays.safetensors"] = save_tensors({"latents": generated.latents})
-            files["replays.png"] = encode_png(photo_row(list(to_uint8(generated.images[:_SHOWN_REPLAYS]))))
-        self.store.stages.put(request.key, files)
-        seconds = time.monotonic() - started
-        self.store.record_seconds(request.key, seconds, len(photos))
-        return self._report(request, files, reused=False, seconds=seconds)
+        return trained, evaluation, torch.cat([test.images[:1] for test in test_sets])
 
     def _hooks(
         self, request: StageRequest, parent: Mapping[str, Tensor] | None
@@ -339,8 +419,9 @@ class Workbench:
         )
 
 
-class DamagedParentError(RuntimeError):
-    """The stage this one builds on turned out damaged; running the trial again recomputes it."""
+def about(identity: Identity) -> dict[str, bytes]:
+    """The file that says of whom a value is, so that a person can be forgotten (``clstudy.identities forget``)."""
+    return {"about.json": json.dumps({"identity": identity.name}).encode()}
 
 
 def buffer_photos(identity: Identity, request: StageRequest) -> list[Photo]:

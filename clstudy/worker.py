@@ -5,11 +5,12 @@ The worker process is reused for many trials; everything that depends on a trial
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 import traceback
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -17,41 +18,52 @@ import pyarrow as pa
 import ray
 from ray import tune
 
+from clstudy.cost import stage_work
 from clstudy.errors import UserError
 from clstudy.fold import Basis, run_version
 from clstudy.generators import load_generators
 from clstudy.generators.base import GENERATORS, GeneratorWeights
 from clstudy.identities.dataset import Identity
+from clstudy.inputs import Inputs
 from clstudy.metrics import load_metrics
 from clstudy.metrics.base import METRICS, MetricSettings
 from clstudy.metrics.lpips import LPIPS
 from clstudy.numerics import configure_torch, torch_device
 from clstudy.pictures import enlarged
-from clstudy.plan import result_path
+from clstudy.plan import learned_key, result_path
 from clstudy.running import running_metrics
 from clstudy.space import TrialSpec
-from clstudy.stages import StudyStore, write_atomically
+from clstudy.stages import StudyStore
+from clstudy.storage import Place, patiently, write_atomically
 from clstudy.strategies.lookup import strategy_class
-from clstudy.tracking import trial_params, trial_tags
+from clstudy.tracking import LOSS_METRIC, trial_params, trial_tags
 from clstudy.trial import StageReport, StageRequest, Workbench, parquet_bytes, trial_stages, trial_table
 
 _BEAT_SECONDS = 5.0
 _TELL_SECONDS = 0.4
 _DELIVERY_SECONDS = 120.0
+_MOST_STARTS = 5
+"""A trial whose worker dies so often without finishing a stage is not tried again: it would go on for ever."""
+OBJECTIVE = "aip/reconstruction_lpips"
+"""What a learning-rate search minimises, as the tracking page names it."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """Everything a worker needs to know, small enough to travel with every trial."""
+    """Everything a worker needs to know, small enough to travel with every trial.
+
+    ``part`` is the folder of the study that takes the trials' rows; ``inputs`` fetches files that a node lacks.
+    """
 
     basis: Basis
-    trials: Mapping[str, TrialSpec]
     identities: Mapping[str, Identity]
     run_names: Mapping[str, str]
-    out: Path
+    out: Place
     files: Mapping[str, Path]
     coordinator: Any
     recorder: Any
+    part: str = "results"
+    inputs: Inputs | None = None
 
 
 class ActorClaims:
@@ -91,49 +103,98 @@ class BoardListener:
         self._coordinator.progress.remote(self._trial, state)
 
 
+def spec_of(config: Mapping[str, Any]) -> TrialSpec:
+    """The trial that Tune's configuration names (``TrialSpec.columns``)."""
+    return TrialSpec(**{field.name: config[field.name] for field in fields(TrialSpec)})
+
+
 class TrialTrainable(tune.Trainable):
-    """One trial as Tune sees it; ``config["trial"]`` is the trial id."""
+    """One trial as Tune sees it; the configuration is ``TrialSpec.columns``."""
 
     def setup(  # type: ignore[override]  # Tune passes what ``with_parameters`` was given by name
         self, config: dict[str, Any], job: Job, weights: GeneratorWeights
     ) -> None:
-        """Build what stays warm between trials."""
+        """Build what stays warm between trials.
+
+        What goes wrong here is no fault of the trial: Tune starts it again, elsewhere perhaps, and the coordinator
+        counts (``_begin``).
+        """
+        self._job = job
+        self._bench: Workbench | None = None
+        try:
+            self._bench = self._build(job, weights)
+        except Exception as error:
+            trouble = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+            job.coordinator.trouble.remote(config["trial"], trouble)
+            starts, _ = self._ask("begin", config["trial"])
+            if starts < _MOST_STARTS:
+                raise
+        self._begin(config, counted=self._bench is None)
+
+    def _ask(self, method: str, *arguments: Any) -> Any:
+        """An answer of the coordinator."""
+        return ray.get(getattr(self._job.coordinator, method).remote(*arguments))
+
+    def _say(self, text: str) -> None:
+        self._job.coordinator.note.remote(text)
+
+    @staticmethod
+    def _build(job: Job, weights: GeneratorWeights) -> Workbench:
         profile = job.basis.profile
         device = torch_device(profile.resources)
         notes = configure_torch(profile.compute, profile.resources)
         load_metrics()
         load_generators()
-        self._job = job
         owner = ray.get_runtime_context().get_actor_id() or "driver"
         lpips = LPIPS().to(device)
+        files = job.files if job.inputs is None else job.inputs.local_files(job.files, job.basis.metric_files)
         measuring = MetricSettings(
-            threads=profile.resources.threads, files=job.files, device=device, alignment=profile.data.alignment
+            threads=profile.resources.threads, files=files, device=device, alignment=profile.data.alignment
         )
-        self._bench = Workbench(
+
+        def say(text: str) -> None:
+            job.coordinator.note.remote(text)
+
+        metrics = [METRICS[name](measuring) for name in profile.evaluation.metrics]
+        for note in [*notes, *(note for metric in metrics for note in metric.notes)]:
+            say(note)
+        return Workbench(
             basis=job.basis,
             generator=GENERATORS[profile.generator].build(weights, profile, device, lpips),
             lpips=lpips,
-            metrics=[METRICS[name](measuring) for name in profile.evaluation.metrics],
-            store=StudyStore(job.out),
+            metrics=metrics,
+            store=StudyStore(job.out, say),
             claims=ActorClaims(job.coordinator, owner),
+            say=say,
         )
-        for note in [*notes, *(note for metric in self._bench.metrics for note in metric.notes)]:
-            job.coordinator.note.remote(note)
-        self._begin(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        """Take another trial into the same process."""
+        """Take another trial into the same process; not where it could not be set up."""
+        if self._bench is None:
+            return False
         self._begin(new_config)
         return True
 
-    def _begin(self, config: dict[str, Any]) -> None:
-        self._spec = self._job.trials[config["trial"]]
+    def _begin(self, config: dict[str, Any], *, counted: bool = False) -> None:
+        self._spec = spec_of(config)
+        self._doomed = "" if self._bench is not None else "its worker cannot start"
+        if not counted:
+            starts, trouble = self._ask("begin", self._spec.trial_id)
+            if starts > _MOST_STARTS:
+                self._doomed = trouble or "the memory of the machine may be too small, see Ray's logs"
+                self._doomed = f"its worker died {starts - 1} times in the same stage ({self._doomed})"
         self._identity = self._job.identities[self._spec.identity]
+        if self._job.inputs is not None and not self._doomed:
+            try:
+                self._identity = self._job.inputs.local_identity(self._identity)
+            except UserError as error:
+                self._doomed = str(error)
         listener = BoardListener(self._job.coordinator, self._spec.trial_id)
-        self._stages: Iterator[tuple[StageRequest, StageReport]] = trial_stages(
-            self._bench, self._spec, self._identity, listener
+        self._stages: Iterator[tuple[StageRequest, StageReport]] = (
+            iter(()) if self._bench is None else trial_stages(self._bench, self._spec, self._identity, listener)
         )
         self._tables: list[pa.Table] = []
+        self._objective = math.nan
         self._keys: list[str] = []
         profile = self._job.basis.profile
         kept = self._spec.buffer_size or 0
@@ -150,7 +211,8 @@ class TrialTrainable(tune.Trainable):
             self._spec.trial_id, {"t": 0, "phase": "start", "done": 0, "total": 1, "loss": float("nan")}
         )
         self._sent: list[Any] = []
-        self._record("start_trial", self._job.run_names[self._spec.trial_id], params, trial_tags(self._spec))
+        name = self._job.run_names.get(self._spec.trial_id, self._spec.trial_id)
+        self._record("start_trial", name, params, trial_tags(self._spec))
 
     def _record(self, method: str, *arguments: Any) -> None:
         """Tell the recorder something about this trial, without waiting."""
@@ -165,14 +227,25 @@ class TrialTrainable(tune.Trainable):
 
     def step(self) -> dict[str, Any]:
         """One timestamp. A failure ends this trial only and is told with its reason."""
+        if self._doomed:
+            return self._fail(self._doomed)
+        if reason := self._ask("stopping"):
+            self._delivered()
+            return {"stopped": reason, "done": True}
         try:
             return self._advance()
         except UserError as error:
             return self._fail(str(error))
         except Exception as error:
-            log = self._job.out / "logs" / f"{self._spec.trial_id}.txt"
-            write_atomically(log, traceback.format_exc().encode())
-            return self._fail(f"{type(error).__name__}: {error} (see logs/{log.name})")
+            return self._fail(f"{type(error).__name__}: {error}{self._logged(traceback.format_exc())}")
+
+    def _logged(self, text: str) -> str:
+        log = self._job.out / "logs" / f"{self._spec.trial_id}.txt"
+        try:
+            write_atomically(log, text.encode())
+        except OSError:
+            return ""  # the storage may be what failed
+        return f" (see logs/{log.name})"
 
     def _advance(self) -> dict[str, Any]:
         following = next(self._stages, None)
@@ -185,19 +258,28 @@ class TrialTrainable(tune.Trainable):
         images = {"faces": enlarged(report.faces)}
         if report.buffer is not None:
             images["buffer"] = enlarged(report.buffer)
-        self._job.coordinator.stage.remote(report.reused, report.seconds)
-        self._record("log_stage", report.t, {**metrics, "train/loss": report.loss}, images)
+        self._job.coordinator.stage.remote(
+            self._spec.trial_id,
+            request.key,
+            learned_key(request),
+            reused=report.reused,
+            seconds=report.seconds,
+            work=stage_work(request),
+        )
+        self._record("log_stage", report.t, {**metrics, LOSS_METRIC: report.loss}, images)
+        self._objective = metrics.get(OBJECTIVE, math.nan)
         if report.t + 1 == len(self._identity.timestamps):
             return self._finish()
-        return {"timestamp": report.t, "train_loss": report.loss, "done": False}
+        return {"timestamp": report.t, "train_loss": report.loss, "objective": self._objective, "done": False}
 
     def _finish(self) -> dict[str, Any]:
         table = trial_table(self._spec, self._tables, self._keys)
-        write_atomically(result_path(self._job.out, self._spec.trial_id), parquet_bytes(table))
+        place = result_path(self._job.out, self._spec.trial_id, self._job.part)
+        patiently(lambda: write_atomically(place, parquet_bytes(table)), self._say)
         self._record("finish_trial")
         self._delivered()
         self._job.coordinator.finish.remote(self._spec.trial_id, "")
-        return {"timestamp": len(self._identity.timestamps) - 1, "done": True}
+        return {"timestamp": len(self._identity.timestamps) - 1, "objective": self._objective, "done": True}
 
     def _fail(self, message: str) -> dict[str, Any]:
         self._record("fail_trial", message)

@@ -59,6 +59,9 @@ class Clusterless(TrialTrainable):
     def _delivered(self) -> None:
         return
 
+    def _ask(self, method: str, *arguments: Any) -> Any:
+        return getattr(self._job.coordinator, method).remote(*arguments)
+
 
 class Deaf:
     """A recorder for tests that do not look at MLflow."""
@@ -102,7 +105,6 @@ def make_study(folder: Path, strategies: tuple[str, ...], *, mlflow: str | None 
     worker = Clusterless.__new__(Clusterless)  # ``setup`` wants a cluster; all of the rest is as it is
     worker._job = Job(
         basis=basis,
-        trials={spec.trial_id: spec for spec in trials},
         identities=identities,
         run_names=run_names(tuple(trials)),
         out=out,
@@ -112,7 +114,7 @@ def make_study(folder: Path, strategies: tuple[str, ...], *, mlflow: str | None 
     )
     worker._bench = Workbench(basis, EmbeddedGenerator(), LPIPS(), [LPIPSMetric()], StudyStore(out))
     for spec in trials:
-        worker._begin({"trial": spec.trial_id})
+        worker._begin(spec.columns())
         while not (state := worker.step())["done"]:
             pass
         assert "failed" not in state, state

@@ -10,7 +10,7 @@ import pytest
 
 from clstudy.fold import Basis, MemoryRequest, run_version, stage_count, stage_requests
 from clstudy.identities.dataset import Identity, Photo, Timestamp
-from clstudy.plan import make_plan, planned_keys
+from clstudy.plan import make_plan
 from clstudy.profiles import PROFILES, ComputeSettings, InversionSettings, TrainerSettings, key_document
 from clstudy.space import TrialSpec
 from clstudy.stages import StudyStore, digest_of
@@ -123,7 +123,7 @@ def test_the_plan_counts_sharing_and_says_at_most_until_buffers_are_known(tmp_pa
     assert not plan.exact and plan.stages_without_sharing == 2 * T + 1
     assert plan.stages == 2 * T  # t = 0 is shared
     assert plan.stages_done == 0 and plan.done == frozenset() and plan.seconds > 0
-    lower = planned_keys(spec("lower", None), person(), BASIS, store)
+    lower = keys(spec("lower", None))
     assert lower == keys(spec("lower", None))
     store.stages.put(lower[0], {"rows.parquet": b"x"})
     again = make_plan(trials, {"anna": person()}, BASIS, store, tmp_path, workers=2)

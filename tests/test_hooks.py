@@ -82,7 +82,7 @@ def run(work: Workbench, person: Identity, one: TrialSpec) -> list[tuple[StageRe
 
 
 def weights(work: Workbench, request: StageRequest) -> dict[str, Tensor]:
-    return work.trained_weights(request.key)
+    return work.trained_weights(request)
 
 
 def distance(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> float:
@@ -124,7 +124,7 @@ def test_a_heavy_penalty_holds_the_weights_back(
     anchors, _ = work.anchors(person, 0)
     before = frozen_images(work.trained_module(request.parent), anchors)
     drift = [
-        float((frozen_images(work.trained_module(trial[1][0].key), anchors) - before).square().mean())
+        float((frozen_images(work.trained_module(trial[1][0]), anchors) - before).square().mean())
         for trial in (free, held)
     ]
     assert drift[1] < 0.5 * drift[0], f"old images moved by {drift[1]:.3g} instead of {drift[0]:.3g}"
@@ -141,7 +141,7 @@ def test_fisher_terms_equal_a_brute_force_with_the_official_lpips(
     official = official_lpips()
     expected: dict[str, Tensor] = {}
     for t in range(2):
-        module = work.trained_module(requests[t].key).requires_grad_(True)
+        module = work.trained_module(requests[t]).requires_grad_(True)
         photos = work.training_photos(person, (t,))
         for i in range(TRAIN):
             module.zero_grad()
@@ -177,7 +177,9 @@ def test_replays_are_the_frozen_generators_images_of_the_recorded_latents(
     work = bench(generator, tmp_path)
     requests = run(work, person, spec("mergan_jtr(images=6)", 4))
     request, support = support_of(requests, 2)
-    assert request.parent == requests[1][0].key and not request.replay, "no photo is replayed"
+    assert request.parent is not None and request.parent.key == requests[1][0].key and not request.replay, (
+        "no photo is replayed"
+    )
     files = work.store.stages.get(request.key)
     assert files is not None
     recorded = load(files["replays.safetensors"])["latents"]

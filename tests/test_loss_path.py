@@ -13,6 +13,7 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
 import torch
+import yaml
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -196,9 +197,9 @@ def done(study: Path) -> Path:
 
 
 def stages_of(study: Path, trial: str) -> list[Path]:
-    """Folders of a trial's stages."""
+    """Folders with the weights of a trial's stages."""
     metadata = pq.read_schema(study / "results" / f"{trial}.parquet").metadata
-    return [study / "stages" / key[:2] / key for key in json.loads(metadata[b"clstudy.stage_keys"])]
+    return [study / "weights" / key[:2] / key for key in json.loads(metadata[b"clstudy.stage_keys"])]
 
 
 def independent_loss(study: Path, weights: dict[str, np.ndarray], k: int) -> float:
@@ -346,8 +347,27 @@ def test_what_is_wrong_is_one_clear_message(study: Path, tmp_path: Path, capsys:
     copy = tmp_path / "copy"
     shutil.copytree(study, copy)
     shutil.rmtree(stages_of(copy, "anna-lower-lr0.003-s0")[1])
+    settings = yaml.safe_load((copy / "study.yaml").read_text())
+    settings["profile"]["trainer"]["passes"] = 99  # made otherwise than it can be made here
+    (copy / "study.yaml").write_text(yaml.safe_dump(settings))
     text = refused(copy, "--data", photos)
-    assert "1 stages are not in" in text and "anna-lower-lr0.003-s0 t = 1" in text
+    assert "the weights of 1 stages were dropped" in text and "anna-lower-lr0.003-s0 t = 1" in text
     (copy / "results" / "anna-lower-lr0.003-s0.parquet").unlink()
     assert main([str(copy), "--data", photos, "--dry-run"]) == 0
     assert "1 trials are not finished and left out: anna-lower-lr0.003-s0" in capsys.readouterr().out
+
+
+def test_dropped_weights_are_trained_again_and_give_the_same_numbers(done: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "runs" / "small"
+    shutil.copytree(done, copy)
+    shutil.copytree(done.parents[1] / "photos", tmp_path / "photos")
+    for trial in ("anna-lower-lr0.003-s0", "anna-er_rand-k2-lr0.003-s0"):
+        for folder in stages_of(copy, trial)[1:-1]:
+            shutil.rmtree(folder)
+    shutil.rmtree(copy / "stages")
+    options = [str(copy), "--points", "5", "--data", str(tmp_path / "photos")]
+    assert main([*options, "--dry-run"]) == 0
+    assert not stages_of(copy, "anna-lower-lr0.003-s0")[1].exists(), "a dry run trains nothing"
+    assert main(options) == 0
+    again, before = (pq.read_table(folder / "report" / "loss_path.parquet") for folder in (copy, done))
+    assert again.equals(before)

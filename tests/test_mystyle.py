@@ -182,10 +182,12 @@ def test_photos_aligned_for_another_generator_are_refused(
 
 def test_the_stored_weights_are_the_tuned_synthesis_network(place: Path) -> None:
     """And nothing else: a stage can be reopened with the checkpoint alone."""
-    stage = next((place / "runs" / "small" / "stages").glob("??/*/weights.safetensors"))
+    stage = next((place / "runs" / "small" / "weights").glob("??/*/weights.safetensors"))
     stored = load_file(stage)
     tuned = {name.removeprefix("synthesis."): value for name, value in reference_tensors().items()}
     assert set(stored) <= set(tuned)
     assert any(not np.array_equal(stored[name], tuned[name]) for name in stored)
-    document = json.loads((stage.parent / "stage.json").read_text())["request"]
+    document = json.loads(
+        (place / "runs" / "small" / "stages" / stage.parts[-3] / stage.parts[-2] / "stage.json").read_text()
+    )["request"]
     assert document["alignment"] == "ffhq" and set(document["metric_files"]) == {"arcface"}

@@ -170,7 +170,7 @@ def test_only_a_damaged_stage_is_computed_again(undisturbed: Path, tmp_path: Pat
     shutil.copytree(undisturbed, folder)
     before, rows = markers(folder), load_rows(folder / "runs" / "study")
     victim = sorted(before)[len(before) // 2]
-    file = folder / "runs" / "study" / "stages" / victim[:2] / victim / "weights.safetensors"
+    file = folder / "runs" / "study" / "stages" / victim[:2] / victim / "rows.parquet"
     if harm == "delete":
         file.unlink()
     else:

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from clstudy.stages import MARKER, StudyStore, ValueStore, digest_of, write_atomically
+from clstudy.stages import MARKER, StudyStore, ValueStore, digest_of
+from clstudy.storage import write_atomically
 
 FILES = {"weights.bin": b"w" * 5000, "rows.bin": b"rows"}
 KEY = digest_of({"what": "test", "n": 1})

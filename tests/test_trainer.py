@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from copy import deepcopy
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clstudy.evaluation import convex_combinations
+from clstudy import evaluation
+from clstudy.evaluation import NotFiniteError, convex_combinations, evaluate
 from clstudy.generators.stylegan2 import StyleGAN2, StyleGAN2Settings
 from clstudy.inversion import invert
+from clstudy.metrics.base import Metric
 from clstudy.metrics.lpips import LPIPS
+from clstudy.metrics.psnr import PSNRMetric
 from clstudy.personalize import (
     LossLog,
+    StepLoss,
     TrainingDivergedError,
     TrainingPhotos,
+    backpropagate,
     epochs,
+    largest_sane_loss,
     personalise,
     replay_draws,
     schedule,
@@ -46,6 +56,15 @@ def photos(count: int, lpips: LPIPS, seed: int = 1) -> TrainingPhotos:
 
 def rngs() -> dict[str, np.random.Generator]:
     return {"new_rng": np.random.default_rng(3), "replay_rng": np.random.default_rng(4)}
+
+
+def step_loss(photos: float, penalty: float = 0.0) -> StepLoss:
+    return StepLoss(torch.tensor(photos), torch.tensor(photos + penalty))
+
+
+def pull_to_zero(module: torch.nn.Module) -> torch.Tensor:
+    """A penalty that every parameter takes part in."""
+    return 0.01 * torch.stack([value.square().sum() for value in module.parameters()]).sum()
 
 
 @given(count=st.integers(1, 12), batch=st.integers(1, 5), seed=st.integers(0, 99))
@@ -134,7 +153,7 @@ def test_a_schedule_is_the_stream(count: int, batch: int, steps: int, seed: int)
 @given(losses=st.lists(st.floats(0, 10, width=32), min_size=1, max_size=50), every=st.integers(1, 25))
 def test_looking_rarely_loses_no_loss(losses: list[float], every: int) -> None:
     log = LossLog(len(losses), 0.1, every=every)
-    looked = [log.add(torch.tensor(loss)) for loss in losses]
+    looked = [log.add(step_loss(loss)) for loss in losses]
     assert log.values == losses and looked[-1]
     assert [i + 1 for i, yes in enumerate(looked) if yes] == [*range(every, len(losses), every), len(losses)]
 
@@ -142,10 +161,254 @@ def test_looking_rarely_loses_no_loss(losses: list[float], every: int) -> None:
 def test_looking_rarely_still_names_the_first_bad_step() -> None:
     log = LossLog(100, 0.1, every=20)
     for _ in range(6):
-        log.add(torch.tensor(1.0))
+        log.add(step_loss(1.0))
     with pytest.raises(TrainingDivergedError, match="became nan at step 7 of 100 with learning rate 0.1"):
         for step in range(14):
-            log.add(torch.tensor(float("nan") if step == 0 else float("inf")))
+            log.add(step_loss(float("nan") if step == 0 else float("inf")))
+
+
+def test_a_finite_loss_that_no_image_has_stops_too_and_a_penalty_may_be_of_any_size() -> None:
+    limit = largest_sane_loss(TrainerSettings(mse_weight=0.5))
+    log = LossLog(100, 0.1, every=3, limit=limit)
+    for _ in range(3):
+        log.add(step_loss(limit, penalty=1e9))
+    assert log.values == pytest.approx([limit + 1e9] * 3)
+    log.add(step_loss(1.0))
+    log.add(step_loss(1.5 * limit))
+    with pytest.raises(TrainingDivergedError, match=r"became 87.075 at step 5 of 100 with learning rate 0.1 \(above"):
+        log.add(step_loss(1.0))
+    with pytest.raises(TrainingDivergedError, match="became inf at step 1 of 100"):
+        LossLog(100, 0.1, every=1, limit=limit).add(step_loss(1.0, penalty=float("inf")))
+
+
+def test_what_images_cannot_reach(lpips: LPIPS) -> None:
+    """The bound of LPIPS from the packaged heads, and images that try: in range, and far out of it."""
+    heads = [getattr(lpips, f"head{level}") for level in range(5)]
+    assert all((head >= 0).all() for head in heads)
+    bound = 2 * sum(float(head.max()) for head in heads)
+    plain = TrainerSettings(mse_weight=0.0)
+    assert bound <= largest_sane_loss(plain) <= 1.01 * bound
+    rng = torch.Generator().manual_seed(0)
+    noise = torch.randn(8, 3, 32, 32, generator=rng)
+    for scale in (1.0, 1e4, 1e15):
+        assert (lpips(scale * noise, -noise.sign()) < largest_sane_loss(plain)).all()
+    weighted = TrainerSettings(mse_weight=2.0)
+    assert largest_sane_loss(weighted) > bound + 2.0 * 4 * 10, "room for images that leave the range"
+
+
+def test_a_rate_that_destroys_the_generator_is_stopped_while_its_loss_is_finite(lpips: LPIPS) -> None:
+    seen: list[float] = []
+    with pytest.raises(TrainingDivergedError, match=r"became [\d.e+]+ at step \d+ of 180 with learning rate 1 \(above"):
+        personalise(
+            tiny(),
+            photos(5, lpips),
+            None,
+            settings=TrainerSettings(passes=60),
+            learning_rate=1.0,
+            lpips=lpips,
+            on_step=lambda step, total, loss: seen.append(loss),
+            **rngs(),
+        )
+    assert seen and max(seen) <= largest_sane_loss(TrainerSettings())
+
+
+def doubled(photos: TrainingPhotos) -> TrainingPhotos:
+    return TrainingPhotos(
+        photos.latents.double(), photos.images.double(), tuple(level.double() for level in photos.features)
+    )
+
+
+@pytest.mark.parametrize("penalty", [None, pull_to_zero])
+@pytest.mark.parametrize(("count", "micro_batch"), [(1, 1), (4, 1), (4, 2), (4, 3), (5, 2), (5, 4), (3, 8)])
+def test_gradients_in_parts_are_those_of_the_whole(
+    lpips: LPIPS, count: int, micro_batch: int, penalty: Callable[..., torch.Tensor] | None
+) -> None:
+    """In float64, where another order of the same sums differs far less than other mathematics would."""
+    exact = deepcopy(lpips).double()
+    batch = doubled(photos(count, lpips))
+    found = []
+    for size in (None, micro_batch):
+        module = tiny().double()
+        loss = backpropagate(module, batch, TrainerSettings(mse_weight=0.7), exact, penalty, micro_batch=size)
+        # what the loss does not reach stays without gradient (None), in parts too
+        gradients = {name: value.grad for name, value in module.named_parameters() if value.grad is not None}
+        found.append((loss, gradients))
+    (whole, ours), (parted, theirs) = found
+    torch.testing.assert_close(parted, whole, rtol=1e-10, atol=0)
+    torch.testing.assert_close(theirs, ours, rtol=1e-8, atol=1e-12)
+
+
+class Widest(torch.nn.Module):
+    """Notes the largest batch that a generator is given."""
+
+    def __init__(self, module: torch.nn.Module):
+        super().__init__()
+        self.module = module
+        self.widest = 0
+
+    def forward(self, w: torch.Tensor) -> torch.Tensor:
+        self.widest = max(self.widest, len(w))
+        return self.module(w)
+
+
+def run_with(
+    lpips: LPIPS, micro_batch: int | None, **more: Any
+) -> tuple[float, list[float], dict[str, torch.Tensor], int]:
+    module, losses = Widest(tiny()), []
+    loss = personalise(
+        module,
+        photos(5, lpips),
+        more.pop("replay", None),
+        settings=TrainerSettings(passes=2),
+        learning_rate=1e-3,
+        lpips=lpips,
+        on_step=lambda step, total, value: losses.append(value),
+        micro_batch=micro_batch,
+        **more,
+        **rngs(),
+    )
+    return loss, losses, dict(module.module.named_parameters()), module.widest
+
+
+@pytest.mark.parametrize("penalty", [None, pull_to_zero])
+@pytest.mark.parametrize("replayed", [0, 3])
+def test_personalising_in_parts_takes_the_same_steps(
+    lpips: LPIPS, replayed: int, penalty: Callable[..., torch.Tensor] | None
+) -> None:
+    """Five new photos in batches of two leave a short last one in every epoch."""
+    more = {"replay": photos(replayed, lpips, seed=2) if replayed else None, "penalty": penalty}
+    loss, losses, weights, widest = run_with(lpips, None, **more)
+    assert widest == (4 if replayed else 2)
+    for micro_batch in (1, 2, 3):
+        parted_loss, parted_losses, parted, width = run_with(lpips, micro_batch, **more)
+        assert width == min(widest, micro_batch)
+        assert parted_losses == pytest.approx(losses, rel=2e-3) and parted_loss == pytest.approx(loss, rel=2e-3)
+        # six steps of Adam with 1e-3: one photo left out or counted twice moves weights by up to 1e-2
+        torch.testing.assert_close(parted, weights, rtol=0, atol=1e-3)
+
+
+def test_a_micro_batch_as_large_as_the_step_changes_no_bit(lpips: LPIPS) -> None:
+    replay = photos(3, lpips, seed=2)
+    loss, losses, weights, _ = run_with(lpips, None, replay=replay)
+    same_loss, same_losses, same, _ = run_with(lpips, 4, replay=replay)
+    assert (same_loss, same_losses) == (loss, losses)
+    assert all(torch.equal(value, same[name]) for name, value in weights.items())
+
+
+@pytest.mark.parametrize("micro_batch", [1, 2, 5, 9])
+def test_target_features_in_parts_are_those_of_all_together(lpips: LPIPS, micro_batch: int) -> None:
+    whole = photos(5, lpips)
+    parted = TrainingPhotos.prepare(whole.latents, whole.images, lpips, micro_batch=micro_batch)
+    torch.testing.assert_close(parted.features, whole.features, rtol=1e-4, atol=1e-5)
+
+
+class Undefined(Metric):
+    """A user's metric that divides by zero for the second image."""
+
+    name = "undefined"
+    in_synthesis = True
+
+    def __init__(self, value: float, protocol: str):
+        super().__init__()
+        self._value, self._protocol = value, protocol
+
+    def prepare(self, targets: torch.Tensor) -> None:
+        return None
+
+    def _values(self, count: int, protocol: str) -> torch.Tensor:
+        values = torch.zeros(count)
+        if protocol == self._protocol:
+            values[1] = self._value
+        return values
+
+    def pairs(self, images: torch.Tensor, prepared: None) -> torch.Tensor:
+        return self._values(len(images), "reconstruction")
+
+    def synthesis(self, images: torch.Tensor, prepared: None) -> torch.Tensor:
+        return self._values(len(images), "synthesis")
+
+
+def one_test_set(lpips: LPIPS, metrics: list[Metric]) -> evaluation.TestSet:
+    made = photos(2, lpips)
+    return evaluation.TestSet(
+        timestamp=1,
+        digests=("one", "two"),
+        images=made.images,
+        features=made.features,
+        start=torch.zeros(2, 8),
+        prepared={metric.name: metric.prepare(made.images) for metric in metrics},
+        combinations=photos(3, lpips, seed=3).latents,
+    )
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+@pytest.mark.parametrize(("protocol", "image"), [("reconstruction", "two"), ("synthesis", "synthesis/01")])
+def test_a_metric_that_is_not_finite_is_named_and_never_stored(
+    lpips: LPIPS, value: float, protocol: str, image: str
+) -> None:
+    metrics: list[Metric] = [PSNRMetric(), Undefined(value, protocol)]
+    settings = InversionSettings(steps=1)
+    module = tiny().requires_grad_(False)
+    said = rf"metric undefined is {value} for image {image} \({protocol}, timestamp 1 under the model of timestamp 3\)"
+    with pytest.raises(NotFiniteError, match=said):
+        evaluate(module, [one_test_set(lpips, metrics)], metrics, train_timestamp=3, inversion=settings, lpips=lpips)
+    metrics = [PSNRMetric(), Undefined(0.0, protocol)]
+    done = evaluate(module, [one_test_set(lpips, metrics)], metrics, train_timestamp=3, inversion=settings, lpips=lpips)
+    assert len(done.rows) == 2 + 2 + 3
+
+
+class Blinding(torch.nn.Module):
+    """A generator of which one pixel is infinite where a latent is large."""
+
+    def __init__(self, module: torch.nn.Module):
+        super().__init__()
+        self.module = module
+
+    def forward(self, w: torch.Tensor) -> torch.Tensor:
+        images = self.module(w)
+        images[w.norm(dim=1) > 1, 0, 0, 0] = float("inf")
+        return images
+
+
+def test_latents_and_images_that_are_not_finite_stop_the_evaluation(lpips: LPIPS) -> None:
+    """An infinite pixel would be clamped to white, and a network that rounds to bytes would score NaN as black."""
+    test = one_test_set(lpips, [PSNRMetric()])
+
+    def scores(module: torch.nn.Module, settings: InversionSettings) -> None:
+        evaluate(
+            module.requires_grad_(False), [test], [PSNRMetric()], train_timestamp=3, inversion=settings, lpips=lpips
+        )
+
+    broken = tiny()
+    torch.nn.init.constant_(broken.get_parameter("b32.torgb.bias"), float("nan"))
+    with pytest.raises(NotFiniteError, match="a latent of timestamp 1 under the model of timestamp 3 became NaN"):
+        scores(broken, InversionSettings(steps=1))
+    with pytest.raises(NotFiniteError, match="a reconstruction of timestamp 1 under"):
+        scores(broken, InversionSettings(steps=0))
+    with pytest.raises(NotFiniteError, match="a generated image of timestamp 1 under"):
+        scores(Blinding(tiny()), InversionSettings(steps=1))
+
+
+def test_evaluation_in_parts_gives_the_same_rows(lpips: LPIPS) -> None:
+    metrics: list[Metric] = [PSNRMetric()]
+    found = []
+    for micro_batch, widest in ((None, 2), (1, 1), (2, 2), (7, 2)):
+        module = Widest(tiny().requires_grad_(False))
+        done = evaluate(
+            module,
+            [one_test_set(lpips, metrics)],
+            metrics,
+            train_timestamp=3,
+            inversion=InversionSettings(steps=3, batch_size=2),
+            lpips=lpips,
+            micro_batch=micro_batch,
+        )
+        assert module.widest == widest
+        found.append(done.rows)
+    for rows in found[1:]:
+        assert [(row.metric, row.image) for row in rows] == [(row.metric, row.image) for row in found[0]]
+        assert [row.value for row in rows] == pytest.approx([row.value for row in found[0]], rel=1e-3)
+    assert found[2] == found[3] == found[0], "a micro-batch that is no smaller changes no bit"
 
 
 def test_inversion_lowers_the_loss_and_photos_do_not_influence_each_other(lpips: LPIPS) -> None:

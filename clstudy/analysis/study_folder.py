@@ -49,11 +49,11 @@ class StageNote:
 
 def trial_stages(study_dir: Path, trial: str) -> tuple[StageNote, ...]:
     """Stages of a finished trial in order, or nothing where the folder does not hold all of them."""
-    store = StudyStore(study_dir).stages
+    root = study_dir / "stages"
     try:
         metadata = pq.read_schema(study_dir / "results" / f"{trial}.parquet").metadata or {}
         keys = json.loads(metadata.get(STAGE_KEYS.encode(), b"[]"))
-        return tuple(_note(store.folder(str(key))) for key in keys)
+        return tuple(_note(root / str(key)[:2] / str(key)) for key in keys)
     except (OSError, ValueError, KeyError, TypeError, IndexError, pa.ArrowException):
         return ()
 

@@ -35,7 +35,7 @@ from clstudy.generators.restricted_pickle import (
 )
 from clstudy.generators.rosinality import looks_like_rosinality, translate
 from clstudy.generators.stylegan2 import StyleGAN2, StyleGAN2Settings, fir_filter
-from clstudy.stages import write_atomically
+from clstudy.storage import write_atomically
 
 FORMAT_VERSION = 1
 """Version of our safetensors files; raised when an older clstudy could misread a newer file."""

@@ -52,7 +52,7 @@ from clstudy.identities.filters import (
 from clstudy.identities.video import Found, Frame, Occasion, Sampling, find_occasions, read_photo
 from clstudy.metrics.lpips import LPIPS
 from clstudy.seeding import derive_rng
-from clstudy.stages import write_atomically
+from clstudy.storage import write_atomically
 
 PREPARE_VERSION = 1
 """Raised by hand whenever the same source and settings give other photos."""

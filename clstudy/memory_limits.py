@@ -1,0 +1,95 @@
+"""Out of GPU memory: the same computation again with fewer photos at a time.
+
+What is retried is a whole value of the store (a stage, the anchors of a timestamp), from its seeds: half a stage is
+nothing that could be reproduced.
+"""
+
+from __future__ import annotations
+
+import gc
+import textwrap
+from collections.abc import Callable
+from typing import TypeVar
+
+import torch
+
+from clstudy.errors import UserError
+
+T = TypeVar("T")
+
+_SAY_THE_SAME = (
+    "error: out of memory",  # "CUDA error: …", "CUDA driver error: …": not from torch's own allocator
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUSOLVER_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED",  # its name from cuDNN 9 on
+)
+"""Libraries that allocate past torch's allocator report in words of their own, as a plain RuntimeError."""
+
+
+class TooLittleMemoryError(UserError):
+    """The device has no room for even one photo at a time."""
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an exception says that the device's memory is full.
+
+    Memory of the CPU is left out on purpose: equal bits are promised there, and another micro-batch rounds otherwise.
+    """
+    if isinstance(error, torch.OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in _SAY_THE_SAME)
+
+
+def with_smaller_batches(
+    compute: Callable[[int | None], T], largest: int, say: Callable[[str], None]
+) -> tuple[T, int | None]:
+    """Call ``compute(None)`` and, when memory is out, again with a micro-batch of half ``largest``, a quarter, … 1.
+
+    Every call begins anew with what it was first given, so the result depends on the micro-batch alone. No call
+    learns from the one before it in this process: a stage that starts small because another one had to would differ
+    in its last bits from the same stage in a fresh worker. The price is that every stage of a trial that does not fit
+    fails once more before it is halved; training fails in its first step, inversion only after training.
+
+    Args:
+        compute: makes the value with at most so many photos in one pass (None: as the settings say). Whatever it
+            changes must be its own or be put right by the next call, random generators above all.
+        largest: photos in the largest pass of ``compute(None)``, >= 1.
+        say: is told in words what happened, before every further call.
+
+    Returns:
+        The value, and the micro-batch it was made with (None: as the settings say).
+
+    Raises:
+        TooLittleMemoryError: one photo at a time is too much; with what can be done.
+        ValueError: ``largest`` is below 1.
+    """
+    if largest < 1:
+        raise ValueError(f"expected a largest pass of at least 1 photo, got {largest}")
+    micro_batch: int | None = None
+    while True:
+        try:
+            return compute(micro_batch), micro_batch
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            reason = textwrap.shorten(str(error), 120, placeholder=" …")
+        # Only here, where the exception is gone, is the memory free that the frames of its traceback held.
+        _give_back_memory()
+        micro_batch = (largest if micro_batch is None else micro_batch) // 2
+        if micro_batch < 1:
+            raise TooLittleMemoryError(
+                f"the GPU has no room for even one photo at a time ({reason}). Add --recompute (less memory, the same "
+                "numbers) or --precision bf16, run fewer trials on one GPU (--max-concurrent), store fewer photos "
+                "(buffer_size), or end other programs on the GPU"
+            )
+        say(
+            f"out of GPU memory ({reason}): begun again from the same seeds with at most {micro_batch} "
+            f"photo{'s' if micro_batch > 1 else ''} in a pass; the mathematics is the same, last digits may differ"
+        )
+
+
+def _give_back_memory() -> None:
+    gc.collect()  # reference cycles, of which exceptions and modules make some
+    if torch.cuda.is_initialized():
+        torch.cuda.empty_cache()

@@ -1,0 +1,79 @@
+"""What every run of a study was expected to take and took: ``sessions.json`` (no torch, no Ray)."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from clstudy.profiles import Resources
+from clstudy.storage import Place, write_atomically
+
+FILE = "sessions.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Session:
+    """One run of the main command on a study.
+
+    Attributes:
+        began: UTC, to the second.
+        part: "trials", "search" (of learning rates) or "pilot".
+        ended: "finished", or why it stopped before its end.
+        stages_planned: stages to compute (at most) as the plan said.
+        expected_seconds, seconds: wall time.
+        expected_worker_seconds, worker_seconds: summed over workers.
+        gpus, cpus: of one worker.
+        price_per_hour: of one GPU (of one core, where trials want no GPU), as given; None: not given.
+        deaths: workers that died under way.
+    """
+
+    began: str
+    part: str
+    ended: str
+    stages_planned: int
+    stages_computed: int
+    stages_reused: int
+    stages_repeated: int
+    expected_seconds: float
+    seconds: float
+    expected_worker_seconds: float
+    worker_seconds: float
+    gpus: float
+    cpus: float
+    price_per_hour: float | None
+    deaths: int
+    weights_dropped: int
+
+
+def now() -> str:
+    """UTC, to the second."""
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime())
+
+
+def read_sessions(study: Place) -> list[Session]:
+    """All of a study's runs in order; nothing where there is no record."""
+    try:
+        entries = json.loads((study / FILE).read_text())
+    except (OSError, ValueError):
+        return []
+    known = {field.name for field in fields(Session)}
+    return [Session(**entry) for entry in entries if isinstance(entry, Mapping) and set(entry) == known]
+
+
+def add_session(study: Place, session: Session) -> None:
+    """Append one."""
+    entries: list[dict[str, Any]] = [asdict(one) for one in [*read_sessions(study), session]]
+    write_atomically(study / FILE, (json.dumps(entries, indent=1) + "\n").encode())
+
+
+def hours_unit(resources: Resources) -> str:
+    """What a worker's hours are called: "GPU-hours" or "core-hours"."""
+    return "GPU-hours" if resources.gpus else "core-hours"
+
+
+def unit_hours(resources: Resources, worker_seconds: float) -> float:
+    """Worker time in ``hours_unit``."""
+    return worker_seconds / 3600 * (resources.gpus or resources.cpus)

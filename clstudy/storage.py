@@ -1,0 +1,397 @@
+"""Where a study lies: a local or shared folder (``pathlib.Path``), or a folder of an object store (``RemotePath``).
+
+Both are used the same way: ``place / "results"``, ``read_bytes``, ``is_file``; what differs (renaming, listing, writing
+in one step) is in the functions of this module. No torch, no Ray.
+
+``python -m clstudy.storage copy SOURCE TARGET`` copies a study between them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import os
+import shutil
+import sys
+import tempfile
+import time
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+from typing import TypeVar
+from urllib.parse import urlsplit, urlunsplit
+
+import pyarrow as pa
+import pyarrow.fs as pafs
+import pyarrow.parquet as pq
+
+from clstudy.errors import UserError
+
+T = TypeVar("T")
+
+_PAUSES_S = (0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 30.0)
+"""Between tries while the storage does not answer: about a minute in all."""
+_FULL_PAUSE_S = 10.0
+_FULL_PATIENCE_S = 900.0
+"""How long a write waits for somebody to make room on a full disk."""
+_NOT_BRIEF = (FileNotFoundError, PermissionError, NotADirectoryError, IsADirectoryError, FileExistsError)
+_THREADS = 16
+"""Requests to an object store at a time, where many small files are read."""
+
+
+@dataclass(frozen=True)
+class RemotePath:
+    """A file or folder of an object store; the part of ``pathlib.Path``'s interface that this package uses.
+
+    Args:
+        uri: as a user writes it, e.g. ``s3://bucket/clstudy?region=eu-central-1``. Credentials come from the
+            environment (or the machine's role), never from here.
+    """
+
+    uri: str
+
+    @cached_property
+    def _opened(self) -> tuple[pafs.FileSystem, str]:
+        return pafs.FileSystem.from_uri(self.uri)
+
+    @property
+    def system(self) -> pafs.FileSystem:
+        """The pyarrow file system."""
+        return self._opened[0]
+
+    @property
+    def path(self) -> str:
+        """The path in it, bucket first."""
+        return self._opened[1]
+
+    def __getstate__(self) -> dict[str, str]:
+        return {"uri": self.uri}  # the open connection stays in its process
+
+    def __setstate__(self, state: dict[str, str]) -> None:
+        object.__setattr__(self, "uri", state["uri"])
+
+    def _moved(self, change: Callable[[PurePosixPath], PurePosixPath]) -> RemotePath:
+        parts = urlsplit(self.uri)
+        # the bucket is the URI's host: keep it out of the path arithmetic
+        moved = RemotePath(urlunsplit(parts._replace(path=str(change(PurePosixPath(parts.path or "/"))))))
+        if "_opened" in self.__dict__:
+            moved.__dict__["_opened"] = (self.system, str(change(PurePosixPath(self.path))))
+        return moved
+
+    def __truediv__(self, name: str) -> RemotePath:
+        return self._moved(lambda path: path / name)
+
+    def __str__(self) -> str:
+        return urlunsplit(urlsplit(self.uri)._replace(query=""))
+
+    @property
+    def name(self) -> str:
+        """Last part."""
+        return PurePosixPath(urlsplit(self.uri).path).name
+
+    @property
+    def parent(self) -> RemotePath:
+        """The folder it is in."""
+        return self._moved(lambda path: path.parent)
+
+    def read_bytes(self) -> bytes:
+        """Whole content; FileNotFoundError where there is none."""
+        with self.system.open_input_file(self.path) as stream:
+            return stream.read()
+
+    def read_text(self, encoding: str = "utf-8") -> str:
+        """Whole content as text."""
+        return self.read_bytes().decode(encoding)
+
+    def write_bytes(self, content: bytes) -> None:
+        """Write in one step: an object store shows an object whole or not at all."""
+        with self.system.open_output_stream(self.path) as stream:
+            stream.write(content)
+
+    def is_file(self) -> bool:
+        """Whether there is an object of this name."""
+        return self.system.get_file_info(self.path).type == pafs.FileType.File
+
+    def is_dir(self) -> bool:
+        """Whether there are objects below this name."""
+        return self.system.get_file_info(self.path).type == pafs.FileType.Directory
+
+    def exists(self) -> bool:
+        """Either of them."""
+        return self.system.get_file_info(self.path).type != pafs.FileType.NotFound
+
+    def folder_names(self) -> list[str]:
+        """Names of the folders directly below."""
+        selector = pafs.FileSelector(self.path, recursive=False, allow_not_found=True)
+        return [info.base_name for info in self.system.get_file_info(selector) if info.type == pafs.FileType.Directory]
+
+    def unlink(self, missing_ok: bool = False) -> None:
+        """Remove the object."""
+        try:
+            self.system.delete_file(self.path)
+        except FileNotFoundError:
+            if not missing_ok:
+                raise
+
+    def resolve(self) -> RemotePath:
+        """Itself: nothing is relative here."""
+        return self
+
+
+Place = Path | RemotePath
+
+
+def open_place(text: str | Path) -> Place:
+    """A folder from what the user wrote: a path, or the URI of an object store.
+
+    Raises:
+        UserError: a URI of a kind that pyarrow does not know, or one with credentials in it.
+    """
+    if isinstance(text, Path) or "://" not in text:
+        return Path(text).expanduser()
+    parts = urlsplit(text)
+    if parts.scheme == "file":
+        return Path(parts.path)
+    shown = urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], query=""))
+    if "@" in parts.netloc or "secret" in parts.query:
+        raise UserError(
+            f"{shown} was given with credentials; leave them out of the address: they come from the environment "
+            "(AWS_ACCESS_KEY_ID, AWS_PROFILE) or from the machine's role"
+        )
+    if not parts.netloc:
+        raise UserError(f"{text!r} names no bucket; expected e.g. s3://bucket/clstudy")
+    place = RemotePath(text.rstrip("/"))
+    try:
+        place.system  # noqa: B018  opens it: an unknown kind is said now
+    except (pa.ArrowException, OSError) as error:
+        raise UserError(
+            f"the storage {shown} cannot be used: {_first_line(error)}; expected a folder, or s3://bucket/folder, "
+            "gs://bucket/folder"
+        ) from error
+    return place
+
+
+def require_writable(place: Place) -> None:
+    """Write and remove a small file, before the first expensive second.
+
+    Raises:
+        UserError: it does not work, with the reason.
+    """
+    probe = place / f".writable-{uuid.uuid4().hex[:8]}"
+    try:
+        write_atomically(probe, b"clstudy")
+        if probe.read_bytes() != b"clstudy":
+            raise OSError("what was written does not come back")
+        probe.unlink()
+    except OSError as error:
+        raise UserError(
+            f"the storage {place} cannot be written: {_first_line(error)}; name another folder with --storage or "
+            "--out, or mend its permissions"
+        ) from error
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(getattr(error, "strerror", None) or error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
+
+
+# --- reading and writing -------------------------------------------------------------------------------------------
+
+
+def write_durably(path: Path, content: bytes) -> None:
+    """Write a local file and wait until the disk has it."""
+    with path.open("wb") as handle:
+        handle.write(content)
+        handle.flush()
+        os.fsync(handle.fileno())
+
+
+def write_atomically(place: Place, content: bytes) -> None:
+    """Replace a file in one step, so that a kill leaves the old or the new one, never half."""
+    if isinstance(place, RemotePath):
+        place.write_bytes(content)
+        return
+    place.parent.mkdir(parents=True, exist_ok=True)
+    draft = place.with_name(f".{place.name}.{uuid.uuid4().hex[:8]}")
+    try:
+        write_durably(draft, content)
+        draft.replace(place)
+    except OSError:
+        draft.unlink(missing_ok=True)  # half a file on a full disk would keep it full
+        raise
+
+
+def list_files(place: Place) -> dict[str, int]:
+    """All files below a folder: path relative to it (with ``/``) -> bytes; nothing where there is no folder."""
+    if isinstance(place, RemotePath):
+        selector = pafs.FileSelector(place.path, recursive=True, allow_not_found=True)
+        found = (info for info in place.system.get_file_info(selector) if info.type == pafs.FileType.File)
+        return {str(PurePosixPath(info.path).relative_to(place.path)): info.size for info in found}
+    listed = {}
+    for path in place.rglob("*"):
+        try:
+            if path.is_file():
+                listed[path.relative_to(place).as_posix()] = path.stat().st_size
+        except FileNotFoundError:  # removed by another process meanwhile
+            continue
+    return listed
+
+
+def remove_tree(place: Place) -> None:
+    """Remove a folder with everything in it; nothing happens where there is none."""
+    if isinstance(place, RemotePath):
+        if place.is_dir():
+            place.system.delete_dir(place.path)
+        return
+    shutil.rmtree(place, ignore_errors=True)
+
+
+def read_schema(place: Place) -> pa.Schema:
+    """Schema of a Parquet file (its footer only)."""
+    if isinstance(place, RemotePath):
+        with place.system.open_input_file(place.path) as stream:
+            return pq.read_schema(stream)
+    return pq.read_schema(place)
+
+
+def free_bytes(place: Place) -> int | None:
+    """Room on the disk of a folder; None for an object store, which has no end."""
+    if isinstance(place, RemotePath):
+        return None
+    existing = next((folder for folder in (place, *place.absolute().parents) if folder.exists()), Path("/"))
+    return shutil.disk_usage(existing).free
+
+
+def together(action: Callable[[str], T], names: Sequence[str], place: Place) -> list[T]:
+    """``action`` of every name, many at a time where each waits for an object store."""
+    if not isinstance(place, RemotePath):
+        return [action(name) for name in names]
+    with ThreadPoolExecutor(_THREADS) as pool:
+        return list(pool.map(action, names))
+
+
+def copy_tree(source: Place, target: Place, wanted: Callable[[str], bool] = lambda name: True) -> int:
+    """Copy the wanted files of a folder that the target lacks or has in another size; returns how many.
+
+    Markers (``COMPLETE``) come last, as when a value is written.
+    """
+    there = list_files(target)
+    names = [name for name, size in list_files(source).items() if wanted(name) and there.get(name) != size]
+    markers = [name for name in names if PurePosixPath(name).name == "COMPLETE"]
+    remote = source if isinstance(source, RemotePath) else target
+
+    def copy(name: str) -> None:
+        write_atomically(target / name, (source / name).read_bytes())
+
+    for part in ([name for name in names if name not in set(markers)], markers):
+        together(copy, part, remote)
+    return len(names)
+
+
+@contextmanager
+def local_view(place: Place, wanted: Callable[[str], bool] = lambda name: True) -> Iterator[Path]:
+    """A local folder with the wanted files of a study, for code that reads much and at random.
+
+    A local study is its own view. Of a remote one it is a copy that is removed at the end: people's pictures do not
+    stay outside the storage that was named.
+    """
+    if isinstance(place, Path):
+        yield place
+        return
+    with tempfile.TemporaryDirectory(prefix="clstudy-view-") as folder:
+        view = Path(folder) / place.name
+        view.mkdir()
+        copy_tree(place, view, wanted)
+        yield view
+
+
+# --- a storage that fails for a while ------------------------------------------------------------------------------
+
+
+def is_full(error: OSError) -> bool:
+    """Whether the disk (or the quota) is full."""
+    return error.errno in (errno.ENOSPC, errno.EDQUOT)
+
+
+def patiently(
+    action: Callable[[], T],
+    say: Callable[[str], None] = lambda text: None,
+    *,
+    sleep: Callable[[float], None] = time.sleep,
+    clock: Callable[[], float] = time.monotonic,
+) -> T:
+    """``action()``, again after a pause while the storage does not answer (about a minute) or is full (15 minutes).
+
+    Args:
+        action: may be repeated.
+        say: hears of it the first time, in words.
+
+    Raises:
+        UserError: it stayed full.
+        OSError: it went on failing, or failed in a way that waiting does not mend (not there, not allowed).
+    """
+    tries = 0
+    full_since: float | None = None
+    while True:
+        try:
+            return action()
+        except _NOT_BRIEF:
+            raise
+        except OSError as error:
+            if is_full(error):
+                if full_since is None:
+                    full_since = clock()
+                    say(
+                        f"the disk is full ({_first_line(error)}): writing waits up to {_FULL_PATIENCE_S / 60:.0f} "
+                        "minutes for room"
+                    )
+                if clock() - full_since >= _FULL_PATIENCE_S:
+                    raise UserError(
+                        "the disk stayed full; make room and run the same command again: finished stages are kept"
+                    ) from error
+                sleep(_FULL_PAUSE_S)
+                continue
+            if tries == len(_PAUSES_S):
+                raise
+            if tries == 0:
+                say(f"the storage does not answer ({_first_line(error)}): trying again")
+            sleep(_PAUSES_S[tries])
+            tries += 1
+
+
+# --- the command ---------------------------------------------------------------------------------------------------
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry point; returns the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m clstudy.storage", description="Copy studies between folders and object stores."
+    )
+    command = parser.add_subparsers(dest="command", required=True).add_parser(
+        "copy",
+        help="copy a study (or several) from one storage to another",
+        description="Copy every file that the target lacks. Can be repeated; a copied study is whole once it ends.",
+        epilog="Exit code: 0 copied, 2 wrong input or a storage that cannot be used.",
+    )
+    command.add_argument("source", help="folder or URI, e.g. s3://bucket/clstudy/hull_sizes")
+    command.add_argument("target", help="folder or URI")
+    args = parser.parse_args(arguments)
+    try:
+        source, target = open_place(args.source), open_place(args.target)
+        if not source.is_dir():
+            raise UserError(f"there is no folder {source}")
+        require_writable(target)
+        count = patiently(lambda: copy_tree(source, target), lambda text: print(text, file=sys.stderr))
+    except (UserError, OSError) as error:
+        print(f"error: {_first_line(error)}", file=sys.stderr)
+        return 2
+    print(f"{count} files copied to {target}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
