@@ -20,6 +20,7 @@ import tempfile
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -455,9 +456,25 @@ def _quiet_client(uri: str) -> MlflowClient:
 
     for name in ("alembic", "mlflow.store.db.utils"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    if (file := _sqlite_file(uri)) is not None:
-        file.parent.mkdir(parents=True, exist_ok=True)
+    if (file := _sqlite_file(uri)) is not None and not file.exists():
+        _create_database(file)
     return MlflowClient(tracking_uri=uri)
+
+
+def _create_database(file: Path) -> None:
+    """Make a new database whole or not at all.
+
+    MLflow builds its tables in some forty migrations over seconds; killed in the middle of them, it leaves a file that
+    it never opens again ("table … already exists").
+    """
+    from mlflow import MlflowClient
+
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".mlflow-", dir=file.parent) as folder:
+        draft = Path(folder) / "new.db"
+        MlflowClient(tracking_uri=sqlite_uri(draft)).search_experiments(max_results=1)
+        with suppress(FileExistsError):  # somebody else was faster
+            os.link(draft, file)
 
 
 def _sqlite_file(uri: str) -> Path | None:

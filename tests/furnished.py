@@ -24,7 +24,7 @@ from clstudy.identities.dataset import Identity, Photo, Timestamp
 from clstudy.profiles import PROFILES
 from clstudy.rows import STAGE_KEYS
 from clstudy.space import TrialSpec
-from clstudy.stages import StudyStore, digest_of
+from clstudy.stages import StudyStore, Timing, digest_of
 from clstudy.strategies import STRATEGIES
 from clstudy.strategies.base import Memory, make_items
 
@@ -93,7 +93,7 @@ def furnish(study) -> dict[str, list[StageRequest]]:
             Image.fromarray(faces(request)).save(sink, "PNG")
             document = json.dumps({"request": request.document, "loss": 0.5}).encode()
             store.stages.put(request.key, {"stage.json": document, "faces.png": sink.getvalue()})
-            store.record_seconds(request.key, 10.0 + request.t, 1)
+            store.record_seconds(request.key, Timing(seconds=10.0 + request.t, work=1.0, kind="made up"))
         table = pq.read_table(study.results(name))
         keys = json.dumps([request.key for request in requests[name]])
         pq.write_table(table.replace_schema_metadata({STAGE_KEYS: keys}), study.results(name))

@@ -533,3 +533,23 @@ def test_a_server_that_comes_later_gets_everything(port: int, start_server: Call
     assert [step for step, _ in history(uri, run.info.run_id, "lpips")] == [0, 1, 2]
     with Image.open(client(uri).download_artifacts(run.info.run_id, "faces/t02.png")) as image:
         assert np.array_equal(np.asarray(image), FACE + 2)
+
+
+def test_a_database_that_was_begun_by_a_killed_process_does_not_stand_in_the_way(tmp_path: Path) -> None:
+    """MLflow's migrations take seconds; half done at the final place they would never be finished."""
+    file = tmp_path / "mlflow.db"
+    code = "import sys; from clstudy.tracking import MlflowWriter; MlflowWriter(sys.argv[1], 'x').attach_report(None)"
+    process = subprocess.Popen([sys.executable, "-c", code, sqlite_uri(file)], stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and not any(
+        path.stat().st_size > 50_000 for path in tmp_path.rglob("*.db") if path.exists()
+    ):
+        time.sleep(0.005)
+    process.kill()
+    process.wait()
+    begun = [path.stat().st_size for path in tmp_path.rglob("*.db")]
+    assert begun and max(begun) < 800_000, "it was killed in the middle"
+    writer = MlflowWriter(sqlite_uri(file), STUDY)
+    writer.start_trial("a", "a", {}, {})
+    assert writer.flush(60) == 0
+    assert [run.info.run_name for run in runs_of(sqlite_uri(file))] == ["a"]

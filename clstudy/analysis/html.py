@@ -30,6 +30,8 @@ from clstudy.analysis.study_folder import settings, stage_seconds
 from clstudy.analysis.summary import MAIN_SCORES, Column, Summary, not_concluded
 from clstudy.analysis.tables import BEST, DECIMALS, DEFAULT_DECIMALS, notes
 from clstudy.metrics.directions import HIGHER_IS_BETTER
+from clstudy.profiles import Resources
+from clstudy.sessions import Session, hours_unit, read_sessions, unit_hours
 
 _VOID = frozenset({"img", "meta", "link", "br"})
 # Nothing may be loaded from anywhere, should a name ever get past the escaping.
@@ -376,7 +378,32 @@ def timing_section(material: Material) -> Section:
             ["shortest and longest stage", f"{min(seconds):.1f} s to {max(seconds):.1f} s"],
         ]
         body = data_table("Seconds of one worker per stage; stages that trials share count once", ["", "time"], rows)
-    return Section(anchor="timings", title="Timings", body=body)
+    sessions = read_sessions(material.summary.study.folder)
+    parts = [body, *([session_table(sessions)] if sessions else [])]
+    return Section(anchor="timings", title="Timings", body=joined(parts))
+
+
+def session_table(sessions: Sequence[Session]) -> Markup:
+    """Every run of the study: what the plan expected of all its stages, and what those took that were computed."""
+    rows = []
+    for one in sessions:
+        share = Resources(cpus=one.cpus, gpus=one.gpus)
+        expected, taken = (unit_hours(share, seconds) for seconds in (one.expected_worker_seconds, one.worker_seconds))
+        unit = hours_unit(share)
+        paid = [
+            "" if one.price_per_hour is None else f", {hours * one.price_per_hour:.2f} at {one.price_per_hour:g} each"
+            for hours in (expected, taken)
+        ]
+        rows.append(
+            [
+                f"{one.began} UTC, {one.part}",
+                f"{one.stages_planned} stages, {one.expected_seconds / 60:.1f} min, {expected:.2f} {unit}{paid[0]}",
+                f"{one.stages_computed} stages, {one.seconds / 60:.1f} min, {taken:.2f} {unit}{paid[1]}",
+                one.ended + (f"; {one.deaths} workers died" if one.deaths else ""),
+            ]
+        )
+    title = "Runs of the study: the plan (at most so many stages) against what was computed"
+    return data_table(title, ["began", "expected", "taken", "ended"], rows)
 
 
 def comparison_page(materials: Mapping[str, Material]) -> str:
