@@ -26,11 +26,12 @@ class Coordinator:
         self._stages = {"computed": 0, "reused": 0, "seconds": 0.0, "work": 0.0, "repeated": 0}
         self._computed: set[str] = set()
         self._chains: dict[str, list[tuple[str, str | None]]] = {}
-        self._starts: dict[str, int] = {}
+        self._lost: dict[str, int] = {}
         self._troubles: dict[str, str] = {}
         self._deaths = 0
         self._notes: dict[str, None] = {}  # a set that keeps its order
         self._stop = ""
+        self._pause = ""
 
     def acquire(self, key: str, owner: str) -> bool:
         """Claim a stage; False while another living worker holds it."""
@@ -52,14 +53,14 @@ class Coordinator:
         self._heard[owner] = time.monotonic()
 
     def begin(self, trial: str) -> tuple[int, str]:
-        """A worker takes a trial up; returns how often that has happened since its last progress, and the last trouble.
-
-        More than once: the worker before it died (or its start failed) without finishing a stage.
-        """
-        self._starts[trial] = self._starts.get(trial, 0) + 1
-        self._deaths += self._starts[trial] > 1
+        """A worker takes a trial up; returns how many died over it since its last progress, and the last trouble."""
         self._chains[trial] = []
-        return self._starts[trial], self._troubles.get(trial, "")
+        return self._lost.get(trial, 0), self._troubles.get(trial, "")
+
+    def died(self, trial: str) -> None:
+        """The worker of a trial died (or could not be set up)."""
+        self._lost[trial] = self._lost.get(trial, 0) + 1
+        self._deaths += 1
 
     def trouble(self, trial: str, text: str) -> None:
         """Why a worker could not take a trial up, for the message if that goes on."""
@@ -68,6 +69,14 @@ class Coordinator:
     def stop(self, reason: str) -> None:
         """No worker begins another stage; those under way are finished."""
         self._stop = reason
+
+    def pause(self, reason: str) -> None:
+        """No worker begins another trial until this is empty again."""
+        self._pause = reason
+
+    def paused(self) -> str:
+        """Why no trial may begin; empty where one may."""
+        return "" if self._stop else self._pause
 
     def stopping(self) -> str:
         """Why the study is stopping; empty while it is not."""
@@ -86,7 +95,7 @@ class Coordinator:
         self._stages["reused" if reused else "computed"] += 1
         if reused:
             return
-        self._starts[trial] = 1
+        self._lost.pop(trial, None)
         self._stages["repeated"] += key in self._computed
         self._computed.add(key)
         self._stages["seconds"] += seconds
@@ -146,9 +155,9 @@ class Recorder:
         """Mark the run as ended before its time: a learning-rate search stopped it."""
         self._writer.finish_trial(trial, "KILLED")
 
-    def close(self) -> int:
-        """Send what is pending; return how many calls could not be delivered."""
-        return self._writer.flush() + self._writer.dropped()
+    def close(self, patience_s: float = 30.0) -> int:
+        """Send what is pending, for at most so long; return how many calls could not be delivered."""
+        return self._writer.flush(patience_s) + self._writer.dropped()
 
 
 CoordinatorActor = ray.remote(num_cpus=0)(Coordinator)

@@ -42,9 +42,9 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def with_smaller_batches(
-    compute: Callable[[int | None], T], largest: int, say: Callable[[str], None]
+    compute: Callable[[int | None], T], largest: int, say: Callable[[str], None], *, first: int | None = None
 ) -> tuple[T, int | None]:
-    """Call ``compute(None)`` and, when memory is out, again with a micro-batch of half ``largest``, a quarter, … 1.
+    """Call ``compute(first)`` and, when memory is out, again with a micro-batch of half ``largest``, a quarter, … 1.
 
     Every call begins anew with what it was first given, so the result depends on the micro-batch alone. No call
     learns from the one before it in this process: a stage that starts small because another one had to would differ
@@ -56,17 +56,19 @@ def with_smaller_batches(
             changes must be its own or be put right by the next call, random generators above all.
         largest: photos in the largest pass of ``compute(None)``, >= 1.
         say: is told in words what happened, before every further call.
+        first: where the value was made before and is made again, the micro-batch that its record names; then the
+            bits are the same too. Halved from there on.
 
     Returns:
         The value, and the micro-batch it was made with (None: as the settings say).
 
     Raises:
         TooLittleMemoryError: one photo at a time is too much; with what can be done.
-        ValueError: ``largest`` is below 1.
+        ValueError: ``largest`` or ``first`` is below 1.
     """
-    if largest < 1:
-        raise ValueError(f"expected a largest pass of at least 1 photo, got {largest}")
-    micro_batch: int | None = None
+    if largest < 1 or (first is not None and first < 1):
+        raise ValueError(f"expected a largest and a first pass of at least 1 photo, got {largest} and {first}")
+    micro_batch = first
     while True:
         try:
             return compute(micro_batch), micro_batch

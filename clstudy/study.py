@@ -53,6 +53,7 @@ class StudySettings:
     ``files`` are the weights from outside the package, by role; ``weights`` those of the generator if they were read
     already. ``part`` is the folder for the trials' rows (a learning-rate search has one of its own).
     ``budget_seconds``: after so long no stage is begun any more. ``most_stages``: stop after so many computed stages.
+    ``tracking_patience_s``: how long the end waits for a tracking server that does not answer.
     """
 
     space: SearchSpace
@@ -70,6 +71,7 @@ class StudySettings:
     budget_seconds: float | None = None
     most_stages: int | None = None
     images: bool = True
+    tracking_patience_s: float = 60.0
 
 
 @dataclass(frozen=True)
@@ -165,6 +167,16 @@ class SourceScheduler(FIFOScheduler):
         return TrialScheduler.STOP
 
 
+class DeathNotice(tune.Callback):
+    """Tells the coordinator of every worker that died under a trial, before the trial is started again."""
+
+    def __init__(self, coordinator: Any):
+        self._coordinator = coordinator
+
+    def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        self._coordinator.died.remote(str(trial.config["trial"]))
+
+
 def run_study(
     settings: StudySettings,
     plan: Plan,
@@ -199,7 +211,7 @@ def run_study(
             keeper = WeightKeeper(store, plan.chains) if settings.keep_weights == "last" else None
             with _Watcher(settings, coordinator, gate, keeper, show, say):
                 _fit(settings, plan, source or ListedTrials(plan.to_run), gate, coordinator, recorder, inputs)
-            undelivered = ray.get(recorder.close.remote())
+            undelivered = ray.get(recorder.close.remote(settings.tracking_patience_s))
             snapshot = ray.get(coordinator.snapshot.remote())
             dropped = keeper.sweep(*ray.get(coordinator.chains.remote())) if keeper else 0
             if inputs is not None:
@@ -253,10 +265,13 @@ def start_ray(address: str | None) -> None:
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
     os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")  # ours lets the stages in flight finish
+    # trials that wait for a worker are what an autoscaler sees; with a searcher Tune would show it one at a time
+    os.environ.setdefault("TUNE_MAX_PENDING_TRIALS_PG", "32")
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # the newer console prints a box even when told to be silent
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "ignore_reinit_error": True}
     if address is None:
-        ray.init(include_dashboard=False, **quiet)
+        # "local": without it Ray would join whatever cluster happens to run on this machine
+        ray.init(address="local", include_dashboard=False, **quiet)
         return
     try:
         ray.init(address=address, **quiet)
@@ -350,6 +365,7 @@ def _fit(
             verbose=0,
             # unlimited here, because the coordinator counts deaths without progress (clstudy.worker)
             failure_config=tune.FailureConfig(max_failures=-1),
+            callbacks=[DeathNotice(coordinator)],
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False, checkpoint_frequency=0),
             **_scratch(job.out),
         ),
@@ -427,11 +443,13 @@ class _Watcher:
         if free is None or free >= wanted:
             if self._gate.paused:
                 self._say("there is room again: going on")
+                self._coordinator.pause.remote("")
             self._gate.paused, self._full_since = "", None
             return
         if self._full_since is None:
             self._full_since = time.monotonic()
             self._gate.paused = "low disk"
+            self._coordinator.pause.remote(self._gate.paused)
             self._say(
                 f"only {free / 1e9:.2f} GB are free at {settings.out}: no new trial begins below "
                 f"{wanted / 1e9:.2f} GB. Make room; the study goes on by itself"

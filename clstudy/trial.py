@@ -148,33 +148,58 @@ class Workbench:
         key = anchors_key(self.basis, timestamp)
         files = self.store.anchors.get(key)
         if files is None:
-            tensors = {
-                "train": self.generator.anchors(self.images(canonical_train(timestamp))),
-                "test": self.generator.anchors(self.images(canonical_test(timestamp))),
+            photos = {
+                "train": self.images(canonical_train(timestamp)),
+                "test": self.images(canonical_test(timestamp)),
             }
+            tensors, _ = with_smaller_batches(
+                lambda size: {split: self._anchors_of(images, size) for split, images in photos.items()},
+                self.basis.profile.anchors.batch_size,
+                self._say_halved(identity.name),
+            )
             self.store.anchors.put(key, {"anchors.safetensors": save_tensors(tensors), **about(identity)})
         else:
             tensors = self._loaded(files["anchors.safetensors"])
         return tensors["train"], tensors["test"]
 
+    def _anchors_of(self, images: Tensor, micro_batch: int | None) -> Tensor:
+        parts = [images] if micro_batch is None else images.split(micro_batch)
+        return torch.cat([self.generator.anchors(part) for part in parts])
+
+    def _say_halved(self, whose: str) -> Callable[[str], None]:
+        def say(text: str) -> None:
+            _LOG.warning("%s: %s", whose, text)
+            # one line for all its stages: the log has the sizes, stage.json the one that was used
+            self.say(f"{whose}: out of GPU memory; computed in smaller micro-batches (same mathematics, in stage.json)")
+
+        return say
+
     def _loaded(self, content: bytes) -> dict[str, Tensor]:
         return {name: value.to(self.device) for name, value in load_tensors(content).items()}
 
-    def training_photos(self, identity: Identity, timestamps: Sequence[int]) -> TrainingPhotos:
+    def training_photos(
+        self, identity: Identity, timestamps: Sequence[int], micro_batch: int | None = None
+    ) -> TrainingPhotos:
         """Training photos of the given timestamps in canonical order, with anchors and target features."""
         parts = [
             (self.anchors(identity, k)[0], self.images(canonical_train(identity.timestamps[k]))) for k in timestamps
         ]
         return TrainingPhotos.prepare(
-            torch.cat([latents for latents, _ in parts]), torch.cat([images for _, images in parts]), self.lpips
+            torch.cat([latents for latents, _ in parts]),
+            torch.cat([images for _, images in parts]),
+            self.lpips,
+            micro_batch=micro_batch,
         )
 
-    def stored_photos(self, identity: Identity, request: StageRequest) -> TrainingPhotos | None:
+    def stored_photos(
+        self, identity: Identity, request: StageRequest, micro_batch: int | None = None
+    ) -> TrainingPhotos | None:
         """The buffer's photos with their anchors, in canonical order."""
         if not request.replay:
             return None
         latents = torch.from_numpy(np.stack([item.latent for item in request.replay])).to(self.device)
-        return TrainingPhotos.prepare(latents, self.images(buffer_photos(identity, request)), self.lpips)
+        images = self.images(buffer_photos(identity, request))
+        return TrainingPhotos.prepare(latents, images, self.lpips, micro_batch=micro_batch)
 
     def test_set(self, identity: Identity, k: int, seed: int) -> TestSet:
         """The test photos of k and everything that no model changes; kept between trials."""
@@ -260,7 +285,10 @@ class Workbench:
         return None if files is None else self._loaded(files[_WEIGHTS])
 
     def trained_weights(self, request: StageRequest) -> dict[str, Tensor]:
-        """The tuned weights of a finished stage, by name; trained again where they were dropped."""
+        """The tuned weights of a finished stage, by name; trained again where they were dropped.
+
+        In the micro-batch that the stage was scored with: another one differs in the last bits.
+        """
         claim = f"weights of {request.key}"
         while True:
             weights = self.stored_weights(request.key)
@@ -270,7 +298,9 @@ class Workbench:
                 break
             time.sleep(self.wait_seconds)
         try:
-            trained, _ = self._train_within_memory(request, Deaf())
+            trained, _ = self._within_memory(
+                request, lambda size: self._train(request, Deaf(), size), first=self._recorded_micro_batch(request)
+            )
             self._keep_weights(request, trained.module)
             return self.generator.tunable_state(trained.module)
         finally:
@@ -334,28 +364,31 @@ class Workbench:
         )
         return self._report(request, files, reused=False, seconds=seconds)
 
-    def _train_within_memory(self, request: StageRequest, listener: Listener) -> tuple[TrainedStage, int | None]:
-        return self._within_memory(request, lambda size: self._train(request, listener, size))
+    def _recorded_micro_batch(self, request: StageRequest) -> int | None:
+        files = self.store.stages.get(request.key)
+        return None if files is None else json.loads(files["stage.json"]).get("micro_batch")
 
-    def _within_memory(self, request: StageRequest, compute: Callable[[int | None], T]) -> tuple[T, int | None]:
+    def _within_memory(
+        self, request: StageRequest, compute: Callable[[int | None], T], first: int | None = None
+    ) -> tuple[T, int | None]:
         trainer = self.basis.profile.trainer
         largest = max(trainer.batch_size + trainer.replay_batch_size, self.basis.profile.inversion.batch_size)
-        return with_smaller_batches(
-            compute, largest, lambda text: self.say(f"{request.spec.trial_id}, timestamp {request.t}: {text}")
-        )
+        return with_smaller_batches(compute, largest, self._say_halved(request.spec.trial_id), first=first)
 
     def _train(self, request: StageRequest, listener: Listener, micro_batch: int | None) -> TrainedStage:
         profile, identity, seed = self.basis.profile, request.identity, request.spec.seed
         parent = None if request.parent is None else self.trained_weights(request.parent)
         module = self.generator.fresh(parent)
         generated, penalty = self._hooks(request, parent)
-        replays = [self.stored_photos(identity, request)]
+        replays = [self.stored_photos(identity, request, micro_batch)]
         if generated is not None:
-            replays.append(TrainingPhotos.prepare(generated.latents, generated.images, self.lpips))
+            replays.append(
+                TrainingPhotos.prepare(generated.latents, generated.images, self.lpips, micro_batch=micro_batch)
+            )
         try:
             loss = personalise(
                 module,
-                self.training_photos(identity, request.trained_on),
+                self.training_photos(identity, request.trained_on, micro_batch),
                 TrainingPhotos.joined([photos for photos in replays if photos is not None]),
                 settings=profile.trainer,
                 learning_rate=request.spec.learning_rate,
@@ -437,7 +470,9 @@ def trial_stages(
 
     Raises:
         PhotoError: a photo cannot be read or is not the one that was planned with.
-        TrainingDivergedError: the loss is not finite; the message says timestamp and step.
+        TrainingDivergedError: the loss is not finite, or beyond all sense; the message says timestamp and step.
+        NotFiniteError: an image, a latent or a metric's value is not finite; the message says which.
+        TooLittleMemoryError: the GPU has no room for one photo at a time.
     """
     for request in stage_requests(spec, identity, bench.basis, bench.remember):
         yield request, bench.stage(request, listener)

@@ -42,7 +42,8 @@ from clstudy.trial import StageReport, StageRequest, Workbench, parquet_bytes, t
 _BEAT_SECONDS = 5.0
 _TELL_SECONDS = 0.4
 _DELIVERY_SECONDS = 120.0
-_MOST_STARTS = 5
+_PAUSE_SECONDS = 2.0
+_MOST_DEATHS = 5
 """A trial whose worker dies so often without finishing a stage is not tried again: it would go on for ever."""
 OBJECTIVE = "aip/reconstruction_lpips"
 """What a learning-rate search minimises, as the tracking page names it."""
@@ -126,10 +127,10 @@ class TrialTrainable(tune.Trainable):
         except Exception as error:
             trouble = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
             job.coordinator.trouble.remote(config["trial"], trouble)
-            starts, _ = self._ask("begin", config["trial"])
-            if starts < _MOST_STARTS:
+            deaths, _ = self._ask("begin", config["trial"])
+            if deaths < _MOST_DEATHS:
                 raise
-        self._begin(config, counted=self._bench is None)
+        self._begin(config)
 
     def _ask(self, method: str, *arguments: Any) -> Any:
         """An answer of the coordinator."""
@@ -175,14 +176,13 @@ class TrialTrainable(tune.Trainable):
         self._begin(new_config)
         return True
 
-    def _begin(self, config: dict[str, Any], *, counted: bool = False) -> None:
+    def _begin(self, config: dict[str, Any]) -> None:
         self._spec = spec_of(config)
-        self._doomed = "" if self._bench is not None else "its worker cannot start"
-        if not counted:
-            starts, trouble = self._ask("begin", self._spec.trial_id)
-            if starts > _MOST_STARTS:
-                self._doomed = trouble or "the memory of the machine may be too small, see Ray's logs"
-                self._doomed = f"its worker died {starts - 1} times in the same stage ({self._doomed})"
+        deaths, trouble = self._ask("begin", self._spec.trial_id)
+        self._doomed = ""
+        if self._bench is None or deaths >= _MOST_DEATHS:
+            reason = trouble or "the machine's memory may be too small; see Ray's logs"
+            self._doomed = f"its worker died {deaths} times without finishing a stage ({reason})"
         self._identity = self._job.identities[self._spec.identity]
         if self._job.inputs is not None and not self._doomed:
             try:
@@ -229,6 +229,8 @@ class TrialTrainable(tune.Trainable):
         """One timestamp. A failure ends this trial only and is told with its reason."""
         if self._doomed:
             return self._fail(self._doomed)
+        while not self._keys and self._ask("paused"):
+            time.sleep(_PAUSE_SECONDS)
         if reason := self._ask("stopping"):
             self._delivered()
             return {"stopped": reason, "done": True}

@@ -99,9 +99,24 @@ def test_sizes_are_halved_until_they_fit_and_every_attempt_is_told(largest: int,
     )
 
 
-def test_a_pass_has_at_least_one_photo() -> None:
-    with pytest.raises(ValueError, match="at least 1 photo, got 0"):
-        with_smaller_batches(lambda size: size, 0, lambda text: None)
+def test_what_is_made_again_begins_where_its_record_says() -> None:
+    """Training may fit whole where the stage was halved for its inversions: its weights are those that were scored."""
+    tried: list[int | None] = []
+
+    def compute(micro_batch: int | None) -> None:
+        tried.append(micro_batch)
+        if len(tried) == 2:
+            raise torch.OutOfMemoryError(FULL)
+
+    assert with_smaller_batches(compute, 8, lambda text: None, first=2) == (None, 2)
+    assert with_smaller_batches(compute, 8, lambda text: None, first=2) == (None, 1)
+    assert tried == [2, 2, 1]
+
+
+@pytest.mark.parametrize(("largest", "first"), [(0, None), (4, 0)])
+def test_a_pass_has_at_least_one_photo(largest: int, first: int | None) -> None:
+    with pytest.raises(ValueError, match=f"at least 1 photo, got {largest} and {first}"):
+        with_smaller_batches(lambda size: size, largest, lambda text: None, first=first)
 
 
 def test_what_the_failed_attempt_held_is_gone_before_the_next_begins() -> None:
