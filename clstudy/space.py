@@ -1,8 +1,10 @@
 """Search spaces: from a YAML file to the list of trials it asks for.
 
-A search space is a grid (identity x strategy x buffer size x learning rate) and a list of seeds. This module
-reads and checks it whole, and expands it; it knows neither strategies nor data sets, which are asked through
-the arguments of :func:`expand`, so that it imports nothing heavy.
+A search space is a grid (identity x strategy x buffer size x learning rate) and a list of seeds. In place of a list
+of learning rates it may hold a range: then a search (:mod:`clstudy.rate_search`) chooses one rate for every cell,
+i.e. strategy x buffer size, before the grid is run. This module reads and checks a space whole, and expands it; it
+knows neither strategies nor data sets, which are asked through the arguments of :func:`expand`, so that it imports
+nothing heavy.
 """
 
 from __future__ import annotations
@@ -14,18 +16,44 @@ from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import product
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Discriminator, Tag, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
 
 from clstudy.errors import UserError, nearest
 
 MAX_TRIALS_WITHOUT_YES = 500
 """A space that expands to more trials than this runs only with ``--yes``."""
 
+MAX_PROPOSALS = 100
+"""Most rates that one cell may try."""
+
+MIN_RANGE = 1.2
+"""Smallest ratio of a range's ends: it holds more rates of four digits than ``MAX_PROPOSALS``."""
+
+THIRD = "third"
+"""The validation part that every reported person has: a third of each timestamp's training photos."""
+
 _FILE_ENDINGS = (".yaml", ".yml")
 _Place = tuple[str | int, ...]
+_INSIDE = "inside"
+"""Type of an error of a whole group that lies at one of its keys (``inside`` in its context)."""
+_TAGS = ("a count", "some names", "a range", "some rates", "a word")
+"""Branches of unions in a place; with a space, so that no key is mistaken for one."""
 
 
 # --- the schema ------------------------------------------------------------------------------------------------------
@@ -61,6 +89,29 @@ def _learning_rate(value: Any) -> Any:
     return rate
 
 
+def _proposals(value: Any) -> Any:
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= MAX_PROPOSALS:
+        raise ValueError(
+            f"{_shown(value)} is not a number of rates to try; expected a whole number from 1 to {MAX_PROPOSALS}"
+        )
+    return value
+
+
+def _yes_or_no(value: Any) -> Any:
+    if not isinstance(value, bool):
+        raise ValueError(f"{_shown(value)} is neither true nor false")
+    return value
+
+
+def _validation_word(value: Any) -> Any:
+    if value != THIRD:
+        raise ValueError(
+            f"{_shown(value)} is not a validation part; expected {THIRD} (of each timestamp's training photos), or a "
+            "list of identity names"
+        )
+    return value
+
+
 def _seed(value: Any) -> Any:
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**63:
         raise ValueError(f"{_shown(value)} is not a seed; expected a whole number from 0")
@@ -92,6 +143,8 @@ def _shown(value: Any) -> str:
 
 _Name = Annotated[str, BeforeValidator(_text)]
 _Names = Annotated[tuple[_Name, ...], AfterValidator(_filled_and_distinct)]
+_Rate = Annotated[float, BeforeValidator(_learning_rate)]
+_Flag = Annotated[bool, BeforeValidator(_yes_or_no)]
 _Seeds = Annotated[tuple[Annotated[int, BeforeValidator(_seed)], ...], AfterValidator(_filled_and_distinct)]
 
 
@@ -99,12 +152,46 @@ class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+class RateRange(_Strict):
+    """Learning rates to search, ends included: ``trials`` rates are tried per cell, on a log scale unless told not."""
+
+    low: _Rate
+    high: _Rate
+    log: _Flag = True
+    trials: Annotated[int, BeforeValidator(_proposals)]
+
+    @model_validator(mode="after")
+    def _wide_enough(self) -> RateRange:
+        if self.high < MIN_RANGE * self.low:
+            raise ValueError(
+                f"high ({self.high:g}) is not above low ({self.low:g}) by a factor of {MIN_RANGE:g}, so there is "
+                f"nothing to search; widen the range, or write a list: [{self.low:g}]"
+            )
+        return self
+
+
+class RateSearchSettings(_Strict):
+    """How a range of learning rates is searched.
+
+    ``validation`` says what the rates are judged by, never the test photos of reported people: ``"third"``, a third of
+    each timestamp's training photos of the reported people, or the names of other people of the data set.
+    ``asha``: stop a rate early that falls behind the cell's other rates (successive halving over timestamps).
+    """
+
+    validation: Annotated[
+        Annotated[Literal["third"], BeforeValidator(_validation_word), Tag("a word")]
+        | Annotated[_Names, Tag("some names")],
+        Discriminator(lambda value: "a word" if isinstance(value, str) else "some names"),
+    ] = "third"
+    asha: _Flag = False
+
+
 class Grid(_Strict):
     """The axes of a space. ``identity`` is a list of names, or a count: the first so many of the data set."""
 
     identity: Annotated[
-        Annotated[int, BeforeValidator(_count), Tag("a count")] | Annotated[_Names, Tag("names")],
-        Discriminator(lambda value: "a count" if isinstance(value, int | float) else "names"),
+        Annotated[int, BeforeValidator(_count), Tag("a count")] | Annotated[_Names, Tag("some names")],
+        Discriminator(lambda value: "a count" if isinstance(value, int | float) else "some names"),
     ]
     strategy: _Names
     buffer_size: (
@@ -112,14 +199,17 @@ class Grid(_Strict):
         | None
     ) = None
     learning_rate: Annotated[
-        tuple[Annotated[float, BeforeValidator(_learning_rate)], ...], AfterValidator(_filled_and_distinct)
+        Annotated[RateRange, Tag("a range")]
+        | Annotated[tuple[_Rate, ...], AfterValidator(_filled_and_distinct), Tag("some rates")],
+        Discriminator(lambda value: "a range" if isinstance(value, Mapping | RateRange) else "some rates"),
     ]
 
 
 class SearchSpace(_Strict):
     """One YAML file of ``search_spaces/``, valid by construction.
 
-    ``data`` is the name of a data set or a folder; None means the profile's own.
+    ``data`` is the name of a data set or a folder; None means the profile's own. ``search`` is None exactly where the
+    learning rates are a list.
     """
 
     name: Annotated[str, BeforeValidator(_study_name)]
@@ -128,6 +218,38 @@ class SearchSpace(_Strict):
     data: _Name | None = None
     grid: Grid
     seeds: _Seeds = (0,)
+    search: Annotated[RateSearchSettings | None, Field(validate_default=True)] = None
+
+    @field_validator("search")
+    @classmethod
+    def _search_fits_grid(cls, search: RateSearchSettings | None, info: ValidationInfo) -> RateSearchSettings | None:
+        grid = info.data.get("grid")
+        if grid is None:  # its own mistakes are reported already
+            return search
+        if not isinstance(grid.learning_rate, RateRange):
+            if search is not None:
+                raise ValueError(
+                    "grid.learning_rate is a list, so there is nothing to search; write a range there, e.g. "
+                    "{low: 0.0003, high: 0.03, trials: 8}, or leave search out"
+                )
+            return None
+        search = search or RateSearchSettings()
+        if search.validation != THIRD and not isinstance(grid.identity, int):
+            problem = reported_too(search.validation, grid.identity)
+            if problem:
+                raise PydanticCustomError(_INSIDE, "{what}", {"what": problem, "inside": ("validation",)})
+        return search
+
+
+def reported_too(validation: Iterable[str], reported: Iterable[str]) -> str:
+    """Say which people would both choose the rates and be reported; empty if nobody."""
+    both = sorted(set(validation) & set(reported))
+    if not both:
+        return ""
+    return (
+        f"{', '.join(map(repr, both))} {'is' if len(both) == 1 else 'are'} reported too (grid.identity), and rates "
+        f"chosen on reported people flatter their results; take other people, or {THIRD}"
+    )
 
 
 # --- reading ---------------------------------------------------------------------------------------------------------
@@ -257,7 +379,9 @@ def _validated(raw: Mapping[str, Any], origin: str, lines: Mapping[_Place, int])
 
 def _problem(item: Any, lines: Mapping[_Place, int]) -> tuple[int | None, str]:
     """Return (line, "place: what is wrong") for one pydantic error."""
-    place = tuple(part for part in item["loc"] if part not in ("a count", "names"))
+    place = tuple(part for part in item["loc"] if part not in _TAGS)
+    if item["type"] == _INSIDE:
+        place = (*place, *item["ctx"]["inside"])
     around = place
     while around and around not in lines:
         around = around[:-1]
@@ -265,6 +389,8 @@ def _problem(item: Any, lines: Mapping[_Place, int]) -> tuple[int | None, str]:
     kind, given = item["type"], item["input"]
     if kind == "value_error":
         what = str(item["ctx"]["error"])
+    elif kind == _INSIDE:
+        what = str(item["ctx"]["what"])
     elif kind == "extra_forbidden":
         known = _fields_at(place[:-1])
         what = f"unknown key {place[-1]!r}.{nearest(str(place[-1]), known)} Known: {', '.join(known)}"
@@ -280,7 +406,12 @@ def _problem(item: Any, lines: Mapping[_Place, int]) -> tuple[int | None, str]:
 
 
 def _fields_at(place: _Place) -> tuple[str, ...]:
-    return tuple(Grid.model_fields if place == ("grid",) else SearchSpace.model_fields)
+    groups: dict[_Place, type[_Strict]] = {
+        ("grid",): Grid,
+        ("grid", "learning_rate"): RateRange,
+        ("search",): RateSearchSettings,
+    }
+    return tuple(groups.get(place, SearchSpace).model_fields)
 
 
 # --- overrides from the command line ---------------------------------------------------------------------------------
@@ -325,6 +456,19 @@ def _split(text: str) -> list[str]:
 
 
 # --- trials ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """What a learning rate is chosen for: strategy x buffer size (None: it does not depend on it)."""
+
+    strategy: str
+    buffer_size: int | None
+
+    @property
+    def label(self) -> str:
+        """The cell in words, e.g. ``er_rand K=3``."""
+        return self.strategy if self.buffer_size is None else f"{self.strategy} K={self.buffer_size}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -385,42 +529,90 @@ def choose_identities(wanted: int | Sequence[str], known: Sequence[str]) -> tupl
     return tuple(wanted)
 
 
-def expand(space: SearchSpace, identities: Sequence[str], uses_buffer_size: Callable[[str], bool]) -> Expansion:
-    """Return every trial of a space once.
-
-    A strategy that does not depend on the buffer size gives one trial instead of one per size. Trials are ordered
-    seed, learning rate, strategy, buffer size, identity (fastest), so that workers begin with different identities
-    instead of waiting for each other's first timestamp.
+def expand_cells(space: SearchSpace, uses_buffer_size: Callable[[str], bool]) -> tuple[Cell, ...]:
+    """Return the cells of a space, strategy by strategy; a strategy that does not depend on the buffer size is one.
 
     Args:
-        identities: the names that the data set has, in its order.
         uses_buffer_size: says of a strategy's name whether its buffer size matters; raises for an unknown name.
 
     Raises:
-        UserError: unknown identity or strategy, no buffer size where one is needed, two trials with one name.
+        UserError: unknown strategy, no buffer size where one is needed.
     """
     grid = space.grid
-    chosen = choose_identities(grid.identity, identities)
     needs_size = {strategy: uses_buffer_size(strategy) for strategy in grid.strategy}
     if grid.buffer_size is None and any(needs_size.values()):
         needing = ", ".join(strategy for strategy, needs in needs_size.items() if needs)
         raise UserError(f"grid.buffer_size is missing, and {needing} needs one; add e.g. buffer_size: [3, 5, 10]")
-    sizes = grid.buffer_size or (None,)
+    return tuple(
+        Cell(strategy=strategy, buffer_size=size)
+        for strategy, needs in needs_size.items()
+        for size in ((grid.buffer_size or (None,)) if needs else (None,))
+    )
+
+
+def expand(
+    space: SearchSpace,
+    identities: Sequence[str],
+    uses_buffer_size: Callable[[str], bool],
+    rates: Mapping[Cell, float] | None = None,
+) -> Expansion:
+    """Return every trial of a space once.
+
+    A strategy that does not depend on the buffer size gives one trial instead of one per size. Trials are ordered
+    seed, learning rate, strategy, buffer size, identity (fastest), so that workers begin with different identities
+    instead of waiting for each other's first timestamp. A space with a range of learning rates gives the trials that
+    are reported: every cell at the one rate that was chosen for it (the trials of the search itself are
+    :class:`clstudy.rate_search.RateSearch`'s).
+
+    Args:
+        identities: the names that the data set has, in its order.
+        uses_buffer_size: says of a strategy's name whether its buffer size matters; raises for an unknown name.
+        rates: the chosen rate of every cell; exactly where the space has a range.
+
+    Raises:
+        UserError: unknown identity or strategy, no buffer size where one is needed, two trials with one name.
+        ValueError: ``rates`` for a list, none for a range, or not for every cell.
+    """
+    grid = space.grid
+    chosen = choose_identities(grid.identity, identities)
+    cells = expand_cells(space, uses_buffer_size)
+    choices = _rates_of_cells(grid, cells, rates)
     trials = tuple(
-        TrialSpec(identity=identity, strategy=strategy, buffer_size=size, learning_rate=rate, seed=seed)
-        for seed, rate, strategy in product(space.seeds, grid.learning_rate, grid.strategy)
-        for size in (sizes if needs_size[strategy] else (None,))
-        for identity in chosen
+        TrialSpec(
+            identity=identity,
+            strategy=cell.strategy,
+            buffer_size=cell.buffer_size,
+            learning_rate=choice[cell],
+            seed=seed,
+        )
+        for seed, choice, cell, identity in product(space.seeds, choices, cells, chosen)
     )
     if not trials:
         raise UserError(f"search space {space.name!r} expands to no trial: the data set has no identity")
-    _refuse_equal_ids(trials)
-    combinations = len(chosen) * len(grid.strategy) * len(sizes) * len(grid.learning_rate) * len(space.seeds)
+    refuse_equal_ids(trials)
+    combinations = len(chosen) * len(grid.strategy) * len(grid.buffer_size or (None,)) * len(choices) * len(space.seeds)
     return Expansion(
         trials=trials,
         collapsed=combinations - len(trials),
-        sentence=_collapse_sentence(trials, combinations, [name for name, needs in needs_size.items() if not needs]),
+        sentence=_collapse_sentence(
+            trials, combinations, [cell.strategy for cell in cells if cell.buffer_size is None]
+        ),
     )
+
+
+def _rates_of_cells(
+    grid: Grid, cells: Sequence[Cell], rates: Mapping[Cell, float] | None
+) -> list[Mapping[Cell, float]]:
+    """The rate of every cell, once per pass over the cells: one pass per listed rate, or one with the chosen rates."""
+    listed = grid.learning_rate
+    if isinstance(listed, RateRange):
+        missing = [cell.label for cell in cells if rates is None or cell not in rates]
+        if rates is None or missing:
+            raise ValueError(f"the space has a range of learning rates: no rate is chosen for {', '.join(missing)}")
+        return [rates]
+    if rates is not None:
+        raise ValueError("the space lists its learning rates; there is none to choose")
+    return [dict.fromkeys(cells, rate) for rate in listed]
 
 
 def _collapse_sentence(trials: Sequence[TrialSpec], combinations: int, bounds: Sequence[str]) -> str:
@@ -439,8 +631,12 @@ def _counted(number: int, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
-def _refuse_equal_ids(trials: Iterable[TrialSpec]) -> None:
-    """Two trials must not share a result file (names that differ only in unsafe characters, rates in digit 7)."""
+def refuse_equal_ids(trials: Iterable[TrialSpec]) -> None:
+    """Two trials must not share a result file (names that differ only in unsafe characters, rates in digit 7).
+
+    Raises:
+        UserError: they would.
+    """
     by_id: dict[str, TrialSpec] = {}
     for trial in trials:
         other = by_id.setdefault(trial.trial_id, trial)

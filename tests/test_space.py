@@ -10,14 +10,18 @@ from hypothesis import strategies as st
 
 from clstudy.errors import UserError
 from clstudy.space import (
+    MAX_PROPOSALS,
     MAX_TRIALS_WITHOUT_YES,
+    Cell,
     Expansion,
+    RateRange,
     SearchSpace,
     TrialSpec,
     check_buffer_sizes,
     check_trial_count,
     choose_identities,
     expand,
+    expand_cells,
     known_spaces,
     load_space,
     override,
@@ -34,6 +38,21 @@ grid:
   buffer_size: [3, 5]
   learning_rate: [1e-3]
 seeds: [0, 1]
+"""
+
+SEARCHED = """\
+name: mine
+grid:
+  identity: [anna, ben]
+  strategy: [lower, er_rand]
+  buffer_size: [3, 5]
+  learning_rate:
+    low: 1e-4
+    high: 0.01
+    trials: 8
+search:
+  validation: [cleo, dora]
+  asha: true
 """
 
 
@@ -63,6 +82,19 @@ def test_hull_sizes_expands_to_55_trials_and_says_why():
     assert expansion.sentence.startswith("75 combinations, 55 trials: lower and upper do not depend on the buffer size")
     assert sum(trial.strategy == "upper" for trial in expansion.trials) == 5
     assert all((trial.buffer_size is None) == (trial.strategy in BOUNDS) for trial in expansion.trials)
+
+
+def test_learning_rate_searches_a_rate_for_every_strategy_and_buffer_size():
+    space = load_space("learning_rate")
+    assert space.grid.learning_rate == RateRange(low=3e-4, high=3e-2, log=True, trials=8)
+    assert space.search is not None and space.search.validation == "third"
+    assert [cell.label for cell in expand_cells(space, uses_buffer_size)] == [
+        "lower",
+        "er_rand K=3",
+        "er_rand K=10",
+        "er_hull K=3",
+        "er_hull K=10",
+    ]
 
 
 def test_smoke_is_two_identities_and_three_strategies():
@@ -166,6 +198,83 @@ def test_one_problem_is_one_line(tmp_path: Path, old: str, new: str, expected: s
     assert re.search(expected, message), message
 
 
+def test_a_range_of_learning_rates(tmp_path: Path):
+    file = tmp_path / "mine.yaml"
+    file.write_text(SEARCHED)
+    space = load_space(file)
+    assert space.grid.learning_rate == RateRange(low=1e-4, high=0.01, log=True, trials=8)
+    assert space.search is not None
+    assert (space.search.validation, space.search.asha) == (("cleo", "dora"), True)
+    file.write_text(SEARCHED[: SEARCHED.index("search:")])
+    assert (searched := load_space(file).search) is not None
+    assert (searched.validation, searched.asha) == ("third", False)
+    assert load_space("smoke").search is None
+
+
+def test_every_problem_of_a_search_is_listed_with_its_line_and_place(tmp_path: Path):
+    text = (
+        SEARCHED.replace("low: 1e-4", "low: 0")
+        .replace("trials: 8", "trials: 0\n    log: maybe\n    hihg: 1")
+        .replace("[cleo, dora]", "[cleo, cleo]")
+        .replace("asha: true", "asha: 3\n  ahsa: true")
+    )
+    message = complaint(tmp_path, text)
+    assert "has 7 problems" in message
+    for expected in (
+        "line 7: grid.learning_rate.low: 0 is not a learning rate",
+        f"line 9: grid.learning_rate.trials: 0 is not a number of rates to try; expected a whole number from 1 to "
+        f"{MAX_PROPOSALS}",
+        "line 10: grid.learning_rate.log: 'maybe' is neither true nor false",
+        "line 11: grid.learning_rate.hihg: unknown key 'hihg'. Did you mean 'high'? Known: low, high, log, trials",
+        "line 13: search.validation: 'cleo' is listed more than once",
+        "line 14: search.asha: 3 is neither true nor false",
+        "line 15: search.ahsa: unknown key 'ahsa'. Did you mean 'asha'? Known: validation, asha",
+    ):
+        assert expected in message, f"{expected!r} not in {message}"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        (
+            "high: 0.01",
+            "high: 1e-4",
+            r"line 6: grid.learning_rate: high \(0.0001\) is not above low \(0.0001\) by .*1.2",
+        ),
+        ("high: 0.01", "high: 1e-5", r"line 6: grid.learning_rate: high \(1e-05\) is not above low \(0.0001\)"),
+        ("high: 0.01", "high: 1.1e-4", r"line 6: grid.learning_rate: high \(0.00011\) is not above low"),
+        ("high: 0.01", "high: .inf", r"line 8: grid.learning_rate.high: inf is not a learning rate"),
+        ("    high: 0.01\n", "", r"line 6: grid.learning_rate.high: is missing"),
+        (
+            "trials: 8",
+            f"trials: {MAX_PROPOSALS + 1}",
+            r"line 9: grid.learning_rate.trials: 101 is not a number of rates",
+        ),
+        ("trials: 8", "trials: 8.0", r"line 9: grid.learning_rate.trials: 8.0 is not a number of rates"),
+        ("[cleo, dora]", "half", r"line 11: search.validation: 'half' is not a validation part; expected third"),
+        ("[cleo, dora]", "[cleo, 7]", r"line 11: search.validation\[1\]: 7 is not a name"),
+        ("[cleo, dora]", "[]", r"line 11: search.validation: the list is empty"),
+        ("[cleo, dora]", "[ben, cleo]", r"line 11: search.validation: 'ben' is reported too \(grid.identity\)"),
+        ("[cleo, dora]", "[ben, anna]", r"line 11: search.validation: 'anna', 'ben' are reported too"),
+        ("search:", "names: 3\nsearch:", r"line 10: names: unknown key 'names'"),
+    ],
+)
+def test_one_problem_of_a_search_is_one_line(tmp_path: Path, old: str, new: str, expected: str):
+    message = complaint(tmp_path, SEARCHED.replace(old, new))
+    assert "\n" not in message
+    assert re.search(expected, message), message
+
+
+def test_search_needs_a_range(tmp_path: Path):
+    message = complaint(tmp_path, GOOD + "search: {asha: true}\n")
+    assert re.search(r"line 8: search: grid.learning_rate is a list, so there is nothing to search", message), message
+
+
+def test_a_key_is_never_taken_for_a_branch_of_the_schema(tmp_path: Path):
+    message = complaint(tmp_path, GOOD.replace("  strategy", "  names: 3\n  strategy"))
+    assert "line 4: grid.names: unknown key 'names'" in message
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
@@ -180,7 +289,7 @@ def test_one_problem_is_one_line(tmp_path: Path, old: str, new: str, expected: s
         ("[" * 3000, "not valid YAML"),
         ("", "is empty"),
         ("# nothing\n", "is empty"),
-        ("[1, 2]", "expected a search space with the keys name, description, profile, data, grid, seeds"),
+        ("[1, 2]", "expected a search space with the keys name, description, profile, data, grid, seeds, search"),
         ("name: x\ngrid: 3\n", "grid: 3 is not a group of keys; expected the keys identity, strategy"),
         ("a: &x [*x]", "unknown key 'a'"),
         (b"name: \xff\xfe", "is not a text file in UTF-8"),
@@ -225,6 +334,20 @@ def test_override_names_the_option(options: dict[str, str], expected: str):
         override(load_space("smoke"), **options)
 
 
+def test_override_of_a_searched_space(tmp_path: Path):
+    file = tmp_path / "mine.yaml"
+    file.write_text(SEARCHED)
+    space = load_space(file)
+    changed = override(space, identities="3", seeds="4")
+    assert (changed.grid.identity, changed.seeds) == (3, (4,))
+    assert changed.grid.learning_rate == space.grid.learning_rate
+    assert changed.search == space.search
+    with pytest.raises(UserError, match="--identities: search.validation: 'dora' is reported too"):
+        override(space, identities="anna,dora")
+    assert SearchSpace.model_validate(space.model_dump()) == space
+    assert SearchSpace.model_validate(space.model_dump(mode="json", exclude_none=True)) == space
+
+
 # --- expansion -------------------------------------------------------------------------------------------------------
 
 
@@ -259,6 +382,36 @@ def test_expansion_is_the_grid_without_repeats(identities, strategies, sizes, ra
     assert len({t.trial_id for t in expansion.trials}) == len(found)
     assert expansion.collapsed == identities * len(strategies) * len(sizes) * len(rates) * len(seeds) - len(found)
     assert len({t.identity for t in expansion.trials[:identities]}) == identities
+
+
+def searched_space(**grid: object) -> SearchSpace:
+    return make_space(strategy=["lower", "er_rand"], learning_rate={"low": 1e-3, "high": 0.1, "trials": 5}, **grid)
+
+
+def test_a_searched_space_is_expanded_at_the_rate_of_each_cell():
+    space = searched_space(buffer_size=[3, 5], seeds=(0, 7))
+    cells = expand_cells(space, uses_buffer_size)
+    assert [(cell.strategy, cell.buffer_size) for cell in cells] == [("lower", None), ("er_rand", 3), ("er_rand", 5)]
+    rates = dict(zip(cells, (0.01, 0.02, 0.03), strict=True))
+    expansion = expand(space, PEOPLE, uses_buffer_size, rates)
+    assert [trial.trial_id for trial in expansion.trials] == [
+        f"{person}-{cell}-s{seed}"
+        for seed in (0, 7)
+        for cell in ("lower-lr0.01", "er_rand-k3-lr0.02", "er_rand-k5-lr0.03")
+        for person in PEOPLE[:2]
+    ]
+    assert expansion.sentence.startswith("16 combinations, 12 trials: lower does not depend on the buffer size")
+
+
+def test_chosen_rates_are_for_every_cell_of_a_searched_space_and_for_no_other():
+    space = searched_space()
+    lower = Cell(strategy="lower", buffer_size=None)
+    with pytest.raises(ValueError, match="no rate is chosen for lower, er_rand K=3"):
+        expand_named(space)
+    with pytest.raises(ValueError, match="no rate is chosen for er_rand K=3"):
+        expand(space, PEOPLE, uses_buffer_size, {lower: 0.1})
+    with pytest.raises(ValueError, match="lists its learning rates"):
+        expand(make_space(), PEOPLE, uses_buffer_size, {lower: 0.1})
 
 
 def test_trial_ids():
