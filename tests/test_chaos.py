@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 import uuid
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -29,6 +30,8 @@ KILLS = 30
 DRIVER_SHARE = 0.3
 OPTIONS = ["--space", "smoke", "--seeds", "0,1"]
 MARK = "CLSTUDY_CHAOS"
+WORKER = "ray::ResourceTrainable"
+"""How Ray calls the processes that run trials."""
 
 
 @dataclass
@@ -75,7 +78,7 @@ def marked(token: str) -> dict[int, str]:
 
 
 def workers(token: str) -> dict[int, str]:
-    return {pid: title for pid, title in marked(token).items() if "TrialTrainable" in title}
+    return {pid: title for pid, title in marked(token).items() if WORKER in title}
 
 
 def computing(found: dict[int, str]) -> int:
@@ -88,10 +91,8 @@ def markers(study: Path) -> dict[str, int]:
 
 
 def kill(pid: int) -> None:
-    try:
+    with suppress(ProcessLookupError):
         os.kill(pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
 
 
 def gone(token: str, seconds: float = 40) -> bool:
@@ -144,8 +145,8 @@ def test_thirty_kills_change_no_number(tmp_path: Path) -> None:
     assert start(quiet, token).wait() == 0, (quiet / "log.txt").read_text()
     figures = disturb(disturbed, token)
     print(
-        f"\n{figures.kills} kills: {figures.workers} of workers, {figures.drivers} of drivers, in {figures.runs} runs of "
-        f"the command; {figures.lost} stages were in flight and lost, {figures.repeated} finished stages were computed "
+        f"\n{figures.kills} kills: {figures.workers} of workers, {figures.drivers} of drivers, in {figures.runs} runs "
+        f"of the command; {figures.lost} stages were in flight and lost, {figures.repeated} finished stages were computed "
         f"again; stages finished at each kill: {figures.finished_at_kill}"
     )
     assert figures.kills >= KILLS and figures.drivers >= 5 and figures.repeated == 0
