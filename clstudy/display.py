@@ -87,7 +87,9 @@ def plan_lines(
         f"compute  {compute_line(profile)}",
         f"metrics  {', '.join(profile.evaluation.metrics)}",
         *(f"[yellow]left out[/yellow] {metric}: {reason}" for metric, reason in (left_out or {}).items()),
-        f"trials   {len(plan.trials)} ({len(plan.done)} finished before)",
+        f"trials   {len(plan.trials)} ({len(plan.done)} finished before)"
+        if not plan.open_trials
+        else f"trials   at most {plan.open_trials} left",
         f"stages   {most}{plan.stages} of {plan.stages_without_sharing} "
         f"({shared} shared between trials, {plan.stages_done} done already, {most}{plan.stages_to_run} to compute)",
         *retrained_lines(plan),
@@ -143,7 +145,7 @@ class _Board:
         finished = snapshot["finished"]
         failed = sum(bool(message) for message in finished.values())
         text = (
-            f"trials {len(finished) + len(self._plan.done)}/{len(self._plan.trials)}"
+            f"trials {len(finished) + len(self._plan.done)}/{len(self._plan.trials) + self._plan.open_trials}"
             f"{f' ({failed} failed)' if failed else ''} · stages computed {self.computed(snapshot)}"
             f"/{self._plan.stages_to_run}, reused {snapshot['stages']['reused']}"
         )

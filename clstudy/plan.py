@@ -53,10 +53,12 @@ class Plan:
     retrained: int
     chains: Mapping[str, Chain]
     """By trial, as far as they are known now."""
+    open_trials: int = 0
+    """Trials that a learning-rate search will make, at most; which ones is not known yet."""
 
     @property
     def to_run(self) -> tuple[TrialSpec, ...]:
-        """Trials that are not finished, in order."""
+        """Listed trials that are not finished, in order."""
         return tuple(spec for spec in self.trials if spec.trial_id not in self.done)
 
     @property

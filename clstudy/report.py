@@ -17,6 +17,7 @@ from clstudy.analysis.figures import draw
 from clstudy.analysis.html import comparison_page, study_page
 from clstudy.analysis.loss_path_page import loss_path_sections
 from clstudy.analysis.material import Material, gather
+from clstudy.analysis.rates_page import rate_sections
 from clstudy.analysis.summary import study_labels
 from clstudy.analysis.tables import Summary, summarise, table_files, to_terminal
 from clstudy.errors import UserError
@@ -71,7 +72,12 @@ def build_report(study_dir: Path | str) -> Report:
             write_atomically(folder / name, content)
         broken = [f"{skipped.title}: {skipped.reason}" for skipped in gallery.skipped if skipped.broken]
         try:
-            extra = [*evidence_sections(material, found), *loss_path_sections(summary.study.folder)]
+            folder_of_study = summary.study.folder
+            extra = [
+                *evidence_sections(material, found),
+                *rate_sections(folder_of_study),
+                *loss_path_sections(folder_of_study),
+            ]
             write_atomically(folder / "index.html", study_page(material, gallery, extra).encode())
         except OSError:
             raise

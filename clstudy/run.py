@@ -6,7 +6,7 @@ import argparse
 import math
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,7 +22,7 @@ from clstudy.driver_lock import StudyBusyError, only_driver
 from clstudy.errors import UserError
 from clstudy.fold import Basis
 from clstudy.identities.catalogue import DATA_SETS, open_data_set
-from clstudy.identities.dataset import DataSet
+from clstudy.identities.dataset import DataSet, Identity
 from clstudy.mlflow_rebuild import complete_runs
 from clstudy.plan import Plan, make_plan
 from clstudy.precision import PRECISIONS
@@ -30,8 +30,19 @@ from clstudy.preflight import Equipment, equip, require_alignment
 from clstudy.profiles import PROFILES, Profile
 from clstudy.report import build_report, needed_by_reports
 from clstudy.retention import POLICIES
+from clstudy.searching import PART as SEARCH_PART
+from clstudy.searching import (
+    SearchSetup,
+    chosen_rates,
+    keep_search,
+    rates_document,
+    search_plan,
+    set_up_search,
+    uses_buffer_size,
+)
 from clstudy.sessions import Session, add_session, hours_unit, now, unit_hours
 from clstudy.space import (
+    Cell,
     Expansion,
     SearchSpace,
     TrialSpec,
@@ -44,7 +55,7 @@ from clstudy.space import (
 )
 from clstudy.stages import StudyStore
 from clstudy.storage import Place, RemotePath, copy_tree, local_view, open_place, require_writable
-from clstudy.strategies import STRATEGIES, make_strategy, strategy_class
+from clstudy.strategies import STRATEGIES, make_strategy
 from clstudy.study_file import write_study_file
 from clstudy.tracking import MlflowWriter, artifact_folder, sqlite_uri
 
@@ -74,7 +85,10 @@ class Prepared:
     equipment: Equipment
     weights: GeneratorWeights | None
     data: DataSet
-    expansion: Expansion
+    expansion: Expansion | None
+    """None while the search for learning rates is not over."""
+    search: SearchSetup | None
+    rates: Mapping[Cell, float] | None
     basis: Basis
     out: Place
     home: Path
@@ -82,6 +96,24 @@ class Prepared:
     plan: Plan
     keep_weights: str
     images: bool
+
+    @property
+    def searching(self) -> SearchSetup | None:
+        """The search, while it is not over."""
+        return self.search if self.expansion is None else None
+
+    @property
+    def people(self) -> DataSet:
+        """Whose trials run now: the reported people, or those that a search is judged by."""
+        return self.data if self.searching is None else self.searching.people
+
+    @property
+    def sentence(self) -> str:
+        """What runs now, in words."""
+        if self.expansion is not None:
+            return self.expansion.sentence
+        assert self.search is not None
+        return self.search.sentence()
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -203,15 +235,25 @@ def prepare(args: argparse.Namespace, console: Console) -> Prepared:
     data = open_study_data(space, profile, args.timestamps, home / "data", console)
     require_alignment(data.root, profile)
     names = [identity.name for identity in data.identities]
-    expansion = expand(space, names, lambda strategy: strategy_class(strategy).uses_buffer_size)
-    check_trial_count(len(expansion.trials), yes=args.yes)
-    data = data.select(list(dict.fromkeys(spec.identity for spec in expansion.trials)))
-    check_buffer_sizes(
-        expansion.trials,
-        {one.name: sum(len(timestamp.train) for timestamp in one.timestamps) for one in data.identities},
-    )
     basis = Basis(profile, equipment.generator_digest, equipment.metric_files)
-    keep = args.keep_weights or "last"
+    search = rates = None
+    if space.search is not None:
+        everybody = open_named_too(space, names, data, profile, args.timestamps, home / "data", console)
+        search = set_up_search(space, everybody, names, basis, out, home, look_only=args.dry_run)
+        check_trial_count(search.trials, yes=args.yes)
+        check_cells(search.cells, [*data.identities, *search.people.identities])
+        rates = chosen_rates(search)
+    keep, workers = args.keep_weights or space.weights, local_workers(profile, args)
+    expansion = None
+    if search is None or rates is not None:
+        expansion = expand(space, names, uses_buffer_size, rates)
+        check_trial_count(len(expansion.trials), yes=args.yes)
+        data = data.select(list(dict.fromkeys(spec.identity for spec in expansion.trials)))
+        check_buffer_sizes(expansion.trials, training_photos(data.identities))
+        plan = plan_of(expansion.trials, data, basis, out, workers, keep)
+    else:
+        assert search is not None
+        plan = search_plan(search, basis, StudyStore(out), out, workers)
     return Prepared(
         space=space,
         profile=profile,
@@ -219,13 +261,52 @@ def prepare(args: argparse.Namespace, console: Console) -> Prepared:
         weights=weights,
         data=data,
         expansion=expansion,
+        search=search,
+        rates=rates,
         basis=basis,
         out=out,
         home=home,
-        plan=plan_of(expansion.trials, data, basis, out, local_workers(profile, args), keep),
+        plan=plan,
         keep_weights=keep,
         images=profile.log_images if args.mlflow_images is None else args.mlflow_images == "on",
     )
+
+
+def training_photos(people: Iterable[Identity]) -> dict[str, int]:
+    """Training photos of each person over all timestamps."""
+    return {one.name: sum(len(timestamp.train) for timestamp in one.timestamps) for one in people}
+
+
+def check_cells(cells: Sequence[Cell], people: Sequence[Identity]) -> None:
+    """Refuse buffers larger than all photos of a person, before any rate is known.
+
+    Raises:
+        UserError: as ``check_buffer_sizes``.
+    """
+    nominal = [
+        TrialSpec(identity=one.name, strategy=cell.strategy, buffer_size=cell.buffer_size, learning_rate=1.0, seed=0)
+        for cell in cells
+        for one in people
+    ]
+    check_buffer_sizes(nominal, training_photos(people))
+
+
+def open_named_too(
+    space: SearchSpace,
+    reported: Sequence[str],
+    data: DataSet,
+    profile: Profile,
+    timestamps: int | None,
+    cache: Path,
+    console: Console,
+) -> DataSet:
+    """The reported people and those whom ``search.validation`` names."""
+    assert space.search is not None
+    if isinstance(space.search.validation, str):
+        return data
+    everybody = [*reported, *(name for name in space.search.validation if name not in reported)]
+    grid = space.grid.model_copy(update={"identity": tuple(everybody)})
+    return open_study_data(space.model_copy(update={"grid": grid}), profile, timestamps, cache, console)
 
 
 def require_sane_numbers(args: argparse.Namespace) -> None:
@@ -343,17 +424,19 @@ def require_budget(plan: Plan, args: argparse.Namespace) -> None:
 
 
 def compute(prepared: Prepared, args: argparse.Namespace, console: Console, *, pilot: bool = False) -> Outcome | None:
-    """Run what the plan has left; None where it was interrupted twice."""
+    """Run what the plan has left, of the search or of the reported trials; None where it was interrupted twice."""
     from clstudy.study import StudySettings, run_study, write_failures  # Ray and torch only from here on
 
     plan, profile = prepared.plan, prepared.profile
+    search = prepared.searching
     settings = StudySettings(
         space=prepared.space,
         basis=prepared.basis,
-        data=prepared.data,
+        data=prepared.people,
         out=prepared.out,
         tracking_uri=tracking_address(prepared),
-        experiment=prepared.space.name,
+        experiment=prepared.space.name + ("" if search is None else "-search"),
+        part="results" if search is None else SEARCH_PART,
         files=prepared.equipment.files,
         weights=prepared.weights,
         address=args.address,
@@ -363,21 +446,27 @@ def compute(prepared: Prepared, args: argparse.Namespace, console: Console, *, p
         most_stages=1 if pilot else None,
         images=prepared.images,
     )
-    write_study_file(prepared.out, prepared.space, prepared.basis, prepared.data, plan)
+    if search is None:
+        write_settings(prepared)
     began, outcome = now(), None
     display = make_display(plan, local_workers(profile, args), console)
     with suppress(KeyboardInterrupt), display as show:
         outcome = run_study(
-            settings, plan, show, say=lambda text: console.print(f"[yellow]note[/yellow] {text}", soft_wrap=True)
+            settings,
+            plan,
+            show,
+            source=None if search is None else search.source,
+            say=lambda text: console.print(f"[yellow]note[/yellow] {text}", soft_wrap=True),
         )
     if outcome is None:
         return None
-    write_failures(prepared.out, outcome.failures)
+    if search is None:
+        write_failures(prepared.out, outcome.failures)
     add_session(
         prepared.out,
         Session(
             began=began,
-            part="pilot" if pilot else "trials",
+            part="pilot" if pilot else "trials" if search is None else "search of learning rates",
             ended=outcome.stopped or "finished",
             stages_planned=plan.stages_to_run,
             stages_computed=outcome.stages_computed,
@@ -395,6 +484,35 @@ def compute(prepared: Prepared, args: argparse.Namespace, console: Console, *, p
         ),
     )
     return outcome
+
+
+def write_settings(prepared: Prepared) -> None:
+    """Write ``study.yaml``."""
+    rates = None if prepared.rates is None else rates_document(prepared.rates)
+    write_study_file(prepared.out, prepared.space, prepared.basis, prepared.data, prepared.plan, rates)
+
+
+def search(prepared: Prepared, args: argparse.Namespace, console: Console) -> Prepared | int:
+    """Search the learning rates; returns the study at the chosen rates, or the exit code where it did not get there."""
+    assert prepared.search is not None
+    outcome = compute(prepared, args, console)
+    keep_search(prepared.search, prepared.out)
+    if outcome is None:
+        console.print("[bold]interrupted[/bold]: run the same command to go on with the search")
+        return INTERRUPTED_CODE
+    say_outcome(outcome, prepared, args, console)
+    if not prepared.search.source.complete():
+        for trial, message in outcome.failures.items():
+            console.print(f"[red]failed[/red] {trial}: {message}", soft_wrap=True, highlight=False)
+        why = outcome.stopped or "some trials failed for a reason that says nothing about their rate"
+        console.print(f"[bold]{why}[/bold]: the search is not over; run the same command to go on", soft_wrap=True)
+        if outcome.stopped == "interrupted":
+            return INTERRUPTED_CODE
+        return STOPPED if outcome.stopped else INCOMPLETE
+    again = prepare(args, console)
+    for cell, rate in (again.rates or {}).items():
+        console.print(f"chosen   {cell.label}: learning rate {rate:g}", highlight=False)
+    return again
 
 
 def say_outcome(outcome: Outcome, prepared: Prepared, args: argparse.Namespace, console: Console) -> None:
@@ -423,7 +541,7 @@ def say_outcome(outcome: Outcome, prepared: Prepared, args: argparse.Namespace, 
 
 def pilot(prepared: Prepared, args: argparse.Namespace, console: Console) -> int:
     """Compute one stage and print the plan again."""
-    if not prepared.plan.to_run:
+    if not (prepared.plan.to_run or prepared.plan.open_trials):
         console.print("every trial is finished already; a pilot has nothing to measure")
         return OK
     outcome = compute(prepared, args, console, pilot=True)
@@ -433,16 +551,8 @@ def pilot(prepared: Prepared, args: argparse.Namespace, console: Console) -> int
         console.print(f"[red]failed[/red] {trial}: {message}", soft_wrap=True, highlight=False)
     if outcome.failures:
         return INCOMPLETE
-    again = plan_of(
-        prepared.plan.trials,
-        prepared.data,
-        prepared.basis,
-        prepared.out,
-        local_workers(prepared.profile, args),
-        prepared.keep_weights,
-    )
     console.print(f"pilot: one stage in {outcome.worker_seconds:.1f} s; run without --pilot to go on from it")
-    show_plan(replace(prepared, plan=again), args, console)
+    show_plan(prepare(args, console), args, console)
     return OK
 
 
@@ -468,7 +578,7 @@ def launch(prepared: Prepared, args: argparse.Namespace, console: Console) -> in
             )
             return INTERRUPTED_CODE if outcome.stopped == "interrupted" else STOPPED
     else:
-        write_study_file(prepared.out, prepared.space, prepared.basis, prepared.data, prepared.plan)
+        write_settings(prepared)
         console.print("every trial is finished already; nothing to compute")
     with local_view(prepared.out, needed_by_reports) as folder:
         report = build_report(folder)
@@ -521,9 +631,9 @@ def show_plan(prepared: Prepared, args: argparse.Namespace, console: Console) ->
     """Print the plan."""
     for line in plan_lines(
         prepared.plan,
-        prepared.expansion.sentence,
+        prepared.sentence,
         prepared.profile,
-        prepared.data,
+        prepared.people,
         prepared.equipment.left_out,
         keep_weights=prepared.keep_weights,
         price=args.price_per_hour,
@@ -545,7 +655,15 @@ def main(argv: Sequence[str] | None = None) -> int:
             return OK
         require_budget(prepared.plan, args)
         with only_driver(prepared.out):
-            return (pilot if args.pilot else launch)(prepared, args, console)
+            if args.pilot:
+                return pilot(prepared, args, console)
+            if prepared.searching is not None:
+                found = search(prepared, args, console)
+                if isinstance(found, int):
+                    return found
+                prepared = found
+                show_plan(prepared, args, console)
+            return launch(prepared, args, console)
     except StudyBusyError as error:
         print(f"clstudy: {error}", file=sys.stderr)
         return BUSY

@@ -26,7 +26,10 @@ class TrialSource(Protocol):
         """AIP of a trial after timestamp t (NaN where it has none); False stops the trial."""
 
     def finish(self, trial_id: str, objective: float | None) -> None:
-        """A trial ended with this AIP; None: it failed."""
+        """A trial ended with this AIP; None: its loss diverged, so that its settings are bad."""
+
+    def abandon(self, trial_id: str) -> None:
+        """A trial broke in a way that says nothing about its settings."""
 
 
 class ListedTrials:
@@ -49,3 +52,6 @@ class ListedTrials:
 
     def finish(self, trial_id: str, objective: float | None) -> None:
         """Nothing follows from it."""
+
+    def abandon(self, trial_id: str) -> None:
+        """Nor from this."""

@@ -208,12 +208,13 @@ class Grid(_Strict):
 class SearchSpace(_Strict):
     """One YAML file of ``search_spaces/``, valid by construction.
 
-    ``data`` is the name of a data set or a folder; None means the profile's own. ``search`` is None exactly where the
-    learning rates are a list.
+    ``data`` is the name of a data set or a folder; None means the profile's own. ``weights`` is the storage policy
+    (``clstudy.retention``). ``search`` is None exactly where the learning rates are a list.
     """
 
     name: Annotated[str, BeforeValidator(_study_name)]
     description: str = ""
+    weights: Literal["last", "all"] = "last"
     profile: _Name = "embedded"
     data: _Name | None = None
     grid: Grid

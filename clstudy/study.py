@@ -138,8 +138,10 @@ class SourceSearcher(Searcher):
         spec = self._specs[trial_id]
         if result is None or "stopped" in result or "pruned" in result:
             return
-        failed = error or "failed" in result
-        self._source.finish(spec.trial_id, None if failed else result["objective"])
+        if error or ("failed" in result and not result["diverged"]):
+            self._source.abandon(spec.trial_id)
+        else:
+            self._source.finish(spec.trial_id, None if "failed" in result else result["objective"])
 
     def save(self, checkpoint_path: str) -> None:
         Path(checkpoint_path).touch()  # Tune wants a file; a study is resumed from its own stages

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import platform
 import subprocess
+from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -17,11 +19,21 @@ from clstudy.plan import Plan
 from clstudy.space import SearchSpace
 from clstudy.storage import Place, write_atomically
 
-_REPORTED_VERSIONS = ("ray", "torch", "numpy", "scipy", "pyarrow", "mlflow", "onnxruntime")
+_REPORTED_VERSIONS = ("ray", "torch", "numpy", "scipy", "pyarrow", "mlflow", "optuna", "onnxruntime")
 
 
-def write_study_file(out: Place, space: SearchSpace, basis: Basis, data: DataSet, plan: Plan) -> None:
-    """Write ``study.yaml``: resolved settings, trials, versions, commit, data digests."""
+def write_study_file(
+    out: Place,
+    space: SearchSpace,
+    basis: Basis,
+    data: DataSet,
+    plan: Plan,
+    chosen_rates: Sequence[Mapping[str, Any]] | None = None,
+) -> None:
+    """Write ``study.yaml``: resolved settings, trials, versions, commit, data digests.
+
+    ``chosen_rates``: strategy, buffer_size and learning_rate of every cell, where a search chose them.
+    """
     document = {
         "name": space.name,
         "description": space.description,
@@ -30,6 +42,7 @@ def write_study_file(out: Place, space: SearchSpace, basis: Basis, data: DataSet
         "timestamps": {identity.name: len(identity.timestamps) for identity in data.identities},
         "buffer_sizes": sorted({spec.buffer_size for spec in plan.trials if spec.buffer_size is not None}),
         "trials": [spec.columns() for spec in plan.trials],
+        **({} if chosen_rates is None else {"chosen_rates": list(chosen_rates)}),
         "generator": basis.generator_digest,
         "metric_files": dict(basis.metric_files),
         "fingerprint": basis.fingerprint(),

@@ -20,6 +20,7 @@ from ray import tune
 
 from clstudy.cost import stage_work
 from clstudy.errors import UserError
+from clstudy.evaluation import NotFiniteError
 from clstudy.fold import Basis, run_version
 from clstudy.generators import load_generators
 from clstudy.generators.base import GENERATORS, GeneratorWeights
@@ -29,6 +30,7 @@ from clstudy.metrics import load_metrics
 from clstudy.metrics.base import METRICS, MetricSettings
 from clstudy.metrics.lpips import LPIPS
 from clstudy.numerics import configure_torch, torch_device
+from clstudy.personalize import TrainingDivergedError
 from clstudy.pictures import enlarged
 from clstudy.plan import learned_key, result_path
 from clstudy.running import running_metrics
@@ -47,6 +49,7 @@ _MOST_DEATHS = 5
 """A trial whose worker dies so often without finishing a stage is not tried again: it would go on for ever."""
 OBJECTIVE = "aip/reconstruction_lpips"
 """What a learning-rate search minimises, as the tracking page names it."""
+FINAL = "ap/reconstruction_lpips"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -237,7 +240,7 @@ class TrialTrainable(tune.Trainable):
         try:
             return self._advance()
         except UserError as error:
-            return self._fail(str(error))
+            return self._fail(str(error), diverged=isinstance(error, TrainingDivergedError | NotFiniteError))
         except Exception as error:
             return self._fail(f"{type(error).__name__}: {error}{self._logged(traceback.format_exc())}")
 
@@ -269,7 +272,8 @@ class TrialTrainable(tune.Trainable):
             work=stage_work(request),
         )
         self._record("log_stage", report.t, {**metrics, LOSS_METRIC: report.loss}, images)
-        self._objective = metrics.get(OBJECTIVE, math.nan)
+        # joint training has no AIP: its one row is what there is to choose by
+        self._objective = metrics.get(OBJECTIVE, metrics.get(FINAL, math.nan))
         if report.t + 1 == len(self._identity.timestamps):
             return self._finish()
         return {"timestamp": report.t, "train_loss": report.loss, "objective": self._objective, "done": False}
@@ -283,8 +287,8 @@ class TrialTrainable(tune.Trainable):
         self._job.coordinator.finish.remote(self._spec.trial_id, "")
         return {"timestamp": len(self._identity.timestamps) - 1, "objective": self._objective, "done": True}
 
-    def _fail(self, message: str) -> dict[str, Any]:
+    def _fail(self, message: str, *, diverged: bool = False) -> dict[str, Any]:
         self._record("fail_trial", message)
         self._delivered()
         self._job.coordinator.finish.remote(self._spec.trial_id, message)
-        return {"failed": message, "done": True}
+        return {"failed": message, "diverged": diverged, "done": True}

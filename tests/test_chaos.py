@@ -146,8 +146,8 @@ def test_thirty_kills_change_no_number(tmp_path: Path) -> None:
     figures = disturb(disturbed, token)
     print(
         f"\n{figures.kills} kills: {figures.workers} of workers, {figures.drivers} of drivers, in {figures.runs} runs "
-        f"of the command; {figures.lost} stages were in flight and lost, {figures.repeated} finished stages were computed "
-        f"again; stages finished at each kill: {figures.finished_at_kill}"
+        f"of the command; {figures.lost} stages were in flight and lost, {figures.repeated} finished stages were "
+        f"computed again; stages finished at each kill: {figures.finished_at_kill}"
     )
     assert figures.kills >= KILLS and figures.drivers >= 5 and figures.repeated == 0
     before, after = (load_rows(folder / "runs" / "smoke") for folder in (quiet, disturbed))

@@ -264,9 +264,9 @@ def compare_sizes(values: ScoreValues) -> list[Comparison]:
     return list(_comparisons(values, pairs))
 
 
-def families(comparisons: Iterable[Comparison]) -> dict[tuple[str, str, str, float], list[Comparison]]:
+def families(comparisons: Iterable[Comparison]) -> dict[tuple[str, str, str, float | None], list[Comparison]]:
     """Comparisons by (protocol, metric, score, learning rate), in the order given: a table's block is a family."""
-    found: dict[tuple[str, str, str, float], list[Comparison]] = {}
+    found: dict[tuple[str, str, str, float | None], list[Comparison]] = {}
     for comparison in comparisons:
         cell = comparison.cell
         key = (cell.protocol, cell.metric, cell.score, cell.learning_rate)

@@ -68,7 +68,7 @@ class StudyEvidence:
 
     evidence: pa.Table
     sensitivity: pa.Table
-    statements: Mapping[tuple[str, str, str, float, str], str]
+    statements: Mapping[tuple[str, str, str, float | None, str], str]
 
 
 def judge(summary: Summary) -> StudyEvidence:

@@ -534,7 +534,7 @@ def _numbers(row: Mapping[str, Any], *, signed: bool = False) -> tuple[str, str]
     return f"{row['mean']:{form}}", interval
 
 
-def _arms(material: Material, rate: float) -> list[Arm]:
+def _arms(material: Material, rate: float | None) -> list[Arm]:
     rows = [row for row in material.summary.scores.to_pylist() if row["learning_rate"] == rate]
     return list(dict.fromkeys(Arm(row["strategy"], row["buffer_size"]) for row in rows if row["score"] == "final"))
 

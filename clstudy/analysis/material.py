@@ -69,12 +69,12 @@ class Material:
         return tuple(dict.fromkeys(pairs))
 
     @cached_property
-    def rates(self) -> tuple[float, ...]:
-        """Learning rates of the plan, ascending."""
-        return tuple(sorted({trial.learning_rate for trial in self.summary.study.trials}))
+    def rates(self) -> tuple[float | None, ...]:
+        """Learning rates of the plan, ascending; one None where every cell has its own."""
+        return self.summary.study.rates
 
     @property
-    def rate(self) -> float:
+    def rate(self) -> float | None:
         """The learning rate that figures show where there are several: the plan's first."""
         return self.summary.study.trials[0].learning_rate
 

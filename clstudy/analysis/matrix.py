@@ -24,13 +24,16 @@ JOINT_STRATEGIES = frozenset({"upper"})
 
 @dataclass(frozen=True, kw_only=True)
 class Trial:
-    """What makes a trial: the trial columns of the rows, and the entries of ``study.yaml``."""
+    """What makes a trial: the trial columns of the rows, and the entries of ``study.yaml``.
+
+    ``learning_rate`` is None where a search chose one for every cell: such trials are compared each at its own rate.
+    """
 
     trial: str
     identity: str
     strategy: str
     buffer_size: int | None
-    learning_rate: float
+    learning_rate: float | None
     seed: int
 
     @property
@@ -55,7 +58,7 @@ class Cell(NamedTuple):
     protocol: str
     metric: str
     score: str
-    learning_rate: float
+    learning_rate: float | None
     strategy: str
     buffer_size: int | None
 

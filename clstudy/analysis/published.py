@@ -90,7 +90,7 @@ def published(setting: Setting) -> MappingProxyType[Place, float]:
     return MappingProxyType(values)
 
 
-def published_value(setting: Setting | None, place: Place, learning_rate: float) -> float | None:
+def published_value(setting: Setting | None, place: Place, learning_rate: float | None) -> float | None:
     """The printed value of a cell, or None where the paper has none (another learning rate is another experiment)."""
     if setting is None or learning_rate != (setting.learning_rate or learning_rate):
         return None

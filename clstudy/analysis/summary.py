@@ -9,7 +9,7 @@ import json
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any, NamedTuple
@@ -102,6 +102,8 @@ class Study:
     trials: tuple[Trial, ...]
     failures: Mapping[str, str]
     profile: str | None = None
+    chosen_rates: tuple[tuple[str, int | None, float], ...] = ()
+    """Strategy, buffer size and learning rate of every cell, where a search chose them; then ``trials`` have none."""
 
     @property
     def identities(self) -> tuple[str, ...]:
@@ -113,6 +115,11 @@ class Study:
         """Lower bound first, joint training last, the others in the plan's order."""
         names = dict.fromkeys(trial.strategy for trial in self.trials)
         return tuple(sorted(names, key=lambda name: (name in JOINT_STRATEGIES, name != "lower")))
+
+    @property
+    def rates(self) -> tuple[float | None, ...]:
+        """Learning rates of the plan, ascending; one None where every cell has its own."""
+        return tuple(sorted({trial.learning_rate for trial in self.trials}, key=lambda rate: rate or 0.0))
 
     @property
     def columns(self) -> tuple[int | None, ...]:
@@ -134,7 +141,7 @@ class Column(NamedTuple):
     protocol: str
     metric: str
     score: str
-    learning_rate: float
+    learning_rate: float | None
     buffer_size: int | None
 
 
@@ -200,6 +207,7 @@ def read_study(study_dir: Path | str) -> Study:
             trials=trials,
             failures=_failures(folder / "failures.json"),
             profile=_profile(plan.get("profile")),
+            chosen_rates=tuple(_chosen(entry) for entry in plan.get("chosen_rates") or ()),
         )
     except (yaml.YAMLError, KeyError, TypeError, ValueError, AttributeError) as error:
         message = " ".join(f"{type(error).__name__}: {error}".split())
@@ -226,6 +234,9 @@ def summarise(study_dir: Path | str) -> Summary:
                 f"{study.folder}: the results of trial {name} say {matrix.trial}, study.yaml says "
                 f"{planned.get(name)}. Remove that results file and run the study again."
             )
+    if study.chosen_rates:  # one rate per cell: what is compared is the cells, each at its own
+        study = replace(study, trials=tuple(replace(trial, learning_rate=None) for trial in study.trials))
+        matrices = [replace(matrix, trial=replace(matrix.trial, learning_rate=None)) for matrix in matrices]
     gaps = _gaps(matrices)
     values = score_values(matrix for matrix in matrices if not missing_cells(matrix.r, matrix.trial.joint))
     setting, note = comparable(study.profile, _counts(study, matrices))
@@ -314,7 +325,9 @@ def best_in_columns(study: Study, values: ScoreValues) -> dict[Column, str]:
     comparisons is needed: to be marked wrongly a strategy must be told apart from the truly best one (or, where two
     share that place, one of them from the other), which a single 95% interval already makes a 5% event.
     """
-    fields: dict[tuple[str, str, str, float], dict[tuple[str, int | None], Mapping[str, Mapping[int, float]]]] = {}
+    fields: dict[
+        tuple[str, str, str, float | None], dict[tuple[str, int | None], Mapping[str, Mapping[int, float]]]
+    ] = {}
     for cell, found in values.items():
         if cell.score in MAIN_SCORES and cell.strategy not in JOINT_STRATEGIES:
             block = fields.setdefault((cell.protocol, cell.metric, cell.score, cell.learning_rate), {})
@@ -516,6 +529,11 @@ def _trial(entry: Mapping[str, Any]) -> Trial:
         learning_rate=float(entry["learning_rate"]),
         seed=int(entry["seed"]),
     )
+
+
+def _chosen(entry: Mapping[str, Any]) -> tuple[str, int | None, float]:
+    size = entry["buffer_size"]
+    return str(entry["strategy"]), None if size is None else int(size), float(entry["learning_rate"])
 
 
 def _failures(path: Path) -> dict[str, str]:

@@ -255,6 +255,12 @@ def _layout_notes(summary: Summary) -> list[str]:
     if "lower" in strategies:
         said.append(f"lower: {UNBUFFERED_NOTE}.")
     said += [f"{name} *: {JOINT_NOTE}: no AIP, no Forgetting." for name in sorted(strategies & JOINT_STRATEGIES)]
+    if summary.study.chosen_rates:
+        chosen = (
+            f"{strategy}{'' if size is None else f' K = {size}'}: {rate:g}"
+            for strategy, size, rate in summary.study.chosen_rates
+        )
+        said.append(f"Every cell at the learning rate that a search chose for it ({'; '.join(chosen)}).")
     if summary.best:
         said.append(BEST_NOTE.format(mark=BEST))
     elif max(summary.scores["n_identities"].to_pylist()) > 1 and len(strategies - JOINT_STRATEGIES) > 1:
@@ -335,10 +341,9 @@ def _grid(summary: Summary, title: str, sections: list[tuple[str, Any]]) -> _Gri
 def _grid_rows(summary: Summary, table: Mapping[tuple[Any, ...], Any], head: tuple[str, ...], text: Any) -> Any:
     """(label, cells) of every learning rate and strategy that has a number in this block."""
     study = summary.study
-    rates = sorted({trial.learning_rate for trial in study.trials})
     planned = {(trial.learning_rate, trial.strategy, trial.buffer_size) for trial in study.trials}
     rows = []
-    for rate in rates:
+    for rate in study.rates:
         for strategy in study.strategies:
             cells = []
             for size in study.columns:
@@ -347,7 +352,7 @@ def _grid_rows(summary: Summary, table: Mapping[tuple[Any, ...], Any], head: tup
                 cells.append(text(found, summary, size) if found else ("missing" if due else "not planned",))
             if any(len(cell) > 1 for cell in cells):
                 mark = " *" if strategy in JOINT_STRATEGIES else ""
-                rows.append((strategy + mark + (f" lr={rate:g}" if len(rates) > 1 else ""), cells))
+                rows.append((strategy + mark + (f" lr={rate:g}" if len(study.rates) > 1 else ""), cells))
     return rows
 
 
