@@ -21,7 +21,7 @@ from clstudy.analysis.rates_page import rate_sections
 from clstudy.analysis.summary import study_labels
 from clstudy.analysis.tables import Summary, summarise, table_files, to_terminal
 from clstudy.errors import UserError
-from clstudy.storage import write_atomically
+from clstudy.storage import Place, copy_tree, local_view, open_place, write_atomically
 
 PLAIN_WIDTH = 100
 _LOG = logging.getLogger(__name__)
@@ -89,15 +89,31 @@ def build_report(study_dir: Path | str) -> Report:
     return Report(material=material, broken=tuple(broken))
 
 
-def write_comparison(reports: Sequence[Report]) -> Path:
-    """Write ``comparison.html`` with the main tables of several studies beside the first study's folder.
+def place_report(place: Place) -> Report:
+    """As ``build_report``, for a study that may lie in an object store: the report goes there, too.
+
+    Raises:
+        UserError: as ``build_report``, or the storage does not answer.
+    """
+    try:
+        with local_view(place, needed_by_reports) as folder:
+            report = build_report(folder)
+            if folder != place:
+                copy_tree(folder / "report", place / "report", replace=True)
+            return report
+    except OSError as error:
+        raise UserError(f"the storage {place} cannot be used: {error}") from error
+
+
+def write_comparison(reports: Sequence[Report], folder: Place | None = None) -> Place:
+    """Write ``comparison.html`` with the main tables of several studies into a folder, by default the first one's own.
 
     Raises:
         UserError: it cannot be written.
     """
     names = study_labels([report.summary.study for report in reports])
     materials = {name: report.material for name, report in zip(names, reports, strict=True)}
-    path = reports[0].summary.study.folder.resolve().parent / "comparison.html"
+    path = (folder or reports[0].summary.study.folder.resolve().parent) / "comparison.html"
     try:
         write_atomically(path, comparison_page(materials).encode())
     except OSError as error:
@@ -116,31 +132,39 @@ def main(arguments: Sequence[str] | None = None) -> int:
         epilog="Exit code: 0 every planned trial is in the tables, 1 trials are missing or failed or a part of the "
         "report could not be made, 2 bad folder.",
     )
-    parser.add_argument("studies", nargs="+", metavar="STUDY", type=Path, help="a folder such as runs/hull_sizes")
+    parser.add_argument(
+        "studies",
+        nargs="+",
+        metavar="STUDY",
+        help="a folder such as runs/hull_sizes, or s3://bucket/clstudy/hull_sizes",
+    )
     studies = parser.parse_args(arguments).studies
 
     # A pipe has no width of its own: give it one that is readable and always the same.
     console = Console(width=None if sys.stdout.isatty() else PLAIN_WIDTH, highlight=False)
     code = 0
     reports = []
+    first: Place | None = None
     for study in studies:
         try:
-            report = build_report(study)
+            place = open_place(study)
+            report = place_report(place)
         except UserError as error:
             print(f"error: {error}", file=sys.stderr)
             code = 2
             continue
         reports.append(report)
+        first = first or place.resolve()
         summary = report.summary
         console.rule(summary.study.name)
         console.print(to_terminal(summary, console.width))
-        console.print(f"Written: {study / 'report'} (index.html, tables, figures)", markup=False)
+        console.print(f"Written: {place / 'report'} (index.html, tables, figures)", markup=False)
         for what in report.broken:
             print(f"error: {summary.study.name}: {what}", file=sys.stderr)
         code = max(code, 0 if summary.complete and not report.broken else 1)
-    if len(reports) > 1:
+    if len(reports) > 1 and first is not None:
         try:
-            console.print(f"Written: {write_comparison(reports)}", markup=False)
+            console.print(f"Written: {write_comparison(reports, first.parent)}", markup=False)
         except UserError as error:
             print(f"error: {error}", file=sys.stderr)
             code = max(code, 1)

@@ -583,7 +583,7 @@ def launch(prepared: Prepared, args: argparse.Namespace, console: Console) -> in
     with local_view(prepared.out, needed_by_reports) as folder:
         report = build_report(folder)
         if folder != prepared.out:
-            copy_tree(folder / "report", prepared.out / "report")
+            copy_tree(folder / "report", prepared.out / "report", replace=True)
         update_tracking(prepared, folder, tracking_uri, console)
     summary = report.summary
     console.print(to_terminal(summary, console.width))

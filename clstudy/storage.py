@@ -274,12 +274,17 @@ def together(action: Callable[[str], T], names: Sequence[str], place: Place) -> 
         return list(pool.map(action, names))
 
 
-def copy_tree(source: Place, target: Place, wanted: Callable[[str], bool] = lambda name: True) -> int:
+def copy_tree(
+    source: Place, target: Place, wanted: Callable[[str], bool] = lambda name: True, *, replace: bool = False
+) -> int:
     """Copy the wanted files of a folder that the target lacks or has in another size; returns how many.
 
     Markers (``COMPLETE``) come last, as when a value is written.
+
+    Args:
+        replace: copy also what is there in the same size; files change without changing their size.
     """
-    there = list_files(target)
+    there = {} if replace else list_files(target)
     names = [name for name, size in list_files(source).items() if wanted(name) and there.get(name) != size]
     markers = [name for name in names if PurePosixPath(name).name == "COMPLETE"]
     remote = source if isinstance(source, RemotePath) else target

@@ -226,13 +226,83 @@ def test_every_strategy_goes_on_after_kills_with_the_same_rows(undisturbed: Path
     assert load_rows(killed / "runs" / "study").equals(rows)
 
 
-def test_ctrl_c_ends_with_130_and_says_how_to_go_on(undisturbed: Path, tmp_path: Path) -> None:
+def test_ctrl_c_finishes_the_stages_in_flight_and_ends_with_130(undisturbed: Path, tmp_path: Path) -> None:
     shutil.copytree(undisturbed / "runs" / "data", tmp_path / "runs" / "data")
-    driver = start_and_await_a_stage(tmp_path, *SMALL)
+    driver = start_and_await_a_stage(tmp_path, *SMALL, "--max-concurrent", "1")
+    before = len(markers(tmp_path))
+    time.sleep(0.7)  # into the next stage
     driver.send_signal(signal.SIGINT)
     stdout, _ = driver.communicate(timeout=120)
     assert driver.returncode == 130, stdout
-    assert "run the same command to go on" in stdout and "Traceback" not in stdout
+    assert "finishing the stages in flight" in stdout and "run the same command to go on" in stdout
+    assert "Traceback" not in stdout and len(markers(tmp_path)) == before + 1, stdout
+    (session,) = json.loads((tmp_path / "runs" / "study" / "sessions.json").read_text())
+    assert session["ended"] == "interrupted" and session["stages_computed"] == before + 1
+    seen = markers(tmp_path)
+    done = run(tmp_path, *SMALL)
+    assert done.returncode == 0 and seen.items() <= markers(tmp_path).items(), "nothing was computed again"
+    assert load_rows(tmp_path / "runs" / "study").equals(load_rows(undisturbed / "runs" / "study"))
+
+
+def test_ctrl_c_twice_ends_at_once(undisturbed: Path, tmp_path: Path) -> None:
+    shutil.copytree(undisturbed / "runs" / "data", tmp_path / "runs" / "data")
+    driver = start_and_await_a_stage(tmp_path, *SMALL)
+    driver.send_signal(signal.SIGINT)
+    time.sleep(0.2)
+    driver.send_signal(signal.SIGINT)
+    stdout, _ = driver.communicate(timeout=60)
+    assert driver.returncode == 130 and "run the same command to go on" in stdout and "Traceback" not in stdout, stdout
+
+
+def test_a_second_driver_is_told_and_changes_nothing(undisturbed: Path, tmp_path: Path) -> None:
+    shutil.copytree(undisturbed / "runs" / "data", tmp_path / "runs" / "data")
+    first = start_and_await_a_stage(tmp_path, *SMALL)
+    second = run(tmp_path, *SMALL)
+    assert second.returncode == 4 and f"process {first.pid} on" in second.stderr, second.stderr
+    stdout, _ = first.communicate(timeout=300)
+    assert first.returncode == 0, stdout
+
+
+def test_a_rate_that_explodes_fails_its_trials_only_and_says_when(undisturbed: Path, tmp_path: Path) -> None:
+    shutil.copytree(undisturbed / "runs" / "data", tmp_path / "runs" / "data")
+    space = tmp_path / "mine.yaml"
+    space.write_text(GOOD_YAML.format(identity="[person_00]", strategy="[lower]", size="[3]", rate="[0.003, 1000.0]"))
+    done = run(tmp_path, "--seeds", "3", space=str(space))
+    assert done.returncode == 1, done.stdout
+    study = tmp_path / "runs" / "study"
+    (message,) = json.loads((study / "failures.json").read_text()).values()
+    assert "timestamp 0" in message and "step" in message and "smaller learning rate" in message
+    assert [path.stem for path in (study / "results").iterdir()] == ["person_00-lower-lr0.003-s3"]
+
+
+def test_a_budget_refuses_or_stops_cleanly(undisturbed: Path, tmp_path: Path) -> None:
+    shutil.copytree(undisturbed / "runs" / "data", tmp_path / "runs" / "data")
+    refused = run(tmp_path, *SMALL, "--budget-hours", "0.001")
+    assert refused.returncode == 2 and "--budget-hours is 0.001" in refused.stderr and "--yes" in refused.stderr
+    assert not (tmp_path / "runs" / "study" / "stages").exists()
+    # 0.004 hours are 14 s: enough to begin, not to end
+    stopped = run(tmp_path, *SMALL, "--budget-hours", "0.004", "--yes", "--max-concurrent", "1")
+    assert stopped.returncode == 3 and "the budget is used up" in stopped.stdout, stopped.stdout
+    assert 1 <= len(markers(tmp_path)) < len(markers(undisturbed))
+
+
+def test_a_pilot_measures_one_stage_and_keeps_it(undisturbed: Path, tmp_path: Path) -> None:
+    shutil.copytree(undisturbed / "runs" / "data", tmp_path / "runs" / "data")
+    done = run(tmp_path, *SMALL, "--pilot", "--price-per-hour", "2")
+    assert done.returncode == 0 and len(markers(tmp_path)) == 1, done.stdout + done.stderr
+    before, after = done.stdout.split("pilot: one stage in")
+    assert "from the profile's figure" in before and "from the stages computed so far" in after
+    assert " at 2 each" in after and "1 done already" in after
+
+
+def test_weights_stay_for_first_and_last_stages_only_and_extensions_train_the_rest_again(undisturbed: Path) -> None:
+    study = undisturbed / "runs" / "study"
+    first_and_last = set()
+    for path in (study / "results").iterdir():
+        keys = json.loads((pq.read_schema(path).metadata or {})[b"clstudy.stage_keys"])
+        first_and_last |= {keys[0], keys[-1]}
+    kept = {path.parent.name for path in (study / "weights").glob("??/*/COMPLETE")}
+    assert kept == first_and_last and len(kept) < len(markers(undisturbed))
 
 
 def test_a_photo_that_turns_unreadable_fails_only_its_trials(tmp_path: Path) -> None:
