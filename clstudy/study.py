@@ -36,6 +36,7 @@ from clstudy.sources import ListedTrials, TrialSource
 from clstudy.space import SearchSpace, TrialSpec
 from clstudy.stages import StudyStore, digest_of
 from clstudy.storage import Place, RemotePath, free_bytes, remove_tree, write_atomically
+from clstudy.strategies.lookup import foreign_sources
 from clstudy.tracking import artifact_folder, run_names
 from clstudy.worker import Job, TrialTrainable
 
@@ -337,6 +338,7 @@ def _fit(
         recorder=recorder,
         part=settings.part,
         inputs=inputs,
+        sources=foreign_sources(settings.space.grid.strategy) if inputs is not None else {},
     )
     share = settings.basis.profile.resources
     load_generators()

@@ -10,7 +10,7 @@ import threading
 import time
 import traceback
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +37,7 @@ from clstudy.running import running_metrics
 from clstudy.space import TrialSpec
 from clstudy.stages import StudyStore
 from clstudy.storage import Place, patiently, write_atomically
-from clstudy.strategies.lookup import strategy_class
+from clstudy.strategies.lookup import provide_sources, strategy_class
 from clstudy.tracking import LOSS_METRIC, trial_params, trial_tags
 from clstudy.trial import StageReport, StageRequest, Workbench, parquet_bytes, trial_stages, trial_table
 
@@ -56,7 +56,8 @@ FINAL = "ap/reconstruction_lpips"
 class Job:
     """Everything a worker needs to know, small enough to travel with every trial.
 
-    ``part`` is the folder of the study that takes the trials' rows; ``inputs`` fetches files that a node lacks.
+    ``part`` is the folder of the study that takes the trials' rows; ``inputs`` fetches files that a node lacks, and
+    ``sources`` are modules with strategies of the user's own.
     """
 
     basis: Basis
@@ -68,6 +69,7 @@ class Job:
     recorder: Any
     part: str = "results"
     inputs: Inputs | None = None
+    sources: Mapping[str, str] = field(default_factory=dict)
 
 
 class ActorClaims:
@@ -144,6 +146,8 @@ class TrialTrainable(tune.Trainable):
 
     @staticmethod
     def _build(job: Job, weights: GeneratorWeights) -> Workbench:
+        if job.inputs is not None:
+            provide_sources(job.sources, job.inputs.cache / "modules")
         profile = job.basis.profile
         device = torch_device(profile.resources)
         notes = configure_torch(profile.compute, profile.resources)

@@ -9,14 +9,17 @@ from __future__ import annotations
 import ast
 import hashlib
 import importlib
+import importlib.util
 import inspect
 import re
 import sys
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
 from clstudy.errors import UserError, nearest
+from clstudy.storage import write_atomically
 from clstudy.strategies.base import STRATEGIES, Strategy
 
 _FORM = re.compile(r"(?P<name>[A-Za-z_][\w.]*(:[A-Za-z_]\w*)?)\s*(\((?P<settings>.*)\))?", re.DOTALL)
@@ -65,6 +68,31 @@ def strategy_document(text: str) -> dict[str, Any]:
         source = Path(inspect.getfile(type(strategy))).read_bytes()
         document["source"] = hashlib.sha256(source).hexdigest()
     return document
+
+
+def foreign_sources(texts: Iterable[str]) -> dict[str, str]:
+    """Source of the modules of the user's own classes, by module name, for machines of a cluster that lack them.
+
+    Modules inside a package are left out: a package is installed on every machine, not sent.
+    """
+    found = {}
+    for text in texts:
+        module, colon, _ = _parts(text)[0].partition(":")
+        if colon and "." not in module:
+            found[module] = Path(inspect.getfile(strategy_class(text))).read_text(encoding="utf-8")
+    return found
+
+
+def provide_sources(sources: Mapping[str, str], folder: Path) -> None:
+    """Make modules importable that are not: they are written into ``folder``, which joins the search path."""
+    missing = {name: source for name, source in sources.items() if importlib.util.find_spec(name) is None}
+    if not missing:
+        return
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    for name, source in missing.items():
+        write_atomically(folder / f"{name}.py", source.encode())
+    sys.path.append(str(folder))
+    importlib.invalidate_caches()
 
 
 def _settings_of(found: type[Strategy]) -> list[str]:
