@@ -65,6 +65,7 @@ def plan_lines(
     data: DataSet,
     left_out: Mapping[str, str] | None = None,
     *,
+    workers: int = 1,
     keep_weights: str = "last",
     price: float | None = None,
 ) -> list[str]:
@@ -72,6 +73,7 @@ def plan_lines(
 
     Args:
         left_out: metrics that are not computed, with the reason.
+        workers: trials at a time, as the estimate takes it.
         keep_weights: the storage policy (``clstudy.retention``).
         price: of an hour of ``hours_unit``.
     """
@@ -93,7 +95,8 @@ def plan_lines(
         f"stages   {most}{plan.stages} of {plan.stages_without_sharing} "
         f"({shared} shared between trials, {plan.stages_done} done already, {most}{plan.stages_to_run} to compute)",
         *retrained_lines(plan),
-        f"time     about {duration(plan.seconds)} here (from {plan.estimate_from}); {cost_line(plan, profile, price)}",
+        f"time     about {duration(plan.seconds)} with {counted(workers, 'worker', 'workers')} (from {plan.estimate_from}); "
+        f"{cost_line(plan, profile, price)}",
         f"disk     {most}{plan.disk_bytes / 1e9:.2f} GB more; {WEIGHTS_LINES[keep_weights]}",
     ]
 

@@ -115,7 +115,7 @@ def prepare(args: argparse.Namespace, console: Console) -> Prepared:
         check_trial_count(search.trials, yes=args.yes)
         check_cells(search.cells, [*data.identities, *search.people.identities])
         rates = chosen_rates(search)
-    keep, workers = args.keep_weights or space.weights, local_workers(profile, args)
+    keep, workers = args.keep_weights or space.weights, expected_workers(profile, args)
     expansion = None
     if search is None or rates is not None:
         expansion = expand(space, names, uses_buffer_size, rates)
@@ -255,7 +255,17 @@ def open_study_data(
         )
 
 
-def local_workers(profile: Profile, args: argparse.Namespace) -> int:
-    """Trials at a time on this machine, for the estimate (a cluster's size is known only once connected)."""
-    fits = max(1, int((os.cpu_count() or 1) / profile.resources.cpus)) if profile.resources.cpus else 1
-    return min(fits, args.max_concurrent or fits)
+def expected_workers(profile: Profile, args: argparse.Namespace) -> int:
+    """Trials at a time, for the estimate: what fits here, or as many as --max-concurrent lets onto a cluster.
+
+    How large a cluster is (or will become) is not known before it is asked; one worker is the honest guess then.
+    """
+    if args.address is not None:
+        return args.max_concurrent or 1
+    share = profile.resources
+    fits = (os.cpu_count() or 1) / share.cpus if share.cpus else 1.0
+    if share.gpus:
+        import torch  # such a profile has read its generator with it already
+
+        fits = min(fits, torch.cuda.device_count() / share.gpus)
+    return min(max(1, int(fits)), args.max_concurrent or max(1, int(fits)))

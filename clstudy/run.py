@@ -21,7 +21,7 @@ from clstudy.identities.catalogue import DATA_SETS
 from clstudy.mlflow_rebuild import complete_runs
 from clstudy.options import BUSY, INCOMPLETE, INTERRUPTED_CODE, OK, STOPPED, WRONG_INPUT, build_parser
 from clstudy.plan import Plan
-from clstudy.preparation import Prepared, local_workers, prepare
+from clstudy.preparation import Prepared, expected_workers, prepare
 from clstudy.profiles import PROFILES
 from clstudy.report import build_report, needed_by_reports
 from clstudy.searching import PART as SEARCH_PART
@@ -97,7 +97,7 @@ def compute(prepared: Prepared, args: argparse.Namespace, console: Console, *, p
     if search is None:
         write_settings(prepared)
     began, outcome = now(), None
-    display = make_display(plan, local_workers(profile, args), console)
+    display = make_display(plan, expected_workers(profile, args), console)
     with suppress(KeyboardInterrupt), display as show:
         outcome = run_study(
             settings,
@@ -283,6 +283,7 @@ def show_plan(prepared: Prepared, args: argparse.Namespace, console: Console) ->
         prepared.profile,
         prepared.people,
         prepared.equipment.left_out,
+        workers=expected_workers(prepared.profile, args),
         keep_weights=prepared.keep_weights,
         price=args.price_per_hour,
     ):
