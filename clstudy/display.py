@@ -95,8 +95,8 @@ def plan_lines(
         f"stages   {most}{plan.stages} of {plan.stages_without_sharing} "
         f"({shared} shared between trials, {plan.stages_done} done already, {most}{plan.stages_to_run} to compute)",
         *retrained_lines(plan),
-        f"time     about {duration(plan.seconds)} with {counted(workers, 'worker', 'workers')} (from {plan.estimate_from}); "
-        f"{cost_line(plan, profile, price)}",
+        f"time     about {duration(plan.seconds)} with {counted(workers, 'worker', 'workers')} "
+        f"(from {plan.estimate_from}); {cost_line(plan, profile, price)}",
         f"disk     {most}{plan.disk_bytes / 1e9:.2f} GB more; {WEIGHTS_LINES[keep_weights]}",
     ]
 

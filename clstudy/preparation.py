@@ -32,7 +32,7 @@ from clstudy.space import (
     override,
 )
 from clstudy.stages import StudyStore
-from clstudy.storage import Place, RemotePath, open_place, require_writable
+from clstudy.storage import Place, open_place
 from clstudy.strategies import make_strategy
 
 if TYPE_CHECKING:
@@ -189,10 +189,7 @@ def study_place(args: argparse.Namespace, name: str) -> Place:
     """
     if args.out and args.storage:
         raise UserError("--out and --storage are both given; --storage FOLDER puts the study into FOLDER/<space name>")
-    out = open_place(args.out) if args.out else open_place(args.storage or "runs") / name
-    if isinstance(out, RemotePath) and not args.dry_run:
-        require_writable(out)
-    return out
+    return open_place(args.out) if args.out else open_place(args.storage or "runs") / name
 
 
 def plan_of(

@@ -28,7 +28,7 @@ from clstudy.searching import PART as SEARCH_PART
 from clstudy.searching import keep_search, rates_document
 from clstudy.sessions import Session, add_session, hours_unit, now, unit_hours
 from clstudy.space import known_spaces, load_space
-from clstudy.storage import copy_tree, local_view
+from clstudy.storage import copy_tree, local_view, require_writable
 from clstudy.strategies import STRATEGIES
 from clstudy.study_file import write_study_file
 from clstudy.tracking import MlflowWriter, artifact_folder, sqlite_uri
@@ -303,6 +303,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if args.dry_run:
             return OK
         require_budget(prepared.plan, args)
+        require_writable(prepared.out)
         with only_driver(prepared.out):
             if args.pilot:
                 return pilot(prepared, args, console)
@@ -316,6 +317,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except StudyBusyError as error:
         print(f"clstudy: {error}", file=sys.stderr)
         return BUSY
+    except KeyboardInterrupt:
+        print("clstudy: interrupted before anything was started", file=sys.stderr)
+        return INTERRUPTED_CODE
     except UserError as error:
         print(f"clstudy: {error}", file=sys.stderr)
         return WRONG_INPUT

@@ -278,10 +278,10 @@ def start_ray(address: str | None) -> None:
         return
     try:
         ray.init(address=address, **quiet)
-    except ConnectionError as error:
+    except (ConnectionError, RuntimeError, ValueError) as error:  # nobody there; another Ray or Python; a wrong address
         raise UserError(
-            f"no Ray cluster at {address!r} ({error}); start one with `ray up cluster.yaml` or `ray start --head`, "
-            "or leave --address out to run on this machine"
+            f"no Ray cluster can be used at {address!r} ({error}); start one with `ray up cluster.yaml` or `ray start "
+            "--head`, with the same Ray and Python as here, or leave --address out to run on this machine"
         ) from error
 
 

@@ -184,42 +184,44 @@ class TrialTrainable(tune.Trainable):
         return True
 
     def _begin(self, config: dict[str, Any]) -> None:
+        """Forget the trial before; what this one needs is done in its first step, if it comes to that."""
         self._spec = spec_of(config)
+        self._identity = self._job.identities[self._spec.identity]
+        self._stages: Iterator[tuple[StageRequest, StageReport]] | None = None
+        self._tables: list[pa.Table] = []
+        self._keys: list[str] = []
+        self._objective = math.nan
+        self._sent: list[Any] = []
+
+    def _start(self) -> str:
+        """Announce the trial and get ready for its stages; returns why that cannot be, or nothing."""
         deaths, trouble = self._ask("begin", self._spec.trial_id)
-        self._doomed = ""
+        self._job.coordinator.progress.remote(
+            self._spec.trial_id, {"t": 0, "phase": "start", "done": 0, "total": 1, "loss": float("nan")}
+        )
+        name = self._job.run_names.get(self._spec.trial_id, self._spec.trial_id)
+        self._record("start_trial", name, self._params(), trial_tags(self._spec))
+        self._stages = iter(())
         if self._bench is None or deaths >= _MOST_DEATHS:
             reason = trouble or "the machine's memory may be too small; see Ray's logs"
-            self._doomed = f"its worker died {deaths} times without finishing a stage ({reason})"
-        self._identity = self._job.identities[self._spec.identity]
-        if self._job.inputs is not None and not self._doomed:
-            try:
-                self._identity = self._job.inputs.local_identity(self._identity)
-            except UserError as error:
-                self._doomed = str(error)
+            return f"its worker died {deaths} times without finishing a stage ({reason})"
+        if self._job.inputs is not None:
+            self._identity = self._job.inputs.local_identity(self._identity)
         listener = BoardListener(self._job.coordinator, self._spec.trial_id)
-        self._stages: Iterator[tuple[StageRequest, StageReport]] = (
-            iter(()) if self._bench is None else trial_stages(self._bench, self._spec, self._identity, listener)
-        )
-        self._tables: list[pa.Table] = []
-        self._objective = math.nan
-        self._keys: list[str] = []
-        profile = self._job.basis.profile
+        self._stages = trial_stages(self._bench, self._spec, self._identity, listener)
+        return ""
+
+    def _params(self) -> dict[str, Any]:
         kept = self._spec.buffer_size or 0
         if strategy_class(self._spec.strategy).joint:  # keeps everything
             kept = sum(len(timestamp.train) for timestamp in self._identity.timestamps)
-        params = trial_params(
+        return trial_params(
             self._spec,
-            profile=profile.name,
+            profile=self._job.basis.profile.name,
             timestamps=len(self._identity.timestamps),
             kept=kept,
             version=run_version(self._job.basis, self._spec, self._identity),
         )
-        self._job.coordinator.progress.remote(
-            self._spec.trial_id, {"t": 0, "phase": "start", "done": 0, "total": 1, "loss": float("nan")}
-        )
-        self._sent: list[Any] = []
-        name = self._job.run_names.get(self._spec.trial_id, self._spec.trial_id)
-        self._record("start_trial", name, params, trial_tags(self._spec))
 
     def _record(self, method: str, *arguments: Any) -> None:
         """Tell the recorder something about this trial, without waiting."""
@@ -230,18 +232,19 @@ class TrialTrainable(tune.Trainable):
 
         Taken, not sent on: a tracking server that is down delays nothing here.
         """
-        ray.wait(self._sent, num_returns=len(self._sent), timeout=_DELIVERY_SECONDS)
+        if self._sent:
+            ray.wait(self._sent, num_returns=len(self._sent), timeout=_DELIVERY_SECONDS)
 
     def step(self) -> dict[str, Any]:
         """One timestamp. A failure ends this trial only and is told with its reason."""
-        if self._doomed:
-            return self._fail(self._doomed)
         while not self._keys and self._ask("paused"):
             time.sleep(_PAUSE_SECONDS)
         if reason := self._ask("stopping"):
             self._delivered()
             return {"stopped": reason, "done": True}
         try:
+            if self._stages is None and (doomed := self._start()):
+                return self._fail(doomed)
             return self._advance()
         except UserError as error:
             return self._fail(str(error), diverged=isinstance(error, TrainingDivergedError | NotFiniteError))
@@ -257,6 +260,7 @@ class TrialTrainable(tune.Trainable):
         return f" (see logs/{log.name})"
 
     def _advance(self) -> dict[str, Any]:
+        assert self._stages is not None
         following = next(self._stages, None)
         if following is None:
             return self._finish()
