@@ -207,7 +207,7 @@ def pilot(prepared: Prepared, args: argparse.Namespace, console: Console) -> int
 def launch(prepared: Prepared, args: argparse.Namespace, console: Console) -> int:
     """Run the study, print the table, return the exit code."""
     tracking_uri = tracking_address(prepared)
-    ui = f"mlflow ui --backend-store-uri {tracking_uri}"
+    ui = tracking_uri if tracking_uri.startswith("http") else f"mlflow ui --backend-store-uri {tracking_uri}"
     failures: Mapping[str, str] = {}
     if prepared.plan.to_run:
         console.print(f"live in MLflow: [bold]{ui}[/bold]", soft_wrap=True, highlight=False)

@@ -27,8 +27,8 @@ def rate_sections(study: Path) -> list[Section]:
     told = [
         element(
             "p",
-            "Every cell has its own learning rate: TPE, judged by AIP (reconstruction LPIPS; final performance for joint "
-            "training) on validation photos, never on test photos. Lower is better. `optuna-dashboard "
+            "Every cell has its own learning rate: TPE, judged by AIP (reconstruction LPIPS; final performance for "
+            "joint training) on validation photos, never on test photos. Lower is better. `optuna-dashboard "
             "sqlite:///…/search/optuna.db` shows every proposal.",
             class_="soft",
         ),
