@@ -39,6 +39,8 @@ _FULL_PAUSE_S = 10.0
 _FULL_PATIENCE_S = 900.0
 """How long a write waits for somebody to make room on a full disk."""
 _NOT_BRIEF = (FileNotFoundError, PermissionError, NotADirectoryError, IsADirectoryError, FileExistsError)
+MIN_FREE_BYTES = 500_000_000
+"""Below this no trial is begun on a disk, however small its stages are."""
 _THREADS = 16
 """Requests to an object store at a time, where many small files are read."""
 
@@ -183,6 +185,8 @@ def require_writable(place: Place) -> None:
     """
     probe = place / f".writable-{uuid.uuid4().hex[:8]}"
     try:
+        if place.is_file():
+            raise NotADirectoryError("it is a file")
         write_atomically(probe, b"clstudy")
         if probe.read_bytes() != b"clstudy":
             raise OSError("what was written does not come back")

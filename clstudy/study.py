@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import shutil
 import signal
 import threading
 import time
@@ -24,6 +23,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 import clstudy
 from clstudy.actors import CoordinatorActor, RecorderActor
 from clstudy.cost import write_history
+from clstudy.doctor.cluster import ask_nodes, living_nodes, ray_complaint
 from clstudy.errors import UserError
 from clstudy.fold import Basis
 from clstudy.generators import load_generators
@@ -35,7 +35,7 @@ from clstudy.plan import Plan
 from clstudy.sources import ListedTrials, TrialSource
 from clstudy.space import SearchSpace, TrialSpec
 from clstudy.stages import StudyStore, digest_of
-from clstudy.storage import Place, RemotePath, free_bytes, remove_tree, write_atomically
+from clstudy.storage import MIN_FREE_BYTES, Place, RemotePath, free_bytes, remove_tree, write_atomically
 from clstudy.strategies.lookup import foreign_sources
 from clstudy.tracking import artifact_folder, run_names
 from clstudy.worker import Job, TrialTrainable
@@ -44,7 +44,7 @@ INTERRUPTED = "interrupted"
 BUDGET = "the budget is used up"
 DISK_FULL = "the disk stayed too full to begin another trial"
 _DISK_PATIENCE_S = 900.0
-_MIN_FREE_BYTES = 500_000_000
+_TIDY_SECONDS = 60.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -218,7 +218,8 @@ def run_study(
             snapshot = ray.get(coordinator.snapshot.remote())
             dropped = keeper.sweep(*ray.get(coordinator.chains.remote())) if keeper else 0
             if inputs is not None:
-                _on_every_node(lambda: shutil.rmtree(inputs.cache, ignore_errors=True))
+                with suppress(Exception):  # tidying up must not lose a study's end
+                    ask_nodes(living_nodes(), lambda label: remove_tree(inputs.cache), _TIDY_SECONDS)
         finally:
             ray.shutdown()
     ended = snapshot["finished"]
@@ -276,29 +277,19 @@ def start_ray(address: str | None) -> None:
         # "local": without it Ray would join whatever cluster happens to run on this machine
         ray.init(address="local", include_dashboard=False, **quiet)
         return
+    # asked first, in a process of its own: at a wrong address Ray tries for minutes, without a token it aborts
+    complaint = ray_complaint(address)
     try:
+        if complaint is None:
+            raise ConnectionError("nothing answers")
+        if complaint:
+            raise ConnectionError(complaint)
         ray.init(address=address, **quiet)
     except (ConnectionError, RuntimeError, ValueError) as error:  # nobody there; another Ray or Python; a wrong address
         raise UserError(
             f"no Ray cluster can be used at {address!r} ({error}); start one with `ray up cluster.yaml` or `ray start "
             "--head`, with the same Ray and Python as here, or leave --address out to run on this machine"
         ) from error
-
-
-def on_every_node(action: Callable[[], Any]) -> dict[str, Any]:
-    """Run something once on every living node of the cluster; returns its results by node id."""
-    nodes = [node["NodeID"] for node in ray.nodes() if node["Alive"]]
-    remote = ray.remote(num_cpus=0)(action)
-    calls = {
-        node: remote.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False)).remote()
-        for node in nodes
-    }
-    return {node: ray.get(call, timeout=60) for node, call in calls.items()}
-
-
-def _on_every_node(action: Callable[[], Any]) -> None:
-    with suppress(Exception):  # tidying up must not lose a study's end
-        on_every_node(action)
 
 
 def _provide_inputs(settings: StudySettings) -> Inputs | None:
@@ -470,7 +461,7 @@ class _Watcher:
 def room_for_a_trial(settings: StudySettings) -> int:
     """Free bytes below which no trial is begun: what the trials under way may still write, and some for the rest."""
     timestamps = max(len(identity.timestamps) for identity in settings.data.identities)
-    return max(_MIN_FREE_BYTES, 2 * timestamps * settings.basis.profile.stage_bytes)
+    return max(MIN_FREE_BYTES, 2 * timestamps * settings.basis.profile.stage_bytes)
 
 
 def write_failures(out: Place, failures: Mapping[str, str]) -> None:

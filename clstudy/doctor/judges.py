@@ -1,0 +1,416 @@
+"""From facts to lines: what passes, what must be mended and how. Pure functions.
+
+In all of them ``found`` maps a place ("this machine", a node, the driver) to its facts.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+from urllib.parse import urlsplit
+
+from clstudy.doctor.facts import (
+    CPU_ONNX,
+    FIX,
+    GPU_ONNX,
+    NOTE,
+    PASS,
+    Answer,
+    Facts,
+    Line,
+    Probe,
+    Seen,
+    Span,
+    Tracking,
+    is_local,
+)
+from clstudy.errors import UserError
+from clstudy.model_files import FoundFiles, missing_lines
+from clstudy.preflight import left_out_metrics
+from clstudy.profiles import Profile, Resources
+from clstudy.storage import MIN_FREE_BYTES
+
+MOST_SKEW_SECONDS = 2.0
+_FULL_SHARE = 0.95
+"""Of the disk under Ray's own folder; beyond it Ray neither spills nor takes new objects."""
+_OBJECT_STORE_SHARE, _OBJECT_STORE_MOST = 0.3, 200e9
+"""Of a machine's memory, and the most bytes: what Ray wants of /dev/shm by default."""
+_NETWORK_SYSTEMS = ("nfs", "cifs", "smb", "lustre", "gpfs", "beegfs", "ceph", "gluster", "afs", "9p", "fuse.")
+
+_INSTALL = "install the set of constraints.txt, everywhere alike: pip install -c constraints.txt -e '.[cluster]'"
+_GPU_ONNX_ONLY = f"pip uninstall -y {CPU_ONNX} {GPU_ONNX} && pip install {GPU_ONNX}"
+_SHARE = "mount one network folder under this path on every node, or use s3://bucket/folder"
+_START_MLFLOW = (
+    "start it (mlflow server --host 127.0.0.1 --port 5000 --workers 1 --backend-store-uri sqlite:////PATH/mlflow.db), "
+    "correct MLFLOW_TRACKING_URI, or unset it for a local database"
+)
+
+
+def judge_machine(where: str, facts: Facts) -> Line:
+    """What there is, in a line."""
+    seen = facts.gpus or facts.torch_gpus or ()
+    gpus = ", ".join(f"{count} x {name}" for name, count in Counter(seen).items()) or "no GPU"
+    return Line(PASS, "machine", f"{where}: {facts.cpus} CPUs, {_gb(facts.memory)} memory, {gpus}")
+
+
+def judge_versions(found: Mapping[str, Facts]) -> list[Line]:
+    """Whether packages are there, as new as clstudy needs them, and the same everywhere."""
+    lines = []
+    for where, facts in found.items():
+        texts = [f"{package} cannot be imported: {trouble}" for package, trouble in facts.broken.items()]
+        lines += [Line(FIX, "versions", f"{text} ({where})", _INSTALL) for text in (*texts, *facts.unmet)]
+    first = next(iter(found.values()))
+    for package in first.versions:
+        # what a node lacks altogether is among its unmet requirements
+        groups = _groups(
+            {where: _public(facts.versions[package]) for where, facts in found.items() if package in facts.versions}
+        )
+        if len(groups) > 1:
+            lines.append(Line(FIX, "versions", f"{package} differs: {_listed(groups)}", _INSTALL))
+    if lines:
+        return lines
+    everywhere = "" if len(found) == 1 else f"the same in {len(found)} places: "
+    listed = ", ".join(f"{package} {version}" for package, version in first.versions.items())
+    return [Line(PASS, "versions", everywhere + listed)]
+
+
+def judge_code(found: Mapping[str, Facts]) -> list[Line]:
+    """Whether clstudy itself is the same everywhere (the same version may be other code), and undamaged."""
+    lines = [Line(FIX, "code", f"{text} ({where})") for where, facts in found.items() for text in facts.altered]
+    if len({facts.code for facts in found.values()}) > 1:
+        groups = _groups({where: f"{facts.code[:8]} in {facts.folder}" for where, facts in found.items()})
+        remedy = (
+            "install the same commit on every node, and start the study from that code (`ray up` copies a clone to all "
+            "nodes): rows of two codes do not compare"
+        )
+        text = f"clstudy is not the same everywhere, whatever its version says: {_listed(groups)}"
+        lines.append(Line(FIX, "code", text, remedy))
+    first = next(iter(found.values()))
+    return lines or [Line(PASS, "code", f"clstudy {first.code[:8]} in {first.folder}, its packaged weights undamaged")]
+
+
+def judge_gpus(wanted: bool, found: Mapping[str, Facts], offered: Mapping[str, float]) -> list[Line]:
+    """Whether the driver, torch and Ray agree on the GPUs of every machine, where the profile wants GPUs.
+
+    Args:
+        offered: GPUs of a node as Ray counts them; empty where no cluster runs.
+    """
+    if not wanted:
+        idle = sum(len(facts.gpus) for facts in found.values())
+        return [Line(PASS, "GPU", "the profile computes on CPUs" + (f"; GPUs that stay idle: {idle}" if idle else ""))]
+    judged = (_gpu_trouble(where, facts, offered.get(where)) for where, facts in found.items())
+    lines = [Line(FIX, "GPU", text, remedy) for text, remedy in filter(None, judged)]
+    count = sum(len(facts.torch_gpus or ()) for facts in found.values())
+    if lines or not count:  # that there is none at all is told by ``judge_share``
+        return lines
+    return [Line(PASS, "GPU", f"torch sees {count}" + (", and Ray offers them all" if offered else ""))]
+
+
+def _gpu_trouble(where: str, facts: Facts, offered: float | None) -> tuple[str, str] | None:
+    """What is wrong with the GPUs of a machine, and what to do; None: nothing, or none to be wrong with."""
+    if facts.torch_gpus is None:  # torch is broken or missing, which is told elsewhere
+        return None
+    usable, name = len(facts.torch_gpus), facts.gpus[0] if facts.gpus else ""
+    if name and not facts.torch_cuda:
+        build = facts.versions.get("torch", "")
+        text = f"{where} has {name}, and torch {build} there is built for CPUs"
+        return text, "install a CUDA build: https://pytorch.org/get-started/locally/"
+    if name and not usable and facts.visible_devices is not None:
+        text = f"{where} has {name}, and CUDA_VISIBLE_DEVICES={facts.visible_devices!r} hides it"
+        return text, "unset it (on a cluster: before `ray start`)"
+    if name and not usable:
+        text = f"{where} has {name}, and torch for CUDA {facts.torch_cuda} cannot use it"
+        return text, "update the NVIDIA driver, or install torch for an older CUDA"
+    if offered is not None and offered != usable:
+        text = f"Ray offers {offered:g} GPU on {where}, torch sees {usable}"
+        return text, f"start Ray there again, with --num-gpus={usable}"
+    return None
+
+
+def judge_onnx(wanted: bool, found: Mapping[str, Facts]) -> list[Line]:
+    """Which ONNX Runtime embeds faces on machines with GPUs: two packages share a folder, the last installed wins."""
+    lines = []
+    for where, facts in found.items():
+        if not wanted or not (facts.gpus or facts.torch_gpus) or CPU_ONNX in facts.broken:
+            continue
+        both = {CPU_ONNX, GPU_ONNX} <= facts.versions.keys()
+        if "CUDAExecutionProvider" not in facts.onnx_providers:
+            lines.append(
+                Line(FIX, "onnxruntime", f"{where} has both packages, and the one for CPUs lies on top", _GPU_ONNX_ONLY)
+                if both
+                else Line(NOTE, "onnxruntime", f"{where} has the one for CPUs: the ID metric is slow", _GPU_ONNX_ONLY)
+            )
+        elif both:
+            text = f"{where} has both packages; now the one for GPUs lies on top, until the other is installed again"
+            lines.append(Line(NOTE, "onnxruntime", text, _GPU_ONNX_ONLY))
+        else:
+            lines.append(Line(PASS, "onnxruntime", f"{where} has the one for GPUs"))
+    return lines
+
+
+def judge_share(
+    share: Resources, free: Mapping[str, tuple[float, float]], node_types: Mapping[str, Mapping[str, float]]
+) -> Line:
+    """Whether a trial's share of a machine is there at all.
+
+    Args:
+        share: what one trial takes.
+        free: (CPUs, GPUs) of every machine.
+        node_types: what the autoscaler may add.
+    """
+    trial = f"a trial takes {share.cpus:g} CPU" + (f" and {share.gpus:g} GPU" if share.gpus else "")
+    count = sum(_fits(share, cpus, gpus) for cpus, gpus in free.values())
+    if count:
+        return Line(PASS, "room for trials", f"{trial}; {count} fit at a time")
+    brought = [name for name, has in node_types.items() if _fits(share, has.get("CPU", 0), has.get("GPU", 0))]
+    if brought:
+        text = f"{trial}; no such node is up, the autoscaler starts {' or '.join(brought)} when there is work"
+        return Line(NOTE, "room for trials", text, "it could not be checked: ask again while one is up")
+    none = f"{next(iter(free))} cannot give it" if len(free) == 1 else f"none of {_nodes(len(free))} can give it"
+    remedy = "use a machine or a cluster that can (--address), or another profile; on small networks --device cpu does"
+    return Line(FIX, "room for trials", f"{trial}; {none}", remedy)
+
+
+def _fits(share: Resources, cpus: float, gpus: float) -> int:
+    parts = [cpus / share.cpus] if share.cpus else []
+    parts += [gpus / share.gpus] if share.gpus else []
+    return int(min(parts)) if parts else 1
+
+
+def judge_disks(found: Mapping[str, Facts]) -> list[Line]:
+    """Whether Ray has room for its own files and for objects in shared memory."""
+    lines, free = [], []
+    for where, facts in found.items():
+        for disk in facts.disks:
+            full = 1 - disk.free / disk.total if disk.total else 0.0
+            if disk.path == "/dev/shm":
+                wanted = min(_OBJECT_STORE_SHARE * facts.memory, _OBJECT_STORE_MOST)
+                if disk.total < wanted:
+                    text = f"/dev/shm of {where} has {_gb(disk.total)}, Ray wants {_gb(wanted)} and takes its folder"
+                    lines.append(Line(NOTE, "disk", text, f"in a container: --shm-size={wanted / 1e9:.0f}g"))
+            elif full > _FULL_SHARE:
+                text = f"{disk.path} of {where} is {full:.1%} full; Ray stops at {_FULL_SHARE:.0%}"
+                lines.append(Line(FIX, "disk", text, "make room, or point RAY_TMPDIR to a larger disk"))
+            else:
+                free.append(disk.free)
+    if free:
+        at_least = "" if len(free) == 1 else "at least "
+        lines.append(Line(PASS, "disk", f"{at_least}{_gb(min(free))} free for Ray's own files"))
+    return lines
+
+
+def judge_storage(place: str, probe: Probe, seen: Mapping[str, Seen], arrived: Iterable[str]) -> list[Line]:
+    """Whether the driver and all nodes read and write one and the same storage.
+
+    Args:
+        place: as the user knows it.
+        probe: what the driver could do.
+        seen: by node; empty where there is only this machine.
+        arrived: nodes whose file the driver found.
+    """
+    if probe.trouble:
+        text, _, remedy = probe.trouble.rpartition("; ")
+        if text:
+            return [Line(FIX, "storage", text, remedy)]
+        return [Line(FIX, "storage", f"{place}: {probe.trouble}", "mend it, or name another with --storage")]
+    back = set(arrived)
+    judged = (_storage_trouble(place, where, answer, where in back) for where, answer in seen.items())
+    lines = [Line(FIX, "storage", text, remedy) for text, remedy in filter(None, judged)]
+    if not lines:
+        shared = f" and {_nodes(len(seen))} write and read the same {place}" if seen else f" writes and reads {place}"
+        lines.append(Line(PASS, "storage", f"the driver{shared}" if seen else f"this machine{shared}"))
+    if not probe.locks:
+        text = f"files in {place} cannot be locked: nothing keeps two drivers from one study"
+        lines.append(Line(NOTE, "storage", text, "start a study once only, or mount with locks"))
+    return lines
+
+
+def _storage_trouble(place: str, where: str, answer: Seen, arrived: bool) -> tuple[str, str] | None:
+    if answer.trouble and answer.same:
+        text = f"{where} cannot write {place}: {answer.trouble}"
+        return text, "let the user that Ray runs as there write to it (folder permissions, or the machine's role)"
+    if answer.trouble:
+        return f"{where} cannot read {place}: {answer.trouble}", "mend permissions or credentials there"
+    if not answer.same:
+        return f"{place} on {where} is not the folder that the driver writes to: it is not shared", _SHARE
+    if not arrived:
+        return f"what {where} writes to {place} does not reach the driver: it is not shared", _SHARE
+    return None
+
+
+def judge_room(place: str, probe: Probe, profile: Profile) -> list[Line]:
+    """Whether the storage, which could be written, has room for a trial."""
+    trial = profile.data.timestamps * profile.stage_bytes
+    takes = f"a trial writes up to {_gb(trial)} ({profile.data.timestamps} stages)"
+    if probe.trouble:
+        return []
+    if probe.free is None:
+        return [Line(PASS, "room", f"{place} is an object store; {takes}")]
+    text, wanted = f"{_gb(probe.free)} free at {place}; {takes}", max(MIN_FREE_BYTES, 2 * trial)
+    if probe.free < wanted:
+        remedy = "make room, or name another place with --storage"
+        return [Line(FIX, "room", f"{text}, and none begins below {_gb(wanted)}", remedy)]
+    return [Line(PASS, "room", text)]
+
+
+def judge_clock(now: float, ahead: Mapping[str, Span]) -> list[Line]:
+    """Whether other clocks agree with this machine's, which shows ``now`` (seconds since 1970, UTC)."""
+    lines = []
+    for where, (least, most) in ahead.items():
+        if least > MOST_SKEW_SECONDS or most < -MOST_SKEW_SECONDS:
+            by = f"{least:.1f} s ahead of" if least > 0 else f"{-most:.1f} s behind"
+            remedy = "let both follow a time server (timedatectl set-ntp true, or chrony)"
+            lines.append(Line(FIX, "clock", f"the clock of {where} is at least {by} this machine's", remedy))
+        elif max(-least, most) > MOST_SKEW_SECONDS:
+            text = f"{where} takes {most - least:.1f} s to answer, too long to compare its clock"
+            lines.append(Line(NOTE, "clock", text, "ask again when it is idle"))
+    if lines:
+        return lines
+    shown = datetime.fromtimestamp(now, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+    if not ahead:
+        return [Line(NOTE, "clock", f"{shown}, compared with none")]
+    apart = max(max(-least, most) for least, most in ahead.values())
+    others = " and ".join(ahead) if len(ahead) < 3 else f"all {len(ahead)} others"
+    return [Line(PASS, "clock", f"{shown}, at most {apart:.2f} s from {others}")]
+
+
+def judge_tracking(found: Tracking) -> list[Line]:
+    """Whether MLflow answers, and whom else it would answer."""
+    parts = urlsplit(found.uri)
+    shown = re.sub("//[^/@]*@", "//", found.uri)  # without a password
+    local = parts.scheme == "sqlite"
+    if found.trouble:
+        return [
+            Line(FIX, "MLflow", f"{shown}: {found.trouble}", _tracking_remedy(found.trouble, parts.hostname, local))
+        ]
+    lines = [Line(PASS, "MLflow", f"{shown} {'can be written' if local else 'answers'}")]
+    if found.file_system.startswith(_NETWORK_SYSTEMS):
+        text = f"the database lies on {found.file_system}, where SQLite's locks cannot be trusted"
+        remedy = "run `mlflow server` with its database on a disk of its own, and set MLFLOW_TRACKING_URI"
+        lines.append(Line(NOTE, "MLflow", text, remedy))
+    open_to = [address for address in found.listens if not ipaddress.ip_address(address).is_loopback]
+    if parts.scheme == "http" and parts.hostname and not is_local(parts.hostname):
+        open_to = [parts.hostname]
+    if open_to:
+        text = f"the server listens at {', '.join(open_to)}: whoever reaches that can read and change every run"
+        remedy = "bind it to 127.0.0.1 (--host) and look at it through SSH, or see to a firewall and a login"
+        lines.append(Line(NOTE, "MLflow", text, remedy))
+    return lines
+
+
+def _tracking_remedy(trouble: str, host: str | None, local: bool) -> str:
+    if local:
+        return "mend its permissions, move it away, or name a tracking server with MLFLOW_TRACKING_URI"
+    if re.search(r"\b403\b", trouble):
+        return f"start the server with --allowed-hosts {host}, or reach it as 127.0.0.1 through SSH"
+    if re.search(r"\b401\b", trouble):
+        return "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN"
+    return _START_MLFLOW
+
+
+def judge_weights(profile: Profile, found: FoundFiles, options: Sequence[str], cluster: bool) -> list[Line]:
+    """Whether the files that a profile takes from outside the package are there."""
+    if not (profile.required_files or profile.optional_files):
+        return [Line(PASS, "weights", f"profile {profile.name!r} has all of them in the package")]
+    # what, and after the first stop how to get it
+    missing = (text.partition(". ") for text in missing_lines(found, options))
+    lines = [Line(FIX, "weights", what, remedy) for what, _, remedy in missing]
+    try:
+        left_out = left_out_metrics(profile, found, ())
+    except UserError as error:
+        return [*lines, Line(FIX, "weights", str(error), "see the lines of the missing files")]
+    for metric, reason in left_out.items():
+        what, _, remedy = reason.partition("; ")
+        lines.append(Line(NOTE, "weights", f"{metric} will not be computed: {what}", remedy))
+    if found.paths:
+        there = ", ".join(f"{role} {path.name} ({found.digests[role][:8]})" for role, path in found.paths.items())
+        fetched = "; nodes that lack them fetch them from the storage when a study begins" if cluster else ""
+        lines.append(Line(PASS, "weights", f"{there}{fetched}"))
+    return lines
+
+
+def judge_auth_here(facts: Facts) -> Line:
+    """Whether strangers can run code through Ray's ports while a study runs on this machine alone."""
+    if facts.auth_mode == "disabled":
+        text = "RAY_AUTH_MODE=disabled: while a study runs, whoever reaches Ray's ports can run code as you"
+        return Line(NOTE, "Ray token", text, "unset it, unless nobody else reaches this machine")
+    if facts.has_token or facts.token_possible:
+        return Line(PASS, "Ray token", "there" if facts.has_token else "Ray makes one in ~/.ray when it starts")
+    text = "there is none, and Ray cannot write one to ~/.ray/auth_token"
+    return Line(FIX, "Ray token", text, "make the home folder writable, or set RAY_AUTH_TOKEN")
+
+
+def judge_auth(found: Mapping[str, Facts]) -> list[Line]:
+    """Whether strangers can run code on the nodes of a running cluster."""
+    bare = [where for where, facts in found.items() if facts.auth_mode != "token"]
+    if bare:
+        text = f"{', '.join(bare)}: whoever reaches Ray's ports there can run any code"
+        remedy = (
+            "`ray get-auth-token --generate`, that ~/.ray/auth_token and RAY_AUTH_MODE=token on every node before "
+            "`ray start`; or a firewall that lets in only the nodes"
+        )
+        return [Line(NOTE, "Ray token", text, remedy)]
+    return [Line(PASS, "Ray token", f"wanted by {_nodes(len(found))}")] if found else []
+
+
+def judge_answers(answers: Mapping[str, Answer[Any]]) -> list[Line]:
+    """A line for every node from which nothing came back."""
+    lines = []
+    for where, answer in answers.items():
+        if answer.value is not None:
+            continue
+        other = any(sign in answer.trouble for sign in ("No module named", "has no attribute", "cannot import name"))
+        remedy = (
+            "install clstudy there, the same commit as the driver's"
+            if other
+            else "look at `ray status` and at that node's memory and disk; start Ray there again"
+        )
+        lines.append(Line(FIX, "node", f"{where}: {answer.trouble}", remedy))
+    return lines
+
+
+def judge_reach(address: str, complaint: str | None) -> Line | None:
+    """What is wrong if a cluster cannot be reached.
+
+    Args:
+        complaint: Ray's own, "" for none, None where nothing answered in time.
+    """
+    if complaint == "":
+        return None
+    start = "start it with `ray up cluster.yaml` or `ray start --head`, or correct --address"
+    if complaint is None:
+        return Line(FIX, "cluster", f"{address} does not answer", f"{start}; a firewall must let its port through")
+    if any(sign in complaint for sign in ("AuthToken", "has_token", "Unauthenticated")):
+        remedy = "the head's ~/.ray/auth_token (or RAY_AUTH_TOKEN) and RAY_AUTH_MODE=token here too"
+        return Line(FIX, "cluster", f"{address} wants a token that this process does not have", remedy)
+    if "ersion mismatch" in complaint:
+        return Line(FIX, "cluster", f"{address}: {complaint}", _INSTALL)
+    return Line(FIX, "cluster", f"{address}: {complaint}", start)
+
+
+def _groups(values: Mapping[str, str]) -> dict[str, list[str]]:
+    groups: dict[str, list[str]] = {}
+    for where, value in values.items():
+        groups.setdefault(value, []).append(where)
+    return groups
+
+
+def _listed(groups: Mapping[str, Sequence[str]]) -> str:
+    return "; ".join(f"{value} ({', '.join(places)})" for value, places in groups.items())
+
+
+def _public(version: str) -> str:
+    """Without the build: torch 2.13.0+cpu on the head and +cu126 on a GPU node are as it should be."""
+    return version.partition("+")[0]
+
+
+def _gb(size: float) -> str:
+    return f"{size / 1e9:.1f} GB" if size >= 1e8 else f"{size / 1e6:.0f} MB"
+
+
+def _nodes(count: int) -> str:
+    return f"{count} node{'' if count == 1 else 's'}"
