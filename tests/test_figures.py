@@ -23,7 +23,7 @@ from clstudy.analysis.figures.curves import over_identities
 from clstudy.analysis.figures.faces import cell_side
 from clstudy.analysis.figures.matrices import mean_matrix
 from clstudy.analysis.figures.memory import hull_outline, principal_plane, stored_counts
-from clstudy.analysis.figures.style import spread
+from clstudy.analysis.figures.style import shades, spread
 from clstudy.analysis.material import Arm, gather
 from clstudy.analysis.study_folder import anchor_latents, anchors_key, stage_faces, trial_stages
 from clstudy.analysis.tables import summarise
@@ -356,3 +356,9 @@ def test_rows_without_a_plan_do_not_enter(tmp_path):
     rows = pq.read_table(study.results("ann-lower-lr0.001-s0"))
     pq.write_table(rows, study.folder / "results" / "stranger.parquet")
     assert {matrix.trial.trial for matrix in gather(summarise(study.folder)).matrices} == set(study.r)
+
+
+def test_there_is_a_shade_for_every_buffer_size_also_where_there_is_none():
+    """A study of ``lower`` alone has no buffer size; its curves could not be drawn."""
+    for count in range(6):
+        assert len(set(shades(count))) == count

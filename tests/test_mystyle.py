@@ -98,7 +98,7 @@ def drive(place: Path, *options: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_the_study_runs_from_checkpoint_and_photos_and_resumes(place: Path) -> None:
-    done = drive(place)
+    done = drive(place, "--mlflow-images", "on")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "3 training and 2 test photos each, 32 px" in done.stdout
     assert "metrics  lpips, id, psnr" in done.stdout
@@ -124,6 +124,22 @@ def test_the_tracker_has_every_step_of_every_trial(place: Path) -> None:
         steps = [entry.step for entry in client.get_metric_history(run.info.run_id, "ap/reconstruction_lpips")]
         assert steps == list(range(TIMESTAMPS)), run.data.tags
         assert len(client.list_artifacts(run.info.run_id, "faces")) == TIMESTAMPS
+
+
+def test_real_peoples_pictures_stay_in_the_storage_unless_told_otherwise(place: Path) -> None:
+    space = yaml.safe_load((place / "small.yaml").read_text())
+    space["grid"] |= {"identity": 1, "strategy": ["lower"]}
+    (place / "private.yaml").write_text(yaml.safe_dump({**space, "name": "private"}))
+    command = [sys.executable, "driver.py", "--space", "private.yaml", "--device", "cpu"]
+    done = subprocess.run(command, cwd=place, env=ENV, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+    client = MlflowClient(sqlite_uri(place / "runs" / "mlflow.db"))
+    experiment = client.get_experiment_by_name("private")
+    (run,) = client.search_runs([experiment.experiment_id])
+    assert run.info.status == "FINISHED" and "aip/reconstruction_lpips" in run.data.metrics
+    assert client.list_artifacts(run.info.run_id) == []
+    assert not list((place / "runs" / "private" / "mlflow-artifacts").rglob("*"))
+    assert list((place / "runs" / "private" / "stages").glob("??/*/faces.png")), "the report has them, at home"
 
 
 def test_an_encoder_gives_other_anchors_and_other_stages(place: Path) -> None:

@@ -10,7 +10,10 @@ import torch
 
 from clstudy.generators.embedded import EmbeddedGenerator
 from clstudy.identities.dataset import Identity
-from tests.test_hooks import bench, generator, person, run, spec  # noqa: F401  (fixtures)
+from tests import test_hooks
+from tests.test_hooks import bench, run, spec
+
+generator, person = test_hooks.generator, test_hooks.person  # fixtures
 
 
 @pytest.mark.parametrize("strategy", ["er_rand", "ewc", "mergan_jtr(images=6)"])
@@ -18,7 +21,7 @@ def test_an_extension_builds_on_the_very_bits_that_were_dropped(
     generator: EmbeddedGenerator,
     person: Identity,
     tmp_path: Path,
-    strategy: str,  # noqa: F811
+    strategy: str,
 ) -> None:
     work = bench(generator, tmp_path)
     size = None if strategy == "ewc" else 2
@@ -45,7 +48,7 @@ def test_an_extension_builds_on_the_very_bits_that_were_dropped(
 def test_a_stage_is_trained_again_in_the_micro_batch_it_was_scored_with(
     generator: EmbeddedGenerator,
     person: Identity,
-    tmp_path: Path,  # noqa: F811
+    tmp_path: Path,
 ) -> None:
     """A stage that ran out of memory was computed in parts, which differ in the last bits from the whole."""
     work = bench(generator, tmp_path)

@@ -153,9 +153,8 @@ def label_ends(
 
 def shades(count: int) -> list[str]:
     """Light to dark blue, for ordered quantities such as buffer sizes; a single one is dark."""
-    return [
-        _hex(value) for value in matplotlib.colormaps["Blues"](np.linspace(0.45, 0.95, count) if count > 1 else [0.8])
-    ]
+    places = np.array([0.8]) if count == 1 else np.linspace(0.45, 0.95, count)
+    return [_hex(value) for value in matplotlib.colormaps["Blues"](places)]
 
 
 def timestamp_colours(count: int) -> list[str]:
