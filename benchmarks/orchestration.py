@@ -29,6 +29,7 @@ from clstudy.identities.dataset import DataSet, Identity, Photo, Timestamp
 from clstudy.plan import Plan, make_plan, result_path
 from clstudy.profiles import Profile, Resources, smoke
 from clstudy.rows import Row, stage_table
+from clstudy.sources import TrialSource
 from clstudy.space import SearchSpace, TrialSpec
 from clstudy.stages import StudyStore, digest_of
 from clstudy.storage import Place, open_place, write_atomically
@@ -118,7 +119,14 @@ def make_stored_study(out: Place, trials: int, resources: Resources) -> StoredSt
     return StoredStudy(space, basis, DataSet("nobody", Path("nobody"), (person,)), out, plan, requests)
 
 
-def run_stored(study: StoredStudy, tracking: str, show: Any = lambda snapshot: None, **settings: Any) -> Outcome:
+def run_stored(
+    study: StoredStudy,
+    tracking: str,
+    show: Any = lambda snapshot: None,
+    *,
+    source: TrialSource | None = None,
+    **settings: Any,
+) -> Outcome:
     """Run it as the main job would."""
     given = StudySettings(
         space=study.space,
@@ -129,7 +137,7 @@ def run_stored(study: StoredStudy, tracking: str, show: Any = lambda snapshot: N
         experiment="stored",
         **settings,
     )
-    return run_study(given, study.plan, show, say=lambda text: print(text, file=sys.stderr))
+    return run_study(given, study.plan, show, source=source, say=lambda text: print(text, file=sys.stderr))
 
 
 def plain_loop(study: StoredStudy, folder: Path) -> float:

@@ -163,7 +163,7 @@ class SourceScheduler(FIFOScheduler):
         if "objective" not in result or result.get("done"):
             return TrialScheduler.CONTINUE
         name = str(trial.config["trial"])
-        if self._source.report(name, int(result["timestamp"]), float(result["objective"])):
+        if self._source.report(name, int(result["t"]), float(result["objective"])):
             return TrialScheduler.CONTINUE
         result["pruned"] = True
         self._on_stop(name)

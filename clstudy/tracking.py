@@ -176,7 +176,7 @@ class MlflowWriter:
         self._experiment = experiment
         self._experiment_tags = dict(tags or {})
         self._artifact_location = artifact_location or _images_beside(tracking_uri)
-        self._make_client = make_client or _quiet_client
+        self._make_client = make_client or quiet_client
         self._clock, self._sleep = clock, sleep
         self._client_or_none: MlflowClient | None = None
         self._experiment_id_or_none: str | None = None
@@ -447,7 +447,7 @@ class MlflowWriter:
         return self._known_run_id(trial_id) or self._create_run(trial_id, trial_id, _now_ms())
 
 
-def _quiet_client(uri: str) -> MlflowClient:
+def quiet_client(uri: str) -> MlflowClient:
     """Return a client that sends no usage data, fails fast and does not narrate its database migrations."""
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")

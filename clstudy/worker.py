@@ -284,7 +284,7 @@ class TrialTrainable(tune.Trainable):
         self._objective = metrics.get(OBJECTIVE, metrics.get(FINAL, math.nan))
         if report.t + 1 == len(self._identity.timestamps):
             return self._finish()
-        return {"timestamp": report.t, "train_loss": report.loss, "objective": self._objective, "done": False}
+        return {"t": report.t, "train_loss": report.loss, "objective": self._objective, "done": False}
 
     def _finish(self) -> dict[str, Any]:
         table = trial_table(self._spec, self._tables, self._keys)
@@ -293,7 +293,7 @@ class TrialTrainable(tune.Trainable):
         self._record("finish_trial")
         self._delivered()
         self._job.coordinator.finish.remote(self._spec.trial_id, "")
-        return {"timestamp": len(self._identity.timestamps) - 1, "objective": self._objective, "done": True}
+        return {"t": len(self._identity.timestamps) - 1, "objective": self._objective, "done": True}
 
     def _fail(self, message: str, *, diverged: bool = False) -> dict[str, Any]:
         self._record("fail_trial", message)

@@ -380,3 +380,26 @@ def test_list_and_version_and_no_space(tmp_path: Path) -> None:
     assert shown.stdout.startswith("clstudy 0.")
     nothing = subprocess.run([sys.executable, "-m", "clstudy.run"], capture_output=True, text=True, env=ENV)
     assert nothing.returncode == 2 and "--list" in nothing.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.geteuid() != 0, reason="a disk of its own needs root (mount)")
+def test_a_nearly_full_disk_pauses_new_trials_until_there_is_room(undisturbed: Path, tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=560m", "tmpfs", str(disk)], capture_output=True).returncode:
+        pytest.skip("mounting a tmpfs is not allowed here")
+    try:
+        shutil.copytree(undisturbed / "runs" / "data", disk / "runs" / "data")
+        driver = start_and_await_a_stage(disk, *SMALL, "--max-concurrent", "1")
+        (disk / "ballast").write_bytes(bytes(120_000_000))
+        time.sleep(25)  # the trial under way ends, the next one waits
+        paused = len(list((disk / "runs" / "study" / "results").glob("*.parquet")))
+        assert driver.poll() is None and paused < 3
+        (disk / "ballast").unlink()
+        stdout, _ = driver.communicate(timeout=300)
+        assert driver.returncode == 0, stdout
+        assert "no new trial begins below 0.50 GB" in stdout and "there is room again" in stdout
+        assert load_rows(disk / "runs" / "study").equals(load_rows(undisturbed / "runs" / "study"))
+    finally:
+        subprocess.run(["umount", "-l", str(disk)], check=True)
