@@ -51,6 +51,12 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--without", metavar="METRICS", help="metrics to leave out, separated by commas")
     parser.add_argument("--device", choices=("cpu", "cuda"), help="compute there instead of where the profile says")
     parser.add_argument(
+        "--gpu-share",
+        type=float,
+        metavar="F",
+        help="of a GPU per trial, e.g. 0.5 for two trials on one (default: the profile's); changes no number",
+    )
+    parser.add_argument(
         "--precision",
         choices=tuple(PRECISIONS),
         help="; ".join(f"{name}: {mode.description}" for name, mode in PRECISIONS.items())
@@ -113,6 +119,8 @@ def require_sane_numbers(args: argparse.Namespace) -> None:
     for option, count in (("--max-concurrent", args.max_concurrent), ("--timestamps", args.timestamps)):
         if count is not None and count < 1:
             raise UserError(f"{option} is {count}; expected at least 1")
+    if args.gpu_share is not None and not 0 < args.gpu_share <= 1:
+        raise UserError(f"--gpu-share is {args.gpu_share}; expected a share of one GPU, above 0 and at most 1")
     for option, number in (("--budget-hours", args.budget_hours), ("--price-per-hour", args.price_per_hour)):
         if number is not None and not (math.isfinite(number) and number > 0):
             raise UserError(f"{option} is {number}; expected a number above 0")

@@ -102,6 +102,7 @@ def prepare(args: argparse.Namespace, console: Console) -> Prepared:
         address=args.address,
     )
     profile, weights = read_generator(equipment, console)
+    profile = with_gpu_share(profile, args.gpu_share)
     out = study_place(args, space.name)
     home = out.parent if isinstance(out, Path) else Path("runs")
     data = open_study_data(space, profile, args.timestamps, home / "data", console)
@@ -212,6 +213,19 @@ def with_compute(profile: Profile, args: argparse.Namespace) -> Profile:
             recompute=args.recompute or compute.recompute,
         ),
     )
+
+
+def with_gpu_share(profile: Profile, share: float | None) -> Profile:
+    """The profile with so much of a GPU per trial; None leaves it as it is.
+
+    Raises:
+        UserError: its trials want no GPU.
+    """
+    if share is None:
+        return profile
+    if not profile.resources.gpus:
+        raise UserError(f"--gpu-share {share:g}: trials of profile {profile.name!r} compute on the CPU; leave it out")
+    return replace(profile, resources=replace(profile.resources, gpus=share))
 
 
 def read_generator(equipment: Equipment, console: Console) -> tuple[Profile, GeneratorWeights | None]:

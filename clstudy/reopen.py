@@ -21,7 +21,7 @@ from clstudy.plan import result_path
 from clstudy.profiles import Profile
 from clstudy.rows import STAGE_KEYS
 from clstudy.space import TrialSpec
-from clstudy.stages import MARKER, ValueStore
+from clstudy.stages import MARKER, ValueStore, is_key
 
 _REMEDY = "expected what `python -m clstudy.run` leaves behind, e.g. runs/hull_sizes"
 
@@ -94,9 +94,10 @@ def stage_keys(study: Path, trial_id: str) -> list[str] | None:
     """Keys of a finished trial's stages, in order; None if the trial has no (readable) result."""
     try:
         metadata = pq.read_schema(result_path(study, trial_id)).metadata or {}
-        return json.loads(metadata[STAGE_KEYS.encode()])
+        keys = json.loads(metadata[STAGE_KEYS.encode()])
     except (OSError, ValueError, KeyError, pa.ArrowException):
         return None
+    return keys if isinstance(keys, list) and all(map(is_key, keys)) else None
 
 
 def stored_file(store: ValueStore, key: str, name: str) -> bytes | None:

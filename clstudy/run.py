@@ -73,6 +73,10 @@ def require_budget(plan: Plan, args: argparse.Namespace) -> None:
 
 def compute(prepared: Prepared, args: argparse.Namespace, console: Console, *, pilot: bool = False) -> Outcome | None:
     """Run what the plan has left, of the search or of the reported trials; None where it was interrupted twice."""
+    if args.address is None:
+        # Before Ray is imported, which reads it then: on one machine all of Ray's ports are bound to localhost (Ray
+        # does so by itself on the systems that the variable is named after).
+        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
     from clstudy.study import StudySettings, run_study, write_failures  # Ray and torch only from here on
 
     plan, profile = prepared.plan, prepared.profile
@@ -83,7 +87,7 @@ def compute(prepared: Prepared, args: argparse.Namespace, console: Console, *, p
         data=prepared.people,
         out=prepared.out,
         tracking_uri=tracking_address(prepared),
-        experiment=prepared.space.name + ("" if search is None else "-search"),
+        experiment=prepared.space.name + ("" if search is None else " (search)"),
         part="results" if search is None else SEARCH_PART,
         files=prepared.equipment.files,
         weights=prepared.weights,

@@ -48,6 +48,11 @@ MIN_RANGE = 1.2
 THIRD = "third"
 """The validation part that every reported person has: a third of each timestamp's training photos."""
 
+MAX_NAME_BYTES = 200
+"""Of a trial's id: file systems take 255, and drafts and endings need some of them."""
+RESERVED_NAMES = ("data", "mlflow.db", "mlflow-images", "comparison.html")
+"""What lies beside studies in a storage already."""
+
 _FILE_ENDINGS = (".yaml", ".yml")
 _Place = tuple[str | int, ...]
 _INSIDE = "inside"
@@ -69,6 +74,11 @@ def _study_name(value: Any) -> Any:
     if not isinstance(value, str) or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", value):
         raise ValueError(
             f"{_shown(value)} cannot name a study (it becomes a folder); expected letters, digits, '_', '-' and '.'"
+        )
+    if value.casefold() in RESERVED_NAMES or len(value) > MAX_NAME_BYTES // 2:
+        raise ValueError(
+            f"{_shown(value)} cannot name a study; expected at most {MAX_NAME_BYTES // 2} letters and none of "
+            f"{', '.join(RESERVED_NAMES)}, which lie beside studies"
         )
     return value
 
@@ -214,11 +224,11 @@ class SearchSpace(_Strict):
 
     name: Annotated[str, BeforeValidator(_study_name)]
     description: str = ""
-    weights: Literal["last", "all"] = "last"
     profile: _Name = "embedded"
     data: _Name | None = None
     grid: Grid
     seeds: _Seeds = (0,)
+    weights: Literal["last", "all"] = "last"
     search: Annotated[RateSearchSettings | None, Field(validate_default=True)] = None
 
     @field_validator("search")
@@ -633,18 +643,24 @@ def _counted(number: int, noun: str) -> str:
 
 
 def refuse_equal_ids(trials: Iterable[TrialSpec]) -> None:
-    """Two trials must not share a result file (names that differ only in unsafe characters, rates in digit 7).
+    """Two trials must not share a result file (names that differ only in case or unsafe characters, rates in digit 7).
 
     Raises:
-        UserError: they would.
+        UserError: they would, or a name is too long for a file.
     """
     by_id: dict[str, TrialSpec] = {}
     for trial in trials:
-        other = by_id.setdefault(trial.trial_id, trial)
+        if len(trial.trial_id.encode()) > MAX_NAME_BYTES:
+            raise UserError(
+                f"the trial {trial.trial_id[:60]}… would have a name of {len(trial.trial_id.encode())} bytes, too long "
+                f"for a file (at most {MAX_NAME_BYTES}); give the identity, or the strategy's class, a shorter name"
+            )
+        other = by_id.setdefault(trial.trial_id.casefold(), trial)
         if other is not trial:
             raise UserError(
                 f"two trials would both be called {trial.trial_id!r}: {other} and {trial}; rename an identity so that "
-                "names differ in letters or digits, or use learning rates that differ in their first six digits"
+                "names differ in letters (not only in their case) or digits, or use learning rates that differ in "
+                "their first six digits"
             )
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import re
 import shutil
 import uuid
 from collections.abc import Callable, Iterable, Mapping
@@ -43,6 +44,11 @@ def digest_of(document: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+def is_key(text: object) -> bool:
+    """Whether something is a key: keys come from files as well, and one that were a path would lead elsewhere."""
+    return isinstance(text, str) and re.fullmatch(r"[0-9a-f]{64}", text) is not None
+
+
 class ValueStore:
     """Values under ``root/<first two letters>/<key>/``.
 
@@ -59,7 +65,13 @@ class ValueStore:
         self._say = say
 
     def folder(self, key: str) -> Place:
-        """Where the value of a key is or would be."""
+        """Where the value of a key is or would be.
+
+        Raises:
+            ValueError: it is no key.
+        """
+        if not is_key(key):
+            raise ValueError(f"{key!r} is no key; expected the 64 hexadecimal digits of a sha256")
         return self.root / key[:2] / key
 
     def looks_complete(self, key: str) -> bool:
@@ -68,12 +80,13 @@ class ValueStore:
         In an object store the marker alone says it: its objects cannot be half written.
         """
         if isinstance(self.root, RemotePath):
-            marker = self.root / key[:2] / key / MARKER
+            marker = self.folder(key) / MARKER
             return patiently(marker.is_file, self._say)
         record = self._record(key)
         if record is None:
             return False
-        folder = self.root / key[:2] / key
+        folder = self.folder(key)
+        assert isinstance(folder, Path)
         for name, entry in record.items():
             path = folder / name
             if not path.is_file() or path.stat().st_size != entry["bytes"]:
@@ -139,7 +152,8 @@ class ValueStore:
 
     def _put_folder(self, key: str, files: Mapping[str, bytes]) -> None:
         assert isinstance(self.root, Path)
-        target = self.root / key[:2] / key
+        target = self.folder(key)
+        assert isinstance(target, Path)
         draft = self.root / "drafts" / f"{key[:16]}-{uuid.uuid4().hex}"
         draft.mkdir(parents=True)
         try:
@@ -169,8 +183,9 @@ class ValueStore:
             remove_tree(self.root / "drafts")
 
     def _record(self, key: str) -> dict[str, dict[str, Any]] | None:
+        marker = self.folder(key) / MARKER
         try:
-            return json.loads((self.folder(key) / MARKER).read_text())
+            return json.loads(marker.read_text())
         except (FileNotFoundError, NotADirectoryError, ValueError):
             return None
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import errno
+import logging
 import os
 import shutil
 import sys
@@ -32,6 +33,7 @@ import pyarrow.parquet as pq
 from clstudy.errors import UserError
 
 T = TypeVar("T")
+_LOG = logging.getLogger(__name__)
 
 _PAUSES_S = (0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 30.0)
 """Between tries while the storage does not answer: about a minute in all."""
@@ -367,7 +369,8 @@ def patiently(
             if tries == len(_PAUSES_S):
                 raise
             if tries == 0:
-                say(f"the storage does not answer ({_first_line(error)}): trying again")
+                _LOG.warning("the storage does not answer: %s", _first_line(error))
+                say("the storage did not answer for a moment; it was tried again")
             sleep(_PAUSES_S[tries])
             tries += 1
 

@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import signal
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -292,22 +293,18 @@ def start_ray(address: str | None) -> None:
         ) from error
 
 
+def study_token(out: Place) -> str:
+    """Names a study's own folders outside of it."""
+    return digest_of({"study": str(out)})[:16]
+
+
 def _provide_inputs(settings: StudySettings) -> Inputs | None:
     """Where workers may be on other machines: photos and weights of metrics into the storage."""
     if settings.address is None:
         return None
-    inputs = Inputs(settings.out, digest_of({"study": str(settings.out)})[:16])
+    inputs = Inputs(settings.out, study_token(settings.out))
     inputs.provide(settings.data, settings.files, settings.basis.metric_files)
     return inputs
-
-
-def concurrency(settings: StudySettings, cpus: float, gpus: float) -> int:
-    """How many trials fit at once into the given resources."""
-    share = settings.basis.profile.resources
-    fits = cpus / share.cpus if share.cpus else float("inf")
-    if share.gpus:
-        fits = min(fits, gpus / share.gpus)
-    return max(1, min(int(fits), settings.max_concurrent or int(fits)))
 
 
 def _fit(
@@ -362,15 +359,17 @@ def _fit(
             failure_config=tune.FailureConfig(max_failures=-1),
             callbacks=[DeathNotice(coordinator)],
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False, checkpoint_frequency=0),
-            **_scratch(job.out),
+            **_scratch(settings, job.out),
         ),
     )
     tuner.fit()
 
 
-def _scratch(out: Place) -> dict[str, Any]:
-    """Where Tune keeps its own records: nothing of ours depends on them."""
+def _scratch(settings: StudySettings, out: Place) -> dict[str, Any]:
+    """Where Tune keeps its own records: nothing of ours depends on them, but all nodes must see them."""
     folder = out / "ray"
+    if isinstance(out, RemotePath) and settings.address is None:
+        folder = Path(tempfile.gettempdir()) / f"clstudy-{os.getuid()}" / f"ray-{study_token(out)}"
     remove_tree(folder)
     if isinstance(folder, RemotePath):
         return {"storage_path": folder.path, "storage_filesystem": folder.system}

@@ -18,22 +18,48 @@ CREDENTIALS = {
 }
 
 
+class ObjectStore:
+    """The server; what it holds outlives a stop."""
+
+    def __init__(self) -> None:
+        self._port = 0
+        self.start()
+        client = boto3.client("s3", endpoint_url=f"http://127.0.0.1:{self._port}", region_name="us-east-1")
+        client.create_bucket(Bucket=BUCKET)
+
+    @property
+    def query(self) -> str:
+        """Of a URI that leads here: ``s3://bucket/folder?<query>``."""
+        return f"endpoint_override=127.0.0.1:{self._port}&scheme=http&region=us-east-1"
+
+    def start(self) -> None:
+        self._server = ThreadedMotoServer(ip_address="127.0.0.1", port=self._port, verbose=False)
+        self._server.start()
+        _, self._port = self._server.get_host_and_port()
+
+    def stop(self) -> None:
+        self._server.stop()
+
+
 @contextmanager
-def object_store() -> Iterator[str]:
-    """Yield the query of a URI that leads to the server: ``s3://bucket/folder?<query>``."""
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+def running_object_store() -> Iterator[ObjectStore]:
+    """A server for as long as the block runs."""
     before = {name: os.environ.get(name) for name in CREDENTIALS}
     os.environ.update(CREDENTIALS)
-    server.start()
+    store = ObjectStore()
     try:
-        _, port = server.get_host_and_port()
-        client = boto3.client("s3", endpoint_url=f"http://127.0.0.1:{port}", region_name="us-east-1")
-        client.create_bucket(Bucket=BUCKET)
-        yield f"endpoint_override=127.0.0.1:{port}&scheme=http&region=us-east-1"
+        yield store
     finally:
-        server.stop()
+        store.stop()
         for name, value in before.items():
             if value is None:
                 os.environ.pop(name)
             else:
                 os.environ[name] = value
+
+
+@contextmanager
+def object_store() -> Iterator[str]:
+    """Yield the query of a URI that leads to a server that is always there."""
+    with running_object_store() as store:
+        yield store.query

@@ -25,7 +25,7 @@ from clstudy.profiles import Resources
 from clstudy.rows import stage_table
 from clstudy.storage import Place, list_files, open_place
 from clstudy.tracking import TRIAL_TAG, sqlite_uri
-from tests.object_store import BUCKET, object_store
+from tests.object_store import BUCKET, running_object_store
 
 ENV = {**os.environ, "RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0", "COLUMNS": "120"}
 ONE_PERSON = ["--space", "smoke", "--identities", "person_00", "--seeds", "3"]
@@ -84,8 +84,8 @@ def test_a_cluster_that_loses_a_node_in_mid_study_gives_the_same_rows(undisturbe
 def test_a_second_driver_without_local_files_goes_on_from_the_object_store(
     undisturbed: pa.Table, tmp_path: Path
 ) -> None:
-    with object_store() as query:
-        uri = f"s3://{BUCKET}/clstudy?{query}"
+    with running_object_store() as store:
+        uri = f"s3://{BUCKET}/clstudy?{store.query}"
         study = open_place(uri) / "smoke"
         ENV.update({name: value for name, value in os.environ.items() if name.startswith("AWS_")})
         first = main_command(tmp_path / "here", "--storage", uri)
@@ -97,9 +97,13 @@ def test_a_second_driver_without_local_files_goes_on_from_the_object_store(
         first.communicate()
         before = stage_count(study)
         third = main_command(tmp_path / "there", "--storage", uri)
+        until(lambda: stage_count(study) > before, third)
+        store.stop()  # and the storage is away for a while
+        time.sleep(10)
+        store.start()
         stdout, _ = third.communicate(timeout=300)
         assert third.returncode == 0, stdout
-        assert f"{before} done already" in stdout and "index.html" in stdout
+        assert f"{before} done already" in stdout and "index.html" in stdout and "Traceback" not in stdout
         files = list_files(study)
         rows = [
             pq.read_table(pa.BufferReader((study / name).read_bytes()))
@@ -168,6 +172,7 @@ def server(tmp_path: Path) -> Iterator[TrackingServer]:
     found.stop()
 
 
+@pytest.mark.slow
 def test_eight_trials_at_a_time_and_a_tracking_server_that_is_gone_for_the_middle_third(
     server: TrackingServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import os
 import random
@@ -11,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import pyarrow as pa
@@ -62,6 +64,33 @@ def start_and_await_a_stage(folder: Path, *options: str) -> subprocess.Popen[str
     while not markers(folder) and driver.poll() is None and time.monotonic() < deadline:
         time.sleep(0.05)
     return driver
+
+
+def listeners(pid: int) -> list[ipaddress.IPv4Address | ipaddress.IPv6Address]:
+    """Addresses on which a process and its descendants accept connections."""
+    parents = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            with suppress(OSError):
+                parents[int(entry.name)] = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+    family = {pid}
+    while more := {child for child, parent in parents.items() if parent in family} - family:
+        family |= more
+    inodes = set()
+    for member in family:
+        with suppress(OSError):
+            links = [os.readlink(file) for file in Path(f"/proc/{member}/fd").iterdir()]
+            inodes |= {link[8:-1] for link in links if link.startswith("socket:[")}
+    found = []
+    for table in ("tcp", "tcp6"):
+        for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
+            fields = line.split()
+            if fields[3] == "0A" and fields[9] in inodes:
+                words = bytes.fromhex(fields[1].partition(":")[0])
+                raw = b"".join(words[i : i + 4][::-1] for i in range(0, len(words), 4))
+                address = ipaddress.ip_address(raw)
+                found.append(getattr(address, "ipv4_mapped", None) or address)
+    return found
 
 
 def kill_at(folder: Path, moments: Sequence[tuple[int, float]], *options: str, space: str = "smoke") -> dict[str, int]:
@@ -231,11 +260,13 @@ def test_ctrl_c_finishes_the_stages_in_flight_and_ends_with_130(undisturbed: Pat
     driver = start_and_await_a_stage(tmp_path, *SMALL, "--max-concurrent", "1")
     before = len(markers(tmp_path))
     time.sleep(0.7)  # into the next stage
+    listening = listeners(driver.pid)
     driver.send_signal(signal.SIGINT)
     stdout, _ = driver.communicate(timeout=120)
     assert driver.returncode == 130, stdout
     assert "finishing the stages in flight" in stdout and "run the same command to go on" in stdout
     assert "Traceback" not in stdout and len(markers(tmp_path)) == before + 1, stdout
+    assert listening and all(address.is_loopback for address in listening), "nothing is open to other machines"
     (session,) = json.loads((tmp_path / "runs" / "study" / "sessions.json").read_text())
     assert session["ended"] == "interrupted" and session["stages_computed"] == before + 1
     seen = markers(tmp_path)

@@ -101,7 +101,7 @@ def test_optuna_and_mlflow_show_the_search(searched: Path) -> None:
     assert names == ["rates: lower", "rates: er_rand K=2"]
     assert all(len(optuna.load_study(study_name=name, storage=storage).trials) == 2 for name in names)
     client = MlflowClient(sqlite_uri(searched / "runs" / "mlflow.db"))
-    experiments = [client.get_experiment_by_name(name) for name in ("rates", "rates-search")]
+    experiments = [client.get_experiment_by_name(name) for name in ("rates", "rates (search)")]
     assert all(experiments)
     assert len(client.search_runs([experiments[1].experiment_id])) == 4  # type: ignore[union-attr]
 

@@ -25,6 +25,7 @@ from clstudy.space import (
     known_spaces,
     load_space,
     override,
+    refuse_equal_ids,
 )
 
 PEOPLE = [f"person_{i:02d}" for i in range(8)]
@@ -289,7 +290,10 @@ def test_a_key_is_never_taken_for_a_branch_of_the_schema(tmp_path: Path):
         ("[" * 3000, "not valid YAML"),
         ("", "is empty"),
         ("# nothing\n", "is empty"),
-        ("[1, 2]", "expected a search space with the keys name, description, profile, data, grid, seeds, search"),
+        (
+            "[1, 2]",
+            "with the keys name, description, profile, data, grid, seeds, weights, search",
+        ),
         ("name: x\ngrid: 3\n", "grid: 3 is not a group of keys; expected the keys identity, strategy"),
         ("a: &x [*x]", "unknown key 'a'"),
         (b"name: \xff\xfe", "is not a text file in UTF-8"),
@@ -474,3 +478,34 @@ def test_buffers_fit_the_training_photos():
         UserError, match=r"buffer size 20, 40 is larger .* 'person_01' together \(12\); use sizes up to"
     ):
         check_buffer_sizes(trials, {"person_00": 30, "person_01": 12})
+
+
+@pytest.mark.parametrize("name", ["data", "mlflow.db", "Data", "comparison.html", "x" * 101])
+def test_a_study_may_not_take_the_place_of_what_lies_beside_it(name: str, tmp_path: Path) -> None:
+    file = tmp_path / "space.yaml"
+    file.write_text(f"name: {name}\nprofile: smoke\ngrid: {{identity: 1, strategy: [lower], learning_rate: [0.1]}}\n")
+    with pytest.raises(UserError, match="cannot name a study"):
+        load_space(file)
+
+
+def test_names_that_no_disk_can_tell_apart_or_hold_are_refused() -> None:
+    def trial(identity: str) -> TrialSpec:
+        return TrialSpec(identity=identity, strategy="lower", buffer_size=None, learning_rate=0.1, seed=0)
+
+    refuse_equal_ids([trial("anna"), trial("anne")])
+    with pytest.raises(UserError, match="not only in their case"):
+        refuse_equal_ids([trial("anna"), trial("Anna")])
+    with pytest.raises(UserError, match="too long for a file"):
+        refuse_equal_ids([trial("ä" * 120)])
+
+
+def test_the_storage_policy_is_last_or_all(tmp_path: Path) -> None:
+    file = tmp_path / "space.yaml"
+    text = "name: x\nprofile: smoke\ngrid: {identity: 1, strategy: [lower], learning_rate: [0.1]}\n"
+    file.write_text(text)
+    assert load_space(file).weights == "last"
+    file.write_text(text + "weights: all\n")
+    assert load_space(file).weights == "all"
+    file.write_text(text + "weights: some\n")
+    with pytest.raises(UserError, match="line 4.*weights"):
+        load_space(file)

@@ -69,3 +69,15 @@ def test_atomic_write_replaces_and_leaves_no_draft(tmp_path: Path) -> None:
     write_atomically(path, b"one")
     write_atomically(path, b"two")
     assert path.read_bytes() == b"two" and [p.name for p in path.parent.iterdir()] == ["file.json"]
+
+
+def test_a_key_that_is_a_path_leads_nowhere(tmp_path: Path) -> None:
+    """Keys are read from files, which may come from elsewhere; a "damaged" folder is removed."""
+    (tmp_path / "precious").mkdir()
+    (tmp_path / "precious" / "thesis.txt").write_text("all of it")
+    store = ValueStore(tmp_path / "study" / "stages")
+    for key in (str(tmp_path / "precious"), "../../precious", "", "0" * 63, "Z" * 64):
+        for use in (store.get, store.looks_complete, store.remove, store.names, lambda key: store.put(key, FILES)):
+            with pytest.raises(ValueError, match="no key"):
+                use(key)
+    assert (tmp_path / "precious" / "thesis.txt").read_text() == "all of it"

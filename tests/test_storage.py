@@ -167,7 +167,7 @@ def test_a_storage_that_does_not_answer_is_tried_again_for_a_minute() -> None:
     heard: list[str] = []
     flaky = Flaky(*[OSError("When reading: AWS Error NETWORK_CONNECTION")] * 7)
     assert patiently(flaky, heard.append, sleep=flaky.sleep, clock=lambda: flaky.now) == "done"
-    assert 60 < flaky.now < 120 and len(heard) == 1 and "does not answer" in heard[0]
+    assert 60 < flaky.now < 120 and len(heard) == 1 and "did not answer" in heard[0]
     flaky = Flaky(*[OSError("gone")] * 8)
     with pytest.raises(OSError, match="gone"):
         patiently(flaky, sleep=flaky.sleep, clock=lambda: flaky.now)

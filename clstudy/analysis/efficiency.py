@@ -26,6 +26,7 @@ from clstudy.analysis.scores import gap_closed
 from clstudy.analysis.summary import CELL_FIELDS, JOINT_NOTE, Summary, cell_order
 from clstudy.metrics.directions import HIGHER_IS_BETTER
 from clstudy.rows import STAGE_KEYS
+from clstudy.stages import is_key
 
 LOWER, UPPER = "lower", "upper"
 MEGABYTE = 1e6
@@ -230,7 +231,7 @@ def _stage_keys(path: Path) -> list[str]:
     """Keys of a trial's stages in order, none where its results are not there or do not say."""
     try:
         metadata = pq.read_schema(path).metadata or {}
-        return [str(key) for key in json.loads(metadata.get(STAGE_KEYS.encode(), b"[]"))]
+        return [key for key in json.loads(metadata.get(STAGE_KEYS.encode(), b"[]")) if is_key(key)]
     except (OSError, pa.ArrowException, ValueError):
         return []
 

@@ -21,7 +21,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load as load_arrays
 
 from clstudy.rows import STAGE_KEYS
-from clstudy.stages import StudyStore, digest_of
+from clstudy.stages import StudyStore, digest_of, is_key
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +53,7 @@ def trial_stages(study_dir: Path, trial: str) -> tuple[StageNote, ...]:
     try:
         metadata = pq.read_schema(study_dir / "results" / f"{trial}.parquet").metadata or {}
         keys = json.loads(metadata.get(STAGE_KEYS.encode(), b"[]"))
-        return tuple(_note(root / str(key)[:2] / str(key)) for key in keys)
+        return tuple(_note(root / key[:2] / key) for key in keys if is_key(key))
     except (OSError, ValueError, KeyError, TypeError, IndexError, pa.ArrowException):
         return ()
 

@@ -1,4 +1,4 @@
-"""``python -m clstudy.generators``: what is in a generator's checkpoint, and checkpoints in our own format."""
+"""``python -m clstudy.generators``: what is in a checkpoint; checkpoints, and trials' results, in our own format."""
 
 from __future__ import annotations
 
@@ -16,11 +16,17 @@ Formats that are read (what a file is follows from its content, not from its nam
   NVIDIA pickle       StyleGAN2 networks of the stylegan2-ada-pytorch and stylegan3 repositories (.pkl)
   torch file          such a network saved whole by torch.save (.pt; MyStyle's personalised models)
   rosinality's        state dict with g_ema (.pt), as many projects distribute FFHQ
-  clstudy's           .safetensors written by convert
+  clstudy's           .safetensors written by convert and export
 TensorFlow pickles, StyleGAN3, EG3D and discriminators are recognised and refused.
 
 Nothing in a file is executed: a pickle that names anything beyond the handful of objects that such a network needs is
 refused, with the names.
+"""
+
+_EXPORT_HELP = """\
+Writes the generator that a finished trial ended with, whole: the weights that it changed, and the rest from the
+pretrained network. The file says which trial it is of (so it names the person), and no path. It can be inspected, and
+used where a profile takes a generator from a file (--weights generator=FILE).
 """
 
 _EXIT_CODES = "exit code: 0 done, 2 the file cannot be used"
@@ -29,7 +35,7 @@ _EXIT_CODES = "exit code: 0 done, 2 the file cannot be used"
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m clstudy.generators",
-        description="Look into checkpoints of StyleGAN2 generators, or convert them.",
+        description="Look into checkpoints of StyleGAN2 generators, convert them, or export a trial's.",
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     inspect = commands.add_parser(
@@ -51,7 +57,30 @@ def _parser() -> argparse.ArgumentParser:
     convert.add_argument("file", type=Path, metavar="FILE", help="the checkpoint")
     convert.add_argument("out", type=Path, metavar="OUT", help="file to write; its name ends in .safetensors")
     convert.add_argument("--force", action="store_true", help="replace OUT if it is there")
+    _add_export(commands)
     return parser
+
+
+def _add_export(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    command = commands.add_parser(
+        "export",
+        help="write the final generator of a trial as .safetensors",
+        description=_EXPORT_HELP,
+        epilog=_EXIT_CODES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = command.add_argument
+    add("study", metavar="STUDY", help="a folder such as runs/hull_sizes, or s3://bucket/folder")
+    add("trial", metavar="TRIAL", help="its id, its run's name in MLflow, the beginning of one, or a pattern")
+    add("--to", type=Path, required=True, metavar="FILE", help="file to write; its name ends in .safetensors")
+    add(
+        "--weights",
+        action="append",
+        default=[],
+        metavar="FOLDER|ROLE=FILE",
+        help="where the pretrained generator is, if it is not the packaged one; as in python -m clstudy.run",
+    )
+    add("--force", action="store_true", help="replace FILE if it is there")
 
 
 def description_lines(checkpoint: Checkpoint) -> list[str]:
@@ -102,6 +131,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if args.command == "convert":
             print(convert(args.file, args.out, force=args.force))
+        elif args.command == "export":
+            from clstudy.generators.export import export  # the only one that needs more than this package
+
+            print(export(args.study, args.trial, args.to, weights=args.weights, force=args.force))
         else:
             print("\n".join(description_lines(read_checkpoint(args.file))))
     except UserError as error:

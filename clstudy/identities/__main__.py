@@ -1,4 +1,4 @@
-"""``python -m clstudy.identities``: ``prepare`` makes a photo folder from videos or photos, ``check`` checks one."""
+"""``python -m clstudy.identities``: make a photo folder (``prepare``), check one, forget a person."""
 
 from __future__ import annotations
 
@@ -31,6 +31,19 @@ OUT-report/NAME says what became of every frame (report.md, frames.csv, one cont
 The source is only read. A stopped run goes on where it was when it is started again.
 """
 
+_FORGET_HELP = """\
+Removes one person from studies for good: stages, weights, memories, anchors, rows, logs, photos given to workers, their
+runs in MLflow with pictures, and their trials in study.yaml; reports are made anew without them. Nothing of anybody
+else changes. Says first what goes, and asks. A stopped run goes on when it is started again.
+"""
+
+_FORGET_EPILOG = """\
+MLflow is MLFLOW_TRACKING_URI, else the mlflow.db beside the study. Behind a server (http://…) runs only go to its bin;
+the owner of its database removes them for good.
+
+exit code: 0 forgotten, 1 forgotten here, and what is left elsewhere is said, 2 nothing was removed (said why)
+"""
+
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
@@ -53,6 +66,7 @@ def _parser() -> argparse.ArgumentParser:
         help="width and height every photo must have (default: %(default)s, the embedded profile)",
     )
     _add_prepare(commands)
+    _add_forget(commands)
     return parser
 
 
@@ -112,6 +126,32 @@ def _add_prepare(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )
     add("--detector", default="packaged", metavar="NAME", help="packaged (default) or insightface")
     add("--seed", type=int, default=0, metavar="N", help="seed of the split (default: %(default)s)")
+
+
+def _add_forget(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    command = commands.add_parser(
+        "forget",
+        help="remove everything that studies and MLflow hold of one person",
+        description=_FORGET_HELP,
+        epilog=_FORGET_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = command.add_argument
+    add("name", metavar="NAME", help="the person, as their photo folder is called")
+    add(
+        "--study",
+        action="append",
+        required=True,
+        metavar="FOLDER|URI",
+        help="a study, e.g. runs/hull_sizes; again for others",
+    )
+    add("--to", metavar="URI", help="MLflow, e.g. sqlite:///runs/mlflow.db, or none to leave it alone")
+    add(
+        "--photos",
+        action="store_true",
+        help="also their photos in the storage's own data sets (runs/data/…); never a folder elsewhere",
+    )
+    add("--yes", action="store_true", help="do not ask")
 
 
 def _positive(text: str) -> int:
@@ -174,7 +214,14 @@ def _prepare(args: argparse.Namespace) -> int:
     return 0
 
 
-_COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {"check": _check, "prepare": _prepare}
+def _forget(args: argparse.Namespace) -> int:
+    # reads and draws reports, which takes a second to import
+    from clstudy.identities.forget import run
+
+    return run(args.name, args.study, to=args.to, photos=args.photos, yes=args.yes)
+
+
+_COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {"check": _check, "prepare": _prepare, "forget": _forget}
 
 
 if __name__ == "__main__":

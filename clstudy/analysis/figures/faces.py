@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+
 import numpy as np
 from PIL import Image
 
@@ -118,4 +120,6 @@ def _resized(face: np.ndarray, side: int) -> np.ndarray:
 
 
 def _file_part(name: str) -> str:
-    return "".join(letter if letter.isalnum() or letter in "-_" else "_" for letter in name)
+    """Part of a file name, another one for another person: what is replaced leaves a digest of the whole."""
+    safe = "".join(letter if letter.isalnum() or letter in "-_" else "_" for letter in name)[:80]
+    return safe if safe == name else f"{safe}_{hashlib.sha256(name.encode()).hexdigest()[:6]}"
