@@ -11,6 +11,7 @@ import ray
 
 from clstudy.tracking import MlflowWriter
 
+ENOUGH = "so many stages were asked for"
 CLAIM_SECONDS = 20.0
 """A claim whose worker has not been heard of for this long is free again."""
 
@@ -18,7 +19,8 @@ CLAIM_SECONDS = 20.0
 class Coordinator:
     """Claims on stages and the board that the progress display reads. State lives and dies with the study's run."""
 
-    def __init__(self) -> None:
+    def __init__(self, most_stages: int | None = None) -> None:
+        self._most_stages = most_stages
         self._claims: dict[str, str] = {}
         self._heard: dict[str, float] = {}
         self._running: dict[str, dict[str, Any]] = {}
@@ -100,6 +102,8 @@ class Coordinator:
         self._computed.add(key)
         self._stages["seconds"] += seconds
         self._stages["work"] += work
+        if self._most_stages is not None and self._stages["computed"] >= self._most_stages:
+            self.stop(ENOUGH)
 
     def chains(self) -> tuple[dict[str, list[tuple[str, str | None]]], set[str]]:
         """Stages of every trial so far, and the trials that ended."""

@@ -113,7 +113,7 @@ class SourceSearcher(Searcher):
     """Hands a source's trials to Tune, one when a worker is free."""
 
     def __init__(self, source: TrialSource, gate: Gate):
-        super().__init__(metric="objective", mode="min")
+        super().__init__()  # without a metric: Tune would demand it of every result, also of a failed trial's
         self._source = source
         self._gate = gate
         self._specs: dict[str, TrialSpec] = {}
@@ -203,7 +203,7 @@ def run_study(
         start_ray(settings.address)
         try:
             here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-            coordinator: Any = CoordinatorActor.options(scheduling_strategy=here).remote()
+            coordinator: Any = CoordinatorActor.options(scheduling_strategy=here).remote(settings.most_stages)
             recorder: Any = RecorderActor.options(scheduling_strategy=here).remote(
                 settings.tracking_uri,
                 settings.experiment,
@@ -431,8 +431,8 @@ class _Watcher:
         settings = self._settings
         if settings.budget_seconds is not None and time.monotonic() - self._started > settings.budget_seconds:
             self._stop(BUDGET)
-        if settings.most_stages is not None and snapshot["stages"]["computed"] >= settings.most_stages:
-            self._stop("so many stages were asked for")
+        if snapshot["stopping"]:
+            self._gate.stop(snapshot["stopping"])
         free, wanted = free_bytes(settings.out), room_for_a_trial(settings)
         if free is None or free >= wanted:
             if self._gate.paused:

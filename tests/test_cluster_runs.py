@@ -64,6 +64,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> pa.Table:
     return load_rows(folder / "runs" / "smoke")
 
 
+@pytest.mark.slow
 def test_a_cluster_that_loses_a_node_in_mid_study_gives_the_same_rows(undisturbed: pa.Table, tmp_path: Path) -> None:
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
     try:

@@ -527,7 +527,7 @@ def test_a_storage_that_cannot_be_written(tmp_path: Path) -> None:
         assert "cannot be written: it is a file" in probe.trouble
     done = doctor(tmp_path, "--storage", "file", MLFLOW_TRACKING_URI=sqlite_uri(tmp_path / "file"))
     storage, mlflow = starting("FIX", done)
-    assert done.returncode == 1 and "File exists -> name another" in storage
+    assert done.returncode == 1 and "it is a file -> name another" in storage
     assert "the file is no SQLite database" in mlflow
 
 
