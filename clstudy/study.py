@@ -215,7 +215,7 @@ def run_study(
             keeper = WeightKeeper(store, plan.chains) if settings.keep_weights == "last" else None
             with _Watcher(settings, coordinator, gate, keeper, show, say):
                 _fit(settings, plan, source or ListedTrials(plan.to_run), gate, coordinator, recorder, inputs)
-            undelivered = ray.get(recorder.close.remote(settings.tracking_patience_s))
+            undelivered = _close(recorder, settings.tracking_patience_s)
             snapshot = ray.get(coordinator.snapshot.remote())
             dropped = keeper.sweep(*ray.get(coordinator.chains.remote())) if keeper else 0
             if inputs is not None:
@@ -240,6 +240,14 @@ def run_study(
         undelivered=undelivered,
         notes=tuple(snapshot["notes"]),
     )
+
+
+def _close(recorder: Any, patience_s: float) -> int:
+    """Calls that MLflow did not get; a recorder that died took its own with it, and the rows are safe all the same."""
+    try:
+        return ray.get(recorder.close.remote(patience_s))
+    except ray.exceptions.RayError:
+        return 1
 
 
 @contextmanager
@@ -408,7 +416,7 @@ class _Watcher:
 
     def __exit__(self, *_: object) -> None:
         self._over.set()
-        self._thread.join(timeout=30)
+        self._thread.join(timeout=10)
 
     def _watch(self) -> None:
         while not self._over.wait(self._every):

@@ -309,6 +309,7 @@ def test_a_rate_that_explodes_fails_its_trials_only_and_says_when(undisturbed: P
     assert [path.stem for path in (study / "results").iterdir()] == ["person_00-lower-lr0.003-s3"]
 
 
+@pytest.mark.slow
 def test_a_budget_refuses_or_stops_cleanly(undisturbed: Path, tmp_path: Path) -> None:
     shutil.copytree(undisturbed / "runs" / "data", tmp_path / "runs" / "data")
     refused = run(tmp_path, *SMALL, "--budget-hours", "0.001")

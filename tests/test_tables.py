@@ -39,6 +39,7 @@ from clstudy.analysis.tables import (
 )
 from clstudy.errors import UserError
 from clstudy.rows import RESULT_SCHEMA, STAGE_KEYS
+from clstudy.stages import digest_of
 from tests.test_report import PANELS, Study, spoken
 
 LPIPS = ("reconstruction", "lpips")
@@ -339,7 +340,7 @@ def test_without_upper_there_is_a_gain_and_no_gap_without_lower_nothing(tmp_path
 
 
 def leave_costs(study, stages):
-    """Write stages and timings as a study does: trial -> list of (key, request, seconds)."""
+    """Write stages and timings as a study does: trial -> list of (name, request, seconds); keys follow from names."""
     root = study.folder
     (root / "timings").mkdir()
     header = json.dumps({"train": {"dtype": "F32", "shape": [8, 256], "data_offsets": [0, 8192]}}).encode()
@@ -349,9 +350,10 @@ def leave_costs(study, stages):
     for trial, entries in stages.items():
         path = study.results(trial)
         table = pq.read_table(path)
-        keys = json.dumps([key for key, _, _ in entries])
+        keys = json.dumps([digest_of({"stage": name}) for name, _, _ in entries])
         pq.write_table(table.replace_schema_metadata({STAGE_KEYS: keys}), path)
-        for key, request, seconds in entries:
+        for name, request, seconds in entries:
+            key = digest_of({"stage": name})
             folder = root / "stages" / key[:2] / key
             folder.mkdir(parents=True, exist_ok=True)
             (folder / "stage.json").write_text(json.dumps({"request": request}))
@@ -377,7 +379,7 @@ def test_costs_are_what_the_study_left_behind(tmp_path):
             "ann-upper-lr0.001-s0": [("upper", base | {"new": [[0, ["a"] * 8], [1, ["b"] * 8]]}, 20.0)],
         },
     )
-    (study.folder / "timings" / "upper.json").unlink()
+    (study.folder / "timings" / f"{digest_of({'stage': 'upper'})}.json").unlink()
     summary = summarise(study.folder)
     costs = trial_costs(study.folder, summary.study.trials)
     photo, latent = 64 * 64 * 3, 1024
