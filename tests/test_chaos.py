@@ -1,6 +1,6 @@
 """Chaos: workers and drivers are killed at random moments, thirty times and more, and no number changes.
 
-    python -m pytest -m slow tests/test_chaos.py -s          # about 12 minutes on 2 cores
+    python -m pytest -m slow tests/test_chaos.py -s          # about 15 minutes on 2 cores
 
 prints the figures. Everything is real: the main command, Ray, SIGKILL, MLflow on SQLite, Parquet.
 """
@@ -28,7 +28,7 @@ from clstudy.tracking import TRIAL_TAG, sqlite_uri
 SEED = 20261121
 KILLS = 30
 DRIVER_SHARE = 0.3
-OPTIONS = ["--space", "smoke", "--seeds", "0,1"]
+OPTIONS = ["--space", "smoke", "--seeds", "0,1,2,3,4"]
 MARK = "CLSTUDY_CHAOS"
 WORKER = "ray::ResourceTrainable"
 """How Ray calls the processes that run trials."""
@@ -116,7 +116,7 @@ def disturb(folder: Path, token: str) -> Figures:
             # time counts from the moment that there is something to disturb
             while driver.poll() is None and not workers(token):
                 time.sleep(0.1)
-            time.sleep(rng.uniform(0.5, 8.0))
+            time.sleep(rng.uniform(0.5, 5.0))
             victims, whole_driver = workers(token), rng.random() < DRIVER_SHARE
             if driver.poll() is not None or not victims:
                 continue
