@@ -25,7 +25,7 @@ class Coordinator:
         self._heard: dict[str, float] = {}
         self._running: dict[str, dict[str, Any]] = {}
         self._finished: dict[str, str] = {}
-        self._stages = {"computed": 0, "reused": 0, "seconds": 0.0, "work": 0.0, "repeated": 0}
+        self._stages = {"computed": 0, "reused": 0, "seconds": 0.0, "repeated": 0}
         self._computed: set[str] = set()
         self._chains: dict[str, list[tuple[str, str | None]]] = {}
         self._lost: dict[str, int] = {}
@@ -89,9 +89,7 @@ class Coordinator:
         if trial not in self._finished:
             self._running[trial] = state
 
-    def stage(
-        self, trial: str, key: str, learned: str | None, *, reused: bool, seconds: float = 0.0, work: float = 0.0
-    ) -> None:
+    def stage(self, trial: str, key: str, learned: str | None, *, reused: bool, seconds: float) -> None:
         """A stage of a trial was computed or read from the store; ``learned`` as in ``clstudy.retention.Chain``."""
         self._chains.setdefault(trial, []).append((key, learned))
         self._stages["reused" if reused else "computed"] += 1
@@ -101,7 +99,6 @@ class Coordinator:
         self._stages["repeated"] += key in self._computed
         self._computed.add(key)
         self._stages["seconds"] += seconds
-        self._stages["work"] += work
         if self._most_stages is not None and self._stages["computed"] >= self._most_stages:
             self.stop(ENOUGH)
 

@@ -17,7 +17,7 @@ from rich.text import Text
 from clstudy.identities.dataset import DataSet
 from clstudy.plan import Plan
 from clstudy.profiles import Profile
-from clstudy.sessions import hours_unit, unit_hours
+from clstudy.sessions import priced_hours
 
 Show = Callable[[Mapping[str, Any]], None]
 _LINE_SECONDS = 15.0
@@ -96,7 +96,7 @@ def plan_lines(
         f"({shared} shared between trials, {plan.stages_done} done already, {most}{plan.stages_to_run} to compute)",
         *retrained_lines(plan),
         f"time     about {duration(plan.seconds)} with {counted(workers, 'worker', 'workers')} "
-        f"(from {plan.estimate_from}); {cost_line(plan, profile, price)}",
+        f"(from {plan.estimate_from}); {priced_hours(profile.resources, plan.worker_seconds, price)}",
         f"disk     {most}{plan.disk_bytes / 1e9:.2f} GB more; {WEIGHTS_LINES[keep_weights]}",
     ]
 
@@ -106,13 +106,6 @@ WEIGHTS_LINES = {
     "extension or a loss path trains those it needs again)",
     "all": "weights: all (nothing will have to be trained again)",
 }
-
-
-def cost_line(plan: Plan, profile: Profile, price: float | None) -> str:
-    """What the workers' time comes to."""
-    hours = unit_hours(profile.resources, plan.worker_seconds)
-    paid = "" if price is None else f", {hours * price:.2f} at {price:g} each"
-    return f"{hours:.2f} {hours_unit(profile.resources)}{paid}"
 
 
 def retrained_lines(plan: Plan) -> list[str]:

@@ -23,7 +23,6 @@ class WeightKeeper:
         self._planned = planned
         self._dropped: set[str] = set()
         self._weights = 0
-        self._seen: tuple[int, int] | None = None
 
     def sweep(self, stages: Mapping[str, Sequence[tuple[str, str | None]]], finished: set[str]) -> int:
         """Drop what has become droppable; returns how many stages lost their weights in this run so far.
@@ -32,10 +31,6 @@ class WeightKeeper:
             stages: (key, key of what was learned before) of the stages that each trial has reached in this run.
             finished: trials that ended in this run.
         """
-        seen = (sum(map(len, stages.values())), len(finished))
-        if seen == self._seen:
-            return self._weights
-        self._seen = seen
         chains = [
             progressed(self._planned.get(trial) or new_chain(trial), stages.get(trial, ()), trial in finished)
             for trial in {**self._planned, **stages}

@@ -88,15 +88,19 @@ def lineage(spec: TrialSpec) -> tuple[str, int, float]:
     return spec.identity, spec.seed, spec.learning_rate
 
 
+def first_missing(requests: Sequence[StageRequest], computed: set[str]) -> int:
+    """Place of a trial's first stage that is not computed; their number if there is none."""
+    return next((place for place, request in enumerate(requests) if request.key not in computed), len(requests))
+
+
 def chain_of(spec: TrialSpec, requests: Sequence[StageRequest], count: int, computed: set[str], done: bool) -> Chain:
     """What is known of a trial's stages."""
     keys = [request.key for request in requests]
-    finished = next((place for place, key in enumerate(keys) if key not in computed), len(keys))
     return Chain(
         lineage=lineage(spec),
         keys=tuple(keys),
         learned=tuple(learned_key(request) for request in requests),
-        done=finished,
+        done=first_missing(requests, computed),
         finished=done,
         whole=len(keys) == count,
     )
@@ -112,7 +116,7 @@ def to_retrain(
     requests: Sequence[StageRequest], computed: set[str], has_weights: Callable[[str], bool]
 ) -> list[StageRequest]:
     """Stages of a trial that have rows but no weights, and whose weights its first missing stage builds on."""
-    first = next((place for place, request in enumerate(requests) if request.key not in computed), len(requests))
+    first = first_missing(requests, computed)
     if first == len(requests):
         return []
     again: list[StageRequest] = []

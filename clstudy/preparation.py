@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -39,26 +39,32 @@ if TYPE_CHECKING:
     from clstudy.generators.base import GeneratorWeights
 
 
-@dataclass(frozen=True)
-class Prepared:
-    """Everything checked and planned, before the first expensive second."""
+@dataclass(frozen=True, kw_only=True)
+class Opened:
+    """Everything checked and read, before the first expensive second."""
 
     space: SearchSpace
     profile: Profile
     equipment: Equipment
     weights: GeneratorWeights | None
     data: DataSet
-    expansion: Expansion | None
-    """None while the search for learning rates is not over."""
     search: SearchSetup | None
-    rates: Mapping[Cell, float] | None
     basis: Basis
     out: Place
     home: Path
     """Local folder for what is not the study's own: packaged data sets, the local tracking database."""
-    plan: Plan
     keep_weights: str
     images: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prepared(Opened):
+    """A study with its plan as of now."""
+
+    expansion: Expansion | None
+    """None while the search for learning rates is not over."""
+    rates: Mapping[Cell, float] | None
+    plan: Plan
 
     @property
     def searching(self) -> SearchSetup | None:
@@ -85,6 +91,15 @@ def prepare(args: argparse.Namespace, console: Console) -> Prepared:
     Raises:
         UserError: anything about the input is wrong.
     """
+    return planned(open_study(args, console), args)
+
+
+def open_study(args: argparse.Namespace, console: Console) -> Opened:
+    """Check and read everything that a study is made from.
+
+    Raises:
+        UserError: anything about it is wrong.
+    """
     if args.space is None:
         raise UserError("no search space given; use --space hull_sizes, or --list to see what there is")
     require_sane_numbers(args)
@@ -109,40 +124,46 @@ def prepare(args: argparse.Namespace, console: Console) -> Prepared:
     require_alignment(data.root, profile)
     names = [identity.name for identity in data.identities]
     basis = Basis(profile, equipment.generator_digest, equipment.metric_files)
-    search = rates = None
+    search = None
     if space.search is not None:
         everybody = open_named_too(space, names, data, profile, args.timestamps, home / "data", console)
         search = set_up_search(space, everybody, names, basis, out, home, look_only=args.dry_run)
         check_trial_count(search.trials, yes=args.yes)
         check_cells(search.cells, [*data.identities, *search.people.identities])
-        rates = chosen_rates(search)
-    keep, workers = args.keep_weights or space.weights, expected_workers(profile, args)
-    expansion = None
-    if search is None or rates is not None:
-        expansion = expand(space, names, uses_buffer_size, rates)
-        check_trial_count(len(expansion.trials), yes=args.yes)
-        data = data.select(list(dict.fromkeys(spec.identity for spec in expansion.trials)))
-        check_buffer_sizes(expansion.trials, training_photos(data.identities))
-        plan = plan_of(expansion.trials, data, basis, out, workers, keep)
-    else:
-        assert search is not None
-        plan = search_plan(search, basis, StudyStore(out), out, workers)
-    return Prepared(
+    return Opened(
         space=space,
         profile=profile,
         equipment=equipment,
         weights=weights,
         data=data,
-        expansion=expansion,
         search=search,
-        rates=rates,
         basis=basis,
         out=out,
         home=home,
-        plan=plan,
-        keep_weights=keep,
+        keep_weights=args.keep_weights or space.weights,
         images=profile.log_images if args.mlflow_images is None else args.mlflow_images == "on",
     )
+
+
+def planned(opened: Opened, args: argparse.Namespace) -> Prepared:
+    """Plan what a study has left now: of its search for learning rates, if that is not over, else of its trials.
+
+    Raises:
+        UserError: too many trials, buffers larger than what is there, or no learning rate that works for a cell.
+    """
+    search, data, workers = opened.search, opened.data, expected_workers(opened.profile, args)
+    rates = None if search is None else chosen_rates(search)
+    expansion = None
+    if search is not None and rates is None:
+        plan = search_plan(search, opened.basis, StudyStore(opened.out), opened.out, workers)
+    else:
+        expansion = expand(opened.space, [one.name for one in data.identities], uses_buffer_size, rates)
+        check_trial_count(len(expansion.trials), yes=args.yes)
+        data = data.select(list(dict.fromkeys(spec.identity for spec in expansion.trials)))
+        check_buffer_sizes(expansion.trials, training_photos(data.identities))
+        plan = plan_of(expansion.trials, data, opened.basis, opened.out, workers, opened.keep_weights)
+    known = {entry.name: getattr(opened, entry.name) for entry in fields(Opened)}
+    return Prepared(**{**known, "data": data}, expansion=expansion, rates=rates, plan=plan)
 
 
 def training_photos(people: Iterable[Identity]) -> dict[str, int]:

@@ -21,17 +21,17 @@ from clstudy.identities.catalogue import DATA_SETS
 from clstudy.mlflow_rebuild import complete_runs
 from clstudy.options import BUSY, INCOMPLETE, INTERRUPTED_CODE, OK, STOPPED, WRONG_INPUT, build_parser
 from clstudy.plan import Plan
-from clstudy.preparation import Prepared, expected_workers, prepare
+from clstudy.preparation import Prepared, expected_workers, planned, prepare
 from clstudy.profiles import PROFILES
 from clstudy.report import build_report, needed_by_reports
 from clstudy.searching import PART as SEARCH_PART
 from clstudy.searching import keep_search, rates_document
-from clstudy.sessions import Session, add_session, hours_unit, now, unit_hours
+from clstudy.sessions import Session, add_session, now, priced_hours
 from clstudy.space import known_spaces, load_space
 from clstudy.storage import copy_tree, local_view, require_writable
 from clstudy.strategies import STRATEGIES
 from clstudy.study_file import write_study_file
-from clstudy.tracking import MlflowWriter, artifact_folder, sqlite_uri
+from clstudy.tracking import MlflowWriter, artifact_folder, tracking_address
 
 if TYPE_CHECKING:
     from clstudy.study import Outcome
@@ -49,11 +49,6 @@ def print_choices(console: Console) -> None:
         console.print(f"[bold]{title}[/bold]")
         for name, text in entries:
             console.print(f"  {name:<16} {' '.join(text.split())}", soft_wrap=True, highlight=False)
-
-
-def tracking_address(prepared: Prepared) -> str:
-    """The tracking server of the environment, or a database beside the study."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or sqlite_uri(prepared.home / "mlflow.db")
 
 
 def require_budget(plan: Plan, args: argparse.Namespace) -> None:
@@ -86,7 +81,7 @@ def compute(prepared: Prepared, args: argparse.Namespace, console: Console, *, p
         basis=prepared.basis,
         data=prepared.people,
         out=prepared.out,
-        tracking_uri=tracking_address(prepared),
+        tracking_uri=tracking_address(prepared.home),
         experiment=prepared.space.name + ("" if search is None else " (search)"),
         part="results" if search is None else SEARCH_PART,
         files=prepared.equipment.files,
@@ -154,14 +149,13 @@ def search(prepared: Prepared, args: argparse.Namespace, console: Console) -> Pr
         return INTERRUPTED_CODE
     say_outcome(outcome, prepared, args, console)
     if not prepared.search.source.complete():
-        for trial, message in outcome.failures.items():
-            console.print(f"[red]failed[/red] {trial}: {message}", soft_wrap=True, highlight=False)
+        say_failures(outcome.failures, console)
         why = outcome.stopped or "some trials failed for a reason that says nothing about their rate"
         console.print(f"[bold]{why}[/bold]: the search is not over; run the same command to go on", soft_wrap=True)
         if outcome.stopped == "interrupted":
             return INTERRUPTED_CODE
         return STOPPED if outcome.stopped else INCOMPLETE
-    again = prepare(args, console)
+    again = planned(prepared, args)
     for cell, rate in (again.rates or {}).items():
         console.print(f"chosen   {cell.label}: learning rate {rate:g}", highlight=False)
     return again
@@ -169,12 +163,10 @@ def search(prepared: Prepared, args: argparse.Namespace, console: Console) -> Pr
 
 def say_outcome(outcome: Outcome, prepared: Prepared, args: argparse.Namespace, console: Console) -> None:
     """How a run went, in a few lines."""
-    share = prepared.profile.resources
-    hours = unit_hours(share, outcome.worker_seconds)
-    paid = "" if args.price_per_hour is None else f", {hours * args.price_per_hour:.2f} at {args.price_per_hour:g} each"
+    cost = priced_hours(prepared.profile.resources, outcome.worker_seconds, args.price_per_hour)
     console.print(
         f"{outcome.stages_computed} stages computed, {outcome.stages_reused} reused, "
-        f"{outcome.seconds / 60:.1f} minutes, {hours:.2f} {hours_unit(share)}{paid} "
+        f"{outcome.seconds / 60:.1f} minutes, {cost} "
         f"(expected: {prepared.plan.seconds / 60:.1f} minutes for at most {prepared.plan.stages_to_run} stages)",
         highlight=False,
         soft_wrap=True,
@@ -191,6 +183,12 @@ def say_outcome(outcome: Outcome, prepared: Prepared, args: argparse.Namespace, 
         )
 
 
+def say_failures(failures: Mapping[str, str], console: Console) -> None:
+    """A line for every trial that failed."""
+    for trial, message in failures.items():
+        console.print(f"[red]failed[/red] {trial}: {message}", soft_wrap=True, highlight=False)
+
+
 def pilot(prepared: Prepared, args: argparse.Namespace, console: Console) -> int:
     """Compute one stage and print the plan again."""
     if not (prepared.plan.to_run or prepared.plan.open_trials):
@@ -199,18 +197,17 @@ def pilot(prepared: Prepared, args: argparse.Namespace, console: Console) -> int
     outcome = compute(prepared, args, console, pilot=True)
     if outcome is None or outcome.stopped == "interrupted":
         return INTERRUPTED_CODE
-    for trial, message in outcome.failures.items():
-        console.print(f"[red]failed[/red] {trial}: {message}", soft_wrap=True, highlight=False)
+    say_failures(outcome.failures, console)
     if outcome.failures:
         return INCOMPLETE
     console.print(f"pilot: one stage in {outcome.worker_seconds:.1f} s; run without --pilot to go on from it")
-    show_plan(prepare(args, console), args, console)
+    show_plan(planned(prepared, args), args, console)
     return OK
 
 
 def launch(prepared: Prepared, args: argparse.Namespace, console: Console) -> int:
     """Run the study, print the table, return the exit code."""
-    tracking_uri = tracking_address(prepared)
+    tracking_uri = tracking_address(prepared.home)
     ui = tracking_uri if tracking_uri.startswith("http") else f"mlflow ui --backend-store-uri {tracking_uri}"
     failures: Mapping[str, str] = {}
     if prepared.plan.to_run:
@@ -247,8 +244,7 @@ def launch(prepared: Prepared, args: argparse.Namespace, console: Console) -> in
     ):
         console.print(f"{label:<9} {place}", soft_wrap=True, highlight=False)
     console.print(f"MLflow    {ui}", soft_wrap=True, highlight=False)
-    for trial, message in failures.items():
-        console.print(f"[red]failed[/red] {trial}: {message}", soft_wrap=True, highlight=False)
+    say_failures(failures, console)
     for what in report.broken:
         console.print(f"[red]report[/red] {what}", soft_wrap=True, highlight=False)
     return OK if summary.complete and not report.broken else INCOMPLETE

@@ -77,3 +77,10 @@ def hours_unit(resources: Resources) -> str:
 def unit_hours(resources: Resources, worker_seconds: float) -> float:
     """Worker time in ``hours_unit``."""
     return worker_seconds / 3600 * (resources.gpus or resources.cpus)
+
+
+def priced_hours(resources: Resources, worker_seconds: float, price: float | None) -> str:
+    """Worker time in words, with what it costs where an hour has a price: "1.50 GPU-hours, 3.00 at 2 each"."""
+    hours = unit_hours(resources, worker_seconds)
+    paid = "" if price is None else f", {hours * price:.2f} at {price:g} each"
+    return f"{hours:.2f} {hours_unit(resources)}{paid}"

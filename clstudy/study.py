@@ -133,12 +133,9 @@ class SourceSearcher(Searcher):
         self._specs[trial_id] = spec
         return spec.columns()
 
-    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
-        return
-
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         spec = self._specs[trial_id]
-        if result is None or "stopped" in result or "pruned" in result:
+        if result is None or "stopped" in result:
             return
         if error or ("failed" in result and not result["diverged"]):
             self._source.abandon(spec.trial_id)
@@ -166,7 +163,6 @@ class SourceScheduler(FIFOScheduler):
         name = str(trial.config["trial"])
         if self._source.report(name, int(result["t"]), float(result["objective"])):
             return TrialScheduler.CONTINUE
-        result["pruned"] = True
         self._on_stop(name)
         return TrialScheduler.STOP
 
@@ -260,7 +256,6 @@ def _signals(gate: Gate, say: Callable[[str], None]) -> Iterator[None]:
     def handle(number: int, frame: Any) -> None:
         if gate.reason == INTERRUPTED:
             raise KeyboardInterrupt
-        gate.stop(INTERRUPTED)
         gate.reason = INTERRUPTED
         say("finishing the stages in flight; press Ctrl-C again to stop at once (they are then computed again)")
 
@@ -406,7 +401,7 @@ class _Watcher:
         self._every = every
         self._started = time.monotonic()
         self._full_since: float | None = None
-        self._told = ""
+        self._swept: tuple[int, int] | None = None
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
 
@@ -428,12 +423,14 @@ class _Watcher:
     def _look(self) -> None:
         snapshot = ray.get(self._coordinator.snapshot.remote(), timeout=5)
         self._limits(snapshot)
-        if self._gate.reason and self._told != self._gate.reason:
+        if self._gate.reason and not snapshot["stopping"]:
             self._coordinator.stop.remote(self._gate.reason)
-            self._told = self._gate.reason
         self._show(snapshot)
-        if self._keeper is not None:
+        stages = snapshot["stages"]
+        reached = (stages["computed"] + stages["reused"], len(snapshot["finished"]))
+        if self._keeper is not None and reached != self._swept:  # all chains are much to ask for twice a second
             self._keeper.sweep(*ray.get(self._coordinator.chains.remote(), timeout=5))
+            self._swept = reached
 
     def _limits(self, snapshot: Mapping[str, Any]) -> None:
         settings = self._settings

@@ -58,6 +58,11 @@ def sqlite_uri(file: Path) -> str:
     return f"{_SQLITE}{file.expanduser().resolve()}"
 
 
+def tracking_address(home: Path) -> str:
+    """Return the tracking URI of the environment, else that of the database among the studies of a local folder."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or sqlite_uri(home / "mlflow.db")
+
+
 def step_time_ms(timestamp: int) -> int:
     """Return the time in ms under which metrics of a timestamp are logged: one second per timestamp, no clock.
 

@@ -18,7 +18,6 @@ import pyarrow as pa
 import ray
 from ray import tune
 
-from clstudy.cost import stage_work
 from clstudy.errors import UserError
 from clstudy.evaluation import NotFiniteError
 from clstudy.fold import Basis, run_version
@@ -123,7 +122,7 @@ class TrialTrainable(tune.Trainable):
         """Build what stays warm between trials.
 
         What goes wrong here is no fault of the trial: Tune starts it again, elsewhere perhaps, and the coordinator
-        counts (``_begin``).
+        counts (``died``).
         """
         self._job = job
         self._bench: Workbench | None = None
@@ -144,8 +143,7 @@ class TrialTrainable(tune.Trainable):
     def _say(self, text: str) -> None:
         self._job.coordinator.note.remote(text)
 
-    @staticmethod
-    def _build(job: Job, weights: GeneratorWeights) -> Workbench:
+    def _build(self, job: Job, weights: GeneratorWeights) -> Workbench:
         if job.inputs is not None:
             provide_sources(job.sources, job.inputs.cache / "modules")
         profile = job.basis.profile
@@ -160,20 +158,17 @@ class TrialTrainable(tune.Trainable):
             threads=profile.resources.threads, files=files, device=device, alignment=profile.data.alignment
         )
 
-        def say(text: str) -> None:
-            job.coordinator.note.remote(text)
-
         metrics = [METRICS[name](measuring) for name in profile.evaluation.metrics]
         for note in [*notes, *(note for metric in metrics for note in metric.notes)]:
-            say(note)
+            self._say(note)
         return Workbench(
             basis=job.basis,
             generator=GENERATORS[profile.generator].build(weights, profile, device, lpips),
             lpips=lpips,
             metrics=metrics,
-            store=StudyStore(job.out, say),
+            store=StudyStore(job.out, self._say),
             claims=ActorClaims(job.coordinator, owner),
-            say=say,
+            say=self._say,
         )
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -277,7 +272,6 @@ class TrialTrainable(tune.Trainable):
             learned_key(request),
             reused=report.reused,
             seconds=report.seconds,
-            work=stage_work(request),
         )
         self._record("log_stage", report.t, {**metrics, LOSS_METRIC: report.loss}, images)
         # joint training has no AIP: its one row is what there is to choose by

@@ -31,7 +31,7 @@ from clstudy.analysis.summary import MAIN_SCORES, Column, Summary, not_concluded
 from clstudy.analysis.tables import BEST, DECIMALS, DEFAULT_DECIMALS, notes
 from clstudy.metrics.directions import HIGHER_IS_BETTER
 from clstudy.profiles import Resources
-from clstudy.sessions import Session, hours_unit, read_sessions, unit_hours
+from clstudy.sessions import Session, priced_hours, read_sessions
 
 _VOID = frozenset({"img", "meta", "link", "br"})
 # Nothing may be loaded from anywhere, should a name ever get past the escaping.
@@ -388,17 +388,15 @@ def session_table(sessions: Sequence[Session]) -> Markup:
     rows = []
     for one in sessions:
         share = Resources(cpus=one.cpus, gpus=one.gpus)
-        expected, taken = (unit_hours(share, seconds) for seconds in (one.expected_worker_seconds, one.worker_seconds))
-        unit = hours_unit(share)
-        paid = [
-            "" if one.price_per_hour is None else f", {hours * one.price_per_hour:.2f} at {one.price_per_hour:g} each"
-            for hours in (expected, taken)
-        ]
+        expected, taken = (
+            priced_hours(share, seconds, one.price_per_hour)
+            for seconds in (one.expected_worker_seconds, one.worker_seconds)
+        )
         rows.append(
             [
                 f"{one.began} UTC, {one.part}",
-                f"{one.stages_planned} stages, {one.expected_seconds / 60:.1f} min, {expected:.2f} {unit}{paid[0]}",
-                f"{one.stages_computed} stages, {one.seconds / 60:.1f} min, {taken:.2f} {unit}{paid[1]}",
+                f"{one.stages_planned} stages, {one.expected_seconds / 60:.1f} min, {expected}",
+                f"{one.stages_computed} stages, {one.seconds / 60:.1f} min, {taken}",
                 one.ended + (f"; {one.deaths} workers died" if one.deaths else ""),
             ]
         )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +14,7 @@ from clstudy.model_files import find_files
 from clstudy.preflight import on_device
 from clstudy.profiles import PROFILES
 from clstudy.storage import RemotePath, open_place
+from clstudy.tracking import tracking_address
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -68,7 +68,7 @@ def make_request(args: argparse.Namespace) -> Request:
     return Request(
         profile=profile,
         place=place,
-        tracking_uri=os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{home / 'mlflow.db'}",
+        tracking_uri=tracking_address(home),
         files=find_files(profile, weights),
         weights=weights,
         address=args.address,
