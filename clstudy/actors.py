@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import ray
 
+from clstudy.file_modes import apply
 from clstudy.tracking import MlflowWriter
 
 ENOUGH = "so many stages were asked for"
@@ -131,8 +132,16 @@ class Recorder:
     """Feeds MLflow from one process; workers send finished rows and never wait for it."""
 
     def __init__(
-        self, tracking_uri: str, experiment: str, artifacts: Path | None, tags: dict[str, str], images: bool = True
+        self,
+        tracking_uri: str,
+        experiment: str,
+        artifacts: Path | None,
+        tags: dict[str, str],
+        images: bool = True,
+        umask: int | None = None,
     ):
+        if umask is not None:  # an actor's process is its own; in tests it is not
+            apply(umask)
         self._writer = MlflowWriter(tracking_uri, experiment, tags, artifact_location=artifacts)
         self._images = images
 

@@ -5,9 +5,14 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+from clstudy.safe_text import redacted
+
 
 class UserError(Exception):
-    """Says what was given, what was expected and what to do."""
+    """Says what was given, what was expected and what to do; passwords and tokens in its message are hidden."""
+
+    def __init__(self, *parts: object):
+        super().__init__(*(redacted(part) if isinstance(part, str) else part for part in parts))
 
 
 class PhotoError(UserError):

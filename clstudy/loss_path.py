@@ -28,7 +28,9 @@ from torch import Tensor, nn
 from clstudy.analysis.loss_path_figures import loss_path_drawings
 from clstudy.analysis.loss_path_numbers import GROUPS, PATH_SCHEMA, SPANS, TOLERANCE, path_curves, strategy_numbers
 from clstudy.analysis.tables import to_csv
+from clstudy.clean_output import CleanConsole
 from clstudy.cost import training_work
+from clstudy.entry_point import entry_point
 from clstudy.errors import UserError, nearest
 from clstudy.evaluation import TestSet
 from clstudy.fold import Basis, StageRequest, stage_requests
@@ -564,11 +566,12 @@ def run(args: argparse.Namespace, console: Console) -> None:
     console.print(f"Written: {args.study / 'report'} ({', '.join(file.name for file in files)})", soft_wrap=True)
 
 
+@entry_point
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit code."""
     args = build_parser().parse_args(arguments)
     try:
-        run(args, Console(width=None if sys.stdout.isatty() else 120, highlight=False))
+        run(args, CleanConsole(width=None if sys.stdout.isatty() else 120, highlight=False))
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

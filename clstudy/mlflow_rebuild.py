@@ -19,12 +19,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from clstudy.entry_point import entry_point
 from clstudy.errors import UserError
 from clstudy.identities.dataset import Photo
 from clstudy.pictures import decode_png, enlarged, photo_row
 from clstudy.plan import result_path
 from clstudy.reopen import read_study_file, stage_keys, stored_file, stored_photos, stored_trials, stored_version
 from clstudy.running import running_metrics
+from clstudy.safe_text import shown_address
 from clstudy.space import TrialSpec
 from clstudy.stages import StudyStore
 from clstudy.strategies.lookup import strategy_class
@@ -254,6 +256,7 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+@entry_point
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit code."""
     args = build_parser().parse_args(arguments)
@@ -262,7 +265,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    print(f"{told.finished} finished and {told.failed} failed trials written to {args.to}")
+    print(f"{told.finished} finished and {told.failed} failed trials written to {shown_address(args.to)}")
     for what, count in told.notes.items():
         print(f"left out {count} times: {what}")
     if told.unfinished:

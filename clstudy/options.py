@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import clstudy
 from clstudy.errors import UserError
+from clstudy.file_modes import DEFAULT, MODES, VARIABLE
 from clstudy.precision import PRECISIONS
 from clstudy.retention import POLICIES
 
@@ -72,6 +73,12 @@ def build_parser() -> argparse.ArgumentParser:
         "one goes to <storage>/<space name> (default: runs)",
     )
     parser.add_argument("--out", help="the study's own folder or URI, instead of <storage>/<space name>")
+    parser.add_argument(
+        "--files",
+        choices=tuple(MODES),
+        help="who may read what is written: private (only you), group (your group, too), shared (as the shell's umask "
+        f"says); default: {VARIABLE} of the environment, else {DEFAULT}. Other commands take the variable",
+    )
     parser.add_argument(
         "--keep-weights",
         choices=POLICIES,

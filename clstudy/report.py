@@ -9,8 +9,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from rich.console import Console
-
 from clstudy.analysis.evidence import evidence_files, judge
 from clstudy.analysis.evidence_page import evidence_sections
 from clstudy.analysis.figures import draw
@@ -20,6 +18,8 @@ from clstudy.analysis.material import Material, gather
 from clstudy.analysis.rates_page import rate_sections
 from clstudy.analysis.summary import study_labels
 from clstudy.analysis.tables import Summary, summarise, table_files, to_terminal
+from clstudy.clean_output import CleanConsole
+from clstudy.entry_point import entry_point
 from clstudy.errors import UserError
 from clstudy.storage import Place, copy_tree, local_view, open_place, write_atomically
 
@@ -121,6 +121,7 @@ def write_comparison(reports: Sequence[Report], folder: Place | None = None) -> 
     return path
 
 
+@entry_point
 def main(arguments: Sequence[str] | None = None) -> int:
     """Report on every study; 0: all complete, 1: trials missing or failed or a part not drawn, 2: no study."""
     parser = argparse.ArgumentParser(
@@ -141,7 +142,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     studies = parser.parse_args(arguments).studies
 
     # A pipe has no width of its own: give it one that is readable and always the same.
-    console = Console(width=None if sys.stdout.isatty() else PLAIN_WIDTH, highlight=False)
+    console = CleanConsole(width=None if sys.stdout.isatty() else PLAIN_WIDTH, highlight=False)
     code = 0
     reports = []
     first: Place | None = None

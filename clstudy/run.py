@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import rich
 from rich.console import Console
 
 from clstudy.analysis.tables import to_terminal
+from clstudy.clean_output import CleanConsole
 from clstudy.display import counted, duration, make_display, plan_lines
 from clstudy.driver_lock import StudyBusyError, only_driver
+from clstudy.entry_point import entry_point
 from clstudy.errors import UserError
+from clstudy.file_modes import current_mask, mask_of, open_to_others
 from clstudy.identities.catalogue import DATA_SETS
 from clstudy.mlflow_rebuild import complete_runs
 from clstudy.options import BUSY, INCOMPLETE, INTERRUPTED_CODE, OK, STOPPED, WRONG_INPUT, build_parser
@@ -24,11 +27,12 @@ from clstudy.plan import Plan
 from clstudy.preparation import Prepared, expected_workers, planned, prepare
 from clstudy.profiles import PROFILES
 from clstudy.report import build_report, needed_by_reports
+from clstudy.safe_text import shown_address
 from clstudy.searching import PART as SEARCH_PART
 from clstudy.searching import keep_search, rates_document
 from clstudy.sessions import Session, add_session, now, priced_hours
 from clstudy.space import known_spaces, load_space
-from clstudy.storage import copy_tree, local_view, require_writable
+from clstudy.storage import Place, copy_tree, local_view, require_writable
 from clstudy.strategies import STRATEGIES
 from clstudy.study_file import write_study_file
 from clstudy.tracking import MlflowWriter, artifact_folder, tracking_address
@@ -208,10 +212,11 @@ def pilot(prepared: Prepared, args: argparse.Namespace, console: Console) -> int
 def launch(prepared: Prepared, args: argparse.Namespace, console: Console) -> int:
     """Run the study, print the table, return the exit code."""
     tracking_uri = tracking_address(prepared.home)
-    ui = tracking_uri if tracking_uri.startswith("http") else f"mlflow ui --backend-store-uri {tracking_uri}"
+    shown = shown_address(tracking_uri)
+    ui = shown if shown.startswith("http") else f"mlflow ui --backend-store-uri {shown}"
     failures: Mapping[str, str] = {}
     if prepared.plan.to_run:
-        console.print(f"live in MLflow: [bold]{ui}[/bold]", soft_wrap=True, highlight=False)
+        console.print(f"live in MLflow: {ui}", soft_wrap=True, highlight=False)
         outcome = compute(prepared, args, console)
         if outcome is None:
             console.print("[bold]interrupted[/bold]: run the same command to go on from the finished stages")
@@ -290,11 +295,25 @@ def show_plan(prepared: Prepared, args: argparse.Namespace, console: Console) ->
         console.print(line, soft_wrap=True, highlight=False)
 
 
+def say_open_folder(out: Place, console: Console) -> None:
+    """Say so where a study's folder can be read by others although its new files cannot: it was made before."""
+    mode = open_to_others(out) if isinstance(out, Path) else ""
+    if mode and current_mask() & 0o077 == 0o077:
+        console.print(
+            f"[yellow]note[/yellow] {out} is open to other users (mode {mode}); what is written now is not. "
+            f"`chmod -R go-rwx {shlex.quote(str(out))}` closes the rest, --files group or shared leaves it open",
+            soft_wrap=True,
+        )
+
+
+@entry_point
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit code."""
     args = build_parser().parse_args(argv)
-    console = rich.get_console()
+    console = CleanConsole()
     try:
+        if args.files:
+            os.umask(mask_of(args.files))
         if args.list:
             print_choices(console)
             return OK
@@ -304,6 +323,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             return OK
         require_budget(prepared.plan, args)
         require_writable(prepared.out)
+        say_open_folder(prepared.out, console)
         with only_driver(prepared.out):
             if args.pilot:
                 return pilot(prepared, args, console)

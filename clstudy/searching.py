@@ -6,14 +6,13 @@ Proposals and decisions are :mod:`clstudy.rate_search`'s; its trials are ordinar
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import pyarrow.csv
 from optuna.storages import InMemoryStorage
 
+from clstudy.analysis.tables import to_csv
 from clstudy.cost import likely_work
 from clstudy.errors import UserError
 from clstudy.fold import Basis, identity_digest
@@ -164,9 +163,7 @@ def search_plan(setup: SearchSetup, basis: Basis, store: StudyStore, out: Place,
 
 def keep_search(setup: SearchSetup, out: Place) -> None:
     """Write what the search found so far: ``search/proposals.csv``, and Optuna's database where that is not there."""
-    sink = io.BytesIO()
-    pyarrow.csv.write_csv(setup.source.table(), sink)
-    write_atomically(out / PART / "proposals.csv", sink.getvalue())
+    write_atomically(out / PART / "proposals.csv", to_csv(setup.source.table()).encode())
     if not isinstance(out, Path):
         write_atomically(out / PART / DATABASE, setup.database.read_bytes())
 

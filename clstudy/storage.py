@@ -30,7 +30,9 @@ import pyarrow as pa
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
+from clstudy.entry_point import entry_point
 from clstudy.errors import UserError
+from clstudy.safe_text import has_credentials, shown_address
 
 T = TypeVar("T")
 _LOG = logging.getLogger(__name__)
@@ -90,7 +92,7 @@ class RemotePath:
         return self._moved(lambda path: path / name)
 
     def __str__(self) -> str:
-        return urlunsplit(urlsplit(self.uri)._replace(query=""))
+        return shown_address(urlunsplit(urlsplit(self.uri)._replace(query="")))
 
     @property
     def name(self) -> str:
@@ -160,8 +162,8 @@ def open_place(text: str | Path) -> Place:
     parts = urlsplit(text)
     if parts.scheme == "file":
         return Path(parts.path)
-    shown = urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], query=""))
-    if "@" in parts.netloc or "secret" in parts.query:
+    shown = shown_address(text)
+    if has_credentials(text):
         raise UserError(
             f"{shown} was given with credentials; leave them out of the address: they come from the environment "
             "(AWS_ACCESS_KEY_ID, AWS_PROFILE) or from the machine's role"
@@ -378,6 +380,7 @@ def patiently(
 # --- the command ---------------------------------------------------------------------------------------------------
 
 
+@entry_point
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit code."""
     parser = argparse.ArgumentParser(

@@ -6,7 +6,6 @@ import json
 import logging
 import os
 import signal
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -26,6 +25,7 @@ from clstudy.actors import CoordinatorActor, RecorderActor
 from clstudy.cost import write_history
 from clstudy.doctor.cluster import ask_nodes, living_nodes, ray_complaint
 from clstudy.errors import UserError
+from clstudy.file_modes import current_mask
 from clstudy.fold import Basis
 from clstudy.generators import load_generators
 from clstudy.generators.base import GENERATORS, GeneratorWeights
@@ -33,6 +33,7 @@ from clstudy.identities.dataset import DataSet
 from clstudy.inputs import Inputs
 from clstudy.keeper import WeightKeeper
 from clstudy.plan import Plan
+from clstudy.ray_folder import experiment_name, keep_logs, private_folder, remove_experiment
 from clstudy.sources import ListedTrials, TrialSource
 from clstudy.space import SearchSpace, TrialSpec
 from clstudy.stages import StudyStore, digest_of
@@ -195,30 +196,28 @@ def run_study(
     store = StudyStore(settings.out)
     store.drop_drafts()
     gate = Gate()
-    with _signals(gate, say):
-        start_ray(settings.address)
-        try:
-            here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-            coordinator: Any = CoordinatorActor.options(scheduling_strategy=here).remote(settings.most_stages)
-            recorder: Any = RecorderActor.options(scheduling_strategy=here).remote(
-                settings.tracking_uri,
-                settings.experiment,
-                artifact_folder(settings.out, settings.tracking_uri),
-                {"clstudy.profile": settings.basis.profile.name, "clstudy.version": clstudy.__version__},
-                settings.images,
-            )
-            inputs = _provide_inputs(settings)
-            keeper = WeightKeeper(store, plan.chains) if settings.keep_weights == "last" else None
-            with _Watcher(settings, coordinator, gate, keeper, show, say):
-                _fit(settings, plan, source or ListedTrials(plan.to_run), gate, coordinator, recorder, inputs)
-            undelivered = _close(recorder, settings.tracking_patience_s)
-            snapshot = ray.get(coordinator.snapshot.remote())
-            dropped = keeper.sweep(*ray.get(coordinator.chains.remote())) if keeper else 0
-            if inputs is not None:
-                with suppress(Exception):  # tidying up must not lose a study's end
-                    ask_nodes(living_nodes(), lambda label: remove_tree(inputs.cache), _TIDY_SECONDS)
-        finally:
-            ray.shutdown()
+    with _signals(gate, say), _ray(settings) as session:
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        coordinator: Any = CoordinatorActor.options(scheduling_strategy=here).remote(settings.most_stages)
+        recorder: Any = RecorderActor.options(scheduling_strategy=here).remote(
+            settings.tracking_uri,
+            settings.experiment,
+            artifact_folder(settings.out, settings.tracking_uri),
+            {"clstudy.profile": settings.basis.profile.name, "clstudy.version": clstudy.__version__},
+            settings.images,
+            current_mask(),
+        )
+        inputs = _provide_inputs(settings)
+        keeper = WeightKeeper(store, plan.chains) if settings.keep_weights == "last" else None
+        with _Watcher(settings, coordinator, gate, keeper, show, say):
+            _fit(settings, plan, source or ListedTrials(plan.to_run), gate, coordinator, recorder, inputs, session)
+        undelivered = _close(recorder, settings.tracking_patience_s)
+        snapshot = ray.get(coordinator.snapshot.remote())
+        session.keep_logs = snapshot["deaths"] > 0
+        dropped = keeper.sweep(*ray.get(coordinator.chains.remote())) if keeper else 0
+        if inputs is not None:
+            with suppress(Exception):  # tidying up must not lose a study's end
+                ask_nodes(living_nodes(), lambda label: remove_tree(inputs.cache), _TIDY_SECONDS)
     ended = snapshot["finished"]
     failures = {trial: message for trial, message in sorted(ended.items()) if message}
     write_history(settings.out, store.stage_timings())
@@ -267,8 +266,12 @@ def _signals(gate: Gate, say: Callable[[str], None]) -> Iterator[None]:
             signal.signal(number, old)
 
 
-def start_ray(address: str | None) -> None:
-    """Connect to a cluster, or start Ray on this machine without dashboard and usage statistics."""
+def start_ray(address: str | None, folder: Path | None = None) -> None:
+    """Connect to a cluster, or start Ray on this machine without dashboard and usage statistics.
+
+    Args:
+        folder: of the session, on this machine (None: Ray's own).
+    """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
@@ -279,7 +282,7 @@ def start_ray(address: str | None) -> None:
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "ignore_reinit_error": True}
     if address is None:
         # "local": without it Ray would join whatever cluster happens to run on this machine
-        ray.init(address="local", include_dashboard=False, **quiet)
+        ray.init(address="local", include_dashboard=False, _temp_dir=None if folder is None else str(folder), **quiet)
         return
     # asked first, in a process of its own: at a wrong address Ray tries for minutes, without a token it aborts
     complaint = ray_complaint(address)
@@ -294,6 +297,51 @@ def start_ray(address: str | None) -> None:
             f"no Ray cluster can be used at {address!r} ({error}); start one with `ray up cluster.yaml` or `ray start "
             "--head`, with the same Ray and Python as here, or leave --address out to run on this machine"
         ) from error
+
+
+@dataclass
+class _RaySession:
+    """Where Tune may keep its records (None: in the study, which all nodes see), and whether to keep Ray's logs."""
+
+    scratch: Path | None
+    keep_logs: bool = False
+
+
+@contextmanager
+def _ray(settings: StudySettings) -> Iterator[_RaySession]:
+    """Ray for as long as the block runs, and nothing of it afterwards but the logs of a run that went wrong.
+
+    On one machine its folder is our own; of a cluster's only the study's part goes.
+    """
+    if settings.address is not None:
+        start_ray(settings.address)
+        try:
+            yield _RaySession(None)
+            name = _experiment(settings)
+            with suppress(Exception):  # tidying up must not lose a study's end
+                ask_nodes(living_nodes(), lambda label: remove_experiment(name), _TIDY_SECONDS)
+        finally:
+            ray.shutdown()
+            remove_tree(settings.out / "ray")
+        return
+    with private_folder() as folder:
+        session = _RaySession(folder / "tune")
+        try:
+            start_ray(None, folder)
+            yield session
+        except Exception:
+            session.keep_logs = True
+            raise
+        finally:
+            ray.shutdown()
+            remove_tree(settings.out / "ray")
+            if session.keep_logs:
+                with suppress(OSError):
+                    keep_logs(folder, settings.out / "ray" / "logs")
+
+
+def _experiment(settings: StudySettings) -> str:
+    return experiment_name(study_token(settings.out.resolve()))
 
 
 def study_token(out: Place) -> str:
@@ -318,8 +366,10 @@ def _fit(
     coordinator: Any,
     recorder: Any,
     inputs: Inputs | None,
+    session: _RaySession,
 ) -> None:
     job = Job(
+        umask=current_mask(),
         basis=settings.basis,
         identities={identity.name: identity for identity in settings.data.identities},
         run_names=run_names(plan.trials),
@@ -351,28 +401,33 @@ def _fit(
             scheduler=SourceScheduler(source, leave),
             reuse_actors=True,
             max_concurrent_trials=settings.max_concurrent,
-            trial_name_creator=lambda trial: str(trial.config["trial"]),
-            trial_dirname_creator=lambda trial: str(trial.config["trial"]),
+            trial_name_creator=_nameless,
+            trial_dirname_creator=_nameless,
         ),
         # Tune's own records are not the truth (they lose and repeat rows); ours are keyed and checked.
         run_config=tune.RunConfig(
-            name=settings.space.name,
+            name=_experiment(settings),
             verbose=0,
             # unlimited here, because the coordinator counts deaths without progress (clstudy.worker)
             failure_config=tune.FailureConfig(max_failures=-1),
             callbacks=[DeathNotice(coordinator)],
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False, checkpoint_frequency=0),
-            **_scratch(settings, job.out),
+            **_scratch(session, job.out),
         ),
     )
     tuner.fit()
 
 
-def _scratch(settings: StudySettings, out: Place) -> dict[str, Any]:
+def _nameless(trial: Any) -> str:
+    """A trial's name in Ray's folders and logs, which outlive a study on a cluster: it names nobody."""
+    return digest_of({"trial": str(trial.config["trial"])})[:16]
+
+
+def _scratch(session: _RaySession, out: Place) -> dict[str, Any]:
     """Where Tune keeps its own records: nothing of ours depends on them, but all nodes must see them."""
+    if session.scratch is not None:
+        return {"storage_path": str(session.scratch)}
     folder = out / "ray"
-    if isinstance(out, RemotePath) and settings.address is None:
-        folder = Path(tempfile.gettempdir()) / f"clstudy-{os.getuid()}" / f"ray-{study_token(out)}"
     remove_tree(folder)
     if isinstance(folder, RemotePath):
         return {"storage_path": folder.path, "storage_filesystem": folder.system}

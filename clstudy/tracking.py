@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
+from clstudy.safe_text import printable, redacted, shown_address
 from clstudy.storage import Place
 
 if TYPE_CHECKING:
@@ -200,9 +201,10 @@ class MlflowWriter:
         value, the old run describes another trial: it moves to MLflow's bin and a new run begins. So put what makes
         the numbers what they are (e.g. steps, numerics version) among the parameters.
         """
-        texts = {key: str(value) for key, value in params.items() if value is not None}
+        texts = {key: _shown(value) for key, value in params.items() if value is not None}
+        shown = {key: _shown(value) for key, value in tags.items()}
         now = _now_ms()
-        self._submit(trial_id, "start", lambda: self._send_start(trial_id, run_name, texts, dict(tags), now))
+        self._submit(trial_id, "start", lambda: self._send_start(trial_id, _shown(run_name), texts, shown, now))
 
     def log_stage(
         self,
@@ -240,7 +242,7 @@ class MlflowWriter:
 
     def fail_trial(self, trial_id: str, message: str) -> None:
         """Close the trial's run as failed; the message becomes the tag ``clstudy.error``."""
-        text = message[:_MAX_ERROR_TEXT]
+        text = _shown(message)[:_MAX_ERROR_TEXT]
         self._submit(trial_id, "error", lambda: self._send_error(trial_id, text))
         self.finish_trial(trial_id, "FAILED")
 
@@ -316,14 +318,16 @@ class MlflowWriter:
     def _pause(self, error: Exception) -> None:
         if not self._outage:
             _log.warning(
-                "MLflow at %s does not answer; the study goes on, calls wait (%s)", self._uri, _first_line(error)
+                "MLflow at %s does not answer; the study goes on, calls wait (%s)",
+                shown_address(self._uri),
+                _first_line(error),
             )
         self._next_try = self._clock() + _BACKOFF_S[min(self._outage, len(_BACKOFF_S) - 1)]
         self._outage += 1
 
     def _recover(self) -> None:
         if self._outage:
-            _log.warning("MLflow at %s answers again; %d calls to deliver", self._uri, len(self._queue))
+            _log.warning("MLflow at %s answers again; %d calls to deliver", shown_address(self._uri), len(self._queue))
         self._outage = 0
 
     def _is_hopeless(self, call: _Call) -> bool:
@@ -500,7 +504,13 @@ def _is_refusal(error: Exception) -> bool:
 
 
 def _first_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ''}"[:300]
+    text = redacted(str(error)).strip()
+    return f"{type(error).__name__}: {text.splitlines()[0] if text else ''}"[:300]
+
+
+def _shown(value: object) -> str:
+    """A parameter, tag or name as it may be shown: without secrets and control characters."""
+    return printable(redacted(str(value)))
 
 
 def _now_ms() -> int:
@@ -510,4 +520,4 @@ def _now_ms() -> int:
 if __name__ == "__main__":
     from clstudy.mlflow_rebuild import main
 
-    sys.exit(main())
+    sys.exit(main())  # type: ignore[has-type]  # that module imports this one

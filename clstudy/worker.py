@@ -20,6 +20,7 @@ from ray import tune
 
 from clstudy.errors import UserError
 from clstudy.evaluation import NotFiniteError
+from clstudy.file_modes import apply
 from clstudy.fold import Basis, run_version
 from clstudy.generators import load_generators
 from clstudy.generators.base import GENERATORS, GeneratorWeights
@@ -33,6 +34,7 @@ from clstudy.personalize import TrainingDivergedError
 from clstudy.pictures import enlarged
 from clstudy.plan import learned_key, result_path
 from clstudy.running import running_metrics
+from clstudy.safe_text import redacted
 from clstudy.space import TrialSpec
 from clstudy.stages import StudyStore
 from clstudy.storage import Place, patiently, write_atomically
@@ -55,8 +57,8 @@ FINAL = "ap/reconstruction_lpips"
 class Job:
     """Everything a worker needs to know, small enough to travel with every trial.
 
-    ``part`` is the folder of the study that takes the trials' rows; ``inputs`` fetches files that a node lacks, and
-    ``sources`` are modules with strategies of the user's own.
+    ``part`` is the folder of the study that takes the trials' rows; ``inputs`` fetches files that a node lacks,
+    ``sources`` are modules with strategies of the user's own, and ``umask`` is the driver's (``clstudy.file_modes``).
     """
 
     basis: Basis
@@ -69,6 +71,7 @@ class Job:
     part: str = "results"
     inputs: Inputs | None = None
     sources: Mapping[str, str] = field(default_factory=dict)
+    umask: int = 0o077
 
 
 class ActorClaims:
@@ -124,12 +127,13 @@ class TrialTrainable(tune.Trainable):
         What goes wrong here is no fault of the trial: Tune starts it again, elsewhere perhaps, and the coordinator
         counts (``died``).
         """
+        apply(job.umask)
         self._job = job
         self._bench: Workbench | None = None
         try:
             self._bench = self._build(job, weights)
         except Exception as error:
-            trouble = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+            trouble = redacted(str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}")
             job.coordinator.trouble.remote(config["trial"], trouble)
             deaths, _ = self._ask("begin", config["trial"])
             if deaths < _MOST_DEATHS:
@@ -141,7 +145,7 @@ class TrialTrainable(tune.Trainable):
         return ray.get(getattr(self._job.coordinator, method).remote(*arguments))
 
     def _say(self, text: str) -> None:
-        self._job.coordinator.note.remote(text)
+        self._job.coordinator.note.remote(redacted(text))
 
     def _build(self, job: Job, weights: GeneratorWeights) -> Workbench:
         if job.inputs is not None:
@@ -198,7 +202,7 @@ class TrialTrainable(tune.Trainable):
         self._record("start_trial", name, self._params(), trial_tags(self._spec))
         self._stages = iter(())
         if self._bench is None or deaths >= _MOST_DEATHS:
-            reason = trouble or "the machine's memory may be too small; see Ray's logs"
+            reason = trouble or "its memory may be too small; see ray/logs of the study, or Ray's on the nodes"
             return f"its worker died {deaths} times without finishing a stage ({reason})"
         if self._job.inputs is not None:
             self._identity = self._job.inputs.local_identity(self._identity)
@@ -249,7 +253,7 @@ class TrialTrainable(tune.Trainable):
     def _logged(self, text: str) -> str:
         log = self._job.out / "logs" / f"{self._spec.trial_id}.txt"
         try:
-            write_atomically(log, text.encode())
+            write_atomically(log, redacted(text).encode())
         except OSError:
             return ""  # the storage may be what failed
         return f" (see logs/{log.name})"
@@ -290,6 +294,7 @@ class TrialTrainable(tune.Trainable):
         return {"t": len(self._identity.timestamps) - 1, "objective": self._objective, "done": True}
 
     def _fail(self, message: str, *, diverged: bool = False) -> dict[str, Any]:
+        message = redacted(message)  # a library's may quote an address with its password
         self._record("fail_trial", message)
         self._delivered()
         self._job.coordinator.finish.remote(self._spec.trial_id, message)

@@ -31,6 +31,7 @@ from clstudy.analysis.summary import MAIN_SCORES, Column, Summary, not_concluded
 from clstudy.analysis.tables import BEST, DECIMALS, DEFAULT_DECIMALS, notes
 from clstudy.metrics.directions import HIGHER_IS_BETTER
 from clstudy.profiles import Resources
+from clstudy.safe_text import printable, redacted
 from clstudy.sessions import Session, priced_hours, read_sessions
 
 _VOID = frozenset({"img", "meta", "link", "br"})
@@ -52,14 +53,19 @@ class Markup(str):
 def element(name: str, /, *children: str | Markup, **attributes: str | None) -> Markup:
     """One HTML element; children that are not ``Markup``, and all attributes, are escaped. ``class_`` means class."""
     said = "".join(
-        f' {key.rstrip("_").replace("_", "-")}="{html.escape(value)}"'
+        f' {key.rstrip("_").replace("_", "-")}="{escaped(value)}"'
         for key, value in attributes.items()
         if value is not None
     )
     if name in _VOID:
         return Markup(f"<{name}{said}>")
-    inner = "".join(child if isinstance(child, Markup) else html.escape(child) for child in children)
+    inner = "".join(child if isinstance(child, Markup) else escaped(child) for child in children)
     return Markup(f"<{name}{said}>{inner}</{name}>")
+
+
+def escaped(text: str) -> str:
+    """Text as HTML shows it: tags, control characters and secrets do nothing."""
+    return html.escape(printable(redacted(text)))
 
 
 def joined(parts: Iterable[Markup]) -> Markup:

@@ -15,6 +15,7 @@ from clstudy.analysis.published import published_value
 from clstudy.analysis.scores import SCORES
 from clstudy.analysis.summary import CELL_FIELDS, Column, Summary
 from clstudy.metrics.directions import HIGHER_IS_BETTER
+from clstudy.safe_text import one_line, redacted
 
 PAPER_SCORES = ("aip", "forgetting")
 MISSING, NONE = "missing", "–"
@@ -246,7 +247,7 @@ _SPECIAL = {
 
 def escape_latex(text: str) -> str:
     """Text as LaTeX prints it: special characters escaped, line breaks as blanks."""
-    return "".join(_SPECIAL.get(sign, sign) for sign in " ".join(text.split()))
+    return "".join(_SPECIAL.get(sign, sign) for sign in redacted(one_line(text)))
 
 
 def paper_latex(summary: Summary, notes: Sequence[str]) -> str:
@@ -254,7 +255,7 @@ def paper_latex(summary: Summary, notes: Sequence[str]) -> str:
     tables = paper_tables(summary)
     said = [escape_latex(note) for note in notes]
     lines = [
-        f"% {' '.join(summary.study.name.split())}: made by python -m clstudy.report; needs \\usepackage{{booktabs}}",
+        f"% {one_line(summary.study.name)}: made by python -m clstudy.report; needs \\usepackage{{booktabs}}",
         *(f"% {note}" for note in said if not tables),
     ]
     for number, table in enumerate(tables, start=1):

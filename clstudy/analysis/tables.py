@@ -47,6 +47,7 @@ from clstudy.analysis.summary import (
     summarise_many,
 )
 from clstudy.metrics.directions import HIGHER_IS_BETTER
+from clstudy.safe_text import csv_cell, markdown
 
 __all__ = [
     "CELL_FIELDS",
@@ -119,7 +120,11 @@ def table_files(summary: Summary) -> dict[str, bytes]:
 
 
 def to_csv(table: pa.Table) -> str:
-    """CSV with a header; floats round-trip, nulls are empty."""
+    """CSV with a header; floats round-trip, nulls are empty, and no text is a formula (``safe_text.csv_cell``)."""
+    for place, field in enumerate(table.schema):
+        if pa.types.is_string(field.type):
+            cells = [None if text is None else csv_cell(text) for text in table.column(place).to_pylist()]
+            table = table.set_column(place, field, pa.array(cells, field.type))
     sink = io.BytesIO()
     pyarrow.csv.write_csv(table, sink, pyarrow.csv.WriteOptions(quoting_style="needed"))
     return sink.getvalue().decode("utf-8")
@@ -153,7 +158,7 @@ def to_markdown(summary: Summary) -> str:
     incomplete = missing_notes(summary)
     if incomplete:
         lines += ["## Missing", "", *(f"- {note}" for note in incomplete), ""]
-    return "\n".join(lines)
+    return markdown(lines)
 
 
 def _markdown_cell(cell: tuple[str, ...]) -> str:
@@ -183,7 +188,7 @@ def efficiency_markdown(summary: Summary, table: pa.Table | None = None) -> str:
     table = efficiency_table(summary) if table is None else table
     lines = [f"# {summary.study.name}: what a memory buys, and its price", ""]
     if not table.num_rows:
-        return "\n".join([*lines, "Nothing can be said: no finished trial of lower stands beside others.", ""])
+        return markdown([*lines, "Nothing can be said: no finished trial of lower stands beside others.", ""])
     lines += [f"- {note}" for note in _EFFICIENCY_NOTES] + [""]
     rates = len(set(table["learning_rate"].to_pylist())) > 1
     head = ["strategy", "K", "gain", "gap closed", "photos", "MB", "core-seconds"]
@@ -191,7 +196,7 @@ def efficiency_markdown(summary: Summary, table: pa.Table | None = None) -> str:
     for panel in _panels(table):
         body = [_efficiency_cells(row, rates) for row in table.to_pylist() if (row["protocol"], row["metric"]) == panel]
         lines += [f"## {_panel_title(panel)}", "", *markdown_table(head, body), ""]
-    return "\n".join(lines)
+    return markdown(lines)
 
 
 def _efficiency_cells(row: Mapping[str, Any], with_rate: bool) -> list[str]:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from clstudy.doctor.facts import FIX
 from clstudy.doctor.sheet import Request, sheet
+from clstudy.entry_point import entry_point
 from clstudy.errors import UserError
 from clstudy.model_files import find_files
 from clstudy.preflight import on_device
@@ -40,6 +41,7 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+@entry_point
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print the sheet; 0: nothing to fix, 1: something to fix, 2: wrong input."""
     args = build_parser().parse_args(arguments)

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
+from clstudy.safe_text import redacted
 from clstudy.storage import Place
 
 T = TypeVar("T")
@@ -30,7 +31,7 @@ class Line:
     remedy: str = ""
 
     def __str__(self) -> str:
-        return f"{self.kind:<4}  {self.what}: {self.text}" + (f" -> {self.remedy}" if self.remedy else "")
+        return redacted(f"{self.kind:<4}  {self.what}: {self.text}" + (f" -> {self.remedy}" if self.remedy else ""))
 
 
 @dataclass(frozen=True)

@@ -32,6 +32,7 @@ from clstudy.errors import UserError
 from clstudy.model_files import FoundFiles, missing_lines
 from clstudy.preflight import left_out_metrics
 from clstudy.profiles import Profile, Resources
+from clstudy.safe_text import shown_address
 from clstudy.storage import MIN_FREE_BYTES
 
 MOST_SKEW_SECONDS = 2.0
@@ -281,7 +282,7 @@ def judge_clock(now: float, ahead: Mapping[str, Span]) -> list[Line]:
 def judge_tracking(found: Tracking) -> list[Line]:
     """Whether MLflow answers, and whom else it would answer."""
     parts = urlsplit(found.uri)
-    shown = re.sub("//[^/@]*@", "//", found.uri)  # without a password
+    shown = shown_address(found.uri)
     local = parts.scheme == "sqlite"
     if found.trouble:
         return [

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from clstudy.entry_point import entry_point
 from clstudy.errors import UserError
 from clstudy.generators.checkpoints import Checkpoint, read_checkpoint, write_safetensors
 from clstudy.generators.restricted_pickle import CheckpointError
@@ -125,6 +126,7 @@ def convert(file: Path, out: Path, *, force: bool) -> str:
     )
 
 
+@entry_point
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     args = _parser().parse_args(arguments)

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from clstudy.entry_point import entry_point
 from clstudy.errors import UserError
 from clstudy.identities.check import LAYOUT, inspect_folder
 
@@ -164,6 +165,7 @@ def _positive(text: str) -> int:
     return value
 
 
+@entry_point
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     args = _parser().parse_args(arguments)

@@ -39,8 +39,10 @@ from clstudy.errors import UserError, nearest
 from clstudy.fold import HOOKS_VERSION
 from clstudy.identities.validation import VALIDATION_MARK
 from clstudy.inputs import Inputs
+from clstudy.ray_folder import forget_in_sessions
 from clstudy.reopen import read_study_file
 from clstudy.report import build_report, needed_by_reports
+from clstudy.safe_text import printable, redacted, shown_address
 from clstudy.space import TrialSpec
 from clstudy.stages import MARKER, StudyStore, digest_of
 from clstudy.storage import (
@@ -424,6 +426,11 @@ class Tracked:
     known: frozenset[str]
 
     @property
+    def shown(self) -> str:
+        """Its address without what must not be shown."""
+        return shown_address(self.uri)
+
+    @property
     def hard_delete(self) -> Callable[[str], None] | None:
         """Removes a run for good; only where the database itself was named, not a server before it.
 
@@ -516,7 +523,7 @@ def _is_of(run: Run, census: Census, names: frozenset[str]) -> bool:
         run.data.params.get("identity"),
         census.of_trial(run.data.tags.get(TRIAL_TAG, "")),
     }
-    return bool(said & names)
+    return bool(said & (names | {printable(name) for name in names}))
 
 
 def _remove_artifacts(tracked: Tracked, run: Run) -> None:
@@ -541,16 +548,16 @@ def remove_runs(tracked: Tracked, runs: Sequence[Run]) -> list[str]:
         try:
             _remove_artifacts(tracked, run)
         except Exception as error:  # of whatever store the server keeps them in
-            reason = f"{type(error).__name__}: {error}".splitlines()[0][:200]
+            reason = redacted(f"{type(error).__name__}: {error}").splitlines()[0][:200]
             stuck[reason] = stuck.get(reason, 0) + 1
         if tracked.hard_delete is not None:
             tracked.hard_delete(run.info.run_id)
         elif run.info.lifecycle_stage != "deleted":
             tracked.client.delete_run(run.info.run_id)
-    left += [f"the pictures of {count} runs in {tracked.uri} ({reason})" for reason, count in stuck.items()]
+    left += [f"the pictures of {count} runs in {tracked.shown} ({reason})" for reason, count in stuck.items()]
     if runs and tracked.hard_delete is None:
         left.append(
-            f"{len(runs)} runs in the bin of {tracked.uri}: only the owner of its database can remove them for good, "
+            f"{len(runs)} runs in the bin of {tracked.shown}: only the owner of its database can remove them for good, "
             "with `mlflow gc --backend-store-uri DATABASE` there (which empties the whole bin)"
         )
     return left
@@ -692,7 +699,7 @@ class Forgetting:
             text.append("  the record of the learning-rate search goes: the next run of the space searches again")
         if self.tracked is not None:
             pictures = ", the attached report is replaced" if self.tracked.reports else ""
-            text.append(f"  MLflow at {self.tracked.uri}: {len(self.tracked.runs)} runs{pictures}")
+            text.append(f"  MLflow at {self.tracked.shown}: {len(self.tracked.runs)} runs{pictures}")
         for folder in self.folders:
             text.append(f"  photos in {folder.photos}" + ("" if self.photos else " stay (--photos removes them too)"))
         return text
@@ -748,7 +755,7 @@ def carry_out(plan: Forgetting, say: Callable[[str], None] = lambda text: None) 
     if not plan.last and (count := strange_pictures(study, tracked)):
         left.append(
             f"{count} folders of pictures in {study}/mlflow-artifacts, of runs that are not in "
-            f"{tracked.uri if tracked else 'any MLflow that was named'}: say with --to which has them"
+            f"{tracked.shown if tracked else 'any MLflow that was named'}: say with --to which has them"
         )
     if tracked is not None:
         say("runs in MLflow")
@@ -785,9 +792,15 @@ def carry_out(plan: Forgetting, say: Callable[[str], None] = lambda text: None) 
         write_atomically(study / "study.yaml", content.encode())
     if not plan.last and names_somebody(str(plan.document.get("description", "")).encode(), traces.names):
         left.append(f"the description in {study / 'study.yaml'} (from the space's file) has the name in it")
+    left += forget_in_sessions(plan.document["name"], lambda content: _names_in_files(content, traces.names))
     return left + [
         f"{path} has the name in it; it is not known what that is" for path in still_named(study, traces.names)
     ]
+
+
+def _names_in_files(content: bytes, names: Collection[str]) -> bool:
+    """As ``names_somebody``, also as the name begins a trial's and with that the names of its files."""
+    return names_somebody(content, names) or any(f"{_file_name(name)}-".encode() in content for name in names)
 
 
 def _drop_local_copies(study: Place, digests: Collection[str]) -> None:
@@ -863,13 +876,13 @@ def _replace_report(plan: Forgetting, tracked: Tracked, report: Path) -> list[st
         try:
             _remove_artifacts(tracked, run)
         except Exception as error:  # of whatever store the server keeps them in
-            return [f"the old report in {tracked.uri} ({type(error).__name__}: {error})"]
+            return [f"the old report in {tracked.shown} ({type(error).__name__}: {redacted(str(error))})"]
     writer = MlflowWriter(
         tracked.uri, plan.document["name"], artifact_location=artifact_folder(plan.study, tracked.uri)
     )
     if report.is_dir():
         writer.attach_report(report)
-    return [f"the new report is not in {tracked.uri}: `python -m clstudy.tracking rebuild`"] if writer.flush() else []
+    return [f"the new report is not in {tracked.shown}: `python -m clstudy.tracking rebuild`"] if writer.flush() else []
 
 
 def _remove_rest(plan: Forgetting) -> None:

@@ -51,6 +51,7 @@ from clstudy.identities.filters import (
 )
 from clstudy.identities.video import Found, Frame, Occasion, Sampling, find_occasions, read_photo
 from clstudy.metrics.lpips import LPIPS
+from clstudy.safe_text import csv_cell, markdown
 from clstudy.seeding import derive_rng
 from clstudy.storage import write_atomically
 
@@ -639,11 +640,12 @@ def report_text(
         )
     lines += ["", *_table(header, rows), "", "Every frame with its measures is in `frames.csv`. Limits:", ""]
     lines += [f"- {name} = {value}" for name, value in asdict(settings.limits).items()]
-    return "\n".join(lines) + "\n"
+    return markdown(lines) + "\n"
 
 
 def _table(header: list[str], rows: list[list[str]]) -> list[str]:
-    return ["| " + " | ".join(row) + " |" for row in (header, ["---"] * len(header), *rows)]
+    shown = [[cell.replace("|", "\\|") for cell in row] for row in rows]
+    return ["| " + " | ".join(row) + " |" for row in (header, ["---"] * len(header), *shown)]
 
 
 def _frames_table(scans: Sequence[Scan], stamps: Sequence[Stamp]) -> str:
@@ -658,8 +660,8 @@ def _frames_table(scans: Sequence[Scan], stamps: Sequence[Stamp]) -> str:
             if verdict.row is not None:
                 found = [verdict.cosine, scan.scores[verdict.row], *scan.measures[verdict.row]]
                 numbers = [f"{value:.4f}" for value in found]
-            label = scan.labels[verdict.position]
-            table.writerow([stamp.name, verdict.occasion, label, verdict.decision, verdict.detail, *numbers])
+            label, detail = csv_cell(str(scan.labels[verdict.position])), csv_cell(verdict.detail)
+            table.writerow([stamp.name, verdict.occasion, label, verdict.decision, detail, *numbers])
     return buffer.getvalue()
 
 

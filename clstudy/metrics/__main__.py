@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from clstudy.entry_point import entry_point
 from clstudy.errors import UserError
 from clstudy.metrics import load_metrics
 from clstudy.metrics.base import METRICS
@@ -57,6 +58,7 @@ def metric_lines() -> list[str]:
     ]
 
 
+@entry_point
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     args = _parser().parse_args(arguments)

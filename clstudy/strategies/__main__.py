@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from functools import partial
 
+from clstudy.entry_point import entry_point
 from clstudy.errors import UserError
 from clstudy.strategies.base import STRATEGIES, Strategy
 from clstudy.strategies.conformance import CHECKS, check_strategy
@@ -89,6 +90,7 @@ def check(names: Sequence[str]) -> int:
     return failed
 
 
+@entry_point
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     args = _parser().parse_args(arguments)

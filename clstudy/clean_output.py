@@ -1,0 +1,82 @@
+"""What goes to a terminal: streams and a rich console that show text from files without obeying it.
+
+One place instead of an escape at every ``print``: control characters are spelled out and secrets hidden in everything
+that passes (``clstudy.safe_text``), also in log records, warnings and tracebacks.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any, TextIO
+
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
+from rich.text import Text
+
+from clstudy.safe_text import printable, redacted
+
+_LABEL = re.compile(r"\[(bold|red|yellow|green|dim)\]([^\[\]]*)\[/\1\]")
+
+
+class CleanStream:
+    """A text stream that writes what it is given printable and without secrets; everything else is the stream's own."""
+
+    def __init__(self, stream: TextIO):
+        self._stream = stream
+        self.rich_proxied_file = stream
+        """Where rich consoles write: their escape sequences are their own (``CleanConsole`` cleans the text)."""
+
+    def write(self, text: str) -> int:
+        """Write; returns the length of what was given, as the stream would have."""
+        self._stream.write(printable(redacted(text)))
+        return len(text)
+
+    def writelines(self, lines: Iterable[str]) -> None:
+        """Write several."""
+        for line in lines:
+            self.write(line)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+@contextmanager
+def clean_streams() -> Iterator[None]:
+    """Standard output and error are clean for as long as the block runs."""
+    before = sys.stdout, sys.stderr
+    sys.stdout, sys.stderr = (_cleaned(stream) for stream in before)
+    try:
+        yield
+    finally:
+        sys.stdout, sys.stderr = before
+
+
+def _cleaned(stream: Any) -> Any:
+    return stream if stream is None or isinstance(stream, CleanStream) else CleanStream(stream)
+
+
+class CleanConsole(Console):
+    """A rich console for texts that hold what files say.
+
+    Of a string only a label in front is styled (``[bold]plan[/bold] …``; bold, red, yellow, green or dim): whatever
+    stands in brackets after it is shown as it is. For more style give it ``rich.text.Text``.
+    """
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        text = printable(redacted(text))
+        label = _LABEL.match(text)
+        style = options.pop("style", "")
+        if label is None or options.get("markup") is False:
+            return super().render_str(text, **{**options, "markup": False, "style": style})
+        rest = super().render_str(text[label.end() :], **{**options, "markup": False, "style": style})
+        return Text.assemble(Text(label[2], style=label[1]), rest)
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        for segment in super().render(renderable, options):
+            if segment.control or segment.text == "\n":
+                yield segment
+            else:
+                yield Segment(printable(segment.text), segment.style)
