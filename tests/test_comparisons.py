@@ -22,7 +22,6 @@ from clstudy.analysis.comparisons import (
     holm,
     identities_for_difference,
     identities_for_half_width,
-    identity_images,
     minimum_detectable_difference,
     power_of,
     probability_of_improvement,
@@ -30,6 +29,7 @@ from clstudy.analysis.comparisons import (
     size_next_study,
     weigh,
 )
+from clstudy.analysis.image_values import identity_images
 from clstudy.analysis.intervals import cluster_bootstrap, t_interval
 from clstudy.analysis.matrix import Cell, result_matrices, score_values
 from clstudy.analysis.scores import SCORES, MissingCellsError
@@ -437,6 +437,13 @@ def test_holes_are_errors_and_identities_without_a_trial_are_not_paired():
         identity_images(rows_table(STUDY + STUDY[:1]), [rand])
     with pytest.raises(UserError, match="timestamp < 2"):
         identity_images(rows_table(STUDY), [rand], timestamps={"ann": 2})
+    assert [one.identity for one in identity_images(rows_table(STUDY), [rand], trials={"cat-er_rand-3-s1"})] == ["cat"]
+    at_another_rate = [row | {"trial": "other", "learning_rate": 0.01} for row in trial_rows("ann", "er_rand", 3)]
+    any_rate, both = cell("er_rand", 3, rate=None), rows_table(STUDY + at_another_rate)
+    (found,) = identity_images(both, [any_rate], trials={"other"})
+    assert found.identity == "ann" and found.values.shape[1] == 1
+    with pytest.raises(UserError, match="the same cell, identity and seed"):
+        identity_images(both, [any_rate])
     for bad in ([], [rand, rand], [rand, cell("er_hull", 3, metric="id")]):
         with pytest.raises(ValueError):
             identity_images(rows_table(STUDY), bad)

@@ -5,11 +5,16 @@ from __future__ import annotations
 import itertools
 
 import numpy as np
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import pytest
+import yaml
 from scipy import stats
 
 from clstudy import report
 from clstudy.analysis.evidence import EVIDENCE_SCHEMA, SENSITIVITY_SCHEMA, evidence_files, judge
+from clstudy.analysis.evidence_page import evidence_sections
+from clstudy.analysis.material import gather
 from clstudy.analysis.summary import summarise
 from tests.test_report import Study
 
@@ -90,7 +95,7 @@ def test_other_intervals_stand_beside_the_primary_one(study, found):
     methods = list(dict.fromkeys(row["method"] for row in rows))
     assert methods == [
         "Student t (primary)",
-        "bootstrap-t",
+        "sign flips, inverted",
         "cluster bootstrap, new identities",
         "cluster bootstrap, these identities",
     ]
@@ -101,6 +106,119 @@ def test_other_intervals_stand_beside_the_primary_one(study, found):
         # of Forgetting's difference: its max makes resampled matrices forget more, on both sides alike
         assert row["low"] < row["high"]
         assert ("new" in row["population"]) != row["method"].endswith("these identities")
+        assert (row["n_identities"], row["n_seeds"], row["left_out"]) == (4, 2, "")
+        if row["method"] == "sign flips, inverted":
+            assert (row["low"], row["high"]) == pytest.approx((values.min(), values.max()))
+            assert row["confidence"] == 0.875 and "87.50%" in row["note"]
+        else:
+            assert row["confidence"] == 0.95
+
+
+def sensitivity_of(summary, **wanted):
+    return [
+        row
+        for row in judge(summary).sensitivity.to_pylist()
+        if all(row[name] == value for name, value in wanted.items())
+    ]
+
+
+def section_of(summary):
+    (section,) = evidence_sections(gather(summary), judge(summary))
+    return section.body
+
+
+def test_every_pair_rests_on_the_people_and_seeds_that_it_has(tmp_path):
+    """Holes in one pair take nobody from another: all methods speak of the same people, and say how many."""
+    skip = [f"{name}-er_hull-k3-lr0.001-s{seed}" for name in ("ann", "bob") for seed in (0, 1)]
+    skip += ["cat-er_rand-k5-lr0.001-s0", "cat-er_rand-k5-lr0.001-s1", "dan-er_hull-k5-lr0.001-s1"]
+    names = ("ann", "bob", "cat", "dan", "eve")
+    study = Study(tmp_path / "study", identities=names, skip=skip)
+    summary = summarise(study.folder)
+    rows = sensitivity_of(summary)
+    assert len(rows) == 2 * 6 * 4
+    supports = set()
+    for row in rows:
+        ours = study.per_identity(PANEL, row["score"], row["strategy"], row["buffer_size"])
+        theirs = study.per_identity(PANEL, row["score"], row["baseline"], row["baseline_size"])
+        common = sorted(ours.keys() & theirs.keys())
+        one_seed = (row["strategy"], row["buffer_size"]) == ("er_hull", 5)  # of dan, who has one seed there
+        assert (row["n_identities"], row["n_seeds"]) == (len(common), 1 if one_seed else 2), row
+        assert row["low"] < row["high"] and row["left_out"] == ""
+        if not one_seed:
+            mean = np.mean([ours[name] - theirs[name] for name in common])
+            assert row["mean"] == pytest.approx(mean, rel=1e-9)
+        supports.add((row["strategy"], row["buffer_size"], row["baseline"], row["n_identities"]))
+    assert supports == {
+        ("er_hull", 3, "lower", 3),
+        ("er_hull", 3, "er_rand", 3),
+        ("er_hull", 5, "lower", 5),
+        ("er_hull", 5, "er_rand", 4),
+        ("er_rand", 3, "lower", 5),
+        ("er_rand", 5, "lower", 4),
+    }
+    assert 'scope="col">people</th><th scope="col">seeds</th>' in section_of(summary)
+
+
+def test_a_whole_pair_has_the_interval_that_it_has_in_a_whole_study(tmp_path):
+    """Equal people and seeds give equal resamples, whatever is missing elsewhere."""
+    whole = Study(tmp_path / "whole", identities=("ann", "bob", "cat", "dan"))
+    holed = Study(tmp_path / "holed", identities=("ann", "bob", "cat", "dan"))
+    for name in ("ann-er_hull-k3-lr0.001-s0", "ann-er_hull-k3-lr0.001-s1"):
+        holed.results(name).unlink()
+    wanted = {"strategy": "er_rand", "buffer_size": 5}
+    assert sensitivity_of(summarise(holed.folder), **wanted) == sensitivity_of(summarise(whole.folder), **wanted) != []
+
+
+def test_an_incomplete_trial_is_left_out_and_named(tmp_path):
+    study = Study(tmp_path / "study", identities=("ann", "bob", "cat"))
+    half = "ann-er_hull-k3-lr0.001-s0"
+    table = pq.read_table(study.results(half))
+    pq.write_table(table.filter(pc.field("train_timestamp") < 2), study.results(half))
+    summary = summarise(study.folder)
+    for row in sensitivity_of(summary):
+        concerned = (row["strategy"], row["buffer_size"]) == ("er_hull", 3)
+        assert row["left_out"] == (half if concerned else ""), row
+        assert row["n_seeds"] == (1 if concerned else 2) and row["n_identities"] == 3
+        assert row["low"] < row["high"], row
+    assert f"in none of these intervals: {half}." in section_of(summary)
+
+
+def test_other_photos_in_one_trial_take_the_bootstrap_from_its_own_pairs_only(tmp_path):
+    study = Study(tmp_path / "study", identities=("ann", "bob", "cat"), seeds=(0,))
+    other = "ann-er_hull-k3-lr0.001-s0"
+    table = pq.read_table(study.results(other))
+    renamed = pc.binary_join_element_wise("other", table["image"], "-")
+    place = table.column_names.index("image")
+    pq.write_table(table.set_column(place, table.schema.field("image"), renamed), study.results(other))
+    for row in sensitivity_of(summarise(study.folder), method="cluster bootstrap, new identities"):
+        if (row["strategy"], row["buffer_size"]) == ("er_hull", 3):
+            assert row["low"] is None and "identity ann" in row["note"]
+        else:
+            assert row["low"] < row["high"] and row["note"] == ""
+
+
+def test_a_study_with_a_learning_rate_search_has_them_too(tmp_path):
+    """Each cell at its own rate: cells have none, rows do."""
+    study = Study(tmp_path / "study", identities=("ann", "bob", "cat"), rates=(0.001, 0.01))
+    path = study.folder / "study.yaml"
+    plan = yaml.safe_load(path.read_text())
+    rates = {("er_hull", 3): 0.01, ("er_rand", 5): 0.01}
+    at = lambda trial: rates.get((trial["strategy"], trial["buffer_size"]), 0.001)  # noqa: E731
+    plan["trials"] = [trial for trial in plan["trials"] if trial["learning_rate"] == at(trial)]
+    cells = {(trial["strategy"], trial["buffer_size"], trial["learning_rate"]) for trial in plan["trials"]}
+    keys = ("strategy", "buffer_size", "learning_rate")
+    plan["chosen_rates"] = [dict(zip(keys, cell, strict=True)) for cell in sorted(cells, key=str)]
+    path.write_text(yaml.safe_dump(plan))
+    rows = sensitivity_of(summarise(study.folder))
+    assert len(rows) == 2 * 6 * 4
+    for row in rows:
+        mine = rates.get((row["strategy"], row["buffer_size"]), 0.001)
+        theirs = rates.get((row["baseline"], row["baseline_size"]), 0.001)
+        ours = study.per_identity(PANEL, row["score"], row["strategy"], row["buffer_size"], mine)
+        base = study.per_identity(PANEL, row["score"], row["baseline"], row["baseline_size"], theirs)
+        assert row["learning_rate"] is None and row["low"] < row["high"], row
+        assert row["mean"] == pytest.approx(np.mean([ours[name] - base[name] for name in ours]), rel=1e-9)
+        assert (row["n_identities"], row["n_seeds"]) == (3, 2)
 
 
 def test_equal_studies_give_equal_bytes(study, found):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import statistics
 
@@ -18,6 +19,7 @@ from clstudy.analysis.intervals import (
     bootstrap_t,
     cluster_bootstrap,
     identity_interval,
+    sign_flip_interval,
     t_interval,
 )
 from clstudy.analysis.matrix import Cell
@@ -163,7 +165,7 @@ def test_bootstrap_t_equals_a_slow_loop_with_the_same_draws(values):
     ratios, dropped = [], 0
     for draw in draws:
         drawn = [ordered[i] for i in draw]
-        if len(set(drawn)) == 1:
+        if len(set(drawn)) == 1 or statistics.stdev(drawn) < 0.1 * spread:
             dropped += 1
         else:
             ratios.append((statistics.fmean(drawn) - mean) / (statistics.stdev(drawn) / math.sqrt(n)))
@@ -213,6 +215,113 @@ def test_bootstrap_t_says_where_there_is_no_interval_and_refuses_bad_values():
         interval([1, 2, 3], confidence=95)
     with pytest.raises(ValueError, match="resample"):
         interval([1, 2, 3], resamples=0)
+
+
+# Differences as a study of five people gives them where two strategies mostly keep the same photos: near-duplicates.
+NEAR = [-0.0449, -0.0448, -0.0447, -0.0301, -0.0300]
+
+
+def test_near_duplicates_do_not_blow_bootstrap_t_up():
+    primary, boot = t_interval(NEAR), bootstrap_t(NEAR, np.random.default_rng(0))
+    assert boot.dropped > 10_000 * 3 * (1 / 5) ** 5  # more than those without any spread
+    assert boot.high < 0 and boot.high - boot.low < 3 * (primary.high - primary.low)
+
+
+def test_well_spread_values_lose_no_resample_from_eight_on():
+    for seed in range(20):
+        values = np.random.default_rng(seed).standard_normal(8)
+        assert bootstrap_t(values, np.random.default_rng(seed), resamples=2_000).dropped <= 1
+
+
+# --- sign flips, inverted -----------------------------------------------------------------------------------------
+
+
+def rejected(values, centre, confidence):
+    """The two-sided sign-flip test by all patterns; sums that differ by rounding are equal."""
+    signs = np.array(list(itertools.product([1, -1], repeat=len(values))))
+    sums = np.abs(signs @ (np.asarray(values) - centre))
+    return np.mean(sums >= abs((np.asarray(values) - centre).sum()) - 1e-9) <= 1 - confidence + 1e-12
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.lists(st.integers(-40, 40), min_size=2, max_size=8, unique=True), st.sampled_from([0.5, 0.8, 0.9, 0.95]))
+def test_inverted_sign_flips_are_the_centres_that_the_test_does_not_reject(values, confidence):
+    """Brute force: the test itself at every point of a grid, whose step divides all subset means' distances."""
+    found = sign_flip_interval(values, confidence)
+    level = min(confidence, 1 - 2 / 2 ** len(values))  # what n values can attain
+    grid = np.unique(np.concatenate([np.arange(-42, 43), [found.low, found.high]]))
+    for centre in grid.tolist():
+        if math.isclose(centre, found.low) or math.isclose(centre, found.high):
+            continue  # the limits themselves: the p-value jumps there
+        assert rejected(values, centre, level) == (not found.low < centre < found.high), centre
+    step = 1e-7
+    assert rejected(values, found.low - step, level) and not rejected(values, found.low + step, level)
+    assert rejected(values, found.high + step, level) and not rejected(values, found.high - step, level)
+
+
+@pytest.mark.parametrize("n", [5, 7, 9])
+def test_inverted_sign_flips_agree_with_scipys_p_values_just_inside_and_outside(n):
+    values = np.random.default_rng(n).gamma(2.0, size=n)
+    found = sign_flip_interval(values)
+
+    def p(centre):
+        shifted = (values - centre,)
+        return stats.permutation_test(shifted, np.mean, permutation_type="samples", n_resamples=np.inf).pvalue
+
+    alpha = 1 - found.confidence
+    for limit, outwards in ((found.low, -1), (found.high, 1)):
+        assert p(limit + outwards * 1e-6) <= alpha + 1e-12 < p(limit - outwards * 1e-6)
+
+
+@pytest.mark.parametrize(
+    ("n", "confidence"), [(2, 0.5), (3, 0.75), (4, 0.875), (5, 0.9375), (6, 1 - 2 / 64), (7, 1 - 6 / 128)]
+)
+def test_few_identities_attain_what_they_can_and_say_it(n, confidence):
+    values = np.random.default_rng(n).standard_normal(n)
+    found = sign_flip_interval(values)
+    assert found.confidence == confidence and found.population == "new identities" and found.n == n
+    if n <= 6:
+        assert (found.low, found.high) == (values.min(), values.max())
+
+
+def test_inverted_sign_flips_hold_exactly_what_they_say_whatever_the_symmetric_shape():
+    rng = np.random.default_rng(2)
+    for draw in (
+        rng.standard_normal,
+        lambda shape: rng.standard_t(2, shape),
+        lambda shape: rng.laplace(size=shape) ** 3,
+    ):
+        for n in (5, 7):
+            intervals = [sign_flip_interval(sample + 0.3) for sample in draw((4_000, n))]
+            held = np.mean([one.low <= 0.3 <= one.high for one in intervals])
+            assert held == pytest.approx(intervals[0].confidence, abs=0.02)
+
+
+@settings(deadline=None)
+@given(
+    hnp.arrays(np.float64, st.integers(2, 9), elements=st.integers(-50, 50).map(float)),
+    st.sampled_from([-64.0, -1.0, 0.125, 3.0]),
+    st.integers(-8, 8),
+    st.randoms(use_true_random=False),
+)
+def test_inverted_sign_flips_move_with_shift_and_scale_and_not_with_order(values, scale, shift, random):
+    plain, moved = sign_flip_interval(values), sign_flip_interval(scale * values + shift)
+    limits = sorted(scale * np.array([plain.low, plain.high]) + shift)
+    np.testing.assert_allclose([moved.low, moved.high], limits, rtol=1e-12, atol=1e-12)
+    shuffled = values.tolist()
+    random.shuffle(shuffled)
+    assert sign_flip_interval(shuffled) == plain
+    assert values.min() <= plain.low <= plain.high <= values.max()
+
+
+def test_equal_values_and_bad_ones():
+    same = sign_flip_interval([0.1] * 5)
+    assert (same.low, same.high) == (0.1, 0.1)
+    for bad in ([], [0.3], [0.1, math.nan, 0.2], [[0.1, 0.2]], np.arange(21)):
+        with pytest.raises(ValueError):
+            sign_flip_interval(bad)
+    with pytest.raises(ValueError, match="confidence"):
+        sign_flip_interval([1, 2, 3], confidence=95)
 
 
 # --- cluster bootstrap --------------------------------------------------------------------------------------------

@@ -17,27 +17,24 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations, permutations
+from itertools import permutations
 from math import isnan, nan
 from statistics import fmean
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 from scipy.optimize import brentq
 from scipy.special import betaincinv, chdtri, gammaln, nctdtr, stdtrit
 
+from clstudy.analysis.image_values import identity_images as identity_images
 from clstudy.analysis.intervals import (
     CONFIDENCE,
     NEW_IDENTITIES,
     THIS_IDENTITY,
-    IdentityImages,
     Interval,
     identity_interval,
 )
-from clstudy.analysis.matrix import TRIAL_COLUMNS, Cell, ScoreValues, Trial, codes
+from clstudy.analysis.matrix import Cell, ScoreValues
 from clstudy.analysis.scores import SCORES
-from clstudy.errors import UserError
 from clstudy.metrics.directions import HIGHER_IS_BETTER
 
 BASELINES = ("er_rand", "lower")
@@ -344,47 +341,6 @@ def size_next_study(
     )
 
 
-def identity_images(
-    rows: pa.Table, cells: Sequence[Cell], timestamps: int | Mapping[str, int] | None = None
-) -> list[IdentityImages]:
-    """The cluster bootstrap's input from stored rows: labels are ``cells``, the images in order of their names.
-
-    As in every paired number, an identity takes part if it has a seed in all cells, with the seeds common to them.
-    What a trial in it lacks is NaN, and an error in the bootstrap, not here.
-
-    Args:
-        rows: a table in ``RESULT_SCHEMA``.
-        cells: at least one, all of one protocol and metric. Which score they name is not looked at, but joint
-            training (``upper``) has only the final performance: leave its cells out for other scores.
-        timestamps: T, for all identities or by identity; by default the most that any of its trials has seen.
-
-    Returns:
-        Sorted by identity; empty where no identity has all cells.
-
-    Raises:
-        ValueError: no cells, a cell twice, or cells of two protocols or metrics.
-        UserError: an image twice in a cell of a trial, or a row outside 0 <= k <= t < T.
-    """
-    _check_cells(cells)
-    wanted = (pc.field("protocol") == cells[0].protocol) & (pc.field("metric") == cells[0].metric)
-    rows = rows.filter(wanted).sort_by([("identity", "ascending")])
-    label_of = {(cell.learning_rate, cell.strategy, cell.buffer_size): i for i, cell in enumerate(cells)}
-    trials: dict[str, dict[tuple[int, int], str]] = {}
-    for entry in rows.group_by(TRIAL_COLUMNS, use_threads=False).aggregate([]).to_pylist():
-        spec = Trial(**entry)
-        label = label_of.get((spec.learning_rate, spec.strategy, spec.buffer_size))
-        if label is not None:
-            trials.setdefault(spec.identity, {})[label, spec.seed] = spec.trial
-    found = []
-    for identity, names in sorted(trials.items()):
-        seeds = [{seed for label, seed in names if label == wanted} for wanted in range(len(cells))]
-        common = sorted(set.intersection(*seeds))
-        if common:
-            places = {names[label, seed]: (label, i) for label in range(len(cells)) for i, seed in enumerate(common)}
-            found.append(_images(rows.filter(pc.field("identity") == identity), identity, cells, places, timestamps))
-    return found
-
-
 # --- numbers of one difference per identity -------------------------------------------------------------------------
 
 
@@ -666,44 +622,3 @@ def _differences(differences: Sequence[float] | np.ndarray, at_least: int = 2) -
     if differences.size < at_least:
         raise ValueError(f"expected at least {at_least} paired differences (identities), got {differences.size}")
     return differences
-
-
-def _check_cells(cells: Sequence[Cell]) -> None:
-    if not cells or len(set(cells)) < len(cells):
-        raise ValueError(f"expected at least one cell and none twice, got {list(cells)}")
-    for one, other in combinations(cells, 2):
-        if (one.protocol, one.metric) != (other.protocol, other.metric):
-            raise ValueError(f"cells of two metrics cannot share one bootstrap: {one} and {other}")
-
-
-def _images(
-    rows: pa.Table,
-    identity: str,
-    cells: Sequence[Cell],
-    places: Mapping[str, tuple[int, int]],
-    timestamps: int | Mapping[str, int] | None,
-) -> IdentityImages:
-    """One identity's rows as an array; ``places``: trial -> (label, seed) indices."""
-    rows = rows.filter(pc.is_in(rows["trial"], pa.array(list(places))))
-    t, k = rows["train_timestamp"].to_numpy(), rows["test_timestamp"].to_numpy()
-    seen = int(t.max()) + 1
-    size = timestamps if isinstance(timestamps, int) else (timestamps or {}).get(identity, seen)
-    if ((k < 0) | (k > t) | (t >= size)).any():
-        raise UserError(
-            f"identity {identity}: rows outside 0 <= test <= train timestamp < {size}. The results do not belong to "
-            "this study: remove them and run it again."
-        )
-    trial_names, trial = codes(rows["trial"])
-    image_names, image = codes(rows["image"])
-    photos, photo = np.unique(k * len(image_names) + image, return_inverse=True)
-    first = np.searchsorted(photos, np.arange(size + 1) * len(image_names))  # where each k starts in photos
-    counts = np.diff(first)
-    values = np.full((len(cells), 1 + max(seed for _, seed in places.values()), size, size, counts.max()), np.nan)
-    label, seed = np.array([places[name] for name in trial_names])[trial].T
-    where = (label, seed, t, k, photo - first[k])
-    flat = np.ravel_multi_index(where, values.shape)
-    if len(np.unique(flat)) < len(flat):
-        raise UserError(f"identity {identity}: an image stands twice in one cell of a trial. Run the study again.")
-    values[where] = rows["value"].to_numpy(zero_copy_only=False)
-    # A timestamp that was never measured still has a column: of one photo that is missing.
-    return IdentityImages(identity=identity, labels=tuple(cells), values=values, counts=np.maximum(counts, 1))

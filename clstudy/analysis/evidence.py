@@ -2,19 +2,19 @@
 
 The primary interval is Student's t over identities (``clstudy.analysis.summary``). Here is what stands beside it
 (docs/statistics.md says why): exact sign-flip p with Holm's correction over each block of a table, the effect size, the
-probability of improvement, the smallest difference a study of this size can find, and two bootstraps as a check.
+probability of improvement, the smallest difference a study of this size can find, and other intervals as a check
+(``clstudy.analysis.sensitivity``).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from clstudy.analysis.comparisons import (
     Comparison,
@@ -22,20 +22,15 @@ from clstudy.analysis.comparisons import (
     compare,
     compare_sizes,
     families,
-    identity_images,
     size_next_study,
     weigh,
 )
-from clstudy.analysis.intervals import Interval, bootstrap_t, cluster_bootstrap
-from clstudy.analysis.matrix import Cell, read_rows
-from clstudy.analysis.scores import SCORES, MissingCellsError
+from clstudy.analysis.sensitivity import CHECKED_SCORES as CHECKED_SCORES
+from clstudy.analysis.sensitivity import SENSITIVITY_SCHEMA as SENSITIVITY_SCHEMA
+from clstudy.analysis.sensitivity import comparison_fields, sensitivity_table
 from clstudy.analysis.summary import CELL_FIELDS, INTERVAL_FIELDS, Summary
 from clstudy.analysis.tables import to_csv, to_parquet
-from clstudy.metrics.directions import HIGHER_IS_BETTER
 from clstudy.seeding import derive_rng
-
-CHECKED_SCORES = ("aip", "forgetting")
-"""Scores whose intervals are computed in the other ways too."""
 
 _COMPARED = [("compared", pa.string()), ("baseline", pa.string()), ("baseline_size", pa.int64())]
 _NUMBERS = [(name, pa.float64()) for name in ("effect_size", "effect_low", "effect_high", "p_sign_flip", "p_holm")]
@@ -46,12 +41,6 @@ EVIDENCE_SCHEMA = pa.schema(
     + _NUMBERS
     + [(name, pa.float64()) for name in ("improvement", "improvement_low", "improvement_high", "detectable")]
     + [("identities_needed", pa.int64()), ("identities_needed_cautious", pa.int64())]
-)
-SENSITIVITY_SCHEMA = pa.schema(
-    CELL_FIELDS
-    + _COMPARED
-    + [("method", pa.string()), ("mean", pa.float64()), ("low", pa.float64()), ("high", pa.float64())]
-    + [("population", pa.string()), ("note", pa.string())]
 )
 
 
@@ -86,7 +75,7 @@ def judge(summary: Summary) -> StudyEvidence:
             rows += [_evidence_row(one, compared) for one in family.members]
     return StudyEvidence(
         evidence=pa.Table.from_pylist(rows, schema=EVIDENCE_SCHEMA),
-        sensitivity=pa.Table.from_pylist(list(_sensitivity(summary)), schema=SENSITIVITY_SCHEMA),
+        sensitivity=sensitivity_table(summary, place),
         statements=statements,
     )
 
@@ -104,7 +93,7 @@ def _evidence_row(one: Evidence, compared: str) -> dict[str, Any]:
     comparison = one.comparison
     improvement = one.improvement
     return (
-        _head(comparison, compared)
+        comparison_fields(comparison, compared)
         | {
             "mean": comparison.difference.mean,
             "low": _known(comparison.difference.low),
@@ -136,60 +125,6 @@ def _next_study(comparison: Comparison) -> dict[str, Any]:
     return found
 
 
-def _sensitivity(summary: Summary) -> Iterable[dict[str, Any]]:
-    panel = next(((cell["protocol"], cell["metric"]) for cell in summary.scores.to_pylist()), None)
-    if panel is None:
-        return
-    comparisons = [one for one in compare(summary.values) if (one.cell.protocol, one.cell.metric) == panel]
-    rows = None
-    for key, members in families(sorted(comparisons, key=_places(summary))).items():
-        if key[2] not in CHECKED_SCORES:
-            continue
-        if rows is None:
-            rows = _rows_of(summary, panel)
-        yield from _checked(summary, rows, members)
-
-
-def _rows_of(summary: Summary, panel: tuple[str, str]) -> pa.Table:
-    places = [summary.study.folder / "results" / f"{trial.trial}.parquet" for trial in summary.study.trials]
-    where = (pc.field("protocol") == panel[0]) & (pc.field("metric") == panel[1])
-    return read_rows([place for place in places if place.is_file()], where=where)
-
-
-def _checked(summary: Summary, rows: pa.Table, members: list[Comparison]) -> Iterable[dict[str, Any]]:
-    """Every member's interval by all methods; why one is missing stands in ``note``."""
-    cells = list(dict.fromkeys(label for one in members for label in _labels(one, summary)))
-    identities = identity_images(rows, cells, summary.study.timestamps)
-    first = members[0].cell
-    higher = HIGHER_IS_BETTER[first.metric]
-    resampled: dict[str, Any] = {}
-    for new in (True, False):
-        name = "cluster bootstrap, new identities" if new else "cluster bootstrap, these identities"
-        rng = derive_rng(0, "analysis", "cluster bootstrap", first.protocol, first.metric)
-        try:
-            resampled[name] = cluster_bootstrap(
-                identities, lambda r: SCORES[first.score].compute(r, higher), rng, new_identities=new
-            )
-        except (ValueError, MissingCellsError) as error:
-            resampled[name] = str(error)
-    for one in members:
-        head = _head(one, "strategies")
-        yield head | _interval_row("Student t (primary)", one.difference)
-        try:
-            rng = derive_rng(0, "analysis", "bootstrap-t", *map(str, one.cell), one.baseline)
-            boot = bootstrap_t(one.differences, rng)
-            note = f"{boot.dropped} of {boot.resamples} resamples without spread left out" if boot.dropped else ""
-            yield head | _interval_row("bootstrap-t", boot, note)
-        except ValueError as error:
-            yield head | {"method": "bootstrap-t", "note": str(error)}
-        strategy, baseline = _labels(one, summary)
-        for name, found in resampled.items():
-            if isinstance(found, str):
-                yield head | {"method": name, "note": found}
-            else:
-                yield head | _interval_row(name, found.interval(strategy, baseline))
-
-
 def _places(summary: Summary) -> Callable[[Comparison], tuple[Any, ...]]:
     """Sort key of comparisons: the order of the score table, then the baseline."""
     order: dict[tuple[Any, ...], int] = {}
@@ -201,30 +136,6 @@ def _places(summary: Summary) -> Callable[[Comparison], tuple[Any, ...]]:
         return place, one.cell.buffer_size or 0, one.baseline, one.baseline_size or 0
 
     return place_of
-
-
-def _labels(one: Comparison, summary: Summary) -> tuple[Cell, Cell]:
-    """The two cells of a comparison as they are called in the scores (without a size where the strategy has none)."""
-    baseline = one.cell._replace(strategy=one.baseline, buffer_size=one.baseline_size)
-    first, second = (
-        cell if cell in summary.values else cell._replace(buffer_size=None) for cell in (one.cell, baseline)
-    )
-    return first, second
-
-
-def _interval_row(method: str, interval: Interval, note: str = "") -> dict[str, Any]:
-    return {
-        "method": method,
-        "mean": interval.mean,
-        "low": _known(interval.low),
-        "high": _known(interval.high),
-        "population": interval.population,
-        "note": note,
-    }
-
-
-def _head(one: Comparison, compared: str) -> dict[str, Any]:
-    return one.cell._asdict() | {"compared": compared, "baseline": one.baseline, "baseline_size": one.baseline_size}
 
 
 def _known(value: float) -> float | None:

@@ -7,8 +7,10 @@ from typing import Any
 
 from clstudy.analysis.evidence import CHECKED_SCORES, StudyEvidence
 from clstudy.analysis.html import Markup, Section, data_table, element, joined
+from clstudy.analysis.intervals import CONFIDENCE
 from clstudy.analysis.material import Material
 from clstudy.analysis.scores import SCORES
+from clstudy.analysis.sensitivity import BOOTSTRAP_T
 
 _OPEN = "forgetting"
 _COLUMNS = (
@@ -52,8 +54,7 @@ def evidence_sections(material: Material, found: StudyEvidence) -> list[Section]
         cells = [_evidence_cells(row, material.digits, with_rate) for row in rows]
         parts.append(_folded(f"{title}: what the differences are worth", _COLUMNS, cells, said, opened=score == _OPEN))
         checks = [row for row in found.sensitivity.to_pylist() if _of(row, panel, score)]
-        columns = ("comparison", *dict.fromkeys(row["method"] for row in checks))
-        lines = _check_rows(checks, material.digits, with_rate)
+        columns, lines = _check_rows(checks, material.digits, with_rate)
         parts.append(_folded(f"{title}: the same differences by other intervals", columns, lines, _check_notes(checks)))
     if not parts:
         return []
@@ -96,24 +97,32 @@ def _evidence_cells(row: Mapping[str, Any], digits: int, with_rate: bool) -> lis
     ]
 
 
-def _check_rows(rows: list[Mapping[str, Any]], digits: int, with_rate: bool) -> list[list[str]]:
-    """One line per comparison, one column per method."""
-    lines: dict[str, list[str]] = {}
+def _check_rows(rows: list[Mapping[str, Any]], digits: int, with_rate: bool) -> tuple[list[str], list[list[str]]]:
+    """Heads and lines: one line per comparison, one column per method."""
+    methods = list(dict.fromkeys(row["method"] for row in rows))
+    lines: dict[str, dict[str, str]] = {}
     for row in rows:
-        line = lines.setdefault(_comparison(row, with_rate), [])
-        line.append(_ranged(row, None, "low", "high", f"+.{digits}f"))
-    return [[name, *cells] for name, cells in lines.items()]
+        name = _comparison(row, with_rate)
+        line = lines.setdefault(name, {"people": str(row["n_identities"]), "seeds": str(row["n_seeds"])})
+        held = row["confidence"]
+        level = "" if held is None or held >= CONFIDENCE else f" ({held:.2%})"
+        line[row["method"]] = _ranged(row, None, "low", "high", f"+.{digits}f") + level
+    columns = ["people", "seeds", *methods]
+    return ["comparison", *columns], [[name, *(line.get(c, "–") for c in columns)] for name, line in lines.items()]
 
 
 def _check_notes(rows: list[Mapping[str, Any]]) -> list[str]:
-    """Each remark once, with how many comparisons it is about."""
+    """Each remark once, with how many comparisons it is about; then who is not in the numbers."""
     about: dict[str, int] = {}
     for row in rows:
         if row["note"]:
-            kind = "some resamples without spread left out" if row["low"] is not None else row["note"]
+            dropped = "some resamples of near-duplicates left out"
+            kind = dropped if row["method"] == BOOTSTRAP_T and row["low"] is not None else row["note"]
             text = f"{row['method']}: {kind}"
             about[text] = about.get(text, 0) + 1
-    return [f"{text} ({count} of the comparisons)." for text, count in about.items()]
+    said = [f"{text} ({count} of the comparisons)." for text, count in about.items()]
+    names = sorted({name for row in rows if row["left_out"] for name in row["left_out"].split(", ")})
+    return said + ([f"Incomplete, and in none of these intervals: {', '.join(names)}."] if names else [])
 
 
 def _ranged(row: Mapping[str, Any], middle: str | None, low: str, high: str, form: str) -> str:

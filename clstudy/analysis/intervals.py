@@ -1,13 +1,15 @@
 """Intervals whose unit is the identity: a claim about new people rests on n identities, not on n x seeds x images.
 
 Student t on identity values is the default because it is the one that keeps its word at n = 5
-(``benchmarks/coverage.py`` measures it, ``docs/statistics.md`` quotes it). Two bootstraps are reported beside it, to
-show how much rests on the shape of the values: bootstrap-t on identity values, and a cluster bootstrap that starts from
-the photos. Every interval says which population it speaks of.
+(``benchmarks/coverage.py`` measures it, ``docs/statistics.md`` quotes it). Two others are reported beside it, to show
+how much rests on the shape of the values: on identity values the inverted sign-flip test (fewer than
+``BOOTSTRAP_T_FROM`` identities) or bootstrap-t, and a cluster bootstrap that starts from the photos. Every interval
+says which population it speaks of.
 
-Sources: Efron and Tibshirani, An Introduction to the Bootstrap, ch. 12 (bootstrap-t); Davison and Hinkley, Bootstrap
-Methods and their Application, 3.8 (resampling of clusters); Hesterberg, What Teachers Should Know About the Bootstrap,
-The American Statistician 69(4), 2015 (expanded percentiles).
+Sources: Hartigan, Using Subsample Values as Typical Values, JASA 64(328), 1969 (the sign-flip test inverted); Efron and
+Tibshirani, An Introduction to the Bootstrap, ch. 12 (bootstrap-t); Davison and Hinkley, Bootstrap Methods and their
+Application, 3.8 (resampling of clusters); Hesterberg, What Teachers Should Know About the Bootstrap, The American
+Statistician 69(4), 2015 (expanded percentiles).
 """
 
 from __future__ import annotations
@@ -24,6 +26,12 @@ from clstudy.analysis.scores import MissingCellsError
 CONFIDENCE = 0.95
 RESAMPLES = 10_000
 CLUSTER_RESAMPLES = 4_000
+BOOTSTRAP_T_FROM = 8
+"""Fewest identities for which bootstrap-t is reported; with fewer, resamples of near-duplicates reach its quantiles."""
+NEAR_DUPLICATES = 0.1
+"""Share of the values' own spread below which a resample's spread is no divisor (docs/statistics.md)."""
+SUBSETS_UP_TO = 20
+"""Most values whose subsets are all counted (2^20)."""
 NEW_IDENTITIES = "new identities"
 THESE_IDENTITIES = "these identities"
 THIS_IDENTITY = "this identity only (no interval from one identity)"
@@ -42,11 +50,18 @@ class Interval:
 
 @dataclass(frozen=True, kw_only=True)
 class BootstrapInterval(Interval):
-    """As ``Interval``, from ``resamples`` resamples of which ``dropped`` (without spread) are not in it."""
+    """As ``Interval``, from ``resamples`` resamples of which ``dropped`` (next to no spread) are not in it."""
 
     method: str
     resamples: int
     dropped: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExactInterval(Interval):
+    """As ``Interval``, with the confidence that n values can attain in place of the one that was asked for."""
+
+    confidence: float
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -169,6 +184,46 @@ def identity_interval(values: Sequence[float] | np.ndarray, confidence: float = 
     return Interval(mean=float(values[0]), low=math.nan, high=math.nan, n=1, population=THIS_IDENTITY)
 
 
+def sign_flip_interval(values: Sequence[float] | np.ndarray, confidence: float = CONFIDENCE) -> ExactInterval:
+    """The centres that the sign-flip test does not reject, for one value per identity, ``values`` float ``[n]``.
+
+    Under the centre theta each value is as likely to lie as far on the other side of it. Flipping the signs of a subset
+    of (values - theta) makes their sum no smaller exactly where the subset's mean is at most theta, so the 2^n - 1
+    subset means cut the line into 2^n parts, each of which holds theta with probability 2^-n (Hartigan 1969): from the
+    k-th smallest to the k-th largest of them is an interval of confidence 1 - 2k / 2^n. Here k is the largest that
+    gives at least ``confidence``. Below 6 identities no k gives 95% (the test rejects no theta at all); then k = 1 is
+    taken, the interval from the smallest to the largest value, and ``confidence`` says what it holds: 93.75% at n = 5.
+    Exact for values that are distributed symmetrically around their mean, whatever else their shape.
+
+    Raises:
+        ValueError: as ``t_interval``, or more than ``SUBSETS_UP_TO`` values.
+    """
+    values = np.sort(_at_least_two(values))
+    _check_confidence(confidence)
+    n = values.size
+    if n > SUBSETS_UP_TO:
+        raise ValueError(f"{n} values have too many subsets to count (more than {SUBSETS_UP_TO}): take bootstrap_t")
+    # the sum guards a product such as 0.05 * 2^n / 2 that is whole but for its last bits
+    k = max(1, math.floor((1 - confidence) * 2 ** (n - 1) + 1e-9))
+    low, high = np.partition(_subset_means(values), [k - 1, 2**n - 1 - k])[[k - 1, 2**n - 1 - k]]
+    return ExactInterval(
+        mean=float(values.mean()),
+        low=max(float(low), float(values[0])),  # a mean of equal values may round to a little below them
+        high=min(float(high), float(values[-1])),
+        n=n,
+        population=NEW_IDENTITIES,
+        confidence=1 - 2 * k / 2**n,
+    )
+
+
+def _subset_means(values: np.ndarray) -> np.ndarray:
+    """Means of all subsets that are not empty, ``[2^n - 1]``, in no order."""
+    sums, sizes = np.zeros(1), np.zeros(1)
+    for value in values:
+        sums, sizes = np.concatenate([sums, sums + value]), np.concatenate([sizes, sizes + 1])
+    return sums[1:] / sizes[1:]
+
+
 def bootstrap_t(
     values: Sequence[float] | np.ndarray,
     rng: np.random.Generator,
@@ -178,8 +233,10 @@ def bootstrap_t(
 ) -> BootstrapInterval:
     """Bootstrap-t interval for the mean of one value per identity, ``values`` float ``[n]``.
 
-    The quantiles of (resample mean - mean) / (resample spread / sqrt(n)) take the place of Student's. A resample whose
-    values are all equal has no spread to divide by: it is dropped, and ``dropped`` counts them (one in n^(n-1)).
+    The quantiles of (resample mean - mean) / (resample spread / sqrt(n)) take the place of Student's. A resample of
+    near-duplicates (its spread below ``NEAR_DUPLICATES`` of the values' own; no spread at all included) would divide by
+    next to nothing: it is dropped, and ``dropped`` counts them. Where few identities make this more than a rare event
+    (fewer than ``BOOTSTRAP_T_FROM``), ``sign_flip_interval`` is the better second opinion.
     With n = 2 every other resample has the mean itself, so there is no interval: ``low`` and ``high`` are NaN; so they
     are where all values are equal. The order of ``values`` is irrelevant.
 
@@ -190,14 +247,15 @@ def bootstrap_t(
     _check_confidence(confidence)
     _check_resamples(resamples)
     n, mean = values.size, float(values.mean())
+    own = float(values.std(ddof=1)) if values[-1] > values[0] else 0.0
     drawn = values[rng.integers(n, size=(resamples, n))]
-    spread = drawn.max(axis=1) > drawn.min(axis=1)  # exact, where a standard deviation may round to a little over 0
+    # the range is exact where a standard deviation may round to a little over 0
+    kept = drawn[(drawn.max(axis=1) > drawn.min(axis=1)) & (drawn.std(axis=1, ddof=1) >= NEAR_DUPLICATES * own)]
     low = high = math.nan
-    if n > 2 and spread.any():
-        kept = drawn[spread]
+    if n > 2 and len(kept):
         studentised = (kept.mean(axis=1) - mean) / kept.std(axis=1, ddof=1)
         tails = np.quantile(studentised, [(1 + confidence) / 2, (1 - confidence) / 2])
-        low, high = (mean - tails * values.std(ddof=1)).tolist()
+        low, high = (mean - tails * own).tolist()
     return BootstrapInterval(
         mean=mean,
         low=low,
@@ -206,7 +264,7 @@ def bootstrap_t(
         population=NEW_IDENTITIES,
         method="bootstrap-t",
         resamples=resamples,
-        dropped=int(resamples - spread.sum()),
+        dropped=resamples - len(kept),
     )
 
 
