@@ -39,6 +39,7 @@ from clstudy.space import SearchSpace, TrialSpec
 from clstudy.stages import StudyStore, digest_of
 from clstudy.storage import MIN_FREE_BYTES, Place, RemotePath, free_bytes, remove_tree, write_atomically
 from clstudy.strategies.lookup import foreign_sources
+from clstudy.telemetry import SWITCHES, without_ray_dashboard_process
 from clstudy.tracking import artifact_folder, run_names
 from clstudy.worker import Job, TrialTrainable
 
@@ -267,12 +268,11 @@ def _signals(gate: Gate, say: Callable[[str], None]) -> Iterator[None]:
 
 
 def start_ray(address: str | None, folder: Path | None = None) -> None:
-    """Connect to a cluster, or start Ray on this machine without dashboard and usage statistics.
+    """Connect to a cluster, or start Ray on this machine without its dashboard.
 
     Args:
         folder: of the session, on this machine (None: Ray's own).
     """
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
     os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")  # ours lets the stages in flight finish
@@ -282,7 +282,9 @@ def start_ray(address: str | None, folder: Path | None = None) -> None:
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "ignore_reinit_error": True}
     if address is None:
         # "local": without it Ray would join whatever cluster happens to run on this machine
-        ray.init(address="local", include_dashboard=False, _temp_dir=None if folder is None else str(folder), **quiet)
+        own = None if folder is None else str(folder)
+        with without_ray_dashboard_process():
+            ray.init(address="local", include_dashboard=False, _temp_dir=own, **quiet)
         return
     # asked first, in a process of its own: at a wrong address Ray tries for minutes, without a token it aborts
     complaint = ray_complaint(address)
@@ -291,7 +293,8 @@ def start_ray(address: str | None, folder: Path | None = None) -> None:
             raise ConnectionError("nothing answers")
         if complaint:
             raise ConnectionError(complaint)
-        ray.init(address=address, **quiet)
+        # the nodes' workers are started by somebody else's environment, and import libraries before our code
+        ray.init(address=address, runtime_env={"env_vars": dict(SWITCHES)}, **quiet)
     except (ConnectionError, RuntimeError, ValueError) as error:  # nobody there; another Ray or Python; a wrong address
         raise UserError(
             f"no Ray cluster can be used at {address!r} ({error}); start one with `ray up cluster.yaml` or `ray start "
