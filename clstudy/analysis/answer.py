@@ -1,48 +1,119 @@
-"""The study's answer in two sentences, computed from its numbers; or what the study cannot say, and why.
+"""The study's answer in two short paragraphs, computed from its numbers; or what the study cannot say, and why.
 
-First: which strategy and buffer forget least, and by how much less than ``lower``. Second: how much memory is enough.
-Both speak of Forgetting under the main metric (the first one of the tables). Nothing is called better, or enough,
-beyond what a paired interval over identities supports; an interval that includes 0 is not taken for equality.
+First: which strategy and buffer are best, in AIP and Forgetting together, and by how much over ``lower``. Second: how
+much memory is enough. Both speak of the main metric (the first one of the tables). The rules:
+
+* Forgetting alone crowns a model that never learned: it has nothing to forget. So the best has the best mean AIP, and
+  a strategy whose mean AIP is worse than ``lower``'s (at any learning rate, on common identities and seeds) is never
+  called best, whether or not the interval of that difference excludes 0: what is not shown to be worse is not thereby
+  shown to be good. What forgets less and is left out for that is named.
+* Where ``lower`` itself forgot nothing that can be measured (the interval of its Forgetting does not lie above 0; with
+  one identity, its value does not), there is nothing by which strategies could differ in Forgetting: the first sentence
+  says so, and no order by Forgetting is given. With several learning rates, that holds rate by rate.
+* Nothing is called better, or enough, beyond what a paired interval over identities supports; an interval that
+  includes 0 is not taken for equality. −BWT stands beside Forgetting, whose max picks up photo noise.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from statistics import fmean
 
 from clstudy.analysis.comparisons import paired_difference
-from clstudy.analysis.intervals import CONFIDENCE, Interval
+from clstudy.analysis.intervals import CONFIDENCE, Interval, identity_interval
 from clstudy.analysis.material import Material, panel_title
 from clstudy.analysis.matrix import Cell
+from clstudy.analysis.printed import interval_texts, number, printed_value, score_title
+from clstudy.analysis.scores import SCORES
+from clstudy.metrics.directions import HIGHER_IS_BETTER
 
-_SCORE = "forgetting"
 _PHOTOS = "stored photos"
+_MOST_NAMED = 3
+_UNLEARNED = "what was not learned cannot be forgotten"
 
 
 def answer(material: Material) -> tuple[str, str]:
-    """Return the two sentences (each may hold a semicolon, but ends once)."""
+    """Return the two paragraphs, each of one to a few sentences."""
     cells = _candidates(material)
     if not cells:
         return _nothing(material)
-    best = min(cells, key=lambda cell: (_mean(material, cell), cells.index(cell)))
-    return _least_forgetting(material, best, cells), _enough_memory(material, best)
+    behind = {cell for cell in cells if _beaten_by_lower(material, cell)}
+    eligible = [cell for cell in cells if cell not in behind]
+    forgetful = [cell for cell in cells if not _nothing_forgotten(material, cell)]
+    if not forgetful:
+        return _without_forgetting(material, cells, eligible)
+    if not eligible:
+        return _nobody_is_best(material, cells)
+    best = _first(material, eligible, "aip")
+    if best not in forgetful:  # of several learning rates, one at which lower forgot nothing
+        return _without_forgetting(material, cells, eligible)
+    ranked = [cell for cell in eligible if cell in forgetful]
+    first = [
+        _lead(material, best, ranked),
+        *_against_lower(material, best, ("aip", "forgetting", "bwt")),
+        *_photo_noise(material, best),
+        *_rivals(material, best, cells, ("aip", "forgetting")),
+        *_least_forgetting(material, best, ranked),
+        *_left_out(material, best, behind),
+        *_fewer_identities(material, cells),
+    ]
+    return " ".join(first), _enough_memory(material, best, ("aip", "forgetting"))
 
 
 def _candidates(material: Material) -> list[Cell]:
-    """Cells of every strategy but ``lower`` that rest on as many identities as any: others are not comparable."""
+    """AIP cells of every strategy but ``lower`` that rest on as many identities as any: others are not comparable.
+
+    Only those that have a Forgetting, too.
+    """
     if material.panel is None:
         return []
-    cells = [
-        cell
-        for cell in material.values
-        if (cell.protocol, cell.metric, cell.score) == (*material.panel, _SCORE) and cell.strategy != "lower"
-    ]
+    cells = [cell for cell in _with_aip(material) if cell.strategy != "lower"]
     most = max((len(material.values[cell]) for cell in cells), default=0)
     return sorted(
         (cell for cell in cells if len(material.values[cell]) == most),
-        key=lambda cell: (cell.learning_rate, cell.strategy, cell.buffer_size or 0),
+        key=lambda cell: (cell.learning_rate or 0.0, cell.strategy, cell.buffer_size or 0),
     )
+
+
+def _with_aip(material: Material) -> list[Cell]:
+    return [
+        cell
+        for cell in material.values
+        if (cell.protocol, cell.metric) == material.panel
+        and cell.score == "aip"
+        and _of(cell, "forgetting") in material.values
+    ]
+
+
+# --- rules --------------------------------------------------------------------------------------------------------
+
+
+def _beaten_by_lower(material: Material, cell: Cell) -> bool:
+    """Whether the mean AIP is worse than that of ``lower``, at any learning rate, on what both have."""
+    for lower in material.values:
+        if lower._replace(learning_rate=cell.learning_rate) == _lower(cell):
+            paired = paired_difference(material.values[cell], material.values[lower])
+            if paired is not None and _sign(cell) * paired[0].mean < 0:
+                return True
+    return False
+
+
+def _nothing_forgotten(material: Material, cell: Cell) -> bool:
+    """Whether ``lower`` at the cell's learning rate forgot nothing measurable; False where it is not there."""
+    lower = material.values.get(_of(_lower(cell), "forgetting"))
+    return lower is not None and not _above_zero(_interval_of(lower))
+
+
+def _above_zero(interval: Interval) -> bool:
+    return (interval.mean if math.isnan(interval.low) else interval.low) > 0
+
+
+def _decided(interval: Interval) -> bool:
+    return not math.isnan(interval.low) and not interval.low <= 0 <= interval.high
+
+
+# --- paragraphs ---------------------------------------------------------------------------------------------------
 
 
 def _nothing(material: Material) -> tuple[str, str]:
@@ -51,61 +122,191 @@ def _nothing(material: Material) -> tuple[str, str]:
             "No trial is in the numbers yet, so nothing can be said about forgetting.",
             "Run the study again: finished stages are kept, and only the rest is computed.",
         )
-    scores = {row["score"] for row in material.summary.scores.to_pylist()}
-    if _SCORE not in scores:
+    if not any(cell.score == "forgetting" for cell in material.values):
         why = "with one timestamp, or with joint training alone, there is no past to forget"
         return (
             f"Forgetting is not defined in this study: {why}.",
             "How much memory is enough cannot be said either.",
         )
     return (
-        "Only lower, which has no memory, is in the numbers: which strategy forgets least cannot be said.",
+        "Only lower, which has no memory, is in the numbers: which strategy is best cannot be said.",
         "How much memory is enough needs a strategy with a buffer.",
     )
 
 
-def _least_forgetting(material: Material, best: Cell, cells: Sequence[Cell]) -> str:
-    name, unit = _name(material, best), f"Forgetting in {panel_title((best.protocol, best.metric))}"
-    level = _number(material, _mean(material, best))
-    n = len(material.values[best])
-    lower = best._replace(strategy="lower", buffer_size=None)
-    paired = paired_difference(material.values[best], material.values.get(lower, {}))
-    if paired is None:
-        return (
-            f"{name} forgets least on average ({unit} {level}, n = {n}), but there is no lower on the same "
-            "identities, so how much forgetting it spares cannot be said."
-        )
-    difference = paired[0]
-    theirs = _number(material, _mean(material, lower))
-    against = f"{unit} of {level} against {theirs} for lower"
-    if math.isnan(difference.low):
-        return (
-            f"In one identity alone, {name} forgets least: {against}; with n = 1 there is no interval, and nothing can "
-            "be said about other people."
-        )
-    sure = "" if _decided(difference) else "; the interval includes 0, so even that is not certain"
-    spared = f"a difference of {_signed(material, difference.mean)} ({_interval(material, difference)})"
-    return f"{name} forgets least on average: {against}, {spared}{sure}{_rivals(material, best, cells)}."
+def _without_forgetting(material: Material, cells: Sequence[Cell], eligible: Sequence[Cell]) -> tuple[str, str]:
+    """Where ``lower`` forgot nothing: that first, then AIP alone."""
+    best = _first(material, eligible or cells, "aip")
+    lower = _lower(best)
+    found = _interval_of(material.values[_of(lower, "forgetting")])
+    alone = " in this one identity" if math.isnan(found.low) else ""
+    first = [
+        f"Nothing was measurably forgotten here{alone}: {_named(material, lower)} has a Forgetting of "
+        f"{_level(material, lower, 'forgetting')} and a −BWT of {_level(material, lower, 'bwt')} "
+        f"({panel_title((best.protocol, best.metric))}), so strategies cannot be told apart by Forgetting."
+    ]
+    if not eligible:
+        first.append("In AIP none is better than lower on average, so none is called best.")
+        return " ".join(first), "How much memory is enough cannot be said: no strategy is better than lower."
+    first.append(f"In AIP, {_named(material, best)} is best{_where(best, material)}.")
+    first += [
+        *_against_lower(material, best, ("aip",)),
+        *_rivals(material, best, cells, ("aip",)),
+        *_fewer_identities(material, cells),
+    ]
+    return " ".join(first), _enough_memory(material, best, ("aip",))
 
 
-def _rivals(material: Material, best: Cell, cells: Sequence[Cell]) -> str:
-    """How many of the other combinations cannot be told from the one with the smallest mean."""
+def _nobody_is_best(material: Material, cells: Sequence[Cell]) -> tuple[str, str]:
+    closest = _first(material, cells, "aip")
+    first = [
+        f"No strategy is called best: all are worse than lower in AIP on average, {_named(material, closest)} least so "
+        f"({panel_title((closest.protocol, closest.metric))}).",
+        *_against_lower(material, closest, ("aip", "forgetting", "bwt")),
+        f"Less Forgetting than lower's is no merit there: {_UNLEARNED}.",
+    ]
+    return " ".join(first), "How much memory is enough cannot be said: no strategy is better than lower."
+
+
+def _lead(material: Material, best: Cell, eligible: Sequence[Cell]) -> str:
+    """Who is best: in AIP, and in Forgetting, too, where that is so among those that may be called best."""
+    name, where = _named(material, best), _where(best, material)
+    title = panel_title((best.protocol, best.metric))
+    if _first(material, eligible, "forgetting") != best:
+        return f"{name} has the best AIP{where} ({title})."
+    if len(eligible) == 1:
+        return f"{name} is the best combination{where} in AIP and Forgetting ({title})."
+    return f"{name} has the best AIP and the least Forgetting{where} ({title})."
+
+
+def _least_forgetting(material: Material, best: Cell, eligible: Sequence[Cell]) -> list[str]:
+    """Who forgets less than the one with the best AIP, and whether that is shown."""
+    least = _first(material, eligible, "forgetting")
+    if least == best:
+        return []
+    paired = paired_difference(material.values[_of(least, "forgetting")], material.values[_of(best, "forgetting")])
+    against = f"{_level(material, least, 'forgetting')} against {_mean_of(material, _of(best, 'forgetting'))}"
+    apart = ""
+    if paired is not None and not math.isnan(paired[0].low):
+        apart = f", a difference of {_difference(material, 'forgetting', paired[0])}"
+        apart += "" if _decided(paired[0]) else ", by which the two cannot be told apart"
+    return [f"{_named(material, least)} has the least Forgetting, {against}{apart}."]
+
+
+def _photo_noise(material: Material, best: Cell) -> list[str]:
+    """A warning where ``lower``'s Forgetting is above 0 and its −BWT, which has no such bias, is not."""
+    lower = _lower(best)
+    if _of(lower, "bwt") not in material.values:
+        return []
+    found = _interval_of(material.values[_of(lower, "bwt")])
+    # BWT is above 0 where it improved: forgotten is what lies below
+    if (found.mean if math.isnan(found.low) else found.high) < 0:
+        return []
+    return [
+        f"But lower's −BWT is {_level(material, lower, 'bwt')}: its Forgetting, whose max picks up photo noise, may be "
+        "that noise."
+    ]
+
+
+def _fewer_identities(material: Material, cells: Sequence[Cell]) -> list[str]:
+    """How many combinations were not compared, for want of identities."""
+    left = sum(cell.strategy != "lower" for cell in _with_aip(material)) - len(cells)
+    if not left:
+        return []
+    are = (
+        "combination rests on fewer identities and is" if left == 1 else "combinations rest on fewer identities and are"
+    )
+    return [f"{left} {are} not compared."]
+
+
+def _where(cell: Cell, material: Material) -> str:
+    """Of whom a mean speaks."""
+    n = len(material.values[cell])
+    return " in one identity alone" if n == 1 else f" on average over n = {n} identities"
+
+
+def _against_lower(material: Material, cell: Cell, scores: Sequence[str]) -> list[str]:
+    """Each score of a cell beside ``lower``'s, with the paired difference; without ``lower``, what that leaves open."""
+    lower = _lower(cell)
+    said, alone, n = [], False, 0
+    for score in scores:
+        mine, theirs = _of(cell, score), _of(lower, score)
+        paired = paired_difference(material.values.get(mine, {}), material.values.get(theirs, {}))
+        if paired is None:
+            continue
+        alone, n = math.isnan(paired[0].low), paired[0].n
+        text = f"{_mean_of(material, mine)} against {_mean_of(material, theirs)}"
+        if not alone:
+            sure = "" if _decided(paired[0]) else ", which includes 0"
+            text += f", a difference of {_difference(material, score, paired[0], sure)}"
+        said.append(f"{score_title(score)} {text}")
+    if not said:
+        own = ", ".join(
+            f"{score_title(score)} {_mean_of(material, _of(cell, score))}"
+            for score in scores
+            if _of(cell, score) in material.values
+        )
+        return [
+            f"It has {own}; there is no lower on the same identities, so how much forgetting it spares, and whether it "
+            "learned more than a model without memory, cannot be said."
+        ]
+    ends = (
+        "; with n = 1 there is no interval, and nothing can be said about other people"
+        if alone
+        else f"; intervals are {CONFIDENCE:.0%}, paired, for new identities"
+        + (f" (n = {n})" if n < len(material.values[cell]) else "")
+    )
+    at = f" at learning rate {cell.learning_rate:g}" if len(material.rates) > 1 else ""
+    return [f"Compared with lower{at}: {'; '.join(said)}{ends}."]
+
+
+def _rivals(material: Material, best: Cell, cells: Sequence[Cell], scores: Sequence[str]) -> list[str]:
+    """From how many of the other combinations the best cannot be told, score by score."""
     others = [cell for cell in cells if cell != best]
-    if not others:
-        return ""
-    close = 0
-    for cell in others:
-        paired = paired_difference(material.values[best], material.values[cell])
-        close += paired is None or not _decided(paired[0])
-    if not close:
-        return f"; it differs from each of the {len(others)} other combinations"
-    if close == len(others) == 1:
-        return "; it cannot be told apart from the other combination"
-    those = "all" if close == len(others) else str(close)
-    return f"; {those} of the {len(others)} other combinations cannot be told apart from it"
+    if not others or len(material.values[best]) == 1:
+        return []
+    total = len(others)
+    close = {score: sum(not _apart(material, best, cell, score) for cell in others) for score in scores}
+    names = [SCORES[score].title for score in scores]
+    rest = "the other combination" if total == 1 else f"the {total} other combinations"
+    if not any(close.values()):
+        both = " and ".join(names)
+        return [f"It differs from {'each of ' if total > 1 else ''}{rest} in {both}."]
+    if total == 1:
+        alike = " or ".join(SCORES[score].title for score in scores if close[score])
+        return [f"It cannot be told apart from {rest} in {alike}."]
+    counts = [
+        f"{'all' if close[score] == total else close[score] or 'none'} in {SCORES[score].title}" for score in scores
+    ]
+    return [f"Of {rest}, these cannot be told apart from it: {', '.join(counts)}."]
 
 
-def _enough_memory(material: Material, best: Cell) -> str:
+def _apart(material: Material, one: Cell, other: Cell, score: str) -> bool:
+    paired = paired_difference(material.values[_of(one, score)], material.values[_of(other, score)])
+    return paired is not None and _decided(paired[0])
+
+
+def _left_out(material: Material, best: Cell, behind: Iterable[Cell]) -> list[str]:
+    """Who forgets less than the best and is worse than ``lower`` in AIP."""
+    less = [
+        cell for cell in behind if _mean(material, _of(cell, "forgetting")) < _mean(material, _of(best, "forgetting"))
+    ]
+    if not less:
+        return []
+    less.sort(key=lambda cell: (_mean(material, _of(cell, "forgetting")), cell.strategy, cell.buffer_size or 0))
+    named = [
+        f"{_named(material, cell)} (Forgetting {_mean_of(material, _of(cell, 'forgetting'))}, "
+        f"AIP {_mean_of(material, cell)})"
+        for cell in less[:_MOST_NAMED]
+    ]
+    more = f" and {len(less) - _MOST_NAMED} more" if len(less) > _MOST_NAMED else ""
+    verb = "forgets" if len(less) == 1 else "forget"
+    what = "is" if len(less) == 1 else "are"
+    return [f"{', '.join(named)}{more} {verb} less but {what} worse than lower in AIP: {_UNLEARNED}."]
+
+
+def _enough_memory(material: Material, best: Cell, scores: Sequence[str]) -> str:
+    """The fewest photos with which no score is measurably worse than with the largest buffer."""
     strategy = best.strategy
     if best.buffer_size is None:
         return f"{strategy} stores nothing, so how much memory is enough is not the question here."
@@ -116,61 +317,113 @@ def _enough_memory(material: Material, best: Cell) -> str:
     )
     largest = sizes[-1]
     if len(sizes) == 1:
-        return f"How much memory is enough cannot be said: {strategy} was tried with {largest} {_PHOTOS} only."
+        return f"How much memory is enough cannot be said: {strategy} was tried with {_stored(largest)} only."
     if n == 1:
         return (
             f"How much memory is enough cannot be said from one identity; {strategy} was tried with "
-            f"{', '.join(map(str, sizes[:-1]))} and {largest} {_PHOTOS}."
+            f"{', '.join(map(str, sizes[:-1]))} and {_stored(largest)}."
         )
-    whole = material.values[best._replace(buffer_size=largest)]
-    differences: dict[int, Interval] = {}
-    for size in sizes[:-1]:
-        paired = paired_difference(material.values[best._replace(buffer_size=size)], whole)
-        if paired is not None and not math.isnan(paired[0].low):
-            differences[size] = paired[0]
+    names = " and ".join(SCORES[score].title for score in scores)
     # From the top: a small buffer is not "enough" by its wide interval while a larger one is measurably worse.
-    enough = None
+    enough, differences = largest, dict[str, Interval]()
     for size in reversed(sizes[:-1]):
-        if size not in differences or differences[size].low > 0:
+        found = _minus_largest(material, best._replace(buffer_size=size), largest, scores)
+        worse = {score: one for score, one in found.items() if _decided(one) and _sign(_of(best, score)) * one.mean < 0}
+        if worse or len(found) < len(scores):
+            if enough == largest:
+                how = "; ".join(
+                    f"{SCORES[score].title} differs by {_difference(material, score, one)}"
+                    for score, one in worse.items()
+                )
+                shown = f": with {_stored(size)}, {how}" if how else ""
+                return (
+                    f"No buffer below the largest tried is enough: {strategy} is better with {_stored(largest)}{shown}."
+                )
             break
-        enough = size
-    if enough is None:
-        size = sizes[-2]
-        found = differences.get(size)
-        how = (
-            ""
-            if found is None
-            else f": {size} forget {_number(material, found.mean)} more ({_interval(material, found)})"
-        )
-        return f"No buffer below the largest tried is enough: with {strategy}, {largest} {_PHOTOS} forget least{how}."
+        enough, differences = size, found
+    shown = "; ".join(
+        f"{SCORES[score].title} differs by {_difference(material, score, one)}" for score, one in differences.items()
+    )
+    verb = "is" if enough == 1 else "are"
     return (
-        f"With {strategy}, {enough} {_PHOTOS} are the fewest that cannot be told apart from {largest}: the difference "
-        f"in Forgetting is {_signed(material, differences[enough].mean)} ({_interval(material, differences[enough])}), "
-        "which does not show that they are equal."
+        f"With {strategy}, {_stored(enough)} {verb} the fewest that {verb} not measurably worse than {largest} in "
+        f"{names} ({shown}), which does not show that they are equal."
     )
 
 
-def _decided(interval: Interval) -> bool:
-    return not math.isnan(interval.low) and not interval.low <= 0 <= interval.high
+def _minus_largest(material: Material, cell: Cell, largest: int, scores: Sequence[str]) -> dict[str, Interval]:
+    """Paired differences of a cell to its strategy's largest buffer, score by score, where there is an interval."""
+    found = {}
+    for score in scores:
+        whole = _of(cell, score)._replace(buffer_size=largest)
+        paired = paired_difference(material.values.get(_of(cell, score), {}), material.values.get(whole, {}))
+        if paired is not None and not math.isnan(paired[0].low):
+            found[score] = paired[0]
+    return found
+
+
+# --- parts --------------------------------------------------------------------------------------------------------
+
+
+def _of(cell: Cell, score: str) -> Cell:
+    return cell._replace(score=score)
+
+
+def _lower(cell: Cell) -> Cell:
+    return cell._replace(strategy="lower", buffer_size=None)
+
+
+def _sign(cell: Cell) -> float:
+    """+1 where a higher score is better."""
+    return 1.0 if SCORES[cell.score].direction(HIGHER_IS_BETTER[cell.metric]) else -1.0
+
+
+def _first(material: Material, cells: Sequence[Cell], score: str) -> Cell:
+    """The cell with the best mean of a score; the first of equals."""
+    return max(
+        cells, key=lambda cell: (_sign(_of(cell, score)) * _mean(material, _of(cell, score)), -cells.index(cell))
+    )
 
 
 def _mean(material: Material, cell: Cell) -> float:
     return fmean(fmean(seeds.values()) for seeds in material.values[cell].values())
 
 
-def _name(material: Material, cell: Cell) -> str:
-    size = "" if cell.buffer_size is None else f" with {cell.buffer_size} {_PHOTOS}"
+def _interval_of(identities: dict[str, dict[int, float]]) -> Interval:
+    return identity_interval([fmean(identities[name].values()) for name in sorted(identities)])
+
+
+def _named(material: Material, cell: Cell) -> str:
+    size = "" if cell.buffer_size is None else f" with {_stored(cell.buffer_size)}"
     return f"{cell.strategy}{size}" + (f" at learning rate {cell.learning_rate:g}" if len(material.rates) > 1 else "")
 
 
+def _stored(size: int) -> str:
+    return f"{size} {_PHOTOS if size != 1 else _PHOTOS.removesuffix('s')}"
+
+
 def _number(material: Material, value: float) -> str:
-    return f"{value:.{material.digits}f}"
+    return number(value, material.digits)
 
 
-def _signed(material: Material, value: float) -> str:
-    return f"{value:+.{material.digits}f}"
+def _mean_of(material: Material, cell: Cell) -> str:
+    return _number(material, printed_value(cell.score, _mean(material, cell)))
 
 
-def _interval(material: Material, interval: Interval) -> str:
-    low, high = _signed(material, interval.low), _signed(material, interval.high)
-    return f"{CONFIDENCE:.0%} interval {low} to {high}, n = {interval.n}, {interval.population}"
+def _level(material: Material, cell: Cell, score: str) -> str:
+    """A cell's own mean and interval."""
+    found = _interval_of(material.values[_of(cell, score)])
+    if math.isnan(found.low):
+        return _mean_of(material, _of(cell, score))
+    mean, low, high = _texts(material, score, found)
+    return f"{mean} ({CONFIDENCE:.0%} interval {low} to {high})"
+
+
+def _difference(material: Material, score: str, interval: Interval, remark: str = "") -> str:
+    mean, low, high = _texts(material, score, interval, signed=True)
+    return f"{mean} ({low} to {high}{remark})"
+
+
+def _texts(material: Material, score: str, interval: Interval, *, signed: bool = False) -> tuple[str, str, str]:
+    low, high = sorted(printed_value(score, end) for end in (interval.low, interval.high))
+    return interval_texts(printed_value(score, interval.mean), low, high, material.digits, signed=signed)
