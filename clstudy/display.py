@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -14,6 +14,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from clstudy.claims import Statement, claim_lines
 from clstudy.identities.dataset import DataSet
 from clstudy.plan import Plan
 from clstudy.profiles import Profile
@@ -68,6 +69,7 @@ def plan_lines(
     workers: int = 1,
     keep_weights: str = "last",
     price: float | None = None,
+    claims: Sequence[Statement] = (),
 ) -> list[str]:
     """The plan in a few lines.
 
@@ -76,6 +78,7 @@ def plan_lines(
         workers: trials at a time, as the estimate takes it.
         keep_weights: the storage policy (``clstudy.retention``).
         price: of an hour of ``hours_unit``.
+        claims: what the study claims (``clstudy.study_file.statements``).
     """
     timestamps = len(data.identities[0].timestamps)
     most = "" if plan.exact else "at most "
@@ -89,6 +92,7 @@ def plan_lines(
         f"compute  {compute_line(profile)}",
         f"metrics  {', '.join(profile.evaluation.metrics)}",
         *(f"[yellow]left out[/yellow] {metric}: {reason}" for metric, reason in (left_out or {}).items()),
+        *claim_lines(claims),
         f"trials   {len(plan.trials)} ({len(plan.done)} finished before)"
         if not plan.open_trials
         else f"trials   at most {plan.open_trials} left",

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
+from clstudy.claims import check_claims
 from clstudy.errors import UserError
 from clstudy.fold import Basis
 from clstudy.identities.catalogue import open_data_set
@@ -34,6 +35,7 @@ from clstudy.space import (
 from clstudy.stages import StudyStore
 from clstudy.storage import Place, open_place
 from clstudy.strategies import make_strategy
+from clstudy.strategies.lookup import strategy_class
 
 if TYPE_CHECKING:
     from clstudy.generators.base import GeneratorWeights
@@ -122,6 +124,7 @@ def open_study(args: argparse.Namespace, console: Console) -> Opened:
     home = out.parent if isinstance(out, Path) else Path("runs")
     data = open_study_data(space, profile, args.timestamps, home / "data", console)
     require_alignment(data.root, profile)
+    require_answerable(space, profile, data)
     names = [identity.name for identity in data.identities]
     basis = Basis(profile, equipment.generator_digest, equipment.metric_files)
     search = None
@@ -164,6 +167,34 @@ def planned(opened: Opened, args: argparse.Namespace) -> Prepared:
         plan = plan_of(expansion.trials, data, opened.basis, opened.out, workers, opened.keep_weights)
     known = {entry.name: getattr(opened, entry.name) for entry in fields(Opened)}
     return Prepared(**{**known, "data": data}, expansion=expansion, rates=rates, plan=plan)
+
+
+def require_answerable(space: SearchSpace, profile: Profile, data: DataSet) -> None:
+    """Refuse a primary comparison or smallest differences that the study's numbers could not answer.
+
+    Raises:
+        UserError: as ``check_claims``.
+    """
+    if space.primary is None and space.effects is None:
+        return
+    from clstudy.metrics import load_metrics  # imports torch: only where a claim must be checked
+    from clstudy.metrics.base import METRICS
+
+    load_metrics()
+    evaluation = profile.evaluation
+    metrics = {name: METRICS[name] for name in evaluation.metrics}
+    check_claims(
+        space.primary,
+        space.effects,
+        computed={("reconstruction", name): metric.in_reconstruction for name, metric in metrics.items()}
+        | {
+            ("synthesis", name): metric.in_synthesis and evaluation.synthesis_images > 0
+            for name, metric in metrics.items()
+        },
+        uses_buffer_size=uses_buffer_size,
+        joint=lambda name: strategy_class(name).joint,
+        timestamps=min(len(identity.timestamps) for identity in data.identities),
+    )
 
 
 def training_photos(people: Iterable[Identity]) -> dict[str, int]:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from clstudy.analysis.claims_page import claim_files, claim_sections
 from clstudy.analysis.evidence import evidence_files, judge
 from clstudy.analysis.evidence_page import evidence_sections
 from clstudy.analysis.figures import draw
@@ -17,7 +18,9 @@ from clstudy.analysis.loss_path_page import loss_path_sections
 from clstudy.analysis.material import Material, gather
 from clstudy.analysis.rates_page import rate_sections
 from clstudy.analysis.summary import study_labels
-from clstudy.analysis.tables import Summary, summarise, table_files, to_terminal
+from clstudy.analysis.tables import Summary, summarise, table_files, to_csv, to_terminal
+from clstudy.analysis.variance import variance_table
+from clstudy.analysis.variance_page import variance_sections
 from clstudy.clean_output import CleanConsole
 from clstudy.entry_point import entry_point
 from clstudy.errors import UserError
@@ -52,7 +55,8 @@ def write_report(study_dir: Path | str) -> Summary:
 
 
 def build_report(study_dir: Path | str) -> Report:
-    """Summarise a study and write ``report/``: index.html, tables (``table_files``, ``evidence_files``), figures.
+    """Summarise a study and write ``report/``: index.html, tables (``table_files``, ``evidence_files``,
+    ``claim_files``), figures.
 
     The tables are written first. A figure or a page that fails for an error of ours is logged with its traceback and
     named in ``broken``: a study's answer is not lost for a picture.
@@ -64,7 +68,9 @@ def build_report(study_dir: Path | str) -> Report:
     folder = Path(study_dir) / "report"
     try:
         found = judge(summary)
-        for name, content in {**table_files(summary), **evidence_files(found)}.items():
+        budgets = variance_table(summary)
+        files = {**table_files(summary), **evidence_files(found), **claim_files(summary)}
+        for name, content in {**files, "variance.csv": to_csv(budgets).encode()}.items():
             write_atomically(folder / name, content)
         material = gather(summary)
         gallery = draw(material)
@@ -74,7 +80,9 @@ def build_report(study_dir: Path | str) -> Report:
         try:
             folder_of_study = summary.study.folder
             extra = [
+                *claim_sections(material),
                 *evidence_sections(material, found),
+                *variance_sections(material, budgets),
                 *rate_sections(folder_of_study),
                 *loss_path_sections(folder_of_study),
             ]

@@ -34,7 +34,7 @@ from clstudy.sessions import Session, add_session, now, priced_hours
 from clstudy.space import known_spaces, load_space
 from clstudy.storage import Place, copy_tree, local_view, require_writable
 from clstudy.strategies import STRATEGIES
-from clstudy.study_file import write_study_file
+from clstudy.study_file import statements, write_study_file
 from clstudy.tracking import MlflowWriter, artifact_folder, tracking_address
 
 if TYPE_CHECKING:
@@ -282,6 +282,8 @@ def update_tracking(prepared: Prepared, folder: Path, tracking_uri: str, console
 
 def show_plan(prepared: Prepared, args: argparse.Namespace, console: Console) -> None:
     """Print the plan."""
+    # what a search measures are validation photos, not results
+    measured = 0 if prepared.searching is not None else prepared.plan.stages_done
     for line in plan_lines(
         prepared.plan,
         prepared.sentence,
@@ -291,6 +293,7 @@ def show_plan(prepared: Prepared, args: argparse.Namespace, console: Console) ->
         workers=expected_workers(prepared.profile, args),
         keep_weights=prepared.keep_weights,
         price=args.price_per_hour,
+        claims=statements(prepared.out, prepared.space, measured),
     ):
         console.print(line, soft_wrap=True, highlight=False)
 

@@ -34,6 +34,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from clstudy.claims import Effects, Primary, effects_fit_grid, primary_fits_grid
 from clstudy.errors import UserError, nearest
 
 MAX_TRIALS_WITHOUT_YES = 500
@@ -219,7 +220,8 @@ class SearchSpace(_Strict):
     """One YAML file of ``search_spaces/``, valid by construction.
 
     ``data`` is the name of a data set or a folder; None means the profile's own. ``weights`` is the storage policy
-    (``clstudy.retention``). ``search`` is None exactly where the learning rates are a list.
+    (``clstudy.retention``). ``search`` is None exactly where the learning rates are a list. ``primary`` and ``effects``
+    say how the results will be read (``clstudy.claims``).
     """
 
     name: Annotated[str, BeforeValidator(_study_name)]
@@ -230,6 +232,24 @@ class SearchSpace(_Strict):
     seeds: _Seeds = (0,)
     weights: Literal["last", "all"] = "last"
     search: Annotated[RateSearchSettings | None, Field(validate_default=True)] = None
+    primary: Primary | None = None
+    effects: Effects | None = None
+
+    @field_validator("primary")
+    @classmethod
+    def _primary_fits_grid(cls, primary: Primary | None, info: ValidationInfo) -> Primary | None:
+        grid = info.data.get("grid")
+        if primary is not None and grid is not None:
+            primary_fits_grid(primary, grid.strategy, grid.buffer_size, _INSIDE)
+        return primary
+
+    @field_validator("effects")
+    @classmethod
+    def _effects_fit_grid(cls, effects: Effects | None, info: ValidationInfo) -> Effects | None:
+        grid = info.data.get("grid")
+        if effects is not None and grid is not None:
+            effects_fit_grid(effects, grid.strategy, _INSIDE)
+        return effects
 
     @field_validator("search")
     @classmethod
@@ -417,10 +437,12 @@ def _problem(item: Any, lines: Mapping[_Place, int]) -> tuple[int | None, str]:
 
 
 def _fields_at(place: _Place) -> tuple[str, ...]:
-    groups: dict[_Place, type[_Strict]] = {
+    groups: dict[_Place, type[BaseModel]] = {
         ("grid",): Grid,
         ("grid", "learning_rate"): RateRange,
         ("search",): RateSearchSettings,
+        ("primary",): Primary,
+        ("effects",): Effects,
     }
     return tuple(groups.get(place, SearchSpace).model_fields)
 

@@ -13,11 +13,12 @@ from typing import Any
 import yaml
 
 import clstudy
+from clstudy.claims import Statement, read_statements, state
 from clstudy.fold import Basis, identity_digest
 from clstudy.identities.dataset import DataSet
 from clstudy.plan import Plan
 from clstudy.space import SearchSpace
-from clstudy.storage import Place, write_atomically
+from clstudy.storage import Place, list_files, write_atomically
 
 _REPORTED_VERSIONS = ("ray", "torch", "numpy", "scipy", "pyarrow", "mlflow", "optuna", "onnxruntime")
 
@@ -30,10 +31,14 @@ def write_study_file(
     plan: Plan,
     chosen_rates: Sequence[Mapping[str, Any]] | None = None,
 ) -> None:
-    """Write ``study.yaml``: resolved settings, trials, versions, commit, data digests.
+    """Write ``study.yaml``: resolved settings, trials, claims, versions, commit, data digests.
+
+    What the space claims (``clstudy.claims``) is added to what the file claimed so far, so that a claim that changed
+    after results were there stays visible as such.
 
     ``chosen_rates``: strategy, buffer_size and learning_rate of every cell, where a search chose them.
     """
+    claims = statements(out, space, plan.stages_done)
     document = {
         "name": space.name,
         "description": space.description,
@@ -41,6 +46,7 @@ def write_study_file(
         "data_set": data.name,
         "timestamps": {identity.name: len(identity.timestamps) for identity in data.identities},
         "buffer_sizes": sorted({spec.buffer_size for spec in plan.trials if spec.buffer_size is not None}),
+        **({"claims": [statement.document() for statement in claims]} if claims else {}),
         "trials": [spec.columns() for spec in plan.trials],
         **({} if chosen_rates is None else {"chosen_rates": list(chosen_rates)}),
         "generator": basis.generator_digest,
@@ -56,6 +62,28 @@ def write_study_file(
     }
     plain = json.loads(json.dumps(document))
     write_atomically(out / "study.yaml", yaml.safe_dump(plain, sort_keys=False).encode())
+
+
+def statements(out: Place, space: SearchSpace, measured_stages: int) -> tuple[Statement, ...]:
+    """What a study claimed so far and claims now, with what had been measured by then (``clstudy.claims.state``).
+
+    ``measured_stages``: stages of its plan that are computed.
+
+    A ``study.yaml`` that cannot be understood counts as one that claimed nothing: a claim must be on record to count.
+    """
+    try:
+        document = yaml.load((out / "study.yaml").read_bytes(), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+        before = read_statements(document.get("claims"))
+    except (OSError, ValueError, AttributeError, yaml.YAMLError):
+        before = ()
+    # results of any plan of this folder: a comparison may be chosen by a grid that is no longer asked for
+    now = Statement(
+        primary=space.primary,
+        effects=space.effects,
+        finished_trials=sum(name.endswith(".parquet") for name in list_files(out / "results")),
+        measured_stages=measured_stages,
+    )
+    return state(before, now)
 
 
 def _version(name: str) -> str | None:

@@ -19,6 +19,7 @@ import numpy as np
 from PIL import Image
 
 from clstudy.analysis.answer import answer
+from clstudy.analysis.claims import exploratory_notes
 from clstudy.analysis.efficiency import efficiency_table
 from clstudy.analysis.figures import Drawing, Gallery
 from clstudy.analysis.intervals import CONFIDENCE
@@ -283,7 +284,8 @@ def comparison_section(material: Material) -> Section:
             "p",
             "Strategy minus baseline on the same identities and seeds; “better” or “worse” stands only where the "
             f"interval excludes 0. Nothing here is corrected for the number of comparisons ({len(rows)}).",
-        )
+        ),
+        *(element("p", note) for note in exploratory_notes(material.summary)),
     ]
     for score in MAIN_SCORES:
         table = [row for row in rows if row["score"] == score]
@@ -527,7 +529,7 @@ def _paired_line(material: Material, row: Mapping[str, Any]) -> Markup:
         _row_head(label),
         element("td", mean, element("small", interval)),
         element("td", str(row["n_identities"])),
-        element("td", row["verdict"], class_=verdict),
+        element("td", row["verdict"] + (" (primary)" if row["claim"] == "primary" else ""), class_=verdict),
     )
 
 

@@ -32,6 +32,7 @@ from clstudy.analysis.matrix import (
 )
 from clstudy.analysis.published import Setting, comparable, published_value
 from clstudy.analysis.scores import SCORES, MissingCellsError, average_performance, missing_cells
+from clstudy.claims import Statement, primary_before_results, read_statements
 from clstudy.errors import UserError
 from clstudy.metrics.directions import HIGHER_IS_BETTER
 
@@ -81,7 +82,7 @@ PAIRED_SCHEMA = pa.schema(
     CELL_FIELDS
     + [("baseline", pa.string())]
     + INTERVAL_FIELDS
-    + [("better_when", pa.string()), ("verdict", pa.string()), ("population", pa.string())]
+    + [("better_when", pa.string()), ("verdict", pa.string()), ("population", pa.string()), ("claim", pa.string())]
 )
 CURVES_SCHEMA = pa.schema(
     [field for field in CELL_FIELDS if field[0] != "score"]
@@ -104,6 +105,8 @@ class Study:
     profile: str | None = None
     chosen_rates: tuple[tuple[str, int | None, float], ...] = ()
     """Strategy, buffer size and learning rate of every cell, where a search chose them; then ``trials`` have none."""
+    claims: tuple[Statement, ...] = ()
+    """What the study's space claimed, and when (``clstudy.claims``); empty where it never claimed anything."""
 
     @property
     def identities(self) -> tuple[str, ...]:
@@ -154,7 +157,8 @@ class Summary:
             are per trial, averaged over seeds, one value per identity; ``buffer_size`` null for ``lower`` and
             ``upper``; ``low`` and ``high`` null where n = 1; ``n_seeds``: fewest seeds of any identity;
             ``published``: the paper's value where the study repeats the paper's experiment.
-        paired: ``PAIRED_SCHEMA``, difference = strategy - baseline on common identities and seeds.
+        paired: ``PAIRED_SCHEMA``, difference = strategy - baseline on common identities and seeds; ``claim`` is
+            "primary" where the space named it before anything was measured, else "exploratory".
         missing: trials of the plan that failed, were not run or lack cells.
         left_out: result files of trials that are not in this plan (not in the numbers).
         best: the strategy that beats every other of its column, where the intervals say so (``best_in_columns``).
@@ -208,6 +212,7 @@ def read_study(study_dir: Path | str) -> Study:
             failures=_failures(folder / "failures.json"),
             profile=_profile(plan.get("profile")),
             chosen_rates=tuple(_chosen(entry) for entry in plan.get("chosen_rates") or ()),
+            claims=read_statements(plan.get("claims")),
         )
     except (yaml.YAMLError, KeyError, TypeError, ValueError, AttributeError) as error:
         message = " ".join(f"{type(error).__name__}: {error}".split())
@@ -442,6 +447,7 @@ def _scores_table(study: Study, values: ScoreValues, setting: Setting | None) ->
 
 def _paired_table(study: Study, values: ScoreValues) -> pa.Table:
     order = cell_order(study)
+    primary = primary_before_results(study.claims)
     comparisons = sorted(compare(values), key=lambda c: (order(c.cell), BASELINES.index(c.baseline)))
     rows = [
         c.cell._asdict()
@@ -450,6 +456,12 @@ def _paired_table(study: Study, values: ScoreValues) -> pa.Table:
             "baseline": c.baseline,
             "better_when": "negative" if c.negative_is_better else "positive",
             "verdict": c.verdict,
+            "claim": "primary"
+            if primary is not None
+            and primary.covers(
+                (c.cell.protocol, c.cell.metric), c.cell.score, c.cell.strategy, c.baseline, c.cell.buffer_size
+            )
+            else "exploratory",
         }
         for c in comparisons
     ]

@@ -18,6 +18,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from clstudy.analysis.claims import claim_notes, main_panel
 from clstudy.analysis.comparisons import BASELINES, COMPARED_SCORES
 from clstudy.analysis.efficiency import efficiency_table
 from clstudy.analysis.intervals import CONFIDENCE, NEW_IDENTITIES
@@ -229,8 +230,15 @@ def _given(value: float | None, style: str) -> str:
 
 
 def notes(summary: Summary) -> list[str]:
-    """What a reader must know about the numbers, in sentences: population, layout, limits, published values."""
-    return [*_population_notes(summary), *_layout_notes(summary), *_limits(summary)]
+    """What a reader must know about the numbers, in sentences: population, layout, claims, limits, published values."""
+    panel = main_panel(summary)
+    decimals = DEFAULT_DECIMALS if panel is None else DECIMALS.get(panel[1], DEFAULT_DECIMALS)
+    return [
+        *_population_notes(summary),
+        *_layout_notes(summary),
+        *claim_notes(summary, decimals),
+        *_limits(summary),
+    ]
 
 
 def _limits(summary: Summary) -> list[str]:
@@ -376,7 +384,8 @@ def _score_cell(row: Mapping[str, Any], summary: Summary, size: int | None) -> t
 def _paired_cell(row: Mapping[str, Any], summary: Summary, size: int | None) -> tuple[str, ...]:
     mean, interval = _numbers(row)
     short = f" n={row['n_identities']}" if row["n_identities"] < len(summary.study.identities) else ""
-    return mean + short + (f" {row['verdict']}" if row["verdict"] in ("better", "worse") else ""), interval
+    verdict = f" {row['verdict']}" if row["verdict"] in ("better", "worse") else ""
+    return mean + short + verdict + (" (primary)" if row["claim"] == "primary" else ""), interval
 
 
 def _numbers(row: Mapping[str, Any]) -> tuple[str, str]:

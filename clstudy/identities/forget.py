@@ -71,7 +71,9 @@ NO_TRACKING = "none"
 _PHOTOS = (".png", ".jpg", ".jpeg")
 _SEARCHED = ("search/", "optuna.db")
 """Where a learning-rate search keeps its rows and its record."""
-_SETTINGS = ("name", "description", "profile", "generator", "metric_files", "fingerprint", "versions", "git_commit")
+_SETTINGS = (
+    "name", "description", "profile", "claims", "generator", "metric_files", "fingerprint", "versions", "git_commit"
+)  # fmt: skip
 """Parts of ``study.yaml`` that hold no names of people (and may hold words that are somebody's name)."""
 _SUMMARIES = ("study.yaml", "sessions.json", "history.json", "failures.json", LOCK)
 _DRAFT = re.compile(r"\..+\.[0-9a-f]{8}")

@@ -1,0 +1,148 @@
+"""The sections of the HTML report that say what was claimed beforehand, and which differences are ruled out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pyarrow as pa
+
+from clstudy.analysis.claims import (
+    CANNOT_SAY,
+    EXCEEDS,
+    PrimaryAnswer,
+    claim_notes,
+    effects_of,
+    equivalence_table,
+    main_panel,
+    primary_answer,
+    primary_table,
+)
+from clstudy.analysis.html import Section, bullets, data_table, element, joined
+from clstudy.analysis.material import Material, panel_title
+from clstudy.analysis.scores import SCORES
+from clstudy.analysis.summary import Summary
+from clstudy.analysis.tables import DECIMALS, DEFAULT_DECIMALS, to_csv
+from clstudy.claims import Statement, in_words
+
+_PRIMARY_COLUMNS = ("comparison", "difference [95%]", "identities", "t test p (Holm)", "sign-flip p (Holm)", "verdict")
+_EQUIVALENCE_COLUMNS = (
+    "comparison",
+    "smallest difference of interest",
+    "difference [90%]",
+    "verdict",
+    "people to find it",
+)
+_EQUIVALENCE_NOTE = (
+    "Two one-sided t tests at 5%, paired on people and seeds, not corrected for their number. “Rules out”: a "
+    "difference as large as the smallest of interest, either way, is rejected. “Exceeds”: the difference is larger "
+    "than that, one-sided 5%. “Cannot say”: neither, which is what a small study mostly says. A share is of the mean "
+    "of the named strategy, estimated from the same people (the test allows for that). People to find it: with 80% "
+    "power at two-sided 5%, from the spread seen here and, after the slash, from a cautious one."
+)
+
+
+def claim_sections(material: Material) -> list[Section]:
+    """What was claimed beforehand with its answer, and the equivalence tests where the space asks for them."""
+    summary = material.summary
+    if material.panel is None:
+        return []
+    answer = primary_answer(summary)
+    decimals = _decimals(main_panel(summary))
+    parts = [bullets(claim_notes(summary, decimals))]
+    if answer is not None and answer.family.members:
+        parts.append(data_table("The primary family", _PRIMARY_COLUMNS, _primary_lines(answer, decimals)))
+        parts.append(element("p", answer.family.statement, class_="soft"))
+    if len(summary.study.claims) > 1:
+        parts.append(element("p", "What the study's space claimed, in order:"))
+        parts.append(bullets(map(_statement_text, summary.study.claims)))
+    sections = [Section(anchor="claims", title="Primary comparison and exploration", body=joined(parts))]
+    if effects_of(summary):
+        sections.append(_equivalence_section(summary, decimals))
+    return sections
+
+
+def claim_files(summary: Summary) -> dict[str, bytes]:
+    """File name -> content: ``primary.csv`` and ``equivalence.csv``, where the study claims such."""
+    files = {}
+    if (answer := primary_answer(summary)) is not None:
+        files["primary.csv"] = to_csv(primary_table(answer)).encode()
+    if effects_of(summary):
+        files["equivalence.csv"] = to_csv(equivalence_table(summary)).encode()
+    return files
+
+
+def _primary_lines(answer: PrimaryAnswer, decimals: int) -> list[list[str]]:
+    return [
+        [
+            _pair(row),
+            _ranged(row["mean"], row["low"], row["high"], decimals),
+            str(row["n_identities"]),
+            _number(row["p_t_holm"], ".3g"),
+            _number(row["p_sign_flip_holm"], ".3g"),
+            row["verdict"] + ("" if row["before_results"] else " (named after results)"),
+        ]
+        for row in primary_table(answer).to_pylist()
+    ]
+
+
+def _equivalence_section(summary: Summary, decimals: int) -> Section:
+    table: pa.Table = equivalence_table(summary)
+    panel = main_panel(summary)
+    parts = []
+    for score, effect in effects_of(summary).items():
+        rows = [row for row in table.to_pylist() if row["score"] == score]
+        if rows:
+            title = f"{SCORES[score].title}: {effect.text}" + (f" ({panel_title(panel)})" if panel else "")
+            lines = [_equivalence_line(row, decimals) for row in rows]
+            notes = dict.fromkeys(row["note"] for row in rows if row["note"])
+            parts.append(data_table(title, _EQUIVALENCE_COLUMNS, lines))
+            parts += [element("p", f"{note[0].upper()}{note[1:]}.", class_="soft") for note in notes]
+    body = joined([*parts, element("p", _EQUIVALENCE_NOTE, class_="soft")])
+    return Section(anchor="equivalence", title="Which differences are ruled out", body=body)
+
+
+def _equivalence_line(row: Mapping[str, Any], decimals: int) -> list[str]:
+    effect, margin, needed = row["effect"], row["margin"], row["identities_needed"]
+    shown = effect if margin is None or "%" not in effect else f"{effect} ({margin:.2g})"
+    verdict = row["verdict"] if row["verdict"] == CANNOT_SAY else f"{row['verdict']} {effect}"
+    return [
+        _pair(row),
+        shown,
+        _ranged(row["mean"], row["low90"], row["high90"], decimals),
+        f"{verdict} ({row['direction']})" if row["verdict"] == EXCEEDS else verdict,
+        "–" if needed is None else f"{needed:,} / {row['identities_needed_cautious']:,}",
+    ]
+
+
+def _statement_text(statement: Statement) -> str:
+    claimed = in_words(statement.primary) if statement.primary else "no primary comparison"
+    if statement.effects is not None and (effects := statement.effects.by_score()):
+        claimed += "; effects: " + ", ".join(f"{score} {effect.text}" for score, effect in effects.items())
+    when = (
+        "before anything was measured"
+        if statement.before_results
+        else f"with {statement.finished_trials} trials finished and {statement.measured_stages} stages measured"
+    )
+    return f"{when}: {claimed}"
+
+
+def _pair(row: Mapping[str, Any]) -> str:
+    def arm(name: str, size: int | None) -> str:
+        return name if size is None else f"{name}, K = {size}"
+
+    rate = "" if row["learning_rate"] is None else f", lr {row['learning_rate']:g}"
+    return f"{arm(row['strategy'], row['buffer_size'])} minus {arm(row['baseline'], row['baseline_size'])}{rate}"
+
+
+def _ranged(mean: float, low: float | None, high: float | None, decimals: int) -> str:
+    between = " –" if low is None or high is None else f" [{low:+.{decimals}f}, {high:+.{decimals}f}]"
+    return f"{mean:+.{decimals}f}{between}"
+
+
+def _number(value: float | None, form: str) -> str:
+    return "–" if value is None else format(value, form)
+
+
+def _decimals(panel: tuple[str, str] | None) -> int:
+    return DEFAULT_DECIMALS if panel is None else DECIMALS.get(panel[1], DEFAULT_DECIMALS)
