@@ -6,7 +6,6 @@ import json
 import logging
 import os
 import signal
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -33,6 +32,7 @@ from clstudy.identities.dataset import DataSet
 from clstudy.inputs import Inputs
 from clstudy.keeper import WeightKeeper
 from clstudy.plan import Plan
+from clstudy.private_folder import private_node_folder
 from clstudy.sources import ListedTrials, TrialSource
 from clstudy.space import SearchSpace, TrialSpec
 from clstudy.stages import StudyStore, digest_of
@@ -217,7 +217,7 @@ def run_study(
             dropped = keeper.sweep(*ray.get(coordinator.chains.remote())) if keeper else 0
             if inputs is not None:
                 with suppress(Exception):  # tidying up must not lose a study's end
-                    ask_nodes(living_nodes(), lambda label: remove_tree(inputs.cache), _TIDY_SECONDS)
+                    ask_nodes(living_nodes(), lambda label: inputs.remove_cache(), _TIDY_SECONDS)
         finally:
             ray.shutdown()
     ended = snapshot["finished"]
@@ -374,7 +374,7 @@ def _scratch(settings: StudySettings, out: Place) -> dict[str, Any]:
     """Where Tune keeps its own records: nothing of ours depends on them, but all nodes must see them."""
     folder = out / "ray"
     if isinstance(out, RemotePath) and settings.address is None:
-        folder = Path(tempfile.gettempdir()) / f"clstudy-{os.getuid()}" / f"ray-{study_token(out)}"
+        folder = private_node_folder() / f"ray-{study_token(out)}"
     remove_tree(folder)
     if isinstance(folder, RemotePath):
         return {"storage_path": folder.path, "storage_filesystem": folder.system}

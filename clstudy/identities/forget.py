@@ -38,7 +38,7 @@ from clstudy.driver_lock import only_driver
 from clstudy.errors import UserError, nearest
 from clstudy.fold import HOOKS_VERSION
 from clstudy.identities.validation import VALIDATION_MARK
-from clstudy.inputs import Inputs
+from clstudy.private_folder import is_private, node_folder
 from clstudy.reopen import read_study_file
 from clstudy.report import build_report, needed_by_reports
 from clstudy.space import TrialSpec
@@ -762,7 +762,7 @@ def carry_out(plan: Forgetting, say: Callable[[str], None] = lambda text: None) 
             (study / path).unlink(missing_ok=True)
     for folder_name in ("ray", *(f"{kind}/{part}" for kind in KINDS for part in ("drafts", "damaged"))):
         remove_tree(study / folder_name)
-    _drop_local_copies(study, traces.digests)
+    _drop_local_copies(traces.digests)
     store = StudyStore(study)
     for kind, keys in traces.values.items():
         say(kind)
@@ -790,9 +790,11 @@ def carry_out(plan: Forgetting, say: Callable[[str], None] = lambda text: None) 
     ]
 
 
-def _drop_local_copies(study: Place, digests: Collection[str]) -> None:
+def _drop_local_copies(digests: Collection[str]) -> None:
     """Photos that a killed worker on this machine had fetched."""
-    for copy in Inputs(study, "any").cache.parent.glob("*/*"):
+    if not is_private(node_folder()):
+        return
+    for copy in node_folder().glob("*/*"):
         if copy.stem in digests:
             copy.unlink(missing_ok=True)
 
