@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
-import os
-import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,7 +16,8 @@ from pathlib import Path
 from clstudy.assets import sha256_file
 from clstudy.errors import UserError
 from clstudy.identities.dataset import DataSet, Identity, Photo, Timestamp
-from clstudy.storage import Place, list_files, patiently, together, write_atomically
+from clstudy.private_folder import is_private, lock_file, node_folder, private_node_folder
+from clstudy.storage import Place, list_files, patiently, remove_tree, together, write_atomically
 
 
 @dataclass(frozen=True)
@@ -40,8 +39,21 @@ class Inputs:
 
     @property
     def cache(self) -> Path:
-        """This node's folder for them, readable by this user only."""
-        return Path(tempfile.gettempdir()) / f"clstudy-{os.getuid()}" / self.token
+        """This node's folder for them, readable by this user only. Before anything in it is used: ``private_cache``."""
+        return node_folder() / self.token
+
+    def private_cache(self, *names: str) -> Path:
+        """``cache``, or a folder in it, made where it is not there.
+
+        Raises:
+            UserError: it is not this user's alone.
+        """
+        return private_node_folder(self.token, *names)
+
+    def remove_cache(self) -> None:
+        """Remove it; where the node's folder is not ours, there is nothing of ours in it."""
+        if is_private(node_folder()):
+            remove_tree(self.cache)
 
     # -- the driver -------------------------------------------------------------------------------------------------
 
@@ -73,15 +85,15 @@ class Inputs:
             check: whether a file in the driver's place must be looked into (photos are, whenever they are read).
 
         Raises:
-            UserError: it is neither here nor in the storage, or is not what it was.
+            UserError: it is neither here nor in the storage, or is not what it was; or others have a hand in this
+                node's folder.
         """
         if path.is_file() and not (check and sha256_file(path) != digest):
             return path
-        cached = self.cache / stored_name(path, digest)
+        cached = self.private_cache() / stored_name(path, digest)
         if cached.is_file():
             return cached
-        self.cache.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with (self.cache / ".lock").open("w") as lock:
+        with lock_file(self.cache / ".lock") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)  # many workers of one node begin at once: one fetches, the others wait
             if not cached.is_file():
                 write_atomically(cached, self._fetched(path, digest))

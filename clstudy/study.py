@@ -218,7 +218,7 @@ def run_study(
         dropped = keeper.sweep(*ray.get(coordinator.chains.remote())) if keeper else 0
         if inputs is not None:
             with suppress(Exception):  # tidying up must not lose a study's end
-                ask_nodes(living_nodes(), lambda label: remove_tree(inputs.cache), _TIDY_SECONDS)
+                ask_nodes(living_nodes(), lambda label: inputs.remove_cache(), _TIDY_SECONDS)
     ended = snapshot["finished"]
     failures = {trial: message for trial, message in sorted(ended.items()) if message}
     write_history(settings.out, store.stage_timings())

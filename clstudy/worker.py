@@ -148,8 +148,8 @@ class TrialTrainable(tune.Trainable):
         self._job.coordinator.note.remote(redacted(text))
 
     def _build(self, job: Job, weights: GeneratorWeights) -> Workbench:
-        if job.inputs is not None:
-            provide_sources(job.sources, job.inputs.cache / "modules")
+        if job.inputs is not None and job.sources:
+            provide_sources(job.sources, job.inputs.private_cache("modules"))
         profile = job.basis.profile
         device = torch_device(profile.resources)
         notes = configure_torch(profile.compute, profile.resources)

@@ -7,15 +7,14 @@ files beside the identities (``manifest.json``) and the optional ``*.json`` and 
 from __future__ import annotations
 
 import hashlib
-import io
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from clstudy.errors import UserError
+from clstudy.pictures import opened_picture, read_picture_file
 
 LAYOUT = "<identity>/<timestamp>/{train,test}/*.png or *.jpg"
 """How photos lie inside a data folder."""
@@ -46,23 +45,18 @@ class Inspection:
 
 
 def decode_photo(data: bytes, size: int | None) -> np.ndarray:
-    """Return uint8 RGB ``[h, w, 3]`` of an image file's bytes.
+    """Return uint8 RGB ``[h, w, 3]`` of a PNG or JPEG file's bytes.
 
     Raises:
-        ValueError: unreadable, not 8-bit RGB, or not ``size x size`` pixels (when a size is given).
+        ValueError: unreadable, another format, too large, not 8-bit RGB, or not ``size x size`` pixels (when a size is
+            given).
     """
-    try:
-        with Image.open(io.BytesIO(data)) as image:
-            mode, (width, height) = image.mode, image.size
-            image.load()
-            pixels = np.asarray(image)
-    except Exception as error:  # Pillow raises OSError, SyntaxError, ValueError, struct.error, ... on damaged files
-        raise ValueError(f"unreadable image ({error or type(error).__name__})") from error
-    if mode != "RGB":
-        raise ValueError(f"wrong mode {mode}, expected RGB (8 bits, no transparency)")
-    if size is not None and (width, height) != (size, size):
-        raise ValueError(f"wrong size {width}x{height}, expected {size}x{size} pixels")
-    return pixels
+    with opened_picture(data) as image:
+        if image.mode != "RGB":
+            raise ValueError(f"wrong mode {image.mode}, expected RGB (8 bits, no transparency)")
+        if size is not None and image.size != (size, size):  # before it is decoded
+            raise ValueError(f"wrong size {image.width}x{image.height}, expected {size}x{size} pixels")
+        return np.asarray(image)
 
 
 def require_folder(root: Path) -> Path:
@@ -133,7 +127,7 @@ class _Walk:
                 self.say(path, "not a .png or .jpg photo; convert or remove it")
                 continue
             try:
-                data = path.read_bytes()
+                data = read_picture_file(path)
                 pixels = decode_photo(data, self.image_size)
             except OSError as error:
                 self.say(path, f"unreadable file ({error.strerror})")

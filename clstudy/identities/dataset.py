@@ -14,6 +14,7 @@ import numpy as np
 
 from clstudy.errors import PhotoError, UserError, nearest
 from clstudy.identities.check import FoundPhotos, decode_photo, inspect_folder
+from clstudy.pictures import read_picture_file
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class Photo:
             PhotoError: the file is missing, unreadable, changed since it was digested, or has the wrong mode or size.
         """
         try:
-            data = self.path.read_bytes()
+            data = read_picture_file(self.path)
         except OSError as error:
             raise PhotoError(
                 f"photo {self.path} can no longer be read ({error.strerror}); put it back and run again"

@@ -38,7 +38,7 @@ from clstudy.driver_lock import only_driver
 from clstudy.errors import UserError, nearest
 from clstudy.fold import HOOKS_VERSION
 from clstudy.identities.validation import VALIDATION_MARK
-from clstudy.inputs import Inputs
+from clstudy.private_folder import is_private, node_folder
 from clstudy.ray_folder import forget_in_sessions
 from clstudy.reopen import read_study_file
 from clstudy.report import build_report, needed_by_reports
@@ -771,7 +771,7 @@ def carry_out(plan: Forgetting, say: Callable[[str], None] = lambda text: None) 
             (study / path).unlink(missing_ok=True)
     for folder_name in ("ray", *(f"{kind}/{part}" for kind in KINDS for part in ("drafts", "damaged"))):
         remove_tree(study / folder_name)
-    _drop_local_copies(study, traces.digests)
+    _drop_local_copies(traces.digests)
     store = StudyStore(study)
     for kind, keys in traces.values.items():
         say(kind)
@@ -805,9 +805,11 @@ def _names_in_files(content: bytes, names: Collection[str]) -> bool:
     return names_somebody(content, names) or any(f"{_file_name(name)}-".encode() in content for name in names)
 
 
-def _drop_local_copies(study: Place, digests: Collection[str]) -> None:
+def _drop_local_copies(digests: Collection[str]) -> None:
     """Photos that a killed worker on this machine had fetched."""
-    for copy in Inputs(study, "any").cache.parent.glob("*/*"):
+    if not is_private(node_folder()):
+        return
+    for copy in node_folder().glob("*/*"):
         if copy.stem in digests:
             copy.unlink(missing_ok=True)
 

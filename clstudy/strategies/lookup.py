@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from clstudy.errors import UserError, nearest
+from clstudy.private_folder import made_private
 from clstudy.storage import write_atomically
 from clstudy.strategies.base import STRATEGIES, Strategy
 
@@ -84,11 +85,15 @@ def foreign_sources(texts: Iterable[str]) -> dict[str, str]:
 
 
 def provide_sources(sources: Mapping[str, str], folder: Path) -> None:
-    """Make modules importable that are not: they are written into ``folder``, which joins the search path."""
+    """Make modules importable that are not: they are written into ``folder``, which joins the search path.
+
+    Raises:
+        UserError: others than this user may write into the folder.
+    """
     missing = {name: source for name, source in sources.items() if importlib.util.find_spec(name) is None}
     if not missing:
         return
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    made_private(folder)
     for name, source in missing.items():
         write_atomically(folder / f"{name}.py", source.encode())
     sys.path.append(str(folder))
