@@ -14,6 +14,7 @@ from pathlib import Path
 import pyarrow.csv
 from optuna.storages import InMemoryStorage
 
+from clstudy.checksums import write_checked
 from clstudy.cost import likely_work
 from clstudy.errors import UserError
 from clstudy.fold import Basis, identity_digest
@@ -166,7 +167,7 @@ def keep_search(setup: SearchSetup, out: Place) -> None:
     """Write what the search found so far: ``search/proposals.csv``, and Optuna's database where that is not there."""
     sink = io.BytesIO()
     pyarrow.csv.write_csv(setup.source.table(), sink)
-    write_atomically(out / PART / "proposals.csv", sink.getvalue())
+    write_checked(out / PART / "proposals.csv", sink.getvalue())
     if not isinstance(out, Path):
         write_atomically(out / PART / DATABASE, setup.database.read_bytes())
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import signal
@@ -36,7 +35,7 @@ from clstudy.plan import Plan
 from clstudy.sources import ListedTrials, TrialSource
 from clstudy.space import SearchSpace, TrialSpec
 from clstudy.stages import StudyStore, digest_of
-from clstudy.storage import MIN_FREE_BYTES, Place, RemotePath, free_bytes, remove_tree, write_atomically
+from clstudy.storage import MIN_FREE_BYTES, Place, RemotePath, free_bytes, remove_tree
 from clstudy.strategies.lookup import foreign_sources
 from clstudy.tracking import artifact_folder, run_names
 from clstudy.worker import Job, TrialTrainable
@@ -466,8 +465,3 @@ def room_for_a_trial(settings: StudySettings) -> int:
     """Free bytes below which no trial is begun: what the trials under way may still write, and some for the rest."""
     timestamps = max(len(identity.timestamps) for identity in settings.data.identities)
     return max(MIN_FREE_BYTES, 2 * timestamps * settings.basis.profile.stage_bytes)
-
-
-def write_failures(out: Place, failures: Mapping[str, str]) -> None:
-    """``failures.json``: trial -> why it failed."""
-    write_atomically(out / "failures.json", json.dumps(dict(failures), indent=1).encode())

@@ -10,14 +10,13 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 import clstudy
 from clstudy.fold import Basis, identity_digest
 from clstudy.identities.dataset import DataSet
 from clstudy.plan import Plan
 from clstudy.space import SearchSpace
-from clstudy.storage import Place, write_atomically
+from clstudy.storage import Place
+from clstudy.study_document import write_document
 
 _REPORTED_VERSIONS = ("ray", "torch", "numpy", "scipy", "pyarrow", "mlflow", "optuna", "onnxruntime")
 
@@ -55,7 +54,7 @@ def write_study_file(
         "git_commit": _git_commit(),
     }
     plain = json.loads(json.dumps(document))
-    write_atomically(out / "study.yaml", yaml.safe_dump(plain, sort_keys=False).encode())
+    write_document(out, plain)
 
 
 def _version(name: str) -> str | None:

@@ -18,7 +18,7 @@ import pytest
 from PIL import Image
 
 from clstudy.mlflow_rebuild import main
-from clstudy.plan import result_path
+from clstudy.results import result_path
 from clstudy.space import TrialSpec
 from clstudy.tracking import (
     ERROR_TAG,

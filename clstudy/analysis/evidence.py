@@ -151,9 +151,8 @@ def _sensitivity(summary: Summary) -> Iterable[dict[str, Any]]:
 
 
 def _rows_of(summary: Summary, panel: tuple[str, str]) -> pa.Table:
-    places = [summary.study.folder / "results" / f"{trial.trial}.parquet" for trial in summary.study.trials]
     where = (pc.field("protocol") == panel[0]) & (pc.field("metric") == panel[1])
-    return read_rows([place for place in places if place.is_file()], where=where)
+    return read_rows(list(summary.files.values()), where=where)
 
 
 def _checked(summary: Summary, rows: pa.Table, members: list[Comparison]) -> Iterable[dict[str, Any]]:
