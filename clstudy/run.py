@@ -34,7 +34,7 @@ from clstudy.storage import copy_tree, local_view, require_writable
 from clstudy.strategies import STRATEGIES
 from clstudy.study_document import write_failures
 from clstudy.study_file import write_study_file
-from clstudy.tracking import MlflowWriter, artifact_folder, tracking_address
+from clstudy.tracking import MlflowWriter, artifact_folder, database_file, tracking_address
 
 if TYPE_CHECKING:
     from clstudy.study import Outcome
@@ -286,7 +286,7 @@ def update_tracking(prepared: Prepared, folder: Path, tracking_uri: str, console
             console.print(f"{counted(told, 'run', 'runs')} in MLflow completed from the rows")
     if prepared.images:
         writer.attach_report(folder / "report")
-    if writer.flush():
+    if writer.flush() or (tracking_uri.startswith("sqlite:") and database_file(tracking_uri) is None):
         console.print(
             "[yellow]MLflow did not take everything; the report is in the study's folder, and `python -m "
             "clstudy.tracking rebuild` writes all runs again[/yellow]",

@@ -234,7 +234,7 @@ def make_old_study(folder: Path, rng: np.random.Generator) -> None:
 
 
 def answers(out: Path) -> tuple[dict[str, str], Summary]:
-    """All tables of numbers of a study by name, and the summary with what is said beside them; the page is made, too."""
+    """All tables of numbers of a study by name, and the summary beside them; the page is made, too."""
     summary = summarise(out)
     found = judge(summary)
     files = {**table_files(summary), **evidence_files(found)}

@@ -187,9 +187,9 @@ class Summary:
             return ""
         count, equal = len(self.unchecked), len(self.unchecked) - len(self.unconfirmed)
         return (
-            f"{count} result {'file carries' if count == 1 else 'files carry'} no checksum (written by an earlier version "
-            f"of clstudy, or interrupted): {equal} equal to the rows of the stages, {len(self.unconfirmed)} with nothing "
-            "to compare them to. The next run of the study adds checksums."
+            f"{count} result {'file carries' if count == 1 else 'files carry'} no checksum (written by an earlier "
+            f"version of clstudy, or interrupted): {equal} equal to the rows of the stages, {len(self.unconfirmed)} "
+            "with nothing to compare them to. The next run of the study adds checksums."
         )
 
     @property
