@@ -26,8 +26,8 @@ from clstudy.generators.embedded import EmbeddedGenerator
 from clstudy.identities.catalogue import open_data_set
 from clstudy.identities.dataset import DataSet
 from clstudy.metrics.lpips import LPIPS, LPIPSMetric
-from clstudy.plan import result_path
 from clstudy.profiles import PROFILES, InversionSettings, Profile
+from clstudy.results import result_path
 from clstudy.rows import STAGE_KEYS
 from clstudy.stages import StudyStore
 from clstudy.trial import Workbench

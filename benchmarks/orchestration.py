@@ -26,16 +26,16 @@ import numpy as np
 from clstudy.assets import manifest
 from clstudy.fold import Basis, StageRequest, stage_requests
 from clstudy.identities.dataset import DataSet, Identity, Photo, Timestamp
-from clstudy.plan import Plan, make_plan, result_path
+from clstudy.plan import Plan, make_plan
 from clstudy.profiles import Profile, Resources, smoke
+from clstudy.results import parquet_bytes, result_path, trial_table, write_result
 from clstudy.rows import Row, stage_table
 from clstudy.sources import TrialSource
 from clstudy.space import SearchSpace, TrialSpec
 from clstudy.stages import StudyStore, digest_of
-from clstudy.storage import Place, open_place, write_atomically
+from clstudy.storage import Place, open_place
 from clstudy.study import Outcome, StudySettings, run_study
 from clstudy.tracking import encode_png, sqlite_uri
-from clstudy.trial import parquet_bytes, trial_table
 
 TIMESTAMPS, PHOTOS = 5, 4
 LIMIT_SECONDS = 1.0
@@ -151,7 +151,7 @@ def plain_loop(study: StoredStudy, folder: Path) -> float:
         files = [store.stages.get(request.key) or {} for request in requests]
         tables = [pq.read_table(pa.BufferReader(one["rows.parquet"])) for one in files]
         table = trial_table(spec, tables, [request.key for request in requests])
-        write_atomically(result_path(folder, spec.trial_id), parquet_bytes(table))
+        write_result(result_path(folder, spec.trial_id), table)
     return time.perf_counter() - started
 
 

@@ -15,6 +15,7 @@ from typing import Any
 
 from clstudy.fold import Basis, StageRequest
 from clstudy.identities.dataset import Identity
+from clstudy.json_text import is_number, parse_json
 from clstudy.profiles import Profile, key_document
 from clstudy.stages import Timing, digest_of
 from clstudy.storage import Place, RemotePath, write_atomically
@@ -122,8 +123,12 @@ def pace_of_neighbours(study: Place, kind: str) -> Pace | None:
     stages = 0
     for name, document in _neighbours(study.parent):
         entry = document.get(kind)
-        if name != study.name and isinstance(entry, Mapping):
-            seconds, work, stages = seconds + entry["seconds"], work + entry["work"], stages + int(entry["stages"])
+        if name == study.name or not isinstance(entry, Mapping):
+            continue
+        found = [entry.get(what) for what in ("seconds", "work", "stages")]
+        numbers = [float(value) for value in found if is_number(value) and value > 0]
+        if len(numbers) == len(found):  # a damaged file is no reason to stop
+            seconds, work, stages = seconds + numbers[0], work + numbers[1], stages + int(numbers[2])
     if not work:
         return None
     return Pace(
@@ -135,7 +140,7 @@ def _neighbours(storage: Place) -> list[tuple[str, dict[str, Any]]]:
     found = []
     for place in _folders(storage):
         try:
-            document = json.loads((place / HISTORY).read_text())
+            document = parse_json((place / HISTORY).read_bytes())
         except (OSError, ValueError):
             continue
         if isinstance(document, dict):

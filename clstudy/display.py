@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -98,6 +99,7 @@ def plan_lines(
         else f"trials   at most {plan.open_trials} left",
         f"stages   {most}{plan.stages} of {plan.stages_without_sharing} "
         f"({shared} shared between trials, {plan.stages_done} done already, {most}{plan.stages_to_run} to compute)",
+        *restorable_lines(plan),
         *retrained_lines(plan),
         f"time     about {duration(plan.seconds)} with {counted(workers, 'worker', 'workers')} "
         f"(from {plan.estimate_from}); {priced_hours(profile.resources, plan.worker_seconds, price)}",
@@ -110,6 +112,15 @@ WEIGHTS_LINES = {
     "extension or a loss path trains those it needs again)",
     "all": "weights: all (nothing will have to be trained again)",
 }
+
+
+def restorable_lines(plan: Plan) -> list[str]:
+    """A line where results are not believed and will be made again from stages."""
+    if not plan.restorable:
+        return []
+    counts = Counter(state.value for state in plan.restorable.values())
+    why = ", ".join(f"{count} {words}" for words, count in sorted(counts.items()))
+    return [f"rows     {counted(len(plan.restorable), 'result', 'results')} rebuilt from stages in a moment ({why})"]
 
 
 def retrained_lines(plan: Plan) -> list[str]:

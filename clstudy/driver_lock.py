@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from clstudy.errors import UserError
+from clstudy.json_text import json_object
 from clstudy.storage import Place, RemotePath, write_atomically
 
 NAME = "driver.lock"
@@ -82,10 +83,9 @@ def _local(path: Path) -> Iterator[None]:
 
 def _read(text: str) -> dict[str, Any]:
     try:
-        card = json.loads(text)
+        return json_object(text)
     except ValueError:
         return {}
-    return card if isinstance(card, dict) else {}
 
 
 @contextmanager

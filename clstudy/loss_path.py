@@ -27,7 +27,9 @@ from torch import Tensor, nn
 
 from clstudy.analysis.loss_path_figures import loss_path_drawings
 from clstudy.analysis.loss_path_numbers import GROUPS, PATH_SCHEMA, SPANS, TOLERANCE, path_curves, strategy_numbers
+from clstudy.analysis.loss_path_page import FILE as LOSS_PATH
 from clstudy.analysis.tables import to_csv
+from clstudy.checksums import write_checked
 from clstudy.clean_output import CleanConsole
 from clstudy.cost import training_work
 from clstudy.entry_point import entry_point
@@ -44,10 +46,11 @@ from clstudy.plan import find_pace
 from clstudy.preflight import equip
 from clstudy.profiles import Profile
 from clstudy.reopen import read_study_file, stage_keys, stored_photos, stored_profile, stored_trials
+from clstudy.results import parquet_bytes
 from clstudy.space import TrialSpec
 from clstudy.stages import StudyStore
 from clstudy.storage import write_atomically
-from clstudy.trial import Workbench, parquet_bytes
+from clstudy.trial import Workbench
 
 Value = TypeVar("Value", Tensor, np.ndarray)
 
@@ -482,7 +485,6 @@ def write_results(study: Path, rows: pa.Table, tolerance: float) -> tuple[pa.Tab
     curves = path_curves(rows, tolerance)
     numbers = strategy_numbers(curves)
     files = {
-        "loss_path.parquet": parquet_bytes(rows),
         "loss_path.csv": to_csv(numbers).encode(),
         **{
             f"{one.name}.{kind}": content
@@ -492,11 +494,12 @@ def write_results(study: Path, rows: pa.Table, tolerance: float) -> tuple[pa.Tab
     }
     folder = study / "report"
     try:
+        write_checked(folder / LOSS_PATH, parquet_bytes(rows))
         for name, content in files.items():
             write_atomically(folder / name, content)
     except OSError as error:
         raise UserError(f"{folder} cannot be written: {error}") from error
-    return numbers, [folder / name for name in files]
+    return numbers, [folder / name for name in (LOSS_PATH, *files)]
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -7,7 +7,6 @@ losses and pictures (``stages/``). Everything can be repeated: the same runs, an
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,19 +16,20 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from clstudy.entry_point import entry_point
 from clstudy.errors import UserError
 from clstudy.identities.dataset import Photo
+from clstudy.json_text import json_object
 from clstudy.pictures import decode_png, enlarged, photo_row
-from clstudy.plan import result_path
-from clstudy.reopen import read_study_file, stage_keys, stored_file, stored_photos, stored_trials, stored_version
+from clstudy.reopen import read_study_file, stage_keys, stored_photos, stored_trials, stored_version
+from clstudy.results import REMEDY, read_result, result_path
 from clstudy.running import running_metrics
 from clstudy.safe_text import shown_address
 from clstudy.space import TrialSpec
 from clstudy.stages import StudyStore
 from clstudy.strategies.lookup import strategy_class
+from clstudy.study_document import read_failures
 from clstudy.tracking import LOSS_METRIC, MlflowWriter, artifact_folder, run_names, trial_params, trial_tags
 
 _PATIENCE_S = 60.0
@@ -108,22 +108,21 @@ class StudyReplay:
         self._told.finished += 1
 
     def _rows(self, spec: TrialSpec) -> pa.Table:
-        path = result_path(self._study, spec.trial_id)
-        try:
-            return pq.read_table(path)
-        except (OSError, pa.ArrowException) as error:
-            raise UserError(f"{path} cannot be read ({error}); delete it and run the study again") from error
+        result = read_result(result_path(self._study, spec.trial_id))
+        if result.rows is None:
+            raise UserError(f"{result.place} cannot be read ({result.trouble or result.state.value}); {REMEDY}")
+        return result.rows
 
     @staticmethod
     def _timestamps(rows: pa.Table) -> list[int]:
         return sorted(set(rows["train_timestamp"].to_pylist()))
 
     def _record(self, key: str) -> dict[str, Any] | None:
-        content = stored_file(self._stages, key, "stage.json")
+        content = self._stages.file(key, "stage.json")
         if content is None:
             self._told.leave_out("the training loss and pictures of a stage that is not stored any more")
             return None
-        return json.loads(content)
+        return json_object(content)
 
     def _params(self, spec: TrialSpec, records: Sequence[Mapping[str, Any] | None]) -> dict[str, Any]:
         try:
@@ -151,7 +150,7 @@ class StudyReplay:
         if not self._images:
             return {}
         pictures = {}
-        if (faces := stored_file(self._stages, key, "faces.png")) is not None:
+        if (faces := self._stages.file(key, "faces.png")) is not None:
             pictures["faces"] = enlarged(decode_png(faces))
         replay = record.get("request", {}).get("replay", [])
         if replay:
@@ -161,7 +160,7 @@ class StudyReplay:
                 pictures["buffer"] = enlarged(photo_row([known[digest].read(size) for _, digest in replay]))
             else:
                 self._told.leave_out("the picture of a buffer whose photos are not here (say where: --data FOLDER)")
-        elif (replays := stored_file(self._stages, key, "replays.png")) is not None:
+        elif (replays := self._stages.file(key, "replays.png")) is not None:
             pictures["buffer"] = enlarged(decode_png(replays))
         return pictures
 
@@ -176,14 +175,6 @@ class StudyReplay:
                 people = ()
             self._photos = {photo.digest: photo for one in people for t in one.timestamps for photo in t.train}
         return self._photos
-
-
-def read_failures(study: Path) -> dict[str, str]:
-    """Trial -> why it failed, as the last run of the study said it."""
-    try:
-        return dict(json.loads((study / "failures.json").read_text()))
-    except (OSError, ValueError):
-        return {}
 
 
 def complete_runs(study: Path, writer: MlflowWriter, data: str | None = None, *, images: bool = True) -> int:

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
-import pyarrow as pa
-
+from clstudy.checksums import State
 from clstudy.cost import Pace, cost_kind, likely_work, pace_from, pace_of_neighbours, pace_of_profile, stage_work
 from clstudy.cost import training_work as retraining_work
 from clstudy.fold import Basis, StageRequest, recall, stage_count, stage_requests
 from clstudy.identities.dataset import Identity
 from clstudy.profiles import Profile
+from clstudy.results import ResultFile, read_result, result_path
 from clstudy.retention import Chain
-from clstudy.rows import STAGE_KEYS
 from clstudy.space import TrialSpec
 from clstudy.stages import StudyStore
-from clstudy.storage import Place, read_schema
+from clstudy.storage import Place, together
 from clstudy.strategies.lookup import make_strategy
 
 _START_SECONDS = 25.0
@@ -53,6 +51,8 @@ class Plan:
     retrained: int
     chains: Mapping[str, Chain]
     """By trial, as far as they are known now."""
+    restorable: Mapping[str, State] = field(default_factory=dict)
+    """Trials whose stages are all there, but not their result (or it is damaged, or has no checksum) -> its state."""
     open_trials: int = 0
     """Trials that a learning-rate search will make, at most; which ones is not known yet."""
 
@@ -67,20 +67,9 @@ class Plan:
         return self.stages - self.stages_done
 
 
-def result_path(out: Place, trial_id: str, part: str = "results") -> Place:
-    """Where the rows of a finished trial lie; a learning-rate search keeps its own ``part``."""
-    return out / part / f"{trial_id}.parquet"
-
-
-def is_done(out: Place, spec: TrialSpec, keys: Sequence[str], finished: set[str]) -> bool:
-    """Whether the trial's result file is there, belongs to exactly these stages, and they are all in the store."""
-    if not set(keys) <= finished:
-        return False
-    try:
-        recorded = json.loads((read_schema(result_path(out, spec.trial_id)).metadata or {})[STAGE_KEYS.encode()])
-    except (OSError, ValueError, KeyError, pa.ArrowException):
-        return False
-    return recorded == list(keys)
+def is_done(result: ResultFile, keys: Sequence[str]) -> bool:
+    """Whether a trial's result file matches its checksum and belongs to exactly these stages."""
+    return result.state is State.WHOLE and result.keys == tuple(keys)
 
 
 def lineage(spec: TrialSpec) -> tuple[str, int, float]:
@@ -166,12 +155,11 @@ def make_plan(
     have = store.weights.complete(requests)
     legacy = computed - have
     counts = {spec.trial_id: stage_count(spec, len(identities[spec.identity].timestamps)) for spec in trials}
-    done = {
-        spec.trial_id
-        for spec in trials
-        if len(known[spec.trial_id]) == counts[spec.trial_id]
-        and is_done(out, spec, [request.key for request in known[spec.trial_id]], computed)
-    }
+    keys = {name: [request.key for request in walked] for name, walked in known.items()}
+    staged = [name for name, found in keys.items() if len(found) == counts[name] and set(found) <= computed]
+    read = together(lambda name: read_result(result_path(out, name)), staged, out)
+    results = dict(zip(staged, read, strict=True))
+    done = {name for name, result in results.items() if is_done(result, keys[name])}
 
     def has_weights(key: str) -> bool:
         return key in have or (key in legacy and store.stage_has_weights(key))
@@ -213,6 +201,7 @@ def make_plan(
             weights,
         ),
         retrained=len(again),
+        restorable={name: result.state for name, result in results.items() if name not in done},
         chains={
             spec.trial_id: chain_of(spec, known[spec.trial_id], counts[spec.trial_id], computed, spec.trial_id in done)
             for spec in trials

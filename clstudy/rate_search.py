@@ -223,6 +223,23 @@ class _Lane:
         """All proposals so far, in order (without those beyond ``trials``, if an earlier search tried more)."""
         return self._study.get_trials(deepcopy=False)[: self._rates.trials]
 
+    def require_sane(self) -> None:
+        """Check what the storage says of proposals that are decided: a damaged one must not choose a rate.
+
+        Raises:
+            ValueError: something that no search has written.
+        """
+        for place, one in enumerate(self.proposals()):
+            rate = one.params.get(_RATE)
+            if one.number != place:
+                raise ValueError(f"proposal {one.number} stands in the place of proposal {place}")
+            if rate is not None and not (math.isfinite(rate) and rate > 0):
+                raise ValueError(f"proposal {one.number} has the learning rate {rate}")
+            if one.state == TrialState.COMPLETE:
+                ends = one.user_attrs[_OBJECTIVES].values()
+                if rate is None or one.value is None or one.value != _mean(list(ends)):
+                    raise ValueError(f"the objective of proposal {one.number} is not the mean of its trials'")
+
     def has_more(self) -> bool:
         """Whether a trial is left to be handed out, now or later."""
         if self._abandoned:
@@ -379,8 +396,15 @@ class RateSearch:
             specs_at = partial(_trials_at, cell, tuple(identities), tuple(seeds))
             refuse_equal_ids(specs_at(rates.low))
             name = f"{study_name}: {cell.label}"
-            study = _open_study(opened, name, CellSampler(seed, cell), halving or NopPruner(), settings)
-            self._lanes[cell] = _Lane(study, rates, timestamps, specs_at, halving)
+            try:
+                study = _open_study(opened, name, CellSampler(seed, cell), halving or NopPruner(), settings)
+                lane = _Lane(study, rates, timestamps, specs_at, halving)
+                lane.require_sane()
+            except UserError:
+                raise
+            except Exception as error:  # a damaged database fails in SQLite, SQLAlchemy, Optuna or JSON, anywhere
+                raise _damaged(str(storage), error) from error
+            self._lanes[cell] = lane
 
     def next(self) -> TrialSpec | None:
         """The next trial to start; None: nothing right now (or ever again, see :meth:`exhausted`)."""
@@ -510,11 +534,16 @@ def _open_storage(url: str) -> RDBStorage:
     try:
         return RDBStorage(url, engine_kwargs=waiting)
     except Exception as error:  # SQLAlchemy's, Alembic's and Optuna's own, of many kinds
-        reason = str(error).splitlines()[0]
-        raise UserError(
-            f"{url} cannot be opened as an Optuna storage ({reason}); expected the file of an earlier search, or none "
-            "in a folder that exists. Move the file away to search anew"
-        ) from error
+        raise _damaged(url, error) from error
+
+
+def _damaged(url: str, error: Exception) -> UserError:
+    reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+    return UserError(
+        f"{url} cannot be opened as an Optuna storage ({reason}); expected the file of an earlier search, or none in a "
+        "folder that exists. Move the file away and run the same command again: the search proposes the same rates, "
+        "and their finished stages are used again"
+    )
 
 
 def _open_study(

@@ -2,26 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import MISSING, Field, fields
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-import yaml
-
 from clstudy.errors import UserError, nearest
 from clstudy.fold import Basis, identity_digest, version_digest
 from clstudy.identities.catalogue import DATA_SETS, open_data_set
 from clstudy.identities.dataset import DataSet
-from clstudy.plan import result_path
 from clstudy.profiles import Profile
-from clstudy.rows import STAGE_KEYS
+from clstudy.results import result_keys, result_path
 from clstudy.space import TrialSpec
-from clstudy.stages import MARKER, ValueStore, is_key
+from clstudy.study_document import read_document
 
 _REMEDY = "expected what `python -m clstudy.run` leaves behind, e.g. runs/hull_sizes"
 
@@ -33,15 +26,9 @@ def read_study_file(study: Path) -> dict[str, Any]:
         UserError: there is none, or it is not one.
     """
     path = study / "study.yaml"
-    try:
-        document = yaml.safe_load(path.read_text())
-    except OSError as error:
-        raise UserError(f"{study} is no study: {path.name} cannot be read ({error.strerror}); {_REMEDY}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not valid YAML; {_REMEDY}") from error
-    missing = {"name", "profile", "trials", "generator", "fingerprint", "data_digests", "timestamps"} - set(
-        document or {}
-    )
+    document = read_document(study)
+    wanted = {"name", "profile", "trials", "generator", "fingerprint", "data_digests", "timestamps"}
+    missing = wanted - document.keys()
     if missing:
         raise UserError(f"{path} says nothing about {', '.join(sorted(missing))}; {_REMEDY}")
     return document
@@ -91,23 +78,8 @@ def stored_version(document: Mapping[str, Any], spec: TrialSpec) -> str:
 
 
 def stage_keys(study: Path, trial_id: str) -> list[str] | None:
-    """Keys of a finished trial's stages, in order; None if the trial has no (readable) result."""
-    try:
-        metadata = pq.read_schema(result_path(study, trial_id)).metadata or {}
-        keys = json.loads(metadata[STAGE_KEYS.encode()])
-    except (OSError, ValueError, KeyError, pa.ArrowException):
-        return None
-    return keys if isinstance(keys, list) and all(map(is_key, keys)) else None
-
-
-def stored_file(store: ValueStore, key: str, name: str) -> bytes | None:
-    """One file of a value, checked against its sha256, without reading the others; None: not there or damaged."""
-    try:
-        wanted = json.loads((store.folder(key) / MARKER).read_text())[name]["sha256"]
-        content = (store.folder(key) / name).read_bytes()
-    except (OSError, ValueError, KeyError):
-        return None
-    return content if hashlib.sha256(content).hexdigest() == wanted else None
+    """Keys of a finished trial's stages, in order; None if the trial has no (readable, undamaged) result."""
+    return list(result_keys(result_path(study, trial_id))) or None
 
 
 def stored_photos(study: Path, document: Mapping[str, Any], data: str | None = None) -> DataSet:

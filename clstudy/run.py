@@ -27,15 +27,18 @@ from clstudy.plan import Plan
 from clstudy.preparation import Prepared, expected_workers, planned, prepare
 from clstudy.profiles import PROFILES
 from clstudy.report import build_report, needed_by_reports
+from clstudy.results import restore_results
 from clstudy.safe_text import shown_address
 from clstudy.searching import PART as SEARCH_PART
 from clstudy.searching import keep_search, rates_document
 from clstudy.sessions import Session, add_session, now, priced_hours
 from clstudy.space import known_spaces, load_space
+from clstudy.stages import StudyStore
 from clstudy.storage import Place, copy_tree, local_view, require_writable
 from clstudy.strategies import STRATEGIES
+from clstudy.study_document import write_failures
 from clstudy.study_file import statements, write_study_file
-from clstudy.tracking import MlflowWriter, artifact_folder, tracking_address
+from clstudy.tracking import MlflowWriter, artifact_folder, database_file, tracking_address
 
 if TYPE_CHECKING:
     from clstudy.study import Outcome
@@ -76,7 +79,7 @@ def compute(prepared: Prepared, args: argparse.Namespace, console: Console, *, p
         # Before Ray is imported, which reads it then: on one machine all of Ray's ports are bound to localhost (Ray
         # does so by itself on the systems that the variable is named after).
         os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
-    from clstudy.study import StudySettings, run_study, write_failures  # Ray and torch only from here on
+    from clstudy.study import StudySettings, run_study  # Ray and torch only from here on
 
     plan, profile = prepared.plan, prepared.profile
     search = prepared.searching
@@ -135,6 +138,22 @@ def compute(prepared: Prepared, args: argparse.Namespace, console: Console, *, p
         ),
     )
     return outcome
+
+
+def with_restored_results(prepared: Prepared, args: argparse.Namespace, console: Console) -> Prepared:
+    """Write results that are missing, damaged or without a checksum from their stages; returns what is left to do."""
+    plan = prepared.plan
+    wanted = {spec: plan.chains[spec.trial_id].keys for spec in plan.trials if spec.trial_id in plan.restorable}
+    if not wanted:
+        return prepared
+    for trial in restore_results(StudyStore(prepared.out), prepared.out, wanted):
+        console.print(
+            f"[yellow]rebuilt[/yellow] the rows of {trial} from its stages: its result file "
+            f"{plan.restorable[trial].value}",
+            soft_wrap=True,
+            highlight=False,
+        )
+    return planned(prepared, args)
 
 
 def write_settings(prepared: Prepared) -> None:
@@ -272,7 +291,7 @@ def update_tracking(prepared: Prepared, folder: Path, tracking_uri: str, console
             console.print(f"{counted(told, 'run', 'runs')} in MLflow completed from the rows")
     if prepared.images:
         writer.attach_report(folder / "report")
-    if writer.flush():
+    if writer.flush() or (tracking_uri.startswith("sqlite:") and database_file(tracking_uri) is None):
         console.print(
             "[yellow]MLflow did not take everything; the report is in the study's folder, and `python -m "
             "clstudy.tracking rebuild` writes all runs again[/yellow]",
@@ -328,6 +347,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         require_writable(prepared.out)
         say_open_folder(prepared.out, console)
         with only_driver(prepared.out):
+            prepared = with_restored_results(prepared, args, console)
             if args.pilot:
                 return pilot(prepared, args, console)
             if prepared.searching is not None:

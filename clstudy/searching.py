@@ -13,6 +13,7 @@ from pathlib import Path
 from optuna.storages import InMemoryStorage
 
 from clstudy.analysis.tables import to_csv
+from clstudy.checksums import write_checked
 from clstudy.cost import likely_work
 from clstudy.errors import UserError
 from clstudy.fold import Basis, identity_digest
@@ -163,7 +164,7 @@ def search_plan(setup: SearchSetup, basis: Basis, store: StudyStore, out: Place,
 
 def keep_search(setup: SearchSetup, out: Place) -> None:
     """Write what the search found so far: ``search/proposals.csv``, and Optuna's database where that is not there."""
-    write_atomically(out / PART / "proposals.csv", to_csv(setup.source.table()).encode())
+    write_checked(out / PART / "proposals.csv", to_csv(setup.source.table()).encode())
     if not isinstance(out, Path):
         write_atomically(out / PART / DATABASE, setup.database.read_bytes())
 

@@ -8,8 +8,10 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
+from clstudy.checksums import State, read_checked, write_checked
+from clstudy.json_text import is_number, parse_json
 from clstudy.profiles import Resources
-from clstudy.storage import Place, write_atomically
+from clstudy.storage import Place
 
 FILE = "sessions.json"
 
@@ -54,19 +56,30 @@ def now() -> str:
 
 
 def read_sessions(study: Place) -> list[Session]:
-    """All of a study's runs in order; nothing where there is no record."""
+    """All of a study's runs in order; nothing where there is no record, or a damaged one."""
     try:
-        entries = json.loads((study / FILE).read_text())
+        state, content = read_checked(study / FILE)
+        entries = parse_json(content) if state in (State.WHOLE, State.UNCHECKED) else []
     except (OSError, ValueError):
         return []
-    known = {field.name for field in fields(Session)}
-    return [Session(**entry) for entry in entries if isinstance(entry, Mapping) and set(entry) == known]
+    return [Session(**entry) for entry in entries if _is_session(entry)] if isinstance(entries, list) else []
 
 
 def add_session(study: Place, session: Session) -> None:
     """Append one."""
     entries: list[dict[str, Any]] = [asdict(one) for one in [*read_sessions(study), session]]
-    write_atomically(study / FILE, (json.dumps(entries, indent=1) + "\n").encode())
+    write_checked(study / FILE, (json.dumps(entries, indent=1) + "\n").encode())
+
+
+def _is_session(entry: object) -> bool:
+    """Whether an entry of the file has every field of a session, each of its type."""
+    if not isinstance(entry, Mapping) or set(entry) != {field.name for field in fields(Session)}:
+        return False
+    words = {"began", "part", "ended"}
+    return all(
+        isinstance(value, str) if name in words else is_number(value) or (name == "price_per_hour" and value is None)
+        for name, value in entry.items()
+    )
 
 
 def hours_unit(resources: Resources) -> str:

@@ -15,11 +15,12 @@ import logging
 import re
 import shutil
 import uuid
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from clstudy.json_text import is_number, json_object
 from clstudy.storage import (
     Place,
     RemotePath,
@@ -32,6 +33,8 @@ from clstudy.storage import (
 )
 
 MARKER = "COMPLETE"
+STAGE_FILES = ("rows.parquet", "stage.json", "faces.png")
+"""What every stage holds (others: whose it is, generated replays, weights in studies of earlier versions)."""
 _LOG = logging.getLogger(__name__)
 
 KEY_EXCLUSIONS = ("log level", "device index", "node", "number of workers", "order of trials", "stage_seconds")
@@ -49,6 +52,28 @@ def is_key(text: object) -> bool:
     return isinstance(text, str) and re.fullmatch(r"[0-9a-f]{64}", text) is not None
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Entry:
+    """What a marker says of one file."""
+
+    size: int
+    sha256: str
+
+    @classmethod
+    def read(cls, name: str, entry: object) -> _Entry:
+        """Check one entry of a marker.
+
+        Raises:
+            ValueError: it is not what a marker holds: a plain file name, a size and a sha256.
+        """
+        if not isinstance(entry, dict) or PurePosixPath(name).name != name:
+            raise ValueError(f"{name!r} is no file of a value")
+        size, sha256 = entry.get("bytes"), entry.get("sha256")
+        if not isinstance(size, int) or not is_key(sha256):
+            raise ValueError(f"{name}: expected its bytes and sha256")
+        return cls(size=size, sha256=str(sha256))
+
+
 class ValueStore:
     """Values under ``root/<first two letters>/<key>/``.
 
@@ -58,11 +83,13 @@ class ValueStore:
     Args:
         root: folder, local or of an object store.
         say: hears, in words, when the storage keeps a read or a write waiting.
+        needs: files that every value here has; a marker that does not list them is damaged.
     """
 
-    def __init__(self, root: Place, say: Callable[[str], None] = _LOG.warning):
+    def __init__(self, root: Place, say: Callable[[str], None] = _LOG.warning, needs: Collection[str] = ()):
         self.root = root
         self._say = say
+        self._needs = frozenset(needs)
 
     def folder(self, key: str) -> Place:
         """Where the value of a key is or would be.
@@ -83,13 +110,13 @@ class ValueStore:
             marker = self.folder(key) / MARKER
             return patiently(marker.is_file, self._say)
         record = self._record(key)
-        if record is None:
+        if record is None or not self._needs <= record.keys():
             return False
         folder = self.folder(key)
         assert isinstance(folder, Path)
         for name, entry in record.items():
             path = folder / name
-            if not path.is_file() or path.stat().st_size != entry["bytes"]:
+            if not path.is_file() or path.stat().st_size != entry.size:
                 return False
         return True
 
@@ -117,30 +144,66 @@ class ValueStore:
 
     def _get(self, key: str) -> dict[str, bytes] | None:
         record = self._record(key)
-        if record is None and not self.folder(key).exists():
+        if record is None:
+            marked = (self.folder(key) / MARKER).is_file()
+            # without a marker somebody may be writing it now, if that is not done beside its place
+            if marked or (isinstance(self.root, Path) and self.folder(key).exists()):
+                self._set_aside(key, "its marker is missing or unreadable")
+            return None
+        if not self._needs <= record.keys():
+            self._set_aside(key, f"{', '.join(sorted(self._needs - record.keys()))} is not in it")
             return None
         files: dict[str, bytes] = {}
-        for name, entry in (record or {}).items():
-            try:
-                content = (self.folder(key) / name).read_bytes()
-            except FileNotFoundError:
-                content = b""
-            if hashlib.sha256(content).hexdigest() != entry["sha256"]:
+        for name, entry in record.items():
+            content = self._content(key, name, entry)
+            if content is None:
                 self._set_aside(key, f"{name} is missing or does not match its checksum")
                 return None
             files[name] = content
-        if not files and isinstance(self.root, Path):  # elsewhere somebody may be writing it now
-            self._set_aside(key, "its marker is missing or unreadable")
-        return files or None
+        return files
+
+    def file(self, key: str, name: str) -> bytes | None:
+        """As ``read_file``, for what can do without: None also where it cannot be read."""
+        try:
+            return self.read_file(key, name)
+        except OSError:
+            return None
+
+    def read_file(self, key: str, name: str) -> bytes | None:
+        """One file of a value, checked against its sha256, without reading the others; None: not there or damaged.
+
+        Nothing is moved aside: a report, which looks at files this way, changes no study.
+
+        Raises:
+            OSError: the storage does not answer.
+        """
+
+        def read() -> bytes | None:
+            record = self._record(key)
+            return None if record is None or name not in record else self._content(key, name, record[name])
+
+        return patiently(read, self._say)
+
+    def _content(self, key: str, name: str, entry: _Entry) -> bytes | None:
+        try:
+            content = (self.folder(key) / name).read_bytes()
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+            return None
+        return content if hashlib.sha256(content).hexdigest() == entry.sha256 else None
 
     def names(self, key: str) -> tuple[str, ...] | None:
         """Files of a value as its marker says, None where there is none."""
         record = patiently(lambda: self._record(key), self._say)
         return None if record is None else tuple(record)
 
+    def size(self, key: str) -> int | None:
+        """Bytes of a value's files as its marker says, None where there is none."""
+        record = patiently(lambda: self._record(key), self._say)
+        return None if record is None else sum(entry.size for entry in record.values())
+
     def put(self, key: str, files: Mapping[str, bytes]) -> None:
         """Write a value; an equal value written meanwhile by somebody else is kept."""
-        if self.looks_complete(key):
+        if self.looks_complete(key) and self.names(key) is not None:
             return
         write = self._put_objects if isinstance(self.root, RemotePath) else self._put_folder
         patiently(lambda: write(key, files), self._say)
@@ -182,12 +245,15 @@ class ValueStore:
         if isinstance(self.root, Path):
             remove_tree(self.root / "drafts")
 
-    def _record(self, key: str) -> dict[str, dict[str, Any]] | None:
+    def _record(self, key: str) -> dict[str, _Entry] | None:
+        """What the marker says: file -> size and sha256; None where there is none, or it is damaged."""
         marker = self.folder(key) / MARKER
         try:
-            return json.loads(marker.read_text())
-        except (FileNotFoundError, NotADirectoryError, ValueError):
+            record = json_object(marker.read_bytes())
+            entries = {name: _Entry.read(name, entry) for name, entry in record.items()}
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError, ValueError):
             return None
+        return entries or None
 
     def _set_aside(self, key: str, reason: str) -> None:
         _LOG.warning("%s %s… is damaged (%s); it is computed again", self.root.name, key[:12], reason)
@@ -232,11 +298,11 @@ class StudyStore:
 
     def __init__(self, root: Place, say: Callable[[str], None] = _LOG.warning):
         self.root = root
-        self.stages = ValueStore(root / "stages", say)
-        self.weights = ValueStore(root / "weights", say)
-        self.memories = ValueStore(root / "memories", say)
-        self.learned = ValueStore(root / "learned", say)
-        self.anchors = ValueStore(root / "anchors", say)
+        self.stages = ValueStore(root / "stages", say, needs=STAGE_FILES)
+        self.weights = ValueStore(root / "weights", say, needs=("weights.safetensors",))
+        self.memories = ValueStore(root / "memories", say, needs=("memory.json",))
+        self.learned = ValueStore(root / "learned", say, needs=("learned.safetensors",))
+        self.anchors = ValueStore(root / "anchors", say, needs=("anchors.safetensors",))
         self._say = say
 
     @property
@@ -254,25 +320,35 @@ class StudyStore:
         return self.root / "timings"
 
     def record_seconds(self, key: str, timing: Timing) -> None:
-        """Note how long a stage took, for later estimates."""
+        """Note how long a stage took, for later estimates and the report's costs."""
         document = {"seconds": round(timing.seconds, 3), "work": timing.work, "kind": timing.kind}
+        document["sha256"] = digest_of(document)  # a number that changed by itself must not pass for a measurement
         patiently(
             lambda: write_atomically(self.timings / f"{key}.json", json.dumps(document).encode()),
             self._say,
         )
 
+    def timing(self, key: str) -> Timing | None:
+        """How long a stage took; None where that was not noted, or the note is damaged."""
+        return self._timing(f"{key}.json")
+
+    def _timing(self, name: str) -> Timing | None:
+        try:
+            entry = json_object((self.timings / name).read_bytes())
+            written = entry.pop("sha256", None)  # earlier versions wrote none
+            if written is not None and written != digest_of(entry):
+                return None
+        except (OSError, ValueError):
+            return None
+        seconds, work, kind = entry.get("seconds"), entry.get("work"), entry.get("kind")
+        if not is_number(seconds) or not (work is None or is_number(work)) or not isinstance(kind, str | None):
+            return None
+        return Timing(seconds=float(seconds), work=work, kind=kind)
+
     def stage_timings(self) -> list[Timing]:
         """Timings of every stage computed so far."""
         names = sorted(name for name in list_files(self.timings) if name.endswith(".json"))
-
-        def read(name: str) -> Timing | None:
-            try:
-                entry = json.loads((self.timings / name).read_text())
-                return Timing(seconds=float(entry["seconds"]), work=entry.get("work"), kind=entry.get("kind"))
-            except (OSError, ValueError, KeyError, TypeError, AttributeError):
-                return None
-
-        return [timing for timing in together(read, names, self.timings) if timing is not None]
+        return [timing for timing in together(self._timing, names, self.timings) if timing is not None]
 
     def seconds_per_stage(self) -> list[float]:
         """Seconds of every stage computed so far."""

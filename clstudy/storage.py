@@ -287,20 +287,30 @@ def copy_tree(
 ) -> int:
     """Copy the wanted files of a folder that the target lacks or has in another size; returns how many.
 
-    Markers (``COMPLETE``) come last, as when a value is written.
+    Markers (``COMPLETE``) and checksums come last, as when a value is written; a file whose checksum is another one is
+    copied whatever its size.
 
     Args:
         replace: copy also what is there in the same size; files change without changing their size.
     """
     there = {} if replace else list_files(target)
-    names = [name for name, size in list_files(source).items() if wanted(name) and there.get(name) != size]
-    markers = [name for name in names if PurePosixPath(name).name == "COMPLETE"]
+    sizes = {name: size for name, size in list_files(source).items() if wanted(name)}
     remote = source if isinstance(source, RemotePath) else target
+
+    def changed(name: str) -> bool:
+        return (source / name).read_bytes() != (target / name).read_bytes()
+
+    # a checksum never changes its size, and neither need the file that it is of
+    same = [name for name in sizes if name.endswith(".sha256") and there.get(name) == sizes[name]]
+    stale = {name for name, differs in zip(same, together(changed, same, remote), strict=True) if differs}
+    stale |= {name.removesuffix(".sha256") for name in stale}
+    names = [name for name, size in sizes.items() if there.get(name) != size or name in stale]
+    last = {name for name in names if PurePosixPath(name).name == "COMPLETE" or name.endswith(".sha256")}
 
     def copy(name: str) -> None:
         write_atomically(target / name, (source / name).read_bytes())
 
-    for part in ([name for name in names if name not in set(markers)], markers):
+    for part in ([name for name in names if name not in last], sorted(last)):
         together(copy, part, remote)
     return len(names)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import signal
@@ -37,10 +36,10 @@ from clstudy.ray_folder import experiment_name, keep_logs, private_folder, remov
 from clstudy.sources import ListedTrials, TrialSource
 from clstudy.space import SearchSpace, TrialSpec
 from clstudy.stages import StudyStore, digest_of
-from clstudy.storage import MIN_FREE_BYTES, Place, RemotePath, free_bytes, remove_tree, write_atomically
+from clstudy.storage import MIN_FREE_BYTES, Place, RemotePath, free_bytes, remove_tree
 from clstudy.strategies.lookup import foreign_sources
 from clstudy.telemetry import SWITCHES, without_ray_dashboard_process
-from clstudy.tracking import artifact_folder, run_names
+from clstudy.tracking import artifact_folder, database_file, run_names
 from clstudy.worker import Job, TrialTrainable
 
 INTERRUPTED = "interrupted"
@@ -459,6 +458,7 @@ class _Watcher:
         self._every = every
         self._started = time.monotonic()
         self._full_since: float | None = None
+        self._database: tuple[int, int] | None = None
         self._swept: tuple[int, int] | None = None
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
@@ -481,6 +481,7 @@ class _Watcher:
     def _look(self) -> None:
         snapshot = ray.get(self._coordinator.snapshot.remote(), timeout=5)
         self._limits(snapshot)
+        self._look_after_database()
         if self._gate.reason and not snapshot["stopping"]:
             self._coordinator.stop.remote(self._gate.reason)
         self._show(snapshot)
@@ -489,6 +490,13 @@ class _Watcher:
         if self._keeper is not None and reached != self._swept:  # all chains are much to ask for twice a second
             self._keeper.sweep(*ray.get(self._coordinator.chains.remote(), timeout=5))
             self._swept = reached
+
+    def _look_after_database(self) -> None:
+        """Say it where MLflow's local database is deleted or replaced under the study."""
+        now = database_file(self._settings.tracking_uri)
+        if self._database is not None and now != self._database:
+            self._say(lost_database(self._settings.tracking_uri, self._settings.out))
+        self._database = now
 
     def _limits(self, snapshot: Mapping[str, Any]) -> None:
         settings = self._settings
@@ -520,12 +528,16 @@ class _Watcher:
         self._gate.stop(reason)
 
 
+def lost_database(uri: str, out: Place) -> str:
+    """What became of MLflow's database and what to do."""
+    return (
+        f"MLflow's database {uri} was deleted or replaced while the study runs. The rows are safe; runs that MLflow "
+        "lacks are written again from them when the study ends, or by "
+        f"`python -m clstudy.tracking rebuild {out} --to {uri}`"
+    )
+
+
 def room_for_a_trial(settings: StudySettings) -> int:
     """Free bytes below which no trial is begun: what the trials under way may still write, and some for the rest."""
     timestamps = max(len(identity.timestamps) for identity in settings.data.identities)
     return max(MIN_FREE_BYTES, 2 * timestamps * settings.basis.profile.stage_bytes)
-
-
-def write_failures(out: Place, failures: Mapping[str, str]) -> None:
-    """``failures.json``: trial -> why it failed."""
-    write_atomically(out / "failures.json", json.dumps(dict(failures), indent=1).encode())

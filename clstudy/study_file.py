@@ -10,15 +10,15 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 import clstudy
 from clstudy.claims import Statement, read_statements, state
+from clstudy.errors import UserError
 from clstudy.fold import Basis, identity_digest
 from clstudy.identities.dataset import DataSet
 from clstudy.plan import Plan
 from clstudy.space import SearchSpace
-from clstudy.storage import Place, list_files, write_atomically
+from clstudy.storage import Place, list_files
+from clstudy.study_document import NAME, parse_document, write_document
 
 _REPORTED_VERSIONS = ("ray", "torch", "numpy", "scipy", "pyarrow", "mlflow", "optuna", "onnxruntime")
 
@@ -61,7 +61,7 @@ def write_study_file(
         "git_commit": _git_commit(),
     }
     plain = json.loads(json.dumps(document))
-    write_atomically(out / "study.yaml", yaml.safe_dump(plain, sort_keys=False).encode())
+    write_document(out, plain)
 
 
 def statements(out: Place, space: SearchSpace, measured_stages: int) -> tuple[Statement, ...]:
@@ -72,9 +72,8 @@ def statements(out: Place, space: SearchSpace, measured_stages: int) -> tuple[St
     A ``study.yaml`` that cannot be understood counts as one that claimed nothing: a claim must be on record to count.
     """
     try:
-        document = yaml.load((out / "study.yaml").read_bytes(), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-        before = read_statements(document.get("claims"))
-    except (OSError, ValueError, AttributeError, yaml.YAMLError):
+        before = read_statements(parse_document((out / NAME).read_bytes(), out / NAME).get("claims"))
+    except (OSError, ValueError, UserError):
         before = ()
     # results of any plan of this folder: a comparison may be chosen by a grid that is no longer asked for
     now = Statement(

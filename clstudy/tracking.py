@@ -191,6 +191,7 @@ class MlflowWriter:
         self._outage = 0  # failures in a row
         self._next_try = -math.inf
         self._dropped = 0
+        self._file_or_none: tuple[int, int] | None = None
 
     # What the study says; none of these raises because of the server.
 
@@ -265,7 +266,8 @@ class MlflowWriter:
                 trial
                 for trial, count in stages.items()
                 if trial in runs
-                and client.get_run(runs[trial]).info.status == "FINISHED"
+                and (run := client.get_run(runs[trial])).info.status == "FINISHED"
+                and "strategy" in run.data.params  # a run that goes on in a new database began without them
                 and len({entry.step for entry in client.get_metric_history(runs[trial], LOSS_METRIC)}) == count
             }
         except Exception as error:  # of whatever kind: MLflow raises its own, requests' and SQLAlchemy's
@@ -303,6 +305,7 @@ class MlflowWriter:
         while self._queue and self._clock() >= self._next_try:
             call = self._queue[0]
             try:
+                self._follow_database()
                 call.send()
             except Exception as error:  # whatever goes wrong with MLflow must not reach the trial
                 self._run_ids_or_none = self._experiment_id_or_none = None  # the call may have been half done
@@ -408,7 +411,20 @@ class MlflowWriter:
     def _client(self) -> MlflowClient:
         if self._client_or_none is None:
             self._client_or_none = self._make_client(self._uri)
+            self._file_or_none = database_file(self._uri)
         return self._client_or_none
+
+    def _follow_database(self) -> None:
+        """Notice that a local database was deleted or replaced, and go on in the one that is there (or a new one).
+
+        SQLite would go on in the deleted file, which nobody sees. What was in it is gone for this writer: at a study's
+        end the runs that lack something are written again from the rows.
+        """
+        if self._client_or_none is None or database_file(self._uri) == self._file_or_none:
+            return
+        _log.warning("the database of %s was deleted or replaced; a new one goes on from here", self._uri)
+        _close_connections(self._client_or_none)
+        self._client_or_none = self._experiment_id_or_none = self._run_ids_or_none = None
 
     def _experiment_id(self) -> str:
         if self._experiment_id_or_none is None:
@@ -464,9 +480,26 @@ def quiet_client(uri: str) -> MlflowClient:
 
     for name in ("alembic", "mlflow.store.db.utils"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    if (file := _sqlite_file(uri)) is not None and not file.exists():
+    if (file := _sqlite_file(uri)) is not None and database_file(uri) is None:
         _create_database(file)
     return MlflowClient(tracking_uri=uri)
+
+
+def database_file(uri: str) -> tuple[int, int] | None:
+    """Which file a local database is (device and inode); None where it is not there or empty, or for a server."""
+    if (file := _sqlite_file(uri)) is None:
+        return None
+    try:
+        found = file.stat()
+    except OSError:
+        return None
+    return (found.st_dev, found.st_ino) if found.st_size else None
+
+
+def _close_connections(client: MlflowClient) -> None:
+    """Let go of a database: MLflow keeps one pool of connections per address, whatever becomes of the file."""
+    with suppress(Exception):  # not part of its interface; without it SQLite refuses to write to the deleted file
+        client._tracking_client.store.engine.dispose()
 
 
 def _create_database(file: Path) -> None:
@@ -481,8 +514,12 @@ def _create_database(file: Path) -> None:
     with tempfile.TemporaryDirectory(prefix=".mlflow-", dir=file.parent) as folder:
         draft = Path(folder) / "new.db"
         MlflowClient(tracking_uri=sqlite_uri(draft)).search_experiments(max_results=1)
-        with suppress(FileExistsError):  # somebody else was faster
+        try:
             os.link(draft, file)
+        except FileExistsError:
+            if file.stat().st_size == 0:  # what SQLite leaves where a file was deleted under it
+                os.replace(draft, file)
+            # else somebody else was faster
 
 
 def _sqlite_file(uri: str) -> Path | None:

@@ -44,7 +44,8 @@ from clstudy.metrics.base import Metric
 from clstudy.metrics.lpips import LPIPS
 from clstudy.personalize import TrainingDivergedError, TrainingPhotos, personalise, photo_losses
 from clstudy.pictures import decode_png, photo_row
-from clstudy.rows import STAGE_KEYS, result_table, stage_table
+from clstudy.results import parquet_bytes
+from clstudy.rows import stage_table
 from clstudy.seeding import derive_rng
 from clstudy.space import TrialSpec
 from clstudy.stages import StudyStore, Timing
@@ -478,19 +479,6 @@ def trial_stages(
         yield request, bench.stage(request, listener)
 
 
-def trial_table(spec: TrialSpec, stages: Sequence[pa.Table], keys: Sequence[str]) -> pa.Table:
-    """Rows of a finished trial (``RESULT_SCHEMA``); the stage keys travel in the schema's metadata."""
-    table = result_table(stages, **spec.columns())
-    return table.replace_schema_metadata({STAGE_KEYS: json.dumps(list(keys))})
-
-
 def face_grid(photos: np.ndarray, rebuilt: np.ndarray) -> np.ndarray:
     """Test photos ``[n, s, s, 3]`` above their reconstructions: ``[2 s, n s, 3]`` (s at most 256)."""
     return np.concatenate([photo_row(list(photos)), photo_row(list(rebuilt))])
-
-
-def parquet_bytes(table: pa.Table) -> bytes:
-    """Encode a table as Parquet."""
-    sink = pa.BufferOutputStream()
-    pq.write_table(table, sink)
-    return sink.getvalue().to_pybytes()

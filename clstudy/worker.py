@@ -32,7 +32,8 @@ from clstudy.metrics.lpips import LPIPS
 from clstudy.numerics import configure_torch, torch_device
 from clstudy.personalize import TrainingDivergedError
 from clstudy.pictures import enlarged
-from clstudy.plan import learned_key, result_path
+from clstudy.plan import learned_key
+from clstudy.results import result_path, trial_table, write_result
 from clstudy.running import running_metrics
 from clstudy.safe_text import redacted
 from clstudy.space import TrialSpec
@@ -40,7 +41,7 @@ from clstudy.stages import StudyStore
 from clstudy.storage import Place, patiently, write_atomically
 from clstudy.strategies.lookup import provide_sources, strategy_class
 from clstudy.tracking import LOSS_METRIC, trial_params, trial_tags
-from clstudy.trial import StageReport, StageRequest, Workbench, parquet_bytes, trial_stages, trial_table
+from clstudy.trial import StageReport, StageRequest, Workbench, trial_stages
 
 _BEAT_SECONDS = 5.0
 _TELL_SECONDS = 0.4
@@ -287,7 +288,7 @@ class TrialTrainable(tune.Trainable):
     def _finish(self) -> dict[str, Any]:
         table = trial_table(self._spec, self._tables, self._keys)
         place = result_path(self._job.out, self._spec.trial_id, self._job.part)
-        patiently(lambda: write_atomically(place, parquet_bytes(table)), self._say)
+        patiently(lambda: write_result(place, table), self._say)
         self._record("finish_trial")
         self._delivered()
         self._job.coordinator.finish.remote(self._spec.trial_id, "")

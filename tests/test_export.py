@@ -28,9 +28,9 @@ from clstudy.generators.export import choose_trial
 from clstudy.generators.stylegan2 import StyleGAN2
 from clstudy.metrics.lpips import LPIPS
 from clstudy.model_files import find_files, generator_digest
-from clstudy.plan import result_path
 from clstudy.profiles import Profile, mystyle
 from clstudy.reopen import stage_keys
+from clstudy.results import result_path
 from clstudy.rows import RESULT_SCHEMA, STAGE_KEYS
 from clstudy.run import main as run_study
 from clstudy.space import TrialSpec

@@ -54,16 +54,17 @@ from clstudy.inputs import Inputs
 from clstudy.loss_path import write_results
 from clstudy.metrics.lpips import LPIPS, LPIPSMetric
 from clstudy.numerics import configure_torch
-from clstudy.plan import Plan, make_plan, result_path
+from clstudy.plan import Plan, make_plan
 from clstudy.rate_search import RateSearch
 from clstudy.report import build_report
+from clstudy.results import parquet_bytes, result_path
 from clstudy.space import Cell, RateRange, SearchSpace, TrialSpec, expand, load_space
 from clstudy.stages import StudyStore, digest_of
 from clstudy.storage import copy_tree, list_files, open_place
 from clstudy.strategies.lookup import strategy_class
 from clstudy.study_file import write_study_file
 from clstudy.tracking import REPORT_TAG, TRIAL_TAG, MlflowWriter, run_names, sqlite_uri
-from clstudy.trial import Workbench, parquet_bytes
+from clstudy.trial import Workbench
 from clstudy.worker import Job
 from tests.object_store import BUCKET, object_store
 from tests.small_study import PROFILE, Clusterless, Direct, make_photos

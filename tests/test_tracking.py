@@ -11,14 +11,15 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from clstudy.mlflow_rebuild import main
-from clstudy.plan import result_path
+from clstudy.mlflow_rebuild import StudyReplay, complete_runs, main
+from clstudy.results import result_path
 from clstudy.space import TrialSpec
 from clstudy.tracking import (
     ERROR_TAG,
@@ -553,3 +554,50 @@ def test_a_database_that_was_begun_by_a_killed_process_does_not_stand_in_the_way
     writer.start_trial("a", "a", {}, {})
     assert writer.flush(60) == 0
     assert [run.info.run_name for run in runs_of(sqlite_uri(file))] == ["a"]
+
+
+class Bereaved(MlflowWriter):
+    """Loses its database under way."""
+
+    def __init__(self, uri: str, study: Path, at_stage: int, *, empty: bool):
+        super().__init__(uri, "small", artifact_location=study.parent / "pictures")
+        self._file, self._left, self._empty = Path(uri.removeprefix("sqlite:///")), at_stage, empty
+
+    def log_stage(self, *arguments: Any, **named: Any) -> None:
+        self._left -= 1
+        if self._left == 0:
+            self._file.unlink()
+            if self._empty:  # as SQLite leaves it, where something else opens it
+                self._file.touch()
+        super().log_stage(*arguments, **named)
+
+
+@pytest.mark.parametrize(("at_stage", "empty"), [(1, False), (5, True)])
+def test_a_database_that_is_deleted_under_a_study_is_made_whole_from_the_rows(
+    live: Path, uri: str, caplog: pytest.LogCaptureFixture, at_stage: int, empty: bool
+):
+    during = told(sqlite_uri(live.parents[1] / "live.db"))
+    writer = Bereaved(uri, live, at_stage, empty=empty)
+    StudyReplay(live, writer, photos(live)).run()
+    assert writer.flush(60) == 0 and writer.dropped() == 0
+    assert "deleted or replaced" in caplog.text
+    assert told(uri) != during, "what was in it is gone"
+    assert complete_runs(live, MlflowWriter(uri, "small"), photos(live)) > 0
+    assert told(uri) == during
+    assert complete_runs(live, MlflowWriter(uri, "small"), photos(live)) == 0
+
+
+def test_a_driver_says_that_the_database_was_deleted(tmp_path: Path):
+    from clstudy.study import _Watcher
+
+    uri, heard = sqlite_uri(tmp_path / "mlflow.db"), []
+    settings = SimpleNamespace(tracking_uri=uri, out=tmp_path / "study")
+    watcher = _Watcher(settings, None, None, None, None, heard.append)  # type: ignore[arg-type]
+    watcher._look_after_database()  # before the recorder made it
+    (tmp_path / "mlflow.db").write_bytes(b"a database")
+    watcher._look_after_database()
+    assert not heard
+    (tmp_path / "mlflow.db").unlink()
+    for _ in range(3):
+        watcher._look_after_database()
+    assert len(heard) == 1 and f"clstudy.tracking rebuild {tmp_path / 'study'} --to {uri}" in heard[0]

@@ -6,7 +6,6 @@ those folders are; a cost that is not known is null, never 0.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
+from safetensors.numpy import load as load_arrays
 from scipy.special import stdtrit
 
 from clstudy.analysis.comparisons import paired_difference
@@ -24,9 +23,10 @@ from clstudy.analysis.intervals import CONFIDENCE, NEW_IDENTITIES, THIS_IDENTITY
 from clstudy.analysis.matrix import JOINT_STRATEGIES, Cell, ScoreValues, Trial
 from clstudy.analysis.scores import gap_closed
 from clstudy.analysis.summary import CELL_FIELDS, JOINT_NOTE, Summary, cell_order
+from clstudy.json_text import json_object
 from clstudy.metrics.directions import HIGHER_IS_BETTER
-from clstudy.rows import STAGE_KEYS
-from clstudy.stages import is_key
+from clstudy.results import result_keys, result_path
+from clstudy.stages import StudyStore, ValueStore, is_key
 
 LOWER, UPPER = "lower", "upper"
 MEGABYTE = 1e6
@@ -60,13 +60,13 @@ class Cost:
 
 def trial_costs(folder: Path, trials: Iterable[Trial]) -> dict[str, Cost]:
     """Costs of the trials that have results in a study folder."""
-    latent = _latent_bytes(folder)
+    store = StudyStore(folder)
+    latent = _latent_bytes(store)
     costs = {}
     for trial in trials:
-        path = folder / "results" / f"{trial.trial}.parquet"
-        keys = _stage_keys(path)
+        keys = result_keys(result_path(folder, trial.trial))
         if keys:
-            costs[trial.trial] = _cost(folder, keys, trial.joint, latent)
+            costs[trial.trial] = _cost(store, keys, trial.joint, latent)
     return costs
 
 
@@ -212,9 +212,10 @@ def _number(value: float) -> float | None:
 # --- what the study left behind -----------------------------------------------------------------------------------
 
 
-def _cost(folder: Path, keys: Sequence[str], joint: bool, latent: float) -> Cost:
-    seconds = math.fsum(_seconds(folder, key) for key in keys)
-    request = _json(folder / "stages" / keys[-1][:2] / keys[-1] / "stage.json").get("request")
+def _cost(store: StudyStore, keys: Sequence[str], joint: bool, latent: float) -> Cost:
+    seconds = math.fsum(_seconds(store, key) for key in keys)
+    content = store.stages.file(keys[-1], "stage.json")  # checked: what is not as it was written is not known
+    request = None if content is None else json_object(content).get("request")
     if not isinstance(request, Mapping):
         return Cost(seconds=seconds)
     photos = sum(len(digests) for _, digests in request["new"]) if joint else len(request["replay"])
@@ -223,42 +224,26 @@ def _cost(folder: Path, keys: Sequence[str], joint: bool, latent: float) -> Cost
     # nothing stored needs no latent, whether or not it is known how large one is
     stored = max(photos, len(support["items"]))
     carried += stored * latent if stored else 0.0
-    carried += _bytes(folder / "learned", support["learned"]) if support["learned"] else 0.0
+    carried += _bytes(store.learned, support["learned"]) if support["learned"] else 0.0
     return Cost(photos=float(photos), megabytes=carried / MEGABYTE, seconds=seconds)
 
 
-def _stage_keys(path: Path) -> list[str]:
-    """Keys of a trial's stages in order, none where its results are not there or do not say."""
-    try:
-        metadata = pq.read_schema(path).metadata or {}
-        return [key for key in json.loads(metadata.get(STAGE_KEYS.encode(), b"[]")) if is_key(key)]
-    except (OSError, pa.ArrowException, ValueError):
-        return []
+def _seconds(store: StudyStore, key: str) -> float:
+    timing = store.timing(key)
+    return math.nan if timing is None else timing.seconds
 
 
-def _seconds(folder: Path, key: str) -> float:
-    return float(_json(folder / "timings" / f"{key}.json").get("seconds", math.nan))
-
-
-def _bytes(root: Path, key: str) -> float:
+def _bytes(values: ValueStore, key: str) -> float:
     """Size of a stored value as its marker says."""
-    record = _json(root / key[:2] / key / "COMPLETE")
-    return float(sum(entry["bytes"] for entry in record.values())) if record else math.nan
+    size = values.size(key) if is_key(key) else None
+    return math.nan if size is None else float(size)
 
 
-def _latent_bytes(folder: Path) -> float:
-    """Bytes of one anchor latent, from the header of any anchors file (safetensors: length, JSON, data)."""
-    for path in (folder / "anchors").glob("*/*/anchors.safetensors"):
-        with path.open("rb") as file:
-            header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
-        begin, end = header["train"]["data_offsets"]
-        return (end - begin) / header["train"]["shape"][0]
+def _latent_bytes(store: StudyStore) -> float:
+    """Bytes of one anchor latent, from any anchors that are whole."""
+    for key in sorted(store.anchors.sizes()):
+        content = store.anchors.file(key, "anchors.safetensors")
+        if content is not None:
+            train = load_arrays(content)["train"]
+            return train.nbytes / len(train)
     return math.nan
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}

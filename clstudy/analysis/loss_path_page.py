@@ -4,24 +4,53 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from clstudy.analysis.html import Section, element, figure_element, joined
 from clstudy.analysis.loss_path_figures import loss_path_drawings
-from clstudy.analysis.loss_path_numbers import path_curves, strategy_numbers
+from clstudy.analysis.loss_path_numbers import PATH_SCHEMA, path_curves, strategy_numbers
+from clstudy.checksums import State, read_checked
+from clstudy.errors import UserError
+
+FILE = "loss_path.parquet"
 
 
 def loss_path_sections(study: Path) -> list[Section]:
     """One section from ``report/loss_path.parquet``, or how to get it."""
-    path = study / "report" / "loss_path.parquet"
-    if not path.is_file():
+    title = "Loss path"
+    try:
+        rows = read_loss_path(study)
+    except UserError as error:
+        return [Section(anchor="loss-path", title=title, body=element("p", str(error)))]
+    if rows is None:
         text = (
             f"Not computed: `python -m clstudy.loss_path {study.name}` follows the loss along the straight lines "
             "between the weights of two stages. It needs the stored weights and says first what it costs."
         )
-        return [Section(anchor="loss-path", title="Loss path", body=element("p", text, class_="soft"))]
-    curves = path_curves(pq.read_table(path))
+        return [Section(anchor="loss-path", title=title, body=element("p", text, class_="soft"))]
+    curves = path_curves(rows)
     drawings = loss_path_drawings(curves, strategy_numbers(curves))
-    return [
-        Section(anchor="loss-path", title="Loss path", body=joined(figure_element(drawing) for drawing in drawings))
-    ]
+    return [Section(anchor="loss-path", title=title, body=joined(figure_element(drawing) for drawing in drawings))]
+
+
+def read_loss_path(study: Path) -> pa.Table | None:
+    """The rows that ``clstudy.loss_path`` left (``PATH_SCHEMA``), None where it has not been run.
+
+    Raises:
+        UserError: they are damaged.
+    """
+    path = study / "report" / FILE
+    remedy = f"`python -m clstudy.loss_path {study.name}` makes it again"
+    try:
+        state, content = read_checked(path)
+        if state is State.ABSENT:
+            return None
+        if state is State.DAMAGED:
+            raise UserError(f"{path} does not match its checksum; {remedy}.")
+        table = pq.read_table(pa.BufferReader(content))
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read ({' '.join(str(error).split())[:200]}); {remedy}.") from error
+    if table.schema.names != PATH_SCHEMA.names or table.schema.types != PATH_SCHEMA.types:
+        raise UserError(f"{path} has other columns than a loss path; {remedy}.")
+    return table

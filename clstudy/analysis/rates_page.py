@@ -11,18 +11,30 @@ import pyarrow as pa
 import pyarrow.csv
 
 from clstudy.analysis.html import Section, data_table, element, joined
+from clstudy.checksums import State, read_checked
+from clstudy.errors import UserError
 
-_COLUMN_TYPES = {"buffer_size": pa.int64(), "learning_rate": pa.float64(), "objective": pa.float64()}
+_COLUMN_TYPES = {
+    "strategy": pa.string(),
+    "buffer_size": pa.int64(),
+    "proposal": pa.int64(),
+    "learning_rate": pa.float64(),
+    "objective": pa.float64(),
+    "state": pa.string(),
+}
+_COLUMNS = list(_COLUMN_TYPES)
 
 
 def rate_sections(study: Path) -> list[Section]:
     """One section from ``search/proposals.csv``; none where the learning rates were given."""
-    path = study / "search" / "proposals.csv"
-    if not path.is_file():
+    try:
+        rows = _proposals(study / "search" / "proposals.csv")
+    except UserError as error:
+        return [Section(anchor="learning-rates", title="Learning rates", body=element("p", str(error)))]
+    if not rows:
         return []
-    options = pyarrow.csv.ConvertOptions(column_types=_COLUMN_TYPES)
     cells: dict[tuple[str, int | None], list[Mapping[str, Any]]] = {}
-    for row in pyarrow.csv.read_csv(path, convert_options=options).to_pylist():
+    for row in rows:
         cells.setdefault((row["strategy"], row["buffer_size"]), []).append(row)
     told = [
         element(
@@ -39,6 +51,25 @@ def rate_sections(study: Path) -> list[Section]:
         ),
     ]
     return [Section(anchor="learning-rates", title="Learning rates", body=joined(told))]
+
+
+def _proposals(path: Path) -> list[Mapping[str, Any]]:
+    """All proposals; none where there was no search.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    remedy = "the next run of the study writes it again from search/optuna.db."
+    try:
+        state, content = read_checked(path)
+        if state is State.ABSENT:
+            return []
+        if state is State.DAMAGED:
+            raise UserError(f"{path} does not match its checksum; {remedy}")
+        options = pyarrow.csv.ConvertOptions(column_types=_COLUMN_TYPES, include_columns=_COLUMNS)
+        return pyarrow.csv.read_csv(pa.BufferReader(content), convert_options=options).to_pylist()
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read ({' '.join(str(error).split())[:200]}); {remedy}") from error
 
 
 def _line(strategy: str, size: int | None, rows: list[Mapping[str, Any]]) -> list[str]:

@@ -100,7 +100,6 @@ def comparison_fields(one: Comparison, compared: str) -> dict[str, Any]:
 
 
 def _read(summary: Summary, panel: tuple[str, str]) -> _Rows:
-    files = [summary.study.folder / "results" / f"{trial.trial}.parquet" for trial in summary.study.trials]
     where = (pc.field("protocol") == panel[0]) & (pc.field("metric") == panel[1])
     whole: set[str] = set()
     incomplete: dict[tuple[float | None, str, int | None], list[str]] = {}
@@ -113,7 +112,7 @@ def _read(summary: Summary, panel: tuple[str, str]) -> _Rows:
         else:
             whole.add(spec.trial)
     return _Rows(
-        rows=read_rows([file for file in files if file.is_file()], where=where),
+        rows=read_rows(list(summary.files.values()), where=where),
         whole=whole,
         incomplete=incomplete,
         timestamps=summary.study.timestamps,

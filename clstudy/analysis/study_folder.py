@@ -6,22 +6,20 @@ empty answers, never an error, and nothing is moved or repaired.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
-import yaml
 from safetensors import SafetensorError
 from safetensors.numpy import load as load_arrays
 
-from clstudy.pictures import decode_png, read_picture_file
-from clstudy.rows import STAGE_KEYS
-from clstudy.stages import StudyStore, digest_of, is_key
+from clstudy.json_text import json_object
+from clstudy.pictures import decode_png
+from clstudy.results import result_keys, result_path
+from clstudy.stages import StudyStore, ValueStore, digest_of
+from clstudy.study_document import read_document
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +27,7 @@ class StageNote:
     """What one stage of a trial was asked to do, as its ``stage.json`` tells.
 
     Attributes:
-        folder: the stage's folder.
+        stages: the store that it lies in; ``key``: its key there.
         t: its timestamp.
         stored: (timestamp, photo digest) of every stored photo, or anchor, that it trained with.
         anchored: per timestamp seen, the digests of its training photos in the order of their anchors.
@@ -38,7 +36,8 @@ class StageNote:
         fingerprint: what else the anchors depend on.
     """
 
-    folder: Path
+    stages: ValueStore
+    key: str
     t: int
     stored: tuple[tuple[int, str], ...]
     anchored: tuple[tuple[str, ...], ...]
@@ -49,21 +48,23 @@ class StageNote:
 
 def trial_stages(study_dir: Path, trial: str) -> tuple[StageNote, ...]:
     """Stages of a finished trial in order, or nothing where the folder does not hold all of them."""
-    root = study_dir / "stages"
+    stages = StudyStore(study_dir).stages
     try:
-        metadata = pq.read_schema(study_dir / "results" / f"{trial}.parquet").metadata or {}
-        keys = json.loads(metadata.get(STAGE_KEYS.encode(), b"[]"))
-        return tuple(_note(root / key[:2] / key) for key in keys if is_key(key))
-    except (OSError, ValueError, KeyError, TypeError, IndexError, pa.ArrowException):
+        return tuple(_note(stages, key) for key in result_keys(result_path(study_dir, trial)))
+    except (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError):
         return ()
 
 
-def _note(folder: Path) -> StageNote:
-    request = json.loads((folder / "stage.json").read_text(encoding="utf-8"))["request"]
+def _note(stages: ValueStore, key: str) -> StageNote:
+    content = stages.file(key, "stage.json")
+    if content is None:
+        raise KeyError(key)
+    request = json_object(content)["request"]
     # Strategies that generate replays hold their stored anchors in "support"; the others their photos in "replay".
     stored = request["replay"] or request.get("support", {}).get("items", [])
     return StageNote(
-        folder=folder,
+        stages=stages,
+        key=key,
         t=int(request["stream"][2]),
         stored=tuple((int(timestamp), str(digest)) for timestamp, digest in stored),
         anchored=tuple(tuple(digests) for digests in request["anchored"]),
@@ -88,10 +89,12 @@ def anchors_key(note: StageNote, k: int) -> str:
 
 def anchor_latents(study_dir: Path, note: StageNote, k: int) -> np.ndarray | None:
     """Anchors of timestamp k's training photos, float ``[n, w_dim]`` in their order, or None."""
-    path = StudyStore(study_dir).anchors.folder(anchors_key(note, k)) / "anchors.safetensors"
+    content = StudyStore(study_dir).anchors.file(anchors_key(note, k), "anchors.safetensors")
     try:
-        latents = load_arrays(path.read_bytes())["train"]
-    except (OSError, KeyError, ValueError, SafetensorError):
+        if content is None:
+            return None
+        latents = load_arrays(content)["train"]
+    except (KeyError, ValueError, SafetensorError):
         return None
     latents = latents.reshape(len(latents), -1).astype(np.float64)
     return latents if len(latents) == len(note.anchored[k]) and np.isfinite(latents).all() else None
@@ -99,8 +102,11 @@ def anchor_latents(study_dir: Path, note: StageNote, k: int) -> np.ndarray | Non
 
 def stage_faces(note: StageNote) -> tuple[np.ndarray, np.ndarray] | None:
     """First test photo of every timestamp k <= t and its reconstruction: two uint8 ``[t + 1, s, s, 3]``, if stored."""
+    content = note.stages.file(note.key, "faces.png")
     try:
-        pixels = decode_png(read_picture_file(note.folder / "faces.png"))
+        if content is None:
+            return None
+        pixels = decode_png(content)
     except (OSError, ValueError):
         return None
     side = pixels.shape[0] // 2
@@ -116,6 +122,9 @@ def stage_seconds(study_dir: Path) -> list[float]:
 
 
 def settings(study_dir: Path) -> dict[str, Any]:
-    """``study.yaml`` as plain values (an empty dict where it holds something else)."""
-    document = yaml.safe_load((study_dir / "study.yaml").read_text(encoding="utf-8"))
-    return document if isinstance(document, dict) else {}
+    """``study.yaml`` as plain values.
+
+    Raises:
+        UserError: as ``read_document``.
+    """
+    return read_document(study_dir)

@@ -5,18 +5,16 @@ Everything is computed from ``results/*.parquet`` and ``study.yaml``; equal rows
 
 from __future__ import annotations
 
-import json
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import yaml
 
 from clstudy.analysis.comparisons import BASELINES, compare, paired_difference
 from clstudy.analysis.intervals import NEW_IDENTITIES, Interval, identity_interval
@@ -35,6 +33,8 @@ from clstudy.analysis.scores import SCORES, MissingCellsError, average_performan
 from clstudy.claims import Statement, primary_before_results, read_statements
 from clstudy.errors import UserError
 from clstudy.metrics.directions import HIGHER_IS_BETTER
+from clstudy.results import Examined, examine
+from clstudy.study_document import read_document, read_failures
 
 JOINT_NOTE = "final (joint training; not a continual learner)"
 UNBUFFERED_NOTE = "no buffer: the same trials in every buffer-size column"
@@ -54,8 +54,8 @@ PANEL_TITLES = {
     ("synthesis", "kid"): "Synthesis KID (few images: noisy)",
 }
 
-# libyaml's parser where it is built in: a large plan is read ten times faster, to the same values
-_SAFE_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+MOST_TIMESTAMPS = 1000
+"""A matrix has its square of cells: beyond this a number in ``study.yaml`` is a mistake."""
 
 CELL_FIELDS = [
     ("protocol", pa.string()),
@@ -161,6 +161,9 @@ class Summary:
             "primary" where the space named it before anything was measured, else "exploratory".
         missing: trials of the plan that failed, were not run or lack cells.
         left_out: result files of trials that are not in this plan (not in the numbers).
+        files: trial -> result file, of those that the numbers are of (damaged ones are in ``missing``).
+        unchecked: trials whose result files have no checksum; ``unconfirmed``: those that could not be compared with
+            their stages either.
         best: the strategy that beats every other of its column, where the intervals say so (``best_in_columns``).
         setting: the paper's experiment that this study repeats, if it does; ``published_note`` says so or why not.
         values: scores per trial, what the tables are made of.
@@ -172,11 +175,26 @@ class Summary:
     paired: pa.Table
     missing: tuple[Missing, ...]
     left_out: tuple[str, ...]
+    files: Mapping[str, Path] = field(default_factory=dict)
+    unchecked: tuple[str, ...] = ()
+    unconfirmed: tuple[str, ...] = ()
     best: Mapping[Column, str] = field(default_factory=dict)
     setting: Setting | None = None
     published_note: str = ""
     values: ScoreValues = field(default_factory=dict, repr=False, compare=False)
     matrices: tuple[ResultMatrix, ...] = field(default=(), repr=False, compare=False)
+
+    @property
+    def checksum_note(self) -> str:
+        """What a reader must know of result files without a checksum; empty where all have one."""
+        if not self.unchecked:
+            return ""
+        count, equal = len(self.unchecked), len(self.unchecked) - len(self.unconfirmed)
+        return (
+            f"{count} result {'file carries' if count == 1 else 'files carry'} no checksum (written by an earlier "
+            f"version of clstudy, or interrupted): {equal} equal to the rows of the stages, {len(self.unconfirmed)} "
+            "with nothing to compare them to. The next run of the study adds checksums."
+        )
 
     @property
     def complete(self) -> bool:
@@ -192,30 +210,30 @@ def read_study(study_dir: Path | str) -> Study:
     """
     folder = Path(study_dir)
     path = folder / "study.yaml"
-    if not folder.is_dir():
-        raise UserError(f"no such study folder: {folder}. Give one that clstudy.run wrote, such as runs/hull_sizes.")
-    if not path.is_file():
-        raise UserError(f"{folder} is not a study: it has no study.yaml. Give a folder that clstudy.run wrote.")
+    plan = read_document(folder)
     try:
-        plan = yaml.load(path.read_text(encoding="utf-8"), Loader=_SAFE_LOADER)
         trials = tuple(_trial(entry) for entry in plan["trials"])
         sizes = plan.get("buffer_sizes") or {trial.buffer_size for trial in trials}
         timestamps = plan.get("timestamps")
-        if not isinstance(timestamps, int | dict | None):
-            raise TypeError(f"timestamps is {timestamps!r}, expected a number or a mapping identity: number")
+        for count in timestamps.values() if isinstance(timestamps, dict) else [timestamps]:
+            if count is not None and not (type(count) is int and 1 <= count <= MOST_TIMESTAMPS):
+                raise TypeError(
+                    f"timestamps is {str(count)[:40]}, expected a number from 1 to {MOST_TIMESTAMPS} or a mapping "
+                    "identity: number"
+                )
         return Study(
             folder=folder,
             name=str(plan.get("name", folder.name)),
             timestamps=timestamps,
             buffer_sizes=tuple(sorted(int(size) for size in sizes if size is not None)),
             trials=trials,
-            failures=_failures(folder / "failures.json"),
+            failures=_failures(folder),
             profile=_profile(plan.get("profile")),
             chosen_rates=tuple(_chosen(entry) for entry in plan.get("chosen_rates") or ()),
             claims=read_statements(plan.get("claims")),
         )
-    except (yaml.YAMLError, KeyError, TypeError, ValueError, AttributeError) as error:
-        message = " ".join(f"{type(error).__name__}: {error}".split())
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+        message = " ".join(f"{type(error).__name__}: {error}".split())[:300]
         raise UserError(f"{path} cannot be understood ({message}). Run the study again to rewrite it.") from error
 
 
@@ -229,9 +247,10 @@ def summarise(study_dir: Path | str) -> Summary:
         UserError: the folder is no study, or its results cannot be read.
     """
     study = read_study(study_dir)
-    files = {path.stem: path for path in sorted((study.folder / "results").glob("*.parquet"))}
+    files = {path.stem for path in (study.folder / "results").glob("*.parquet")}
     planned = {trial.trial: trial for trial in study.trials}
-    matrices = result_matrices([files[name] for name in sorted(planned.keys() & files.keys())], study.timestamps)
+    results = examine(study.folder, {trial.trial: asdict(trial) for trial in study.trials})
+    matrices = result_matrices([results.readable[name] for name in sorted(results.readable)], study.timestamps)
     for matrix in matrices:
         name = matrix.trial.trial
         if planned.get(name) != matrix.trial:
@@ -249,8 +268,11 @@ def summarise(study_dir: Path | str) -> Summary:
         study=study,
         scores=_scores_table(study, values, setting),
         paired=_paired_table(study, values),
-        missing=tuple(_missing(study, files.keys(), gaps)),
-        left_out=tuple(sorted(files.keys() - planned.keys())),
+        missing=tuple(_missing(study, results, gaps)),
+        left_out=tuple(sorted(files - planned.keys())),
+        files=results.readable,
+        unchecked=results.unchecked,
+        unconfirmed=results.unconfirmed,
         best=best_in_columns(study, values),
         setting=setting,
         published_note=note,
@@ -318,8 +340,10 @@ def read_studies(
     studies = [read_study(folder) for folder in dict.fromkeys(Path(folder).resolve() for folder in study_dirs)]
     tables = {}
     for name, study in zip(study_labels(studies), studies, strict=True):
-        places = [study.folder / "results" / f"{trial.trial}.parquet" for trial in study.trials]
-        tables[name] = read_rows([place for place in places if place.is_file()], columns, where)
+        results = examine(study.folder, {trial.trial: asdict(trial) for trial in study.trials})
+        if results.damaged:
+            raise UserError("; ".join(results.damaged.values()))
+        tables[name] = read_rows(list(results.readable.values()), columns, where)
     return combine(tables)
 
 
@@ -514,13 +538,14 @@ def _gaps(matrices: Sequence[ResultMatrix]) -> dict[str, list[str]]:
     return {name: gaps.get(name, []) for name in measured}
 
 
-def _missing(study: Study, finished: Iterable[str], gaps: Mapping[str, list[str]]) -> list[Missing]:
+def _missing(study: Study, results: Examined, gaps: Mapping[str, list[str]]) -> list[Missing]:
     """In the plan's order, failures first. A result outweighs an old failure: the trial was run again since."""
-    finished = set(finished)
     failed, other = [], []
     for trial in study.trials:
         name = trial.trial
-        if name in finished:
+        if name in results.damaged:
+            other.append(Missing(trial=name, reason=results.damaged[name]))
+        elif name in results.readable:
             lacks = gaps.get(name, ["its results file holds no rows"])
             if lacks:
                 other.append(Missing(trial=name, reason="incomplete: " + "; ".join(lacks)))
@@ -548,11 +573,8 @@ def _chosen(entry: Mapping[str, Any]) -> tuple[str, int | None, float]:
     return str(entry["strategy"]), None if size is None else int(size), float(entry["learning_rate"])
 
 
-def _failures(path: Path) -> dict[str, str]:
-    if not path.is_file():
-        return {}
-    failures = json.loads(path.read_text(encoding="utf-8"))
-    return {str(trial): " ".join(str(message).split()) for trial, message in failures.items()}
+def _failures(folder: Path) -> dict[str, str]:
+    return {trial: " ".join(message.split()) for trial, message in read_failures(folder).items()}
 
 
 def _profile(entry: Any) -> str | None:

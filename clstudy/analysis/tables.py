@@ -299,6 +299,8 @@ def missing_notes(summary: Summary) -> list[str]:
         said += [f"{missing.trial}: {missing.reason}" for missing in summary.missing]
     if summary.left_out:
         said.append(f"Not of this plan and left out: {', '.join(summary.left_out)}")
+    if summary.checksum_note:
+        said.append(summary.checksum_note)
     return said
 
 

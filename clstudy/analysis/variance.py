@@ -300,11 +300,9 @@ def _contributions(cells: Sequence[tuple[np.ndarray, np.ndarray]], score: str, h
 def _measured(summary: Summary, panel: tuple[str, str]) -> dict[str, list[tuple[np.ndarray, np.ndarray]]]:
     """Trial -> per test timestamp k, its photos (codes) and their values ``[m, T - k]``, of continual trials that are
     whole: every photo of k has a value after each t >= k."""
-    places = [
-        summary.study.folder / "results" / f"{trial.trial}.parquet" for trial in summary.study.trials if not trial.joint
-    ]
+    continual = [trial.trial for trial in summary.study.trials if not trial.joint]
     rows = read_rows(
-        [place for place in places if place.is_file()],
+        [summary.files[trial] for trial in continual if trial in summary.files],
         columns=["trial", "train_timestamp", "test_timestamp", "image", "value"],
         where=(pc.field("protocol") == panel[0]) & (pc.field("metric") == panel[1]),
     )

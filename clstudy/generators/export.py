@@ -6,21 +6,19 @@ from the pretrained one. It reads like any converted checkpoint (``inspect``, ``
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import torch
 from safetensors.torch import load as load_tensors
 from torch import Tensor
 
 import clstudy
 from clstudy.assets import manifest
+from clstudy.checksums import checked_name
 from clstudy.errors import UserError, nearest
 from clstudy.generators import load_generators
 from clstudy.generators.base import GENERATORS
@@ -28,17 +26,15 @@ from clstudy.generators.checkpoints import Checkpoint, infer_settings, read_chec
 from clstudy.generators.synthesis_copies import SynthesisCopies
 from clstudy.metrics.lpips import LPIPS
 from clstudy.model_files import find_files, generator_digest
-from clstudy.plan import result_path
 from clstudy.profiles import ComputeSettings, Profile
 from clstudy.reopen import read_study_file, stored_profile, stored_trials
-from clstudy.rows import STAGE_KEYS
+from clstudy.results import result_keys, result_path
 from clstudy.space import TrialSpec
 from clstudy.stages import StudyStore
-from clstudy.storage import Place, local_view, open_place, read_schema
+from clstudy.storage import Place, local_view, open_place
 from clstudy.tracking import run_names
 
 _WEIGHTS = "weights.safetensors"
-_KEY = re.compile("[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,16 +81,13 @@ def final_weights(study: Place, spec: TrialSpec) -> dict[str, Tensor]:
     Raises:
         UserError: the trial is not finished, or its weights are not stored any more.
     """
-    try:
-        metadata = read_schema(result_path(study, spec.trial_id)).metadata or {}
-        key = str(json.loads(metadata[STAGE_KEYS.encode()])[-1])
-        if not _KEY.fullmatch(key):  # it becomes a path, and the file may come from anywhere
-            raise ValueError(f"{key!r} is no key")
-    except (OSError, ValueError, KeyError, IndexError, TypeError, pa.ArrowException) as error:
+    keys = result_keys(result_path(study, spec.trial_id))
+    if not keys:
         raise UserError(
             f"trial {spec.trial_id} is not finished (it has no readable rows in {study}/results); run the study to its "
             "end with the command that began it"
-        ) from error
+        )
+    key = keys[-1]
     store = StudyStore(study)
     files = store.weights.get(key)
     if files is None and store.stage_has_weights(key):
@@ -192,7 +185,7 @@ def export(study: str, wanted: str, out: Path, *, weights: Sequence[str] = (), f
     if out.exists() and not force:
         raise UserError(f"{out} exists already; choose another name, or replace it with --force")
     place = open_place(study)
-    with local_view(place, lambda name: name == "study.yaml") as view:
+    with local_view(place, lambda name: (checked_name(name) or name) == "study.yaml") as view:
         document = read_study_file(view)
     spec = choose_trial(stored_trials(document), wanted)
     tuned = final_weights(place, spec)

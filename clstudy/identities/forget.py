@@ -33,18 +33,20 @@ import yaml
 from clstudy.analysis.loss_path_numbers import PATH_SCHEMA
 from clstudy.analysis.study_folder import StageNote, anchors_key
 from clstudy.assets import sha256_file
+from clstudy.checksums import SUFFIX, State, checked_name, read_checked, remove_checked
 from clstudy.driver_lock import NAME as LOCK
 from clstudy.driver_lock import only_driver
 from clstudy.errors import UserError, nearest
 from clstudy.fold import HOOKS_VERSION
 from clstudy.identities.validation import VALIDATION_MARK
+from clstudy.json_text import json_object
 from clstudy.private_folder import is_private, node_folder
 from clstudy.ray_folder import forget_in_sessions
 from clstudy.reopen import read_study_file
 from clstudy.report import build_report, needed_by_reports
 from clstudy.safe_text import printable, redacted, shown_address
 from clstudy.space import TrialSpec
-from clstudy.stages import MARKER, StudyStore, digest_of
+from clstudy.stages import MARKER, StudyStore, ValueStore, digest_of
 from clstudy.storage import (
     Place,
     RemotePath,
@@ -57,6 +59,7 @@ from clstudy.storage import (
     write_atomically,
 )
 from clstudy.strategies.lookup import strategy_document
+from clstudy.study_document import write_document, write_failures
 from clstudy.tracking import REPORT_TAG, TRIAL_TAG, MlflowWriter, artifact_folder, quiet_client, sqlite_uri
 
 if TYPE_CHECKING:
@@ -75,7 +78,8 @@ _SETTINGS = (
     "name", "description", "profile", "claims", "generator", "metric_files", "fingerprint", "versions", "git_commit"
 )  # fmt: skip
 """Parts of ``study.yaml`` that hold no names of people (and may hold words that are somebody's name)."""
-_SUMMARIES = ("study.yaml", "sessions.json", "history.json", "failures.json", LOCK)
+_CHECKED = ("study.yaml", "sessions.json", "failures.json")
+_SUMMARIES = (*_CHECKED, *(f"{name}{SUFFIX}" for name in _CHECKED), "history.json", LOCK)
 _DRAFT = re.compile(r"\..+\.[0-9a-f]{8}")
 """What ``write_atomically`` leaves behind when it is killed."""
 _VIEW = ".forgetting"
@@ -110,7 +114,8 @@ def stage_facts(key: str, record: Mapping[str, Any], strategies: Sequence[Mappin
     try:
         request = record["request"]
         note = StageNote(
-            folder=Path(key),
+            stages=ValueStore(Path("stages")),
+            key=key,
             t=int(request["stream"][2]),
             stored=(),
             anchored=tuple(map(tuple, request["anchored"])),
@@ -129,7 +134,7 @@ def stage_facts(key: str, record: Mapping[str, Any], strategies: Sequence[Mappin
             anchors=frozenset(anchors_key(note, k) for k in range(len(note.anchored))),
             learned=frozenset(learned),
         )
-    except (KeyError, TypeError, ValueError, IndexError):
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError):
         return None
 
 
@@ -246,16 +251,23 @@ def _read_json(place: Place) -> dict[str, Any]:
     A storage that does not answer is an error: what is not known to be another person's would be removed.
     """
     try:
-        document = json.loads(patiently(place.read_bytes))
+        return json_object(patiently(place.read_bytes))
     except (FileNotFoundError, ValueError):
         return {}
-    return document if isinstance(document, dict) else {}
 
 
 def _read_values(study: Place, values: Sequence[tuple[str, str]], name: str) -> dict[tuple[str, str], dict[str, Any]]:
     """One small document of each value, many at a time where each is a request."""
-    paths = [f"{kind}/{key[:2]}/{key}/{name}" for kind, key in values]
-    return dict(zip(values, together(lambda path: _read_json(study / path), paths, study), strict=True))
+    store = StudyStore(study)
+
+    def read(value: str) -> dict[str, Any]:
+        kind, key = value.split("/")
+        try:  # checked: a name that changed by itself must not keep (or lose) somebody else's value
+            return json_object(getattr(store, kind).read_file(key, name) or b"")
+        except ValueError:
+            return {}
+
+    return dict(zip(values, together(read, [f"{kind}/{key}" for kind, key in values], study), strict=True))
 
 
 def _strategy_documents(names: Iterable[str]) -> list[dict[str, Any]]:
@@ -289,9 +301,12 @@ def _legacy_owners(
 def _identity_of_rows(place: Place) -> str:
     """The person of a result file; empty where it does not say."""
     try:
-        table = pq.read_table(pa.BufferReader(patiently(place.read_bytes)), columns=["identity"])
+        state, content = patiently(lambda: read_checked(place))
+        if state not in (State.WHOLE, State.UNCHECKED):
+            return ""
+        table = pq.read_table(pa.BufferReader(content), columns=["identity"])
         return str(table["identity"][0].as_py()) if table.num_rows else ""
-    except (FileNotFoundError, pa.ArrowException, KeyError):
+    except (pa.ArrowException, KeyError):
         return ""
 
 
@@ -358,7 +373,8 @@ def find_traces(study: Place, census: Census, name: str) -> Traces:
 def _group_of(
     path: str, census: Census, names: frozenset[str], elsewhere: frozenset[str], stays: Collection[str]
 ) -> str:
-    """Why a file that is no value goes; empty if it stays."""
+    """Why a file that is no value goes; empty if it stays. A checksum goes with the file that it is of."""
+    path = checked_name(path) or path
     place = PurePosixPath(path)
     top, stem = place.parts[0], place.stem
     if top in ("ray", _VIEW) or (top in KINDS and place.parts[1] in ("drafts", "damaged")) or _is_draft(path):
@@ -380,7 +396,7 @@ def _search_records(study: Place, census: Census, names: frozenset[str]) -> list
     found = [
         path
         for path in sorted(census.files)
-        if path.startswith(_SEARCHED) and not (_is_result(path) or _is_draft(path))
+        if path.startswith(_SEARCHED) and not (_is_result(checked_name(path) or path) or _is_draft(path))
     ]
     found += [path for path in census.unplanned if path.startswith("search/") and not census.of_rows(path)]
     naming = [path for path in found if names_somebody((study / path).read_bytes(), names)]
@@ -739,7 +755,7 @@ def read_document(study: Place) -> dict[str, Any]:
     """
     if not (study / "study.yaml").is_file():
         raise UserError(f"{study} is no study: it has no study.yaml; expected a folder such as runs/hull_sizes")
-    with local_view(study, lambda path: path == "study.yaml") as view:
+    with local_view(study, lambda path: (checked_name(path) or path) == "study.yaml") as view:
         return read_study_file(view)
 
 
@@ -790,8 +806,7 @@ def carry_out(plan: Forgetting, say: Callable[[str], None] = lambda text: None) 
     if plan.last:
         _remove_study_file(plan)
     else:
-        content = yaml.safe_dump(without(plan.document, traces.names), sort_keys=False)
-        write_atomically(study / "study.yaml", content.encode())
+        write_document(study, without(plan.document, traces.names))
     if not plan.last and names_somebody(str(plan.document.get("description", "")).encode(), traces.names):
         left.append(f"the description in {study / 'study.yaml'} (from the space's file) has the name in it")
     left += forget_in_sessions(plan.document["name"], lambda content: _names_in_files(content, traces.names))
@@ -817,7 +832,7 @@ def _drop_local_copies(digests: Collection[str]) -> None:
 def _rewrite_failures(study: Place, theirs: Collection[str]) -> None:
     if theirs:
         kept = {trial: why for trial, why in _read_json(study / "failures.json").items() if trial not in theirs}
-        write_atomically(study / "failures.json", json.dumps(kept, indent=1).encode())
+        write_failures(study, kept)
 
 
 def _remake_report(plan: Forgetting) -> list[str]:
@@ -855,9 +870,9 @@ def _view(study: Place, document: Mapping[str, Any]) -> Iterator[Path]:
             view = study / _VIEW / study.name
             view.mkdir(parents=True)
             for entry in study.iterdir():
-                if entry.name not in (_VIEW, "study.yaml", "report"):
+                if entry.name not in (_VIEW, "study.yaml", f"study.yaml{SUFFIX}", "report"):
                     (view / entry.name).symlink_to(entry)
-        write_atomically(view / "study.yaml", yaml.safe_dump(document, sort_keys=False).encode())
+        write_document(view, document)
         yield view
 
 
@@ -904,7 +919,7 @@ def _remove_rest(plan: Forgetting) -> None:
 
 def _remove_study_file(plan: Forgetting) -> None:
     study = plan.study
-    (study / "study.yaml").unlink(missing_ok=True)
+    remove_checked(study / "study.yaml")
     if isinstance(study, Path) and not plan.traces.strangers:
         (study / LOCK).unlink(missing_ok=True)
         with suppress(OSError):  # something of the user's own lies there

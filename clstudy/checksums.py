@@ -1,0 +1,73 @@
+"""Files that are believed only while they match the checksum beside them: ``NAME``, ``NAME.sha256`` (no torch, no Ray).
+
+The checksum file is in ``sha256sum``'s format, so ``cd runs/STUDY/results && sha256sum -c *.sha256`` checks a folder by
+hand. It goes first and comes last: whenever a writer is killed, the file has no checksum (and counts as unchecked, like
+those of versions before), never a wrong one.
+"""
+
+from __future__ import annotations
+
+import enum
+import hashlib
+from pathlib import PurePosixPath
+
+from clstudy.storage import Place, write_atomically
+
+SUFFIX = ".sha256"
+
+
+class State(enum.Enum):
+    """What is known of a file."""
+
+    ABSENT = "not there"
+    WHOLE = "matches its checksum"
+    UNCHECKED = "has no checksum"
+    DAMAGED = "does not match its checksum"
+
+
+def checksum_place(place: Place) -> Place:
+    """Where the checksum of a file lies."""
+    return place.parent / f"{place.name}{SUFFIX}"
+
+
+def checked_name(name: str) -> str | None:
+    """The file that a checksum file (a path with ``/``) is of; None where it is no checksum file."""
+    return name.removesuffix(SUFFIX) if name.endswith(SUFFIX) and PurePosixPath(name).name != SUFFIX else None
+
+
+def write_checked(place: Place, content: bytes) -> None:
+    """Replace a file and its checksum."""
+    checksum = checksum_place(place)
+    checksum.unlink(missing_ok=True)
+    write_atomically(place, content)
+    write_atomically(checksum, _line(place.name, content))
+
+
+def remove_checked(place: Place) -> None:
+    """Remove a file and its checksum; nothing happens where there is none."""
+    checksum_place(place).unlink(missing_ok=True)
+    place.unlink(missing_ok=True)
+
+
+def read_checked(place: Place) -> tuple[State, bytes]:
+    """A file's content with what is known of it; no content where it is not there.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    for _ in range(2):  # the second time if a writer was between its two files
+        try:
+            content = place.read_bytes()
+        except (FileNotFoundError, NotADirectoryError):
+            return State.ABSENT, b""
+        try:
+            line = checksum_place(place).read_bytes()
+        except (FileNotFoundError, NotADirectoryError):
+            return State.UNCHECKED, content
+        if line == _line(place.name, content):
+            return State.WHOLE, content
+    return State.DAMAGED, content
+
+
+def _line(name: str, content: bytes) -> bytes:
+    return f"{hashlib.sha256(content).hexdigest()}  {name}\n".encode()

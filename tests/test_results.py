@@ -1,0 +1,213 @@
+"""Damaged results are not believed: checksums, rebuilding from stages, and old studies without checksums."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import pytest
+
+from benchmarks.fuzz.study_files import NAME, SPECS, answers, make_old_study, make_study, plan_of
+from clstudy.analysis.summary import summarise
+from clstudy.checksums import SUFFIX, State, checksum_place, read_checked, write_checked
+from clstudy.errors import UserError
+from clstudy.results import parquet_bytes, read_result, restore_results, result_path, same_rows
+from clstudy.stages import MARKER, StudyStore
+from clstudy.storage import copy_tree, write_atomically
+
+TRIAL = SPECS[1].trial_id
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("finished")
+    make_study(folder, np.random.default_rng(0))
+    return folder / "given" / NAME
+
+
+@pytest.fixture
+def study(finished: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(finished, tmp_path / NAME))
+
+
+@pytest.fixture
+def old_study(study: Path) -> Path:
+    """As versions without checksums left it."""
+    for path in study.rglob(f"*{SUFFIX}"):
+        path.unlink()
+    return study
+
+
+def tenfold(path: Path) -> None:
+    """One value x 10, in a file that is otherwise as it was."""
+    table = pq.read_table(path)
+    values = table["value"].to_numpy().copy()
+    values[3] *= 10
+    changed = table.set_column(table.schema.get_field_index("value"), "value", [values])
+    path.write_bytes(parquet_bytes(changed.cast(table.schema)))
+
+
+def restore(study: Path) -> list[str]:
+    plan = plan_of(study)
+    wanted = {spec: plan.chains[spec.trial_id].keys for spec in plan.trials if spec.trial_id in plan.restorable}
+    return restore_results(StudyStore(study), study, wanted)
+
+
+def test_a_value_times_ten_is_left_out_of_the_report_and_rebuilt_by_the_run(study: Path) -> None:
+    before = answers(study)[0]
+    tenfold(result_path(study, TRIAL))
+    summary = summarise(study)
+    (missing,) = summary.missing
+    assert missing.trial == TRIAL and f"{TRIAL}.parquet is damaged" in missing.reason
+    assert "run the study again" in missing.reason
+    plan = plan_of(study)
+    assert plan.restorable == {TRIAL: State.DAMAGED} and TRIAL not in plan.done
+    assert restore(study) == [TRIAL]
+    assert answers(study)[0] == before and len(plan_of(study).done) == len(SPECS)
+
+
+def test_no_flipped_bit_of_a_result_goes_unnoticed(study: Path) -> None:
+    place = result_path(study, TRIAL)
+    content = place.read_bytes()
+    rng = np.random.default_rng(1)
+    for bit in rng.integers(0, 8 * len(content), 300):
+        changed = bytearray(content)
+        changed[bit // 8] ^= 1 << bit % 8
+        place.write_bytes(changed)
+        assert read_result(place).state is State.DAMAGED
+    place.write_bytes(content)
+    assert read_result(place).state is State.WHOLE
+
+
+def test_a_study_without_checksums_opens_says_so_and_gets_them(old_study: Path) -> None:
+    tables, summary = answers(old_study)
+    assert not summary.missing and len(summary.unchecked) == len(SPECS) and not summary.unconfirmed
+    assert f"{len(SPECS)} result files carry no checksum" in summary.checksum_note
+    assert sorted(restore(old_study)) == sorted(spec.trial_id for spec in SPECS)
+    again, summary = answers(old_study)
+    assert again == tables and not summary.checksum_note
+
+
+def test_without_a_checksum_the_stages_tell(old_study: Path) -> None:
+    tenfold(result_path(old_study, TRIAL))
+    summary = summarise(old_study)
+    assert [one.trial for one in summary.missing] == [TRIAL] and "not those of its stages" in summary.missing[0].reason
+    shutil.rmtree(old_study / "stages")  # a copy without stages: nothing to compare with, and the report says that
+    assert len(summarise(old_study).unconfirmed) == len(SPECS)
+
+
+def test_rows_that_are_restored_are_the_same_bytes(study: Path) -> None:
+    place = result_path(study, TRIAL)
+    before, checksum = place.read_bytes(), checksum_place(place).read_bytes()
+    place.unlink()
+    assert restore(study) == [TRIAL]
+    assert (place.read_bytes(), checksum_place(place).read_bytes()) == (before, checksum)
+
+
+def test_a_result_with_a_damaged_stage_is_left_for_the_run(study: Path) -> None:
+    plan = plan_of(study)
+    rows = StudyStore(study).stages.folder(plan.chains[TRIAL].keys[-1]) / "rows.parquet"
+    rows.write_bytes(rows.read_bytes()[:-1] + b"x")
+    tenfold(result_path(study, TRIAL))
+    assert restore(study) == []
+    assert TRIAL in {spec.trial_id for spec in plan_of(study).to_run}
+
+
+@pytest.mark.parametrize("harm", ['"sha256"', '"bytes"', "rows.parquet", "{", "deep", "[]", "{}"])
+def test_a_damaged_marker_is_a_damaged_stage(study: Path, harm: str) -> None:
+    """A bit flip in COMPLETE made the study unstartable (KeyError)."""
+    stages = StudyStore(study).stages
+    key = plan_of(study).chains[TRIAL].keys[1]
+    marker = stages.folder(key) / MARKER
+    text = marker.read_text()
+    marker.write_text({"deep": "[" * 100_000, "[]": "[]", "{}": "{}"}.get(harm, text.replace(harm, harm[:-1] + "x", 1)))
+    plan = plan_of(study)
+    assert plan.stages_to_run == 1 and TRIAL in {spec.trial_id for spec in plan.to_run}
+    assert stages.file(key, "rows.parquet") is None and stages.get(key) is None
+    assert not stages.folder(key).exists(), "moved aside, so that it can be computed again"
+
+
+def test_a_missing_column_is_damage(study: Path) -> None:
+    place = result_path(study, TRIAL)
+    write_checked(place, parquet_bytes(pq.read_table(place).drop_columns(["metric"])))
+    assert "expected trial, identity" in read_result(place).trouble
+    assert "has the columns" in summarise(study).missing[0].reason
+
+
+def test_every_kill_between_two_lines_leaves_a_file_that_is_not_called_damaged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = tmp_path / "a.parquet"
+    for stop in range(4):
+        write_checked(place, b"old")
+        calls = []
+
+        def step(name: str, real, stop: int = stop, calls: list[str] = calls):
+            def wrapped(*arguments, **named):
+                if len(calls) == stop:
+                    raise KeyboardInterrupt(name)
+                calls.append(name)
+                return real(*arguments, **named)
+
+            return wrapped
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, "unlink", step("unlink", Path.unlink))
+            patch.setattr(
+                "clstudy.checksums.write_atomically",
+                step("write", write_atomically),
+            )
+            try:
+                write_checked(place, b"new")
+            except KeyboardInterrupt:
+                assert stop < 3
+        state, content = read_checked(place)
+        assert state in (State.WHOLE, State.UNCHECKED) and content in (b"old", b"new")
+    assert (state, content) == (State.WHOLE, b"new")
+
+
+def test_a_copy_follows_a_result_that_was_rebuilt_to_the_same_size(study: Path, tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    copy_tree(study, home)
+    assert copy_tree(study, home) == 0
+    place = result_path(study, TRIAL)
+    content = place.read_bytes()
+    write_checked(place, content[:-1] + bytes([content[-1] ^ 1]))
+    assert copy_tree(study, home) == 2
+    assert read_checked(result_path(home, TRIAL)) == read_checked(place)
+
+
+def test_same_rows_in_another_order_are_the_same_and_one_bit_is_not() -> None:
+    import pyarrow as pa
+
+    from clstudy.rows import RESULT_SCHEMA
+
+    row = dict(zip(RESULT_SCHEMA.names, ["t", "a", "s", 1, 0.1, 0, 0, 0, "p", "m", "i", 0.5], strict=True))
+    rows = [row, row | {"image": "j", "value": float("nan")}]
+    one, other = pa.Table.from_pylist(rows, RESULT_SCHEMA), pa.Table.from_pylist(rows[::-1], RESULT_SCHEMA)
+    assert same_rows(one, other)
+    other = other.set_column(11, "value", pc.add(other["value"], 1e-16 * 8))
+    assert not same_rows(one, other)
+
+
+def test_study_yaml_that_changed_is_refused(study: Path) -> None:
+    path = study / "study.yaml"
+    path.write_text(path.read_text().replace("buffer_size: 2", "buffer_size: 3"))
+    with pytest.raises(UserError, match=r"study.yaml does not match its checksum.*run the study again"):
+        summarise(study)
+
+
+@pytest.mark.parametrize("count", ["1000000000", "0", "-3", "2.5", ".inf"])
+def test_impossible_timestamps_are_one_message(old_study: Path, count: str) -> None:
+    path = old_study / "study.yaml"
+    path.write_text(path.read_text().replace("anna: 3", f"anna: {count}", 1))
+    with pytest.raises(UserError, match="expected a number from 1 to 1000"):
+        summarise(old_study)
+
+
+def test_an_old_study_is_what_the_fuzzer_calls_one(tmp_path: Path) -> None:
+    make_old_study(tmp_path, np.random.default_rng(0))
+    assert not list(tmp_path.rglob(f"*{SUFFIX}")) and not summarise(tmp_path / "given" / NAME).missing
