@@ -16,8 +16,9 @@ import clstudy
 from clstudy.fold import Basis, identity_digest
 from clstudy.identities.dataset import DataSet
 from clstudy.plan import Plan
-from clstudy.space import SearchSpace
+from clstudy.space import SearchSpace, TrialSpec
 from clstudy.storage import Place, write_atomically
+from clstudy.strategies.lookup import strategy_class
 
 _REPORTED_VERSIONS = ("ray", "torch", "numpy", "scipy", "pyarrow", "mlflow", "optuna", "onnxruntime")
 
@@ -41,7 +42,7 @@ def write_study_file(
         "data_set": data.name,
         "timestamps": {identity.name: len(identity.timestamps) for identity in data.identities},
         "buffer_sizes": sorted({spec.buffer_size for spec in plan.trials if spec.buffer_size is not None}),
-        "trials": [spec.columns() for spec in plan.trials],
+        "trials": [_trial_entry(spec) for spec in plan.trials],
         **({} if chosen_rates is None else {"chosen_rates": list(chosen_rates)}),
         "generator": basis.generator_digest,
         "metric_files": dict(basis.metric_files),
@@ -56,6 +57,11 @@ def write_study_file(
     }
     plain = json.loads(json.dumps(document))
     write_atomically(out / "study.yaml", yaml.safe_dump(plain, sort_keys=False).encode())
+
+
+def _trial_entry(spec: TrialSpec) -> dict[str, Any]:
+    """A trial as the plan names it; ``joint`` where its strategy is joint training, which the analysis cannot see."""
+    return spec.columns() | ({"joint": True} if strategy_class(spec.strategy).joint else {})
 
 
 def _version(name: str) -> str | None:
