@@ -16,8 +16,9 @@ from clstudy.errors import UserError
 from clstudy.fold import Basis, identity_digest
 from clstudy.identities.dataset import DataSet
 from clstudy.plan import Plan
-from clstudy.space import SearchSpace
+from clstudy.space import SearchSpace, TrialSpec
 from clstudy.storage import Place, list_files
+from clstudy.strategies.lookup import strategy_class
 from clstudy.study_document import NAME, parse_document, write_document
 
 _REPORTED_VERSIONS = ("ray", "torch", "numpy", "scipy", "pyarrow", "mlflow", "optuna", "onnxruntime")
@@ -47,7 +48,7 @@ def write_study_file(
         "timestamps": {identity.name: len(identity.timestamps) for identity in data.identities},
         "buffer_sizes": sorted({spec.buffer_size for spec in plan.trials if spec.buffer_size is not None}),
         **({"claims": [statement.document() for statement in claims]} if claims else {}),
-        "trials": [spec.columns() for spec in plan.trials],
+        "trials": [_trial_entry(spec) for spec in plan.trials],
         **({} if chosen_rates is None else {"chosen_rates": list(chosen_rates)}),
         "generator": basis.generator_digest,
         "metric_files": dict(basis.metric_files),
@@ -83,6 +84,11 @@ def statements(out: Place, space: SearchSpace, measured_stages: int) -> tuple[St
         measured_stages=measured_stages,
     )
     return state(before, now)
+
+
+def _trial_entry(spec: TrialSpec) -> dict[str, Any]:
+    """A trial as the plan names it; ``joint`` where its strategy is joint training, which the analysis cannot see."""
+    return spec.columns() | ({"joint": True} if strategy_class(spec.strategy).joint else {})
 
 
 def _version(name: str) -> str | None:

@@ -271,6 +271,28 @@ def people(*values):
     return {f"p{i}": {0: value} for i, value in enumerate(values)}
 
 
+def test_a_spread_that_is_rounding_is_no_spread():
+    theirs = [0.1, 0.3, 0.7, 0.2]
+    mine = [value - 0.05 for value in theirs]  # equal differences, but for their last bits: g was -2e15
+    assert len({a - b for a, b in zip(mine, theirs, strict=True)}) > 1
+    values = {cell("er_hull", 3): people(*mine), cell("lower", None): people(*theirs)}
+    (one,) = compare(values)
+    (found,) = weigh([one]).members
+    assert np.isnan([found.effect.d, found.effect.g, found.effect.low, found.effect.high]).all()
+    assert one.verdict == "better" and one.scale == 0.7
+    with pytest.raises(ValueError, match="positive standard deviation"):
+        size_next_study(one.differences, scale=one.scale)
+    # a difference of 1e-16 between scores of 0.7 is as much rounding as a spread of 1e-16
+    values[cell("er_hull", 3)] = people(*(value + 1e-16 * (1 + value) for value in theirs))
+    (one,) = compare(values)
+    assert one.verdict == "interval includes 0"
+    # small differences of small scores are differences
+    values = {cell("er_hull", 3): people(1e-12, 2e-12, 4e-12), cell("lower", None): people(3e-12, 5e-12, 6e-12)}
+    (one,) = compare(values)
+    assert effect_size(one.differences, scale=one.scale).d == pytest.approx(effect_size(one.differences).d)
+    assert np.isfinite(effect_size(one.differences, scale=one.scale).d)
+
+
 def test_every_two_strategies_meet_once_at_each_size():
     cells = [("lower", None), ("er_rand", 3), ("er_rand", 5), ("er_hull", 3), ("kmeans", 7)]
     values = {cell(*which): people(0.1, 0.2, 0.4) for which in cells}

@@ -64,9 +64,8 @@ def test_every_comparison_is_what_a_loop_finds(study, found, score):
         assert row["effect_size"] == pytest.approx(d * (1 - 3 / (4 * (n - 1) - 1)), rel=0.05), "Hedges' approximation"
         assert row["p_sign_flip"] == pytest.approx(brute_force_p(values))
         assert row["improvement"] == pytest.approx(np.mean(values < 0))
-        if row["identities_needed"] is None:
-            assert abs(d) < 0.01, "only a difference that nobody could find has no number of people"
-        else:
+        assert (row["identities_needed"] is None) == (interval.low <= 0 <= interval.high)
+        if row["identities_needed"] is not None:
             assert row["identities_needed"] <= row["identities_needed_cautious"]
         raw.append((row["compared"], row["p_sign_flip"], row["p_holm"]))
     for compared in ("strategies", "buffer sizes"):
@@ -239,6 +238,20 @@ def test_small_studies_say_what_does_not_exist(tmp_path, identities):
     report.write_report(study.folder)
     page = (study.folder / "report" / "index.html").read_text()
     assert "AIP: what the differences are worth" in page
+
+
+def test_a_next_study_is_sized_for_the_difference_of_interest_whatever_was_observed(study):
+    wanted = {(*PANEL, "aip"): 0.05}
+    rows = rows_of(judge(summarise(study.folder), wanted).evidence, "aip")
+    assert any(row["low"] <= 0 <= row["high"] for row in rows)
+    for row in rows:
+        sd = (row["high"] - row["low"]) / 2 / stats.t.ppf(0.975, row["n_identities"] - 1) * np.sqrt(row["n_identities"])
+        n = row["identities_needed"]
+        for people, enough in ((n, True), (n - 1, False)):
+            df, shift, limit = people - 1, 0.05 / sd * np.sqrt(people), stats.t.ppf(0.975, people - 1)
+            assert (stats.nct.sf(limit, df, shift) + stats.nct.cdf(-limit, df, shift) >= 0.8) == enough
+    others = rows_of(judge(summarise(study.folder), wanted).evidence, "forgetting")
+    assert all(row["identities_needed"] is None for row in others if row["low"] <= 0 <= row["high"])
 
 
 def test_a_study_with_a_hole_still_gets_its_tables(tmp_path):

@@ -114,8 +114,8 @@ def test_csv_equals_numbers_computed_here(tmp_path):
     assert {row["note"] for row in rows if row["strategy"] == "upper"} == {JOINT_NOTE}
 
     paired = read_csv(study.folder / "report" / "paired.csv")
-    # AIP and Forgetting: er_hull and er_rand to lower, er_hull to er_rand, at 2 sizes; final: upper besides.
-    assert len(paired) == 4 * (3 * 6 + 3)
+    # AIP, Forgetting, BWT: er_hull and er_rand to lower, er_hull to er_rand, at 2 sizes; final: upper besides.
+    assert len(paired) == 4 * (4 * 6 + 3)
     for row in paired:
         panel, score = (row["protocol"], row["metric"]), row["score"]
         size = int(row["buffer_size"]) if row["buffer_size"] else None
@@ -125,7 +125,7 @@ def test_csv_equals_numbers_computed_here(tmp_path):
         test = stats.ttest_rel([ours[n] for n in names], [theirs[n] for n in names])
         low, high = test.confidence_interval(0.95)
         np.testing.assert_allclose([float(row["low"]), float(row["high"])], [low, high], rtol=1e-8, atol=1e-9)
-        negative = score == "forgetting" or row["metric"] == "lpips"
+        negative = score == "forgetting" or (row["metric"] == "lpips" and score != "bwt")
         assert row["better_when"] == ("negative" if negative else "positive")
         decided = "better" if (high < 0) == negative else "worse"
         assert row["verdict"] == ("interval includes 0" if low <= 0 <= high else decided)

@@ -167,7 +167,7 @@ def test_published_values_stand_beside_ours_at_the_papers_learning_rate(tmp_path
     ours = [table for table in paper_tables(summary) if "0.0003" in table.title]
     assert len(ours) == 2 and len(paper_tables(summary)) == 4
     (upper, theirs) = next(rows for title, rows in ours[0].blocks if title == "joint training")
-    assert theirs.published and [cell.value for cell in theirs.cells] == ["0.89", "9.45", "–", "–"]
+    assert theirs.published and [cell.value for cell in theirs.cells] == ["0.89", "9.45", "–", "–", "–", "–"]
     final = np.mean(list(study.per_identity(LPIPS, "final", "upper", None, 0.0003).values()))
     assert upper.cells[0].value == f"{10 * final:.3f}" and upper.cells[2].value == "–"
     assert "(paper 0.0990)" in to_markdown(summary) and r"\textit{er\_hull, published} & $0.99$" in to_latex(summary)
@@ -180,8 +180,8 @@ def test_the_papers_layout_holds_every_planned_strategy_at_ten_times_its_value(t
     )
     summary = summarise(study.folder)
     reconstruction, synthesis = paper_tables(summary)
-    assert reconstruction.heads == ("LPIPS ×10 ↓", "ID ×10 ↑", "LPIPS ×10 ↓", "ID ×10 ↓")
-    assert synthesis.heads == ("ID ×10 ↑", "ID ×10 ↓")
+    assert reconstruction.heads == ("LPIPS ×10 ↓", "ID ×10 ↑", *["LPIPS ×10 ↓", "ID ×10 ↓"] * 2)
+    assert synthesis.heads == ("ID ×10 ↑", "ID ×10 ↓", "ID ×10 ↓")
     blocks = {title: [row.label for row in rows] for title, rows in reconstruction.blocks}
     assert blocks == {
         "no buffer": ["lower"], "K = 3": ["er_rand", "er_hull"], "K = 5": ["er_rand", "er_hull"],
@@ -193,6 +193,25 @@ def test_the_papers_layout_holds_every_planned_strategy_at_ten_times_its_value(t
     low, high = stats.ttest_1samp(values, 0).confidence_interval(0.95)
     cell = at_five[1][1].cells[2]
     assert (cell.value, cell.interval) == (f"{10 * np.mean(values):.3f}", f"[{10 * low:.3f}, {10 * high:.3f}]")
+
+
+def test_minus_bwt_stands_beside_forgetting_in_every_table(tmp_path):
+    study = Study(tmp_path / "study")
+    summary = summarise(study.folder)
+    values = [-value for value in study.per_identity(LPIPS, "bwt", "er_hull", 5).values()]
+    low, high = stats.ttest_1samp(values, 0).confidence_interval(0.95)
+    shown = f"{np.mean(values):.4f} [{low:.4f}, {high:.4f}]"
+    markdown, latex = to_markdown(summary), to_latex(summary)
+    blocks = re.findall(r"\*\*([^*]+) \((?:higher|lower) is better\)\*\*", markdown)
+    assert blocks[:4] == ["AIP", "Forgetting", "−BWT", "Final performance"]
+    assert shown in markdown and "**−BWT minus lower's (negative is better)**" in markdown
+    assert f"{10 * np.mean(values):.3f}" in latex and "$-$BWT" in latex
+    check_latex(latex)
+    assert shown.split(" [")[0] in spoken(summary) and "−BWT (lower is better)" in spoken(summary)
+    assert any(note.startswith("−BWT stands beside Forgetting") for note in notes(summary))
+    theirs = study.per_identity(LPIPS, "bwt", "lower", None).values()
+    low, high = stats.ttest_rel(values, [-value for value in theirs]).confidence_interval(0.95)
+    assert f"[{low:.4f}, {high:.4f}]" in markdown
 
 
 # --- LaTeX ---------------------------------------------------------------------------------------------------------
@@ -494,7 +513,9 @@ def test_an_incomplete_study_has_tables_and_says_what_it_cannot_show(tmp_path, p
 
 
 def test_a_whole_study_of_three_and_two_seeds_has_nothing_to_excuse(tmp_path):
-    assert not_concluded(summarise(Study(tmp_path / "study").folder)) == []
+    study = Study(tmp_path / "study")
+    shift(study, "upper", None, -9.0)
+    assert not_concluded(summarise(study.folder)) == []
 
 
 def test_a_plan_without_a_reference_says_so(tmp_path):
@@ -513,5 +534,5 @@ def test_the_benchmarks_study_is_read_whole(tmp_path):
     )
     assert Trial(
         trial="person_00-upper-lr0.0003-s0", identity="person_00", strategy="upper", buffer_size=None,
-        learning_rate=0.0003, seed=0,
+        learning_rate=0.0003, seed=0, joint=True,
     ) in summary.study.trials  # fmt: skip

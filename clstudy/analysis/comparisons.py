@@ -41,6 +41,8 @@ BASELINES = ("er_rand", "lower")
 COMPARED_SCORES = ("aip", "forgetting", "final")
 ALPHA = 0.05
 POWER = 0.8
+ROUNDING = 64 * float(np.finfo(np.float64).eps)
+"""Differences that spread by less than this share of the scores behind them do not spread: it is rounding."""
 EXACT_UP_TO = 20
 """Most differences whose sign patterns are all counted (2^20); above that they are drawn."""
 SIGN_DRAWS = 20_000
@@ -63,6 +65,7 @@ class Comparison:
         baseline_size: buffer size of the baseline; differs from the cell's in ``compare_sizes``.
         identities: who is in it, sorted.
         differences: one per identity, mean over common seeds.
+        scale: size of the largest score that was subtracted: differences are rounded to about 1e-16 of it.
     """
 
     cell: Cell
@@ -73,6 +76,7 @@ class Comparison:
     baseline_size: int | None = None
     identities: tuple[str, ...] = ()
     differences: tuple[float, ...] = ()
+    scale: float = 0.0
 
     @property
     def verdict(self) -> str:
@@ -80,7 +84,8 @@ class Comparison:
         low, high = self.difference.low, self.difference.high
         if isnan(low):
             return "no interval"
-        if low <= 0 <= high:
+        noise = ROUNDING * self.scale  # equal scores may differ in their last bits, for all people alike
+        if low <= noise and high >= -noise:
             return "interval includes 0"
         return "better" if (high < 0) == self.negative_is_better else "worse"
 
@@ -218,8 +223,10 @@ def paired_differences(
     return differences, min(seeds, default=0)
 
 
-def compare(values: ScoreValues, baselines: Sequence[str] = BASELINES) -> list[Comparison]:
-    """Every strategy against every baseline at the same buffer size and learning rate, for ``COMPARED_SCORES``.
+def compare(
+    values: ScoreValues, baselines: Sequence[str] = BASELINES, scores: Sequence[str] = COMPARED_SCORES
+) -> list[Comparison]:
+    """Every strategy against every baseline at the same buffer size and learning rate, for some scores.
 
     A strategy without a buffer size (``upper``) meets a baseline at each of the baseline's sizes, and a baseline
     without one (``lower``) meets every size. ``lower`` itself is only ever a baseline: turned round, the number is
@@ -227,7 +234,7 @@ def compare(values: ScoreValues, baselines: Sequence[str] = BASELINES) -> list[C
     """
     pairs = (
         (cell, other, size)
-        for cell in _compared(values)
+        for cell in _compared(values, scores)
         if cell.strategy != "lower"
         for other, size in _opponents(cell, values, baselines)
     )
@@ -292,7 +299,7 @@ def weigh(
     members = tuple(
         Evidence(
             comparison=one,
-            effect=effect_size(one.differences, confidence),
+            effect=effect_size(one.differences, confidence, scale=one.scale),
             test=test,
             p_holm=nan if test is None else float(next(adjusted)),
             improvement=probability_of_improvement(
@@ -309,6 +316,7 @@ def weigh(
 def size_next_study(
     differences: Sequence[float] | np.ndarray,
     *,
+    scale: float = 0.0,
     difference: float | None = None,
     half_width: float | None = None,
     power: float = POWER,
@@ -316,11 +324,16 @@ def size_next_study(
 ) -> NextStudy:
     """What this study could have seen, and how many identities a wished difference or precision asks for.
 
+    Args:
+        scale: size of the scores that were subtracted, as in ``effect_size``.
+        difference, half_width: what is wished for. An observed difference is no wish where its interval includes 0:
+            what was not shown cannot size a study.
+
     Raises:
         ValueError: fewer than 2 differences, differences without spread, or a wish that is not positive.
     """
     differences = _differences(differences)
-    n, sd = differences.size, float(differences.std(ddof=1))
+    n, sd = differences.size, float(differences.std(ddof=1)) if has_spread(differences, scale) else 0.0
     cautious = cautious_sd(sd, n)
     spreads = (sd, cautious)
     return NextStudy(
@@ -344,12 +357,18 @@ def size_next_study(
 # --- numbers of one difference per identity -------------------------------------------------------------------------
 
 
-def effect_size(differences: Sequence[float] | np.ndarray, confidence: float = CONFIDENCE) -> EffectSize:
+def effect_size(
+    differences: Sequence[float] | np.ndarray, confidence: float = CONFIDENCE, *, scale: float = 0.0
+) -> EffectSize:
     """Cohen's d_z, Hedges' g and exact limits for normal differences ``[n]``.
 
     t = d sqrt(n) has a noncentral t distribution with noncentrality delta sqrt(n): the limits are those delta under
     which the observed t lies at the upper and the lower tail. One difference, or differences without spread, have no
     effect size: NaN.
+
+    Args:
+        scale: size of the scores that were subtracted, as far as it exceeds that of the differences: what spreads by
+            no more than its rounding (``ROUNDING``) has no spread.
 
     Raises:
         ValueError: no differences, one that is not finite, or ``confidence`` outside (0, 1).
@@ -358,13 +377,18 @@ def effect_size(differences: Sequence[float] | np.ndarray, confidence: float = C
     if not 0 < confidence < 1:
         raise ValueError(f"confidence must lie in (0, 1), got {confidence}")
     n = differences.size
-    if n == 1 or np.ptp(differences) == 0:
+    if n == 1 or not has_spread(differences, scale):
         return EffectSize(d=nan, g=nan, low=nan, high=nan, n=n)
     d = float(differences.mean() / differences.std(ddof=1))
     df, root = n - 1, math.sqrt(n)
     low, high = (_noncentrality(d * root, df, tail) / root for tail in ((1 + confidence) / 2, (1 - confidence) / 2))
     correction = math.exp(gammaln(df / 2) - gammaln((df - 1) / 2)) / math.sqrt(df / 2) if df > 1 else nan
     return EffectSize(d=d, g=correction * d, low=low, high=high, n=n)
+
+
+def has_spread(differences: np.ndarray, scale: float = 0.0) -> bool:
+    """Whether differences ``[n]`` of scores of that size differ among themselves by more than rounding."""
+    return float(np.ptp(differences)) > ROUNDING * max(scale, float(np.abs(differences).max()))
 
 
 def sign_flip(
@@ -503,8 +527,8 @@ def cautious_sd(sd: float, n: int, assurance: float = SPREAD_ASSURANCE) -> float
 # --- inside -------------------------------------------------------------------------------------------------------
 
 
-def _compared(values: ScoreValues) -> list[Cell]:
-    return [cell for cell in values if cell.score in COMPARED_SCORES]
+def _compared(values: ScoreValues, scores: Sequence[str] = COMPARED_SCORES) -> list[Cell]:
+    return [cell for cell in values if cell.score in scores]
 
 
 def _comparisons(values: ScoreValues, pairs: Iterable[tuple[Cell, Cell, int | None]]) -> Iterator[Comparison]:
@@ -521,7 +545,12 @@ def _comparisons(values: ScoreValues, pairs: Iterable[tuple[Cell, Cell, int | No
                 baseline_size=other.buffer_size,
                 identities=tuple(differences),
                 differences=tuple(differences.values()),
+                scale=_scale(values[cell], values[other]),
             )
+
+
+def _scale(*arms: Mapping[str, Mapping[int, float]]) -> float:
+    return max(abs(value) for arm in arms for seeds in arm.values() for value in seeds.values())
 
 
 def _opponents(cell: Cell, values: ScoreValues, others: Sequence[str]) -> Iterator[tuple[Cell, int | None]]:

@@ -20,7 +20,7 @@ from scipy.special import stdtrit
 
 from clstudy.analysis.comparisons import paired_difference
 from clstudy.analysis.intervals import CONFIDENCE, NEW_IDENTITIES, THIS_IDENTITY, Interval
-from clstudy.analysis.matrix import JOINT_STRATEGIES, Cell, ScoreValues, Trial
+from clstudy.analysis.matrix import Cell, ScoreValues, Trial
 from clstudy.analysis.scores import gap_closed
 from clstudy.analysis.summary import CELL_FIELDS, JOINT_NOTE, Summary, cell_order
 from clstudy.json_text import json_object
@@ -30,6 +30,7 @@ from clstudy.stages import StudyStore, ValueStore, is_key
 
 LOWER, UPPER = "lower", "upper"
 MEGABYTE = 1e6
+ABOVE_UPPER = " A gap closed above 100% means: better at the end than upper, which is joint training and no true bound."
 COSTS = ("photo", "megabyte", "second")
 EFFICIENCY_SCHEMA = pa.schema(
     [field for field in CELL_FIELDS if field[0] != "score"]
@@ -131,7 +132,7 @@ def efficiency_table(summary: Summary, costs: Mapping[str, Cost] | None = None) 
         lower = cell._replace(strategy=LOWER, buffer_size=None)
         if cell.score != "final" or lower not in summary.values:
             continue
-        worth = _worth(summary.values, cell, lower)
+        worth = _worth(summary.values, cell, lower, cell.strategy in study.joint_strategies)
         if worth is None:
             continue
         spent = [
@@ -143,7 +144,7 @@ def efficiency_table(summary: Summary, costs: Mapping[str, Cost] | None = None) 
     return pa.Table.from_pylist(rows, schema=EFFICIENCY_SCHEMA)
 
 
-def _worth(values: ScoreValues, cell: Cell, lower: Cell) -> dict[str, Any] | None:
+def _worth(values: ScoreValues, cell: Cell, lower: Cell, joint: bool) -> dict[str, Any] | None:
     """Gain and gap closed of one cell; None where it shares no identity and seed with ``lower``."""
     paired = paired_difference(values[cell], values[lower])
     if paired is None:
@@ -152,6 +153,8 @@ def _worth(values: ScoreValues, cell: Cell, lower: Cell) -> dict[str, Any] | Non
     sign = 1.0 if HIGHER_IS_BETTER[cell.metric] else -1.0
     low, high = sorted((sign * gain.low, sign * gain.high))
     share, note = _gap(values, cell, lower)
+    if share is not None and share.mean > 1:
+        note = "above 100%: better at the end than upper"
     worth = {
         "gain": _number(sign * gain.mean),
         "gain_low": _number(low),
@@ -162,7 +165,7 @@ def _worth(values: ScoreValues, cell: Cell, lower: Cell) -> dict[str, Any] | Non
         "n_identities": gain.n,
         "n_seeds": n_seeds,
         "population": gain.population,
-        "note": "; ".join(filter(None, [JOINT_NOTE if cell.strategy in JOINT_STRATEGIES else "", note])),
+        "note": "; ".join(filter(None, [JOINT_NOTE if joint else "", note])),
     }
     exact = {LOWER: ("gain_low", "gain_high", "gap_low", "gap_high"), UPPER: ("gap_low", "gap_high")}
     # 0 and 1 by definition: an interval of no width would look like a measurement

@@ -60,8 +60,15 @@ class StudyEvidence:
     statements: Mapping[tuple[str, str, str, float | None, str], str]
 
 
-def judge(summary: Summary) -> StudyEvidence:
-    """Weigh every paired difference of a study. Equal studies give equal tables: the bootstraps' seeds are fixed."""
+def judge(summary: Summary, of_interest: Mapping[tuple[str, str, str], float] | None = None) -> StudyEvidence:
+    """Weigh every paired difference of a study. Equal studies give equal tables: the bootstraps' seeds are fixed.
+
+    Args:
+        of_interest: (protocol, metric, score) -> smallest difference that would matter, in the score's unit. The next
+            study is sized for it; without one, for the observed difference, and that only where its interval excludes
+            0: a difference that was not shown says nothing about how many people would show it.
+    """
+    of_interest = of_interest or {}
     rows: list[dict[str, Any]] = []
     statements = {}
     place = _places(summary)
@@ -72,7 +79,7 @@ def judge(summary: Summary) -> StudyEvidence:
         for key, members in families(sorted(comparisons, key=place)).items():
             family = weigh(members, rng=derive_rng(0, "analysis", "sign flips", *map(str, key)))
             statements[(*key, compared)] = family.statement
-            rows += [_evidence_row(one, compared) for one in family.members]
+            rows += [_evidence_row(one, compared, of_interest.get(key[:3])) for one in family.members]
     return StudyEvidence(
         evidence=pa.Table.from_pylist(rows, schema=EVIDENCE_SCHEMA),
         sensitivity=sensitivity_table(summary, place),
@@ -89,7 +96,7 @@ def evidence_files(found: StudyEvidence) -> dict[str, bytes]:
     }
 
 
-def _evidence_row(one: Evidence, compared: str) -> dict[str, Any]:
+def _evidence_row(one: Evidence, compared: str, of_interest: float | None) -> dict[str, Any]:
     comparison = one.comparison
     improvement = one.improvement
     return (
@@ -109,17 +116,19 @@ def _evidence_row(one: Evidence, compared: str) -> dict[str, Any]:
             "improvement_low": _known(improvement.low),
             "improvement_high": _known(improvement.high),
         }
-        | _next_study(comparison)
+        | _next_study(comparison, of_interest)
     )
 
 
-def _next_study(comparison: Comparison) -> dict[str, Any]:
-    mean = abs(comparison.difference.mean)
+def _next_study(comparison: Comparison, of_interest: float | None) -> dict[str, Any]:
+    """What this study could find, and the people needed for the difference of interest, or for the one it has shown."""
+    shown = abs(comparison.difference.mean) if comparison.verdict in ("better", "worse") else None
+    wanted = shown if of_interest is None else of_interest
     found: dict[str, Any] = {"detectable": None, "identities_needed": None, "identities_needed_cautious": None}
     with suppress(ValueError):  # one identity, or no spread at all: nothing to size a study from
-        found["detectable"] = size_next_study(comparison.differences).detectable
+        found["detectable"] = size_next_study(comparison.differences, scale=comparison.scale).detectable
         # or a difference so small that no number of people finds it
-        needed = size_next_study(comparison.differences, difference=mean or None).for_difference
+        needed = size_next_study(comparison.differences, scale=comparison.scale, difference=wanted).for_difference
         if needed is not None:
             found["identities_needed"], found["identities_needed_cautious"] = needed
     return found

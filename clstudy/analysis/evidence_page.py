@@ -9,6 +9,7 @@ from clstudy.analysis.evidence import CHECKED_SCORES, StudyEvidence
 from clstudy.analysis.html import Markup, Section, data_table, element, joined
 from clstudy.analysis.intervals import CONFIDENCE
 from clstudy.analysis.material import Material
+from clstudy.analysis.printed import digits_for, mean_and_interval
 from clstudy.analysis.scores import SCORES
 from clstudy.analysis.sensitivity import BOOTSTRAP_T
 
@@ -27,7 +28,8 @@ _NOTES = (
     "Difference: strategy minus baseline, paired on people and seeds, Student t. Effect size: that difference in units "
     "of its spread over people (Hedges). The smallest difference is found with 80% power at two-sided 5%; the people "
     "needed are computed from the spread seen here and, after the slash, from a cautious one (n values say little "
-    "about a spread).",
+    "about a spread); a difference whose interval includes 0 has no such number, because it was not shown: look at the "
+    "smallest difference found instead.",
 )
 
 
@@ -87,12 +89,12 @@ def _evidence_cells(row: Mapping[str, Any], digits: int, with_rate: bool) -> lis
     needed = row["identities_needed"]
     return [
         _comparison(row, with_rate),
-        _ranged(row, "mean", "low", "high", f"+.{digits}f"),
+        " ".join(mean_and_interval(row["mean"], row["low"], row["high"], digits, signed=True, missing="–")),
         _ranged(row, "effect_size", "effect_low", "effect_high", "+.1f"),
         _number(row["p_sign_flip"], ".3f"),
         _number(row["p_holm"], ".3f"),
         _ranged(row, "improvement", "improvement_low", "improvement_high", ".2f"),
-        _number(row["detectable"], f".{digits}f"),
+        _number(row["detectable"], f".{digits_for(row['detectable'], row['detectable'], digits)}f"),
         "–" if needed is None else f"{needed:,} / {row['identities_needed_cautious']:,}",
     ]
 
@@ -106,7 +108,11 @@ def _check_rows(rows: list[Mapping[str, Any]], digits: int, with_rate: bool) -> 
         line = lines.setdefault(name, {"people": str(row["n_identities"]), "seeds": str(row["n_seeds"])})
         held = row["confidence"]
         level = "" if held is None or held >= CONFIDENCE else f" ({held:.2%})"
-        line[row["method"]] = _ranged(row, None, "low", "high", f"+.{digits}f") + level
+        line[row["method"]] = (
+            "–"
+            if row["low"] is None
+            else mean_and_interval(row["mean"], row["low"], row["high"], digits, signed=True)[1] + level
+        )
     columns = ["people", "seeds", *methods]
     return ["comparison", *columns], [[name, *(line.get(c, "–") for c in columns)] for name, line in lines.items()]
 
@@ -125,9 +131,9 @@ def _check_notes(rows: list[Mapping[str, Any]]) -> list[str]:
     return said + ([f"Incomplete, and in none of these intervals: {', '.join(names)}."] if names else [])
 
 
-def _ranged(row: Mapping[str, Any], middle: str | None, low: str, high: str, form: str) -> str:
+def _ranged(row: Mapping[str, Any], middle: str, low: str, high: str, form: str) -> str:
     between = "–" if row[low] is None else f"[{row[low]:{form}}, {row[high]:{form}}]"
-    return between if middle is None else f"{_number(row[middle], form)} {between}"
+    return f"{_number(row[middle], form)} {between}"
 
 
 def _number(value: float | None, form: str) -> str:

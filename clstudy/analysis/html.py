@@ -19,17 +19,27 @@ import numpy as np
 
 from clstudy.analysis.answer import answer
 from clstudy.analysis.claims import exploratory_notes
-from clstudy.analysis.efficiency import efficiency_table
+from clstudy.analysis.efficiency import ABOVE_UPPER, efficiency_table
 from clstudy.analysis.figures import Drawing, Gallery
 from clstudy.analysis.intervals import CONFIDENCE
+from clstudy.analysis.limits import not_concluded
 from clstudy.analysis.material import Arm, Material, panel_title
-from clstudy.analysis.matrix import JOINT_STRATEGIES, Cell
+from clstudy.analysis.matrix import Cell
 from clstudy.analysis.paper import PaperTable, paper_tables, shortfall
-from clstudy.analysis.scores import SCORES
+from clstudy.analysis.printed import (
+    PRINTED_SCORES,
+    better_when,
+    decimals_of,
+    mean_and_interval,
+    number,
+    printed_higher_is_better,
+    printed_row,
+    printed_value,
+    score_title,
+)
 from clstudy.analysis.study_folder import settings, stage_seconds
-from clstudy.analysis.summary import MAIN_SCORES, Column, Summary, not_concluded
-from clstudy.analysis.tables import BEST, DECIMALS, DEFAULT_DECIMALS, notes
-from clstudy.metrics.directions import HIGHER_IS_BETTER
+from clstudy.analysis.summary import Column, Summary
+from clstudy.analysis.tables import BEST, notes
 from clstudy.pictures import opened_picture
 from clstudy.profiles import Resources
 from clstudy.safe_text import printable, redacted
@@ -219,15 +229,23 @@ def efficiency_section(material: Material) -> list[Section]:
     for row in rows:
         label = Arm(row["strategy"], row["buffer_size"]).label
         label += f", lr {row['learning_rate']:g}" if len(material.rates) > 1 else ""
-        gain = _ranged(row["gain"], row["gain_low"], row["gain_high"], f"+.{digits}f")
+        gain = (
+            "–"
+            if row["gain"] is None
+            else " ".join(
+                filter(None, mean_and_interval(row["gain"], row["gain_low"], row["gain_high"], digits, signed=True))
+            )
+        )
         gap = _ranged(row["gap_closed"], row["gap_low"], row["gap_high"], ".0%")
         costs = [_given(row["photos"], ".4g"), _given(row["megabytes"], ".2g"), _given(row["seconds"], ".0f")]
         lines.append([label, gain, gap, *costs])
     heads = ["strategy", "gain over lower", "gap to upper closed", "stored photos", "MB stored", "core-seconds"]
+    exceeded = ABOVE_UPPER if any((row["gap_closed"] or 0) > 1 for row in rows) else ""
     said = (
         f"Final performance in {panel_title(material.panel)}; a positive gain is better. Gap closed: share of the gap "
         "between lower and upper, with Fieller's interval. Costs are means per trial; core-seconds count stages that "
-        "trials share in full. efficiency.md beside this page holds all metrics and the gain per photo, MB and second."
+        f"trials share in full.{exceeded} efficiency.md beside this page holds all metrics and the gain per photo, MB "
+        "and second."
     )
     return [rows_section("efficiency", "Gain and cost", heads, lines, [said])]
 
@@ -242,13 +260,13 @@ def _given(value: float | None, form: str) -> str:
 
 
 def score_table(material: Material, panel: tuple[str, str]) -> Markup:
-    """Blocks AIP, Forgetting, final performance; rows strategy, columns buffer size."""
+    """Blocks AIP, Forgetting, −BWT, final performance; rows strategy, columns buffer size."""
     summary = material.summary
     rows = [row for row in summary.scores.to_pylist() if (row["protocol"], row["metric"]) == panel]
     found = {(r["score"], r["learning_rate"], r["strategy"], r["buffer_size"]): r for r in rows}
     columns = summary.study.columns
     body = []
-    for score in MAIN_SCORES:
+    for score in PRINTED_SCORES:
         lines = []
         for rate in material.rates:
             names = dict.fromkeys(r["strategy"] for r in rows if (r["score"], r["learning_rate"]) == (score, rate))
@@ -256,12 +274,12 @@ def score_table(material: Material, panel: tuple[str, str]) -> Markup:
                 flat = found.get((score, rate, name, None))
                 cells = [(flat or found.get((score, rate, name, size)), size) for size in columns]
                 texts = [_score_cell(row, summary, size) if row else element("td", "–") for row, size in cells]
-                mark = " *" if name in JOINT_STRATEGIES else ""
+                mark = " *" if name in summary.study.joint_strategies else ""
                 label = f"{name}{mark}" + (f" lr {rate:g}" if len(material.rates) > 1 else "")
                 lines.append(element("tr", element("th", label, scope="row"), *texts))
         if lines:
-            direction = "higher" if SCORES[score].direction(HIGHER_IS_BETTER[panel[1]]) else "lower"
-            block = f"{SCORES[score].title} ({direction} is better)"
+            direction = "higher" if printed_higher_is_better(score, panel[1]) else "lower"
+            block = f"{score_title(score)} ({direction} is better)"
             span = str(1 + len(columns))
             body.append(element("tr", element("th", block, colspan=span, scope="rowgroup", class_="block")))
             body += lines
@@ -274,7 +292,7 @@ def comparison_section(material: Material) -> Section:
     rows = [
         row
         for row in material.summary.paired.to_pylist()
-        if material.panel == (row["protocol"], row["metric"]) and row["score"] in MAIN_SCORES
+        if material.panel == (row["protocol"], row["metric"]) and row["score"] in PRINTED_SCORES
     ]
     if not rows:
         text = "No two strategies share an identity, so nothing can be compared."
@@ -287,11 +305,11 @@ def comparison_section(material: Material) -> Section:
         ),
         *(element("p", note) for note in exploratory_notes(material.summary)),
     ]
-    for score in MAIN_SCORES:
+    for score in PRINTED_SCORES:
         table = [row for row in rows if row["score"] == score]
         for baseline in dict.fromkeys(row["baseline"] for row in table):
             lines = [_paired_line(material, row) for row in table if row["baseline"] == baseline]
-            title = f"{SCORES[score].title} minus {baseline}'s ({table[0]['better_when']} is better)"
+            title = f"{score_title(score)} minus {baseline}'s ({better_when(score, table[0]['metric'])} is better)"
             parts.append(
                 element(
                     "details",
@@ -313,27 +331,30 @@ def figure_section(gallery: Gallery) -> Section:
 
 
 def identity_section(material: Material) -> Section:
-    """One value per identity (mean over seeds) for AIP, Forgetting and final performance under the main metric."""
+    """One value per identity (mean over seeds) for every printed score under the main metric."""
     title = "Per identity"
     if material.panel is None:
         return Section(anchor="identities", title=title, body=element("p", "No trial is in the numbers yet."))
     identities = sorted(material.summary.study.identities)
     tables = []
-    for score in MAIN_SCORES:
+    for score in PRINTED_SCORES:
         lines = []
         for rate in material.rates:
             for arm in _arms(material, rate):
                 values = material.values.get(Cell(*material.panel, score, rate, *arm))
                 if values:
                     means = [values.get(identity) for identity in identities]
-                    texts = [f"{np.mean(list(by.values())):.{material.digits}f}" if by else "–" for by in means]
+                    texts = [
+                        number(printed_value(score, float(np.mean(list(by.values())))), material.digits) if by else "–"
+                        for by in means
+                    ]
                     lines.append([arm.label + (f", lr {rate:g}" if len(material.rates) > 1 else ""), *texts])
         if lines:
-            direction = "higher" if SCORES[score].direction(HIGHER_IS_BETTER[material.panel[1]]) else "lower"
-            caption = f"{SCORES[score].title}, {panel_title(material.panel)} ({direction} is better), mean over seeds"
+            direction = "higher" if printed_higher_is_better(score, material.panel[1]) else "lower"
+            caption = f"{score_title(score)}, {panel_title(material.panel)} ({direction} is better), mean over seeds"
             table = data_table(caption, ["strategy", *identities], lines)
             opened = "open" if score == "forgetting" else None
-            tables.append(element("details", element("summary", SCORES[score].title), table, open=opened))
+            tables.append(element("details", element("summary", score_title(score)), table, open=opened))
     return Section(anchor="identities", title=title, body=joined(tables))
 
 
@@ -536,10 +557,9 @@ def _paired_line(material: Material, row: Mapping[str, Any]) -> Markup:
 
 
 def _numbers(row: Mapping[str, Any], *, signed: bool = False) -> tuple[str, str]:
-    digits = DECIMALS.get(row["metric"], DEFAULT_DECIMALS)
-    form = f"{'+' if signed else ''}.{digits}f"
-    interval = "no interval" if row["low"] is None else f"[{row['low']:{form}}, {row['high']:{form}}]"
-    return f"{row['mean']:{form}}", interval
+    row = printed_row(row)
+    digits = decimals_of(row["metric"])
+    return mean_and_interval(row["mean"], row["low"], row["high"], digits, signed=signed, missing="no interval")
 
 
 def _arms(material: Material, rate: float | None) -> list[Arm]:

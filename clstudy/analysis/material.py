@@ -10,10 +10,10 @@ from typing import NamedTuple
 import numpy as np
 
 from clstudy.analysis.matrix import ResultMatrix, ScoreValues, Trial
+from clstudy.analysis.printed import DEFAULT_DECIMALS, decimals_of
 from clstudy.analysis.scores import missing_cells
 from clstudy.analysis.study_folder import StageNote, trial_stages
 from clstudy.analysis.summary import PANEL_TITLES, Summary
-from clstudy.analysis.tables import DECIMALS, DEFAULT_DECIMALS
 
 FOCUS_SIZE = 3
 
@@ -59,7 +59,7 @@ class Material:
     @property
     def digits(self) -> int:
         """Decimals of the main metric."""
-        return DECIMALS.get(self.panel[1], DEFAULT_DECIMALS) if self.panel else DEFAULT_DECIMALS
+        return decimals_of(self.panel[1]) if self.panel else DEFAULT_DECIMALS
 
     @cached_property
     def panels(self) -> tuple[tuple[str, str], ...]:

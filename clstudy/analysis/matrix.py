@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset
 
+from clstudy.analysis.photos import other_photos, photo_marks
 from clstudy.analysis.scores import SCORES, MissingCellsError
 from clstudy.errors import UserError
 from clstudy.metrics.directions import HIGHER_IS_BETTER
@@ -19,7 +20,10 @@ from clstudy.rows import RESULT_SCHEMA, SORT_KEY, TRIAL_FIELDS
 
 TRIAL_COLUMNS = [name for name, _ in TRIAL_FIELDS]
 JOINT_STRATEGIES = frozenset({"upper"})
-"""Trained on everything at once: no continual learner, its matrix has only the last row (protocol, "Strategies")."""
+"""Joint training where ``study.yaml`` does not say which strategies are: those written before it did had ``upper``."""
+_IMAGES = pa.schema(
+    [pa.field(f.name, pa.dictionary(pa.int32(), pa.string())) if f.name == "image" else f for f in RESULT_SCHEMA]
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +31,8 @@ class Trial:
     """What makes a trial: the trial columns of the rows, and the entries of ``study.yaml``.
 
     ``learning_rate`` is None where a search chose one for every cell: such trials are compared each at its own rate.
+    ``joint``: trained on everything at once: no continual learner, its matrix has only the last row (protocol,
+    "Strategies"). The strategy's class says so, and ``study.yaml`` after it.
     """
 
     trial: str
@@ -35,21 +41,26 @@ class Trial:
     buffer_size: int | None
     learning_rate: float | None
     seed: int
+    joint: bool = False
 
-    @property
-    def joint(self) -> bool:
-        """True for joint training (``upper``)."""
-        return self.strategy in JOINT_STRATEGIES
+    def columns(self) -> dict[str, Any]:
+        """The trial columns of its rows."""
+        return {name: getattr(self, name) for name in TRIAL_COLUMNS}
 
 
 @dataclass(frozen=True, kw_only=True)
 class ResultMatrix:
-    """R of one trial under one protocol and metric: ``r`` is float64 ``[T, T]``, NaN where nothing was measured."""
+    """R of one trial under one protocol and metric: ``r`` is float64 ``[T, T]``, NaN where nothing was measured.
+
+    ``other_photos``: test timestamp -> a trial of the identity whose photos this trial was not tested on; the cells in
+    question are NaN.
+    """
 
     trial: Trial
     protocol: str
     metric: str
     r: np.ndarray
+    other_photos: Mapping[int, str] = field(default_factory=dict)
 
 
 class Cell(NamedTuple):
@@ -73,16 +84,26 @@ def load_rows(study_dir: Path | str) -> pa.Table:
     return rows.sort_by(SORT_KEY)
 
 
-def read_rows(files: Sequence[Path], columns: list[str] | None = None, where: pc.Expression | None = None) -> pa.Table:
+def read_rows(
+    files: Sequence[Path],
+    columns: list[str] | None = None,
+    where: pc.Expression | None = None,
+    schema: pa.Schema = RESULT_SCHEMA,
+) -> pa.Table:
     """Read result files through one dataset scan, with projection and predicate push-down.
+
+    Args:
+        schema: the columns' types; strings may be asked for as dictionaries, which reads them faster.
 
     Raises:
         UserError: a file cannot be read.
     """
     if not files:
-        return RESULT_SCHEMA.empty_table().select(columns or RESULT_SCHEMA.names)
+        return schema.empty_table().select(columns or schema.names)
+    encoded = [column.name for column in schema if pa.types.is_dictionary(column.type)]
+    form = pyarrow.dataset.ParquetFileFormat(read_options={"dictionary_columns": encoded})
     try:
-        dataset = pyarrow.dataset.dataset([str(file) for file in files], schema=RESULT_SCHEMA, format="parquet")
+        dataset = pyarrow.dataset.dataset([str(file) for file in files], schema=schema, format=form)
         return dataset.to_table(columns=columns, filter=where)
     except (pa.ArrowException, OSError) as error:
         message = " ".join(str(error).split())
@@ -92,16 +113,21 @@ def read_rows(files: Sequence[Path], columns: list[str] | None = None, where: pc
 
 
 def result_matrices(
-    rows: pa.Table | Sequence[Path], timestamps: int | Mapping[str, int] | None = None
+    rows: pa.Table | Sequence[Path],
+    timestamps: int | Mapping[str, int] | None = None,
+    joint: Collection[str] = JOINT_STRATEGIES,
 ) -> list[ResultMatrix]:
     """Mean over images per (trial, protocol, metric, t, k), as one matrix per trial, protocol and metric.
 
     A cell without rows is NaN. So is a cell with fewer images than another cell of its column: its mean would speak of
-    other photos, and the difference would pass for Forgetting. Nothing is raised here for missing cells; scores do.
+    other photos, and the difference would pass for Forgetting. So is a cell that was measured on other photos than the
+    identity's other cells of that test timestamp, in this trial or another. Nothing is raised here for missing cells;
+    scores do.
 
     Args:
-        rows: a table in ``RESULT_SCHEMA`` (``image`` is not needed) or the result files to scan.
+        rows: a table in ``RESULT_SCHEMA`` (without ``image``, photos are counted only) or the result files to scan.
         timestamps: T, for all identities or by identity; by default the most that any trial of an identity has seen.
+        joint: the strategies that are joint training.
 
     Returns:
         Sorted by trial, protocol, metric.
@@ -110,16 +136,19 @@ def result_matrices(
         UserError: one trial name with two different specifications, or a timestamp outside 0..T-1 or above t.
     """
     if not isinstance(rows, pa.Table):
-        rows = read_rows(rows, columns=[name for name in RESULT_SCHEMA.names if name != "image"])
+        rows = read_rows(rows, schema=_IMAGES)
     if rows.num_rows == 0:
         return []
-    trials = _trials(rows)
+    trials = _trials(rows, joint)
     sizes = _timestamps(rows, timestamps)
 
     # One thread: sums run in row order, so equal rows give equal bits.
     keys = ["trial", "protocol", "metric", "train_timestamp", "test_timestamp"]
-    cells = rows.group_by(keys, use_threads=False).aggregate(
-        [("value", "mean", pc.ScalarAggregateOptions(skip_nulls=False)), ("value", "count")]
+    named = "image" in rows.column_names
+    marks_of = photo_marks(rows["image"]) if named else pa.array(np.zeros(rows.num_rows, dtype=np.int64))
+    measured = rows.select([*keys, "value"]).append_column("mark", marks_of)
+    cells = measured.group_by(keys, use_threads=False).aggregate(
+        [("value", "mean", pc.ScalarAggregateOptions(skip_nulls=False)), ("value", "count"), ("mark", "sum")]
     )
     names, trial = codes(cells["trial"])
     protocols, protocol = codes(cells["protocol"])
@@ -135,10 +164,13 @@ def result_matrices(
         )
     size = int(limits.max())
     shape = (len(names), len(protocols), len(metrics), size, size)
-    mean, count = np.full(shape, np.nan), np.zeros(shape, dtype=np.int64)
+    mean, count, marks = np.full(shape, np.nan), np.zeros(shape, dtype=np.int64), np.zeros(shape, dtype=np.int64)
     mean[trial, protocol, metric, t, k] = cells["value_mean"].to_numpy()
     count[trial, protocol, metric, t, k] = cells["value_count"].to_numpy()
-    mean[count < count.max(axis=-2, keepdims=True)] = np.nan
+    marks[trial, protocol, metric, t, k] = cells["mark_sum"].to_numpy()
+    fewer = count < count.max(axis=-2, keepdims=True)
+    odd, usual = other_photos(marks, np.where(fewer, 0, count), [trials[name].identity for name in names])
+    mean[fewer | odd] = np.nan
     present = np.zeros(shape[:3], dtype=bool)
     present[trial, protocol, metric] = True
     matrices = []
@@ -146,7 +178,10 @@ def result_matrices(
         end = sizes[spec.identity]
         for p, m in np.argwhere(present[i]):
             r = mean[i, p, m, :end, :end]
-            matrices.append(ResultMatrix(trial=spec, protocol=protocols[p], metric=metrics[m], r=r))
+            others = {int(k): names[usual[i, p, m, k]] for k in np.flatnonzero(odd[i, p, m].any(axis=0))}
+            matrices.append(
+                ResultMatrix(trial=spec, protocol=protocols[p], metric=metrics[m], r=r, other_photos=others)
+            )
     return matrices
 
 
@@ -195,12 +230,13 @@ def _scores(stack: Sequence[ResultMatrix]) -> dict[str, np.ndarray]:
         raise MissingCellsError([cell[1:] for cell in error.cells if cell[0] == place], where) from error
 
 
-def _trials(rows: pa.Table) -> dict[str, Trial]:
+def _trials(rows: pa.Table, joint: Collection[str]) -> dict[str, Trial]:
     trials: dict[str, Trial] = {}
     for spec in rows.group_by(TRIAL_COLUMNS, use_threads=False).aggregate([]).to_pylist():
-        known = trials.setdefault(spec["trial"], Trial(**spec))
-        if known != Trial(**spec):
-            raise UserError(f"trial {spec['trial']} has rows of two specifications: {known} and {Trial(**spec)}")
+        trial = Trial(**spec, joint=spec["strategy"] in joint)
+        known = trials.setdefault(trial.trial, trial)
+        if known != trial:
+            raise UserError(f"trial {trial.trial} has rows of two specifications: {known} and {trial}")
     return trials
 
 

@@ -1,5 +1,7 @@
 """The paper's layout: strategies in blocks of one buffer size, AIP and Forgetting side by side; as Markdown and LaTeX.
 
+The paper prints no −BWT; it stands beside Forgetting because Forgetting's max picks up photo noise.
+
 LPIPS and ID are multiplied by ten, as the paper prints them. ``upper`` has no AIP: its final performance stands in that
 column, as in the paper, and says so. Published values get a line of their own under ours.
 """
@@ -10,14 +12,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from clstudy.analysis.matrix import JOINT_STRATEGIES
+from clstudy.analysis.printed import mean_and_interval, printed_higher_is_better, printed_row, score_title
 from clstudy.analysis.published import published_value
-from clstudy.analysis.scores import SCORES
 from clstudy.analysis.summary import CELL_FIELDS, Column, Summary
-from clstudy.metrics.directions import HIGHER_IS_BETTER
 from clstudy.safe_text import one_line, redacted
 
-PAPER_SCORES = ("aip", "forgetting")
+PAPER_SCORES = ("aip", "forgetting", "bwt")
 MISSING, NONE = "missing", "–"
 
 
@@ -56,11 +56,12 @@ class PaperCell:
 
 @dataclass(frozen=True, kw_only=True)
 class PaperRow:
-    """One line: ours, or the published one of the same strategy."""
+    """One line: ours, or the published one of the same strategy; ``joint``: of joint training."""
 
     label: str
     cells: tuple[PaperCell, ...]
     published: bool = False
+    joint: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,14 +101,14 @@ def paper_tables(summary: Summary) -> list[PaperTable]:
                     columns=columns,
                     heads=tuple(_head(protocol, *column) for column in columns),
                     blocks=blocks,
-                    joint=any(row.label in JOINT_STRATEGIES for _, rows in blocks for row in rows),
+                    joint=any(row.joint for _, rows in blocks for row in rows),
                 )
             )
     return tables
 
 
 def _head(protocol: str, score: str, metric: str) -> str:
-    arrow = "↑" if SCORES[score].direction(HIGHER_IS_BETTER[metric]) else "↓"
+    arrow = "↑" if printed_higher_is_better(score, metric) else "↓"
     return f"{PAPER_METRICS[protocol][metric].title} {arrow}"
 
 
@@ -120,28 +121,29 @@ def _blocks(
 ) -> tuple[tuple[str, tuple[PaperRow, ...]], ...]:
     planned = {(trial.strategy, trial.buffer_size) for trial in summary.study.trials if trial.learning_rate == rate}
     order = summary.study.strategies
-    plain = [name for name in order if (name, None) in planned and name not in JOINT_STRATEGIES]
-    joint = [name for name in order if (name, None) in planned and name in JOINT_STRATEGIES]
+    joint = summary.study.joint_strategies
+    plain = [name for name in order if (name, None) in planned and name not in joint]
+    together = [name for name in order if (name, None) in planned and name in joint]
     sections: list[tuple[str, list[str], int | None]] = [("no buffer", plain, None)]
     sections += [(f"K = {k}", [name for name in order if (name, k) in planned], k) for k in summary.study.buffer_sizes]
-    sections.append(("joint training", joint, None))
+    sections.append(("joint training", together, None))
     blocks = []
     for title, names, size in sections:
         rows: list[PaperRow] = []
         for name in names:
             ours = tuple(_cell(summary, found, protocol, column, rate, name, size) for column in columns)
-            rows.append(PaperRow(label=name, cells=ours))
+            rows.append(PaperRow(label=name, cells=ours, joint=name in joint))
             theirs = tuple(_published(summary, protocol, column, rate, name, size) for column in columns)
             if any(cell.value != NONE for cell in theirs):
-                rows.append(PaperRow(label=name, cells=theirs, published=True))
+                rows.append(PaperRow(label=name, cells=theirs, published=True, joint=name in joint))
         if rows:
             blocks.append((title, tuple(rows)))
     return tuple(blocks)
 
 
-def _score(strategy: str, score: str) -> str | None:
+def _score(summary: Summary, strategy: str, score: str) -> str | None:
     """The score that stands in a column: joint training prints its final performance under AIP."""
-    if strategy not in JOINT_STRATEGIES:
+    if strategy not in summary.study.joint_strategies:
         return score
     return "final" if score == "aip" else None
 
@@ -155,7 +157,7 @@ def _cell(
     strategy: str,
     size: int | None,
 ) -> PaperCell:
-    score, metric = _score(strategy, column[0]), column[1]
+    score, metric = _score(summary, strategy, column[0]), column[1]
     if score is None:
         return PaperCell(value=NONE)
     row = found.get((protocol, metric, score, rate, strategy, size))
@@ -163,14 +165,14 @@ def _cell(
         return PaperCell(value=MISSING)
     style = PAPER_METRICS[protocol][metric]
 
-    def number(value: float) -> str:
-        return f"{value * style.factor:.{style.decimals}f}"
-
+    printed = printed_row(row)
+    low, high = (None if printed[end] is None else printed[end] * style.factor for end in ("low", "high"))
+    value, interval = mean_and_interval(printed["mean"] * style.factor, low, high, style.decimals)
     # without a buffer a strategy stands in every column: best only where it is so in all of them
     sizes = summary.study.columns if size is None else (size,)
     return PaperCell(
-        value=number(row["mean"]),
-        interval="" if row["low"] is None else f"[{number(row['low'])}, {number(row['high'])}]",
+        value=value,
+        interval=interval,
         short=shortfall(row, summary),
         best=all(summary.best.get(Column(protocol, metric, score, rate, at)) == strategy for at in sizes),
     )
@@ -179,7 +181,7 @@ def _cell(
 def _published(
     summary: Summary, protocol: str, column: tuple[str, str], rate: float, strategy: str, size: int | None
 ) -> PaperCell:
-    score, metric = _score(strategy, column[0]), column[1]
+    score, metric = _score(summary, strategy, column[0]), column[1]
     value = score and published_value(summary.setting, (protocol, metric, score, strategy, size), rate)
     if value is None or isinstance(value, str):
         return PaperCell(value=NONE)
@@ -209,7 +211,7 @@ def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[s
 def paper_markdown(table: PaperTable) -> list[str]:
     """Lines of one table, without a heading."""
     columns = zip(table.columns, table.heads, strict=True)
-    head = ["", "strategy", *(f"{SCORES[score].title} {title}" for (score, _), title in columns)]
+    head = ["", "strategy", *(f"{score_title(score)} {title}" for (score, _), title in columns)]
     rows = []
     for title, block in table.blocks:
         for place, row in enumerate(block):
@@ -219,7 +221,7 @@ def paper_markdown(table: PaperTable) -> list[str]:
 
 
 def _mark(row: PaperRow) -> str:
-    return " \\*" if row.label in JOINT_STRATEGIES else ""
+    return " \\*" if row.joint else ""
 
 
 def _markdown_cell(cell: PaperCell) -> str:
@@ -239,6 +241,7 @@ _SPECIAL = {
     "|": r"\textbar{}",
     "[": "{[}",  # at the start of a line, \\ would take it for its argument
     "–": "--",
+    "−": "$-$",
     "×": r"$\times$",
     "↑": r"$\uparrow$",
     "↓": r"$\downarrow$",
@@ -267,7 +270,7 @@ def _latex_table(summary: Summary, table: PaperTable, number: int, notes: Sequen
     spans, rules, first = [], [], 2
     for score in dict.fromkeys(score for score, _ in table.columns):
         width = sum(column[0] == score for column in table.columns)
-        spans.append(f"\\multicolumn{{{width}}}{{c}}{{{SCORES[score].title}}}")
+        spans.append(f"\\multicolumn{{{width}}}{{c}}{{{escape_latex(score_title(score))}}}")
         rules.append(f"\\cmidrule(lr){{{first}-{first + width - 1}}}")
         first += width
     lines = [
@@ -287,7 +290,7 @@ def _latex_table(summary: Summary, table: PaperTable, number: int, notes: Sequen
             label = escape_latex(row.label)
             if row.published:
                 label = f"\\quad\\textit{{{label}, published}}"
-            elif row.label in JOINT_STRATEGIES:
+            elif row.joint:
                 label += "$^{*}$"
             lines.append(" & ".join([label, *map(_latex_cell, row.cells)]) + " \\\\")
     lines += ["\\bottomrule", "\\end{tabular}"]

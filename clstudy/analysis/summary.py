@@ -1,4 +1,4 @@
-"""A study's answers as tidy tables: scores, paired differences, curves; what is missing and what cannot be concluded.
+"""A study's answers as tidy tables: scores, paired differences, curves; what is missing.
 
 Everything is computed from ``results/*.parquet`` and ``study.yaml``; equal rows give equal tables.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any, NamedTuple
@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from clstudy.analysis.comparisons import BASELINES, compare, paired_difference
-from clstudy.analysis.intervals import NEW_IDENTITIES, Interval, identity_interval
+from clstudy.analysis.intervals import Interval, identity_interval
 from clstudy.analysis.matrix import (
     JOINT_STRATEGIES,
     Cell,
@@ -28,6 +28,7 @@ from clstudy.analysis.matrix import (
     result_matrices,
     score_values,
 )
+from clstudy.analysis.printed import PRINTED_SCORES
 from clstudy.analysis.published import Setting, comparable, published_value
 from clstudy.analysis.scores import SCORES, MissingCellsError, average_performance, missing_cells
 from clstudy.claims import Statement, primary_before_results, read_statements
@@ -39,11 +40,6 @@ from clstudy.study_document import read_document, read_failures
 JOINT_NOTE = "final (joint training; not a continual learner)"
 UNBUFFERED_NOTE = "no buffer: the same trials in every buffer-size column"
 MAIN_SCORES = ("aip", "forgetting", "final")
-_REFERENCES = {
-    "lower": "there is nothing to measure the gain of a memory against",
-    "upper": "it is not known how much of the gap to joint training is closed",
-}
-"""What cannot be said without a reference strategy."""
 PANEL_TITLES = {
     ("reconstruction", "lpips"): "Reconstruction LPIPS",
     ("reconstruction", "id"): "Reconstruction ID similarity",
@@ -117,7 +113,12 @@ class Study:
     def strategies(self) -> tuple[str, ...]:
         """Lower bound first, joint training last, the others in the plan's order."""
         names = dict.fromkeys(trial.strategy for trial in self.trials)
-        return tuple(sorted(names, key=lambda name: (name in JOINT_STRATEGIES, name != "lower")))
+        return tuple(sorted(names, key=lambda name: (name in self.joint_strategies, name != "lower")))
+
+    @property
+    def joint_strategies(self) -> frozenset[str]:
+        """The strategies that are joint training."""
+        return frozenset(trial.strategy for trial in self.trials if trial.joint)
 
     @property
     def rates(self) -> tuple[float | None, ...]:
@@ -158,7 +159,8 @@ class Summary:
             ``upper``; ``low`` and ``high`` null where n = 1; ``n_seeds``: fewest seeds of any identity;
             ``published``: the paper's value where the study repeats the paper's experiment.
         paired: ``PAIRED_SCHEMA``, difference = strategy - baseline on common identities and seeds; ``claim`` is
-            "primary" where the space named it before anything was measured, else "exploratory".
+            "primary" where the space named it before anything was measured, else "exploratory". BWT stands in both
+            tables as defined; what is printed is −BWT (``clstudy.analysis.printed``).
         missing: trials of the plan that failed, were not run or lack cells.
         left_out: result files of trials that are not in this plan (not in the numbers).
         files: trial -> result file, of those that the numbers are of (damaged ones are in ``missing``).
@@ -249,8 +251,9 @@ def summarise(study_dir: Path | str) -> Summary:
     study = read_study(study_dir)
     files = {path.stem for path in (study.folder / "results").glob("*.parquet")}
     planned = {trial.trial: trial for trial in study.trials}
-    results = examine(study.folder, {trial.trial: asdict(trial) for trial in study.trials})
-    matrices = result_matrices([results.readable[name] for name in sorted(results.readable)], study.timestamps)
+    results = examine(study.folder, {trial.trial: trial.columns() for trial in study.trials})
+    found = [results.readable[name] for name in sorted(results.readable)]
+    matrices = result_matrices(found, study.timestamps, study.joint_strategies)
     for matrix in matrices:
         name = matrix.trial.trial
         if planned.get(name) != matrix.trial:
@@ -263,7 +266,7 @@ def summarise(study_dir: Path | str) -> Summary:
         matrices = [replace(matrix, trial=replace(matrix.trial, learning_rate=None)) for matrix in matrices]
     gaps = _gaps(matrices)
     values = score_values(matrix for matrix in matrices if not missing_cells(matrix.r, matrix.trial.joint))
-    setting, note = comparable(study.profile, _counts(study, matrices))
+    setting, note = comparable(study.profile, timestamp_counts(study, matrices).values())
     return Summary(
         study=study,
         scores=_scores_table(study, values, setting),
@@ -340,7 +343,7 @@ def read_studies(
     studies = [read_study(folder) for folder in dict.fromkeys(Path(folder).resolve() for folder in study_dirs)]
     tables = {}
     for name, study in zip(study_labels(studies), studies, strict=True):
-        results = examine(study.folder, {trial.trial: asdict(trial) for trial in study.trials})
+        results = examine(study.folder, {trial.trial: trial.columns() for trial in study.trials})
         if results.damaged:
             raise UserError("; ".join(results.damaged.values()))
         tables[name] = read_rows(list(results.readable.values()), columns, where)
@@ -350,15 +353,16 @@ def read_studies(
 def best_in_columns(study: Study, values: ScoreValues) -> dict[Column, str]:
     """The strategies that are best where it is shown: the paired interval to *every* other of the column excludes 0.
 
-    ``upper`` does not compete, strategies without a buffer compete in every column. No correction for the number of
-    comparisons is needed: to be marked wrongly a strategy must be told apart from the truly best one (or, where two
+    Joint training does not compete, strategies without a buffer compete in every column. No correction for their number
+    is needed: to be marked wrongly a strategy must be told apart from the truly best one (or, where two
     share that place, one of them from the other), which a single 95% interval already makes a 5% event.
     """
     fields: dict[
         tuple[str, str, str, float | None], dict[tuple[str, int | None], Mapping[str, Mapping[int, float]]]
     ] = {}
+    joint = study.joint_strategies
     for cell, found in values.items():
-        if cell.score in MAIN_SCORES and cell.strategy not in JOINT_STRATEGIES:
+        if cell.score in MAIN_SCORES and cell.strategy not in joint:
             block = fields.setdefault((cell.protocol, cell.metric, cell.score, cell.learning_rate), {})
             block[cell.strategy, cell.buffer_size] = found
     best = {}
@@ -409,46 +413,12 @@ def curve_table(summary: Summary) -> pa.Table:
     return pa.Table.from_pylist(rows, schema=CURVES_SCHEMA)
 
 
-def not_concluded(summary: Summary) -> list[str]:
-    """What this study cannot show, in sentences: few identities, one seed, no reference to compare with."""
-    scores = summary.scores
-    if not scores.num_rows:
-        return [f"No trial of {summary.study.name!r} is in the numbers yet: nothing can be concluded."]
-    said = []
-    n, seeds = max(scores["n_identities"].to_pylist()), max(scores["n_seeds"].to_pylist())
-    if n == 1:
-        said.append(f"One identity: no interval can be given, and nothing is said about {NEW_IDENTITIES}.")
-    if n == 2:
-        said.append(
-            "Two identities: an interval rests on a single difference (one degree of freedom, factor 12.7), so that "
-            "hardly any effect can be told from chance."
-        )
-    if seeds == 1:
-        said.append("One seed: how much of a difference is the draw of photos and of training is not measured.")
-    present = set(scores["strategy"].to_pylist())
-    planned = set(summary.study.strategies)
-    said += [
-        f"Without {name} ({'it is not in the plan' if name not in planned else 'none of its trials has finished'}) "
-        f"{lacks}."
-        for name, lacks in _REFERENCES.items()
-        if name not in present
-    ]
-    short = {name for name in planned - present if name not in _REFERENCES}
-    if short:
-        said.append(f"Nothing is known of {', '.join(sorted(short))}: no trial of it is in the numbers.")
-    if n > 1 and summary.missing:
-        said.append(
-            "Trials are missing: means of cells with different identities are not comparable; paired differences use "
-            "the identities and seeds that both have."
-        )
-    return said
-
-
 # --- tidy tables --------------------------------------------------------------------------------------------------
 
 
 def _scores_table(study: Study, values: ScoreValues, setting: Setting | None) -> pa.Table:
     planned = Counter((trial.learning_rate, trial.strategy, trial.buffer_size) for trial in study.trials)
+    joint = study.joint_strategies
     rows = []
     for cell in sorted(values, key=cell_order(study)):
         identities = values[cell]
@@ -462,7 +432,7 @@ def _scores_table(study: Study, values: ScoreValues, setting: Setting | None) ->
             | {
                 "n_trials": sum(seeds),
                 "n_planned": planned[cell.learning_rate, cell.strategy, cell.buffer_size],
-                "note": JOINT_NOTE if cell.strategy in JOINT_STRATEGIES else unbuffered,
+                "note": JOINT_NOTE if cell.strategy in joint else unbuffered,
                 "published": published_value(setting, place, cell.learning_rate),
             }
         )
@@ -472,7 +442,9 @@ def _scores_table(study: Study, values: ScoreValues, setting: Setting | None) ->
 def _paired_table(study: Study, values: ScoreValues) -> pa.Table:
     order = cell_order(study)
     primary = primary_before_results(study.claims)
-    comparisons = sorted(compare(values), key=lambda c: (order(c.cell), BASELINES.index(c.baseline)))
+    comparisons = sorted(
+        compare(values, scores=PRINTED_SCORES), key=lambda c: (order(c.cell), BASELINES.index(c.baseline))
+    )
     rows = [
         c.cell._asdict()
         | _interval_fields(c.difference, c.n_seeds)
@@ -530,12 +502,26 @@ def _gaps(matrices: Sequence[ResultMatrix]) -> dict[str, list[str]]:
         name = matrix.trial.trial
         measured.setdefault(name, set()).add((matrix.protocol, matrix.metric))
         cells = missing_cells(matrix.r, matrix.trial.joint)
-        if cells:
+        if matrix.other_photos:
+            gaps.setdefault(name, []).append(_other_photos(matrix))
+        elif cells:
             gaps.setdefault(name, []).append(str(MissingCellsError(cells, f"{matrix.protocol} {matrix.metric}")))
     for name, has in measured.items():
         for protocol, metric in sorted(panels - has):
             gaps.setdefault(name, []).append(f"{protocol} {metric}: no rows")
     return {name: gaps.get(name, []) for name in measured}
+
+
+def _other_photos(matrix: ResultMatrix) -> str:
+    at: dict[str, list[int]] = {}
+    for k, trial in matrix.other_photos.items():
+        at.setdefault(trial, []).append(k)
+    unlike = "; ".join(
+        f"tested on other photos than trial {trial} at timestamp{'s' if len(times) > 1 else ''} "
+        f"{', '.join(map(str, times))}"
+        for trial, times in at.items()
+    )
+    return f"{matrix.protocol} {matrix.metric}: {unlike}, so that it cannot be compared"
 
 
 def _missing(study: Study, results: Examined, gaps: Mapping[str, list[str]]) -> list[Missing]:
@@ -557,7 +543,9 @@ def _missing(study: Study, results: Examined, gaps: Mapping[str, list[str]]) -> 
 
 
 def _trial(entry: Mapping[str, Any]) -> Trial:
-    size = entry["buffer_size"]
+    size, joint = entry["buffer_size"], entry.get("joint", entry["strategy"] in JOINT_STRATEGIES)
+    if not isinstance(joint, bool):
+        raise TypeError(f"joint is {joint!r} for trial {entry['trial']}, expected true or false")
     return Trial(
         trial=str(entry["trial"]),
         identity=str(entry["identity"]),
@@ -565,6 +553,7 @@ def _trial(entry: Mapping[str, Any]) -> Trial:
         buffer_size=None if size is None else int(size),
         learning_rate=float(entry["learning_rate"]),
         seed=int(entry["seed"]),
+        joint=joint,
     )
 
 
@@ -582,8 +571,11 @@ def _profile(entry: Any) -> str | None:
     return None if name is None else str(name)
 
 
-def _counts(study: Study, matrices: Sequence[ResultMatrix]) -> set[int]:
-    """T of the identities: as planned, or as measured where the plan does not say."""
+def timestamp_counts(study: Study, matrices: Sequence[ResultMatrix]) -> dict[str, int]:
+    """T by identity: as planned, or as measured where the plan does not say."""
+    measured = {matrix.trial.identity: matrix.r.shape[-1] for matrix in matrices}
     if study.timestamps is None:
-        return {matrix.r.shape[-1] for matrix in matrices}
-    return {study.timestamps} if isinstance(study.timestamps, int) else set(study.timestamps.values())
+        return measured
+    if isinstance(study.timestamps, int):
+        return dict.fromkeys(study.identities, study.timestamps)
+    return {name: study.timestamps.get(name, measured.get(name, 0)) for name in study.identities}

@@ -19,18 +19,28 @@ from rich.table import Table
 from rich.text import Text
 
 from clstudy.analysis.claims import claim_notes, main_panel
-from clstudy.analysis.comparisons import BASELINES, COMPARED_SCORES
+from clstudy.analysis.comparisons import BASELINES
 from clstudy.analysis.efficiency import efficiency_table
 from clstudy.analysis.intervals import CONFIDENCE, NEW_IDENTITIES
-from clstudy.analysis.matrix import JOINT_STRATEGIES
+from clstudy.analysis.limits import not_concluded
 from clstudy.analysis.paper import markdown_table, paper_latex, paper_markdown, paper_tables, shortfall
-from clstudy.analysis.scores import SCORES
+from clstudy.analysis.printed import (
+    DECIMALS,
+    DEFAULT_DECIMALS,
+    PRINTED_SCORES,
+    better_when,
+    decimals_of,
+    mean_and_interval,
+    number,
+    printed_higher_is_better,
+    printed_row,
+    score_title,
+)
 from clstudy.analysis.summary import (
     CELL_FIELDS,
     CURVES_SCHEMA,
     INTERVAL_FIELDS,
     JOINT_NOTE,
-    MAIN_SCORES,
     PAIRED_SCHEMA,
     PANEL_TITLES,
     SCORES_SCHEMA,
@@ -41,18 +51,18 @@ from clstudy.analysis.summary import (
     Summary,
     combine,
     curve_table,
-    not_concluded,
     read_studies,
     read_study,
     summarise,
     summarise_many,
 )
-from clstudy.metrics.directions import HIGHER_IS_BETTER
 from clstudy.safe_text import csv_cell, markdown
 
 __all__ = [
     "CELL_FIELDS",
     "CURVES_SCHEMA",
+    "DECIMALS",
+    "DEFAULT_DECIMALS",
     "INTERVAL_FIELDS",
     "JOINT_NOTE",
     "PAIRED_SCHEMA",
@@ -82,9 +92,11 @@ __all__ = [
     "to_terminal",
 ]
 
-DECIMALS = {"psnr": 2, "fid": 2}
-DEFAULT_DECIMALS = 4
 MISSING_IN_TERMINAL = 12
+MINUS_BWT_NOTE = (
+    "−BWT stands beside Forgetting because Forgetting's max over time picks up photo noise: where nothing is forgotten "
+    "it is above 0 on average, and −BWT is not. summary.csv and paired.csv hold BWT itself (higher is better)."
+)
 BEST = "best"
 BEST_NOTE = (
     "{mark}: best of its column, shown only where the paired interval to every other strategy excludes 0; upper does "
@@ -141,6 +153,7 @@ def to_parquet(table: pa.Table) -> bytes:
 def to_latex(summary: Summary) -> str:
     r"""The tables in the paper's layout, for ``\input`` (needs ``\usepackage{booktabs}``), with their notes."""
     marks = [BEST_NOTE.format(mark="Bold")] if summary.best else []
+    marks += [MINUS_BWT_NOTE] if "bwt" in summary.scores["score"].to_pylist() else []
     joint = [f"*: {JOINT_NOTE}."] if any(table.joint for table in paper_tables(summary)) else []
     return paper_latex(summary, [*_population_notes(summary), *marks, *joint, *_limits(summary)])
 
@@ -201,12 +214,14 @@ def efficiency_markdown(summary: Summary, table: pa.Table | None = None) -> str:
 
 
 def _efficiency_cells(row: Mapping[str, Any], with_rate: bool) -> list[str]:
-    digits = DECIMALS.get(row["metric"], DEFAULT_DECIMALS)
+    digits = decimals_of(row["metric"])
     per_second = row["gain_per_second"]
     return [
         row["strategy"] + (f" lr={row['learning_rate']:g}" if with_rate else ""),
         _given(row["buffer_size"], "d"),
-        _given(row["gain"], f".{digits}f") + _between(row["gain_low"], row["gain_high"], f".{digits}f"),
+        "–"
+        if row["gain"] is None
+        else " ".join(filter(None, mean_and_interval(row["gain"], row["gain_low"], row["gain_high"], digits))),
         _given(row["gap_closed"], ".0%") + _between(row["gap_low"], row["gap_high"], ".0%"),
         _given(row["photos"], ".4g"),
         _given(row["megabytes"], ".3g"),
@@ -263,11 +278,11 @@ def _layout_notes(summary: Summary) -> list[str]:
     if not summary.scores.num_rows:
         return []
     said = []
-    strategies = set(summary.scores["strategy"].to_pylist())
+    strategies, joint = set(summary.scores["strategy"].to_pylist()), summary.study.joint_strategies
     rows = summary.scores.to_pylist()
     if "lower" in strategies:
         said.append(f"lower: {UNBUFFERED_NOTE}.")
-    said += [f"{name} *: {JOINT_NOTE}: no AIP, no Forgetting." for name in sorted(strategies & JOINT_STRATEGIES)]
+    said += [f"{name} *: {JOINT_NOTE}: no AIP, no Forgetting." for name in sorted(strategies & joint)]
     if summary.study.chosen_rates:
         chosen = (
             f"{strategy}{'' if size is None else f' K = {size}'}: {rate:g}"
@@ -276,14 +291,16 @@ def _layout_notes(summary: Summary) -> list[str]:
         said.append(f"Every cell at the learning rate that a search chose for it ({'; '.join(chosen)}).")
     if summary.best:
         said.append(BEST_NOTE.format(mark=BEST))
-    elif max(summary.scores["n_identities"].to_pylist()) > 1 and len(strategies - JOINT_STRATEGIES) > 1:
+    elif max(summary.scores["n_identities"].to_pylist()) > 1 and len(strategies - joint) > 1:
         said.append("Nothing is marked best: in no column do the paired intervals tell one strategy from every other.")
     if summary.paired.num_rows:
         said.append(
             "Paired differences are strategy minus baseline on the same identities and seeds; "
             '"better" or "worse" stands only where the interval excludes 0.'
         )
-    if all(row["score"] not in ("forgetting", "bwt") for row in rows):
+    if any(row["score"] == "bwt" for row in rows):
+        said.append(MINUS_BWT_NOTE)
+    else:
         said.append("Forgetting and BWT are not defined here: they need a continual learner and two timestamps.")
     if any(row["n_trials"] < row["n_planned"] for row in rows):
         said.append("A cell with n=... or .../... trials rests only on the identities or trials that are there.")
@@ -317,14 +334,14 @@ class _Grid:
 
 
 def _main_grids(summary: Summary) -> list[_Grid]:
-    """Per metric: blocks AIP, Forgetting and final performance; rows strategy, columns buffer size."""
+    """Per metric: blocks AIP, Forgetting, −BWT and final performance; rows strategy, columns buffer size."""
     table = {tuple(row[name] for name, _ in CELL_FIELDS): row for row in summary.scores.to_pylist()}
     grids = []
     for panel in _panels(summary.scores):
         sections = []
-        for score in MAIN_SCORES:
-            direction = "higher" if SCORES[score].direction(HIGHER_IS_BETTER[panel[1]]) else "lower"
-            title = f"{SCORES[score].title} ({direction} is better)"
+        for score in PRINTED_SCORES:
+            direction = "higher" if printed_higher_is_better(score, panel[1]) else "lower"
+            title = f"{score_title(score)} ({direction} is better)"
             sections.append((title, _grid_rows(summary, table, (*panel, score), _score_cell)))
         grids.append(_grid(summary, _panel_title(panel), sections))
     return grids
@@ -336,13 +353,12 @@ def _paired_grids(summary: Summary) -> list[_Grid]:
     grids = []
     for panel in _panels(summary.paired):
         sections = []
-        for score in COMPARED_SCORES:
+        for score in PRINTED_SCORES:
             for baseline in BASELINES:
                 table = {
                     tuple(row[name] for name, _ in CELL_FIELDS): row for row in rows if row["baseline"] == baseline
                 }
-                higher = SCORES[score].direction(HIGHER_IS_BETTER[panel[1]])
-                title = f"{SCORES[score].title} minus {baseline}'s ({'positive' if higher else 'negative'} is better)"
+                title = f"{score_title(score)} minus {baseline}'s ({better_when(score, panel[1])} is better)"
                 sections.append((title, _grid_rows(summary, table, (*panel, score), _paired_cell)))
         grids.append(_grid(summary, f"{_panel_title(panel)}: paired differences", sections))
     return grids
@@ -366,7 +382,7 @@ def _grid_rows(summary: Summary, table: Mapping[tuple[Any, ...], Any], head: tup
                 due = (rate, strategy, size) in planned or (rate, strategy, None) in planned
                 cells.append(text(found, summary, size) if found else ("missing" if due else "not planned",))
             if any(len(cell) > 1 for cell in cells):
-                mark = " *" if strategy in JOINT_STRATEGIES else ""
+                mark = " *" if strategy in study.joint_strategies else ""
                 rows.append((strategy + mark + (f" lr={rate:g}" if len(study.rates) > 1 else ""), cells))
     return rows
 
@@ -375,8 +391,7 @@ def _score_cell(row: Mapping[str, Any], summary: Summary, size: int | None) -> t
     mean, interval = _numbers(row)
     short = shortfall(row, summary)
     if row["published"] is not None:
-        digits = DECIMALS.get(row["metric"], DEFAULT_DECIMALS)
-        interval += f" (paper {row['published']:.{digits}f})"
+        interval += f" (paper {number(row['published'], decimals_of(row['metric']))})"
     column = Column(row["protocol"], row["metric"], row["score"], row["learning_rate"], size)
     if summary.best.get(column) == row["strategy"]:
         interval += f" {BEST}"
@@ -391,9 +406,8 @@ def _paired_cell(row: Mapping[str, Any], summary: Summary, size: int | None) -> 
 
 
 def _numbers(row: Mapping[str, Any]) -> tuple[str, str]:
-    digits = DECIMALS.get(row["metric"], DEFAULT_DECIMALS)
-    interval = "(no interval)" if row["low"] is None else f"[{row['low']:.{digits}f}, {row['high']:.{digits}f}]"
-    return f"{row['mean']:.{digits}f}", interval
+    row = printed_row(row)
+    return mean_and_interval(row["mean"], row["low"], row["high"], decimals_of(row["metric"]), missing="(no interval)")
 
 
 def _panels(table: pa.Table) -> list[tuple[str, str]]:

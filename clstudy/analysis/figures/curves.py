@@ -26,9 +26,8 @@ from clstudy.analysis.figures.style import (
 )
 from clstudy.analysis.intervals import identity_interval
 from clstudy.analysis.material import Arm, Material, panel_title
-from clstudy.analysis.matrix import JOINT_STRATEGIES
-from clstudy.analysis.scores import SCORES, average_performance
-from clstudy.analysis.summary import MAIN_SCORES
+from clstudy.analysis.printed import PRINTED_SCORES, printed_higher_is_better, printed_row, score_title
+from clstudy.analysis.scores import average_performance
 from clstudy.metrics.directions import HIGHER_IS_BETTER
 
 CURVE_PANELS = 2
@@ -60,7 +59,11 @@ def ap_over_time(material: Material) -> list[Drawing]:
     drawings = []
     for panel in material.panels[:CURVE_PANELS]:
         learners = material.identity_values(panel, _ap_of_learner)
-        learners = {arm: values for arm, values in learners.items() if arm.strategy not in JOINT_STRATEGIES}
+        learners = {
+            arm: values
+            for arm, values in learners.items()
+            if arm.strategy not in material.summary.study.joint_strategies
+        }
         names = [name for name in material.strategies if any(arm.strategy == name for arm in learners)]
         if not names or max(len(v) for values in learners.values() for v in values.values()) < 2:
             continue
@@ -78,7 +81,7 @@ def _ap_of_learner(r: np.ndarray) -> np.ndarray:
 
 def _finals(material: Material, panel: tuple[str, str]) -> dict[Arm, dict[str, np.ndarray]]:
     finals = material.identity_values(panel, lambda r: r[-1].mean(keepdims=True))
-    return {arm: values for arm, values in finals.items() if arm.strategy in JOINT_STRATEGIES}
+    return {arm: values for arm, values in finals.items() if arm.strategy in material.summary.study.joint_strategies}
 
 
 def _ap_drawing(
@@ -153,7 +156,11 @@ def timestamp_lines(material: Material) -> list[Drawing]:
     if panel is None:
         raise NothingToDrawError("No trial is in the numbers yet.")
     matrices = material.identity_values(panel, lambda r: r)
-    wanted = [arm for arm in material.focus_arms if arm in matrices and arm.strategy not in JOINT_STRATEGIES]
+    wanted = [
+        arm
+        for arm in material.focus_arms
+        if arm in matrices and arm.strategy not in material.summary.study.joint_strategies
+    ]
     size = max((len(r) for arm in wanted for r in matrices[arm].values()), default=0)
     if size < 2:
         raise NothingToDrawError("The fate of old photos needs a continual learner with at least two timestamps.")
@@ -189,7 +196,7 @@ def timestamp_lines(material: Material) -> list[Drawing]:
 
 
 def against_buffer_size(material: Material) -> list[Drawing]:
-    """AIP, Forgetting and final performance against K; ``lower``, ``upper`` and others without a buffer as lines."""
+    """AIP, Forgetting, −BWT and final performance against K; what has no buffer as lines."""
     if len(material.sizes) < 2:
         raise NothingToDrawError("A score against buffer size needs at least two buffer sizes.")
     return [_size_drawing(material, panel) for panel in material.panels[:CURVE_PANELS]]
@@ -197,12 +204,16 @@ def against_buffer_size(material: Material) -> list[Drawing]:
 
 def _size_drawing(material: Material, panel: tuple[str, str]) -> Drawing:
     names = list(dict.fromkeys(arm.strategy for arm in material.arms if arm.buffer_size is not None))
-    scores = [name for name in MAIN_SCORES if any(row["score"] == name for row in material.rows)]
+    scores = [name for name in PRINTED_SCORES if any(row["score"] == name for row in material.rows)]
     size = (2.3, 2.0)
     figure, axes = panel_grid(2 * len(scores), 2, size=size, gap=(1.2, 0.55), margin=(0.7, 1.15, 0.45, 0.35))
     place_of = {k: i for i, k in enumerate(material.sizes)}
     for score, (whole, close) in zip(scores, zip(axes[::2], axes[1::2], strict=True), strict=True):
-        rows = [row for row in material.rows if (row["protocol"], row["metric"], row["score"]) == (*panel, score)]
+        rows = [
+            printed_row(row)
+            for row in material.rows
+            if (row["protocol"], row["metric"], row["score"]) == (*panel, score)
+        ]
         flat = [row for row in rows if row["buffer_size"] is None]
         ends = []
         for number, name in enumerate(names):
@@ -229,9 +240,9 @@ def _size_drawing(material: Material, panel: tuple[str, str]) -> Drawing:
         label_ends(whole, [(edge, row["mean"], row["strategy"], BOUND) for row in flat], height=size[1])
         inside = [(edge, row["mean"], row["strategy"], BOUND) for row in flat if low <= row["mean"] <= high]
         label_ends(close, ends + inside, height=size[1])
-        direction = "higher" if SCORES[score].direction(HIGHER_IS_BETTER[panel[1]]) else "lower"
+        direction = "higher" if printed_higher_is_better(score, panel[1]) else "lower"
         whole.set_title(
-            f"{SCORES[score].title} ({direction} is better)", loc="left", fontsize=TEXT + 1, fontweight="bold"
+            f"{score_title(score)} ({direction} is better)", loc="left", fontsize=TEXT + 1, fontweight="bold"
         )
         close.set_title("the same, closer", loc="left", fontsize=TEXT)
     return drawing(
@@ -240,7 +251,7 @@ def _size_drawing(material: Material, panel: tuple[str, str]) -> Drawing:
         title=f"{panel_title(panel)} against buffer size",
         caption="Left: with everything that has no buffer as dashed lines (band: its interval); right: the replay "
         f"strategies alone. Bars are 95% Student t intervals over identities.{material.rate_note}",
-        alt=f"Charts of {', '.join(SCORES[name].title for name in scores)} against buffer sizes "
+        alt=f"Charts of {', '.join(score_title(name) for name in scores)} against buffer sizes "
         f"{', '.join(map(str, material.sizes))} for {', '.join(names)}; the main table has the same numbers.",
     )
 
@@ -258,18 +269,18 @@ def _points(axes: Axes, x: Sequence[float], rows: Sequence[Mapping[str, Any]], n
 
 
 def against_learning_rate(material: Material) -> list[Drawing]:
-    """AIP, Forgetting and final performance of the main metric against the learning rate."""
+    """AIP, Forgetting, −BWT and final performance of the main metric against the learning rate."""
     if len(material.rates) < 2:
         raise NothingToDrawError("The response to the learning rate needs at least two learning rates.")
     panel = material.panel
     if panel is None:
         raise NothingToDrawError("No trial is in the numbers yet.")
     rows = [
-        row
+        printed_row(row)
         for row in material.summary.scores.to_pylist()
         if (row["protocol"], row["metric"]) == panel and row["buffer_size"] in (None, material.focus_size)
     ]
-    scores = [name for name in MAIN_SCORES if any(row["score"] == name for row in rows)]
+    scores = [name for name in PRINTED_SCORES if any(row["score"] == name for row in rows)]
     size = (3.6, 1.9)
     figure, axes = panel_grid(len(scores), 1, size=size, gap=(0.3, 0.5), margin=(0.7, 1.3, 0.45, 0.35))
     names = list(dict.fromkeys(row["strategy"] for row in rows if row["score"] == "final"))
@@ -286,8 +297,8 @@ def against_learning_rate(material: Material) -> list[Drawing]:
         panel_axes.set_xlim(-0.3, len(places) - 0.7)
         bare(panel_axes)
         label_ends(panel_axes, ends, height=size[1])
-        direction = "higher" if SCORES[score].direction(HIGHER_IS_BETTER[panel[1]]) else "lower"
-        panel_axes.set_title(f"{SCORES[score].title} ({direction} is better)", loc="left", fontsize=TEXT + 1)
+        direction = "higher" if printed_higher_is_better(score, panel[1]) else "lower"
+        panel_axes.set_title(f"{score_title(score)} ({direction} is better)", loc="left", fontsize=TEXT + 1)
     axes[-1].set_xlabel("learning rate")
     shown = "" if material.focus_size is None else f" Buffer size {material.focus_size}, where there is one."
     return [
@@ -296,7 +307,7 @@ def against_learning_rate(material: Material) -> list[Drawing]:
             name="learning_rate",
             title=f"{panel_title(panel)} against learning rate",
             caption=f"Bars are 95% Student t intervals over identities.{shown}",
-            alt=f"Charts of {', '.join(SCORES[name].title for name in scores)} against learning rate for "
+            alt=f"Charts of {', '.join(score_title(name) for name in scores)} against learning rate for "
             f"{', '.join(names)}; the main table has the same numbers.",
         )
     ]

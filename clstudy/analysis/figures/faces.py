@@ -9,7 +9,7 @@ from PIL import Image
 
 from clstudy.analysis.figures.style import INK, TEXT, Drawing, NothingToDrawError, drawing, panel_grid
 from clstudy.analysis.material import Arm, Material
-from clstudy.analysis.matrix import JOINT_STRATEGIES, Trial
+from clstudy.analysis.matrix import Trial
 from clstudy.analysis.study_folder import stage_faces
 
 _CELL = 0.62
@@ -62,7 +62,7 @@ def _final_grid(material: Material, identity: str) -> Drawing | None:
 def _oldest_grid(material: Material, identity: str) -> Drawing | None:
     rows: dict[str, list[np.ndarray]] = {}
     for arm, trial in _trials(material, identity).items():
-        if arm.strategy in JOINT_STRATEGIES:
+        if arm.strategy in material.summary.study.joint_strategies:
             continue
         faces = [stage_faces(note) for note in material.stages[trial]]
         there = [pair for pair in faces if pair is not None]

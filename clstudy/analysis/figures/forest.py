@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 
 from clstudy.analysis.figures.style import Drawing, NothingToDrawError, drawing
 from clstudy.analysis.material import Material
+from clstudy.analysis.printed import decimals_of, interval_texts, number, printed_row
 from clstudy.analysis.summary import Summary
 
 # Okabe and Ito's palette: told apart with any colour vision, and by lightness in print.
@@ -17,6 +18,9 @@ COLOURS = {"better": "#0072B2", "worse": "#D55E00", "interval includes 0": "#555
 _MARKERS = {"better": "o", "worse": "s", "interval includes 0": "D", "no interval": "x"}
 _FILES = {"forgetting_minus_lower": ("forgetting", "lower"), "aip_minus_lower": ("aip", "lower")}
 _TITLES = {"aip": "AIP", "forgetting": "Forgetting"}
+_BESIDE = {"forgetting": "bwt"}
+"""A score that is drawn under another one, thin and hollow."""
+_STEP = 0.28
 
 
 def forest_plots(material: Material) -> list[Drawing]:
@@ -24,16 +28,22 @@ def forest_plots(material: Material) -> list[Drawing]:
     drawings = []
     for name, (score, baseline) in _FILES.items():
         rows = differences(material.summary, score, baseline)
+        beside = differences(material.summary, _BESIDE[score], baseline) if score in _BESIDE else []
         if rows:
             title = f"{_TITLES[score]}: difference to {baseline}"
             drawings.append(
                 drawing(
-                    forest_plot(rows, score=score, baseline=baseline),
+                    forest_plot(rows, beside, score=score, baseline=baseline),
                     name=name,
                     title=title,
                     caption=f"Strategy minus {baseline}, paired on identities and seeds, with the 95% Student t "
                     f"interval over identities. Left of 0 is better. Blue circle: better; orange square: worse; grey "
-                    "diamond: the interval includes 0; cross: no interval.",
+                    "diamond: the interval includes 0; cross: no interval."
+                    + (
+                        " Under each, thin and hollow: −BWT, which photo noise does not push up as it does Forgetting."
+                        if beside
+                        else ""
+                    ),
                     alt=f"Forest plot of {title.lower()}, {len(rows)} lines; the paired table has the same numbers.",
                 )
             )
@@ -48,11 +58,14 @@ def differences(summary: Summary, score: str, baseline: str) -> list[Mapping[str
     return [row for row in summary.paired.to_pylist() if all(row[key] == value for key, value in wanted.items())]
 
 
-def forest_plot(rows: Sequence[Mapping[str, Any]], *, score: str, baseline: str) -> Figure:
+def forest_plot(
+    rows: Sequence[Mapping[str, Any]], beside: Sequence[Mapping[str, Any]] = (), *, score: str, baseline: str
+) -> Figure:
     """One line per strategy and buffer size: difference to the baseline with its interval; 0 is the baseline.
 
     Args:
         rows: rows of ``PAIRED_SCHEMA``, at least one, all of one score and baseline.
+        beside: rows of another score, each drawn under the line of the same cell.
         score: what is compared ("aip", "forgetting").
         baseline: name of the strategy that 0 stands for.
     """
@@ -62,6 +75,10 @@ def forest_plot(rows: Sequence[Mapping[str, Any]], *, score: str, baseline: str)
     axes.axvline(0.0, color="#000000", linewidth=1.0)
     for place, row in enumerate(rows):
         _draw(axes, -place, row)
+    places = {_cell(row): place for place, row in enumerate(rows)}
+    for row in beside:
+        if _cell(row) in places:
+            _draw_beside(axes, -places[_cell(row)] - _STEP, printed_row(row))
     axes.set_yticks([-place for place in range(len(rows))], [_label(row, len(rates) > 1) for row in rows])
     axes.set_ylim(-len(rows) + 0.4, 0.6)
     title = _TITLES.get(score, score)
@@ -81,10 +98,26 @@ def _draw(axes: Axes, height: float, row: Mapping[str, Any]) -> None:
         axes.plot([row["low"], row["high"]], [height, height], color=colour, linewidth=2.0, solid_capstyle="butt")
     axes.plot([row["mean"]], [height], color=colour, marker=marker, markersize=6, linestyle="none")
     far = row["high"] if row["high"] is not None else row["mean"]
+    digits = decimals_of(row["metric"])
+    label = (
+        number(row["mean"], digits, signed=True)
+        if row["low"] is None
+        else interval_texts(row["mean"], row["low"], row["high"], digits, signed=True)[0]
+    )
     axes.annotate(
-        f"{row['mean']:+.4f}", (far, height), xytext=(6, 0), textcoords="offset points", va="center", fontsize=8,
+        label, (far, height), xytext=(6, 0), textcoords="offset points", va="center", fontsize=8,
         color=colour,
     )  # fmt: skip
+
+
+def _draw_beside(axes: Axes, height: float, row: Mapping[str, Any]) -> None:
+    if row["low"] is not None:
+        axes.plot([row["low"], row["high"]], [height, height], color="#767676", linewidth=0.8)
+    axes.plot([row["mean"]], [height], color="#767676", marker="o", markersize=3.5, markerfacecolor="white")
+
+
+def _cell(row: Mapping[str, Any]) -> tuple[Any, ...]:
+    return row["learning_rate"], row["strategy"], row["buffer_size"]
 
 
 def _label(row: Mapping[str, Any], with_rate: bool) -> str:

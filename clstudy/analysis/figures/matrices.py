@@ -7,7 +7,7 @@ import numpy as np
 
 from clstudy.analysis.figures.style import SEQUENCE, TEXT, Drawing, NothingToDrawError, drawing, panel_grid
 from clstudy.analysis.material import Arm, Material, panel_title
-from clstudy.analysis.tables import DECIMALS
+from clstudy.analysis.printed import DECIMALS
 from clstudy.metrics.directions import HIGHER_IS_BETTER
 
 _SIDE, _COLUMNS = 1.55, 3

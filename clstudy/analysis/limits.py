@@ -1,0 +1,120 @@
+"""What a study cannot show, in sentences: few identities, unequal histories, references missing or exceeded."""
+
+from __future__ import annotations
+
+from statistics import fmean
+
+from clstudy.analysis.comparisons import paired_difference
+from clstudy.analysis.intervals import NEW_IDENTITIES
+from clstudy.analysis.matrix import Cell
+from clstudy.analysis.printed import decimals_of, mean_and_interval, number
+from clstudy.analysis.summary import PANEL_TITLES, Summary, timestamp_counts
+from clstudy.metrics.directions import HIGHER_IS_BETTER
+
+_MOST_NAMED = 6
+_REFERENCES = {
+    "lower": "there is nothing to measure the gain of a memory against",
+    "upper": "it is not known how much of the gap to joint training is closed",
+}
+"""What cannot be said without a reference strategy."""
+
+
+def not_concluded(summary: Summary) -> list[str]:
+    """What this study cannot show, in sentences: few identities, one seed, no reference to compare with."""
+    scores = summary.scores
+    if not scores.num_rows:
+        return [f"No trial of {summary.study.name!r} is in the numbers yet: nothing can be concluded."]
+    said = []
+    n, seeds = max(scores["n_identities"].to_pylist()), max(scores["n_seeds"].to_pylist())
+    if n == 1:
+        said.append(f"One identity: no interval can be given, and nothing is said about {NEW_IDENTITIES}.")
+    if n == 2:
+        said.append(
+            "Two identities: an interval rests on a single difference (one degree of freedom, factor 12.7), so that "
+            "hardly any effect can be told from chance."
+        )
+    if seeds == 1:
+        said.append("One seed: how much of a difference is the draw of photos and of training is not measured.")
+    present = set(scores["strategy"].to_pylist())
+    planned = set(summary.study.strategies)
+    said += [
+        f"Without {name} ({'it is not in the plan' if name not in planned else 'none of its trials has finished'}) "
+        f"{lacks}."
+        for name, lacks in _REFERENCES.items()
+        if name not in present
+    ]
+    short = {name for name in planned - present if name not in _REFERENCES}
+    if short:
+        said.append(f"Nothing is known of {', '.join(sorted(short))}: no trial of it is in the numbers.")
+    said += [*unequal_timestamps(summary), *upper_exceeded(summary)]
+    if n > 1 and summary.missing:
+        said.append(
+            "Trials are missing: means of cells with different identities are not comparable; paired differences use "
+            "the identities and seeds that both have."
+        )
+    return said
+
+
+def unequal_timestamps(summary: Summary) -> list[str]:
+    """A sentence with the counts where identities have different numbers of timestamps; none where they are equal."""
+    identities: dict[int, list[str]] = {}
+    for identity, count in timestamp_counts(summary.study, summary.matrices).items():
+        identities.setdefault(count, []).append(identity)
+    if len(identities) < 2:
+        return []
+    counts = "; ".join(f"T = {count}: {_listed(names)}" for count, names in sorted(identities.items()))
+    return [
+        f"Identities have different numbers of timestamps ({counts}). Each identity's scores are means over its own "
+        "timestamps, and Forgetting tends to grow with their number: a mean over these identities weighs different "
+        "histories alike. Differences between strategies are paired within identities, each of the same history."
+    ]
+
+
+def upper_exceeded(summary: Summary) -> list[str]:
+    """A sentence per learning rate at which something ends better than ``upper`` under the main metric."""
+    said = []
+    for cell in summary.values:
+        if (cell.strategy, cell.score) == ("upper", "final") and (cell.protocol, cell.metric) == _panel(summary):
+            said += _exceeding(summary, cell)
+    return said
+
+
+def _exceeding(summary: Summary, upper: Cell) -> list[str]:
+    sign = 1.0 if HIGHER_IS_BETTER[upper.metric] else -1.0
+    joint = summary.study.joint_strategies
+    gains = {}
+    for cell, values in summary.values.items():
+        same = cell._replace(strategy="upper", buffer_size=None) == upper
+        paired = paired_difference(values, summary.values[upper])
+        if same and cell.strategy not in joint and paired is not None and sign * paired[0].mean > 0:
+            gains[cell] = paired[0]
+    if not gains:
+        return []
+    best = max(gains, key=lambda cell: sign * gains[cell].mean)
+    found, digits = gains[best], decimals_of(upper.metric)
+    low, high = (None, None) if found.low != found.low else (found.low, found.high)
+    mean, interval = mean_and_interval(found.mean, low, high, digits, signed=True, missing="no interval")
+    includes = "" if low is None or low > 0 or found.high < 0 else ", which includes 0"
+    size = "" if best.buffer_size is None else f" with K = {best.buffer_size}"
+    rate = f" at learning rate {upper.learning_rate:g}" if len(summary.study.rates) > 1 else ""
+    ours, theirs = (
+        number(fmean(fmean(seeds.values()) for seeds in summary.values[cell].values()), digits)
+        for cell in (best, upper)
+    )
+    others = f" ({len(gains)} combinations do)" if len(gains) > 1 else ""
+    title = PANEL_TITLES.get((upper.protocol, upper.metric), f"{upper.protocol} {upper.metric}")
+    return [
+        f"upper is not an upper bound here{rate}: {best.strategy}{size} ends better than joint training{others}, "
+        f"{title} {ours} against {theirs}, a difference of {mean} {interval}{includes}. A gap closed above 100% says "
+        "the same: joint training is what one run on all photos reaches in its number of steps, not the best that can "
+        "be reached."
+    ]
+
+
+def _panel(summary: Summary) -> tuple[str, str]:
+    return summary.scores["protocol"][0].as_py(), summary.scores["metric"][0].as_py()
+
+
+def _listed(names: list[str]) -> str:
+    more = f" and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else ""
+    return ", ".join(names[:_MOST_NAMED]) + more
