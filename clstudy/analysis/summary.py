@@ -30,6 +30,7 @@ from clstudy.analysis.matrix import (
     result_matrices,
     score_values,
 )
+from clstudy.analysis.photo_bias import trial_photo_biases
 from clstudy.analysis.published import Setting, comparable, published_value
 from clstudy.analysis.scores import SCORES, MissingCellsError, average_performance, missing_cells
 from clstudy.errors import UserError
@@ -75,7 +76,7 @@ SCORES_SCHEMA = pa.schema(
     CELL_FIELDS
     + INTERVAL_FIELDS
     + [("n_trials", pa.int64()), ("n_planned", pa.int64()), ("population", pa.string()), ("note", pa.string())]
-    + [("published", pa.float64())]
+    + [("published", pa.float64()), ("photo_bias", pa.float64())]
 )
 PAIRED_SCHEMA = pa.schema(
     CELL_FIELDS
@@ -153,7 +154,8 @@ class Summary:
         scores: ``SCORES_SCHEMA``, one row per protocol, metric, score, learning rate, strategy and buffer size. Scores
             are per trial, averaged over seeds, one value per identity; ``buffer_size`` null for ``lower`` and
             ``upper``; ``low`` and ``high`` null where n = 1; ``n_seeds``: fewest seeds of any identity;
-            ``published``: the paper's value where the study repeats the paper's experiment.
+            ``published``: the paper's value where the study repeats the paper's experiment; ``photo_bias``: how much
+            of Forgetting is estimated to be photo noise (``clstudy.analysis.photo_bias``).
         paired: ``PAIRED_SCHEMA``, difference = strategy - baseline on common identities and seeds.
         missing: trials of the plan that failed, were not run or lack cells.
         left_out: result files of trials that are not in this plan (not in the numbers).
@@ -161,6 +163,7 @@ class Summary:
         setting: the paper's experiment that this study repeats, if it does; ``published_note`` says so or why not.
         values: scores per trial, what the tables are made of.
         matrices: R of every trial, of incomplete ones too.
+        photo_biases: of every trial's Forgetting, as ``values``; NaN where it is not known.
     """
 
     study: Study
@@ -173,6 +176,7 @@ class Summary:
     published_note: str = ""
     values: ScoreValues = field(default_factory=dict, repr=False, compare=False)
     matrices: tuple[ResultMatrix, ...] = field(default=(), repr=False, compare=False)
+    photo_biases: ScoreValues = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def complete(self) -> bool:
@@ -240,9 +244,10 @@ def summarise(study_dir: Path | str) -> Summary:
     gaps = _gaps(matrices)
     values = score_values(matrix for matrix in matrices if not missing_cells(matrix.r, matrix.trial.joint))
     setting, note = comparable(study.profile, _counts(study, matrices))
+    biases = trial_photo_biases([files[name] for name in sorted(planned.keys() & files.keys())], matrices)
     return Summary(
         study=study,
-        scores=_scores_table(study, values, setting),
+        scores=_scores_table(study, values, setting, biases),
         paired=_paired_table(study, values),
         missing=tuple(_missing(study, files.keys(), gaps)),
         left_out=tuple(sorted(files.keys() - planned.keys())),
@@ -251,6 +256,7 @@ def summarise(study_dir: Path | str) -> Summary:
         published_note=note,
         values=values,
         matrices=tuple(matrices),
+        photo_biases=biases,
     )
 
 
@@ -418,7 +424,7 @@ def not_concluded(summary: Summary) -> list[str]:
 # --- tidy tables --------------------------------------------------------------------------------------------------
 
 
-def _scores_table(study: Study, values: ScoreValues, setting: Setting | None) -> pa.Table:
+def _scores_table(study: Study, values: ScoreValues, setting: Setting | None, biases: ScoreValues) -> pa.Table:
     planned = Counter((trial.learning_rate, trial.strategy, trial.buffer_size) for trial in study.trials)
     rows = []
     for cell in sorted(values, key=cell_order(study)):
@@ -435,6 +441,7 @@ def _scores_table(study: Study, values: ScoreValues, setting: Setting | None) ->
                 "n_planned": planned[cell.learning_rate, cell.strategy, cell.buffer_size],
                 "note": JOINT_NOTE if cell.strategy in JOINT_STRATEGIES else unbuffered,
                 "published": published_value(setting, place, cell.learning_rate),
+                "photo_bias": _mean_bias(biases.get(cell)),
             }
         )
     return pa.Table.from_pylist(rows, schema=SCORES_SCHEMA)
@@ -454,6 +461,12 @@ def _paired_table(study: Study, values: ScoreValues) -> pa.Table:
         for c in comparisons
     ]
     return pa.Table.from_pylist(rows, schema=PAIRED_SCHEMA)
+
+
+def _mean_bias(identities: Mapping[str, Mapping[int, float]] | None) -> float | None:
+    """As a cell's mean is: over seeds, then identities; None where it is not known of all its trials."""
+    mean = math.nan if identities is None else fmean(_identity_means(identities))
+    return None if math.isnan(mean) else mean
 
 
 def _identity_means(identities: Mapping[str, Mapping[int, float]]) -> list[float]:

@@ -23,6 +23,7 @@ from clstudy.analysis.efficiency import efficiency_table
 from clstudy.analysis.intervals import CONFIDENCE, NEW_IDENTITIES
 from clstudy.analysis.matrix import JOINT_STRATEGIES
 from clstudy.analysis.paper import markdown_table, paper_latex, paper_markdown, paper_tables, shortfall
+from clstudy.analysis.photo_bias_notes import photo_bias_notes
 from clstudy.analysis.scores import SCORES
 from clstudy.analysis.summary import (
     CELL_FIELDS,
@@ -225,7 +226,12 @@ def _given(value: float | None, style: str) -> str:
 
 def notes(summary: Summary) -> list[str]:
     """What a reader must know about the numbers, in sentences: population, layout, limits, published values."""
-    return [*_population_notes(summary), *_layout_notes(summary), *_limits(summary)]
+    return [
+        *_population_notes(summary),
+        *_layout_notes(summary),
+        *photo_bias_notes(summary.scores),
+        *_limits(summary),
+    ]
 
 
 def _limits(summary: Summary) -> list[str]:
