@@ -176,6 +176,8 @@ def test_other_photos_at_another_timestamp_give_no_estimate(tmp_path):
     renamed = pc.if_else(last, pc.binary_join_element_wise("other", table["image"], "-"), table["image"])
     place = table.column_names.index("image")
     pq.write_table(table.set_column(place, table.schema.field("image"), renamed), path)
-    for row in summarise(study.folder).scores.to_pylist():
-        if row["score"] == "forgetting":
-            assert (row["photo_bias"] is None) == ((row["strategy"], row["buffer_size"]) == ("er_hull", 3)), row
+    summary = summarise(study.folder)
+    for cell, found in summary.photo_biases.items():
+        damaged = (cell.strategy, cell.buffer_size) == ("er_hull", 3)
+        assert math.isnan(found.get("ann", {}).get(0, math.nan)) == damaged, cell
+        assert math.isfinite(found["bob"][0])

@@ -73,16 +73,26 @@ def load_rows(study_dir: Path | str) -> pa.Table:
     return rows.sort_by(SORT_KEY)
 
 
-def read_rows(files: Sequence[Path], columns: list[str] | None = None, where: pc.Expression | None = None) -> pa.Table:
+def read_rows(
+    files: Sequence[Path],
+    columns: list[str] | None = None,
+    where: pc.Expression | None = None,
+    schema: pa.Schema = RESULT_SCHEMA,
+) -> pa.Table:
     """Read result files through one dataset scan, with projection and predicate push-down.
+
+    Args:
+        schema: the columns' types; strings may be asked for as dictionaries, which reads them faster.
 
     Raises:
         UserError: a file cannot be read.
     """
     if not files:
-        return RESULT_SCHEMA.empty_table().select(columns or RESULT_SCHEMA.names)
+        return schema.empty_table().select(columns or schema.names)
+    encoded = [column.name for column in schema if pa.types.is_dictionary(column.type)]
+    form = pyarrow.dataset.ParquetFileFormat(read_options={"dictionary_columns": encoded})
     try:
-        dataset = pyarrow.dataset.dataset([str(file) for file in files], schema=RESULT_SCHEMA, format="parquet")
+        dataset = pyarrow.dataset.dataset([str(file) for file in files], schema=schema, format=form)
         return dataset.to_table(columns=columns, filter=where)
     except (pa.ArrowException, OSError) as error:
         message = " ".join(str(error).split())

@@ -17,12 +17,18 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 
 from clstudy.analysis.matrix import Cell, ResultMatrix, ScoreValues, codes, read_rows
 from clstudy.analysis.scores import SCORES, missing_cells
 from clstudy.metrics.directions import HIGHER_IS_BETTER
+from clstudy.rows import RESULT_SCHEMA
 
-_COLUMNS = ["trial", "protocol", "metric", "train_timestamp", "test_timestamp", "image", "value"]
+_NAMES = ("trial", "protocol", "metric", "image")
+_COLUMNS = [*_NAMES, "train_timestamp", "test_timestamp", "value"]
+_ENCODED = pa.schema(
+    [pa.field(f.name, pa.dictionary(pa.int32(), pa.string())) if f.name in _NAMES else f for f in RESULT_SCHEMA]
+)
 
 
 def photo_bias(values: np.ndarray, higher_is_better: bool) -> np.ndarray:
@@ -67,8 +73,8 @@ def trial_photo_biases(files: Sequence[Path], matrices: Sequence[ResultMatrix]) 
     }
     if not wanted:
         return {}
-    rows = read_rows(files, _COLUMNS)
-    columns = [codes(rows[name]) for name in ("trial", "protocol", "metric", "image")]
+    rows = read_rows(files, _COLUMNS, schema=_ENCODED)
+    columns = [codes(rows[name]) for name in _NAMES]
     trial, protocol, metric, image = (index for _, index in columns)
     names = [found for found, _ in columns[:3]]
     t, k = rows["train_timestamp"].to_numpy(), rows["test_timestamp"].to_numpy()
