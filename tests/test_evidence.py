@@ -182,20 +182,6 @@ def test_an_incomplete_trial_is_left_out_and_named(tmp_path):
     assert f"in none of these intervals: {half}." in section_of(summary)
 
 
-def test_other_photos_in_one_trial_take_the_bootstrap_from_its_own_pairs_only(tmp_path):
-    study = Study(tmp_path / "study", identities=("ann", "bob", "cat"), seeds=(0,))
-    other = "ann-er_hull-k3-lr0.001-s0"
-    table = pq.read_table(study.results(other))
-    renamed = pc.binary_join_element_wise("other", table["image"], "-")
-    place = table.column_names.index("image")
-    pq.write_table(table.set_column(place, table.schema.field("image"), renamed), study.results(other))
-    for row in sensitivity_of(summarise(study.folder), method="cluster bootstrap, new identities"):
-        if (row["strategy"], row["buffer_size"]) == ("er_hull", 3):
-            assert row["low"] is None and "identity ann" in row["note"]
-        else:
-            assert row["low"] < row["high"] and row["note"] == ""
-
-
 def test_a_study_with_a_learning_rate_search_has_them_too(tmp_path):
     """Each cell at its own rate: cells have none, rows do."""
     study = Study(tmp_path / "study", identities=("ann", "bob", "cat"), rates=(0.001, 0.01))

@@ -12,6 +12,7 @@ import math
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Any
 
 import pyarrow as pa
@@ -22,12 +23,13 @@ from clstudy.analysis.comparisons import (
     compare,
     compare_sizes,
     families,
+    paired_differences,
     size_next_study,
     weigh,
 )
 from clstudy.analysis.sensitivity import CHECKED_SCORES as CHECKED_SCORES
 from clstudy.analysis.sensitivity import SENSITIVITY_SCHEMA as SENSITIVITY_SCHEMA
-from clstudy.analysis.sensitivity import comparison_fields, sensitivity_table
+from clstudy.analysis.sensitivity import comparison_cells, comparison_fields, sensitivity_table
 from clstudy.analysis.summary import CELL_FIELDS, INTERVAL_FIELDS, Summary
 from clstudy.analysis.tables import to_csv, to_parquet
 from clstudy.seeding import derive_rng
@@ -41,6 +43,7 @@ EVIDENCE_SCHEMA = pa.schema(
     + _NUMBERS
     + [(name, pa.float64()) for name in ("improvement", "improvement_low", "improvement_high", "detectable")]
     + [("identities_needed", pa.int64()), ("identities_needed_cautious", pa.int64())]
+    + [("photo_bias", pa.float64())]
 )
 
 
@@ -50,7 +53,8 @@ class StudyEvidence:
 
     Attributes:
         evidence: ``EVIDENCE_SCHEMA``, one row per comparison; ``compared`` is "strategies" (to a baseline at the same
-            buffer size) or "buffer sizes" (the larger minus the smaller). Null where a number does not exist.
+            buffer size) or "buffer sizes" (the larger minus the smaller). ``photo_bias``: how much of the
+            difference of Forgetting is estimated to be photo noise. Null where a number does not exist.
         sensitivity: ``SENSITIVITY_SCHEMA``, the intervals of the study's first metric by every method.
         statements: (protocol, metric, score, learning rate, compared) -> what can be concluded from p-values there.
     """
@@ -79,7 +83,11 @@ def judge(summary: Summary, of_interest: Mapping[tuple[str, str, str], float] | 
         for key, members in families(sorted(comparisons, key=place)).items():
             family = weigh(members, rng=derive_rng(0, "analysis", "sign flips", *map(str, key)))
             statements[(*key, compared)] = family.statement
-            rows += [_evidence_row(one, compared, of_interest.get(key[:3])) for one in family.members]
+            rows += [
+                _evidence_row(one, compared, of_interest.get(key[:3]))
+                | {"photo_bias": _photo_bias(one.comparison, summary)}
+                for one in family.members
+            ]
     return StudyEvidence(
         evidence=pa.Table.from_pylist(rows, schema=EVIDENCE_SCHEMA),
         sensitivity=sensitivity_table(summary, place),
@@ -118,6 +126,13 @@ def _evidence_row(one: Evidence, compared: str, of_interest: float | None) -> di
         }
         | _next_study(comparison, of_interest)
     )
+
+
+def _photo_bias(one: Comparison, summary: Summary) -> float | None:
+    """The two cells' biases subtracted as their scores are: on the same identities and seeds."""
+    first, second = (summary.photo_biases.get(cell, {}) for cell in comparison_cells(one, summary))
+    differences, _ = paired_differences(first, second)
+    return _known(fmean(differences.values())) if differences else None
 
 
 def _next_study(comparison: Comparison, of_interest: float | None) -> dict[str, Any]:

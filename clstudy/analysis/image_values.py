@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from clstudy.analysis.intervals import IdentityImages
-from clstudy.analysis.matrix import TRIAL_COLUMNS, Cell, Trial, codes
+from clstudy.analysis.matrix import TRIAL_COLUMNS, Cell, codes
 from clstudy.errors import UserError
 
 
@@ -49,15 +49,14 @@ def identity_images(
     label_of = {(cell.learning_rate, cell.strategy, cell.buffer_size): i for i, cell in enumerate(cells)}
     taken: dict[str, dict[tuple[int, int], str]] = {}
     for entry in rows.group_by(TRIAL_COLUMNS, use_threads=False).aggregate([]).to_pylist():
-        spec = Trial(**entry)
-        place = (spec.strategy, spec.buffer_size)
-        label = label_of.get((spec.learning_rate, *place), label_of.get((None, *place)))
+        place = (entry["strategy"], entry["buffer_size"])
+        label = label_of.get((entry["learning_rate"], *place), label_of.get((None, *place)))
         if label is None:
             continue
-        other = taken.setdefault(spec.identity, {}).setdefault((label, spec.seed), spec.trial)
-        if other != spec.trial:
+        other = taken.setdefault(entry["identity"], {}).setdefault((label, entry["seed"]), entry["trial"])
+        if other != entry["trial"]:
             raise UserError(
-                f"trials {other} and {spec.trial} are the same cell, identity and seed: give the names of the trials "
+                f"trials {other} and {entry['trial']} are the same cell, identity and seed: give the names of those "
                 "that are to be compared (trials=...)."
             )
     found = []

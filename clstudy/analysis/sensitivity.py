@@ -28,7 +28,7 @@ from clstudy.analysis.intervals import (
     sign_flip_interval,
 )
 from clstudy.analysis.matrix import Cell, read_rows
-from clstudy.analysis.scores import SCORES, MissingCellsError, missing_cells
+from clstudy.analysis.scores import SCORES, missing_cells
 from clstudy.analysis.summary import CELL_FIELDS, INTERVAL_FIELDS, Summary
 from clstudy.metrics.directions import HIGHER_IS_BETTER
 from clstudy.seeding import derive_rng
@@ -178,12 +178,7 @@ def _bootstrap(read: _Rows, pairs: Sequence[_Pair], method: str) -> dict[_Pair, 
         people = identity_images(read.rows, cells, read.timestamps, trials=read.whole)
         score = SCORES[first.score].compute
         boot = cluster_bootstrap(people, lambda r: score(r, higher), rng, new_identities=method == NEW_CLUSTERS)
-    except MissingCellsError as error:
-        # whole trials that were measured on other photos: each pair for itself
-        if len(pairs) == 1:
-            return {pairs[0]: str(error)}
-        return {pair: found for one in pairs for pair, found in _bootstrap(read, [one], method).items()}
-    except ValueError as error:
+    except ValueError as error:  # too few identities, or photos that not all trials were measured on
         return dict.fromkeys(pairs, str(error))
     return {pair: boot.interval(*pair) for pair in pairs}
 

@@ -28,6 +28,7 @@ from clstudy.analysis.matrix import (
     result_matrices,
     score_values,
 )
+from clstudy.analysis.photo_bias import trial_photo_biases
 from clstudy.analysis.printed import PRINTED_SCORES
 from clstudy.analysis.published import Setting, comparable, published_value
 from clstudy.analysis.scores import SCORES, MissingCellsError, average_performance, missing_cells
@@ -72,7 +73,7 @@ SCORES_SCHEMA = pa.schema(
     CELL_FIELDS
     + INTERVAL_FIELDS
     + [("n_trials", pa.int64()), ("n_planned", pa.int64()), ("population", pa.string()), ("note", pa.string())]
-    + [("published", pa.float64())]
+    + [("published", pa.float64()), ("photo_bias", pa.float64())]
 )
 PAIRED_SCHEMA = pa.schema(
     CELL_FIELDS
@@ -157,7 +158,8 @@ class Summary:
         scores: ``SCORES_SCHEMA``, one row per protocol, metric, score, learning rate, strategy and buffer size. Scores
             are per trial, averaged over seeds, one value per identity; ``buffer_size`` null for ``lower`` and
             ``upper``; ``low`` and ``high`` null where n = 1; ``n_seeds``: fewest seeds of any identity;
-            ``published``: the paper's value where the study repeats the paper's experiment.
+            ``published``: the paper's value where the study repeats the paper's experiment; ``photo_bias``: how much
+            of Forgetting is estimated to be photo noise (``clstudy.analysis.photo_bias``).
         paired: ``PAIRED_SCHEMA``, difference = strategy - baseline on common identities and seeds; ``claim`` is
             "primary" where the space named it before anything was measured, else "exploratory". BWT stands in both
             tables as defined; what is printed is −BWT (``clstudy.analysis.printed``).
@@ -170,6 +172,7 @@ class Summary:
         setting: the paper's experiment that this study repeats, if it does; ``published_note`` says so or why not.
         values: scores per trial, what the tables are made of.
         matrices: R of every trial, of incomplete ones too.
+        photo_biases: of every trial's Forgetting, as ``values``; NaN where it is not known.
     """
 
     study: Study
@@ -185,6 +188,7 @@ class Summary:
     published_note: str = ""
     values: ScoreValues = field(default_factory=dict, repr=False, compare=False)
     matrices: tuple[ResultMatrix, ...] = field(default=(), repr=False, compare=False)
+    photo_biases: ScoreValues = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def checksum_note(self) -> str:
@@ -267,9 +271,10 @@ def summarise(study_dir: Path | str) -> Summary:
     gaps = _gaps(matrices)
     values = score_values(matrix for matrix in matrices if not missing_cells(matrix.r, matrix.trial.joint))
     setting, note = comparable(study.profile, timestamp_counts(study, matrices).values())
+    biases = trial_photo_biases(found, matrices)
     return Summary(
         study=study,
-        scores=_scores_table(study, values, setting),
+        scores=_scores_table(study, values, setting, biases),
         paired=_paired_table(study, values),
         missing=tuple(_missing(study, results, gaps)),
         left_out=tuple(sorted(files - planned.keys())),
@@ -281,6 +286,7 @@ def summarise(study_dir: Path | str) -> Summary:
         published_note=note,
         values=values,
         matrices=tuple(matrices),
+        photo_biases=biases,
     )
 
 
@@ -416,7 +422,7 @@ def curve_table(summary: Summary) -> pa.Table:
 # --- tidy tables --------------------------------------------------------------------------------------------------
 
 
-def _scores_table(study: Study, values: ScoreValues, setting: Setting | None) -> pa.Table:
+def _scores_table(study: Study, values: ScoreValues, setting: Setting | None, biases: ScoreValues) -> pa.Table:
     planned = Counter((trial.learning_rate, trial.strategy, trial.buffer_size) for trial in study.trials)
     joint = study.joint_strategies
     rows = []
@@ -434,6 +440,7 @@ def _scores_table(study: Study, values: ScoreValues, setting: Setting | None) ->
                 "n_planned": planned[cell.learning_rate, cell.strategy, cell.buffer_size],
                 "note": JOINT_NOTE if cell.strategy in joint else unbuffered,
                 "published": published_value(setting, place, cell.learning_rate),
+                "photo_bias": _mean_bias(biases.get(cell)),
             }
         )
     return pa.Table.from_pylist(rows, schema=SCORES_SCHEMA)
@@ -462,6 +469,12 @@ def _paired_table(study: Study, values: ScoreValues) -> pa.Table:
         for c in comparisons
     ]
     return pa.Table.from_pylist(rows, schema=PAIRED_SCHEMA)
+
+
+def _mean_bias(identities: Mapping[str, Mapping[int, float]] | None) -> float | None:
+    """As a cell's mean is: over seeds, then identities; None where it is not known of all its trials."""
+    mean = math.nan if identities is None else fmean(_identity_means(identities))
+    return None if math.isnan(mean) else mean
 
 
 def _identity_means(identities: Mapping[str, Mapping[int, float]]) -> list[float]:

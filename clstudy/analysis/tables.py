@@ -24,6 +24,7 @@ from clstudy.analysis.efficiency import efficiency_table
 from clstudy.analysis.intervals import CONFIDENCE, NEW_IDENTITIES
 from clstudy.analysis.limits import not_concluded
 from clstudy.analysis.paper import markdown_table, paper_latex, paper_markdown, paper_tables, shortfall
+from clstudy.analysis.photo_bias_notes import photo_bias_notes
 from clstudy.analysis.printed import (
     DECIMALS,
     DEFAULT_DECIMALS,
@@ -251,6 +252,7 @@ def notes(summary: Summary) -> list[str]:
     return [
         *_population_notes(summary),
         *_layout_notes(summary),
+        *photo_bias_notes(summary.scores),
         *claim_notes(summary, decimals),
         *_limits(summary),
     ]

@@ -1,0 +1,46 @@
+"""What a reader is told about photo noise in Forgetting (``clstudy.analysis.photo_bias``)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pyarrow as pa
+
+from clstudy.analysis.summary import PANEL_TITLES
+
+SAID_FROM = 0.2
+"""Share of a cell's Forgetting above which its estimated bias is said in words."""
+_CELLS_NAMED = 6
+
+
+def photo_bias_notes(scores: pa.Table) -> list[str]:
+    """One sentence for each metric with a Forgetting of which more than a fifth is estimated to be photo noise.
+
+    Args:
+        scores: ``SCORES_SCHEMA``.
+    """
+    said: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
+    rows = [row for row in scores.to_pylist() if row["photo_bias"] is not None]
+    for row in rows:
+        if row["photo_bias"] > SAID_FROM * abs(row["mean"]):
+            said.setdefault((row["protocol"], row["metric"]), []).append(row)
+    rates = len({row["learning_rate"] for row in rows}) > 1
+    return [_sentence(panel, found, rates) for panel, found in said.items()]
+
+
+def _sentence(panel: tuple[str, str], rows: list[Mapping[str, Any]], with_rate: bool) -> str:
+    title = PANEL_TITLES.get(panel, " ".join(panel))
+    largest = sorted(rows, key=lambda row: -row["photo_bias"])[:_CELLS_NAMED]
+    cells = [f"{_cell(row, with_rate)} ({row['photo_bias']:.2g} of {row['mean']:.2g})" for row in largest]
+    more = f" and {len(rows) - len(cells)} more" if len(rows) > len(cells) else ""
+    return (
+        f"Forgetting in {title}: by an estimate from single photos, more than a fifth of it is photo noise that its "
+        f"maximum picks up in {', '.join(cells)}{more}. Read −BWT there, which has no such bias; photo_bias "
+        "in summary.csv holds every estimate."
+    )
+
+
+def _cell(row: Mapping[str, Any], with_rate: bool) -> str:
+    size = "" if row["buffer_size"] is None else f" K = {row['buffer_size']}"
+    return row["strategy"] + size + (f" lr {row['learning_rate']:g}" if with_rate else "")
