@@ -14,7 +14,7 @@ import rich
 from rich.console import Console
 
 from clstudy.analysis.tables import to_terminal
-from clstudy.display import counted, duration, make_display, plan_lines
+from clstudy.display import counted, duration, make_display, plan_lines, why_restored
 from clstudy.driver_lock import StudyBusyError, only_driver
 from clstudy.errors import UserError
 from clstudy.identities.catalogue import DATA_SETS
@@ -144,8 +144,7 @@ def with_restored_results(prepared: Prepared, args: argparse.Namespace, console:
         return prepared
     for trial in restore_results(StudyStore(prepared.out), prepared.out, wanted):
         console.print(
-            f"[yellow]rebuilt[/yellow] the rows of {trial} from its stages: its result file "
-            f"{plan.restorable[trial].value}",
+            f"[yellow]rebuilt[/yellow] the rows of {trial} from its stages ({why_restored(plan.restorable[trial])})",
             soft_wrap=True,
             highlight=False,
         )

@@ -474,7 +474,8 @@ def lost_database(uri: str, out: Place) -> str:
     """What became of MLflow's database and what to do."""
     return (
         f"MLflow's database {uri} was deleted or replaced while the study runs. The rows are safe; runs that MLflow "
-        f"lacks are written again from them when the study ends, or by `python -m clstudy.tracking rebuild {out} --to {uri}`"
+        "lacks are written again from them when the study ends, or by "
+        f"`python -m clstudy.tracking rebuild {out} --to {uri}`"
     )
 
 
