@@ -40,6 +40,10 @@ if TYPE_CHECKING:
     from clstudy.study import Outcome
 
 
+_MOST_NAMED = 5
+"""Trials that one line names."""
+
+
 def print_choices(console: Console) -> None:
     """Everything a user may name, one line each."""
     sections = {
@@ -142,9 +146,16 @@ def with_restored_results(prepared: Prepared, args: argparse.Namespace, console:
     wanted = {spec: plan.chains[spec.trial_id].keys for spec in plan.trials if spec.trial_id in plan.restorable}
     if not wanted:
         return prepared
+    by_reason: dict[str, list[str]] = {}
     for trial in restore_results(StudyStore(prepared.out), prepared.out, wanted):
+        by_reason.setdefault(why_restored(plan.restorable[trial]), []).append(trial)
+    for why, trials in by_reason.items():
+        named = ", ".join(trials[:_MOST_NAMED]) + (
+            f" and {len(trials) - _MOST_NAMED} more" * (len(trials) > _MOST_NAMED)
+        )
         console.print(
-            f"[yellow]rebuilt[/yellow] the rows of {trial} from its stages ({why_restored(plan.restorable[trial])})",
+            f"[yellow]rebuilt[/yellow] {counted(len(trials), 'result file', 'result files')} from finished stages "
+            f"({why}): {named}",
             soft_wrap=True,
             highlight=False,
         )
