@@ -15,6 +15,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from clstudy.checksums import State
 from clstudy.claims import Statement, claim_lines
 from clstudy.identities.dataset import DataSet
 from clstudy.plan import Plan
@@ -114,13 +115,27 @@ WEIGHTS_LINES = {
 }
 
 
+_NOT_BELIEVED = {
+    State.ABSENT: "missing",
+    State.WHOLE: "of other stages",
+    State.UNCHECKED: "without checksum",
+    State.DAMAGED: "damaged",
+}
+
+
+def why_restored(state: State) -> str:
+    """Why a result is made again from its trial's stages, in a word or three."""
+    return _NOT_BELIEVED[state]
+
+
 def restorable_lines(plan: Plan) -> list[str]:
     """A line where results are not believed and will be made again from stages."""
     if not plan.restorable:
         return []
-    counts = Counter(state.value for state in plan.restorable.values())
+    counts = Counter(why_restored(state) for state in plan.restorable.values())
     why = ", ".join(f"{count} {words}" for words, count in sorted(counts.items()))
-    return [f"rows     {counted(len(plan.restorable), 'result', 'results')} rebuilt from stages in a moment ({why})"]
+    count = counted(len(plan.restorable), "result file is", "result files are")
+    return [f"rows     {count} rebuilt from finished stages, in a moment ({why})"]
 
 
 def retrained_lines(plan: Plan) -> list[str]:

@@ -31,6 +31,7 @@ from optuna.trial import FrozenTrial, TrialState
 from clstudy.errors import UserError
 from clstudy.seeding import derive_seed
 from clstudy.space import Cell, RateRange, TrialSpec, refuse_equal_ids
+from clstudy.stages import digest_of
 
 SPREAD = 7
 """Proposals of a cell that are spread evenly over the range, at its eighths, before TPE takes over.
@@ -69,6 +70,7 @@ _RATE = "learning_rate"
 _SETTINGS = "clstudy.settings"
 _OUTCOME = "clstudy.outcome"
 _OBJECTIVES = "clstudy.objectives"
+_DIGEST = "clstudy.sha256"
 FINISHED, DIVERGED, STOPPED, RUNNING = "finished", "diverged", "stopped", "running"
 
 
@@ -235,10 +237,16 @@ class _Lane:
                 raise ValueError(f"proposal {one.number} stands in the place of proposal {place}")
             if rate is not None and not (math.isfinite(rate) and rate > 0):
                 raise ValueError(f"proposal {one.number} has the learning rate {rate}")
-            if one.state == TrialState.COMPLETE:
-                ends = one.user_attrs[_OBJECTIVES].values()
-                if rate is None or one.value is None or one.value != _mean(list(ends)):
-                    raise ValueError(f"the objective of proposal {one.number} is not the mean of its trials'")
+            if not one.state.is_finished():
+                continue
+            outcome, ends = one.user_attrs[_OUTCOME], one.user_attrs[_OBJECTIVES]
+            if (one.state == TrialState.COMPLETE) != (outcome == FINISHED):
+                raise ValueError(f"proposal {one.number} is {one.state.name.lower()} and {outcome}")
+            if one.state == TrialState.COMPLETE and one.value != _mean(list(ends.values())):
+                raise ValueError(f"the objective of proposal {one.number} is not the mean of its trials'")
+            written = one.user_attrs.get(_DIGEST)  # earlier versions wrote none
+            if written is not None and written != _digest(one.number, rate, outcome, ends):
+                raise ValueError(f"proposal {one.number} is not as it was written")
 
     def has_more(self) -> bool:
         """Whether a trial is left to be handed out, now or later."""
@@ -315,6 +323,8 @@ class _Lane:
         ends = {name: end for name, end in sorted(proposal.ends.items()) if end is not None}
         proposal.trial.set_user_attr(_OUTCOME, outcome)
         proposal.trial.set_user_attr(_OBJECTIVES, ends)
+        number, rate = proposal.trial.number, proposal.trial.params[_RATE]
+        proposal.trial.set_user_attr(_DIGEST, _digest(number, rate, outcome, ends))
         if outcome == FINISHED:
             self._study.tell(proposal.trial, _mean(list(ends.values())))
         else:
@@ -326,6 +336,11 @@ class _Lane:
         proposal.waiting.clear()
         self._open = None
         self.decided += 1
+
+
+def _digest(number: int, rate: float | None, outcome: str, ends: Mapping[str, float]) -> str:
+    """Checksum of what is decided of a proposal: SQLite notices damage to its structure only."""
+    return digest_of({"number": number, "rate": rate, "outcome": outcome, "objectives": dict(ends)})
 
 
 def _mean(values: Sequence[float]) -> float:

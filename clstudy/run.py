@@ -15,7 +15,7 @@ from rich.console import Console
 
 from clstudy.analysis.tables import to_terminal
 from clstudy.clean_output import CleanConsole
-from clstudy.display import counted, duration, make_display, plan_lines
+from clstudy.display import counted, duration, make_display, plan_lines, why_restored
 from clstudy.driver_lock import StudyBusyError, only_driver
 from clstudy.entry_point import entry_point
 from clstudy.errors import UserError
@@ -42,6 +42,10 @@ from clstudy.tracking import MlflowWriter, artifact_folder, database_file, track
 
 if TYPE_CHECKING:
     from clstudy.study import Outcome
+
+
+_MOST_NAMED = 5
+"""Trials that one line names."""
 
 
 def print_choices(console: Console) -> None:
@@ -146,10 +150,16 @@ def with_restored_results(prepared: Prepared, args: argparse.Namespace, console:
     wanted = {spec: plan.chains[spec.trial_id].keys for spec in plan.trials if spec.trial_id in plan.restorable}
     if not wanted:
         return prepared
+    by_reason: dict[str, list[str]] = {}
     for trial in restore_results(StudyStore(prepared.out), prepared.out, wanted):
+        by_reason.setdefault(why_restored(plan.restorable[trial]), []).append(trial)
+    for why, trials in by_reason.items():
+        named = ", ".join(trials[:_MOST_NAMED]) + (
+            f" and {len(trials) - _MOST_NAMED} more" * (len(trials) > _MOST_NAMED)
+        )
         console.print(
-            f"[yellow]rebuilt[/yellow] the rows of {trial} from its stages: its result file "
-            f"{plan.restorable[trial].value}",
+            f"[yellow]rebuilt[/yellow] {counted(len(trials), 'result file', 'result files')} from finished stages "
+            f"({why}): {named}",
             soft_wrap=True,
             highlight=False,
         )

@@ -37,7 +37,7 @@ def read_document(study: Path) -> dict[str, Any]:
     except OSError as error:
         raise UserError(f"{study} is no study: {NAME} cannot be read ({error.strerror}).") from error
     if state is State.ABSENT:
-        raise UserError(f"{study} is not a study: it has no {NAME}. Give a folder that clstudy.run wrote.")
+        raise UserError(f"{study} is no study: it has no {NAME}. Give a folder that clstudy.run wrote.")
     if state is State.DAMAGED:
         raise UserError(f"{path} does not match its checksum: it changed since it was written. To mend it, {_REMEDY}.")
     return parse_document(content, path)

@@ -349,7 +349,9 @@ def test_everything_of_the_others_is_as_it_was(forgotten: Forgotten) -> None:
     }
     assert {path: before[path] for path in theirs} == {path: after.get(path) for path in theirs}
     made = {path for path in after if path.startswith(("report/", "mlflow-artifacts/"))}
-    assert after.keys() - theirs - made == {"study.yaml", "failures.json", "driver.lock"}
+    assert after.keys() - theirs - made == {
+        *("study.yaml", "study.yaml.sha256", "failures.json", "failures.json.sha256", "driver.lock"),
+    }
     assert list(json.loads(after["failures.json"])) == [f"{STAYS}-lower-lr0.003-s7"]
 
 

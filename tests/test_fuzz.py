@@ -9,9 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.fuzz.harness import GIVEN, Outcome, Target, case_rng, prepare, run_child, shares
+from benchmarks.fuzz.harness import FAILURES, GIVEN, Outcome, Target, case_rng, prepare, run_child, shares
 from benchmarks.fuzz.mutations import BINARY, TEXT, damage_one_file
+from benchmarks.fuzz.study_files import TARGETS
 from clstudy.errors import UserError
+
+SLICE = 6
 
 
 def _clear() -> Outcome:
@@ -97,3 +100,12 @@ def test_every_mutation_takes_every_content(tmp_path: Path) -> None:
         if not any(tmp_path.iterdir()):
             break
         assert damage_one_file(tmp_path, case_rng(1, "files", number))
+
+
+@pytest.mark.parametrize("target", TARGETS, ids=lambda target: target.name)
+def test_a_slice_of_the_benchmark(target: Target, tmp_path: Path) -> None:
+    """A few of its cases; all of them: ``python -m benchmarks.fuzz``."""
+    prepared = prepare(target, tmp_path, 0)
+    endings = [prepared.case(number) for number in range(SLICE)]
+    assert not [ending for ending in endings if ending.outcome in FAILURES]
+    assert any(ending.outcome is not Outcome.SAME for ending in endings)

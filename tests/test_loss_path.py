@@ -35,6 +35,7 @@ from clstudy.identities.embedding import to_unit_range
 from clstudy.loss_path import interpolate, main, tasks, trial_lines
 from clstudy.metrics.lpips import LPIPS
 from clstudy.space import TrialSpec
+from clstudy.study_document import write_document
 from tests.small_study import TIMESTAMPS, make_study
 
 CURVES = arrays(np.float64, st.integers(2, 12), elements=st.floats(-10, 10, width=32))
@@ -349,7 +350,7 @@ def test_what_is_wrong_is_one_clear_message(study: Path, tmp_path: Path, capsys:
     shutil.rmtree(stages_of(copy, "anna-lower-lr0.003-s0")[1])
     settings = yaml.safe_load((copy / "study.yaml").read_text())
     settings["profile"]["trainer"]["passes"] = 99  # made otherwise than it can be made here
-    (copy / "study.yaml").write_text(yaml.safe_dump(settings))
+    write_document(copy, settings)
     text = refused(copy, "--data", photos)
     assert "the weights of 1 stages were dropped" in text and "anna-lower-lr0.003-s0 t = 1" in text
     (copy / "results" / "anna-lower-lr0.003-s0.parquet").unlink()

@@ -370,8 +370,6 @@ def missing_section(summary: Summary) -> Section:
         parts.append(element("p", f"None: all {len(summary.study.trials)} trials of the plan are in the numbers."))
     if summary.left_out:
         parts.append(element("p", f"Not of this plan and left out: {', '.join(summary.left_out)}"))
-    if summary.checksum_note:
-        parts.append(element("p", summary.checksum_note))
     return Section(anchor="missing", title=title, body=joined(parts))
 
 

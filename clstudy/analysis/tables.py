@@ -306,6 +306,8 @@ def _layout_notes(summary: Summary) -> list[str]:
         said.append("Forgetting and BWT are not defined here: they need a continual learner and two timestamps.")
     if any(row["n_trials"] < row["n_planned"] for row in rows):
         said.append("A cell with n=... or .../... trials rests only on the identities or trials that are there.")
+    if summary.checksum_note:
+        said.append(summary.checksum_note)
     return said
 
 
@@ -318,8 +320,6 @@ def missing_notes(summary: Summary) -> list[str]:
         said += [f"{missing.trial}: {missing.reason}" for missing in summary.missing]
     if summary.left_out:
         said.append(f"Not of this plan and left out: {', '.join(summary.left_out)}")
-    if summary.checksum_note:
-        said.append(summary.checksum_note)
     return said
 
 

@@ -89,15 +89,13 @@ def final_weights(study: Place, spec: TrialSpec) -> dict[str, Tensor]:
         )
     key = keys[-1]
     store = StudyStore(study)
-    files = store.weights.get(key)
-    if files is None and store.stage_has_weights(key):
-        files = store.stages.get(key)
-    if files is None:
+    content = store.weights.file(key, _WEIGHTS) or store.stages.file(key, _WEIGHTS)  # with the rows: earlier versions
+    if content is None:
         raise UserError(
             f"the final weights of trial {spec.trial_id} are not in {study} (a copy without weights/, or damaged); use "
             f"the study's own folder, or delete {result_path(study, spec.trial_id)} and run the study again"
         )
-    return load_tensors(files[_WEIGHTS])
+    return load_tensors(content)
 
 
 def read_pretrained(profile: Profile, digest: str, weights: Sequence[str]) -> Pretrained:
