@@ -21,7 +21,7 @@ from clstudy.analysis.rates_page import rate_sections
 from clstudy.analysis.summary import study_labels
 from clstudy.analysis.tables import Summary, summarise, table_files, to_terminal
 from clstudy.errors import UserError
-from clstudy.storage import Place, copy_tree, local_view, open_place, write_atomically
+from clstudy.storage import Place, copy_tree, local_view, open_place, require_writable, write_atomically
 
 PLAIN_WIDTH = 100
 _LOG = logging.getLogger(__name__)
@@ -62,6 +62,7 @@ def build_report(study_dir: Path | str) -> Report:
     """
     summary = summarise(study_dir)
     folder = Path(study_dir) / "report"
+    require_writable(folder, "the report's folder", "mend its permissions, or report on a copy of the study")
     try:
         found = judge(summary)
         for name, content in {**table_files(summary), **evidence_files(found)}.items():

@@ -28,7 +28,7 @@ from clstudy.searching import PART as SEARCH_PART
 from clstudy.searching import keep_search, rates_document
 from clstudy.sessions import Session, add_session, now, priced_hours
 from clstudy.space import known_spaces, load_space
-from clstudy.storage import copy_tree, local_view, require_writable
+from clstudy.storage import copy_tree, local_view
 from clstudy.strategies import STRATEGIES
 from clstudy.study_file import write_study_file
 from clstudy.tracking import MlflowWriter, artifact_folder, tracking_address
@@ -303,7 +303,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         if args.dry_run:
             return OK
         require_budget(prepared.plan, args)
-        require_writable(prepared.out)
         with only_driver(prepared.out):
             if args.pilot:
                 return pilot(prepared, args, console)

@@ -460,7 +460,7 @@ def quiet_client(uri: str) -> MlflowClient:
 
     for name in ("alembic", "mlflow.store.db.utils"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    if (file := _sqlite_file(uri)) is not None and not file.exists():
+    if (file := local_database(uri)) is not None and not file.exists():
         _create_database(file)
     return MlflowClient(tracking_uri=uri)
 
@@ -481,13 +481,14 @@ def _create_database(file: Path) -> None:
             os.link(draft, file)
 
 
-def _sqlite_file(uri: str) -> Path | None:
+def local_database(uri: str) -> Path | None:
+    """Return the file of a local database; None for a server."""
     return Path(uri.removeprefix(_SQLITE)) if uri.startswith(_SQLITE) else None
 
 
 def _images_beside(uri: str) -> Path | None:
     """Return a folder beside a local database; MLflow's own default is the current directory, wherever that is."""
-    file = _sqlite_file(uri)
+    file = local_database(uri)
     return None if file is None else file.parent / "mlflow-images"
 
 
