@@ -285,8 +285,14 @@ def start_ray(address: str | None) -> None:
         if not named and os.environ.get("RAY_AUTH_MODE", "").lower() != "disabled":
             os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
         # "local": without it Ray would join whatever cluster happens to run on this machine
-        with without_ray_dashboard_process():
-            ray.init(address="local", include_dashboard=False, **quiet)
+        try:
+            with without_ray_dashboard_process():
+                ray.init(address="local", include_dashboard=False, **quiet)
+        except OSError as error:
+            raise UserError(
+                f"Ray cannot start on this machine ({error}); it keeps its files in the system's temporary folder: "
+                "make room and rights there, or name another folder with RAY_TMPDIR"
+            ) from error
         return
     # asked first, in a process of its own: at a wrong address Ray tries for minutes, without a token it aborts
     complaint = ray_complaint(address)
