@@ -38,6 +38,7 @@ def only_driver(study: Place) -> Iterator[None]:
 
     Raises:
         StudyBusyError: another driver holds it; the message says which, and since when.
+        UserError: the study's folder cannot be written.
     """
     with _remote(study / NAME) if isinstance(study, RemotePath) else _local(study / NAME):
         yield
@@ -62,8 +63,15 @@ def _busy(study: Place, card: dict[str, Any], after: str) -> StudyBusyError:
 
 @contextmanager
 def _local(path: Path) -> Iterator[None]:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a+") as handle:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        opened = path.open("a+")
+    except OSError as error:
+        raise UserError(
+            f"the study {path.parent} cannot be locked ({error.strerror}: {error.filename}); mend its permissions, or "
+            "work on a copy of it"
+        ) from error
+    with opened as handle:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -49,7 +49,7 @@ from clstudy.reopen import read_study_file, stage_keys, stored_photos, stored_pr
 from clstudy.results import parquet_bytes
 from clstudy.space import TrialSpec
 from clstudy.stages import StudyStore
-from clstudy.storage import write_atomically
+from clstudy.storage import require_writable, write_atomically
 from clstudy.trial import Workbench
 
 Value = TypeVar("Value", Tensor, np.ndarray)
@@ -540,6 +540,9 @@ def run(args: argparse.Namespace, console: Console) -> None:
     if not 0 < args.tolerance < 1:
         raise UserError(f"--tolerance is {args.tolerance:g}; expected a share of the loss's range, between 0 and 1")
     chosen = choose_trials(stored_trials(read_study_file(args.study)), args.trials)
+    if not args.dry_run:
+        remedy = "mend its permissions, or take a copy of the study"
+        require_writable(args.study / "report", "the report's folder", remedy)
     lines, notes = lines_of(args.study, chosen)
     alphas = [float(alpha) for alpha in np.linspace(0.0, 1.0, args.points)]
     todo = tasks(lines, alphas)

@@ -28,9 +28,18 @@ from clstudy.running import running_metrics
 from clstudy.safe_text import shown_address
 from clstudy.space import TrialSpec
 from clstudy.stages import StudyStore
+from clstudy.storage import require_writable
 from clstudy.strategies.lookup import strategy_class
 from clstudy.study_document import read_failures
-from clstudy.tracking import LOSS_METRIC, MlflowWriter, artifact_folder, run_names, trial_params, trial_tags
+from clstudy.tracking import (
+    LOSS_METRIC,
+    MlflowWriter,
+    artifact_folder,
+    local_database,
+    run_names,
+    trial_params,
+    trial_tags,
+)
 
 _PATIENCE_S = 60.0
 
@@ -209,6 +218,8 @@ def rebuild(study: Path, uri: str, data: str | None = None) -> tuple[Rebuilt, in
             f"{uri!r} is no tracking URI; expected sqlite:///FILE (e.g. sqlite:///runs/mlflow.db) or http://…"
         )
     document = read_study_file(study)
+    if (database := local_database(uri)) is not None:
+        require_writable(database.parent, "the folder of MLflow's database", "name another one with --to")
     writer = MlflowWriter(
         uri,
         document["name"],

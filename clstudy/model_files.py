@@ -8,6 +8,7 @@ from pathlib import Path
 
 from clstudy.assets import manifest, sha256_file
 from clstudy.errors import UserError, nearest
+from clstudy.onnx_file import require_whole
 from clstudy.profiles import Profile, key_document
 from clstudy.registry import Registry
 from clstudy.stages import digest_of
@@ -28,9 +29,11 @@ class Role:
 
 
 def _recognition_network(path: Path) -> Path:
-    from clstudy.identities.embedding import recognition_network  # onnxruntime only where a pack must be looked into
+    if path.is_dir():
+        from clstudy.identities.embedding import recognition_network  # onnxruntime only where a pack is looked into
 
-    return recognition_network(path) if path.is_dir() else path
+        path = recognition_network(path)
+    return require_whole(path)
 
 
 ROLES: Registry[Role] = Registry("role")

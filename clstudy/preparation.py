@@ -33,9 +33,10 @@ from clstudy.space import (
     override,
 )
 from clstudy.stages import StudyStore
-from clstudy.storage import Place, open_place
+from clstudy.storage import Place, open_place, require_writable
 from clstudy.strategies import make_strategy
 from clstudy.strategies.lookup import strategy_class
+from clstudy.tracking import local_database, tracking_address
 
 if TYPE_CHECKING:
     from clstudy.generators.base import GeneratorWeights
@@ -110,6 +111,10 @@ def open_study(args: argparse.Namespace, console: Console) -> Opened:
     )
     for name in space.grid.strategy:
         make_strategy(name)  # refuses what does not exist before anything else is done
+    out = study_place(args, space.name)
+    home = out.parent if isinstance(out, Path) else Path("runs")
+    if not args.dry_run:
+        require_places(out, home)
     equipment = equip(
         with_compute(PROFILES[space.profile](), args),
         weights=args.weights or [],
@@ -120,8 +125,6 @@ def open_study(args: argparse.Namespace, console: Console) -> Opened:
     )
     profile, weights = read_generator(equipment, console)
     profile = with_gpu_share(profile, args.gpu_share)
-    out = study_place(args, space.name)
-    home = out.parent if isinstance(out, Path) else Path("runs")
     data = open_study_data(space, profile, args.timestamps, home / "data", console)
     require_alignment(data.root, profile)
     require_answerable(space, profile, data)
@@ -243,6 +246,26 @@ def study_place(args: argparse.Namespace, name: str) -> Place:
     if args.out and args.storage:
         raise UserError("--out and --storage are both given; --storage FOLDER puts the study into FOLDER/<space name>")
     return open_place(args.out) if args.out else open_place(args.storage or "runs") / name
+
+
+def require_places(out: Place, home: Path) -> None:
+    """Refuse places that a study is going to write and cannot.
+
+    Args:
+        out: the study.
+        home: folder of packaged data sets and the local tracking database.
+
+    Raises:
+        UserError: one of them cannot be written.
+    """
+    require_writable(out)
+    database = local_database(tracking_address(home))
+    if database is None:
+        return
+    remedy = "name another study folder with --out, or an MLflow address with MLFLOW_TRACKING_URI"
+    require_writable(database.parent, "the folder of MLflow's database", remedy)
+    if database.exists() and not (database.is_file() and os.access(database, os.R_OK | os.W_OK)):
+        raise UserError(f"MLflow's database {database} is no file that can be read and written; {remedy}")
 
 
 def plan_of(

@@ -20,6 +20,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from clstudy.errors import UserError
 from clstudy.storage import Place, write_atomically
 
 PREFIX = "clstudy-ray-"
@@ -35,10 +36,20 @@ _TRIES = 10
 
 @contextmanager
 def private_folder() -> Iterator[Path]:
-    """A new folder for Ray's session, readable by this user only; removed at the end, with those of killed drivers."""
+    """A new folder for Ray's session, readable by this user only; removed at the end, with those of killed drivers.
+
+    Raises:
+        UserError: no folder can be made there.
+    """
     parent = _parent()
     remove_abandoned(parent)
-    folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=parent))
+    try:
+        folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=parent))
+    except OSError as error:
+        raise UserError(
+            f"Ray cannot start on this machine: no folder can be made in {parent} ({error.strerror}). Make room and "
+            "rights there, or name another folder with RAY_TMPDIR"
+        ) from error
     # locked under another name first: a folder with a lock that nobody holds is a dead driver's
     with (folder / f"{_LOCK}.new").open("w") as lock:
         with suppress(OSError):  # a file system without locks: then nobody takes it for abandoned, either

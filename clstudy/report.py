@@ -24,7 +24,7 @@ from clstudy.analysis.variance_page import variance_sections
 from clstudy.clean_output import CleanConsole
 from clstudy.entry_point import entry_point
 from clstudy.errors import UserError
-from clstudy.storage import Place, copy_tree, local_view, open_place, write_atomically
+from clstudy.storage import Place, copy_tree, local_view, open_place, require_writable, write_atomically
 
 PLAIN_WIDTH = 100
 _LOG = logging.getLogger(__name__)
@@ -66,6 +66,7 @@ def build_report(study_dir: Path | str) -> Report:
     """
     summary = summarise(study_dir)
     folder = Path(study_dir) / "report"
+    require_writable(folder, "the report's folder", "mend its permissions, or report on a copy of the study")
     try:
         found = judge(summary)
         budgets = variance_table(summary)

@@ -34,7 +34,7 @@ from clstudy.searching import keep_search, rates_document
 from clstudy.sessions import Session, add_session, now, priced_hours
 from clstudy.space import known_spaces, load_space
 from clstudy.stages import StudyStore
-from clstudy.storage import Place, copy_tree, local_view, require_writable
+from clstudy.storage import Place, copy_tree, local_view
 from clstudy.strategies import STRATEGIES
 from clstudy.study_document import write_failures
 from clstudy.study_file import statements, write_study_file
@@ -354,7 +354,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         if args.dry_run:
             return OK
         require_budget(prepared.plan, args)
-        require_writable(prepared.out)
         say_open_folder(prepared.out, console)
         with only_driver(prepared.out):
             prepared = with_restored_results(prepared, args, console)

@@ -19,7 +19,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePosixPath
@@ -181,25 +181,47 @@ def open_place(text: str | Path) -> Place:
     return place
 
 
-def require_writable(place: Place) -> None:
-    """Write and remove a small file, before the first expensive second.
+def require_writable(
+    place: Place,
+    what: str = "the storage",
+    remedy: str = "name another folder with --storage or --out, or mend its permissions",
+) -> None:
+    """Write and remove a small file, before the first expensive second; leaves nothing, no folder either.
+
+    Args:
+        place: folder that is going to be written; need not exist.
+        what: to call it in the message.
+        remedy: to say there.
 
     Raises:
         UserError: it does not work, with the reason.
     """
-    probe = place / f".writable-{uuid.uuid4().hex[:8]}"
+    made: list[Path] = []
     try:
         if place.is_file():
             raise NotADirectoryError("it is a file")
+        if isinstance(place, Path):
+            made = [folder for folder in (place, *place.parents) if not folder.exists()]
+        _try_to_write(place)
+    except OSError as error:
+        raise UserError(f"{what} {place} cannot be written: {_first_line(error)}; {remedy}") from error
+    finally:
+        for folder in made:  # the deepest first
+            with suppress(OSError):
+                folder.rmdir()
+
+
+def _try_to_write(place: Place, tries: int = 3) -> None:
+    probe = place / f".writable-{uuid.uuid4().hex[:8]}"
+    try:
         write_atomically(probe, b"clstudy")
         if probe.read_bytes() != b"clstudy":
             raise OSError("what was written does not come back")
         probe.unlink()
-    except OSError as error:
-        raise UserError(
-            f"the storage {place} cannot be written: {_first_line(error)}; name another folder with --storage or "
-            "--out, or mend its permissions"
-        ) from error
+    except FileNotFoundError:  # another process that looks at the same place has just removed the folder again
+        if tries == 1:
+            raise
+        _try_to_write(place, tries - 1)
 
 
 def _first_line(error: BaseException) -> str:

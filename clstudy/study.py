@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import secrets
 import signal
 import threading
 import time
@@ -280,10 +281,21 @@ def start_ray(address: str | None, folder: Path | None = None) -> None:
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # the newer console prints a box even when told to be silent
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "ignore_reinit_error": True}
     if address is None:
+        # Ray's ports let in whoever has the token. One of this process's own needs no file in the home folder (which
+        # may not be there, or not be ours to write), and no other run knows it.
+        named = any(os.environ.get(name) for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"))
+        if not named and os.environ.get("RAY_AUTH_MODE", "").lower() != "disabled":
+            os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
         # "local": without it Ray would join whatever cluster happens to run on this machine
         own = None if folder is None else str(folder)
-        with without_ray_dashboard_process():
-            ray.init(address="local", include_dashboard=False, _temp_dir=own, **quiet)
+        try:
+            with without_ray_dashboard_process():
+                ray.init(address="local", include_dashboard=False, _temp_dir=own, **quiet)
+        except OSError as error:
+            raise UserError(
+                f"Ray cannot start on this machine ({error}); it keeps its files in the system's temporary folder: "
+                "make room and rights there, or name another folder with RAY_TMPDIR"
+            ) from error
         return
     # asked first, in a process of its own: at a wrong address Ray tries for minutes, without a token it aborts
     complaint = ray_complaint(address)

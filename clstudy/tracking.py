@@ -480,14 +480,14 @@ def quiet_client(uri: str) -> MlflowClient:
 
     for name in ("alembic", "mlflow.store.db.utils"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    if (file := _sqlite_file(uri)) is not None and database_file(uri) is None:
+    if (file := local_database(uri)) is not None and database_file(uri) is None:
         _create_database(file)
     return MlflowClient(tracking_uri=uri)
 
 
 def database_file(uri: str) -> tuple[int, int] | None:
     """Which file a local database is (device and inode); None where it is not there or empty, or for a server."""
-    if (file := _sqlite_file(uri)) is None:
+    if (file := local_database(uri)) is None:
         return None
     try:
         found = file.stat()
@@ -522,13 +522,14 @@ def _create_database(file: Path) -> None:
             # else somebody else was faster
 
 
-def _sqlite_file(uri: str) -> Path | None:
+def local_database(uri: str) -> Path | None:
+    """Return the file of a local database; None for a server."""
     return Path(uri.removeprefix(_SQLITE)) if uri.startswith(_SQLITE) else None
 
 
 def _images_beside(uri: str) -> Path | None:
     """Return a folder beside a local database; MLflow's own default is the current directory, wherever that is."""
-    file = _sqlite_file(uri)
+    file = local_database(uri)
     return None if file is None else file.parent / "mlflow-images"
 
 

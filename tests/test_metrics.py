@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
@@ -23,7 +24,6 @@ from clstudy.identities.dcgan import LATENT_SIZE, FaceSource
 from clstudy.identities.embedding import (
     ALIGNMENTS,
     IdentityEmbedder,
-    _first_node_names,
     identity_crops,
     recognition_network,
     takes_raw_pixels,
@@ -39,6 +39,9 @@ from clstudy.metrics.files import NEEDED_FILES
 from clstudy.metrics.identity import IdentityMetric
 from clstudy.metrics.lpips import LPIPSMetric
 from clstudy.metrics.psnr import PSNRMetric
+from clstudy.model_files import find_files
+from clstudy.onnx_file import external_files, first_node_names
+from clstudy.profiles import PROFILES
 from tests.oracles import official_lpips
 
 load_metrics()
@@ -193,8 +196,8 @@ def test_node_names_are_read_as_the_onnx_package_reads_them(tmp_path: Path) -> N
     names = ("face_embedder.onnx", "face_detector.onnx", "face_landmarks.onnx")
     for path in (tmp_path / "tiny.onnx", *map(asset_path, names)):
         expected = [node.name for node in onnx.load(path).graph.node]
-        assert _first_node_names(path.read_bytes(), 8) == expected[:8]
-        assert _first_node_names(path.read_bytes(), 10_000) == expected
+        assert first_node_names(path.read_bytes(), 8) == expected[:8]
+        assert first_node_names(path.read_bytes(), 10_000) == expected
 
 
 def test_a_pack_folder_yields_its_recognition_network(tmp_path: Path) -> None:
@@ -232,9 +235,59 @@ def test_what_is_no_embedder_is_refused_with_what_was_found(tmp_path: Path) -> N
         IdentityEmbedder(alignment="ffqh")
 
 
-def test_the_metric_uses_the_given_network_and_says_when_cuda_is_not_used(tmp_path: Path) -> None:
-    import onnxruntime
+def test_a_network_with_weights_in_other_files_is_refused(tmp_path: Path) -> None:
+    """Wherever in the graph they are: the sha256 in stage keys would not cover them."""
+    embedder_graph(tmp_path / "whole.onnx")
+    assert IdentityEmbedder(model=tmp_path / "whole.onnx").path.name == "whole.onnx"
+    model = onnx.load(tmp_path / "whole.onnx")
+    onnx.save(model, tmp_path / "split.onnx", save_as_external_data=True, location="split.bin", size_threshold=0)
+    loads = onnxruntime.InferenceSession(str(tmp_path / "split.onnx"), providers=["CPUExecutionProvider"])
+    assert loads.get_inputs(), "onnxruntime itself follows it"
+    refused = r"split\.onnx keeps weights in other files \(split\.bin\); expected one file .*onnx\.save"
+    with pytest.raises(UserError, match=refused):
+        IdentityEmbedder(model=tmp_path / "split.onnx")
+    with pytest.raises(UserError, match=refused):  # before a study costs anything
+        find_files(PROFILES["mystyle"](), [f"arcface={tmp_path / 'split.onnx'}"])
+    (tmp_path / "pack").mkdir()
+    for name in ("split.onnx", "split.bin"):
+        (tmp_path / name).rename(tmp_path / "pack" / name)
+    with pytest.raises(UserError, match=refused):
+        find_files(PROFILES["mystyle"](), [f"arcface={tmp_path / 'pack'}"])
 
+
+def test_external_weights_are_found_in_nested_graphs_and_nowhere_else() -> None:
+    def tensor(location: str | None) -> TensorProto:
+        made = numpy_helper.from_array(np.zeros(3, np.float32), "t")
+        if location is not None:
+            made.data_location = TensorProto.EXTERNAL
+            if location:
+                made.external_data.add(key="offset", value="7")
+                made.external_data.add(key="location", value=location)
+        return made
+
+    def nested(depth: int, inner: TensorProto) -> onnx.GraphProto:
+        node = helper.make_node("Constant", [], ["c"], value=inner)
+        for _ in range(depth):
+            node = helper.make_node("If", ["x"], ["y"], then_branch=helper.make_graph([node], "g", [], []))
+        return helper.make_graph([node], "g", [], [])
+
+    plain = helper.make_graph([], "g", [], [], [tensor(None)])
+    for graph, expected in (
+        (plain, []),
+        (helper.make_graph([], "g", [], [], [tensor("a.bin"), tensor("b.bin")]), ["a.bin", "b.bin"]),
+        (helper.make_graph([], "g", [], [], [tensor("")]), ["?"]),
+        (nested(0, tensor("c.bin")), ["c.bin"]),
+        (nested(10, tensor("d.bin")), ["d.bin"]),
+        (nested(10, tensor(None)), []),
+    ):
+        assert external_files(helper.make_model(graph).SerializeToString()) == expected
+    function = helper.make_function("d", "F", [], ["c"], nested(0, tensor("e.bin")).node, [])
+    assert external_files(helper.make_model(plain, functions=[function]).SerializeToString()) == ["e.bin"]
+    with pytest.raises(ValueError, match="no ONNX model"):
+        external_files(b"<html>not found</html>")
+
+
+def test_the_metric_uses_the_given_network_and_says_when_cuda_is_not_used(tmp_path: Path) -> None:
     path = tmp_path / "tiny.onnx"
     embedder_graph(path)
     images = noise(2, 64)

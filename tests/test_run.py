@@ -143,9 +143,12 @@ def finished(watched: tuple[Path, Watched]) -> Path:
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One person, undisturbed."""
+    """One person, undisturbed; by a user whose home folder is not there and cannot be made."""
     folder = tmp_path_factory.mktemp("undisturbed")
-    done = run(folder, *SMALL)
+    homeless = {"PATH": os.environ["PATH"], "HOME": "/proc/clstudy", "COLUMNS": "120"}
+    done = subprocess.run(
+        command(folder, *SMALL), env=homeless, capture_output=True, text=True, timeout=300, cwd=folder
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     return folder
 
@@ -181,6 +184,7 @@ def test_no_process_of_a_run_reaches_beyond_this_machine(watched: tuple[Path, Wa
         assert any(kind in process for process in processes), processes
     left = {path.name for path in (folder / "home").rglob("*") if path.is_file()}
     assert not left & {"deviceid", "onnxruntime.db", "telemetry.json"}, "an ID was made up to report under"
+    assert "auth_token" not in left, "a run's token is its own"
 
 
 def test_mlflow_has_one_flat_run_per_trial_with_steps_and_images(finished: Path) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from clstudy.assets import sha256_file
 from clstudy.errors import UserError
+from clstudy.storage import require_writable
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,8 +30,10 @@ def pinned_archive(archive: PinnedArchive, cache: Path) -> Iterator[Path]:
     """Give the path of the archive for a while: the copy that lies in ``cache``, or one that pip fetches.
 
     Raises:
-        UserError: no network (or no pip) and no copy in the cache, or the file is not the pinned one.
+        UserError: no network (or no pip) and no copy in the cache, the file is not the pinned one, or ``cache`` cannot
+            be written.
     """
+    require_writable(cache, "the folder", "name another one")
     cache.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=cache, prefix=".fetching-") as working:
         path = cache / archive.file

@@ -60,7 +60,7 @@ class Facts:
         visible_devices: CUDA_VISIBLE_DEVICES.
         disks: the one of Ray's own folder, then /dev/shm if there is one.
         auth_mode: RAY_AUTH_MODE in lower case, "" if unset.
-        has_token: whether Ray finds an authentication token; ``token_possible``: whether it could write one.
+        has_token: whether the environment names an authentication token of Ray's.
         node_types: what the autoscaler may start, by name: resources.
     """
 
@@ -81,7 +81,6 @@ class Facts:
     disks: tuple[Disk, ...] = ()
     auth_mode: str = ""
     has_token: bool = False
-    token_possible: bool = True
     node_types: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
 

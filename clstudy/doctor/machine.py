@@ -28,7 +28,6 @@ def gather_facts(look_for_gpus: bool) -> Facts:
     imported = ("ray", "onnxruntime", "torch") if look_for_gpus else ("ray", "onnxruntime")
     broken = {name: trouble for name in imported if (trouble := _import_trouble(name))}
     torch_gpus, torch_cuda = _torch_gpus() if look_for_gpus and "torch" not in broken else (None, "")
-    ray_home = Path.home() / ".ray"
     return Facts(
         host=socket.gethostname(),
         versions=versions,
@@ -46,10 +45,8 @@ def gather_facts(look_for_gpus: bool) -> Facts:
         onnx_providers=_onnx_providers() if "onnxruntime" not in broken else (),
         disks=_disks(),
         auth_mode=os.environ.get("RAY_AUTH_MODE", "").lower(),
-        has_token=any(os.environ.get(name) for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"))
-        or (ray_home / "auth_token").is_file(),
-        token_possible=os.access(ray_home if ray_home.is_dir() else ray_home.parent, os.W_OK),
-        node_types=node_types(Path.home() / "ray_bootstrap_config.yaml"),
+        has_token=any(os.environ.get(name) for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")),
+        node_types=node_types(Path(os.path.expanduser("~/ray_bootstrap_config.yaml"))),
     )
 
 

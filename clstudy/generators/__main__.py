@@ -11,6 +11,7 @@ from clstudy.entry_point import entry_point
 from clstudy.errors import UserError
 from clstudy.generators.checkpoints import Checkpoint, read_checkpoint, write_safetensors
 from clstudy.generators.restricted_pickle import CheckpointError
+from clstudy.storage import require_writable
 
 _FORMATS = """\
 Formats that are read (what a file is follows from its content, not from its name):
@@ -117,6 +118,7 @@ def convert(file: Path, out: Path, *, force: bool) -> str:
     """
     if out.exists() and not force:
         raise UserError(f"{out} exists already; choose another name, or replace it with --force")
+    require_writable(out.parent, "the folder", "choose another place for the file")
     checkpoint = read_checkpoint(file)
     write_safetensors(checkpoint, out)
     written = read_checkpoint(out)

@@ -31,7 +31,7 @@ from clstudy.reopen import read_study_file, stored_profile, stored_trials
 from clstudy.results import result_keys, result_path
 from clstudy.space import TrialSpec
 from clstudy.stages import StudyStore
-from clstudy.storage import Place, local_view, open_place
+from clstudy.storage import Place, local_view, open_place, require_writable
 from clstudy.tracking import run_names
 
 _WEIGHTS = "weights.safetensors"
@@ -182,6 +182,7 @@ def export(study: str, wanted: str, out: Path, *, weights: Sequence[str] = (), f
     """
     if out.exists() and not force:
         raise UserError(f"{out} exists already; choose another name, or replace it with --force")
+    require_writable(out.parent, "the folder", "choose another place for the file")
     place = open_place(study)
     with local_view(place, lambda name: (checked_name(name) or name) == "study.yaml") as view:
         document = read_study_file(view)

@@ -18,6 +18,7 @@ from clstudy.errors import UserError, nearest
 from clstudy.identities.check import LAYOUT
 from clstudy.identities.dataset import DataSet, load_folder
 from clstudy.registry import Registry
+from clstudy.storage import require_writable
 
 Settings = dict[str, int | str]
 
@@ -274,6 +275,7 @@ def _open_packaged(name: str, wanted: Wanted, cache: Path) -> DataSet:
 
 def _build_once(entry: PackagedSet, root: Path, settings: Settings, cache: Path) -> None:
     """Build beside the target and rename: a killed build leaves nothing that looks finished."""
+    require_writable(cache, "the folder of packaged data sets", "name another place for studies with --out")
     cache.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=cache, prefix=f".building-{root.name}-") as working:
         made = Path(working) / "made"

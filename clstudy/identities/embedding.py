@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +14,7 @@ from torch import Tensor
 from clstudy.assets import asset_path
 from clstudy.errors import UserError
 from clstudy.identities.faces import EMBEDDING_CROP, embedding_crop_map
+from clstudy.onnx_file import first_node_names, require_whole
 from clstudy.registry import Registry
 
 CropMap = Callable[[int], tuple[float, np.ndarray]]
@@ -89,7 +90,8 @@ class IdentityEmbedder:
     With a CUDA ``device`` the network runs there if onnxruntime can; ``device_note`` says in words when it cannot.
 
     Raises:
-        UserError: no such file, not an ONNX network of that shape, no or several recognition networks in a folder.
+        UserError: no such file, not an ONNX network of that shape, one with weights in other files, no or several
+            recognition networks in a folder.
     """
 
     def __init__(
@@ -177,7 +179,7 @@ def takes_raw_pixels(path: Path) -> bool:
     Networks exported from MXNet begin with a subtraction and a multiplication. insightface tells them by the names
     of the first eight nodes: one begins with "Sub" or "_minus", another with "Mul" or "_mul".
     """
-    names = _first_node_names(path.read_bytes(), 8)
+    names = first_node_names(path.read_bytes(), 8)
     return any(name.startswith(("Sub", "_minus")) for name in names) and any(
         name.startswith(("Mul", "_mul")) for name in names
     )
@@ -185,6 +187,7 @@ def takes_raw_pixels(path: Path) -> bool:
 
 def _session(path: Path, threads: int, device: torch.device) -> onnxruntime.InferenceSession:
     """Open a network; on CUDA if that is wanted and there (onnxruntime falls back to the CPU without an exception)."""
+    require_whole(path)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
@@ -231,53 +234,6 @@ def _not_an_embedder(session: onnxruntime.InferenceSession) -> str | None:
 
 def _shapes(values: list[onnxruntime.NodeArg]) -> str:
     return ", ".join(f"{value.name} {list(value.shape)}" for value in values)
-
-
-# --- just enough of ONNX's container to read node names: the onnx package is no requirement of this one ------------
-
-_GRAPH_OF_MODEL, _NODE_OF_GRAPH, _NAME_OF_NODE = 7, 1, 3  # field numbers in onnx.proto
-_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5  # wire types of protocol buffers
-
-
-def _first_node_names(model: bytes, count: int) -> list[str]:
-    """Names of the first nodes of a serialised ONNX model; a node without a name has an empty one."""
-    names: list[str] = []
-    view = memoryview(model)
-    for graph in _messages(view, _GRAPH_OF_MODEL):
-        for node in _messages(graph, _NODE_OF_GRAPH):
-            names.append(next((bytes(name).decode() for name in _messages(node, _NAME_OF_NODE)), ""))
-            if len(names) == count:
-                return names
-    return names
-
-
-def _messages(data: memoryview, wanted: int) -> Iterator[memoryview]:
-    """The length-delimited fields with number ``wanted`` of a serialised message."""
-    position = 0
-    while position < len(data):
-        tag, position = _varint(data, position)
-        kind = tag & 7
-        if kind == _BYTES:
-            length, position = _varint(data, position)
-            if tag >> 3 == wanted:
-                yield data[position : position + length]
-            position += length
-        elif kind == _VARINT:
-            _, position = _varint(data, position)
-        else:
-            position += {_FIXED64: 8, _FIXED32: 4}[kind]
-
-
-def _varint(data: memoryview, position: int) -> tuple[int, int]:
-    """Read a base-128 integer; returns it and the position after it."""
-    value = shift = 0
-    while True:
-        byte = data[position]
-        position += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return value, position
-        shift += 7
 
 
 def to_unit_range(photos: np.ndarray) -> Tensor:

@@ -53,7 +53,7 @@ from clstudy.identities.video import Found, Frame, Occasion, Sampling, find_occa
 from clstudy.metrics.lpips import LPIPS
 from clstudy.safe_text import csv_cell, markdown
 from clstudy.seeding import derive_rng
-from clstudy.storage import write_atomically
+from clstudy.storage import require_writable, write_atomically
 
 PREPARE_VERSION = 1
 """Raised by hand whenever the same source and settings give other photos."""
@@ -219,6 +219,8 @@ def prepare(
     _require_place(source, out, report, settings)
     found = find_occasions(source, manifest)
     _require_segments(found, settings)
+    for folder in (out, report):
+        require_writable(folder, "the folder", "name another OUT, or mend its permissions")
     tools = _Tools(settings.detector)
     asked = reference_of(references, tools)
     scans = [_scan_once(occasion, out / ".prepare", settings, tools, say) for occasion in found.occasions]

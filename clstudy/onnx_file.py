@@ -1,0 +1,123 @@
+"""What an ONNX file says of itself, read without onnxruntime or the onnx package: just enough of its container.
+
+A network's weights may lie in files beside it ("external data"). Its sha256, which identifies it in stage keys and is
+how nodes fetch it, would not cover them, so such a network is refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from clstudy.errors import UserError
+
+# Field numbers in onnx.proto (https://github.com/onnx/onnx/blob/main/onnx/onnx.proto): kind of message -> field -> kind
+_PARTS: dict[str, dict[int, str]] = {
+    "model": {7: "graph", 20: "training", 25: "function"},
+    "training": {1: "graph", 2: "graph"},
+    "function": {7: "node"},
+    "graph": {1: "node", 5: "tensor", 15: "sparse tensor"},
+    "node": {5: "attribute"},
+    "attribute": {5: "tensor", 6: "graph", 10: "tensor", 11: "graph", 22: "sparse tensor", 23: "sparse tensor"},
+    "sparse tensor": {1: "tensor", 2: "tensor"},
+    "tensor": {},
+}
+_GRAPH_OF_MODEL, _NODE_OF_GRAPH, _NAME_OF_NODE = 7, 1, 3
+_EXTERNAL_DATA_OF_TENSOR, _DATA_LOCATION_OF_TENSOR, _EXTERNAL = 13, 14, 1
+_KEY_OF_ENTRY, _VALUE_OF_ENTRY = 1, 2
+_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5  # wire types of protocol buffers
+
+
+def first_node_names(model: bytes, count: int) -> list[str]:
+    """Names of the first nodes of a serialised ONNX model; a node without a name has an empty one."""
+    names: list[str] = []
+    for graph in _messages(memoryview(model), _GRAPH_OF_MODEL):
+        for node in _messages(graph, _NODE_OF_GRAPH):
+            names.append(next((bytes(name).decode() for name in _messages(node, _NAME_OF_NODE)), ""))
+            if len(names) == count:
+                return names
+    return names
+
+
+def external_files(model: bytes) -> list[str]:
+    """Files beside a serialised model that hold weights of it, in sorted order; "?" where the model does not say which.
+
+    Looks at every tensor: initialisers, attributes of nodes, graphs inside them, functions.
+
+    Raises:
+        ValueError: these bytes are no ONNX model.
+    """
+    found = set()
+    todo: list[tuple[str, memoryview]] = [("model", memoryview(model))]  # no recursion: nesting has no limit
+    try:
+        while todo:
+            kind, message = todo.pop()
+            for number, value in _fields(message):
+                inner = _PARTS[kind].get(number)
+                if inner is not None and isinstance(value, memoryview):
+                    todo.append((inner, value))
+                elif kind == "tensor" and number == _EXTERNAL_DATA_OF_TENSOR and isinstance(value, memoryview):
+                    entry = dict(_fields(value))
+                    if bytes(entry.get(_KEY_OF_ENTRY, b"")) == b"location":  # type: ignore[arg-type]
+                        found.add(bytes(entry.get(_VALUE_OF_ENTRY, b"?")).decode(errors="replace"))  # type: ignore[arg-type]
+                elif kind == "tensor" and number == _DATA_LOCATION_OF_TENSOR and value == _EXTERNAL:
+                    found.add("?")
+    except (IndexError, KeyError, TypeError) as error:
+        raise ValueError("no ONNX model") from error
+    return sorted(found - {"?"}) or sorted(found)
+
+
+def require_whole(path: Path) -> Path:
+    """The path of an ONNX file, if it has all of its weights in it. Of what is no ONNX file, its reader will say so.
+
+    Raises:
+        UserError: some are in other files.
+    """
+    try:
+        others = external_files(path.read_bytes())
+    except (OSError, ValueError):
+        return path
+    if others:
+        raise UserError(
+            f"{path.name} keeps weights in other files ({', '.join(others[:3])}{', …' if len(others) > 3 else ''}); "
+            "expected one file that holds everything, since its sha256 stands for the network in stage keys. Make one: "
+            f"`python -c \"import onnx; onnx.save(onnx.load('{path}'), 'whole.onnx')\"` (up to 2 GB)"
+        )
+    return path
+
+
+def _messages(data: memoryview, wanted: int) -> Iterator[memoryview]:
+    """The length-delimited fields with number ``wanted`` of a serialised message."""
+    for number, value in _fields(data):
+        if number == wanted and isinstance(value, memoryview):
+            yield value
+
+
+def _fields(data: memoryview) -> Iterator[tuple[int, int | memoryview | None]]:
+    """Number and value of a message's fields; None for fixed-width numbers, which nothing here needs."""
+    position = 0
+    while position < len(data):
+        tag, position = _varint(data, position)
+        kind = tag & 7
+        value: int | memoryview | None = None
+        if kind == _BYTES:
+            length, position = _varint(data, position)
+            value = data[position : position + length]
+            position += length
+        elif kind == _VARINT:
+            value, position = _varint(data, position)
+        else:
+            position += {_FIXED64: 8, _FIXED32: 4}[kind]
+        yield tag >> 3, value
+
+
+def _varint(data: memoryview, position: int) -> tuple[int, int]:
+    """Read a base-128 integer; returns it and the position after it."""
+    value = shift = 0
+    while True:
+        byte = data[position]
+        position += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value, position
+        shift += 7
