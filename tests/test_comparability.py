@@ -186,7 +186,7 @@ def test_what_ends_better_than_upper_is_said(tmp_path, seeds):
     ours, theirs = (list(study.per_identity(LPIPS, "final", *arm).values()) for arm in arms)
     low, high = stats.ttest_rel(ours, theirs).confidence_interval(0.95)
     (said,) = [note for note in not_concluded(summary) if "upper" in note]
-    assert said.startswith("upper is not an upper bound here; it ends worse than er_hull with K = 3 in Reconstruction ")
+    assert said.startswith("upper is not an upper bound of the means here: better at the end is er_hull with K = 3 in ")
     difference = np.mean(ours) - np.mean(theirs)
     assert f"with K = 3 in Reconstruction LPIPS by {difference:+.4f} [{low:+.4f}, {high:+.4f}]" in said
     assert "A gap closed above 100% says the same" in said and "Reconstruction ID similarity by +0" in said
