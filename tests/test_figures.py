@@ -73,6 +73,17 @@ def test_every_comparison_with_lower_is_one_line_at_its_numbers(summary):
     assert labels == [f"{row['strategy']}  K = {row['buffer_size']}" for row in rows]
 
 
+def test_minus_bwt_stands_under_the_line_of_its_cell(summary):
+    rows, beside = (differences(summary, score, "lower") for score in ("forgetting", "bwt"))
+    (axes,) = forest_plot(rows, beside, score="forgetting", baseline="lower").axes
+    points = [line for line in axes.get_lines() if len(line.get_xdata()) == 1]
+    hollow = [line for line in points if line.get_markerfacecolor() == "white"]
+    assert [line.get_xdata()[0] for line in hollow] == [-row["mean"] for row in beside] and len(points) == 2 * len(rows)
+    assert all(-place - 0.5 < line.get_ydata()[0] < -place for place, line in enumerate(hollow))
+    spans = [list(line.get_xdata()) for line in axes.get_lines() if len(line.get_xdata()) == 2]
+    assert all([-row["high"], -row["low"]] in spans for row in beside)
+
+
 def test_one_identity_has_a_point_and_no_line(tmp_path):
     summary = summarise(Study(tmp_path / "study", identities=("ann",)).folder)
     rows = differences(summary, "aip", "lower")
@@ -171,13 +182,15 @@ def test_small_studies_have_the_figures_that_make_sense(tmp_path, kind):
 def test_several_learning_rates_have_a_response(tmp_path):
     study = Study(tmp_path / "study", identities=("ann", "bob"), seeds=(0,), rates=(0.001, 0.01))
     (drawing,) = FIGURES["Learning-rate response"](gather(summarise(study.folder)))
-    aip, forgetting, final = drawing.figure.axes
-    lines = [line for line in forgetting.get_lines() if line.get_marker() != "None"]
-    expected = []
-    for strategy, size in (("lower", None), ("er_rand", 3), ("er_hull", 3)):
-        for rate in (0.001, 0.01):
-            expected.append(np.mean(list(study.per_identity(LPIPS, "forgetting", strategy, size, rate).values())))
-    np.testing.assert_allclose([y for line in lines for y in line.get_ydata()], expected, rtol=1e-12)
+    aip, forgetting, minus_bwt, final = drawing.figure.axes
+    for axes, score, sign in ((forgetting, "forgetting", 1), (minus_bwt, "bwt", -1)):
+        lines = [line for line in axes.get_lines() if line.get_marker() != "None"]
+        expected = []
+        for strategy, size in (("lower", None), ("er_rand", 3), ("er_hull", 3)):
+            for rate in (0.001, 0.01):
+                expected.append(sign * np.mean(list(study.per_identity(LPIPS, score, strategy, size, rate).values())))
+        np.testing.assert_allclose([y for line in lines for y in line.get_ydata()], expected, rtol=1e-12)
+    assert minus_bwt.get_title(loc="left") == "−BWT (lower is better)"
     assert len([line for line in final.get_lines() if line.get_marker() != "None"]) == 4, "upper has a final value"
 
 

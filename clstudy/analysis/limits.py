@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from statistics import fmean
+import math
 
 from clstudy.analysis.comparisons import paired_difference
 from clstudy.analysis.intervals import NEW_IDENTITIES
 from clstudy.analysis.matrix import Cell
-from clstudy.analysis.printed import decimals_of, mean_and_interval, number
+from clstudy.analysis.printed import decimals_of, mean_and_interval
 from clstudy.analysis.summary import PANEL_TITLES, Summary, timestamp_counts
 from clstudy.metrics.directions import HIGHER_IS_BETTER
 
@@ -71,48 +71,54 @@ def unequal_timestamps(summary: Summary) -> list[str]:
 
 
 def upper_exceeded(summary: Summary) -> list[str]:
-    """A sentence per learning rate at which something ends better than ``upper`` under the main metric."""
+    """A sentence per learning rate at which something ends better than ``upper``, with every metric where it does."""
     said = []
-    for cell in summary.values:
-        if (cell.strategy, cell.score) == ("upper", "final") and (cell.protocol, cell.metric) == _panel(summary):
-            said += _exceeding(summary, cell)
+    cells = [Cell(**{name: row[name] for name in Cell._fields}) for row in summary.scores.to_pylist()]
+    for rate in summary.study.rates:
+        where = [
+            text
+            for cell in cells
+            if (cell.strategy, cell.score, cell.learning_rate) == ("upper", "final", rate)
+            for text in _exceeding(summary, cell)
+        ]
+        if where:
+            at = f" at learning rate {rate:g}" if len(summary.study.rates) > 1 else ""
+            said.append(
+                f"upper is not an upper bound of the means here{at}: better at the end is {'; '.join(where)}. "
+                "A gap closed above 100% says the same: upper is what one run on all photos reaches in its number of steps, not the best that "
+                "can be reached."
+            )
     return said
 
 
 def _exceeding(summary: Summary, upper: Cell) -> list[str]:
+    """What ends better than a cell of ``upper``: the best of it, and how many there are."""
     sign = 1.0 if HIGHER_IS_BETTER[upper.metric] else -1.0
-    joint = summary.study.joint_strategies
     gains = {}
     for cell, values in summary.values.items():
-        same = cell._replace(strategy="upper", buffer_size=None) == upper
+        if cell._replace(strategy="upper", buffer_size=None) != upper or cell == upper:
+            continue
         paired = paired_difference(values, summary.values[upper])
-        if same and cell.strategy not in joint and paired is not None and sign * paired[0].mean > 0:
+        if paired is not None and sign * paired[0].mean > 0:
             gains[cell] = paired[0]
     if not gains:
         return []
     best = max(gains, key=lambda cell: sign * gains[cell].mean)
-    found, digits = gains[best], decimals_of(upper.metric)
-    low, high = (None, None) if found.low != found.low else (found.low, found.high)
-    mean, interval = mean_and_interval(found.mean, low, high, digits, signed=True, missing="no interval")
-    includes = "" if low is None or low > 0 or found.high < 0 else ", which includes 0"
+    found = gains[best]
     size = "" if best.buffer_size is None else f" with K = {best.buffer_size}"
-    rate = f" at learning rate {upper.learning_rate:g}" if len(summary.study.rates) > 1 else ""
-    ours, theirs = (
-        number(fmean(fmean(seeds.values()) for seeds in summary.values[cell].values()), digits)
-        for cell in (best, upper)
-    )
-    others = f" ({len(gains)} combinations do)" if len(gains) > 1 else ""
+    others = f" (and {len(gains) - 1} more)" if len(gains) > 1 else ""
     title = PANEL_TITLES.get((upper.protocol, upper.metric), f"{upper.protocol} {upper.metric}")
-    return [
-        f"upper is not an upper bound here{rate}: {best.strategy}{size} ends better than joint training{others}, "
-        f"{title} {ours} against {theirs}, a difference of {mean} {interval}{includes}. A gap closed above 100% says "
-        "the same: joint training is what one run on all photos reaches in its number of steps, not the best that can "
-        "be reached."
-    ]
-
-
-def _panel(summary: Summary) -> tuple[str, str]:
-    return summary.scores["protocol"][0].as_py(), summary.scores["metric"][0].as_py()
+    alone = math.isnan(found.low)
+    mean, interval = mean_and_interval(
+        found.mean,
+        None if alone else found.low,
+        None if alone else found.high,
+        decimals_of(upper.metric),
+        signed=True,
+        missing="(one identity)",
+    )
+    includes = ", which includes 0" if found.low <= 0 <= found.high else ""
+    return [f"{best.strategy}{size}{others} in {title} by {mean} {interval}{includes}"]
 
 
 def _listed(names: list[str]) -> str:
