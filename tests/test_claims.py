@@ -8,7 +8,7 @@ from typing import get_args
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clstudy.analysis.comparisons import COMPARED_SCORES
@@ -106,11 +106,13 @@ def test_scores_that_may_be_claimed_are_compared():
     assert set(Effects.model_fields) == set(get_args(ClaimedScore))
 
 
+@settings(deadline=None, max_examples=50)
 @given(st.floats(1e-300, 1e300))
 def test_an_absolute_effect_is_read_as_written(number: float):
     assert parse_effect(number).absolute == parse_effect(repr(number)).absolute == number
 
 
+@settings(deadline=None, max_examples=50)
 @given(st.integers(1, 1000), st.sampled_from(["", " of lower", " of ewc(weight=1e5)", " of baseline"]))
 def test_a_share_is_read_back_from_its_text(tenths: int, of: str):
     effect = parse_effect(f"{tenths / 10}%{of}")

@@ -454,21 +454,25 @@ def _is_primary_elsewhere(summary: Summary) -> bool:
 
 def _marks_text(marks: ChanceMarks, where: str = "", *, short: bool = False) -> str:
     if short:
-        return f"about {marks.expected:.1f} of {marks.shown}, with {marks.marked} marked"
+        return f"about {marks.expected:.1f} of {marks.shown}, and {_are(marks.marked)}"
     return (
         f"of {marks.shown} paired differences{where} about {marks.expected:.1f} would be marked better or worse by "
-        f"chance alone if no two strategies differed; {marks.marked} {'is' if marks.marked == 1 else 'are'}"
+        f"chance alone if no two strategies differed, and {_are(marks.marked)}"
     )
+
+
+def _are(count: int) -> str:
+    return "none is" if count == 0 else f"{count} {'is' if count == 1 else 'are'}"
 
 
 def _equivalence_note(table: pa.Table, effects: Mapping[str, Effect]) -> str:
     listed = ", ".join(f"{SCORES[score].title} {effect.text}" for score, effect in effects.items())
     verdicts = table["verdict"].to_pylist()
     counts = ", ".join(
-        f"{verdicts.count(verdict)} {words}"
-        for verdict, words in ((RULES_OUT, "rule it out"), (EXCEEDS, "exceed it"), (CANNOT_SAY, "cannot say"))
+        f"{words} {verdicts.count(verdict)}"
+        for verdict, words in ((RULES_OUT, "ruled out in"), (EXCEEDS, "exceeded in"), (CANNOT_SAY, "undecided in"))
     )
-    return f"Smallest differences of interest ({listed}): of {len(verdicts)} comparisons {counts} (equivalence.csv)."
+    return f"Smallest differences of interest ({listed}): {counts} of {len(verdicts)} comparisons (equivalence.csv)."
 
 
 def _title(panel: tuple[str, str]) -> str:
