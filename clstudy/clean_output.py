@@ -75,8 +75,18 @@ class CleanConsole(Console):
         return Text.assemble(Text(label[2], style=label[1]), rest)
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        if isinstance(renderable, Text):
+            renderable = _clean_text(renderable)
         for segment in super().render(renderable, options):
             if segment.control or segment.text == "\n":
                 yield segment
             else:
                 yield Segment(printable(segment.text), segment.style)
+
+
+def _clean_text(text: Text) -> Text:
+    clean = printable(redacted(text.plain))
+    if clean == text.plain:
+        return text
+    settings = {"style": text.style, "justify": text.justify, "overflow": text.overflow, "no_wrap": text.no_wrap}
+    return Text(clean, end=text.end, **settings)  # its spans would lie elsewhere now
