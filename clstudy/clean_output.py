@@ -88,5 +88,6 @@ def _clean_text(text: Text) -> Text:
     clean = printable(redacted(text.plain))
     if clean == text.plain:
         return text
-    settings = {"style": text.style, "justify": text.justify, "overflow": text.overflow, "no_wrap": text.no_wrap}
-    return Text(clean, end=text.end, **settings)  # its spans would lie elsewhere now
+    whole = Text(clean, style=text.style, justify=text.justify, overflow=text.overflow, no_wrap=text.no_wrap)
+    whole.end = text.end
+    return whole  # without the spans, which would lie elsewhere now

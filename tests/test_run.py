@@ -184,7 +184,7 @@ def test_nobody_else_can_read_what_a_study_writes_and_ray_leaves_nothing(finishe
 
 @pytest.mark.slow
 def test_a_tracking_servers_password_is_nowhere(tmp_path: Path) -> None:
-    """A whole study with a server that is away, so that every message of an outage is in it, and again when finished."""
+    """A whole study with a server that is away (every message of an outage is said), and again when it is finished."""
     canary, token = "kanarienvogel", "tok3n-of-nobody"
     environment = {**ENV, "MLFLOW_TRACKING_URI": f"http://someone:{canary}@127.0.0.1:9/x?access_token={token}"}
     for _ in range(2):
