@@ -75,8 +75,19 @@ class CleanConsole(Console):
         return Text.assemble(Text(label[2], style=label[1]), rest)
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        if isinstance(renderable, Text):
+            renderable = _clean_text(renderable)
         for segment in super().render(renderable, options):
             if segment.control or segment.text == "\n":
                 yield segment
             else:
                 yield Segment(printable(segment.text), segment.style)
+
+
+def _clean_text(text: Text) -> Text:
+    clean = printable(redacted(text.plain))
+    if clean == text.plain:
+        return text
+    whole = Text(clean, style=text.style, justify=text.justify, overflow=text.overflow, no_wrap=text.no_wrap)
+    whole.end = text.end
+    return whole  # without the spans, which would lie elsewhere now

@@ -79,10 +79,16 @@ def redacted(text: str) -> str:
     The latter because a library's message may quote a password on its own.
     """
     if "://" in text:
-        text = _ADDRESS.sub(lambda found: shown_address(found.group()), text)
+        text = _ADDRESS.sub(lambda found: _in_sentence(found.group()), text)
     for secret in _environment_secrets():
         text = text.replace(secret, HIDDEN)
     return text
+
+
+def _in_sentence(found: str) -> str:
+    """An address without the sentence's own signs behind it."""
+    address = found.rstrip(".,;:!)]}")
+    return shown_address(address) + found[len(address) :]
 
 
 def _environment_secrets() -> list[str]:

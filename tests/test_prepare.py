@@ -614,7 +614,7 @@ def prepared(tmp_path_factory, footage, reference) -> Path:
     before = {path.name: (path.stat().st_mtime_ns, path.read_bytes()) for path in sorted(source.iterdir())}
     source.chmod(0o555)
     out = tmp_path_factory.mktemp("run") / "photos"
-    prepare(source, out, WANTED, references=[reference], manifest=source / "order.txt")
+    prepare(source, out, WANTED, references=[reference], manifest=source / "order.txt", keep_scans=True)
     source.chmod(0o755)
     assert before == {path.name: (path.stat().st_mtime_ns, path.read_bytes()) for path in sorted(source.iterdir())}
     return out
@@ -692,12 +692,13 @@ def test_again_and_after_a_kill_the_same_bytes(tmp_path, footage, reference, pre
     assert len(list((out / ".prepare").glob("*.npz"))) == 1
     assert not (out / "anna").exists()
     said: list[str] = []
-    for _ in range(2):
-        prepare(source, out, WANTED, references=[reference], manifest=source / "order.txt", say=said.append)
+    for keep in ({"keep_scans": True}, {}):
+        prepare(source, out, WANTED, references=[reference], manifest=source / "order.txt", say=said.append, **keep)
         assert tree(out) == tree(prepared)
         assert tree(out.with_name("photos-report")) == tree(prepared.with_name("photos-report"))
-    assert ["before" in line for line in said] == [True, False, True, True]
-    assert sorted(path.name for path in (out / ".prepare").iterdir() if path.suffix != ".npz") == []
+    assert ["before" in line for line in said] == [True, False, False, True, True]
+    assert "keeps pictures and embeddings of everybody" in said[2]
+    assert not (out / ".prepare").exists(), "the scans go when the photos are done"
 
 
 def copied(prepared: Path, folder: Path) -> Path:
@@ -742,7 +743,7 @@ def test_the_wrong_person_yields_nothing(tmp_path, footage, berta, prepared):
 def test_an_earlier_result_outlives_a_failed_run(tmp_path, footage, reference, prepared):
     source, _ = footage
     out = copied(prepared, tmp_path / "photos")
-    run = {"references": [reference], "manifest": source / "order.txt"}
+    run = {"references": [reference], "manifest": source / "order.txt", "keep_scans": True}
     one = prepare(source, out, WANTED, **run)
     before = tree(out)
     with pytest.raises(UserError, match="wanted 30 or more per timestamp"):
@@ -794,7 +795,7 @@ def test_command_line(tmp_path, footage, prepared, reference, capsys):
     source, _ = footage
     out = copied(prepared, tmp_path / "photos")
     run = ["prepare", str(source), str(out), "--identity", "anna", "--reference", str(reference)]
-    run += ["--manifest", str(source / "order.txt")]
+    run += ["--manifest", str(source / "order.txt"), "--keep-scans"]
     assert main([*run, "--train", "6", "--test", "3"]) == 0
     said = capsys.readouterr().out
     assert "t01: 6 training and 3 test photos of 22 frames (a_second.mkv)" in said

@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -22,6 +23,7 @@ from mlflow import MlflowClient
 
 from clstudy.analysis.matrix import load_rows
 from clstudy.identities.synthetic import make_synthetic
+from clstudy.ray_folder import PREFIX
 from clstudy.rows import RESULT_SCHEMA
 from clstudy.strategies import STRATEGIES
 from clstudy.tracking import TRIAL_TAG, sqlite_uri
@@ -123,14 +125,22 @@ def kill_at(folder: Path, moments: Sequence[tuple[int, float]], *options: str, s
     return seen
 
 
+def ray_folders() -> set[str]:
+    """Folders for Ray's sessions, and clstudy's records in Ray's usual place."""
+    own = {str(path) for path in Path(tempfile.gettempdir()).glob(f"{PREFIX}*")}
+    return own | {str(path) for path in Path("/tmp/ray").glob("session_2*/artifacts/*/clstudy-*")}
+
+
 @pytest.fixture(scope="module")
 def watched(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Watched]:
     """A whole run of ``smoke`` as somebody who just installed clstudy has it: a new home, no setting of any library."""
     folder = tmp_path_factory.mktemp("smoke")
     (folder / "home").mkdir()
     environment = {"PATH": os.environ["PATH"], "HOME": str(folder / "home"), "COLUMNS": "120"}
+    before = ray_folders()
     done = run_watched(command(folder), env=environment, cwd=folder, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
+    (folder / "ray_left.txt").write_text("\n".join(ray_folders() - before))
     (folder / "stdout.txt").write_text(done.stdout)
     return folder, done
 
@@ -185,6 +195,33 @@ def test_no_process_of_a_run_reaches_beyond_this_machine(watched: tuple[Path, Wa
     left = {path.name for path in (folder / "home").rglob("*") if path.is_file()}
     assert not left & {"deviceid", "onnxruntime.db", "telemetry.json"}, "an ID was made up to report under"
     assert "auth_token" not in left, "a run's token is its own"
+
+
+def test_nobody_else_can_read_what_a_study_writes_and_ray_leaves_nothing(finished: Path) -> None:
+    """Of all writers: driver, workers, MLflow's, the report's; the usual umask of a shell lets others read."""
+    written = [finished / "runs", *(finished / "runs").rglob("*")]
+    assert {"mlflow.db", "data", "study"} <= {path.name for path in written}
+    assert [f"{path} {path.lstat().st_mode:o}" for path in written if path.lstat().st_mode & 0o077] == []
+    assert (finished / "ray_left.txt").read_text() == ""
+    assert not (finished / "runs" / "study" / "ray").exists()
+
+
+@pytest.mark.slow
+def test_a_tracking_servers_password_is_nowhere(tmp_path: Path) -> None:
+    """A whole study with a server that is away (every message of an outage is said), and again when it is finished."""
+    canary, token = "kanarienvogel", "tok3n-of-nobody"
+    environment = {**ENV, "MLFLOW_TRACKING_URI": f"http://someone:{canary}@127.0.0.1:9/x?access_token={token}"}
+    for _ in range(2):
+        done = subprocess.run(
+            command(tmp_path, *SMALL), env=environment, capture_output=True, text=True, timeout=500, cwd=tmp_path
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        said = done.stdout + done.stderr
+        assert "MLflow    http://***@127.0.0.1:9/x?access_token=***" in said
+        assert canary not in said and token not in said
+    for path in tmp_path.rglob("*"):
+        content = path.read_bytes() if path.is_file() else b""
+        assert canary.encode() not in content and token.encode() not in content, path
 
 
 def test_mlflow_has_one_flat_run_per_trial_with_steps_and_images(finished: Path) -> None:

@@ -29,7 +29,8 @@ YYYY-MM-DD, or photos with a date in their EXIF data or name), or one video cut 
 Finds faces, keeps the person asked for, drops what is too small, cut off, turned away, blurred, occluded, someone else
 or a near-duplicate, aligns, and splits into training and test photos: OUT/{LAYOUT}.
 OUT-report/NAME says what became of every frame (report.md, frames.csv, one contact sheet per timestamp).
-The source is only read. A stopped run goes on where it was when it is started again.
+The source is only read. A stopped run goes on where it was when it is started again. The report's contact sheets show
+others in the footage, too.
 """
 
 _FORGET_HELP = """\
@@ -127,6 +128,12 @@ def _add_prepare(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )
     add("--detector", default="packaged", metavar="NAME", help="packaged (default) or insightface")
     add("--seed", type=int, default=0, metavar="N", help="seed of the split (default: %(default)s)")
+    add(
+        "--keep-scans",
+        action="store_true",
+        help="leave OUT/.prepare (faces and embeddings of everybody in the footage): other limits, or another person "
+        "of the same footage, then need no second look at the frames; a stopped run leaves it anyway",
+    )
 
 
 def _add_forget(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -208,7 +215,15 @@ def _prepare(args: argparse.Namespace) -> int:
         seed=args.seed,
         limits=FilterSettings(min_cosine=args.min_cosine),
     )
-    done = prepare(args.source, args.out, settings, references=args.reference, manifest=args.manifest, say=print)
+    done = prepare(
+        args.source,
+        args.out,
+        settings,
+        references=args.reference,
+        manifest=args.manifest,
+        keep_scans=args.keep_scans,
+        say=print,
+    )
     for stamp in done.stamps:
         train, test = stamp.counts()
         print(f"{stamp.name}: {train} training and {test} test photos of {len(stamp.verdicts)} frames ({stamp.source})")

@@ -720,6 +720,11 @@ class Forgetting:
             text.append(f"  MLflow at {self.tracked.shown}: {len(self.tracked.runs)} runs{pictures}")
         for folder in self.folders:
             text.append(f"  photos in {folder.photos}" + ("" if self.photos else " stay (--photos removes them too)"))
+            if beside := [str(place) for place in folder.beside if place.exists()]:
+                text.append(
+                    f"  what preparing left beside them ({', '.join(beside)}), with faces of others in the footage, "
+                    + ("too" if self.photos else "stays as well")
+                )
         return text
 
 
@@ -1007,8 +1012,9 @@ def _aftermath(plans: Sequence[Forgetting], photos: bool) -> list[str]:
     where = f"in {', '.join(kept)} and " if kept else ""
     return [
         f"{name} is forgotten.",
-        f"Not touched: their photos {where}wherever the originals of data set {sets} lie, copies and backups, and "
-        "exported generators. While a space still names them, the next `python -m clstudy.run` computes them anew.",
+        f"Not touched: their photos {where}wherever the originals of data set {sets} lie, what `prepare` left beside "
+        "them (OUT-report, OUT/.prepare), copies and backups, and exported generators. While a space still names them, "
+        "the next `python -m clstudy.run` computes them anew.",
     ]
 
 

@@ -6,7 +6,8 @@ a near-duplicate, align, and split what is left into training and test photos. A
 
 Files: ``OUT/<identity>/t00/{train,test}/*.png`` with ``OUT/<identity>/prepared.json`` and ``OUT/prepared.json`` (which
 alignment); ``OUT-report/<identity>/`` (``report.md``, ``frames.csv``, ``t00.png`` …); ``OUT/.prepare/`` holds finished
-scans, so that a run that was stopped goes on. The same source and settings give the same bytes.
+scans, so that a run that was stopped goes on, and goes when it is done: it has pictures and embeddings of everybody in
+the footage. The same source and settings give the same bytes.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import shutil
 import zipfile
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
@@ -200,6 +202,7 @@ def prepare(
     *,
     references: Sequence[Path] = (),
     manifest: Path | None = None,
+    keep_scans: bool = False,
     say: Callable[[str], None] = lambda line: None,
 ) -> Prepared:
     """Make ``out/<identity>`` and its report from a source; goes on where a stopped run was.
@@ -209,6 +212,7 @@ def prepare(
         out: data folder, may hold other identities of the same size and alignment.
         references: photos of the person asked for (none: whoever is seen on most occasions).
         manifest: names of the occasions in order.
+        keep_scans: leave this run's scans, for other limits or another person of the same footage.
         say: called with lines for the user.
 
     Raises:
@@ -233,8 +237,13 @@ def prepare(
     photos = write_photos(building, found, scans, stamps, reference, settings)
     write_report(report, found, scans, stamps, reference, photos, short, settings)
     if short:
-        raise UserError(f"{short} What became of every frame: {report / 'report.md'}")
+        scans_left = f"{out / '.prepare'} keeps everybody's faces from the footage, so that the next try starts there"
+        raise UserError(f"{short} What became of every frame: {report / 'report.md'}. {scans_left}")
     _put_in_place(building, out, settings)
+    if keep_scans:
+        say(f"{out / '.prepare'} keeps pictures and embeddings of everybody in the footage; remove it in the end")
+    else:
+        _remove_scans(out / ".prepare", found, settings)
     return Prepared(photos=out / settings.identity, report=report / "report.md", stamps=stamps)
 
 
@@ -320,6 +329,14 @@ def _scan_once(
     write_atomically(path, content.getvalue())
     say(f"{occasion.label}: {len(found.labels)} frames, {len(found.frame)} faces")
     return found
+
+
+def _remove_scans(folder: Path, found: Found, settings: PrepareSettings) -> None:
+    """Remove what this run was told by; scans of other runs, which may have been stopped, stay."""
+    for occasion in found.occasions:
+        (folder / f"scan-{_scan_key(occasion, settings)}.npz").unlink(missing_ok=True)
+    with suppress(OSError):  # somebody else's scans are in it
+        folder.rmdir()
 
 
 def _scan_key(occasion: Occasion, settings: PrepareSettings) -> str:
