@@ -11,8 +11,8 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-import yaml
 
+from clstudy.documents import DocumentError, read_yaml, shorten
 from clstudy.errors import UserError, nearest
 from clstudy.fold import Basis, identity_digest, version_digest
 from clstudy.identities.catalogue import DATA_SETS, open_data_set
@@ -34,14 +34,14 @@ def read_study_file(study: Path) -> dict[str, Any]:
     """
     path = study / "study.yaml"
     try:
-        document = yaml.safe_load(path.read_text())
+        document = read_yaml(path)
     except OSError as error:
         raise UserError(f"{study} is no study: {path.name} cannot be read ({error.strerror}); {_REMEDY}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not valid YAML; {_REMEDY}") from error
-    missing = {"name", "profile", "trials", "generator", "fingerprint", "data_digests", "timestamps"} - set(
-        document or {}
-    )
+    except DocumentError as error:
+        raise UserError(f"{path} is not valid YAML: {error}; {_REMEDY}") from error
+    if not isinstance(document, dict):
+        raise UserError(f"{path} holds {shorten(document)}; {_REMEDY}")
+    missing = {"name", "profile", "trials", "generator", "fingerprint", "data_digests", "timestamps"} - set(document)
     if missing:
         raise UserError(f"{path} says nothing about {', '.join(sorted(missing))}; {_REMEDY}")
     return document

@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-import yaml
 from PIL import Image
 from safetensors import SafetensorError
 from safetensors.numpy import load as load_arrays
 
+from clstudy.documents import read_yaml
 from clstudy.rows import STAGE_KEYS
 from clstudy.stages import StudyStore, digest_of, is_key
 
@@ -118,5 +118,5 @@ def stage_seconds(study_dir: Path) -> list[float]:
 
 def settings(study_dir: Path) -> dict[str, Any]:
     """``study.yaml`` as plain values (an empty dict where it holds something else)."""
-    document = yaml.safe_load((study_dir / "study.yaml").read_text(encoding="utf-8"))
+    document = read_yaml(study_dir / "study.yaml")
     return document if isinstance(document, dict) else {}

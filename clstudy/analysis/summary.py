@@ -16,7 +16,6 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import yaml
 
 from clstudy.analysis.comparisons import BASELINES, compare, paired_difference
 from clstudy.analysis.intervals import NEW_IDENTITIES, Interval, identity_interval
@@ -32,6 +31,7 @@ from clstudy.analysis.matrix import (
 )
 from clstudy.analysis.published import Setting, comparable, published_value
 from clstudy.analysis.scores import SCORES, MissingCellsError, average_performance, missing_cells
+from clstudy.documents import read_yaml, shorten
 from clstudy.errors import UserError
 from clstudy.metrics.directions import HIGHER_IS_BETTER
 
@@ -53,8 +53,6 @@ PANEL_TITLES = {
     ("synthesis", "kid"): "Synthesis KID (few images: noisy)",
 }
 
-# libyaml's parser where it is built in: a large plan is read ten times faster, to the same values
-_SAFE_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 CELL_FIELDS = [
     ("protocol", pa.string()),
@@ -193,12 +191,12 @@ def read_study(study_dir: Path | str) -> Study:
     if not path.is_file():
         raise UserError(f"{folder} is not a study: it has no study.yaml. Give a folder that clstudy.run wrote.")
     try:
-        plan = yaml.load(path.read_text(encoding="utf-8"), Loader=_SAFE_LOADER)
+        plan = read_yaml(path)
         trials = tuple(_trial(entry) for entry in plan["trials"])
         sizes = plan.get("buffer_sizes") or {trial.buffer_size for trial in trials}
         timestamps = plan.get("timestamps")
         if not isinstance(timestamps, int | dict | None):
-            raise TypeError(f"timestamps is {timestamps!r}, expected a number or a mapping identity: number")
+            raise TypeError(f"timestamps is {shorten(timestamps)}, expected a number or a mapping identity: number")
         return Study(
             folder=folder,
             name=str(plan.get("name", folder.name)),
@@ -209,8 +207,8 @@ def read_study(study_dir: Path | str) -> Study:
             profile=_profile(plan.get("profile")),
             chosen_rates=tuple(_chosen(entry) for entry in plan.get("chosen_rates") or ()),
         )
-    except (yaml.YAMLError, KeyError, TypeError, ValueError, AttributeError) as error:
-        message = " ".join(f"{type(error).__name__}: {error}".split())
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        message = " ".join(f"{type(error).__name__}: {error}".split())[:300]
         raise UserError(f"{path} cannot be understood ({message}). Run the study again to rewrite it.") from error
 
 

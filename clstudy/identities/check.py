@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import stat
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +26,9 @@ SPLITS = ("train", "test")
 
 _PHOTO_SUFFIXES = {".png", ".jpg", ".jpeg"}
 _OTHER_SUFFIXES = {".json", ".safetensors"}
+
+_LARGEST_PHOTO = 200_000_000
+"""Bytes; an uncompressed 8-bit photo of 8000x8000 pixels has this many."""
 
 FoundPhotos = Mapping[str, tuple[tuple[Path, str], ...]]
 """Split -> ((path, sha256 of the file's bytes), ...), in sorted name order."""
@@ -63,6 +67,21 @@ def decode_photo(data: bytes, size: int | None) -> np.ndarray:
     if size is not None and (width, height) != (size, size):
         raise ValueError(f"wrong size {width}x{height}, expected {size}x{size} pixels")
     return pixels
+
+
+def read_photo_file(path: Path) -> bytes:
+    """The bytes of a photo file.
+
+    Raises:
+        ValueError: it is no regular file (reading a pipe or a device may never end), or far larger than a photo.
+        OSError: it cannot be read.
+    """
+    about = path.stat()
+    if not stat.S_ISREG(about.st_mode):
+        raise ValueError("not a regular file (a folder, pipe, socket or device); take it out of the folder")
+    if about.st_size > _LARGEST_PHOTO:
+        raise ValueError(f"{about.st_size:,} bytes, far more than a photo's; expected at most {_LARGEST_PHOTO:,}")
+    return path.read_bytes()
 
 
 def require_folder(root: Path) -> Path:
@@ -133,10 +152,10 @@ class _Walk:
                 self.say(path, "not a .png or .jpg photo; convert or remove it")
                 continue
             try:
-                data = path.read_bytes()
+                data = read_photo_file(path)
                 pixels = decode_photo(data, self.image_size)
             except OSError as error:
-                self.say(path, f"unreadable file ({error.strerror})")
+                self.say(path, f"unreadable file ({error.strerror or error})")
             except ValueError as error:
                 self.say(path, str(error))
             else:
@@ -162,5 +181,11 @@ def _folders(folder: Path) -> list[Path]:
 def _files(folder: Path) -> list[Path]:
     if not folder.is_dir():
         return []
-    entries = (entry for entry in folder.iterdir() if not entry.is_dir() and not entry.name.startswith("."))
-    return sorted(entry for entry in entries if entry.suffix.lower() not in _OTHER_SUFFIXES)
+    entries = (entry for entry in folder.iterdir() if not entry.name.startswith("."))
+    return sorted(
+        entry
+        for entry in entries
+        if entry.suffix.lower() not in _OTHER_SUFFIXES
+        # a folder called a.png is a mistake that would otherwise be a photo left out without a word
+        and (entry.suffix.lower() in _PHOTO_SUFFIXES or not entry.is_dir())
+    )

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from clstudy.errors import PhotoError, UserError, nearest
-from clstudy.identities.check import FoundPhotos, decode_photo, inspect_folder
+from clstudy.identities.check import FoundPhotos, decode_photo, inspect_folder, read_photo_file
 
 
 @dataclass(frozen=True)
@@ -30,10 +30,10 @@ class Photo:
             PhotoError: the file is missing, unreadable, changed since it was digested, or has the wrong mode or size.
         """
         try:
-            data = self.path.read_bytes()
-        except OSError as error:
+            data = read_photo_file(self.path)
+        except (OSError, ValueError) as error:
             raise PhotoError(
-                f"photo {self.path} can no longer be read ({error.strerror}); put it back and run again"
+                f"photo {self.path} can no longer be read ({getattr(error, 'strerror', None) or error}); put it back and run again"
             ) from error
         found = hashlib.sha256(data).hexdigest()
         if found != self.digest:

@@ -177,7 +177,10 @@ def takes_raw_pixels(path: Path) -> bool:
     Networks exported from MXNet begin with a subtraction and a multiplication. insightface tells them by the names
     of the first eight nodes: one begins with "Sub" or "_minus", another with "Mul" or "_mul".
     """
-    names = _first_node_names(path.read_bytes(), 8)
+    try:
+        names = _first_node_names(path.read_bytes(), 8)
+    except ValueError as error:
+        raise UserError(f"{path} is a damaged ONNX file ({error}); download it again") from error
     return any(name.startswith(("Sub", "_minus")) for name in names) and any(
         name.startswith(("Mul", "_mul")) for name in names
     )
@@ -245,7 +248,7 @@ def _first_node_names(model: bytes, count: int) -> list[str]:
     view = memoryview(model)
     for graph in _messages(view, _GRAPH_OF_MODEL):
         for node in _messages(graph, _NODE_OF_GRAPH):
-            names.append(next((bytes(name).decode() for name in _messages(node, _NAME_OF_NODE)), ""))
+            names.append(next((bytes(name).decode(errors="replace") for name in _messages(node, _NAME_OF_NODE)), ""))
             if len(names) == count:
                 return names
     return names
@@ -264,14 +267,18 @@ def _messages(data: memoryview, wanted: int) -> Iterator[memoryview]:
             position += length
         elif kind == _VARINT:
             _, position = _varint(data, position)
+        elif kind in (_FIXED64, _FIXED32):
+            position += 8 if kind == _FIXED64 else 4
         else:
-            position += {_FIXED64: 8, _FIXED32: 4}[kind]
+            raise ValueError(f"no such wire type: {kind}")
 
 
 def _varint(data: memoryview, position: int) -> tuple[int, int]:
     """Read a base-128 integer; returns it and the position after it."""
     value = shift = 0
     while True:
+        if shift > 63 or position >= len(data):
+            raise ValueError("a number without end")
         byte = data[position]
         position += 1
         value |= (byte & 0x7F) << shift

@@ -33,6 +33,7 @@ import yaml
 from clstudy.analysis.loss_path_numbers import PATH_SCHEMA
 from clstudy.analysis.study_folder import StageNote, anchors_key
 from clstudy.assets import sha256_file
+from clstudy.documents import read_json
 from clstudy.driver_lock import NAME as LOCK
 from clstudy.driver_lock import only_driver
 from clstudy.errors import UserError, nearest
@@ -625,7 +626,7 @@ def remove_photos(folder: PhotoFolder) -> None:
     """Remove a person from a data set: photos, the manifest's lines, what preparing left."""
     manifest = folder.root / "manifest.json"
     with suppress(OSError, ValueError):
-        document = json.loads(manifest.read_text())
+        document = read_json(manifest)
         write_atomically(manifest, (json.dumps(_without_paths(document, folder.name), indent=1) + "\n").encode())
     for place in folder.beside:
         rmtree(place, ignore_errors=True)
