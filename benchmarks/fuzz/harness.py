@@ -1,7 +1,8 @@
 """Runs seeded cases of damaged files, each in a process of its own with bounds on time and memory, and counts the ends.
 
 A target makes undamaged material once. Every case gets a copy, damages it, and does what a user's command does with it
-in a forked child. The child is killed after 10 s; 1 GB above what the process had before is over the bound as well.
+in a forked child. The child is killed after 10 s of processor time (60 s by the clock, where the machine is busy); 1 GB
+above what the process had before is over the bound as well.
 Case n of a target is the same for every number of cases: its generator is seeded by (seed, target, n).
 """
 
@@ -29,7 +30,8 @@ import numpy as np
 from benchmarks.fuzz.mutations import damage_one_file
 from clstudy.errors import UserError
 
-WALL_SECONDS = 10.0
+CPU_SECONDS = 10
+WALL_SECONDS = 60.0
 MEMORY_BYTES = 1_000_000_000
 HARD_LIMIT_BYTES = 6_000_000_000
 """Address space above what the process had: a request beyond it fails in the child and is over the bound, too."""
@@ -174,7 +176,7 @@ def run_child(
     child = os.fork()
     if child == 0:
         os.close(reading)
-        _child(work, writing, output, memory)
+        _child(work, writing, output, seconds, memory)
     os.close(writing)
     answer = _answer(reading, seconds)
     if answer is None:
@@ -183,6 +185,8 @@ def run_child(
     taken = time.monotonic() - started
     if answer is None:
         return Outcome.OVER, f"not over after {seconds:g} s", taken, usage.ru_maxrss / 1e3
+    if os.WIFSIGNALED(status) and os.WTERMSIG(status) in (signal.SIGXCPU, signal.SIGKILL):
+        return Outcome.OVER, f"not over after {CPU_SECONDS} s of processor time", taken, usage.ru_maxrss / 1e3
     if not answer:
         return Outcome.TRACEBACK, f"the process ended with status {status}", taken, usage.ru_maxrss / 1e3
     document = json.loads(answer)
@@ -194,7 +198,7 @@ def run_child(
 
 
 def _child(
-    work: Callable[[], Outcome | tuple[Outcome, str]], writing: int, output: Path, memory: int
+    work: Callable[[], Outcome | tuple[Outcome, str]], writing: int, output: Path, seconds: float, memory: int
 ) -> None:  # never returns
     base = 0
     try:
@@ -206,6 +210,8 @@ def _child(
         base = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
         limit = int(sizes[0]) * page + max(HARD_LIMIT_BYTES, memory)
         resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+        if seconds <= WALL_SECONDS:  # making material may take longer
+            resource.setrlimit(resource.RLIMIT_CPU, (CPU_SECONDS, CPU_SECONDS + 1))
         given = work()
         outcome, words = given if isinstance(given, tuple) else (given, "")
     except UserError as error:

@@ -14,8 +14,8 @@ from typing import IO, Any
 
 import numpy as np
 
-MOST_INSTRUCTIONS = 300_000
-"""Of all pickles in a file; a training snapshot of a 1024 px network has about 50,000."""
+MOST_INSTRUCTIONS = 500_000
+"""Of all pickles in a file; a training snapshot of a 1024 px network has about 100,000."""
 
 MOST_DIMENSIONS = 32
 _LONGEST_KEY = 4096

@@ -33,7 +33,8 @@ class Photo:
             data = read_photo_file(self.path)
         except (OSError, ValueError) as error:
             raise PhotoError(
-                f"photo {self.path} can no longer be read ({getattr(error, 'strerror', None) or error}); put it back and run again"
+                f"photo {self.path} can no longer be read ({getattr(error, 'strerror', None) or error}); put it back "
+                "and run again"
             ) from error
         found = hashlib.sha256(data).hexdigest()
         if found != self.digest:
