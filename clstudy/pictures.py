@@ -1,17 +1,92 @@
-"""Pictures a person looks at: reading PNGs, small and large sizes, rows (numpy and Pillow only)."""
+"""Pictures: the one place that opens image files; sizes and rows for a person to look at (numpy and Pillow only)."""
 
 from __future__ import annotations
 
+import errno
 import io
-from collections.abc import Sequence
+import os
+import stat
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
+
+PHOTO_FORMATS = ("PNG", "JPEG")
+"""What a photo of a data set may be. Pillow knows some forty formats and goes by content; one of them starts
+Ghostscript, whatever the file is called."""
+
+MOST_PIXELS = 80_000_000
+"""Of a picture that is decoded (240 MB as RGB); its header says how many there are."""
+
+MOST_BYTES = 500_000_000
+"""Of a picture's file."""
+
+
+def read_picture_file(path: Path) -> bytes:
+    """The bytes of a regular file. A pipe or device is refused and never waited for.
+
+    Raises:
+        OSError: there is none, it cannot be read, is no regular file, or holds more than ``MOST_BYTES``; ``strerror``
+            says which.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # opening a pipe would wait for a writer
+    with open(descriptor, "rb") as handle:
+        found = os.fstat(descriptor)
+        if stat.S_ISDIR(found.st_mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+        if not stat.S_ISREG(found.st_mode):
+            raise OSError(errno.EINVAL, "it is a pipe, socket or device, not a file", str(path))
+        if found.st_size > MOST_BYTES:
+            said = f"it has {found.st_size / 1e6:,.0f} MB, a picture may have {MOST_BYTES / 1e6:,.0f} MB"
+            raise OSError(errno.EFBIG, said, str(path))
+        return handle.read(MOST_BYTES + 1)
+
+
+@contextmanager
+def opened_picture(source: bytes | Path, formats: Sequence[str] = PHOTO_FORMATS) -> Iterator[Image.Image]:
+    """Open an image for the length of a block. Nothing is decoded yet, and no format but the named ones is tried.
+
+    Args:
+        source: a file's bytes, or a file.
+        formats: as Pillow names them.
+
+    Raises:
+        ValueError: the picture is of no such format, has more than ``MOST_PIXELS``, or is damaged; also where the
+            block finds that out.
+        OSError: the file cannot be read (``read_picture_file``).
+    """
+    content = read_picture_file(source) if isinstance(source, Path) else source
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own limit is below Pillow's
+            opened = Image.open(io.BytesIO(content), formats=tuple(formats))
+        with opened as image:
+            if image.width * image.height > MOST_PIXELS:
+                size, limit = f"{image.width}x{image.height} pixels", f"{MOST_PIXELS / 1e6:g} million"
+                raise ValueError(f"too large ({size}; a picture may have {limit}): make it smaller")
+            yield image
+    except ValueError:
+        raise
+    except UnidentifiedImageError as error:
+        known = " or ".join((", ".join(formats[:-1]), formats[-1]) if len(formats) > 1 else formats)
+        raise ValueError(f"unreadable image (it is no {known} file, whatever its name says)") from error
+    except Image.DecompressionBombError as error:
+        raise ValueError(f"too large ({error}; a picture may have {MOST_PIXELS / 1e6:g} million)") from error
+    except Exception as error:  # Pillow raises OSError, SyntaxError, struct.error, ... on damaged files
+        raise ValueError(f"unreadable image ({error or type(error).__name__})") from error
 
 
 def decode_png(content: bytes) -> np.ndarray:
-    """Picture ``[h, w, 3]`` of a PNG file's bytes."""
-    return np.asarray(Image.open(io.BytesIO(content)).convert("RGB"))
+    """Picture ``[h, w, 3]`` of a PNG file's bytes.
+
+    Raises:
+        ValueError: it is none, or damaged.
+    """
+    with opened_picture(content, ("PNG",)) as image:
+        return np.asarray(image.convert("RGB"))
 
 
 def shown_size(photos: np.ndarray, most: int = 256) -> np.ndarray:

@@ -38,6 +38,7 @@ from clstudy.space import SearchSpace, TrialSpec
 from clstudy.stages import StudyStore, digest_of
 from clstudy.storage import MIN_FREE_BYTES, Place, RemotePath, free_bytes, remove_tree, write_atomically
 from clstudy.strategies.lookup import foreign_sources
+from clstudy.telemetry import SWITCHES, without_ray_dashboard_process
 from clstudy.tracking import artifact_folder, run_names
 from clstudy.worker import Job, TrialTrainable
 
@@ -268,8 +269,7 @@ def _signals(gate: Gate, say: Callable[[str], None]) -> Iterator[None]:
 
 
 def start_ray(address: str | None) -> None:
-    """Connect to a cluster, or start Ray on this machine without dashboard and usage statistics."""
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    """Connect to a cluster, or start Ray on this machine without its dashboard."""
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
     os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")  # ours lets the stages in flight finish
@@ -279,7 +279,8 @@ def start_ray(address: str | None) -> None:
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "ignore_reinit_error": True}
     if address is None:
         # "local": without it Ray would join whatever cluster happens to run on this machine
-        ray.init(address="local", include_dashboard=False, **quiet)
+        with without_ray_dashboard_process():
+            ray.init(address="local", include_dashboard=False, **quiet)
         return
     # asked first, in a process of its own: at a wrong address Ray tries for minutes, without a token it aborts
     complaint = ray_complaint(address)
@@ -288,7 +289,8 @@ def start_ray(address: str | None) -> None:
             raise ConnectionError("nothing answers")
         if complaint:
             raise ConnectionError(complaint)
-        ray.init(address=address, **quiet)
+        # the nodes' workers are started by somebody else's environment, and import libraries before our code
+        ray.init(address=address, runtime_env={"env_vars": dict(SWITCHES)}, **quiet)
     except (ConnectionError, RuntimeError, ValueError) as error:  # nobody there; another Ray or Python; a wrong address
         raise UserError(
             f"no Ray cluster can be used at {address!r} ({error}); start one with `ray up cluster.yaml` or `ray start "

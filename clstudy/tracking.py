@@ -453,8 +453,7 @@ class MlflowWriter:
 
 
 def quiet_client(uri: str) -> MlflowClient:
-    """Return a client that sends no usage data, fails fast and does not narrate its database migrations."""
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    """Return a client that fails fast and does not narrate its database migrations."""
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
     from mlflow import MlflowClient  # after the variables above; takes seconds, so not when this module is imported

@@ -20,6 +20,8 @@ import yaml
 from ray.autoscaler._private.command_runner import _with_interactive
 from ray.autoscaler._private.util import prepare_config, validate_config
 
+from clstudy.telemetry import SWITCHES
+
 ROOT = Path(__file__).resolve().parent.parent
 AWS, LOCAL = ROOT / "cluster.yaml", ROOT / "cluster.local.yaml"
 FILES = [pytest.param(AWS, id="aws"), pytest.param(LOCAL, id="local")]
@@ -136,12 +138,14 @@ def test_settings_reach_the_shells_on_a_head_however_often_it_is_set_up(file: Pa
         done = shell(line)
         assert done.returncode == 0, done.stderr
     assert (tmp_path / ".bashrc").read_text().count("clstudy-env") == 1
-    shown = shell("echo $RAY_AUTH_MODE $CLSTUDY_STORAGE $MLFLOW_TRACKING_URI $MLFLOW_DISABLE_TELEMETRY; command -v ray")
+    shown = shell("echo $RAY_AUTH_MODE $CLSTUDY_STORAGE $MLFLOW_TRACKING_URI; command -v ray")
     storage = str(tmp_path) if file == LOCAL else "s3://your-bucket/clstudy"
-    expected = [f"token {storage} http://127.0.0.1:5000 true"]
+    expected = [f"token {storage} http://127.0.0.1:5000"]
     if file == LOCAL:
         expected.append(str(Path(sys.prefix) / "bin" / "ray"))
     assert shown.stdout.split("\n")[: len(expected)] == expected
+    set_there = dict(line.partition("=")[::2] for line in shell("env").stdout.splitlines())
+    assert {name: set_there.get(name) for name in SWITCHES} == dict(SWITCHES)
 
 
 def test_a_machine_without_the_shared_folder_says_so(tmp_path: Path, shell):

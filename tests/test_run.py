@@ -25,6 +25,7 @@ from clstudy.identities.synthetic import make_synthetic
 from clstudy.rows import RESULT_SCHEMA
 from clstudy.strategies import STRATEGIES
 from clstudy.tracking import TRIAL_TAG, sqlite_uri
+from tests.network_watch import Watched, run_watched
 
 TRIAL_RUNS = f"tags.`{TRIAL_TAG}` LIKE '%'"
 """Filter: all runs of an experiment but the one that holds the report."""
@@ -123,13 +124,21 @@ def kill_at(folder: Path, moments: Sequence[tuple[int, float]], *options: str, s
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A whole run of ``smoke``."""
+def watched(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Watched]:
+    """A whole run of ``smoke`` as somebody who just installed clstudy has it: a new home, no setting of any library."""
     folder = tmp_path_factory.mktemp("smoke")
-    done = run(folder)
+    (folder / "home").mkdir()
+    environment = {"PATH": os.environ["PATH"], "HOME": str(folder / "home"), "COLUMNS": "120"}
+    done = run_watched(command(folder), env=environment, cwd=folder, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
     (folder / "stdout.txt").write_text(done.stdout)
-    return folder
+    return folder, done
+
+
+@pytest.fixture(scope="module")
+def finished(watched: tuple[Path, Watched]) -> Path:
+    """The folder of a whole run of ``smoke``."""
+    return watched[0]
 
 
 @pytest.fixture(scope="module")
@@ -161,6 +170,17 @@ def test_smoke_gives_rows_tables_and_says_where(finished: Path) -> None:
         assert (study / "report" / name).stat().st_size > 100
     settings = (study / "study.yaml").read_text()
     assert "data_digests" in settings and "versions" in settings
+
+
+def test_no_process_of_a_run_reaches_beyond_this_machine(watched: tuple[Path, Watched]) -> None:
+    """Driver, Ray's processes and workers; that the watch sees what leaves is shown in test_telemetry.py."""
+    folder, done = watched
+    assert not done.outside, "\n".join(map(str, done.outside))
+    processes = {contact.process for contact in done.contacts}
+    for kind in ("clstudy.run", "raylet", "gcs_server", "ray::"):  # else this would say nothing of them
+        assert any(kind in process for process in processes), processes
+    left = {path.name for path in (folder / "home").rglob("*") if path.is_file()}
+    assert not left & {"deviceid", "onnxruntime.db", "telemetry.json"}, "an ID was made up to report under"
 
 
 def test_mlflow_has_one_flat_run_per_trial_with_steps_and_images(finished: Path) -> None:

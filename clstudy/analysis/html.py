@@ -16,7 +16,6 @@ from importlib.resources import files
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from clstudy.analysis.answer import answer
 from clstudy.analysis.efficiency import efficiency_table
@@ -30,6 +29,7 @@ from clstudy.analysis.study_folder import settings, stage_seconds
 from clstudy.analysis.summary import MAIN_SCORES, Column, Summary, not_concluded
 from clstudy.analysis.tables import BEST, DECIMALS, DEFAULT_DECIMALS, notes
 from clstudy.metrics.directions import HIGHER_IS_BETTER
+from clstudy.pictures import opened_picture
 from clstudy.profiles import Resources
 from clstudy.sessions import Session, priced_hours, read_sessions
 
@@ -460,7 +460,7 @@ def embedded(drawing: Drawing) -> tuple[str, bytes, int]:
 
     Lines and text stay SVG; photos, and drawings with very many elements, become WebP.
     """
-    with Image.open(io.BytesIO(drawing.files["png"])) as image:
+    with opened_picture(drawing.files["png"], ("PNG",)) as image:
         width = round(image.width * 96 / drawing.dpi)
         if not drawing.photographic and len(drawing.files["svg"]) <= _SVG_UP_TO:
             return "image/svg+xml", drawing.files["svg"], width

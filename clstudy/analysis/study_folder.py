@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from PIL import Image
 from safetensors import SafetensorError
 from safetensors.numpy import load as load_arrays
 
 from clstudy.documents import read_yaml
+from clstudy.pictures import decode_png, read_picture_file
 from clstudy.rows import STAGE_KEYS
 from clstudy.stages import StudyStore, digest_of, is_key
 
@@ -100,8 +100,7 @@ def anchor_latents(study_dir: Path, note: StageNote, k: int) -> np.ndarray | Non
 def stage_faces(note: StageNote) -> tuple[np.ndarray, np.ndarray] | None:
     """First test photo of every timestamp k <= t and its reconstruction: two uint8 ``[t + 1, s, s, 3]``, if stored."""
     try:
-        with Image.open(note.folder / "faces.png") as image:
-            pixels = np.asarray(image.convert("RGB"))
+        pixels = decode_png(read_picture_file(note.folder / "faces.png"))
     except (OSError, ValueError):
         return None
     side = pixels.shape[0] // 2

@@ -7,16 +7,14 @@ files beside the identities (``manifest.json``) and the optional ``*.json`` and 
 from __future__ import annotations
 
 import hashlib
-import io
-import stat
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from clstudy.errors import UserError
+from clstudy.pictures import opened_picture, read_picture_file
 
 LAYOUT = "<identity>/<timestamp>/{train,test}/*.png or *.jpg"
 """How photos lie inside a data folder."""
@@ -26,9 +24,6 @@ SPLITS = ("train", "test")
 
 _PHOTO_SUFFIXES = {".png", ".jpg", ".jpeg"}
 _OTHER_SUFFIXES = {".json", ".safetensors"}
-
-_LARGEST_PHOTO = 200_000_000
-"""Bytes; an uncompressed 8-bit photo of 8000x8000 pixels has this many."""
 
 FoundPhotos = Mapping[str, tuple[tuple[Path, str], ...]]
 """Split -> ((path, sha256 of the file's bytes), ...), in sorted name order."""
@@ -50,38 +45,18 @@ class Inspection:
 
 
 def decode_photo(data: bytes, size: int | None) -> np.ndarray:
-    """Return uint8 RGB ``[h, w, 3]`` of an image file's bytes.
+    """Return uint8 RGB ``[h, w, 3]`` of a PNG or JPEG file's bytes.
 
     Raises:
-        ValueError: unreadable, not 8-bit RGB, or not ``size x size`` pixels (when a size is given).
+        ValueError: unreadable, another format, too large, not 8-bit RGB, or not ``size x size`` pixels (when a size is
+            given).
     """
-    try:
-        with Image.open(io.BytesIO(data)) as image:
-            mode, (width, height) = image.mode, image.size
-            image.load()
-            pixels = np.asarray(image)
-    except Exception as error:  # Pillow raises OSError, SyntaxError, ValueError, struct.error, ... on damaged files
-        raise ValueError(f"unreadable image ({error or type(error).__name__})") from error
-    if mode != "RGB":
-        raise ValueError(f"wrong mode {mode}, expected RGB (8 bits, no transparency)")
-    if size is not None and (width, height) != (size, size):
-        raise ValueError(f"wrong size {width}x{height}, expected {size}x{size} pixels")
-    return pixels
-
-
-def read_photo_file(path: Path) -> bytes:
-    """The bytes of a photo file.
-
-    Raises:
-        ValueError: it is no regular file (reading a pipe or a device may never end), or far larger than a photo.
-        OSError: it cannot be read.
-    """
-    about = path.stat()
-    if not stat.S_ISREG(about.st_mode):
-        raise ValueError("not a regular file (a folder, pipe, socket or device); take it out of the folder")
-    if about.st_size > _LARGEST_PHOTO:
-        raise ValueError(f"{about.st_size:,} bytes, far more than a photo's; expected at most {_LARGEST_PHOTO:,}")
-    return path.read_bytes()
+    with opened_picture(data) as image:
+        if image.mode != "RGB":
+            raise ValueError(f"wrong mode {image.mode}, expected RGB (8 bits, no transparency)")
+        if size is not None and image.size != (size, size):  # before it is decoded
+            raise ValueError(f"wrong size {image.width}x{image.height}, expected {size}x{size} pixels")
+        return np.asarray(image)
 
 
 def require_folder(root: Path) -> Path:
@@ -152,10 +127,10 @@ class _Walk:
                 self.say(path, "not a .png or .jpg photo; convert or remove it")
                 continue
             try:
-                data = read_photo_file(path)
+                data = read_picture_file(path)
                 pixels = decode_photo(data, self.image_size)
             except OSError as error:
-                self.say(path, f"unreadable file ({error.strerror or error})")
+                self.say(path, f"unreadable file ({error.strerror})")
             except ValueError as error:
                 self.say(path, str(error))
             else:

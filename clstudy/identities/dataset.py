@@ -13,7 +13,8 @@ from pathlib import Path
 import numpy as np
 
 from clstudy.errors import PhotoError, UserError, nearest
-from clstudy.identities.check import FoundPhotos, decode_photo, inspect_folder, read_photo_file
+from clstudy.identities.check import FoundPhotos, decode_photo, inspect_folder
+from clstudy.pictures import read_picture_file
 
 
 @dataclass(frozen=True)
@@ -30,11 +31,10 @@ class Photo:
             PhotoError: the file is missing, unreadable, changed since it was digested, or has the wrong mode or size.
         """
         try:
-            data = read_photo_file(self.path)
-        except (OSError, ValueError) as error:
+            data = read_picture_file(self.path)
+        except OSError as error:
             raise PhotoError(
-                f"photo {self.path} can no longer be read ({getattr(error, 'strerror', None) or error}); put it back "
-                "and run again"
+                f"photo {self.path} can no longer be read ({error.strerror}); put it back and run again"
             ) from error
         found = hashlib.sha256(data).hexdigest()
         if found != self.digest:

@@ -23,6 +23,7 @@ from PIL import Image
 from clstudy.assets.packages import PinnedArchive, pinned_archive
 from clstudy.errors import UserError
 from clstudy.identities.faces import FACE_SIZE, FaceFinder
+from clstudy.pictures import opened_picture
 
 ORL_VERSION = 1
 """Raised by hand whenever the photos made from the same wheel change."""
@@ -151,7 +152,7 @@ def read_orl_photo(path: Path) -> np.ndarray:
         UserError: missing or unreadable; the cached copy must be fetched again.
     """
     try:
-        with Image.open(path) as image:
+        with opened_picture(path, ("PPM",)) as image:  # PGM is one of its kinds
             return np.asarray(image.convert("RGB"))[2:-2, 2:-2]
     except (OSError, ValueError) as error:
         raise UserError(

@@ -13,12 +13,18 @@ from pathlib import Path
 from types import ModuleType
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import ImageOps
 
 from clstudy.errors import UserError, nearest
+from clstudy.pictures import PHOTO_FORMATS, opened_picture
 
 VIDEO_SUFFIXES = frozenset({".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v"})
-PHOTO_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"})
+PHOTO_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff"})
+SOURCE_FORMATS = (*PHOTO_FORMATS, "WEBP", "TIFF")
+"""What photos to prepare may be, as Pillow names it."""
+
+# A playlist named clip.mp4 must not make ffmpeg read other files or addresses: only containers, only this file.
+_CONTAINERS = {"format_whitelist": "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi", "protocol_whitelist": "file"}
 
 _DATE = re.compile(r"(?<!\d)((?:19|20)\d\d)[-_.]?(\d\d)[-_.]?(\d\d)(?!\d)")
 _EXIF_BLOCK = 0x8769
@@ -224,10 +230,10 @@ def _day_in(name: str) -> date | None:
 
 def _taken(path: Path) -> date | None:
     try:
-        with Image.open(path) as image:
+        with opened_picture(path, SOURCE_FORMATS) as image:
             exif = image.getexif()
             text = exif.get_ifd(_EXIF_BLOCK).get(_TAKEN) or exif.get(_CHANGED)
-    except Exception:  # an unreadable photo is said where it is read
+    except (OSError, ValueError):  # an unreadable photo is said where it is read
         return None
     try:
         return datetime.strptime(str(text)[:10], "%Y:%m:%d").date()
@@ -245,12 +251,12 @@ def read_photo(path: Path) -> np.ndarray:
         UserError: it is unreadable.
     """
     try:
-        with Image.open(path) as image:
+        with opened_picture(path, SOURCE_FORMATS) as image:
             return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
-    except Exception as error:  # Pillow raises OSError, SyntaxError, ValueError, struct.error, ... on damaged files
+    except (OSError, ValueError) as error:
+        said = getattr(error, "strerror", None) or str(error)
         raise UserError(
-            f"photo {str(path)!r} is unreadable ({error or type(error).__name__}); replace it or take it out of the "
-            "folder"
+            f"photo {str(path)!r} is unreadable ({said}); replace it or take it out of the folder"
         ) from error
 
 
@@ -264,7 +270,7 @@ def video_frames(path: Path, sampling: Sampling) -> Iterator[Frame]:
     try:
         times = _frame_times(av, path)
         wanted = set(sampled(times, sampling))
-        with av.open(str(path)) as container:
+        with av.open(str(path), options=_CONTAINERS) as container:
             taken = False
             for number, frame in enumerate(container.decode(video=0)):
                 if number in wanted:
@@ -294,7 +300,7 @@ def sampled(times: list[float], sampling: Sampling) -> list[int]:
 
 def _frame_times(av: ModuleType, path: Path) -> list[float]:
     """Times of all frames in seconds, read without decoding."""
-    with av.open(str(path)) as container:
+    with av.open(str(path), options=_CONTAINERS) as container:
         stream = container.streams.video[0]
         stamps = sorted(
             packet.pts if packet.pts is not None else packet.dts or 0
@@ -308,7 +314,7 @@ def _frame_times(av: ModuleType, path: Path) -> list[float]:
 def _recorded(path: Path) -> datetime | None:
     av = _pyav()
     try:
-        with av.open(str(path)) as container:
+        with av.open(str(path), options=_CONTAINERS) as container:
             text = container.metadata.get("creation_time", "")
         return datetime.fromisoformat(text.replace("Z", "+00:00"))
     except (av.error.FFmpegError, OSError, ValueError):
