@@ -401,7 +401,7 @@ def npz_objects(scale: float) -> bytes:
 def npz_inflated(scale: float) -> bytes:
     """A compressed archive with an array of 2 GB of zeros in 2 MB."""
     count = int(2_000_000_000 * scale)
-    header = ("{'descr': '|u1', 'fortran_order': False, 'shape': (%d,), }" % count).ljust(117) + "\n"
+    header = f"{{'descr': '|u1', 'fortran_order': False, 'shape': ({count},), }}".ljust(117) + "\n"
     stream = io.BytesIO()
     with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive, archive.open("frame.npy", "w") as entry:
         entry.write(b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header.encode())
