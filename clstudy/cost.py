@@ -13,9 +13,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from clstudy.documents import is_number, load_json
 from clstudy.fold import Basis, StageRequest
 from clstudy.identities.dataset import Identity
-from clstudy.json_text import is_number, parse_json
 from clstudy.profiles import Profile, key_document
 from clstudy.stages import Timing, digest_of
 from clstudy.storage import Place, RemotePath, write_atomically
@@ -140,7 +140,7 @@ def _neighbours(storage: Place) -> list[tuple[str, dict[str, Any]]]:
     found = []
     for place in _folders(storage):
         try:
-            document = parse_json((place / HISTORY).read_bytes())
+            document = load_json((place / HISTORY).read_bytes())
         except (OSError, ValueError):
             continue
         if isinstance(document, dict):

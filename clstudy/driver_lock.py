@@ -18,8 +18,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from clstudy.documents import json_object
 from clstudy.errors import UserError
-from clstudy.json_text import json_object
 from clstudy.storage import Place, RemotePath, write_atomically
 
 NAME = "driver.lock"

@@ -17,10 +17,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from clstudy.documents import json_object
 from clstudy.entry_point import entry_point
 from clstudy.errors import UserError
 from clstudy.identities.dataset import Photo
-from clstudy.json_text import json_object
 from clstudy.pictures import decode_png, enlarged, photo_row
 from clstudy.reopen import read_study_file, stage_keys, stored_photos, stored_trials, stored_version
 from clstudy.results import REMEDY, read_result, result_path

@@ -146,11 +146,12 @@ def require_file(role: str, path: Path) -> Path:
     """The path, if it is a file.
 
     Raises:
-        UserError: it is a folder.
+        UserError: it is a folder, a pipe or a device.
     """
     if path.is_file():
         return path
-    raise UserError(f"{role}: {path} is a folder; expected a file ({ROLES[role].what})")
+    what = "a folder" if path.is_dir() else "a pipe or a device"
+    raise UserError(f"{role}: {path} is {what}; expected a file ({ROLES[role].what})")
 
 
 def missing_lines(found: FoundFiles, options: Sequence[str]) -> list[str]:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from clstudy.documents import read_json
 from clstudy.errors import UserError
 from clstudy.identities.catalogue import DATA_SETS
 from clstudy.metrics.files import NEEDED_FILES
@@ -69,7 +69,7 @@ def require_alignment(root: Path, profile: Profile) -> None:
         UserError: the alignments differ.
     """
     try:
-        aligned = json.loads((root / "prepared.json").read_text())["alignment"]
+        aligned = read_json(root / "prepared.json")["alignment"]
     except (OSError, ValueError, KeyError, TypeError):
         return
     wanted = profile.data.alignment

@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from clstudy.checksums import State, read_checked, write_checked
-from clstudy.json_text import parse_json
+from clstudy.documents import load_json
 from clstudy.rows import RESULT_SCHEMA, SORT_KEY, STAGE_KEYS, STAGE_SCHEMA, result_table
 from clstudy.space import TrialSpec
 from clstudy.stages import StudyStore, ValueStore, is_key
@@ -208,7 +208,7 @@ def _with_keys(table: pa.Table, keys: Sequence[str]) -> pa.Table:
 
 def _keys_in(schema: pa.Schema) -> tuple[str, ...]:
     try:
-        keys = parse_json((schema.metadata or {})[STAGE_KEYS.encode()])
+        keys = load_json((schema.metadata or {})[STAGE_KEYS.encode()])
     except (KeyError, ValueError):
         return ()
     return tuple(keys) if isinstance(keys, list) and all(map(is_key, keys)) else ()

@@ -35,6 +35,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from clstudy.claims import Effects, Primary, effects_fit_grid, primary_fits_grid
+from clstudy.documents import SPACE, DocumentError, check_yaml, read_text, shorten
 from clstudy.errors import UserError, nearest
 
 MAX_TRIALS_WITHOUT_YES = 500
@@ -149,7 +150,7 @@ def _filled_and_distinct(values: tuple[Any, ...]) -> tuple[Any, ...]:
 def _shown(value: Any) -> str:
     if value is None:
         return "nothing"
-    return str(value).lower() if isinstance(value, bool) else repr(value)
+    return str(value).lower() if isinstance(value, bool) else shorten(value)
 
 
 _Name = Annotated[str, BeforeValidator(_text)]
@@ -296,7 +297,7 @@ class _LineLoader(yaml.SafeLoader):
             if isinstance(key, Hashable):
                 if key in seen:
                     raise yaml.constructor.ConstructorError(
-                        None, None, f"the key {key!r} is given twice", key_node.start_mark
+                        None, None, f"the key {shorten(key)} is given twice", key_node.start_mark
                     )
                 seen.add(key)
         return super().construct_mapping(node, deep)
@@ -347,13 +348,13 @@ def load_space(name_or_path: str | Path, search_path: Sequence[Path] | None = No
 
 def _read(file: Path) -> str:
     try:
-        return file.read_text(encoding="utf-8")
+        return read_text(file, SPACE.size)
     except FileNotFoundError:
         known = known_spaces()
         hint = f" Did you mean the packaged space {file.stem!r} (--space {file.stem})?" if file.stem in known else ""
         raise UserError(f"there is no search space file {file}.{hint}") from None
-    except UnicodeDecodeError as error:
-        raise UserError(f"{file} is not a text file in UTF-8 (byte {error.start}); save it as UTF-8") from None
+    except DocumentError as error:
+        raise UserError(f"{file} cannot be read: {error}; expected a search space in YAML, UTF-8") from None
     except OSError as error:
         raise UserError(f"search space {file} cannot be read: {error.strerror}") from None
 
@@ -361,6 +362,7 @@ def _read(file: Path) -> str:
 def _parse(text: str, origin: str) -> SearchSpace:
     lines: dict[_Place, int] = {}
     try:
+        check_yaml(text, SPACE)
         node = yaml.compose(text, _LineLoader)
         raw = None if node is None else yaml.load(text, _LineLoader)
     except yaml.MarkedYAMLError as error:
@@ -371,8 +373,12 @@ def _parse(text: str, origin: str) -> SearchSpace:
     except yaml.reader.ReaderError as error:
         line = text[: error.position].count("\n") + 1
         raise UserError(f"{origin}, line {line}: not valid YAML: {error.reason}") from None
-    except (RecursionError, ValueError) as error:  # nested without end; a date that does not exist
-        raise UserError(f"{origin}: not valid YAML: {error}") from None
+    except DocumentError as error:
+        place = f"{origin}, line {error.line}" if error.line else origin
+        raise UserError(f"{place}: {error}; a search space needs far less") from None
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        # a date that does not exist, a tag that does not fit its value
+        raise UserError(f"{origin}: not valid YAML: {str(error)[:200]}") from None
     if not isinstance(raw, dict):
         given = "is empty" if raw is None else f"holds {_shown(raw)}"[:80]
         keys = ", ".join(SearchSpace.model_fields)
@@ -396,16 +402,21 @@ def _collect_lines(node: yaml.Node | None, place: _Place, lines: dict[_Place, in
             _collect_lines(value, (*place, index), lines)
 
 
+_MOST_PROBLEMS = 30
+
+
 def _validated(raw: Mapping[str, Any], origin: str, lines: Mapping[_Place, int]) -> SearchSpace:
     try:
         return SearchSpace.model_validate(raw)
     except ValidationError as error:
         problems = sorted((_problem(item, lines) for item in error.errors()), key=lambda problem: problem[0] or 0)
+    more = len(problems) - _MOST_PROBLEMS
     if len(problems) == 1:
         line, text = problems[0]
         raise UserError(f"{origin}{f', line {line}' if line else ''}: {text}")
-    listed = "\n".join(f"  {f'line {line}: ' if line else ''}{text}" for line, text in problems)
-    raise UserError(f"{origin} has {len(problems)} problems:\n{listed}")
+    listed = "\n".join(f"  {f'line {line}: ' if line else ''}{text}" for line, text in problems[:_MOST_PROBLEMS])
+    rest = f"\n  and {more:,} more" if more > 0 else ""
+    raise UserError(f"{origin} has {len(problems)} problems:\n{listed}{rest}")
 
 
 def _problem(item: Any, lines: Mapping[_Place, int]) -> tuple[int | None, str]:

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from clstudy.json_text import is_number, json_object
+from clstudy.documents import is_number, json_object
 from clstudy.storage import (
     Place,
     RemotePath,

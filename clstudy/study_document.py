@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,16 +10,13 @@ from typing import Any
 import yaml
 
 from clstudy.checksums import State, read_checked, write_checked
+from clstudy.documents import json_object, load_yaml
 from clstudy.errors import UserError
-from clstudy.json_text import json_object
 from clstudy.storage import Place
 
 NAME = "study.yaml"
 FAILURES = "failures.json"
-_MOST_DEPTH = 100
 _REMEDY = "run the study again: it writes the file anew"
-# libyaml's parser where it is built in: a large plan is read ten times faster, to the same values
-_SAFE_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 def read_document(study: Path) -> dict[str, Any]:
@@ -50,12 +46,10 @@ def parse_document(content: bytes, path: Place) -> dict[str, Any]:
         UserError: it is no YAML, nested too deeply, or something else.
     """
     try:
-        text = content.decode()
-        _require_shallow(text)
-        document = yaml.load(text, Loader=_SAFE_LOADER)
+        document = load_yaml(content.decode())
         if not isinstance(document, dict):
             raise ValueError(f"it holds a {type(document).__name__}, expected a mapping")
-    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: also an impossible date or number
+    except ValueError as error:
         message = " ".join(f"{error}".split())[:300]
         raise UserError(f"{path} cannot be understood ({message}). To mend it, {_REMEDY}.") from error
     return document
@@ -79,14 +73,3 @@ def read_failures(study: Path) -> dict[str, str]:
 def write_failures(study: Place, failures: Mapping[str, str]) -> None:
     """Write ``failures.json``: trial -> why it failed."""
     write_checked(study / FAILURES, json.dumps(dict(failures), indent=1).encode())
-
-
-def _require_shallow(text: str) -> None:
-    """Refuse nesting that would exhaust the parser's stack: neither brackets nor indentation of ours go deep."""
-    depth = deepest = 0
-    for bracket in re.finditer(r"[\[\]{}]", text):
-        depth = max(0, depth + (1 if bracket[0] in "[{" else -1))
-        deepest = max(deepest, depth)
-    block = max((len(line[0]) for line in re.finditer(r"^[ ?:-]*", text, re.MULTILINE)), default=0)
-    if max(deepest, block // 2) > _MOST_DEPTH:
-        raise ValueError(f"nested more than {_MOST_DEPTH} levels deep")

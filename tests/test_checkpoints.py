@@ -761,11 +761,12 @@ def test_hidden_names_pass_the_scan_and_are_refused_all_the_same():
     from clstudy.generators import restricted_pickle
 
     program = b"\x80\x04" + _text("posix") + b"N0" + _text("mkdir") + b"N0\x93(Vx\ntR."
-    scan = restricted_pickle._Scan()
+    limits = restricted_pickle.Limits(len(program))
+    scan = restricted_pickle._Scan(limits=limits)
     scan.read(io.BytesIO(program))
     assert not scan.unknown
     with pytest.raises(UnknownGlobals, match=r"posix\.mkdir"):
-        restricted_pickle._load(io.BytesIO(program))
+        restricted_pickle._load(io.BytesIO(program), limits)
 
 
 def test_all_unknown_names_are_listed_at_once(tmp_path):

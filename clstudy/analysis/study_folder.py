@@ -15,7 +15,7 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load as load_arrays
 
-from clstudy.json_text import json_object
+from clstudy.documents import json_object
 from clstudy.pictures import decode_png
 from clstudy.results import result_keys, result_path
 from clstudy.stages import StudyStore, ValueStore, digest_of

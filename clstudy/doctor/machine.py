@@ -18,6 +18,7 @@ from pathlib import Path
 import clstudy
 from clstudy.assets import AssetError, asset_path, manifest
 from clstudy.doctor.facts import CPU_ONNX, GPU_ONNX, Disk, Facts, why
+from clstudy.documents import read_yaml
 
 _PACKAGES = ("ray", "torch", "numpy", "pyarrow", "optuna", "mlflow", CPU_ONNX, GPU_ONNX)
 
@@ -163,10 +164,8 @@ def _disks() -> tuple[Disk, ...]:
 
 def node_types(file: Path) -> dict[str, dict[str, float]]:
     """What the autoscaler may start, by name: resources; from the file that ``ray up`` leaves on a head, if any."""
-    import yaml
-
     try:
-        types = yaml.safe_load(file.read_text())["available_node_types"]
+        types = read_yaml(file)["available_node_types"]
         return {name: dict(kind.get("resources") or {}) for name, kind in types.items() if kind.get("max_workers", 1)}
-    except (OSError, yaml.YAMLError, KeyError, TypeError, ValueError, AttributeError):
+    except (OSError, KeyError, TypeError, ValueError, AttributeError):
         return {}

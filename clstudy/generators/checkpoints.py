@@ -9,10 +9,11 @@ rate multiplier, clamping) is read from the objects where the format keeps it, a
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import math
-import pickletools
 import re
+import stat
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -24,11 +25,13 @@ from safetensors.numpy import load as load_safetensors
 from safetensors.numpy import save as save_safetensors
 
 from clstudy.errors import UserError, nearest
+from clstudy.generators.pickle_limits import Limits
 from clstudy.generators.restricted_pickle import (
     CheckpointError,
     PersistentObject,
     TensorRef,
     UnknownGlobals,
+    arrays,
     modules,
     read_objects,
     tensor_refs,
@@ -36,6 +39,7 @@ from clstudy.generators.restricted_pickle import (
 from clstudy.generators.rosinality import looks_like_rosinality, translate
 from clstudy.generators.stylegan2 import StyleGAN2, StyleGAN2Settings, fir_filter
 from clstudy.storage import write_atomically
+from clstudy.tensor_files import LARGEST_HEADER
 
 FORMAT_VERSION = 1
 """Version of our safetensors files; raised when an older clstudy could misread a newer file."""
@@ -43,6 +47,9 @@ FORMAT_VERSION = 1
 _EXPECTED = "expected a StyleGAN2 generator in one of the formats of python -m clstudy.generators inspect --help"
 _METADATA_KEY = "clstudy"
 _LARGEST_HEADER = 100_000_000  # bytes; the limit of the safetensors format
+
+_LARGEST_SIDE = 4096
+_MOST_LAYERS = 64
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,6 +106,12 @@ def read_checkpoint(path: Path) -> Checkpoint:
         tensors = _checked(found.tensors, settings)
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}", kind=error.kind) from error
+    except (MemoryError, ArithmeticError, LookupError, TypeError, ValueError) as error:
+        # a value of a kind or size that no published file has; which one is in the cause
+        raise CheckpointError(
+            f"{path}: it is damaged, or no such checkpoint ({type(error).__name__} in {len(data):,} bytes); download "
+            "it again"
+        ) from error
     return Checkpoint(
         kind="stylegan2",
         format=found.format,
@@ -140,7 +153,8 @@ _Reader = Callable[[bytes], _Found]
 
 def _read_bytes(path: Path) -> bytes:
     try:
-        return path.read_bytes()
+        if stat.S_ISREG(path.stat().st_mode) or path.is_dir():
+            return path.read_bytes()
     except FileNotFoundError:
         siblings = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
         raise CheckpointError(
@@ -150,6 +164,7 @@ def _read_bytes(path: Path) -> bytes:
         raise CheckpointError("this is a folder; expected a checkpoint file; give the path of the file in it") from None
     except OSError as error:
         raise CheckpointError(f"it cannot be read ({error.strerror}); check its permissions") from None
+    raise CheckpointError("this is a pipe or a device; expected a checkpoint file; give the path of one")
 
 
 def _refuse(sentence: str, *, kind: str = "") -> CheckpointError:
@@ -207,7 +222,8 @@ def _is_text(start: bytes) -> bool:
 def _runs_as_pickle(data: bytes) -> bool:
     """Whether the oldest protocols, which put no mark at the start, would read it: then its globals are named."""
     try:
-        return any(opcode.name == "STOP" and place for opcode, _, place in pickletools.genops(data))
+        instructions = Limits(len(data)).instructions(io.BytesIO(data))
+        return any(opcode.name == "STOP" and place for opcode, _, place in instructions)
     except Exception:  # genops fails in many ways on what is no pickle
         return False
 
@@ -216,8 +232,14 @@ def _runs_as_pickle(data: bytes) -> bool:
 
 
 def _read_safetensors(data: bytes) -> _Found:
+    length = int.from_bytes(data[:8], "little")
+    if length > LARGEST_HEADER:
+        raise CheckpointError(
+            f"it is a safetensors file whose header takes {length:,} bytes; expected at most {LARGEST_HEADER:,}, "
+            "far more than a generator needs; convert the original checkpoint"
+        )
     try:
-        header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+        header = json.loads(data[8 : 8 + length])
         text = header.get("__metadata__", {}).get(_METADATA_KEY)
     except (ValueError, AttributeError, RecursionError):
         raise CheckpointError("it is a safetensors file that is cut off or damaged; copy or convert it again") from None
@@ -317,13 +339,9 @@ def _has_discriminator(content: Mapping[Any, Any]) -> bool:
     )
 
 
-def _arrays(refs: Mapping[Any, Any]) -> dict[str, np.ndarray]:
-    return {str(name): ref.array() for name, ref in refs.items() if isinstance(ref, TensorRef)}
-
-
 def _rosinality(state: Mapping[Any, Any], latent_avg: Any, source: str) -> _Found:
     mean = latent_avg.array() if isinstance(latent_avg, TensorRef) else None
-    tensors, notes = translate(_arrays(state), mean, _fir())
+    tensors, notes = translate(arrays(state), mean, _fir())
     if source == "g":
         notes = ("g_ema is not in the file; g was read, whose weights are not averaged over training", *notes)
     return _Found(format=f"rosinality state dict ({source})", tensors=tensors, notes=notes)
@@ -344,7 +362,7 @@ def _nvidia(network: PersistentObject, source: str, is_torch_file: bool) -> _Fou
     if half:
         span = f"{half[0]}…{half[-1]} px" if len(half) > 1 else f"{half[0]} px"
         notes.append(f"blocks {span} were trained in float16; read as float32")
-    tensors = _arrays(refs)
+    tensors = arrays(refs)
     tensors.update(_absent_noise(parts, tensors, notes))
     if "mapping.w_avg" not in tensors and "mapping.fc0.weight" in tensors:
         tensors["mapping.w_avg"] = np.zeros(len(tensors["mapping.fc0.weight"]), np.float32)
@@ -436,7 +454,7 @@ def _absent_noise(
         match = re.fullmatch(r"(synthesis\.b(\d{1,5}))\.conv[01]", name)
         if match and part.state.get("use_noise") is False and f"{name}.noise_const" not in tensors:
             side = int(match[2])
-            if f"{match[1]}.torgb.weight" not in tensors or side > 4096:
+            if f"{match[1]}.torgb.weight" not in tensors or side > _LARGEST_SIDE or side.bit_count() != 1:
                 continue
             absent[f"{name}.noise_const"] = np.zeros((side, side), np.float32)
             absent[f"{name}.noise_strength"] = np.zeros((), np.float32)
@@ -463,7 +481,11 @@ def infer_settings(tensors: Mapping[str, np.ndarray], *, conv_clamp: float | Non
     sides = sorted({int(match[1]) for name in tensors if (match := re.match(r"synthesis\.b(\d{1,5})\.", name))})
     if len(sides) < 2 or sides != [4 * 2**power for power in range(len(sides))]:
         raise _refuse(f"its resolutions are {sides[:12]}; a StyleGAN2 has 4, 8, … up to its own")
+    if sides[-1] > _LARGEST_SIDE:
+        raise _refuse(f"its images have {sides[-1]} px; expected at most {_LARGEST_SIDE}")
     layers = [name for name in tensors if re.fullmatch(r"mapping\.fc\d+\.weight", name)]
+    if len(layers) > _MOST_LAYERS:
+        raise _refuse(f"its mapping has {len(layers):,} layers; expected at most {_MOST_LAYERS}")
     first = _shape(tensors, "mapping.fc0.weight", 2)
     w_dim = _shape(tensors, "synthesis.b4.conv1.affine.weight", 2)[1]
     c_dim = embedded = 0

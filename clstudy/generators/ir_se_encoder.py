@@ -8,7 +8,6 @@ Written from the papers under the parameter names of the published files.
 from __future__ import annotations
 
 import math
-import pickle
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from clstudy.errors import UserError
+from clstudy.generators.restricted_pickle import CheckpointError, TensorRef, arrays, read_state
 
 INPUT_SIZE = 256
 """Side of the photos the backbone was trained on, in pixels."""
@@ -112,24 +112,26 @@ def read_encoder(path: Path, w_dim: int) -> dict[str, np.ndarray]:
         UserError: the file is not such a checkpoint, or its latents have another width than the generator's.
     """
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        raise UserError(
-            f"encoder {path.name}: not a torch file of plain tensors ({type(error).__name__}); {_REMEDY}"
-        ) from error
+        content = read_state(path)
+    except (CheckpointError, OSError) as error:
+        raise UserError(f"encoder {path.name}: not a torch file of plain tensors ({error}); {_REMEDY}") from error
     state = content.get("state_dict") if isinstance(content, dict) else None
     if not isinstance(state, dict):
         raise UserError(f"encoder {path.name}: no 'state_dict' in it; {_REMEDY}")
     prefix = "encoder."
-    tensors = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
-    average = content.get("latent_avg")
+    named = {str(name): value for name, value in state.items() if isinstance(value, TensorRef)}
+    try:
+        tensors = arrays({name.removeprefix(prefix): ref for name, ref in named.items() if name.startswith(prefix)})
+        average = arrays({"latent_avg": content.get("latent_avg")}).get("latent_avg")
+    except CheckpointError as error:
+        raise UserError(f"encoder {path.name}: {error}; {_REMEDY}") from error
     if average is not None:
-        tensors["latent_avg"] = average[0] if average.ndim == 2 else average
+        tensors["latent_avg"] = average[0] if average.ndim == 2 and len(average) else average
     with torch.device("meta"):
         expected = IRSEEncoder(w_dim).state_dict()
     for name in expected:
         if name.endswith("num_batches_tracked"):  # files of old torch versions lack it, and nothing reads it here
-            tensors.setdefault(name, torch.tensor(0))
+            tensors.setdefault(name, np.array(0))
     problems = [name for name in expected.keys() | tensors.keys() if (name in expected) != (name in tensors)]
     if problems:
         shown = ", ".join(sorted(problems)[:4])
@@ -140,4 +142,4 @@ def read_encoder(path: Path, w_dim: int) -> dict[str, np.ndarray]:
                 f"encoder {path.name}: {name} has shape {list(value.shape)}, expected {list(expected[name].shape)} "
                 f"for a generator with {w_dim} numbers per latent"
             )
-    return {name: value.numpy() for name, value in tensors.items()}
+    return tensors

@@ -10,6 +10,8 @@ enough for the files seen in practice:
    of our own; BUILD fills only the two kinds of object that NumPy needs, so it sets no attribute on anything.
 3. Tensors stay a description (:class:`TensorRef`) of bytes already in memory; sizes are checked before any are used.
 
+What reading may cost is bounded as well (:mod:`clstudy.generators.pickle_limits`), in time, depth and memory.
+
 Formats: the pickle protocol (PEP 307, 3154) and ``torch.save``, both as a zip and as written before torch 1.6
 (https://docs.pytorch.org/docs/stable/notes/serialization.html); NVIDIA's persistent objects as found in the files.
 """
@@ -23,11 +25,13 @@ import pickletools
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 
 from clstudy.errors import UserError
+from clstudy.generators.pickle_limits import MOST_DIMENSIONS, BeyondLimits, Limits, check_keys
 
 
 class CheckpointError(UserError):
@@ -45,7 +49,7 @@ class UnknownGlobals(CheckpointError):
     """
 
     def __init__(self, names: tuple[str, ...], words: frozenset[str]):
-        shown = ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
+        shown = ", ".join(map(_printable, names[:8])) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
         super().__init__(
             f"it asks to import {shown}, which no StyleGAN2 checkpoint needs, and a pickle can run any code that way; "
             "nothing was executed. Expected an official checkpoint (list of formats: "
@@ -53,6 +57,11 @@ class UnknownGlobals(CheckpointError):
         )
         self.names = names
         self.words = words
+
+
+def _printable(name: str) -> str:
+    """A name from a file as one short piece of text."""
+    return "".join(letter if letter.isprintable() else "?" for letter in name[:80]) + ("…" if len(name) > 80 else "")
 
 
 # --- what a file is rebuilt into -----------------------------------------------------------------------------------
@@ -138,7 +147,8 @@ class _Dtype:
     """``numpy.dtype`` before and after BUILD: numbers or text, never objects."""
 
     def __init__(self, spec: Any, *_: Any):
-        self.dtype = np.dtype(spec) if isinstance(spec, str) else None
+        # longer texts describe fields, and as many of them as they are long
+        self.dtype = np.dtype(spec) if isinstance(spec, str) and len(spec) <= 16 else None
         self._check()
 
     def restore(self, state: Any) -> None:
@@ -176,6 +186,8 @@ def _persistent(meta: Any) -> PersistentObject:
 
 
 def _tensor(storage: Any, offset: Any, size: Any, stride: Any, *_: Any) -> TensorRef:
+    if not isinstance(storage, Storage) or max(len(size), len(stride)) > MOST_DIMENSIONS:
+        raise pickle.UnpicklingError("a tensor without a storage, or with too many axes")
     numbers = (offset, *size, *stride)
     if any(type(number) is not int or not 0 <= number < 2**48 for number in numbers) or len(size) != len(stride):
         raise pickle.UnpicklingError("a tensor with impossible sizes")
@@ -192,15 +204,22 @@ def _parameter(data: Any, *_: Any) -> TensorRef:
     return data
 
 
-def _nested_storage(raw: Any) -> Storage:
-    storage = _read_legacy(raw)
-    if not isinstance(storage, Storage):
-        raise pickle.UnpicklingError("a nested torch file that is not a storage")
-    return storage
-
-
 def _numpy_scalar(dtype: Any, raw: Any) -> Any:
     return np.frombuffer(raw, dtype.dtype)[0]
+
+
+def _dictionary(*given: Any) -> dict[Any, Any]:
+    """A dict from nothing, a dict, or a list of pairs, as OrderedDict is reduced."""
+    content = given[0] if given else ()
+    if not isinstance(content, dict):
+        check_keys(key for key, _ in content)
+    return dict(content)
+
+
+def _set(*given: Any) -> set[Any]:
+    members = given[0] if given else ()
+    check_keys(members)
+    return set(members)
 
 
 def _latin1_bytes(text: Any, encoding: Any) -> bytes:
@@ -213,24 +232,27 @@ _REBUILD: dict[str, Callable[..., Any]] = {
     "torch_utils.persistence._reconstruct_persistent_obj": _persistent,
     "torch._utils._rebuild_parameter": _parameter,
     "torch._utils._rebuild_tensor_v2": _tensor,
-    "torch.storage._load_from_bytes": _nested_storage,
     "numpy.dtype": _Dtype,
     **{
         f"numpy.{core}.multiarray.{name}": rebuild
         for core in ("core", "_core")
         for name, rebuild in (("scalar", _numpy_scalar), ("_reconstruct", PickledArray))
     },
-    "collections.OrderedDict": dict,
-    "dnnlib.util.EasyDict": dict,
-    "argparse.Namespace": dict,  # command line kept in rosinality's checkpoints; its content is dropped
+    "torch.Size": tuple,
+    "collections.OrderedDict": _dictionary,
+    "dnnlib.util.EasyDict": _dictionary,
+    "argparse.Namespace": _dictionary,  # command line kept in rosinality's checkpoints; its content is dropped
     # Protocol 2 (torch files) has no instructions for these three types.
-    "builtins.set": set,
-    "__builtin__.set": set,
+    "builtins.set": _set,
+    "__builtin__.set": _set,
     "_codecs.encode": _latin1_bytes,
 }
 """What REDUCE and NEWOBJ may call, by the name in the file."""
 
-KNOWN_GLOBALS = frozenset(_REBUILD) | frozenset(_DTYPES) | {"numpy.ndarray"}
+_NESTED = "torch.storage._load_from_bytes"
+"""May be called too, in a file that is no torch file itself: it holds a storage as a torch file of its own."""
+
+KNOWN_GLOBALS = frozenset(_REBUILD) | frozenset(_DTYPES) | {"numpy.ndarray", _NESTED}
 """Every global that a file may name."""
 
 
@@ -256,19 +278,26 @@ _LEGACY_HEADER = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 class _Scan:
     """What pickles name: globals and instructions that are not known, and identifiers among their strings."""
 
+    limits: Limits
     unknown: dict[str, None] = field(default_factory=dict)
     instructions: dict[str, None] = field(default_factory=dict)
     words: set[str] = field(default_factory=set)
 
-    def read(self, stream: io.BytesIO) -> None:
+    nested: bool = False
+
+    def read(self, stream: io.BytesIO, depth: int = 0) -> None:
         """Read one pickle up to its STOP; the names of STACK_GLOBAL are followed through the memo where possible.
+
+        Args:
+            stream: stands at the pickle's beginning.
+            depth: how many torch files the pickle is inside of.
 
         Raises:
             ValueError: it is not a pickle, or it is cut off.
         """
         pushed: list[str | None] = []
         memo: dict[int, str | None] = {}
-        for opcode, argument, _ in pickletools.genops(stream):
+        for opcode, argument, _ in self.limits.instructions(stream):
             name = opcode.name
             if name not in _INSTRUCTIONS:
                 self.instructions[name] = None
@@ -287,14 +316,16 @@ class _Scan:
             elif name not in ("PROTO", "FRAME"):
                 pushed.append(None)
             if isinstance(argument, bytes) and _is_legacy(argument):
-                self.read_all(argument)
+                self.nested |= depth > 0
+                if depth < 2:
+                    self.read_all(argument, depth + 1)
             del pushed[:-2]
 
-    def read_all(self, data: bytes) -> None:
+    def read_all(self, data: bytes, depth: int = 1) -> None:
         """Read the five pickles at the start of a torch file from before 1.6."""
         stream = io.BytesIO(data)
         for _ in range(5):
-            self.read(stream)
+            self.read(stream, depth)
 
     def _note(self, name: str) -> None:
         if name not in KNOWN_GLOBALS:
@@ -309,6 +340,11 @@ class _Scan:
                 f"it uses the pickle instructions {', '.join(self.instructions)}, which no published checkpoint uses; "
                 "nothing was executed. Expected an official checkpoint; get the file from its publisher again"
             )
+        if self.nested:
+            raise BeyondLimits(_NESTED_TWICE)
+
+
+_NESTED_TWICE = "it has torch files nested in torch files"
 
 
 def _is_legacy(data: bytes) -> bool:
@@ -334,9 +370,10 @@ class _InertUnpickler(pickle._Unpickler):
         if opcode.name in _INSTRUCTIONS
     }
 
-    def __init__(self, stream: io.BytesIO, storages: _StorageLoader | None):
+    def __init__(self, stream: io.BytesIO, storages: _StorageLoader | None, limits: Limits):
         super().__init__(stream, encoding="latin1")
         self._storages = storages
+        self._limits = limits
 
     def find_class(self, module: str, name: str) -> Any:
         full = f"{module}.{name}"
@@ -347,6 +384,8 @@ class _InertUnpickler(pickle._Unpickler):
     def persistent_load(self, pid: Any) -> Any:
         if self._storages is None:
             raise CheckpointError("its tensors are in another file (persistent ids outside a torch file); get it again")
+        if type(pid) is not tuple or not 5 <= len(pid) <= 6:
+            raise pickle.UnpicklingError("a persistent id that is not a storage")
         label, dtype, key, _, count, *view = pid
         if label != "storage" or not isinstance(dtype, Global) or dtype.name not in _DTYPES or any(view):
             raise pickle.UnpicklingError("a persistent id that is not a storage")
@@ -358,28 +397,72 @@ class _InertUnpickler(pickle._Unpickler):
         stack = self.stack
         arguments = stack.pop()
         function = stack.pop()
-        if not isinstance(function, Global) or function.name not in _REBUILD or not isinstance(arguments, tuple):
+        if not isinstance(function, Global) or not isinstance(arguments, tuple):
             raise pickle.UnpicklingError("a call of something that cannot be called")
-        stack.append(_REBUILD[function.name](*arguments))
+        self._limits.charge((arguments, *arguments[:MOST_DIMENSIONS]))
+        if function.name == _NESTED:
+            (raw,) = arguments
+            stack.append(self._nested_storage(raw))
+        elif function.name in _REBUILD:
+            stack.append(_REBUILD[function.name](*arguments))
+        else:
+            raise pickle.UnpicklingError("a call of something that cannot be called")
+
+    def _nested_storage(self, raw: Any) -> Storage:
+        _scan_legacy(raw, self._limits)
+        if self._storages is not None:
+            raise BeyondLimits(_NESTED_TWICE)
+        storage = _read_legacy(raw, self._limits)
+        if not isinstance(storage, Storage):
+            raise pickle.UnpicklingError("a nested torch file that is not a storage")
+        return storage
 
     def _build(self) -> None:
         stack = self.stack
         state = stack.pop()
+        self._limits.charge((state,))
         if isinstance(stack[-1], _Dtype | PickledArray):
             stack[-1].restore(state)
         elif type(stack[-1]) is not dict:  # attributes of an OrderedDict (a state dict's versions) are not needed
             raise pickle.UnpicklingError("an object that cannot be filled")
 
+    # Everything that hashes: the keys are looked at first. The items after a mark are a stack of their own.
+
+    def _set_item(self) -> None:
+        check_keys(self.stack[-2:-1])
+        super().load_setitem()  # type: ignore[misc]
+
+    def _set_items(self) -> None:
+        check_keys(self.stack[::2])
+        super().load_setitems()  # type: ignore[misc]
+
+    def _dict(self) -> None:
+        check_keys(self.stack[::2])
+        super().load_dict()  # type: ignore[misc]
+
+    def _add_items(self) -> None:
+        check_keys(self.stack)
+        super().load_additems()  # type: ignore[misc]
+
+    def _frozenset(self) -> None:
+        check_keys(self.stack)
+        super().load_frozenset()  # type: ignore[misc]
+
     dispatch[pickle.REDUCE[0]] = _call
     dispatch[pickle.NEWOBJ[0]] = _call
     dispatch[pickle.BUILD[0]] = _build
+    dispatch[pickle.SETITEM[0]] = _set_item
+    dispatch[pickle.SETITEMS[0]] = _set_items
+    dispatch[pickle.DICT[0]] = _dict
+    dispatch[pickle.ADDITEMS[0]] = _add_items
+    dispatch[pickle.FROZENSET[0]] = _frozenset
 
 
-def _load(stream: io.BytesIO, storages: _StorageLoader | None = None) -> Any:
-    return _InertUnpickler(stream, storages).load()
+def _load(stream: io.BytesIO, limits: Limits, storages: _StorageLoader | None = None) -> Any:
+    return _InertUnpickler(stream, storages, limits).load()
 
 
-def _read_legacy(data: bytes) -> Any:
+def _read_legacy(data: bytes, limits: Limits) -> Any:
     """Rebuild a torch file from before 1.6: magic number, version, system, object, keys; then the storages."""
     stream = io.BytesIO(data)
     found: dict[str, Storage] = {}
@@ -390,12 +473,14 @@ def _read_legacy(data: bytes) -> Any:
             raise pickle.UnpicklingError("a storage larger than the file")
         return storage
 
-    _load(stream), _load(stream)
-    if not _load(stream)["little_endian"]:
+    _load(stream, limits, storages), _load(stream, limits, storages)
+    if not _load(stream, limits, storages)["little_endian"]:
         raise CheckpointError("it was written on a big-endian machine; save it again on an ordinary one")
-    result = _load(stream, storages)
+    result = _load(stream, limits, storages)
     view = memoryview(data)
-    for key in _load(stream):
+    keys = _load(stream, limits, storages)
+    check_keys(keys)
+    for key in keys:
         start = stream.tell() + 8
         count = int.from_bytes(stream.read(8), "little")
         end = start + found[key].size
@@ -406,7 +491,7 @@ def _read_legacy(data: bytes) -> Any:
     return result
 
 
-def _read_zip(data: bytes) -> Any:
+def _read_zip(data: bytes, limits: Limits) -> Any:
     """Rebuild a torch file: ``NAME/data.pkl`` and storages ``NAME/data/KEY`` in a zip that is not compressed."""
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
         pickles = [
@@ -419,10 +504,11 @@ def _read_zip(data: bytes) -> Any:
         root = pickles[0].removesuffix("data.pkl")
         if root + "constants.pkl" in archive.namelist():
             raise CheckpointError("it is a TorchScript program; expected a checkpoint written by torch.save")
-        if any(
-            entry.compress_type != zipfile.ZIP_STORED or entry.file_size > len(data) for entry in archive.infolist()
-        ):
+        entries = archive.infolist()
+        if any(entry.compress_type != zipfile.ZIP_STORED or entry.file_size > len(data) for entry in entries):
             raise CheckpointError("it is a compressed zip file, which torch.save does not write; unpack it first")
+        if sum(entry.file_size for entry in entries) > len(data):
+            raise BeyondLimits("the files in its zip archive overlap")
         if root + "byteorder" in archive.namelist() and archive.read(root + "byteorder") != b"little":
             raise CheckpointError("it was written on a big-endian machine; save it again on an ordinary one")
         found: dict[str, Storage] = {}
@@ -436,24 +522,28 @@ def _read_zip(data: bytes) -> Any:
             return storage
 
         program = archive.read(pickles[0])
-        scan = _Scan()
-        scan.read(io.BytesIO(program))
+        scan = _Scan(limits=limits)
+        scan.read(io.BytesIO(program), depth=1)
         scan.check()
-        return _load(io.BytesIO(program), storages)
+        return _load(io.BytesIO(program), limits, storages)
 
 
-def _read_scanned_legacy(data: bytes) -> Any:
-    scan = _Scan()
+def _read_scanned_legacy(data: bytes, limits: Limits) -> Any:
+    _scan_legacy(data, limits)
+    return _read_legacy(data, limits)
+
+
+def _scan_legacy(data: bytes, limits: Limits) -> None:
+    scan = _Scan(limits=limits)
     scan.read_all(data)
     scan.check()
-    return _read_legacy(data)
 
 
-def _read_pickle(data: bytes) -> Any:
-    scan = _Scan()
+def _read_pickle(data: bytes, limits: Limits) -> Any:
+    scan = _Scan(limits=limits)
     scan.read(io.BytesIO(data))
     scan.check()
-    return _load(io.BytesIO(data))
+    return _load(io.BytesIO(data), limits)
 
 
 def read_objects(data: bytes) -> tuple[Any, bool]:
@@ -470,9 +560,11 @@ def read_objects(data: bytes) -> tuple[Any, bool]:
     is_zip, is_legacy = data.startswith(b"PK\x03\x04"), _is_legacy(data)
     read = _read_zip if is_zip else _read_scanned_legacy if is_legacy else _read_pickle
     try:
-        return read(data), is_zip or is_legacy
+        return read(data, Limits(len(data))), is_zip or is_legacy
     except CheckpointError:
         raise
+    except BeyondLimits as error:
+        raise CheckpointError(f"{error}, which no published checkpoint does; get the file from its publisher") from None
     except Exception as error:  # damaged bytes can fail in any way; the message is what a user can act on
         raise CheckpointError(
             f"it is cut off or damaged ({type(error).__name__} in {len(data):,} bytes); compare its size with the "
@@ -483,6 +575,10 @@ def read_objects(data: bytes) -> tuple[Any, bool]:
 # --- walking -------------------------------------------------------------------------------------------------------
 
 _MAX_MODULES = 20_000
+_MAX_PARTS = 500_000
+"""Entries of all networks' dictionaries that are looked at; the same one may be in many."""
+
+_CONTAINED = "its networks contain themselves; no published checkpoint does; get the file again"
 
 
 def modules(network: PersistentObject) -> Iterator[tuple[str, PersistentObject]]:
@@ -492,14 +588,15 @@ def modules(network: PersistentObject) -> Iterator[tuple[str, PersistentObject]]
         CheckpointError: parts contain each other, or there are more than any generator has.
     """
     pending = [("", network)]
-    count = 0
+    count = parts = 0
     while pending:
         name, module = pending.pop()
-        count += 1
-        if count > _MAX_MODULES or name.count(".") > 20:
-            raise CheckpointError("its networks contain themselves; no published checkpoint does; get the file again")
-        yield name, module
         children = module.state.get("_modules") or {}
+        count += 1
+        parts += len(children) if isinstance(children, dict) else 0
+        if count > _MAX_MODULES or parts > _MAX_PARTS or name.count(".") > 20 or len(name) > 1000:
+            raise CheckpointError(_CONTAINED)
+        yield name, module
         for key, child in reversed(children.items()) if isinstance(children, dict) else ():
             if isinstance(child, PersistentObject):
                 pending.append((f"{name}.{key}" if name else str(key), child))
@@ -508,10 +605,50 @@ def modules(network: PersistentObject) -> Iterator[tuple[str, PersistentObject]]
 def tensor_refs(network: PersistentObject) -> dict[str, TensorRef]:
     """Return parameters and buffers of a network by dotted name, as its ``state_dict`` would."""
     found = {}
+    parts = 0
     for name, module in modules(network):
         for group in ("_parameters", "_buffers"):
             members = module.state.get(group) or {}
+            parts += len(members) if isinstance(members, dict) else 0
+            if parts > _MAX_PARTS:
+                raise CheckpointError(_CONTAINED)
             for key, value in members.items() if isinstance(members, dict) else ():
                 if isinstance(value, TensorRef):
                     found[f"{name}.{key}" if name else str(key)] = value
     return found
+
+
+_MOST_ALIASED = 16_000_000
+"""Bytes that tensors on shared storages may take beyond the storages' own."""
+
+
+def arrays(refs: Mapping[Any, Any]) -> dict[str, np.ndarray]:
+    """Copy the tensors among the values into arrays, under their names.
+
+    Raises:
+        CheckpointError: so many tensors lie on the same numbers that the copies would outgrow the file.
+    """
+    tensors = {str(name): ref for name, ref in refs.items() if isinstance(ref, TensorRef)}
+    storages = {id(ref.storage): len(ref.storage.raw) for ref in tensors.values()}
+    wanted = sum(math.prod(ref.size) * np.dtype(_DTYPES[ref.storage.dtype]).itemsize for ref in tensors.values())
+    if wanted > sum(storages.values()) + _MOST_ALIASED:
+        raise CheckpointError(
+            f"its {len(tensors):,} tensors share numbers and would take {wanted:,} bytes, from "
+            f"{sum(storages.values()):,} in the file; no published checkpoint does that; get it from its publisher"
+        )
+    return {name: ref.array() for name, ref in tensors.items()}
+
+
+def read_state(path: Path) -> Any:
+    """Rebuild a torch file of plain values (a state dict, say): tensors are :class:`TensorRef`.
+
+    Raises:
+        CheckpointError: it is something else, damaged, or asks for anything but tensors.
+        OSError: it cannot be read.
+    """
+    if not path.is_file():
+        raise CheckpointError("it is no file")
+    content, is_torch_file = read_objects(path.read_bytes())
+    if not is_torch_file:
+        raise CheckpointError("it is no torch file")
+    return content

@@ -31,6 +31,10 @@ _TORGB = {
 }
 
 
+_MOST_BLOCKS = 10
+"""Blocks after the first: 8 to 4096 px."""
+
+
 def looks_like_rosinality(names: object) -> bool:
     """Whether a dictionary has the parameter names of rosinality's generator."""
     return isinstance(names, Mapping) and {"input.input", "conv1.conv.weight", "to_rgb1.conv.weight"} <= names.keys()
@@ -53,6 +57,8 @@ def translate(
     ours: dict[str, np.ndarray] = {}
     notes: list[str] = []
     count = sum(name.startswith("to_rgbs.") and name.endswith(".conv.weight") for name in theirs)
+    if count > _MOST_BLOCKS:
+        raise CheckpointError(f"it has {count:,} layers to_rgbs; expected at most {_MOST_BLOCKS} (4096 px)")
     layers = sum(name.startswith("style.") and name.endswith(".weight") for name in theirs)
     for index in range(layers):
         for part in ("weight", "bias"):

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from clstudy.assets import manifest as asset_manifest
+from clstudy.documents import read_json
 from clstudy.errors import UserError, nearest
 from clstudy.identities.check import LAYOUT
 from clstudy.identities.dataset import DataSet, load_folder
@@ -292,8 +293,8 @@ def _build_once(entry: PackagedSet, root: Path, settings: Settings, cache: Path)
 def _require_as_made(data: DataSet) -> None:
     path = data.root / "manifest.json"
     try:
-        made = {photo: entry["sha256"] for photo, entry in json.loads(path.read_text())["photos"].items()}
-    except (OSError, ValueError, KeyError):
+        made = {photo: entry["sha256"] for photo, entry in read_json(path)["photos"].items()}
+    except (AttributeError, KeyError, OSError, TypeError, ValueError):
         made = {}
     found = data.digests()
     differing = sorted(photo for photo in made.keys() | found.keys() if made.get(photo) != found.get(photo))

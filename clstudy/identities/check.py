@@ -156,5 +156,11 @@ def _folders(folder: Path) -> list[Path]:
 def _files(folder: Path) -> list[Path]:
     if not folder.is_dir():
         return []
-    entries = (entry for entry in folder.iterdir() if not entry.is_dir() and not entry.name.startswith("."))
-    return sorted(entry for entry in entries if entry.suffix.lower() not in _OTHER_SUFFIXES)
+    entries = (entry for entry in folder.iterdir() if not entry.name.startswith("."))
+    return sorted(
+        entry
+        for entry in entries
+        if entry.suffix.lower() not in _OTHER_SUFFIXES
+        # a folder called a.png is a mistake that would otherwise be a photo left out without a word
+        and (entry.suffix.lower() in _PHOTO_SUFFIXES or not entry.is_dir())
+    )

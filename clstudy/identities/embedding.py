@@ -179,7 +179,10 @@ def takes_raw_pixels(path: Path) -> bool:
     Networks exported from MXNet begin with a subtraction and a multiplication. insightface tells them by the names
     of the first eight nodes: one begins with "Sub" or "_minus", another with "Mul" or "_mul".
     """
-    names = first_node_names(path.read_bytes(), 8)
+    try:
+        names = first_node_names(path.read_bytes(), 8)
+    except ValueError as error:
+        raise UserError(f"{path} is a damaged ONNX file ({error}); download it again") from error
     return any(name.startswith(("Sub", "_minus")) for name in names) and any(
         name.startswith(("Mul", "_mul")) for name in names
     )

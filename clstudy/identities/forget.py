@@ -34,12 +34,12 @@ from clstudy.analysis.loss_path_numbers import PATH_SCHEMA
 from clstudy.analysis.study_folder import StageNote, anchors_key
 from clstudy.assets import sha256_file
 from clstudy.checksums import SUFFIX, State, checked_name, read_checked, remove_checked
+from clstudy.documents import json_object, read_json
 from clstudy.driver_lock import NAME as LOCK
 from clstudy.driver_lock import only_driver
 from clstudy.errors import UserError, nearest
 from clstudy.fold import HOOKS_VERSION
 from clstudy.identities.validation import VALIDATION_MARK
-from clstudy.json_text import json_object
 from clstudy.private_folder import is_private, node_folder
 from clstudy.ray_folder import forget_in_sessions
 from clstudy.reopen import read_study_file
@@ -650,7 +650,7 @@ def remove_photos(folder: PhotoFolder) -> None:
     """Remove a person from a data set: photos, the manifest's lines, what preparing left."""
     manifest = folder.root / "manifest.json"
     with suppress(OSError, ValueError):
-        document = json.loads(manifest.read_text())
+        document = read_json(manifest)
         write_atomically(manifest, (json.dumps(_without_paths(document, folder.name), indent=1) + "\n").encode())
     for place in folder.beside:
         rmtree(place, ignore_errors=True)

@@ -35,6 +35,7 @@ from scipy.sparse.csgraph import connected_components
 
 from clstudy.assets import manifest as asset_manifest
 from clstudy.assets import sha256_file
+from clstudy.documents import read_json
 from clstudy.errors import UserError, nearest
 from clstudy.identities.contact_sheet import Strip, contact_sheet, evenly
 from clstudy.identities.embedding import IdentityEmbedder, to_unit_range
@@ -737,8 +738,10 @@ def _require_place(source: Path, out: Path, report: Path, settings: PrepareSetti
             "output folder"
         )
     try:
-        there = json.loads((out / "prepared.json").read_text())
+        there = read_json(out / "prepared.json")
     except (OSError, ValueError):
+        return
+    if not isinstance(there, dict):
         return
     differing = {
         name: (there.get(name), wanted)

@@ -15,6 +15,7 @@ from types import ModuleType
 import numpy as np
 from PIL import ImageOps
 
+from clstudy.documents import DocumentError, read_text
 from clstudy.errors import UserError, nearest
 from clstudy.pictures import PHOTO_FORMATS, opened_picture
 
@@ -71,6 +72,9 @@ class Occasion:
             return
         for index, path in enumerate(self.files):
             yield Frame(index=index, label=path.name, image=read_photo(path))
+
+
+_LARGEST_MANIFEST = 10_000_000  # bytes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,8 +138,8 @@ def find_occasions(source: Path, manifest: Path | None = None) -> Found:
 
 def _from_manifest(source: Path, manifest: Path) -> Found:
     try:
-        lines = manifest.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+        lines = read_text(manifest, _LARGEST_MANIFEST).splitlines()
+    except (OSError, DocumentError) as error:
         raise UserError(f"manifest {str(manifest)!r} cannot be read ({error}); expected a text file") from error
     names = [name for name in (line.split("#", 1)[0].strip() for line in lines) if name]
     there = {entry.name: entry for entry in (*_folders(source), *_files(source, VIDEO_SUFFIXES))}

@@ -18,11 +18,11 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from clstudy.errors import UserError
 from clstudy.metrics.base import METRICS, Metric, MetricSettings
+from clstudy.tensor_files import read_tensors
 
 VGG16_STAGES = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
 """Output channels of the 3x3 convolutions, by stage; L2 pooling before every stage but the first."""
@@ -157,8 +157,8 @@ def load_dists(path: Path) -> DISTS:
         UserError: the file is something else.
     """
     try:
-        return DISTS(load_file(path))
-    except (OSError, SafetensorError, ValueError) as error:
+        return DISTS(read_tensors(path))
+    except (OSError, RuntimeError, SafetensorError, ValueError) as error:
         raise UserError(
             f"{path} does not hold the DISTS weights: {error}; make the file with "
             "`python -m clstudy.metrics fetch dists --to FOLDER`"

@@ -9,7 +9,6 @@ leaves padding out of the mean, and the last block pools by maximum.
 
 from __future__ import annotations
 
-import pickle
 import zipfile
 from collections.abc import Mapping
 from functools import lru_cache
@@ -20,13 +19,14 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from clstudy.assets import sha256_file
 from clstudy.errors import UserError
+from clstudy.generators.restricted_pickle import CheckpointError, arrays, read_state
 from clstudy.identities.embedding import to_uint8
 from clstudy.model_files import ROLES
+from clstudy.tensor_files import read_tensors
 
 INPUT_SIZE = 299
 FEATURES = 2048
@@ -258,13 +258,14 @@ def load_inception(path: Path, device: torch.device) -> InceptionFeatures:
         )
     try:
         if path.suffix == ".safetensors":
-            state = load_file(path)
+            state = read_tensors(path)
         else:
-            state = torch.load(path, weights_only=True, map_location="cpu")
-        if not isinstance(state, Mapping):
-            raise ValueError(f"it holds a {type(state).__name__}, not a state dict")
+            content = read_state(path)
+            if not isinstance(content, Mapping):
+                raise ValueError(f"it holds a {type(content).__name__}, not a state dict")
+            state = {name: torch.from_numpy(value) for name, value in arrays(content).items()}
         return InceptionFeatures(state).to(device)
-    except (OSError, EOFError, RuntimeError, ValueError, pickle.UnpicklingError, SafetensorError) as error:
+    except (CheckpointError, OSError, RuntimeError, TypeError, ValueError, SafetensorError) as error:
         said = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(
             f"{path} does not hold the Inception weights of FID: {said}. Expected {ROLES['inception'].remedy}"
