@@ -84,9 +84,9 @@ def upper_exceeded(summary: Summary) -> list[str]:
         if where:
             at = f" at learning rate {rate:g}" if len(summary.study.rates) > 1 else ""
             said.append(
-                f"upper is not an upper bound of the means here{at}: better at the end is {'; '.join(where)}. "
-                "A gap closed above 100% says the same: upper is what one run on all photos reaches in its number of steps, not the best that "
-                "can be reached."
+                f"upper is not an upper bound of the means here{at}: better at the end is {'; '.join(where)}. A gap "
+                "closed above 100% says the same: upper is what one run on all photos reaches in its steps, not "
+                "the best that can be reached."
             )
     return said
 
