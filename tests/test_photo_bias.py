@@ -153,8 +153,8 @@ def test_it_is_said_where_it_exceeds_a_fifth(study):
     cells = loud[PANEL]
     for row in cells:
         size = "" if row["buffer_size"] is None else f" K = {row['buffer_size']}"
-        assert f"{row['strategy']}{size} ({row['photo_bias']:.2g} of {row['mean']:.2g})" in text
-    assert "−BWT" in text and "more than a fifth" in text
+        assert f"{row['strategy']}{size} (bias {row['photo_bias']:.2g}, value {row['mean']:.2g})" in text
+    assert "−BWT" in text and "more than a fifth of its value" in text
 
 
 def test_quiet_cells_are_not_named_and_many_are_counted():
@@ -165,7 +165,7 @@ def test_quiet_cells_are_not_named_and_many_are_counted():
     )
     assert photo_bias_notes(table(0.0019, None, -0.01, 0.0)) == []
     (text,) = photo_bias_notes(table(*[0.003] * 8, 0.009, 0.001))
-    assert "ewc K = 8 (0.009 of 0.01), ewc K = 0" in text and "and 3 more. Read" in text
+    assert "ewc K = 8 (bias 0.009, value 0.01), ewc K = 0" in text and "and 3 more. Read" in text
 
 
 def test_other_photos_at_another_timestamp_give_no_estimate(tmp_path):

@@ -32,12 +32,12 @@ def photo_bias_notes(scores: pa.Table) -> list[str]:
 def _sentence(panel: tuple[str, str], rows: list[Mapping[str, Any]], with_rate: bool) -> str:
     title = PANEL_TITLES.get(panel, " ".join(panel))
     largest = sorted(rows, key=lambda row: -row["photo_bias"])[:_CELLS_NAMED]
-    cells = [f"{_cell(row, with_rate)} ({row['photo_bias']:.2g} of {row['mean']:.2g})" for row in largest]
+    cells = [f"{_cell(row, with_rate)} (bias {row['photo_bias']:.2g}, value {row['mean']:.2g})" for row in largest]
     more = f" and {len(rows) - len(cells)} more" if len(rows) > len(cells) else ""
     return (
-        f"Forgetting in {title}: by an estimate from single photos, more than a fifth of it is photo noise that its "
-        f"maximum picks up in {', '.join(cells)}{more}. Read −BWT there, which has no such bias; photo_bias "
-        "in summary.csv holds every estimate."
+        f"Forgetting in {title}: photo noise, which its maximum picks up, is estimated to raise it by more than a "
+        f"fifth of its value in {', '.join(cells)}{more}. Read −BWT there, which has no such bias; photo_bias in "
+        "summary.csv holds every estimate."
     )
 
 
