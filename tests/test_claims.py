@@ -29,11 +29,13 @@ from clstudy.claims import (
 from clstudy.errors import UserError
 from clstudy.identities.forget import without
 from clstudy.plan import make_plan
+from clstudy.run import main
 from clstudy.space import SearchSpace, expand, load_space, override
 from clstudy.stages import StudyStore
 from clstudy.strategies.lookup import strategy_class
 from clstudy.study_file import statements, write_study_file
 from tests.furnished import BASIS, person
+from tests.small_study import make_photos
 
 GRID = """\
 name: mine
@@ -257,3 +259,30 @@ def test_claims_change_no_stage_key(tmp_path: Path):
         plan = make_plan(trials.trials, people, BASIS, StudyStore(tmp_path), tmp_path, workers=1)
         keys.append({trial: chain.keys for trial, chain in plan.chains.items()})
     assert keys[0] == keys[1] and all(keys[0].values())
+
+
+def test_the_plan_shows_the_claim_and_refuses_one_that_cannot_be_answered(tmp_path: Path, capsys):
+    make_photos(tmp_path / "photos", ("anna", "ben"))
+    space = tmp_path / "mine.yaml"
+    options = ["--space", str(space), "--dry-run", "--out", str(tmp_path / "study"), "--profile", "smoke"]
+    options += ["--data", str(tmp_path / "photos")]
+    space.write_text(GRID + PAIR + "effects: {aip: 5% of lower}\n")
+    assert main(options) == 0
+    plan = capsys.readouterr().out
+    assert "primary  forgetting (reconstruction lpips), er_hull minus er_rand at K = 3" in plan
+    assert "effects  smallest differences of interest: aip 5% of lower" in plan and "changed" not in plan
+    space.write_text(GRID)
+    assert main(options) == 0
+    assert "primary  none is named" in capsys.readouterr().out
+    (tmp_path / "study" / "results").mkdir(parents=True)
+    (tmp_path / "study" / "results" / "old.parquet").touch()
+    space.write_text(GRID + PAIR)
+    assert main(options) == 0
+    assert "named after 1 trial was finished and 0 stages measured; the report says so" in capsys.readouterr().out
+    for old, new, message in (
+        ("metric: lpips", "metric: dists", "reconstruction dists is not computed here; the profile computes"),
+        ("er_hull, er_rand", "upper, er_rand", "upper is joint training, which has no forgetting"),
+    ):
+        space.write_text(GRID + PAIR.replace(old, new))
+        assert main(options) == 2
+        assert message in capsys.readouterr().err

@@ -171,7 +171,8 @@ def test_a_study_without_a_claim_is_exploratory_and_counts_what_chance_would_mar
     assert f"of {len(here)} paired differences in Reconstruction LPIPS about {0.05 * len(here):.1f} would" in note
     assert f"over all metrics about {0.05 * len(rows):.1f} of {len(rows)}" in note
     assert note in to_markdown(summary) and note.split(":")[0] in " ".join(spoken(summary).split())
-    assert primary_answer(summary) is None and claim_files(summary) == {}
+    assert primary_answer(summary) is None and claim_sections(gather(summary)) == []
+    assert all(content.count(b"\n") == 1 for content in claim_files(summary).values()), "a header and no rows"
 
 
 def test_the_primary_family_is_tested_with_holm_and_nothing_else_is_called_primary(study):

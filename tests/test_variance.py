@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
@@ -254,3 +255,14 @@ def test_what_cannot_be_told_apart_is_said(tmp_path):
     assert notes_of(hole) == {""} and variance_table(summarise(hole.folder)).num_rows == 12
     empty = Study(tmp_path / "empty", identities=("ann",), seeds=(0,), skip=[spec["trial"] for spec in alone.trials])
     assert variance_table(summarise(empty.folder)).num_rows == 0
+
+
+def test_cells_with_a_learning_rate_of_their_own_have_a_budget_too(tmp_path):
+    study = Study(tmp_path / "study")
+    plain = variance_table(summarise(study.folder)).drop_columns(["learning_rate"])
+    path = study.folder / "study.yaml"
+    chosen = [{"strategy": name, "buffer_size": 3, "learning_rate": 0.001} for name in ("er_hull", "er_rand")]
+    path.write_text(yaml.safe_dump(yaml.safe_load(path.read_text()) | {"chosen_rates": chosen}))
+    table = variance_table(summarise(study.folder))
+    assert set(table["learning_rate"].to_pylist()) == {None}
+    assert table.drop_columns(["learning_rate"]).equals(plain)

@@ -43,9 +43,12 @@ _EQUIVALENCE_NOTE = (
 
 
 def claim_sections(material: Material) -> list[Section]:
-    """What was claimed beforehand with its answer, and the equivalence tests where the space asks for them."""
+    """What was claimed beforehand with its answer, and the equivalence tests where the space asks for them.
+
+    Nothing where the study never claimed anything: that all is exploratory stands under the tables already.
+    """
     summary = material.summary
-    if material.panel is None:
+    if material.panel is None or not summary.study.claims:
         return []
     answer = primary_answer(summary)
     decimals = _decimals(main_panel(summary))
@@ -63,13 +66,11 @@ def claim_sections(material: Material) -> list[Section]:
 
 
 def claim_files(summary: Summary) -> dict[str, bytes]:
-    """File name -> content: ``primary.csv`` and ``equivalence.csv``, where the study claims such."""
-    files = {}
-    if (answer := primary_answer(summary)) is not None:
-        files["primary.csv"] = to_csv(primary_table(answer)).encode()
-    if effects_of(summary):
-        files["equivalence.csv"] = to_csv(equivalence_table(summary)).encode()
-    return files
+    """File name -> content; without rows where the study claims nothing, so that no older claim stays behind."""
+    return {
+        "primary.csv": to_csv(primary_table(primary_answer(summary))).encode(),
+        "equivalence.csv": to_csv(equivalence_table(summary)).encode(),
+    }
 
 
 def _primary_lines(answer: PrimaryAnswer, decimals: int) -> list[list[str]]:
