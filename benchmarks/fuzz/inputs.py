@@ -203,7 +203,8 @@ def _onnx(folder: Path, rng: np.random.Generator) -> None:
 def _space(folder: Path, rng: np.random.Generator) -> None:
     (folder / GIVEN / "space.yaml").write_text(
         "name: small\ndescription: a space\nprofile: smoke\ngrid:\n  identity: [ada, bob]\n"
-        "  strategy: [lower, er_rand]\n  buffer_size: [2, 3]\n  learning_rate: {low: 0.001, high: 0.1, trials: 4}\nseeds: [0, 1]\n"
+        "  strategy: [lower, er_rand]\n  buffer_size: [2, 3]\n  learning_rate: {low: 0.001, high: 0.1, trials: 4}\n"
+        "seeds: [0, 1]\n
         "search: {validation: third, asha: true}\nweights: last\n"
     )
 
