@@ -204,7 +204,7 @@ def _space(folder: Path, rng: np.random.Generator) -> None:
     (folder / GIVEN / "space.yaml").write_text(
         "name: small\ndescription: a space\nprofile: smoke\ngrid:\n  identity: [ada, bob]\n"
         "  strategy: [lower, er_rand]\n  buffer_size: [2, 3]\n  learning_rate: {low: 0.001, high: 0.1, trials: 4}\n"
-        "seeds: [0, 1]\n
+        "seeds: [0, 1]\n"
         "search: {validation: third, asha: true}\nweights: last\n"
     )
 
