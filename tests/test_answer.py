@@ -83,8 +83,10 @@ def test_where_nobody_is_better_than_lower_nobody_is_best():
 def test_a_mean_worse_than_lowers_is_enough_not_to_be_best_whatever_its_interval():
     wide = 0.035 + np.array([0.3, 0.001, 0.002, 0.003, 0.1])  # worse for everybody; its interval includes 0
     assert stats.ttest_1samp(wide - LOWER[0], 0).confidence_interval().low < 0
-    first, _ = said({("lower", None): LOWER, ("ewc", None): (wide, around(0.0001))})
-    assert first.startswith("No strategy is called best")
+    arms = {("lower", None): LOWER, ("ewc", None): (wide, around(0.0001))}
+    assert said(arms)[0].startswith("No strategy is called best: ewc is worse than lower in AIP on average (")
+    first, _ = said(arms | {("er_rand", 3): (around(0.02, n=4), around(0.01, n=4))})
+    assert first.endswith("1 combination rests on fewer identities and is not compared.")
 
 
 def test_with_several_learning_rates_lower_at_its_best_one_is_the_measure():

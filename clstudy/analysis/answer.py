@@ -159,11 +159,15 @@ def _without_forgetting(material: Material, cells: Sequence[Cell], eligible: Seq
 
 def _nobody_is_best(material: Material, cells: Sequence[Cell]) -> tuple[str, str]:
     closest = _first(material, cells, "aip")
+    name, title = _named(material, closest), panel_title((closest.protocol, closest.metric))
+    worse = "worse than lower in AIP on average"
     first = [
-        f"No strategy is called best: all are worse than lower in AIP on average, {_named(material, closest)} least so "
-        f"({panel_title((closest.protocol, closest.metric))}).",
+        f"No strategy is called best: all are {worse}, {name} least so ({title})."
+        if len(cells) > 1
+        else f"No strategy is called best: {name} is {worse} ({title}).",
         *_against_lower(material, closest, ("aip", "forgetting", "bwt")),
         f"Less Forgetting than lower's is no merit there: {_UNLEARNED}.",
+        *_fewer_identities(material, cells),
     ]
     return " ".join(first), "How much memory is enough cannot be said: no strategy is better than lower."
 
