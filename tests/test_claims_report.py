@@ -21,6 +21,7 @@ from clstudy.analysis.claims import (
     RULES_OUT,
     chance_marks,
     claim_notes,
+    differences_of_interest,
     equivalence,
     equivalence_table,
     paired_t,
@@ -241,6 +242,7 @@ def test_every_comparison_says_whether_it_rules_the_smallest_difference_out(stud
     claim(study, PRIMARY, {"aip": 0.4, "forgetting": "25% of lower", "final": "3%"})
     summary = summarise(study.folder)
     table = equivalence_table(summary)
+    assert differences_of_interest(summary) == {(*PANEL, "aip"): 0.4}
     lower = study.per_identity(PANEL, "forgetting", "lower", None)
     forgot = np.array([lower[name] for name in sorted(lower)])
     seen = set()

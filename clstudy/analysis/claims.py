@@ -261,6 +261,14 @@ def effects_of(summary: Summary) -> Mapping[str, Effect]:
     return {} if effects is None else effects.by_score()
 
 
+def differences_of_interest(summary: Summary) -> dict[tuple[str, str, str], float]:
+    """(protocol, metric, score) -> smallest difference of interest in the score's unit; shares have none."""
+    panel = main_panel(summary)
+    if panel is None:
+        return {}
+    return {(*panel, score): one.absolute for score, one in effects_of(summary).items() if one.absolute is not None}
+
+
 def primary_table(answer: PrimaryAnswer | None) -> pa.Table:
     """``PRIMARY_SCHEMA``, one row per comparison of the primary family."""
     rows = []
