@@ -154,9 +154,8 @@ def with_restored_results(prepared: Prepared, args: argparse.Namespace, console:
     for trial in restore_results(StudyStore(prepared.out), prepared.out, wanted):
         by_reason.setdefault(why_restored(plan.restorable[trial]), []).append(trial)
     for why, trials in by_reason.items():
-        named = ", ".join(trials[:_MOST_NAMED]) + (
-            f" and {len(trials) - _MOST_NAMED} more" * (len(trials) > _MOST_NAMED)
-        )
+        more = len(trials) - _MOST_NAMED
+        named = ", ".join(trials[:_MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
         console.print(
             f"[yellow]rebuilt[/yellow] {counted(len(trials), 'result file', 'result files')} from finished stages "
             f"({why}): {named}",

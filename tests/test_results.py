@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sqlite3
 from pathlib import Path
 
 import numpy as np
@@ -10,11 +11,23 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from benchmarks.fuzz.study_files import NAME, SPECS, answers, make_old_study, make_study, plan_of
+from benchmarks.fuzz.study_files import (
+    NAME,
+    SPECS,
+    answers,
+    make_old_study,
+    make_study,
+    open_search,
+    plan_of,
+    search_on,
+)
+from clstudy.analysis.loss_path_page import loss_path_sections
+from clstudy.analysis.rates_page import rate_sections
 from clstudy.analysis.summary import summarise
 from clstudy.checksums import SUFFIX, State, checksum_place, read_checked, write_checked
 from clstudy.errors import UserError
 from clstudy.results import parquet_bytes, read_result, restore_results, result_path, same_rows
+from clstudy.sessions import add_session, read_sessions
 from clstudy.stages import MARKER, StudyStore
 from clstudy.storage import copy_tree, write_atomically
 
@@ -211,3 +224,52 @@ def test_impossible_timestamps_are_one_message(old_study: Path, count: str) -> N
 def test_an_old_study_is_what_the_fuzzer_calls_one(tmp_path: Path) -> None:
     make_old_study(tmp_path, np.random.default_rng(0))
     assert not list(tmp_path.rglob(f"*{SUFFIX}")) and not summarise(tmp_path / "given" / NAME).missing
+
+
+@pytest.mark.parametrize(
+    "content", ["[" * 100_000, '[{"began": 1}]', "{}", "null", '[{"began": {"a": 1}}, 3]', "\x00", "NaN"]
+)
+def test_a_damaged_record_of_runs_is_no_record(old_study: Path, content: str) -> None:
+    """Deep brackets ended the report's page with a RecursionError."""
+    (session,) = read_sessions(old_study)
+    (old_study / "sessions.json").write_text(content)
+    assert read_sessions(old_study) == []
+    answers(old_study)
+    add_session(old_study, session)
+    assert read_sessions(old_study) == [session]
+    path = old_study / "sessions.json"
+    path.write_text(path.read_text().replace("90.0", "900.0"))
+    assert read_sessions(old_study) == [], "its checksum tells"
+
+
+def test_a_timing_that_changed_is_not_known(study: Path) -> None:
+    path = next((study / "timings").iterdir())
+    store = StudyStore(study)
+    assert store.timing(path.stem) is not None and len(store.stage_timings()) == 12
+    path.write_text(path.read_text().replace('"seconds": 1', '"seconds": 7'))
+    assert store.timing(path.stem) is None and len(store.stage_timings()) == 11
+
+
+def test_a_rate_that_changed_in_the_database_does_not_choose(tmp_path: Path) -> None:
+    database = tmp_path / "optuna.db"
+    chosen = search_on(open_search(database))
+    assert search_on(open_search(database)) == chosen
+    with sqlite3.connect(database) as connection:
+        connection.execute("UPDATE trial_params SET param_value = param_value * 1.5 WHERE trial_id = 2")
+    connection.close()
+    with pytest.raises(UserError, match=r"not as it was written.*Move the file away.*same rates"):
+        open_search(database)
+    database.rename(tmp_path / "aside.db")
+    assert search_on(open_search(database)) == chosen, "and nothing is lost"
+
+
+@pytest.mark.parametrize("name", ["report/loss_path.parquet", "search/proposals.csv"])
+def test_a_damaged_part_of_the_report_is_one_sentence(study: Path, name: str) -> None:
+    path = study / name
+    path.write_bytes(path.read_bytes()[:-30])
+    (section,) = loss_path_sections(study) if "loss" in name else rate_sections(study)
+    assert f"{path.name} does not match its checksum" in str(section.body)
+    checksum_place(path).unlink()
+    path.write_bytes(b"\x00\xff garbage")
+    (section,) = loss_path_sections(study) if "loss" in name else rate_sections(study)
+    assert "cannot be read" in str(section.body)

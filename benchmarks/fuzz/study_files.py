@@ -353,7 +353,7 @@ def check_study(folder: Path) -> tuple[Outcome, str]:
 
 # --- the record of a search ------------------------------------------------------------------------------------------
 
-CELLS = (Cell("lower", None), Cell("er_rand", 2))
+CELLS = (Cell(strategy="lower", buffer_size=None), Cell(strategy="er_rand", buffer_size=2))
 RATES = RateRange(low=0.001, high=0.1, trials=6)
 
 
