@@ -203,8 +203,8 @@ def _onnx(folder: Path, rng: np.random.Generator) -> None:
 def _space(folder: Path, rng: np.random.Generator) -> None:
     (folder / GIVEN / "space.yaml").write_text(
         "name: small\ndescription: a space\nprofile: smoke\ngrid:\n  identity: [ada, bob]\n"
-        "  strategy: [lower, er_rand]\n  buffer_size: [2, 3]\n  learning_rate: {low: 0.001, high: 0.1, trials: 4}\nseeds: [0, 1]\n"
-        "search: {validation: third, asha: true}\nweights: last\n"
+        "  strategy: [lower, er_rand]\n  buffer_size: [2, 3]\n  learning_rate: {low: 0.001, high: 0.1, trials: 4}\n"
+        "seeds: [0, 1]\nsearch: {validation: third, asha: true}\nweights: last\n"
     )
 
 
@@ -327,7 +327,7 @@ def _check_footage(folder: Path) -> Outcome:
 
 
 def _check_records(folder: Path) -> Outcome:
-    require_alignment(folder / GIVEN, PROFILES["mystyle"])
+    require_alignment(folder / GIVEN, PROFILES["mystyle"]())
     try:
         read_json(folder / GIVEN / "prepared.json")
     except (OSError, ValueError) as error:
