@@ -47,8 +47,8 @@ class Bounds:
 SPACE = Bounds(size=1_000_000, values=20_000, depth=20)
 """A search space, written by hand."""
 
-STUDY = Bounds(size=200_000_000, values=1_000_000, depth=50)
-"""What a study writes: a few values per trial and photo."""
+STUDY = Bounds(size=200_000_000, values=400_000, depth=50)
+"""What a study writes: about 13 values per trial and 2 per photo, so 20,000 trials and more."""
 
 MOST_JSON_BYTES = 40_000_000
 
@@ -78,9 +78,11 @@ def check_yaml(text: str, bounds: Bounds) -> None:
         DocumentError: it is beyond one of them.
         yaml.YAMLError: it is no YAML.
     """
-    # Length of what is open, outermost first; what each anchor stands for once it is closed.
-    open_sizes: list[tuple[str | None, int]] = []
-    anchored: dict[str, int] = {}
+    # What is open, outermost first: its anchor, the count before it, the depth it reaches. What each anchor stands for
+    # once it is closed: how many values, how deep.
+    opened: list[tuple[str | None, int]] = []
+    reached = [0]
+    anchored: dict[str, tuple[int, int]] = {}
     total = 0
     # Text counts as well: a long one behind many aliases is as large as many values.
     characters_per_value = max(1, bounds.size // bounds.values)
@@ -93,23 +95,27 @@ def check_yaml(text: str, bounds: Bounds) -> None:
             if is_plain and len(event.value) > _LONGEST_NUMBER and _NUMBER.fullmatch(event.value):
                 raise DocumentError(f"a number with {len(event.value):,} digits", line)
             if event.anchor:
-                anchored[event.anchor] = size
+                anchored[event.anchor] = (size, 0)
         elif isinstance(event, yaml.AliasEvent):
             name = str(event.anchor)
             # an alias of something that is still open stands for itself in itself
-            if any(anchor == name for anchor, _ in open_sizes):
+            if any(anchor == name for anchor, _ in opened):
                 raise DocumentError(f"the alias *{name[:40]} contains itself", line)
-            size = anchored.get(name, 1)
+            size, height = anchored.get(name, (1, 0))
+            reached[-1] = max(reached[-1], len(opened) + height)
         elif isinstance(event, yaml.CollectionStartEvent):
-            open_sizes.append((event.anchor, total))
+            opened.append((event.anchor, total))
+            reached.append(len(opened))
             size = 1
-            if len(open_sizes) > bounds.depth:
-                raise DocumentError(f"lists or groups nested more than {bounds.depth} deep", line)
         elif isinstance(event, yaml.CollectionEndEvent):
-            anchor, before = open_sizes.pop()
+            anchor, before = opened.pop()
+            depth = reached.pop()
+            reached[-1] = max(reached[-1], depth)
             if anchor:
-                anchored[anchor] = total - before
+                anchored[anchor] = (total - before, depth - len(opened))
         total += size
+        if reached[-1] > bounds.depth:
+            raise DocumentError(f"lists or groups nested more than {bounds.depth} deep", line)
         if total > bounds.values:
             raise DocumentError(
                 f"more than {bounds.values:,} values (an alias counts as all that it stands for)",

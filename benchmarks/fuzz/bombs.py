@@ -394,7 +394,7 @@ PICTURES: dict[str, Bomb] = {bomb.__name__: bomb for bomb in (large_png, larger_
 def npz_objects(scale: float) -> bytes:
     """An archive of arrays that are pickles."""
     stream = io.BytesIO()
-    np.savez(stream, frame=np.array([{1: 2}], object), faces=pickle.dumps(1))
+    np.savez(stream, labels=np.array([{1: 2}], object), faces=pickle.dumps(1))
     return stream.getvalue()
 
 
@@ -403,7 +403,7 @@ def npz_inflated(scale: float) -> bytes:
     count = int(2_000_000_000 * scale)
     header = f"{{'descr': '|u1', 'fortran_order': False, 'shape': ({count},), }}".ljust(117) + "\n"
     stream = io.BytesIO()
-    with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive, archive.open("frame.npy", "w") as entry:
+    with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive, archive.open("labels.npy", "w") as entry:
         entry.write(b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header.encode())
         for _ in range(0, count, 10_000_000):
             entry.write(bytes(10_000_000))

@@ -15,6 +15,7 @@ import os
 import shutil
 import socket
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,8 @@ from clstudy.generators.ir_se_encoder import IRSEEncoder, read_encoder
 from clstudy.generators.stylegan2 import StyleGAN2, StyleGAN2Settings
 from clstudy.identities.dataset import load_folder
 from clstudy.identities.embedding import IdentityEmbedder
+from clstudy.identities.filters import Measures
+from clstudy.identities.prepare import stored_scan
 from clstudy.identities.video import find_occasions, read_photo
 from clstudy.metrics.dists import load_dists, weight_shapes
 from clstudy.metrics.inception import load_inception
@@ -204,8 +207,7 @@ def _space(folder: Path, rng: np.random.Generator) -> None:
     (folder / GIVEN / "space.yaml").write_text(
         "name: small\ndescription: a space\nprofile: smoke\ngrid:\n  identity: [ada, bob]\n"
         "  strategy: [lower, er_rand]\n  buffer_size: [2, 3]\n  learning_rate: {low: 0.001, high: 0.1, trials: 4}\n"
-        "seeds: [0, 1]\n"
-        "search: {validation: third, asha: true}\nweights: last\n"
+        "seeds: [0, 1]\nsearch: {validation: third, asha: true}\nweights: last\n"
     )
 
 
@@ -249,6 +251,21 @@ def _footage(folder: Path, rng: np.random.Generator) -> None:
         (folder / GIVEN / day).mkdir()
         (folder / GIVEN / day / "0.jpg").write_bytes(_picture(48, rng, "JPEG"))
     (folder / GIVEN / "manifest.txt").write_text("# in this order\n2020-02-02\n2020-01-01\n")
+
+
+def _scan(folder: Path, rng: np.random.Generator) -> None:
+    arrays = {
+        "labels": np.array(["frame 0", "frame 1"]),
+        "numbers": np.arange(2),
+        "thumbnails": np.zeros((2, 64, 64, 3), np.uint8),
+        "frame": np.array([0, 1]),
+        "landmarks": rng.standard_normal((2, 68, 2)),
+        "scores": np.ones(2),
+        "measures": np.ones((2, len(fields(Measures)))),
+        "embeddings": np.ones((2, 512), np.float32),
+        "looks": np.zeros((2, 64, 64, 3), np.uint8),
+    }
+    np.savez(folder / GIVEN / "scan.npz", **arrays)
 
 
 def _records(folder: Path, rng: np.random.Generator) -> None:
@@ -327,8 +344,17 @@ def _check_footage(folder: Path) -> Outcome:
     return Outcome.SAME
 
 
+def _check_scan(folder: Path) -> Outcome:
+    try:
+        found = stored_scan(_only(folder))
+    except (OSError, ValueError):
+        return Outcome.RECOMPUTED
+    found.face(0)
+    return Outcome.SAME
+
+
 def _check_records(folder: Path) -> Outcome:
-    require_alignment(folder / GIVEN, PROFILES["mystyle"])
+    require_alignment(folder / GIVEN, PROFILES["mystyle"]())
     try:
         read_json(folder / GIVEN / "prepared.json")
     except (OSError, ValueError) as error:
@@ -396,5 +422,6 @@ TARGETS: Sequence[Target] = (
     Target(
         name="input-footage", prepare=_footage, check=_check_footage, damage=damaging(bombs.PICTURES, odd_share=0.1)
     ),
+    Target(name="input-scan", prepare=_scan, check=_check_scan, damage=damaging(bombs.ARRAYS, odd_share=0.2)),
     Target(name="input-records", prepare=_records, check=_check_records, damage=damaging(bombs.JSONS, odd_share=0.3)),
 )

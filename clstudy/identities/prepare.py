@@ -318,11 +318,10 @@ def _scan_once(
     """Read the finished scan of the same files under the same settings, or make it."""
     path = folder / f"scan-{_scan_key(occasion, settings)}.npz"
     try:
-        with np.load(path) as stored:
-            found = Scan(**{field.name: stored[field.name] for field in fields(Scan)})
+        found = stored_scan(path)
         say(f"{occasion.label}: {len(found.labels)} frames were looked at before")
         return found
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+    except (OSError, ValueError):
         pass  # not there yet, or damaged
     found = scan(occasion, settings, tools)
     content = io.BytesIO()
@@ -338,6 +337,45 @@ def _remove_scans(folder: Path, found: Found, settings: PrepareSettings) -> None
         (folder / f"scan-{_scan_key(occasion, settings)}.npz").unlink(missing_ok=True)
     with suppress(OSError):  # somebody else's scans are in it
         folder.rmdir()
+
+
+def stored_scan(path: Path) -> Scan:
+    """A scan that an earlier run stored.
+
+    Raises:
+        OSError: there is none.
+        ValueError: it is damaged, or no scan.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(path)
+    try:
+        with zipfile.ZipFile(path) as archive:
+            # np.savez does not compress; a few bytes that unpack to gigabytes are no scan
+            entries = archive.infolist()
+            if any(entry.compress_type for entry in entries) or sum(entry.file_size for entry in entries) > (
+                path.stat().st_size
+            ):
+                raise ValueError("it is compressed, or its entries overlap")
+        with np.load(path) as stored:
+            found = Scan(**{field.name: stored[field.name] for field in fields(Scan)})
+    except (KeyError, EOFError, SyntaxError, TypeError, NotImplementedError, RuntimeError, zipfile.BadZipFile) as error:
+        raise ValueError(f"it is damaged ({type(error).__name__})") from error
+    frames, faces, side = found.labels.shape, found.frame.shape, LOOK_SIZE
+    shapes = {
+        "numbers": frames,
+        "thumbnails": (*frames, side, side, 3),
+        "landmarks": (*faces, 68, 2),
+        "scores": faces,
+        "measures": (*faces, len(fields(Measures))),
+        "looks": (*faces, side, side, 3),
+    }
+    if (
+        any(getattr(found, name).shape != shape for name, shape in shapes.items())
+        or found.embeddings.shape[:1] != faces
+        or (len(found.frame) and not 0 <= found.frame.min() <= found.frame.max() < len(found.labels))
+    ):
+        raise ValueError("its arrays do not fit each other")
+    return found
 
 
 def _scan_key(occasion: Occasion, settings: PrepareSettings) -> str:
