@@ -10,7 +10,7 @@ import re
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any, TextIO
+from typing import IO, Any, TextIO
 
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
@@ -64,6 +64,22 @@ class CleanConsole(Console):
     Of a string only a label in front is styled (``[bold]plan[/bold] …``; bold, red, yellow, green or dim): whatever
     stands in brackets after it is shown as it is. For more style give it ``rich.text.Text``.
     """
+
+    def __init__(self, **options: Any):
+        self._given: IO[str] | None = options.get("file")  # first: rich asks for it while it is made
+        super().__init__(**options)
+
+    @property
+    def file(self) -> IO[str]:
+        """Where to write: past ``CleanStream``, also where a live display has put a stream of its own before it."""
+        stream: Any = self._given or (sys.stderr if self.stderr else sys.stdout)
+        while (inner := getattr(stream, "rich_proxied_file", None)) is not None:
+            stream = inner
+        return stream
+
+    @file.setter
+    def file(self, stream: IO[str]) -> None:
+        self._given = stream
 
     def render_str(self, text: str, **options: Any) -> Text:
         text = printable(redacted(text))

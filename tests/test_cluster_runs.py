@@ -76,8 +76,11 @@ def test_a_cluster_that_loses_a_node_in_mid_study_gives_the_same_rows(undisturbe
         cluster.add_node(num_cpus=1)  # as an autoscaler would
         stdout, _ = process.communicate(timeout=300)
         assert process.returncode == 0, stdout
+        sessions = {Path(node.get_session_dir_path()) for node in cluster.list_all_nodes()}
+        assert [path for session in sessions for path in session.glob("artifacts/*/clstudy-*")] == []
     finally:
         cluster.shutdown()
+    assert not (study / "ray").exists()
     assert load_rows(study).equals(undisturbed)
     assert any(name.endswith(".png") for name in list_files(study / "inputs")), "photos for nodes that lack them"
 

@@ -20,6 +20,8 @@ import pytest
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rich.live import Live
+from rich.text import Text
 
 from clstudy import report, run
 from clstudy.actors import Coordinator, Recorder
@@ -216,6 +218,17 @@ def test_the_console_styles_labels_and_shows_the_rest_as_it_is() -> None:
     assert shown.startswith("\x1b[31mfailed\x1b[0m a: \\x1b]0;owned\\x07")
     assert "[/bold][link=x]" in shown, "brackets of a name are no markup"
     assert not acts(shown.replace("\x1b[31mfailed\x1b[0m", ""))
+
+
+def test_a_live_display_is_live_and_what_it_shows_is_clean(capsys: pytest.CaptureFixture[str]) -> None:
+    with clean_streams():
+        screen = CleanConsole(force_terminal=True, width=80, _environ={"TERM": "xterm"})
+        with Live(Text("going"), console=screen, auto_refresh=False, transient=True) as live:
+            live.update(Text(f"trial {HOSTILE[:20]}"), refresh=True)
+            print("beside", HOSTILE[:20])  # rich reads it, and keeps colours at most
+    out, _ = capsys.readouterr()
+    assert "\x1b[?25l" in out and "\x1b[2K" in out, "its own sequences steer the terminal"
+    assert "trial \\x1b]0;owned" in out and "beside" in out and "\x1b]0;" not in out and "\x07" not in out
 
 
 def test_messages_of_failed_trials_and_descriptions_of_spaces_are_shown_as_they_are(
