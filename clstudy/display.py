@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -21,6 +21,9 @@ from clstudy.sessions import priced_hours
 
 Show = Callable[[Mapping[str, Any]], None]
 _LINE_SECONDS = 15.0
+_BAR_WIDTH = 60
+_LABEL_WIDTH = 9
+"""Of the plan's lines: label and space."""
 
 
 def duration(seconds: float) -> str:
@@ -95,10 +98,15 @@ def plan_lines(
         f"stages   {most}{plan.stages} of {plan.stages_without_sharing} "
         f"({shared} shared between trials, {plan.stages_done} done already, {most}{plan.stages_to_run} to compute)",
         *retrained_lines(plan),
-        f"time     about {duration(plan.seconds)} with {counted(workers, 'worker', 'workers')} "
+        f"time     about {duration(plan.seconds)} with {counted(workers, 'worker', 'workers')}{starting(plan)} "
         f"(from {plan.estimate_from}); {priced_hours(profile.resources, plan.worker_seconds, price)}",
         f"disk     {most}{plan.disk_bytes / 1e9:.2f} GB more; {WEIGHTS_LINES[keep_weights]}",
     ]
+
+
+def starting(plan: Plan) -> str:
+    """How much of the time passes before the first stage begins, where anything is started."""
+    return f", {duration(plan.start_seconds)} of it to start Ray and the workers" if plan.start_seconds else ""
 
 
 WEIGHTS_LINES = {
@@ -148,14 +156,37 @@ class _Board:
         return f"{text} · {duration(time.monotonic() - self._started)} gone, about {self.eta(snapshot)} left"
 
     def render(self, snapshot: Mapping[str, Any]) -> Group:
-        table = Table.grid(padding=(0, 2))
+        rows = []
         for trial, state in sorted(snapshot["running"].items()):
             loss = "" if math.isnan(state["loss"]) else f"loss {state['loss']:.4f}"
-            table.add_row(
-                f"  {trial}", f"t={state['t']}", f"{state['phase']} {state['done']}/{state['total']}", Text(loss)
-            )
-        bar = ProgressBar(total=max(self._plan.stages_to_run, 1), completed=self.computed(snapshot), width=60)
+            rows.append((f"  {trial}", f"t={state['t']}", f"{state['phase']} {state['done']}/{state['total']}", loss))
+        table = Table.grid(padding=(0, 2))
+        table.add_column(no_wrap=True, overflow="ellipsis")  # of a long name its end goes, never the progress
+        for place in range(1, 4):
+            table.add_column(no_wrap=True, min_width=max((len(row[place]) for row in rows), default=0))
+        for row in rows:
+            table.add_row(*map(Text, row))
+        bar = Table.grid()  # a bar alone does not end its line: the first trial was glued to it
+        bar.add_column(width=_BAR_WIDTH)
+        bar.add_row(
+            ProgressBar(total=max(self._plan.stages_to_run, 1), completed=self.computed(snapshot), width=_BAR_WIDTH)
+        )
         return Group(Text(self.headline(snapshot)), bar, table)
+
+
+def print_plan(lines: Sequence[str], console: Console) -> None:
+    """Print the plan's lines: on a terminal wrapped between words under their labels, else one line each."""
+    if not console.is_terminal:
+        for line in lines:
+            console.print(line, soft_wrap=True, highlight=False)
+        return
+    table = Table.grid()
+    table.add_column(width=_LABEL_WIDTH, no_wrap=True)
+    table.add_column(overflow="fold")
+    for line in lines:
+        text = Text.from_markup(line)
+        table.add_row(text[:_LABEL_WIDTH], text[_LABEL_WIDTH:])
+    console.print(table, highlight=False)
 
 
 @contextmanager

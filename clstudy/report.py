@@ -20,6 +20,7 @@ from clstudy.analysis.material import Material, gather
 from clstudy.analysis.rates_page import rate_sections
 from clstudy.analysis.summary import study_labels
 from clstudy.analysis.tables import Summary, summarise, table_files, to_terminal
+from clstudy.analysis.tracking_page import tracking_sections
 from clstudy.errors import UserError
 from clstudy.storage import Place, copy_tree, local_view, open_place, write_atomically
 
@@ -77,6 +78,7 @@ def build_report(study_dir: Path | str) -> Report:
                 *evidence_sections(material, found),
                 *rate_sections(folder_of_study),
                 *loss_path_sections(folder_of_study),
+                *tracking_sections(folder_of_study),
             ]
             write_atomically(folder / "index.html", study_page(material, gallery, extra).encode())
         except OSError:

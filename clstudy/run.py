@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING
 
 import rich
 from rich.console import Console
+from rich.text import Text
 
+from clstudy.analysis.answer import answer
 from clstudy.analysis.tables import to_terminal
-from clstudy.display import counted, duration, make_display, plan_lines
+from clstudy.display import counted, duration, make_display, plan_lines, print_plan
 from clstudy.driver_lock import StudyBusyError, only_driver
 from clstudy.errors import UserError
 from clstudy.identities.catalogue import DATA_SETS
@@ -23,7 +25,7 @@ from clstudy.options import BUSY, INCOMPLETE, INTERRUPTED_CODE, OK, STOPPED, WRO
 from clstudy.plan import Plan
 from clstudy.preparation import Prepared, expected_workers, planned, prepare
 from clstudy.profiles import PROFILES
-from clstudy.report import build_report, needed_by_reports
+from clstudy.report import Report, build_report, needed_by_reports
 from clstudy.searching import PART as SEARCH_PART
 from clstudy.searching import keep_search, rates_document
 from clstudy.sessions import Session, add_session, now, priced_hours
@@ -31,7 +33,15 @@ from clstudy.space import known_spaces, load_space
 from clstudy.storage import copy_tree, local_view, require_writable
 from clstudy.strategies import STRATEGIES
 from clstudy.study_file import write_study_file
-from clstudy.tracking import MlflowWriter, artifact_folder, tracking_address
+from clstudy.tracking import (
+    CHARTS_HINT,
+    LOCAL_SERVER,
+    MlflowWriter,
+    artifact_folder,
+    keep_address,
+    runs_page,
+    tracking_address,
+)
 
 if TYPE_CHECKING:
     from clstudy.study import Outcome
@@ -208,7 +218,11 @@ def pilot(prepared: Prepared, args: argparse.Namespace, console: Console) -> int
 def launch(prepared: Prepared, args: argparse.Namespace, console: Console) -> int:
     """Run the study, print the table, return the exit code."""
     tracking_uri = tracking_address(prepared.home)
-    ui = tracking_uri if tracking_uri.startswith("http") else f"mlflow ui --backend-store-uri {tracking_uri}"
+    local = not tracking_uri.startswith("http")
+    ui = f"mlflow ui --backend-store-uri {tracking_uri}" if local else tracking_uri
+    writer = MlflowWriter(
+        tracking_uri, prepared.space.name, artifact_location=artifact_folder(prepared.out, tracking_uri)
+    )
     failures: Mapping[str, str] = {}
     if prepared.plan.to_run:
         console.print(f"live in MLflow: [bold]{ui}[/bold]", soft_wrap=True, highlight=False)
@@ -229,13 +243,14 @@ def launch(prepared: Prepared, args: argparse.Namespace, console: Console) -> in
     else:
         write_settings(prepared)
         console.print("every trial is finished already; nothing to compute")
+    experiment = writer.experiment_id()
+    keep_address(prepared.out, tracking_uri, experiment)
     with local_view(prepared.out, needed_by_reports) as folder:
         report = build_report(folder)
         if folder != prepared.out:
             copy_tree(folder / "report", prepared.out / "report", replace=True)
-        update_tracking(prepared, folder, tracking_uri, console)
+        update_tracking(prepared, folder, writer, console)
     summary = report.summary
-    console.print(to_terminal(summary, console.width))
     for label, place in (
         ("report", prepared.out / "report" / "index.html"),
         ("rows", prepared.out / "results"),
@@ -244,20 +259,33 @@ def launch(prepared: Prepared, args: argparse.Namespace, console: Console) -> in
     ):
         console.print(f"{label:<9} {place}", soft_wrap=True, highlight=False)
     console.print(f"MLflow    {ui}", soft_wrap=True, highlight=False)
+    page = runs_page(LOCAL_SERVER if local else tracking_uri, experiment)
+    console.print(f"          {page} ({CHARTS_HINT})", soft_wrap=True, highlight=False)
     say_failures(failures, console)
     for what in report.broken:
         console.print(f"[red]report[/red] {what}", soft_wrap=True, highlight=False)
+    say_numbers(report, console, everything=args.tables)
     return OK if summary.complete and not report.broken else INCOMPLETE
 
 
-def update_tracking(prepared: Prepared, folder: Path, tracking_uri: str, console: Console) -> None:
+def say_numbers(report: Report, console: Console, *, everything: bool) -> None:
+    """The end of a run, so that it is what a terminal still shows: the main table, then the answer.
+
+    With ``everything`` (``--tables``) all tables and their notes come first.
+    """
+    console.print()
+    console.print(to_terminal(report.summary, console.width, everything=everything))
+    for sentence in answer(report.material):
+        console.print(Text(sentence, style="bold"))
+    if not everything:
+        console.print("All tables and their notes: --tables, or the report.", style="dim", highlight=False)
+
+
+def update_tracking(prepared: Prepared, folder: Path, writer: MlflowWriter, console: Console) -> None:
     """Bring MLflow up to date with the rows and attach the report; a server that is down costs only that.
 
     Runs can lack their end where a driver was killed before everything was delivered: Parquet is the truth.
     """
-    writer = MlflowWriter(
-        tracking_uri, prepared.space.name, artifact_location=artifact_folder(prepared.out, tracking_uri)
-    )
     try:
         told = complete_runs(folder, writer, data=str(prepared.data.root), images=prepared.images)
     except UserError as error:
@@ -277,7 +305,7 @@ def update_tracking(prepared: Prepared, folder: Path, tracking_uri: str, console
 
 def show_plan(prepared: Prepared, args: argparse.Namespace, console: Console) -> None:
     """Print the plan."""
-    for line in plan_lines(
+    lines = plan_lines(
         prepared.plan,
         prepared.sentence,
         prepared.profile,
@@ -286,8 +314,8 @@ def show_plan(prepared: Prepared, args: argparse.Namespace, console: Console) ->
         workers=expected_workers(prepared.profile, args),
         keep_weights=prepared.keep_weights,
         price=args.price_per_hour,
-    ):
-        console.print(line, soft_wrap=True, highlight=False)
+    )
+    print_plan(lines, console)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

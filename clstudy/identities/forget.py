@@ -55,7 +55,7 @@ from clstudy.storage import (
     write_atomically,
 )
 from clstudy.strategies.lookup import strategy_document
-from clstudy.tracking import REPORT_TAG, TRIAL_TAG, MlflowWriter, artifact_folder, quiet_client, sqlite_uri
+from clstudy.tracking import REPORT_TAG, TRACKED, TRIAL_TAG, MlflowWriter, artifact_folder, quiet_client, sqlite_uri
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -71,7 +71,7 @@ _SEARCHED = ("search/", "optuna.db")
 """Where a learning-rate search keeps its rows and its record."""
 _SETTINGS = ("name", "description", "profile", "generator", "metric_files", "fingerprint", "versions", "git_commit")
 """Parts of ``study.yaml`` that hold no names of people (and may hold words that are somebody's name)."""
-_SUMMARIES = ("study.yaml", "sessions.json", "history.json", "failures.json", LOCK)
+_SUMMARIES = ("study.yaml", "sessions.json", "history.json", "failures.json", TRACKED, LOCK)
 _DRAFT = re.compile(r"\..+\.[0-9a-f]{8}")
 """What ``write_atomically`` leaves behind when it is killed."""
 _VIEW = ".forgetting"
