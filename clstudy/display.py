@@ -14,6 +14,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from clstudy.identities.catalogue import is_outline
 from clstudy.identities.dataset import DataSet
 from clstudy.plan import Plan
 from clstudy.profiles import Profile
@@ -88,7 +89,8 @@ def plan_lines(
         f"profile  {profile.name}: {profile.description}",
         f"data     {data.name}: {counted(len(data.identities), 'identity', 'identities')}, "
         f"{counted(timestamps, 'timestamp', 'timestamps')}, "
-        f"{photo_counts(data)}, {profile.data.image_size} px",
+        f"{photo_counts(data)}, {profile.data.image_size} px"
+        f"{'; not made yet, so nothing is known to be done' if is_outline(data) else ''}",
         f"compute  {compute_line(profile)}",
         f"metrics  {', '.join(profile.evaluation.metrics)}",
         *(f"[yellow]left out[/yellow] {metric}: {reason}" for metric, reason in (left_out or {}).items()),
@@ -161,11 +163,11 @@ class _Board:
             loss = "" if math.isnan(state["loss"]) else f"loss {state['loss']:.4f}"
             rows.append((f"  {trial}", f"t={state['t']}", f"{state['phase']} {state['done']}/{state['total']}", loss))
         table = Table.grid(padding=(0, 2))
-        table.add_column(no_wrap=True, overflow="ellipsis")  # of a long name its end goes, never the progress
+        table.add_column()  # the one that may shrink: of a long name the end goes, never the progress
         for place in range(1, 4):
             table.add_column(no_wrap=True, min_width=max((len(row[place]) for row in rows), default=0))
-        for row in rows:
-            table.add_row(*map(Text, row))
+        for name, *rest in rows:
+            table.add_row(Text(name, no_wrap=True, overflow="ellipsis"), *map(Text, rest))
         bar = Table.grid()  # a bar alone does not end its line: the first trial was glued to it
         bar.add_column(width=_BAR_WIDTH)
         bar.add_row(

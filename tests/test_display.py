@@ -39,7 +39,7 @@ def shown(what, width: int, *, terminal: bool = True) -> list[str]:
 def snapshot(*names: str):
     state = {"t": 1, "phase": "train", "done": 120, "total": 600, "loss": 0.1234}
     return {
-        "running": {name: state for name in names},
+        "running": dict.fromkeys(names, state),
         "finished": {},
         "stages": {"computed": 1, "reused": 0, "seconds": 9.0, "repeated": 0},
     }
