@@ -41,7 +41,9 @@ def open_bench(study: Path) -> tuple[Workbench, DataSet, list[dict]]:
         document["data_set"],
         identities=None,
         names=list(document["data_digests"]),
-        timestamps=profile.data.timestamps,
+        timestamps=max(
+            document["timestamps"].values()
+        ),  # as the study was run: --timestamps may differ from the profile
         train=profile.data.train,
         test=profile.data.test,
         data_seed=profile.data.data_seed,

@@ -149,9 +149,16 @@ class Recorder:
         """Find or create the trial's run."""
         self._writer.start_trial(trial, name, params, tags)
 
-    def log_stage(self, trial: str, t: int, metrics: dict[str, float], images: dict[str, np.ndarray]) -> None:
-        """One batch of metrics at step t, and the pictures of t."""
-        self._writer.log_stage(trial, t, metrics, images if self._images else None)
+    def log_stage(
+        self,
+        trial: str,
+        t: int,
+        metrics: dict[str, float],
+        images: dict[str, np.ndarray],
+        losses: np.ndarray | None,
+    ) -> None:
+        """One batch of metrics at step t with the loss of every step, and the pictures of t."""
+        self._writer.log_stage(trial, t, metrics, images if self._images else None, losses)
 
     def finish_trial(self, trial: str) -> None:
         """Mark the run finished."""

@@ -17,6 +17,7 @@ from rich.text import Text
 
 from clstudy.checksums import State
 from clstudy.claims import Statement, claim_lines
+from clstudy.identities.catalogue import is_outline
 from clstudy.identities.dataset import DataSet
 from clstudy.plan import Plan
 from clstudy.profiles import Profile
@@ -24,6 +25,9 @@ from clstudy.sessions import priced_hours
 
 Show = Callable[[Mapping[str, Any]], None]
 _LINE_SECONDS = 15.0
+_BAR_WIDTH = 60
+_LABEL_WIDTH = 9
+"""Of the plan's lines: label and space."""
 
 
 def duration(seconds: float) -> str:
@@ -90,7 +94,8 @@ def plan_lines(
         f"profile  {profile.name}: {profile.description}",
         f"data     {data.name}: {counted(len(data.identities), 'identity', 'identities')}, "
         f"{counted(timestamps, 'timestamp', 'timestamps')}, "
-        f"{photo_counts(data)}, {profile.data.image_size} px",
+        f"{photo_counts(data)}, {profile.data.image_size} px"
+        f"{'; not made yet, so nothing is known to be done' if is_outline(data) else ''}",
         f"compute  {compute_line(profile)}",
         f"metrics  {', '.join(profile.evaluation.metrics)}",
         *(f"[yellow]left out[/yellow] {metric}: {reason}" for metric, reason in (left_out or {}).items()),
@@ -102,10 +107,15 @@ def plan_lines(
         f"({shared} shared between trials, {plan.stages_done} done already, {most}{plan.stages_to_run} to compute)",
         *restorable_lines(plan),
         *retrained_lines(plan),
-        f"time     about {duration(plan.seconds)} with {counted(workers, 'worker', 'workers')} "
+        f"time     about {duration(plan.seconds)} with {counted(workers, 'worker', 'workers')}{starting(plan)} "
         f"(from {plan.estimate_from}); {priced_hours(profile.resources, plan.worker_seconds, price)}",
         f"disk     {most}{plan.disk_bytes / 1e9:.2f} GB more; {WEIGHTS_LINES[keep_weights]}",
     ]
+
+
+def starting(plan: Plan) -> str:
+    """How much of the time passes before the first stage begins, where anything is started."""
+    return f", {duration(plan.start_seconds)} of it to start Ray and the workers" if plan.start_seconds else ""
 
 
 WEIGHTS_LINES = {
@@ -178,14 +188,37 @@ class _Board:
         return f"{text} · {duration(time.monotonic() - self._started)} gone, about {self.eta(snapshot)} left"
 
     def render(self, snapshot: Mapping[str, Any]) -> Group:
-        table = Table.grid(padding=(0, 2))
+        rows = []
         for trial, state in sorted(snapshot["running"].items()):
             loss = "" if math.isnan(state["loss"]) else f"loss {state['loss']:.4f}"
-            table.add_row(
-                f"  {trial}", f"t={state['t']}", f"{state['phase']} {state['done']}/{state['total']}", Text(loss)
-            )
-        bar = ProgressBar(total=max(self._plan.stages_to_run, 1), completed=self.computed(snapshot), width=60)
+            rows.append((f"  {trial}", f"t={state['t']}", f"{state['phase']} {state['done']}/{state['total']}", loss))
+        table = Table.grid(padding=(0, 2))
+        table.add_column()  # the one that may shrink: of a long name the end goes, never the progress
+        for place in range(1, 4):
+            table.add_column(no_wrap=True, min_width=max((len(row[place]) for row in rows), default=0))
+        for name, *rest in rows:
+            table.add_row(Text(name, no_wrap=True, overflow="ellipsis"), *map(Text, rest))
+        bar = Table.grid()  # a bar alone does not end its line: the first trial was glued to it
+        bar.add_column(width=_BAR_WIDTH)
+        bar.add_row(
+            ProgressBar(total=max(self._plan.stages_to_run, 1), completed=self.computed(snapshot), width=_BAR_WIDTH)
+        )
         return Group(Text(self.headline(snapshot)), bar, table)
+
+
+def print_plan(lines: Sequence[str], console: Console) -> None:
+    """Print the plan's lines: on a terminal wrapped between words under their labels, else one line each."""
+    if not console.is_terminal:
+        for line in lines:
+            console.print(line, soft_wrap=True, highlight=False)
+        return
+    table = Table.grid()
+    table.add_column(width=_LABEL_WIDTH, no_wrap=True)
+    table.add_column(overflow="fold")
+    for line in lines:
+        text = Text.from_markup(line)
+        table.add_row(text[:_LABEL_WIDTH], text[_LABEL_WIDTH:])
+    console.print(table, highlight=False)
 
 
 @contextmanager

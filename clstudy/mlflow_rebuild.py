@@ -27,7 +27,7 @@ from clstudy.results import REMEDY, read_result, result_path
 from clstudy.running import running_metrics
 from clstudy.safe_text import shown_address
 from clstudy.space import TrialSpec
-from clstudy.stages import StudyStore
+from clstudy.stages import LOSSES, StudyStore, read_losses
 from clstudy.storage import require_writable
 from clstudy.strategies.lookup import strategy_class
 from clstudy.study_document import read_failures
@@ -89,7 +89,7 @@ class StudyReplay:
                 self._finished(spec, names[spec.trial_id], keys)
             elif spec.trial_id in failures:
                 # its rows are in the stages it got to, whose keys are known to nobody but the photos
-                self._writer.start_trial(spec.trial_id, names[spec.trial_id], self._params(spec, []), trial_tags(spec))
+                self._start(spec, names[spec.trial_id])
                 self._writer.fail_trial(spec.trial_id, failures[spec.trial_id])
                 self._told.failed += 1
             else:
@@ -105,13 +105,17 @@ class StudyReplay:
                 f"{result_path(self._study, spec.trial_id)} and run the study again"
             )
         records = [self._record(key) for key in keys]
-        self._writer.start_trial(spec.trial_id, name, self._params(spec, records), trial_tags(spec))
+        self._start(spec, name)
         seen: list[pa.Table] = []
         for (t, table), key, record in zip(stages.items(), keys, records, strict=True):
             seen.append(table)
             loss = {} if record is None else {LOSS_METRIC: float(record["loss"])}
             self._writer.log_stage(
-                spec.trial_id, t, {**running_metrics(seen, t), **loss}, self._pictures(key, record or {})
+                spec.trial_id,
+                t,
+                {**running_metrics(seen, t), **loss},
+                self._pictures(key, record or {}),
+                self._losses(key),
             )
         self._writer.finish_trial(spec.trial_id)
         self._told.finished += 1
@@ -133,27 +137,24 @@ class StudyReplay:
             return None
         return json_object(content)
 
-    def _params(self, spec: TrialSpec, records: Sequence[Mapping[str, Any] | None]) -> dict[str, Any]:
+    def _losses(self, key: str) -> np.ndarray | None:
+        content = self._stages.file(key, LOSSES)
+        return None if content is None else read_losses(content)  # stages of earlier versions have none
+
+    def _start(self, spec: TrialSpec, name: str) -> None:
+        version, joint = None, False
         try:
-            kept = self._kept(spec, records)
+            joint = strategy_class(spec.strategy).joint
             version = stored_version(self._document, spec)
         except UserError as error:  # a strategy of the user's own that is not here
-            self._told.leave_out(f"buffer_size and version of a trial: {error}")
-            kept = version = None
-        return trial_params(
+            self._told.leave_out(f"the version of a trial: {error}")
+        params = trial_params(
             spec,
             profile=self._document["profile"]["name"],
             timestamps=self._document["timestamps"][spec.identity],
-            kept=kept,
-            version=version,
+            joint=joint,
         )
-
-    def _kept(self, spec: TrialSpec, records: Sequence[Mapping[str, Any] | None]) -> int | None:
-        if not strategy_class(spec.strategy).joint:
-            return spec.buffer_size or 0
-        if not records or records[-1] is None:
-            return None
-        return sum(len(photos) for _, photos in records[-1]["request"]["new"])
+        self._writer.start_trial(spec.trial_id, name, params, trial_tags(spec, version))
 
     def _pictures(self, key: str, record: Mapping[str, Any]) -> dict[str, np.ndarray]:
         if not self._images:

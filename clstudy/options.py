@@ -110,7 +110,10 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--max-concurrent", type=int, help="trials at a time (default: as many as fit)")
     parser.add_argument("--address", help="address of a running Ray cluster, e.g. auto (default: this machine)")
-    parser.add_argument("--dry-run", action="store_true", help="print the plan and stop")
+    parser.add_argument("--dry-run", action="store_true", help="print the plan and stop; nothing is made")
+    parser.add_argument(
+        "--tables", action="store_true", help="print all tables at the end, not only the main one (the report has all)"
+    )
     parser.add_argument("--yes", action="store_true", help="start a study of any size, also beyond its budget")
     parser.add_argument("--list", action="store_true", help="list spaces, strategies, profiles and data sets")
     parser.add_argument("--version", action="version", version=f"clstudy {clstudy.__version__}")

@@ -222,13 +222,14 @@ def personalise(
     penalty: Callable[[nn.Module], Tensor] | None = None,
     on_step: Callable[[int, int, float], None] | None = None,
     micro_batch: int | None = None,
+    losses: list[float] | None = None,
 ) -> float:
     """Tune every parameter of ``module`` in place and return the mean loss of the last epoch.
 
     Each step takes ``batch_size`` new photos and, if there is a buffer, ``replay_batch_size`` replayed ones; its
     loss is the mean over all of them of LPIPS + mse_weight * MSE, plus ``penalty(module)`` where a strategy has one.
     Adam starts fresh. With ``micro_batch``, at most that many photos are in memory at once; the steps stay the same
-    up to the rounding of their sums (``backpropagate``).
+    up to the rounding of their sums (``backpropagate``). ``losses`` takes the loss of every step.
 
     Raises:
         TrainingDivergedError: the loss is NaN or infinite, or that of the photos is above ``largest_sane_loss``.
@@ -253,4 +254,6 @@ def personalise(
         if looked and on_step is not None:
             on_step(len(log.values), steps, log.values[-1])
     module.requires_grad_(False)
+    if losses is not None:
+        losses.extend(log.values)
     return float(np.mean(log.values[steps - steps // settings.passes :]))

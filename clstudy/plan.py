@@ -19,7 +19,7 @@ from clstudy.stages import StudyStore
 from clstudy.storage import Place, together
 from clstudy.strategies.lookup import make_strategy
 
-_START_SECONDS = 25.0
+START_SECONDS = 25.0
 """Starting Ray, the workers and MLflow."""
 _SMALL_BYTES = 60_000
 """Rows, pictures and records of a stage, without its weights."""
@@ -53,6 +53,8 @@ class Plan:
     """By trial, as far as they are known now."""
     restorable: Mapping[str, State] = field(default_factory=dict)
     """Trials whose stages are all there, but not their result (or it is damaged, or has no checksum) -> its state."""
+    start_seconds: float = 0.0
+    """Of ``seconds``, what passes before the first stage begins."""
     open_trials: int = 0
     """Trials that a learning-rate search will make, at most; which ones is not known yet."""
 
@@ -188,7 +190,8 @@ def make_plan(
         stages=len(requests) + unknown,
         stages_done=len(computed),
         exact=unknown == 0,
-        seconds=(seconds / max(workers, 1) + _START_SECONDS) if left else 0.0,
+        seconds=(seconds / max(workers, 1) + START_SECONDS) if left else 0.0,
+        start_seconds=START_SECONDS if left else 0.0,
         worker_seconds=seconds,
         work=work,
         estimate_from=pace.source,

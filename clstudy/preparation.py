@@ -125,14 +125,16 @@ def open_study(args: argparse.Namespace, console: Console) -> Opened:
     )
     profile, weights = read_generator(equipment, console)
     profile = with_gpu_share(profile, args.gpu_share)
-    data = open_study_data(space, profile, args.timestamps, home / "data", console)
+    data = open_study_data(space, profile, args.timestamps, home / "data", console, look_only=args.dry_run)
     require_alignment(data.root, profile)
     require_answerable(space, profile, data)
     names = [identity.name for identity in data.identities]
     basis = Basis(profile, equipment.generator_digest, equipment.metric_files)
     search = None
     if space.search is not None:
-        everybody = open_named_too(space, names, data, profile, args.timestamps, home / "data", console)
+        everybody = open_named_too(
+            space, names, data, profile, args.timestamps, home / "data", console, look_only=args.dry_run
+        )
         search = set_up_search(space, everybody, names, basis, out, home, look_only=args.dry_run)
         check_trial_count(search.trials, yes=args.yes)
         check_cells(search.cells, [*data.identities, *search.people.identities])
@@ -227,6 +229,8 @@ def open_named_too(
     timestamps: int | None,
     cache: Path,
     console: Console,
+    *,
+    look_only: bool,
 ) -> DataSet:
     """The reported people and those whom ``search.validation`` names."""
     assert space.search is not None
@@ -234,7 +238,9 @@ def open_named_too(
         return data
     everybody = [*reported, *(name for name in space.search.validation if name not in reported)]
     grid = space.grid.model_copy(update={"identity": tuple(everybody)})
-    return open_study_data(space.model_copy(update={"grid": grid}), profile, timestamps, cache, console)
+    return open_study_data(
+        space.model_copy(update={"grid": grid}), profile, timestamps, cache, console, look_only=look_only
+    )
 
 
 def study_place(args: argparse.Namespace, name: str) -> Place:
@@ -322,9 +328,15 @@ def read_generator(equipment: Equipment, console: Console) -> tuple[Profile, Gen
 
 
 def open_study_data(
-    space: SearchSpace, profile: Profile, timestamps: int | None, cache: Path, console: Console
+    space: SearchSpace,
+    profile: Profile,
+    timestamps: int | None,
+    cache: Path,
+    console: Console,
+    *,
+    look_only: bool = False,
 ) -> DataSet:
-    """Open (and on first use make) the data set a space asks for."""
+    """Open (and on first use make, unless ``look_only``) the data set a space asks for."""
     wanted = space.grid.identity
     settings = profile.data
     with console.status("reading photos (a packaged data set is made on first use) …"):
@@ -338,6 +350,7 @@ def open_study_data(
             data_seed=settings.data_seed,
             cache=cache,
             image_size=settings.image_size,
+            look_only=look_only,
         )
 
 

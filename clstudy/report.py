@@ -19,6 +19,7 @@ from clstudy.analysis.material import Material, gather
 from clstudy.analysis.rates_page import rate_sections
 from clstudy.analysis.summary import study_labels
 from clstudy.analysis.tables import Summary, summarise, table_files, to_csv, to_terminal
+from clstudy.analysis.tracking_page import tracking_sections
 from clstudy.analysis.variance import variance_table
 from clstudy.analysis.variance_page import variance_sections
 from clstudy.clean_output import CleanConsole
@@ -86,6 +87,7 @@ def build_report(study_dir: Path | str) -> Report:
                 *variance_sections(material, budgets),
                 *rate_sections(folder_of_study),
                 *loss_path_sections(folder_of_study),
+                *tracking_sections(folder_of_study),
             ]
             write_atomically(folder / "index.html", study_page(material, gallery, extra).encode())
         except OSError:

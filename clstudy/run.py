@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
+from rich.text import Text
 
+from clstudy.analysis.answer import answer
 from clstudy.analysis.tables import to_terminal
 from clstudy.clean_output import CleanConsole
-from clstudy.display import counted, duration, make_display, plan_lines, why_restored
+from clstudy.display import counted, duration, make_display, plan_lines, print_plan, why_restored
 from clstudy.driver_lock import StudyBusyError, only_driver
 from clstudy.entry_point import entry_point
 from clstudy.errors import UserError
@@ -26,7 +28,7 @@ from clstudy.options import BUSY, INCOMPLETE, INTERRUPTED_CODE, OK, STOPPED, WRO
 from clstudy.plan import Plan
 from clstudy.preparation import Prepared, expected_workers, planned, prepare
 from clstudy.profiles import PROFILES
-from clstudy.report import build_report, needed_by_reports
+from clstudy.report import Report, build_report, needed_by_reports
 from clstudy.results import restore_results
 from clstudy.safe_text import shown_address
 from clstudy.searching import PART as SEARCH_PART
@@ -38,7 +40,17 @@ from clstudy.storage import Place, copy_tree, local_view
 from clstudy.strategies import STRATEGIES
 from clstudy.study_document import write_failures
 from clstudy.study_file import statements, write_study_file
-from clstudy.tracking import MlflowWriter, artifact_folder, database_file, tracking_address
+from clstudy.tracking import (
+    CHARTS_HINT,
+    LOCAL_SERVER,
+    MlflowWriter,
+    artifact_folder,
+    database_file,
+    keep_address,
+    runs_page,
+    server_address,
+    tracking_address,
+)
 
 if TYPE_CHECKING:
     from clstudy.study import Outcome
@@ -241,7 +253,10 @@ def launch(prepared: Prepared, args: argparse.Namespace, console: Console) -> in
     """Run the study, print the table, return the exit code."""
     tracking_uri = tracking_address(prepared.home)
     shown = shown_address(tracking_uri)
-    ui = shown if shown.startswith("http") else f"mlflow ui --backend-store-uri {shown}"
+    ui = shown if server_address(tracking_uri) else f"mlflow ui --backend-store-uri {shown}"
+    writer = MlflowWriter(
+        tracking_uri, prepared.space.name, artifact_location=artifact_folder(prepared.out, tracking_uri)
+    )
     failures: Mapping[str, str] = {}
     if prepared.plan.to_run:
         console.print(f"live in MLflow: {ui}", soft_wrap=True, highlight=False)
@@ -262,13 +277,14 @@ def launch(prepared: Prepared, args: argparse.Namespace, console: Console) -> in
     else:
         write_settings(prepared)
         console.print("every trial is finished already; nothing to compute")
+    experiment = writer.experiment_id()
+    keep_address(prepared.out, tracking_uri, experiment)
     with local_view(prepared.out, needed_by_reports) as folder:
         report = build_report(folder)
         if folder != prepared.out:
             copy_tree(folder / "report", prepared.out / "report", replace=True)
-        update_tracking(prepared, folder, tracking_uri, console)
+        update_tracking(prepared, folder, writer, console)
     summary = report.summary
-    console.print(to_terminal(summary, console.width))
     for label, place in (
         ("report", prepared.out / "report" / "index.html"),
         ("rows", prepared.out / "results"),
@@ -277,20 +293,33 @@ def launch(prepared: Prepared, args: argparse.Namespace, console: Console) -> in
     ):
         console.print(f"{label:<9} {place}", soft_wrap=True, highlight=False)
     console.print(f"MLflow    {ui}", soft_wrap=True, highlight=False)
+    page = runs_page(server_address(tracking_uri) or LOCAL_SERVER, experiment)
+    console.print(f"          {page} ({CHARTS_HINT})", soft_wrap=True, highlight=False)
     say_failures(failures, console)
     for what in report.broken:
         console.print(f"[red]report[/red] {what}", soft_wrap=True, highlight=False)
+    say_numbers(report, console, everything=args.tables)
     return OK if summary.complete and not report.broken else INCOMPLETE
 
 
-def update_tracking(prepared: Prepared, folder: Path, tracking_uri: str, console: Console) -> None:
+def say_numbers(report: Report, console: Console, *, everything: bool) -> None:
+    """The end of a run, so that it is what a terminal still shows: the main table, then the answer.
+
+    With ``everything`` (``--tables``) all tables and their notes come first.
+    """
+    console.print()
+    console.print(to_terminal(report.summary, console.width, everything=everything))
+    for sentence in answer(report.material):
+        console.print(Text(sentence, style="bold"))
+    if not everything:
+        console.print("All tables and their notes: --tables, or the report.", style="dim", highlight=False)
+
+
+def update_tracking(prepared: Prepared, folder: Path, writer: MlflowWriter, console: Console) -> None:
     """Bring MLflow up to date with the rows and attach the report; a server that is down costs only that.
 
     Runs can lack their end where a driver was killed before everything was delivered: Parquet is the truth.
     """
-    writer = MlflowWriter(
-        tracking_uri, prepared.space.name, artifact_location=artifact_folder(prepared.out, tracking_uri)
-    )
     try:
         told = complete_runs(folder, writer, data=str(prepared.data.root), images=prepared.images)
     except UserError as error:
@@ -300,6 +329,7 @@ def update_tracking(prepared: Prepared, folder: Path, tracking_uri: str, console
             console.print(f"{counted(told, 'run', 'runs')} in MLflow completed from the rows")
     if prepared.images:
         writer.attach_report(folder / "report")
+    tracking_uri = tracking_address(prepared.home)
     if writer.flush() or (tracking_uri.startswith("sqlite:") and database_file(tracking_uri) is None):
         console.print(
             "[yellow]MLflow did not take everything; the report is in the study's folder, and `python -m "
@@ -312,7 +342,7 @@ def show_plan(prepared: Prepared, args: argparse.Namespace, console: Console) ->
     """Print the plan."""
     # what a search measures are validation photos, not results
     measured = 0 if prepared.searching is not None else prepared.plan.stages_done
-    for line in plan_lines(
+    lines = plan_lines(
         prepared.plan,
         prepared.sentence,
         prepared.profile,
@@ -322,8 +352,8 @@ def show_plan(prepared: Prepared, args: argparse.Namespace, console: Console) ->
         keep_weights=prepared.keep_weights,
         price=args.price_per_hour,
         claims=statements(prepared.out, prepared.space, measured),
-    ):
-        console.print(line, soft_wrap=True, highlight=False)
+    )
+    print_plan(lines, console)
 
 
 def say_open_folder(out: Place, console: Console) -> None:

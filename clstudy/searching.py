@@ -19,7 +19,7 @@ from clstudy.errors import UserError
 from clstudy.fold import Basis, identity_digest
 from clstudy.identities.dataset import DataSet
 from clstudy.identities.validation import validation_people
-from clstudy.plan import Plan, disk_estimate, find_pace
+from clstudy.plan import START_SECONDS, Plan, disk_estimate, find_pace
 from clstudy.rate_search import RateSearch
 from clstudy.space import Cell, RateRange, SearchSpace, expand_cells
 from clstudy.stages import StudyStore, digest_of
@@ -152,7 +152,8 @@ def search_plan(setup: SearchSetup, basis: Basis, store: StudyStore, out: Place,
         stages=stages,
         stages_done=0,
         exact=False,
-        seconds=seconds / max(workers, 1),
+        seconds=seconds / max(workers, 1) + (START_SECONDS if left else 0.0),
+        start_seconds=START_SECONDS if left else 0.0,
         worker_seconds=seconds,
         work=work,
         estimate_from=pace.source,

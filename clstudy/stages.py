@@ -20,6 +20,11 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load as load_arrays
+from safetensors.numpy import save as save_arrays
+
 from clstudy.documents import is_number, json_object
 from clstudy.storage import (
     Place,
@@ -275,6 +280,24 @@ def _marker(files: Mapping[str, bytes]) -> bytes:
         name: {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()} for name, content in files.items()
     }
     return json.dumps(record, indent=1).encode()
+
+
+LOSSES = "losses.safetensors"
+"""File of a stage's value: the training loss of every step. Stages of earlier versions have none."""
+
+
+def losses_bytes(losses: np.ndarray) -> bytes:
+    """Encode the training loss of every step ``[steps]``, as float32."""
+    return save_arrays({"loss": np.ascontiguousarray(losses, dtype=np.float32)})
+
+
+def read_losses(content: bytes) -> np.ndarray | None:
+    """Return the training loss of every step, float32 ``[steps]``; None where the bytes hold something else."""
+    try:
+        losses = load_arrays(content)["loss"]
+    except (SafetensorError, KeyError, ValueError):
+        return None
+    return losses if losses.ndim == 1 and losses.dtype == np.float32 else None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,6 +12,7 @@ Ray is not imported; the study puts one :class:`MlflowWriter` into one actor. ``
 from __future__ import annotations
 
 import io
+import json
 import logging
 import math
 import os
@@ -24,12 +25,13 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote, urlsplit, urlunsplit
 
 import numpy as np
 from PIL import Image
 
 from clstudy.safe_text import printable, redacted, shown_address
-from clstudy.storage import Place
+from clstudy.storage import Place, write_atomically
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -40,14 +42,25 @@ _log = logging.getLogger(__name__)
 
 TRIAL_TAG = "clstudy.trial"
 ERROR_TAG = "clstudy.error"
+VERSION_TAG = "clstudy.version"
+"""What makes a trial's numbers what they are and its parameters do not say (``clstudy.fold.run_version``). A tag: as a
+parameter it differed in every run, which is noise in a comparison. Runs of earlier versions have it as the parameter
+``version``."""
 LOSS_METRIC = "train/loss"
 REPORT_TAG = "clstudy.report"
-"""On the run that holds the report (without parameters and metrics, so that charts and comparisons leave it out), and
-on the experiment, where it says which run that is."""
+"""On the run that holds the report, and on the experiment, where it says which run that is.
+
+That run has no parameters and metrics, but MLflow's charts list every run in their legends, by start, latest first: it
+starts before all others, so that it comes last.
+"""
+CHARTS_HINT = "Charts, group by strategy"
+MOST_CURVE_POINTS = 60
+"""Points of a stage's loss curve in MLflow: enough to see its course, few enough for one batch."""
 FINAL_STATES = ("FINISHED", "FAILED", "KILLED")
 
 _SQLITE = "sqlite:///"
 _STEP_TIME_ORIGIN_MS = 1_767_225_600_000  # 2026-01-01 UTC: any fixed moment does
+_REPORT_START_MS = 1_000_000_000_000  # 2001: before any run of a trial
 _BACKOFF_S = (0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 _TRIES_WHILE_SERVER_ANSWERS = 5
 _REFUSALS = {"INVALID_PARAMETER_VALUE", "INVALID_STATE", "BAD_REQUEST", "MALFORMED_REQUEST"}
@@ -72,6 +85,57 @@ def step_time_ms(timestamp: int) -> int:
     return _STEP_TIME_ORIGIN_MS + 1000 * timestamp
 
 
+LOCAL_SERVER = "http://127.0.0.1:5000"
+"""Where ``mlflow ui`` listens."""
+TRACKED = "tracked.json"
+"""In a study's folder: the id of its experiment, for the address of its runs in the report."""
+
+
+def runs_page(address: str, experiment_id: str | None) -> str:
+    """Return the page of a tracking server that lists an experiment's runs; without an id, the server's first page.
+
+    MLflow 3 opens the experiment itself on an overview of GenAI traces, which is empty here; no tag changes that.
+    """
+    server = address.rstrip("/")
+    return server if experiment_id is None else f"{server}/#/experiments/{quote(experiment_id, safe='')}/runs"
+
+
+def server_address(tracking_uri: str) -> str | None:
+    """Address of a tracking server as a browser takes it, without credentials; None for a local database."""
+    if not tracking_uri.startswith("http"):
+        return None
+    parts = urlsplit(tracking_uri)
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+
+
+def keep_address(study: Place, tracking_uri: str, experiment_id: str | None) -> None:
+    """Write ``tracked.json``, without a server's credentials; nothing where the server did not answer."""
+    if experiment_id is None:
+        return
+    document = {"experiment_id": experiment_id, "server": server_address(tracking_uri)}
+    write_atomically(study / TRACKED, (json.dumps(document) + "\n").encode())
+
+
+def loss_curve(losses: np.ndarray, most: int = MOST_CURVE_POINTS) -> dict[int, float]:
+    """Thin a stage's losses for a chart: optimiser step (from 1) -> mean loss of the steps since the point before.
+
+    Args:
+        losses: of every step ``[steps]``.
+        most: points at most.
+    """
+    if not len(losses):
+        return {}
+    return {
+        int(part[-1]) + 1: float(np.mean(losses[part], dtype=np.float64))
+        for part in np.array_split(np.arange(len(losses)), min(most, len(losses)))
+    }
+
+
+def curve_metric(timestamp: int) -> str:
+    """Name of the metric with the loss by optimiser step of one timestamp: strategies lie over each other in it."""
+    return f"loss_by_step/t{timestamp:02d}"
+
+
 def run_names(trials: Sequence[TrialSpec]) -> dict[str, str]:
     """Run names a person can tell apart, by trial id: what varies in the study, and nothing else."""
     rates = len({spec.learning_rate for spec in trials}) > 1
@@ -86,9 +150,7 @@ def run_names(trials: Sequence[TrialSpec]) -> dict[str, str]:
     return names
 
 
-def trial_params(
-    spec: TrialSpec, *, profile: str, timestamps: int, kept: int | None, version: str | None
-) -> dict[str, Any]:
+def trial_params(spec: TrialSpec, *, profile: str, timestamps: int, joint: bool) -> dict[str, Any]:
     """Parameters of a trial's run.
 
     MLflow's comparison page draws the first three parameters that vary, by name: buffer_size, identity and strategy
@@ -98,18 +160,16 @@ def trial_params(
         spec: the trial.
         profile: its name.
         timestamps: how many the trial has.
-        kept: stored photos as a number (0 for none, all photos for joint training); None: not known.
-        version: whatever else makes the numbers what they are (``run_version``): if it changes, a new run begins.
+        joint: whether it trains on everything at once: that is no buffer size, and would stretch every chart over it.
     """
     return {
-        "buffer_size": kept,
+        "buffer_size": None if joint else spec.buffer_size or 0,
         "identity": spec.identity,
         "strategy": spec.strategy,
         "learning_rate": spec.learning_rate,
         "seed": spec.seed,
         "profile": profile,
         "timestamps": timestamps,
-        "version": version,
     }
 
 
@@ -120,9 +180,15 @@ def artifact_folder(study: Place, tracking_uri: str) -> Path | None:
     return None
 
 
-def trial_tags(spec: TrialSpec) -> dict[str, str]:
-    """Tags of a trial's run."""
-    return {"identity": spec.identity, "strategy": spec.strategy}
+def trial_tags(spec: TrialSpec, version: str | None) -> dict[str, str]:
+    """Tags of a trial's run.
+
+    Args:
+        spec: the trial.
+        version: as ``VERSION_TAG`` says; if it changes, a new run begins. None: not known.
+    """
+    known = {} if version is None else {VERSION_TAG: version}
+    return {"identity": spec.identity, "strategy": spec.strategy, **known}
 
 
 def encode_png(pixels: np.ndarray) -> bytes:
@@ -199,8 +265,8 @@ class MlflowWriter:
         """Open the trial's run, or go on with the one it has.
 
         Parameters that are None are left out; those already there with the same value stay. If one has another
-        value, the old run describes another trial: it moves to MLflow's bin and a new run begins. So put what makes
-        the numbers what they are (e.g. steps, numerics version) among the parameters.
+        value, or ``VERSION_TAG`` has, the old run describes another trial: it moves to MLflow's bin and a new run
+        begins.
         """
         texts = {key: _shown(value) for key, value in params.items() if value is not None}
         shown = {key: _shown(value) for key, value in tags.items()}
@@ -213,18 +279,24 @@ class MlflowWriter:
         timestamp: int,
         metrics: Mapping[str, float],
         images: Mapping[str, np.ndarray] | None = None,
+        losses: np.ndarray | None = None,
     ) -> None:
         """Log one timestamp: all metrics in one batch with step = timestamp, images as ``<name>/t03.png``.
 
         Args:
             metrics: values that are not finite are left out ("not there" is no number in a chart).
             images: name -> uint8 [h, w] or [h, w, 3].
+            losses: of every optimiser step ``[steps]``: a metric of its own per timestamp (``curve_metric``), thinned,
+                in the same batch.
 
         Raises:
             ValueError: an image of another type or shape.
         """
         pngs = {name: encode_png(pixels) for name, pixels in (images or {}).items()}
-        finite = {key: float(value) for key, value in metrics.items() if math.isfinite(value)}
+        points = [(key, timestamp, float(value)) for key, value in metrics.items()]
+        curve = {} if losses is None else loss_curve(losses)
+        points += [(curve_metric(timestamp), step, value) for step, value in curve.items()]
+        finite = [point for point in points if math.isfinite(point[2])]
         if finite:
             self._submit(trial_id, f"metrics of t={timestamp}", lambda: self._send_metrics(trial_id, timestamp, finite))
         for name, png in pngs.items():
@@ -250,6 +322,13 @@ class MlflowWriter:
     def attach_report(self, folder: Path) -> None:
         """Put a report's files under ``report/`` of the experiment's one run named "report", replacing older ones."""
         self._submit("report", "report", lambda: self._send_report(folder))
+
+    def experiment_id(self) -> str | None:
+        """Return the experiment's id, for its address (``runs_page``); None while the server does not answer."""
+        try:
+            return self._experiment_id()
+        except Exception:  # of whatever kind: an address is not worth a study
+            return None
 
     def whole_runs(self, stages: Mapping[str, int]) -> set[str]:
         """Trials whose run is finished and has as many steps as the trial has stages.
@@ -359,7 +438,9 @@ class MlflowWriter:
         run_id = self._known_run_id(trial_id)
         if run_id is not None:
             data = client.get_run(run_id).data
-            if any(data.params.get(key, value) != value for key, value in params.items()):
+            before = data.tags.get(VERSION_TAG, data.params.get("version"))
+            renewed = before is not None and tags.get(VERSION_TAG, before) != before
+            if renewed or any(data.params.get(key, value) != value for key, value in params.items()):
                 client.delete_run(run_id)
                 self._run_ids().pop(trial_id)
                 run_id = None
@@ -375,12 +456,12 @@ class MlflowWriter:
             tags=[RunTag(key, str(value)) for key, value in tags.items()],
         )
 
-    def _send_metrics(self, trial_id: str, timestamp: int, metrics: Mapping[str, float]) -> None:
+    def _send_metrics(self, trial_id: str, timestamp: int, points: Sequence[tuple[str, int, float]]) -> None:
         from mlflow.entities import Metric
 
         when = step_time_ms(timestamp)
         self._client().log_batch(
-            self._run_id(trial_id), metrics=[Metric(key, value, when, timestamp) for key, value in metrics.items()]
+            self._run_id(trial_id), metrics=[Metric(key, value, when, step) for key, step, value in points]
         )
 
     def _send_image(self, trial_id: str, name: str, png: bytes) -> None:
@@ -399,8 +480,12 @@ class MlflowWriter:
 
     def _send_report(self, folder: Path) -> None:
         client, experiment = self._client(), self._experiment_id()
-        found = client.search_runs([experiment], f"tags.`{REPORT_TAG}` = 'yes'", max_results=1)
-        run = found[0] if found else client.create_run(experiment, _now_ms(), {REPORT_TAG: "yes"}, "report")
+        found = list(client.search_runs([experiment], f"tags.`{REPORT_TAG}` = 'yes'"))
+        kept = [run for run in found if run.info.start_time == _REPORT_START_MS][:1]
+        for run in found:
+            if run not in kept:  # of an earlier version: it leads every legend
+                client.delete_run(run.info.run_id)
+        run = kept[0] if kept else client.create_run(experiment, _REPORT_START_MS, {REPORT_TAG: "yes"}, "report")
         run_id = run.info.run_id
         client.log_artifacts(run_id, str(folder), "report")
         client.set_terminated(run_id, "FINISHED", _now_ms())

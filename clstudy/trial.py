@@ -48,7 +48,7 @@ from clstudy.results import parquet_bytes
 from clstudy.rows import stage_table
 from clstudy.seeding import derive_rng
 from clstudy.space import TrialSpec
-from clstudy.stages import StudyStore, Timing
+from clstudy.stages import LOSSES, StudyStore, Timing, losses_bytes, read_losses
 from clstudy.strategies.base import Generated, Memory, Past, Penalty, Trained, make_items, memory_to_dict
 from clstudy.strategies.lookup import make_strategy
 from clstudy.tracking import encode_png
@@ -70,6 +70,8 @@ class StageReport:
     reused: bool
     seconds: float
     loss: float
+    losses: np.ndarray | None
+    """Of every training step, float32 ``[steps]``; None in stages of earlier versions, which did not keep it."""
     faces: np.ndarray
     buffer: np.ndarray | None
 
@@ -110,10 +112,13 @@ class NoClaims:
 
 @dataclass(frozen=True)
 class TrainedStage:
-    """A stage after training: the network, the mean loss of the last epoch, what a strategy generated for it."""
+    """A stage after training: the network, its losses, what a strategy generated for it."""
 
     module: nn.Module
     loss: float
+    """Mean of the last epoch."""
+    losses: np.ndarray
+    """Of every step, float32 ``[steps]``."""
     generated: Generated | None
 
 
@@ -351,6 +356,7 @@ class Workbench:
             "rows.parquet": parquet_bytes(stage_table(evaluation.rows)),
             "faces.png": encode_png(face_grid(to_uint8(photos), to_uint8(rebuilt))),
             "stage.json": json.dumps(record, indent=1).encode(),
+            LOSSES: losses_bytes(trained.losses),
             **about(request.identity),
         }
         if trained.generated is not None:
@@ -386,6 +392,7 @@ class Workbench:
             replays.append(
                 TrainingPhotos.prepare(generated.latents, generated.images, self.lpips, micro_batch=micro_batch)
             )
+        losses: list[float] = []
         try:
             loss = personalise(
                 module,
@@ -399,10 +406,11 @@ class Workbench:
                 penalty=penalty,
                 on_step=lambda step, total, value: listener.progress(request.t, "train", step, total, value),
                 micro_batch=micro_batch,
+                losses=losses,
             )
         except TrainingDivergedError as error:
             raise TrainingDivergedError(f"timestamp {request.t}: {error}") from error
-        return TrainedStage(module, loss, generated)
+        return TrainedStage(module, loss, np.array(losses, np.float32), generated)
 
     def _train_and_test(
         self, request: StageRequest, listener: Listener, micro_batch: int | None
@@ -448,6 +456,7 @@ class Workbench:
             reused=reused,
             seconds=seconds,
             loss=float(json.loads(files["stage.json"])["loss"]),
+            losses=read_losses(files[LOSSES]) if LOSSES in files else None,
             faces=decode_png(files["faces.png"]),
             buffer=buffer,
         )

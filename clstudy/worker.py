@@ -200,7 +200,8 @@ class TrialTrainable(tune.Trainable):
             self._spec.trial_id, {"t": 0, "phase": "start", "done": 0, "total": 1, "loss": float("nan")}
         )
         name = self._job.run_names.get(self._spec.trial_id, self._spec.trial_id)
-        self._record("start_trial", name, self._params(), trial_tags(self._spec))
+        version = run_version(self._job.basis, self._spec, self._identity)
+        self._record("start_trial", name, self._params(), trial_tags(self._spec, version))
         self._stages = iter(())
         if self._bench is None or deaths >= _MOST_DEATHS:
             reason = trouble or "its memory may be too small; see ray/logs of the study, or Ray's on the nodes"
@@ -212,15 +213,11 @@ class TrialTrainable(tune.Trainable):
         return ""
 
     def _params(self) -> dict[str, Any]:
-        kept = self._spec.buffer_size or 0
-        if strategy_class(self._spec.strategy).joint:  # keeps everything
-            kept = sum(len(timestamp.train) for timestamp in self._identity.timestamps)
         return trial_params(
             self._spec,
             profile=self._job.basis.profile.name,
             timestamps=len(self._identity.timestamps),
-            kept=kept,
-            version=run_version(self._job.basis, self._spec, self._identity),
+            joint=strategy_class(self._spec.strategy).joint,
         )
 
     def _record(self, method: str, *arguments: Any) -> None:
@@ -278,7 +275,7 @@ class TrialTrainable(tune.Trainable):
             reused=report.reused,
             seconds=report.seconds,
         )
-        self._record("log_stage", report.t, {**metrics, LOSS_METRIC: report.loss}, images)
+        self._record("log_stage", report.t, {**metrics, LOSS_METRIC: report.loss}, images, report.losses)
         # joint training has no AIP: its one row is what there is to choose by
         self._objective = metrics.get(OBJECTIVE, metrics.get(FINAL, math.nan))
         if report.t + 1 == len(self._identity.timestamps):

@@ -1,4 +1,4 @@
-"""Writes checkpoints with the structure of the published ones (shared/checkpoints.md), from arrays of our own.
+"""Writes checkpoints with the structure of the published ones, from arrays of our own.
 
 The pickles are made by the real pickler and the real torch; only the two modules whose names the files contain,
 ``torch_utils.persistence`` and ``dnnlib.util``, are stand-ins, present while a file is written.

@@ -171,6 +171,21 @@ def tab(tmp_path_factory):
         yield opened
 
 
+def test_on_paper_everything_that_is_folded_is_shown(full, tab):
+    tab.open(full[0].folder / "report" / "index.html", 1200, 900)
+    folded = "[...document.querySelectorAll('details:not([open]) table')].map(t => t.checkVisibility())"
+    on_screen = tab.evaluate(folded)
+    assert on_screen and not any(on_screen)
+    tab.call("Emulation.setEmulatedMedia", media="print")
+    try:
+        on_paper = tab.evaluate(folded)
+        kept = tab.evaluate("[...document.querySelectorAll('h2, h3')].map(h => getComputedStyle(h).breakAfter)")
+    finally:
+        tab.call("Emulation.setEmulatedMedia", media="")
+    assert on_paper == [True] * len(on_screen)
+    assert set(kept) == {"avoid"}, "no heading at the foot of a page"
+
+
 @pytest.mark.parametrize(("width", "height", "dark"), [(1280, 900, False), (390, 844, False), (390, 844, True)])
 def test_a_browser_shows_it_without_error_or_overflow(full, tab, tmp_path, width, height, dark):
     path = tmp_path / "index.html"

@@ -15,7 +15,7 @@ from PIL import Image
 from clstudy.errors import PhotoError, UserError
 from clstudy.identities.__main__ import main
 from clstudy.identities.appearance import SHADOWS, WORN, put_on, timestamp_appearance
-from clstudy.identities.catalogue import DATA_SETS, PackagedSet, open_data_set, require_equal_timestamps
+from clstudy.identities.catalogue import DATA_SETS, PackagedSet, is_outline, open_data_set, require_equal_timestamps
 from clstudy.identities.check import inspect_folder
 from clstudy.identities.dataset import DataSet, load_folder
 from clstudy.identities.embedding import to_unit_range
@@ -450,3 +450,20 @@ def test_inspection_survives_odd_files(folder):
     inspection = inspect_folder(folder, image_size=64)
     assert len(inspection.problems) == 1
     assert "dangling.png: unreadable file" in inspection.problems[0]
+
+
+def test_looking_at_synthetic_people_makes_none_and_counts_them_as_they_will_be(tmp_path: Path):
+    wanted = {"timestamps": 2, "train": 3, "test": 2, "data_seed": 0, "cache": tmp_path / "cache"}
+    seen = open_data_set("synthetic", identities=99, look_only=True, **wanted)
+    assert not (tmp_path / "cache").exists() and is_outline(seen)
+    assert [one.name for one in seen.identities[:2]] == ["person_00", "person_01"] and len(seen.identities) == 99
+    digests = [photo.digest for one in seen.identities for t in one.timestamps for photo in (*t.train, *t.test)]
+    assert len(set(digests)) == 99 * 2 * 5, "no two photos are one, or stages would seem shared"
+    few = open_data_set("synthetic", names=["person_01"], look_only=True, **wanted)
+    made = open_data_set("synthetic", names=["person_01"], **wanted)
+    assert not is_outline(made)
+
+    def shape(data):
+        return [(one.name, [(t.index, len(t.train), len(t.test)) for t in one.timestamps]) for one in data.identities]
+
+    assert shape(few) == shape(made)

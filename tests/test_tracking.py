@@ -25,11 +25,16 @@ from clstudy.tracking import (
     ERROR_TAG,
     REPORT_TAG,
     TRIAL_TAG,
+    VERSION_TAG,
     MlflowWriter,
+    curve_metric,
     encode_png,
+    loss_curve,
     run_names,
+    runs_page,
     sqlite_uri,
     step_time_ms,
+    trial_params,
 )
 from tests.small_study import make_study
 
@@ -334,6 +339,69 @@ def test_a_call_that_always_breaks_does_not_hold_up_the_rest(writer: MlflowWrite
     assert [step for step, _ in history(uri, run.info.run_id, "lpips")] == [0, 1]
 
 
+def test_a_loss_curve_is_one_batch_with_the_stage_and_few_points(writer: MlflowWriter, uri: str, line: Sometimes):
+    losses = np.linspace(1.0, 0.0, 1000, dtype=np.float32)
+    writer.start_trial("a", "a", PARAMS, {})
+    before = len(line.sent)
+    for _ in range(2):  # as after a kill
+        writer.log_stage("a", 3, {"lpips": 0.5}, losses=losses)
+    assert line.sent[before:] == ["log_batch"] * 2
+    (run,) = runs_of(uri)
+    points = history(uri, run.info.run_id, curve_metric(3))
+    steps, values = zip(*points, strict=True)
+    assert len(points) == 60 and steps[-1] == 1000 and list(steps) == sorted(set(steps))
+    starts = (0, *steps[:-1])
+    expected = [float(np.mean(losses[a:b].astype(float))) for a, b in zip(starts, steps, strict=True)]
+    assert values == pytest.approx(expected)
+    assert history(uri, run.info.run_id, "lpips") == [(3, 0.5)]
+    assert loss_curve(losses[:3]) == {1: 1.0, 2: pytest.approx(0.999, abs=1e-3), 3: pytest.approx(0.998, abs=1e-3)}
+    assert loss_curve(losses[:0]) == {}
+
+
+def test_joint_training_has_no_buffer_size_and_lower_has_none_stored():
+    spec = TrialSpec(identity="a", strategy="x", buffer_size=None, learning_rate=0.1, seed=0)
+    assert trial_params(spec, profile="p", timestamps=3, joint=True)["buffer_size"] is None
+    assert trial_params(spec, profile="p", timestamps=3, joint=False)["buffer_size"] == 0
+    assert "version" not in trial_params(spec, profile="p", timestamps=3, joint=False)
+
+
+def test_another_version_is_another_run_also_where_an_earlier_clstudy_had_it_as_a_parameter(uri: str):
+    old = MlflowWriter(uri, STUDY)
+    old.start_trial("a", "a", {**PARAMS, "version": "v1"}, {})
+    (first,) = runs_of(uri)
+    for version, same in (("v1", True), ("v1", True), ("v2", False)):
+        MlflowWriter(uri, STUDY).start_trial("a", "a", PARAMS, {VERSION_TAG: version})
+        (run,) = runs_of(uri)
+        assert (run.info.run_id == first.info.run_id) is same
+        assert run.data.tags[VERSION_TAG] == version
+    assert "version" not in run.data.params
+
+
+def test_the_report_comes_last_also_where_an_earlier_clstudy_had_put_it_first(uri: str, tmp_path: Path):
+    (tmp_path / "report").mkdir()
+    (tmp_path / "report" / "index.html").write_text("<p>answer</p>")
+    api = client(uri)
+    writer = MlflowWriter(uri, STUDY)
+    tell_trial(writer)
+    api.create_run(writer.experiment_id(), int(time.time() * 1000), {REPORT_TAG: "yes"}, "report")
+    for _ in range(2):
+        MlflowWriter(uri, STUDY).attach_report(tmp_path / "report")
+        runs = api.search_runs([writer.experiment_id()], order_by=["attributes.start_time DESC"])
+        assert [run.info.run_name for run in runs] == ["person_00 er_hull K=10", "report"]
+    assert api.list_artifacts(runs[-1].info.run_id, "report")
+
+
+def test_the_address_of_an_experiments_runs(writer: MlflowWriter, uri: str, line: Sometimes):
+    tell_trial(writer)
+    experiment = client(uri).get_experiment_by_name(STUDY)
+    assert runs_page("http://127.0.0.1:5000/", writer.experiment_id()).endswith(
+        f"/#/experiments/{experiment.experiment_id}/runs"
+    )
+    line.up = False
+    assert MlflowWriter(uri, "other", make_client=lambda _: line).experiment_id() is None  # type: ignore[arg-type,return-value]
+    assert runs_page("http://server:5000/", None) == "http://server:5000"
+
+
 def test_the_time_of_a_step_is_no_clock():
     assert [step_time_ms(t) - step_time_ms(0) for t in range(3)] == [0, 1000, 2000]
     assert step_time_ms(0) == step_time_ms(0)
@@ -402,8 +470,16 @@ def test_rebuilt_runs_equal_the_live_ones_and_again_changes_nothing(live: Path, 
     assert set(during) == set(TRIALS)
     assert "buffer/t01.png" in during["anna-er_rand-k2-lr0.003-s0"]["files"]
     assert "buffer/t01.png" in during["anna-mergan_jtr-k2-lr0.003-s0"]["files"]
-    assert during["anna-upper-lr0.003-s0"]["params"]["buffer_size"] == "9"
-    assert len(during["anna-lower-lr0.003-s0"]["params"]["version"]) == 12
+    assert "buffer_size" not in during["anna-upper-lr0.003-s0"]["params"], "it would stretch the axis of every chart"
+    assert during["anna-lower-lr0.003-s0"]["params"]["buffer_size"] == "0"
+    for trial, stages in TRIALS.items():
+        one = during[trial]
+        assert "version" not in one["params"] and len(one["tags"][VERSION_TAG]) == 12
+        curves = [key for key in one["metrics"] if key.startswith("loss_by_step/")]
+        assert len(curves) == stages
+        for key in curves:
+            steps = [step for step, _, _ in one["metrics"][key]]
+            assert steps == list(range(1, len(steps) + 1)) and len(steps) >= 4, "a point per optimiser step"
     ids = []
     for _ in range(2):
         assert main(["rebuild", str(live), "--to", uri, "--data", photos(live)]) == 0

@@ -25,8 +25,9 @@ def loss_path_sections(study: Path) -> list[Section]:
         return [Section(anchor="loss-path", title=title, body=element("p", str(error)))]
     if rows is None:
         text = (
-            f"Not computed: `python -m clstudy.loss_path {study.name}` follows the loss along the straight lines "
-            "between the weights of two stages. It needs the stored weights and says first what it costs."
+            f"Not computed: `python -m clstudy.loss_path runs/{study.name}` (or the path of this page's study, the "
+            "folder above report/) follows the loss along the straight lines between the weights of two stages. It "
+            "needs the stored weights and says first what it costs."
         )
         return [Section(anchor="loss-path", title=title, body=element("p", text, class_="soft"))]
     curves = path_curves(rows)

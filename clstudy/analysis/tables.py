@@ -181,15 +181,21 @@ def _markdown_cell(cell: tuple[str, ...]) -> str:
     return f"**{text.removesuffix(BEST).rstrip()}**" if text.endswith(f" {BEST}") else text
 
 
-def to_terminal(summary: Summary, width: int = 100) -> Group:
-    """Main tables, paired differences on the first metric, and notes, for ``rich.console.Console.print``."""
-    grids = [*_main_grids(summary), *_paired_grids(summary)[:1]]
+def to_terminal(summary: Summary, width: int = 100, *, everything: bool = True) -> Group:
+    """Main tables, paired differences on the first metric, and notes, for ``rich.console.Console.print``.
+
+    Without ``everything``: the main table of the first metric, what it cannot show, and what is missing from it.
+    """
+    grids = [*_main_grids(summary), *_paired_grids(summary)[:1]] if everything else _main_grids(summary)[:1]
     incomplete = missing_notes(summary)
     if len(incomplete) > MISSING_IN_TERMINAL + 1:
         rest = len(incomplete) - MISSING_IN_TERMINAL
         incomplete = [*incomplete[:MISSING_IN_TERMINAL], f"and {rest} more: see tables.md"]
     parts = [part for grid in grids for part in _rich_tables(grid, width)]
-    parts += [Text(note) for note in notes(summary)]
+    parts += [
+        Text(note)
+        for note in (notes(summary) if everything else [*_population_notes(summary), *not_concluded(summary)])
+    ]
     parts += [Text(note, style="yellow") for note in incomplete]
     return Group(*parts)
 

@@ -17,7 +17,7 @@ from clstudy.assets import manifest as asset_manifest
 from clstudy.documents import read_json
 from clstudy.errors import UserError, nearest
 from clstudy.identities.check import LAYOUT
-from clstudy.identities.dataset import DataSet, load_folder
+from clstudy.identities.dataset import DataSet, Identity, Photo, Timestamp, load_folder
 from clstudy.registry import Registry
 from clstudy.storage import require_writable
 
@@ -51,6 +51,10 @@ class PackagedSet(ABC):
             UserError: the data set cannot give what is wanted.
         """
 
+    def outline(self, settings: Settings, wanted: Wanted) -> tuple[Identity, ...] | None:
+        """People as they will be, with photos by digest only, for a plan that makes nothing; None: not known."""
+        return None
+
     @abstractmethod
     def build(self, root: Path, settings: Settings, cache: Path) -> None:
         """Write the photos and ``manifest.json`` into the empty folder ``root``."""
@@ -83,6 +87,10 @@ class _Synthetic(PackagedSet):
             "generator_version": synthetic.GENERATOR_VERSION,
             **_asset_digests("dcgan_digiface.safetensors", "face_embedder.onnx"),
         }
+
+    def outline(self, settings: Settings, wanted: Wanted) -> tuple[Identity, ...] | None:
+        names = [f"person_{number:02d}" for number in range(int(settings["people"]))]
+        return tuple(_outlined(name, wanted) for name in names)
 
     def _people(self, wanted: Wanted) -> int:
         if wanted.names is None:
@@ -176,6 +184,20 @@ _add("orl", _Orl())
 _add("real_video", _RealVideo())
 
 
+def _outlined(name: str, wanted: Wanted) -> Identity:
+    def photos(t: int, split: str, count: int) -> tuple[Photo, ...]:
+        places = [f"{name}/{t}/{split}/{number}" for number in range(count)]
+        return tuple(Photo(Path(place), hashlib.sha256(place.encode()).hexdigest()) for place in places)
+
+    return Identity(
+        name,
+        tuple(
+            Timestamp(t, str(t), photos(t, "train", wanted.train), photos(t, "test", wanted.test))
+            for t in range(wanted.timestamps)
+        ),
+    )
+
+
 def _asset_digests(*names: str) -> Settings:
     files = asset_manifest()
     return {name: files[name]["sha256"] for name in ("face_detector.onnx", "face_landmarks.onnx", *names)}
@@ -192,6 +214,7 @@ def open_data_set(
     data_seed: int,
     cache: Path,
     image_size: int = 64,
+    look_only: bool = False,
 ) -> DataSet:
     """Open a packaged data set by name (made on first use) or a photo folder by path.
 
@@ -207,6 +230,8 @@ def open_data_set(
         data_seed: which synthetic people.
         cache: folder for packaged data sets.
         image_size: width and height of every photo.
+        look_only: make nothing if that can be helped: synthetic people that are not there yet have photos by digest
+            only, enough for a plan (``is_outline``).
 
     Raises:
         UserError: unknown name or missing folder, bad photos, unknown or too few people, impossible counts, people
@@ -219,7 +244,7 @@ def open_data_set(
     wanted = Wanted(identities=identities, names=None if names is None else tuple(names), data_seed=data_seed, **counts)
     name = str(name_or_path)
     if isinstance(name_or_path, str) and name in DATA_SETS:
-        data = _open_packaged(name, wanted, Path(cache))
+        data = _open_packaged(name, wanted, Path(cache), look_only=look_only)
     elif Path(name).is_dir():
         data = load_folder(Path(name), image_size=image_size)
     else:
@@ -262,12 +287,20 @@ def require_equal_timestamps(data: DataSet) -> DataSet:
     return data
 
 
-def _open_packaged(name: str, wanted: Wanted, cache: Path) -> DataSet:
+def is_outline(data: DataSet) -> bool:
+    """Whether a data set was only looked at (``look_only``): its photos are not made yet."""
+    return data.name in DATA_SETS and not data.root.is_dir()
+
+
+def _open_packaged(name: str, wanted: Wanted, cache: Path, *, look_only: bool) -> DataSet:
     entry = DATA_SETS[name]
     settings = entry.settings(wanted)
     key = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
     root = cache / f"{name}-{key}"
     if not root.is_dir():
+        people = entry.outline(settings, wanted) if look_only else None
+        if people is not None:
+            return DataSet(name, root, people)
         _build_once(entry, root, settings, cache)
     data = replace(load_folder(root, image_size=wanted.image_size), name=name)
     _require_as_made(data)

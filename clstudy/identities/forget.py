@@ -60,7 +60,7 @@ from clstudy.storage import (
 )
 from clstudy.strategies.lookup import strategy_document
 from clstudy.study_document import write_document, write_failures
-from clstudy.tracking import REPORT_TAG, TRIAL_TAG, MlflowWriter, artifact_folder, quiet_client, sqlite_uri
+from clstudy.tracking import REPORT_TAG, TRACKED, TRIAL_TAG, MlflowWriter, artifact_folder, quiet_client, sqlite_uri
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -79,7 +79,7 @@ _SETTINGS = (
 )  # fmt: skip
 """Parts of ``study.yaml`` that hold no names of people (and may hold words that are somebody's name)."""
 _CHECKED = ("study.yaml", "sessions.json", "failures.json")
-_SUMMARIES = (*_CHECKED, *(f"{name}{SUFFIX}" for name in _CHECKED), "history.json", LOCK)
+_SUMMARIES = (*_CHECKED, *(f"{name}{SUFFIX}" for name in _CHECKED), "history.json", TRACKED, LOCK)
 _DRAFT = re.compile(r"\..+\.[0-9a-f]{8}")
 """What ``write_atomically`` leaves behind when it is killed."""
 _VIEW = ".forgetting"

@@ -1,0 +1,36 @@
+"""The report's section on MLflow: how to get from the page to the study's runs (no MLflow needed)."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from clstudy.analysis.html import Section, element, joined
+from clstudy.tracking import CHARTS_HINT, LOCAL_SERVER, TRACKED, runs_page
+
+
+def tracking_sections(study: Path) -> list[Section]:
+    """One section from ``tracked.json``; none where the study was never tracked or the file says something else."""
+    try:
+        document = json.loads((study / TRACKED).read_text(encoding="utf-8"))
+        experiment, server = document["experiment_id"], document["server"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return []
+    if not isinstance(experiment, str) or not isinstance(server, str | None):
+        return []
+    page = runs_page(server or LOCAL_SERVER, experiment)
+    parts = []
+    if server is None:
+        command = "mlflow ui --backend-store-uri sqlite:///mlflow.db"
+        parts.append(
+            element("p", "In the folder that holds the study's folder and mlflow.db, start ", element("code", command))
+        )
+    parts.append(
+        element(
+            "p",
+            "The runs, a loss curve per timestamp among their metrics, are at ",
+            element("code", page),
+            f" (the experiment's own address opens on an empty overview). To compare strategies: {CHARTS_HINT}.",
+        )
+    )
+    return [Section(anchor="mlflow", title="Runs in MLflow", body=joined(parts))]
