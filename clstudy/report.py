@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from clstudy.analysis.claims import differences_of_interest
 from clstudy.analysis.claims_page import claim_files, claim_sections
 from clstudy.analysis.evidence import evidence_files, judge
 from clstudy.analysis.evidence_page import evidence_sections
@@ -69,7 +70,7 @@ def build_report(study_dir: Path | str) -> Report:
     folder = Path(study_dir) / "report"
     require_writable(folder, "the report's folder", "mend its permissions, or report on a copy of the study")
     try:
-        found = judge(summary)
+        found = judge(summary, differences_of_interest(summary))
         budgets = variance_table(summary)
         files = {**table_files(summary), **evidence_files(found), **claim_files(summary)}
         for name, content in {**files, "variance.csv": to_csv(budgets).encode()}.items():

@@ -108,7 +108,10 @@ def rows_from_stages(stages: ValueStore, columns: Mapping[str, Any], keys: Seque
         content = stages.file(key, _ROWS)
         if content is None:
             return None
-        table = pq.read_table(pa.BufferReader(content))
+        try:
+            table = pq.read_table(pa.BufferReader(content))
+        except (pa.ArrowException, OSError, ValueError):
+            return None
         if not table.schema.equals(STAGE_SCHEMA):
             return None
         tables.append(table)

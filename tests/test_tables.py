@@ -39,7 +39,7 @@ from clstudy.analysis.tables import (
 )
 from clstudy.errors import UserError
 from clstudy.rows import RESULT_SCHEMA, STAGE_KEYS
-from clstudy.stages import digest_of
+from clstudy.stages import STAGE_FILES, StudyStore, digest_of
 from tests.test_report import PANELS, Study, spoken
 
 LPIPS = ("reconstruction", "lpips")
@@ -373,9 +373,8 @@ def leave_costs(study, stages):
         pq.write_table(table.replace_schema_metadata({STAGE_KEYS: keys}), path)
         for name, request, seconds in entries:
             key = digest_of({"stage": name})
-            folder = root / "stages" / key[:2] / key
-            folder.mkdir(parents=True, exist_ok=True)
-            (folder / "stage.json").write_text(json.dumps({"request": request}))
+            document = json.dumps({"request": request}).encode()
+            StudyStore(root).stages.put(key, dict.fromkeys(STAGE_FILES, b"") | {"stage.json": document})
             (root / "timings" / f"{key}.json").write_text(json.dumps({"seconds": seconds, "photos": 1}))
 
 
