@@ -363,9 +363,9 @@ def leave_costs(study, stages):
     root = study.folder
     (root / "timings").mkdir()
     header = json.dumps({"train": {"dtype": "F32", "shape": [8, 256], "data_offsets": [0, 8192]}}).encode()
-    anchors = root / "anchors" / "aa" / "aab"
-    anchors.mkdir(parents=True)
-    (anchors / "anchors.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + bytes(8192))
+    anchors = len(header).to_bytes(8, "little") + header + bytes(8192)
+    store = StudyStore(root)
+    store.anchors.put(digest_of({"anchors": "of somebody"}), {"anchors.safetensors": anchors})
     for trial, entries in stages.items():
         path = study.results(trial)
         table = pq.read_table(path)
@@ -374,7 +374,7 @@ def leave_costs(study, stages):
         for name, request, seconds in entries:
             key = digest_of({"stage": name})
             document = json.dumps({"request": request}).encode()
-            StudyStore(root).stages.put(key, dict.fromkeys(STAGE_FILES, b"") | {"stage.json": document})
+            store.stages.put(key, dict.fromkeys(STAGE_FILES, b"") | {"stage.json": document})
             (root / "timings" / f"{key}.json").write_text(json.dumps({"seconds": seconds, "photos": 1}))
 
 
@@ -382,9 +382,8 @@ def test_costs_are_what_the_study_left_behind(tmp_path):
     study = Study(tmp_path / "study", identities=("ann",), seeds=(0,))
     base = {"image_size": 64, "new": [[2, ["a"] * 8]], "replay": []}
     first = ("shared0", base, 10.0)
-    learned = study.folder / "learned" / "fi" / "fisher"
-    learned.mkdir(parents=True)
-    (learned / "COMPLETE").write_text(json.dumps({"learned.safetensors": {"bytes": 1000, "sha256": ""}}))
+    fisher = digest_of({"learned": "fisher"})
+    StudyStore(study.folder).learned.put(fisher, {"learned.safetensors": bytes(1000)})
     leave_costs(
         study,
         {
@@ -392,7 +391,7 @@ def test_costs_are_what_the_study_left_behind(tmp_path):
             "ann-er_rand-k3-lr0.001-s0": [first, ("rand1", base | {"replay": [[0, "x"], [0, "y"], [1, "z"]]}, 7.0)],
             "ann-er_hull-k3-lr0.001-s0": [
                 first,
-                ("hull1", base | {"support": {"items": [[0, "x"], [1, "y"]], "learned": "fisher"}}, 1.0),
+                ("hull1", base | {"support": {"items": [[0, "x"], [1, "y"]], "learned": fisher}}, 1.0),
             ],
             "ann-upper-lr0.001-s0": [("upper", base | {"new": [[0, ["a"] * 8], [1, ["b"] * 8]]}, 20.0)],
         },
