@@ -71,8 +71,8 @@ def read_text(path: Path, most: int) -> str:
         raise DocumentError(f"it is not a text file in UTF-8 (byte {error.start})") from None
 
 
-def check_yaml(text: str, bounds: Bounds) -> None:
-    """Hold a YAML document to its bounds without building it.
+def check_yaml(text: str, bounds: Bounds, loader: Any = _LOADER) -> None:
+    """Hold a YAML document to its bounds without building it. ``loader``: whose parser will read it afterwards.
 
     Raises:
         DocumentError: it is beyond one of them.
@@ -86,7 +86,7 @@ def check_yaml(text: str, bounds: Bounds) -> None:
     total = 0
     # Text counts as well: a long one behind many aliases is as large as many values.
     characters_per_value = max(1, bounds.size // bounds.values)
-    for event in yaml.parse(text, Loader=_LOADER):
+    for event in yaml.parse(text, Loader=loader):
         size = 0
         line = event.start_mark.line + 1 if event.start_mark else 0
         if isinstance(event, yaml.ScalarEvent):

@@ -362,7 +362,7 @@ def _read(file: Path) -> str:
 def _parse(text: str, origin: str) -> SearchSpace:
     lines: dict[_Place, int] = {}
     try:
-        check_yaml(text, SPACE)
+        check_yaml(text, SPACE, _LineLoader)
         node = yaml.compose(text, _LineLoader)
         raw = None if node is None else yaml.load(text, _LineLoader)
     except yaml.MarkedYAMLError as error:

@@ -189,7 +189,7 @@ seeds: 7
         ("  strategy: [lower, er_rand]\n", "", r"line 2: grid.strategy: is missing"),
         ("  buffer", "  bufer_size: [3]\n  buffer", r"line 5: grid.bufer_size: unknown key.*'buffer_size'"),
         ("name: mine", "name: ../up", r"line 1: name: '../up' cannot name a study"),
-        ("[1e-3]", f"[1{'0' * 400}]", r"line 6: grid.learning_rate\[0\]: 10+ is not a learning rate"),
+        ("[1e-3]", f"[1{'0' * 400}]", r"line 6: grid.learning_rate\[0\]: 10+\.\.\.0+ is not a learning rate"),
     ],
 )
 def test_one_problem_is_one_line(tmp_path: Path, old: str, new: str, expected: str):
@@ -287,7 +287,7 @@ def test_a_key_is_never_taken_for_a_branch_of_the_schema(tmp_path: Path):
         ("a: 1\n---\nb: 2\n", "line 2: not valid YAML"),
         ("? [1, 2]\n: 3", "line 1: not valid YAML"),
         ("name: 2024-13-45", "not valid YAML: month"),
-        ("[" * 3000, "not valid YAML"),
+        ("[" * 3000, "nested more than 20 deep"),
         ("", "is empty"),
         ("# nothing\n", "is empty"),
         (
@@ -295,7 +295,7 @@ def test_a_key_is_never_taken_for_a_branch_of_the_schema(tmp_path: Path):
             "with the keys name, description, profile, data, grid, seeds, weights, search",
         ),
         ("name: x\ngrid: 3\n", "grid: 3 is not a group of keys; expected the keys identity, strategy"),
-        ("a: &x [*x]", "unknown key 'a'"),
+        ("a: &x [*x]", "contains itself"),
         (b"name: \xff\xfe", "is not a text file in UTF-8"),
     ],
 )
