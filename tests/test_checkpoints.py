@@ -133,10 +133,11 @@ def test_reference_networks_give_their_published_outputs(tmp_path, name, write):
     assert (checkpoint.kind, checkpoint.format) == ("stylegan2", FORMATS[write])
     assert checkpoint.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
     module = load(checkpoint)
-    tolerance = {"rtol": 1e-5, "atol": 1e-5}
     ws = module.mapping(tensors["in.z"], tensors.get("in.c"))
-    torch.testing.assert_close(ws, tensors["out.ws"], **tolerance)
-    torch.testing.assert_close(module.synthesis(ws), tensors["out.image_noise_const"], **tolerance)
+    torch.testing.assert_close(ws, tensors["out.ws"], rtol=1e-5, atol=1e-5)
+    image = tensors["out.image_noise_const"]
+    # of the largest value: random weights give images up to 8, and sums are rounded as the processor adds them
+    torch.testing.assert_close(module.synthesis(ws), image, rtol=1e-5, atol=1e-5 * max(1.0, float(image.abs().max())))
 
 
 @pytest.mark.parametrize(

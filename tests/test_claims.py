@@ -33,6 +33,7 @@ from clstudy.run import main
 from clstudy.space import SearchSpace, expand, load_space, override
 from clstudy.stages import StudyStore
 from clstudy.strategies.lookup import strategy_class
+from clstudy.study_document import write_document
 from clstudy.study_file import statements, write_study_file
 from tests.furnished import BASIS, person
 from tests.small_study import make_photos
@@ -246,7 +247,7 @@ def test_a_claim_on_a_damaged_record_counts_as_made_late(tmp_path: Path):
         (out / "study.yaml").write_bytes(damage)
         (late,) = statements(out, space_of(tmp_path, PAIR), 0)
         assert not late.before_results
-    (out / "study.yaml").write_text("trials: []\nclaims: 7\n")
+    write_document(out, {"trials": [], "claims": 7})
     with pytest.raises(UserError, match="cannot be understood"):
         read_study(out)
 
