@@ -57,7 +57,7 @@ _LARGER = 1.3
 _BEST = f"({BEST})"
 
 SAME_BITS = (
-    "The same kind of processor with the same versions gives the same bits. On another kind sums are rounded in "
+    "The same kind of processor with the same versions gives the same bits. On another kind, sums are rounded in "
     "another order: with AVX2 instead of AVX-512 a smoke study's LPIPS moved by 0.0005 a photo."
 )
 
