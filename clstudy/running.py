@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import pyarrow as pa
 
-from clstudy.analysis.scores import average_incremental_performance, forgetting
+from clstudy.analysis.scores import average_incremental_performance, backward_transfer, forgetting
 from clstudy.metrics.directions import HIGHER_IS_BETTER
 
 
@@ -29,7 +29,8 @@ def running_metrics(stages: Sequence[pa.Table], t: int) -> dict[str, float]:
     """Metrics of one trial after timestamp t, by MLflow name.
 
     ``ap/…`` AP_t, ``r/…/kNN`` the row R[t, k], and, where the trial has all rows up to t (not for ``upper``),
-    ``aip/…`` and from t = 1 ``forgetting/…`` computed as if t were the last timestamp.
+    ``aip/…`` and from t = 1 ``forgetting/…`` and ``minus_bwt/…`` (−BWT, in the direction of Forgetting and free of
+    its bias) computed as if t were the last timestamp.
     """
     metrics: dict[str, float] = {}
     for (protocol, metric), cells in sorted(cell_means(stages).items()):
@@ -47,4 +48,5 @@ def running_metrics(stages: Sequence[pa.Table], t: int) -> dict[str, float]:
         metrics[f"aip/{label}"] = float(average_incremental_performance(matrix, better))
         if t > 0:
             metrics[f"forgetting/{label}"] = float(forgetting(matrix, better))
+            metrics[f"minus_bwt/{label}"] = -float(backward_transfer(matrix, better))
     return metrics

@@ -22,6 +22,7 @@ import traceback
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -108,7 +109,8 @@ class Prepared:
             damage = self.target.damage(copy / GIVEN, case_rng(self.seed, self.target.name, number))
             kept = self._kept_name(number)
             if kept is not None:
-                shutil.copytree(copy, kept)
+                with suppress(shutil.Error):  # a pipe cannot be kept; what else there is has been
+                    shutil.copytree(copy, kept, symlinks=True)
             outcome, words, seconds, megabytes = run_child(lambda: self.target.check(copy), work / "output.txt")
             if kept is not None and outcome not in FAILURES:
                 shutil.rmtree(kept)
