@@ -292,7 +292,8 @@ def test_a_share_of_nothing_is_no_difference(tmp_path):
 def test_small_studies_get_their_sentences(tmp_path, identities):
     study = claim(Study(tmp_path / "study", identities=identities, seeds=(0,)), PRIMARY, {"aip": 0.1})
     page = page_of(summarise(study.folder))
-    assert "Primary comparison (named before anything was measured)" in page
+    said = "Primary comparison (named before anything was measured)"
+    assert page.index('class="answer"') < page.index(said) < page.index("</header>"), "first of all"
     if len(identities) == 1:
         assert "in one identity, no test" in page and "One identity: no test." in page
 

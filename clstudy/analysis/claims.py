@@ -394,9 +394,8 @@ def claim_notes(summary: Summary, decimals: int = 4) -> list[str]:
     """
     if not summary.scores.num_rows:
         return []
-    answer = primary_answer(summary)
-    said = _primary_notes(answer, decimals) if answer else []
-    if answer is None and (late := lateness(summary.study.claims)):
+    said = primary_notes(summary, decimals)
+    if not said and (late := lateness(summary.study.claims)):
         said.append(f"{late[0].upper()}{late[1:]}.")
     said += exploratory_notes(summary)
     if effects := effects_of(summary):
@@ -404,7 +403,11 @@ def claim_notes(summary: Summary, decimals: int = 4) -> list[str]:
     return said
 
 
-def _primary_notes(answer: PrimaryAnswer, decimals: int) -> list[str]:
+def primary_notes(summary: Summary, decimals: int) -> list[str]:
+    """The primary comparison and what came of it, in a sentence; none where the space names none."""
+    answer = primary_answer(summary)
+    if answer is None:
+        return []
     primary, family = answer.primary, answer.family
     title = f"{SCORES[primary.score].title} ({_title((primary.protocol, primary.metric))})"
     what = f"{title} of {' minus '.join(primary.between)}"

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from clstudy.analysis.answer import answer
-from clstudy.analysis.claims import exploratory_notes
+from clstudy.analysis.claims import exploratory_notes, primary_notes
 from clstudy.analysis.efficiency import ABOVE_UPPER, efficiency_table
 from clstudy.analysis.figures import Drawing, Gallery
 from clstudy.analysis.intervals import CONFIDENCE
@@ -119,12 +119,11 @@ def study_page(material: Material, gallery: Gallery, extra: Sequence[Section] = 
         settings_section(document),
         timing_section(material),
     ]
-    first, second = answer(material)
     header = element(
         "header",
         element("h1", summary.study.name),
         element("p", str(document.get("description") or ""), class_="soft"),
-        element("div", element("p", first), element("p", second), class_="answer"),
+        element("div", *_answer(material), class_="answer"),
         _facts(material),
         _alerts(material, gallery),
         element(
@@ -439,13 +438,18 @@ def session_table(sessions: Sequence[Session]) -> Markup:
     return data_table(title, ["began", "expected", "taken", "ended"], rows)
 
 
+def _answer(material: Material) -> list[Markup]:
+    """What a study was run for and what came of it, then its answer, one paragraph each."""
+    said = [*primary_notes(material.summary, material.digits), *answer(material)]
+    return [element("p", text) for text in said]
+
+
 def comparison_page(materials: Mapping[str, Material]) -> str:
     """Main tables of several studies side by side: study name -> material."""
     sections = []
     for place, (name, material) in enumerate(materials.items()):
-        first, second = answer(material)
         table = main_section(material)
-        body = joined([element("p", first), element("p", second), element("h3", table.title), table.body])
+        body = joined([*_answer(material), element("h3", table.title), table.body])
         sections.append(Section(anchor=f"study-{place}", title=name, body=body))
     note = "Studies differ in more than their numbers (people, photos, settings): read each one's own report as well."
     header = element("header", element("h1", f"{len(materials)} studies"), element("p", note, class_="soft"))
