@@ -29,6 +29,8 @@ from clstudy.analysis.claims import (
     primary_table,
 )
 from clstudy.analysis.claims_page import claim_files, claim_sections
+from clstudy.analysis.figures import Gallery
+from clstudy.analysis.html import study_page
 from clstudy.analysis.material import gather
 from clstudy.analysis.summary import summarise
 from clstudy.analysis.tables import to_markdown
@@ -293,7 +295,9 @@ def test_small_studies_get_their_sentences(tmp_path, identities):
     study = claim(Study(tmp_path / "study", identities=identities, seeds=(0,)), PRIMARY, {"aip": 0.1})
     page = page_of(summarise(study.folder))
     said = "Primary comparison (named before anything was measured)"
-    assert page.index('class="answer"') < page.index(said) < page.index("</header>"), "first of all"
+    assert said in page
+    whole = study_page(gather(summarise(study.folder)), Gallery(drawings=(), skipped=()))
+    assert whole.index('class="answer"') < whole.index(said) < whole.index("</header>"), "it opens the page"
     if len(identities) == 1:
         assert "in one identity, no test" in page and "One identity: no test." in page
 
