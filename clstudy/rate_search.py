@@ -418,6 +418,8 @@ class RateSearch:
             except UserError:
                 raise
             except Exception as error:  # a damaged database fails in SQLite, SQLAlchemy, Optuna or JSON, anywhere
+                if not isinstance(storage, str):  # the caller's own storage, and the caller's own errors
+                    raise
                 raise _damaged(str(storage), error) from error
             self._lanes[cell] = lane
 

@@ -13,7 +13,7 @@ from clstudy.identities.dataset import Identity, Photo, Timestamp
 from clstudy.plan import make_plan
 from clstudy.profiles import PROFILES, ComputeSettings, InversionSettings, TrainerSettings, key_document
 from clstudy.space import TrialSpec
-from clstudy.stages import StudyStore, digest_of
+from clstudy.stages import STAGE_FILES, StudyStore, digest_of
 from clstudy.strategies import STRATEGIES
 from clstudy.strategies.base import Memory, make_items
 from clstudy.strategies.ewc import ElasticWeightConsolidation
@@ -125,7 +125,7 @@ def test_the_plan_counts_sharing_and_says_at_most_until_buffers_are_known(tmp_pa
     assert plan.stages_done == 0 and plan.done == frozenset() and plan.seconds > 0
     lower = keys(spec("lower", None))
     assert lower == keys(spec("lower", None))
-    store.stages.put(lower[0], {"rows.parquet": b"x"})
+    store.stages.put(lower[0], dict.fromkeys(STAGE_FILES, b"x"))
     again = make_plan(trials, {"anna": person()}, BASIS, store, tmp_path, workers=2)
     assert again.stages_done == 1 and again.stages_to_run == plan.stages - 1
 

@@ -261,7 +261,9 @@ class Listener:
     def __init__(self) -> None:
         self.heard: dict[str, dict[int, Mapping[str, float]]] = {}
 
-    def log_stage(self, trial: str, t: int, metrics: Mapping[str, float], pictures: Any = None) -> None:
+    def log_stage(
+        self, trial: str, t: int, metrics: Mapping[str, float], pictures: Any = None, losses: Any = None
+    ) -> None:
         """One timestamp of a trial."""
         self.heard.setdefault(trial, {})[t] = {name: value for name, value in metrics.items() if "loss" not in name}
 
