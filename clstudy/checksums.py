@@ -1,19 +1,18 @@
-"""Files that are believed only while they match the checksum beside them: ``NAME``, ``NAME.sha256`` (no torch, no Ray).
+"""Files that are believed only while they match the checksum beside them: ``NAME``, ``.NAME.sha256``.
 
-The checksum file is in ``sha256sum``'s format, so ``cd runs/STUDY/results && sha256sum -c *.sha256`` checks a folder by
-hand. It goes first and comes last: whenever a writer is killed, the file has no checksum (and counts as unchecked, like
-those of versions before), never a wrong one.
+The checksum file is in ``sha256sum``'s format: ``cd runs/STUDY/results && sha256sum -c .*.sha256`` checks a folder by
+hand. Its name begins with a dot, so that a folder of results is still what every Parquet reader takes for one table. It
+goes first and comes last: whenever a writer is killed, the file has no checksum (and counts as unchecked, like those of
+versions before), never a wrong one. No torch, no Ray.
 """
 
 from __future__ import annotations
 
 import enum
 import hashlib
-from pathlib import PurePosixPath
 
+from clstudy.checksum_names import checksum_name
 from clstudy.storage import Place, write_atomically
-
-SUFFIX = ".sha256"
 
 
 class State(enum.Enum):
@@ -27,12 +26,7 @@ class State(enum.Enum):
 
 def checksum_place(place: Place) -> Place:
     """Where the checksum of a file lies."""
-    return place.parent / f"{place.name}{SUFFIX}"
-
-
-def checked_name(name: str) -> str | None:
-    """The file that a checksum file (a path with ``/``) is of; None where it is no checksum file."""
-    return name.removesuffix(SUFFIX) if name.endswith(SUFFIX) and PurePosixPath(name).name != SUFFIX else None
+    return place.parent / checksum_name(place.name)
 
 
 def write_checked(place: Place, content: bytes) -> None:

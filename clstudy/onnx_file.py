@@ -29,11 +29,15 @@ _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5  # wire types of protocol buffe
 
 
 def first_node_names(model: bytes, count: int) -> list[str]:
-    """Names of the first nodes of a serialised ONNX model; a node without a name has an empty one."""
+    """Names of the first nodes of a serialised ONNX model; a node without a name has an empty one.
+
+    Raises:
+        ValueError: the container is damaged.
+    """
     names: list[str] = []
     for graph in _messages(memoryview(model), _GRAPH_OF_MODEL):
         for node in _messages(graph, _NODE_OF_GRAPH):
-            names.append(next((bytes(name).decode() for name in _messages(node, _NAME_OF_NODE)), ""))
+            names.append(next((bytes(name).decode(errors="replace") for name in _messages(node, _NAME_OF_NODE)), ""))
             if len(names) == count:
                 return names
     return names
@@ -62,8 +66,8 @@ def external_files(model: bytes) -> list[str]:
                         found.add(bytes(entry.get(_VALUE_OF_ENTRY, b"?")).decode(errors="replace"))  # type: ignore[arg-type]
                 elif kind == "tensor" and number == _DATA_LOCATION_OF_TENSOR and value == _EXTERNAL:
                     found.add("?")
-    except (IndexError, KeyError, TypeError) as error:
-        raise ValueError("no ONNX model") from error
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"no ONNX model ({error})") from error
     return sorted(found - {"?"}) or sorted(found)
 
 
@@ -106,15 +110,23 @@ def _fields(data: memoryview) -> Iterator[tuple[int, int | memoryview | None]]:
             position += length
         elif kind == _VARINT:
             value, position = _varint(data, position)
+        elif kind in (_FIXED64, _FIXED32):
+            position += 8 if kind == _FIXED64 else 4
         else:
-            position += {_FIXED64: 8, _FIXED32: 4}[kind]
+            raise ValueError(f"no such wire type: {kind}")
         yield tag >> 3, value
 
 
 def _varint(data: memoryview, position: int) -> tuple[int, int]:
-    """Read a base-128 integer; returns it and the position after it."""
+    """Read a base-128 integer; returns it and the position after it.
+
+    Raises:
+        ValueError: it has no end, or more than 64 bits.
+    """
     value = shift = 0
     while True:
+        if shift > 63 or position >= len(data):
+            raise ValueError("a number without end")
         byte = data[position]
         position += 1
         value |= (byte & 0x7F) << shift

@@ -30,6 +30,7 @@ import pyarrow as pa
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
+from clstudy.checksum_names import checked_name
 from clstudy.entry_point import entry_point
 from clstudy.errors import UserError
 from clstudy.safe_text import has_credentials, shown_address
@@ -323,11 +324,11 @@ def copy_tree(
         return (source / name).read_bytes() != (target / name).read_bytes()
 
     # a checksum never changes its size, and neither need the file that it is of
-    same = [name for name in sizes if name.endswith(".sha256") and there.get(name) == sizes[name]]
+    same = [name for name in sizes if checked_name(name) and there.get(name) == sizes[name]]
     stale = {name for name, differs in zip(same, together(changed, same, remote), strict=True) if differs}
-    stale |= {name.removesuffix(".sha256") for name in stale}
+    stale |= {checked_name(name) or name for name in stale}
     names = [name for name, size in sizes.items() if there.get(name) != size or name in stale]
-    last = {name for name in names if PurePosixPath(name).name == "COMPLETE" or name.endswith(".sha256")}
+    last = {name for name in names if PurePosixPath(name).name == "COMPLETE" or checked_name(name)}
 
     def copy(name: str) -> None:
         write_atomically(target / name, (source / name).read_bytes())

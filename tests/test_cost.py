@@ -23,7 +23,7 @@ from clstudy.plan import disk_estimate, make_plan
 from clstudy.precision import PRECISIONS
 from clstudy.profiles import InversionSettings, Profile, Resources, TrainerSettings, embedded
 from clstudy.sessions import hours_unit, unit_hours
-from clstudy.stages import StudyStore, Timing
+from clstudy.stages import STAGE_FILES, StudyStore, Timing
 from tests.test_fold import BASIS, person, remember, spec
 
 PROFILE: Profile = replace(
@@ -102,7 +102,7 @@ def test_dropped_weights_are_counted_where_something_new_builds_on_them(tmp_path
     store, people = StudyStore(tmp_path), {"anna": person()}
     requests = list(stage_requests(spec("lower", None), person(), BASIS, remember))
     for request in requests[:-1]:
-        store.stages.put(request.key, {"rows.parquet": b"r"})
+        store.stages.put(request.key, dict.fromkeys(STAGE_FILES, b"r"))
     store.weights.put(requests[0].key, {"weights.safetensors": b"w"})
     plan = make_plan([spec("lower", None)], people, BASIS, store, tmp_path, workers=1)
     assert plan.retrained == len(requests) - 2 and plan.stages_to_run == 1

@@ -14,7 +14,7 @@ from benchmarks.fuzz.mutations import BINARY, TEXT, damage_one_file
 from benchmarks.fuzz.study_files import TARGETS
 from clstudy.errors import UserError
 
-SLICE = 3
+SLICE = 6
 
 
 def _clear() -> Outcome:

@@ -24,7 +24,8 @@ from benchmarks.fuzz.study_files import (
 from clstudy.analysis.loss_path_page import loss_path_sections
 from clstudy.analysis.rates_page import rate_sections
 from clstudy.analysis.summary import summarise
-from clstudy.checksums import SUFFIX, State, checksum_place, read_checked, write_checked
+from clstudy.checksum_names import SUFFIX
+from clstudy.checksums import State, checksum_place, read_checked, write_checked
 from clstudy.errors import UserError
 from clstudy.results import parquet_bytes, read_result, restore_results, result_path, same_rows
 from clstudy.sessions import add_session, read_sessions

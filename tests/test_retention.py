@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from clstudy.keeper import WeightKeeper, progressed
 from clstudy.retention import Chain, droppable_learned, droppable_weights
-from clstudy.stages import StudyStore, digest_of
+from clstudy.stages import STAGE_FILES, StudyStore, digest_of
 
 EMPTY = Chain(lineage="p", keys=(), learned=(), done=0, finished=False, whole=False)
 
@@ -88,7 +88,7 @@ def test_the_keeper_removes_values_and_leaves_rows_alone(tmp_path: Path) -> None
     keys = [digest_of({"t": t}) for t in range(4)]
     for key in keys:
         store.weights.put(key, {"weights.safetensors": b"w"})
-        store.stages.put(key, {"rows.parquet": b"r"})
+        store.stages.put(key, dict.fromkeys(STAGE_FILES, b"r"))
     planned = {"trial": Chain(lineage="p", keys=(), learned=(), done=0, finished=False, whole=False)}
     keeper = WeightKeeper(store, planned)
     reached = [(key, None) for key in keys]

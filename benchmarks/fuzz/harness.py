@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import enum
 import json
+import logging
 import os
 import resource
 import select
@@ -203,6 +204,7 @@ def _child(
     work: Callable[[], Outcome | tuple[Outcome, str]], writing: int, output: Path, seconds: float, memory: int
 ) -> None:  # never returns
     base = 0
+    logging.disable(logging.CRITICAL)  # what is damaged is said thousands of times
     try:
         with output.open("wb") as stream:
             os.dup2(stream.fileno(), 1)

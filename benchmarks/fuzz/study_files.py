@@ -12,7 +12,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import logging
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -36,7 +35,8 @@ from clstudy.analysis.rates_page import rate_sections
 from clstudy.analysis.study_folder import anchor_latents, stage_faces, trial_stages
 from clstudy.analysis.summary import Summary, summarise
 from clstudy.analysis.tables import table_files
-from clstudy.checksums import SUFFIX, write_checked
+from clstudy.checksum_names import SUFFIX
+from clstudy.checksums import write_checked
 from clstudy.cost import cost_kind, stage_work, write_history
 from clstudy.driver_lock import only_driver
 from clstudy.errors import UserError
@@ -210,7 +210,6 @@ PROPOSALS = b"""strategy,buffer_size,proposal,learning_rate,objective,state
 
 def make_study(folder: Path, rng: np.random.Generator) -> None:
     """The finished study, another one beside it that its plan asks for its pace, and the expected answers."""
-    logging.disable(logging.CRITICAL)
     out = folder / GIVEN / NAME
     run_trials(out, SPECS)
     write_records(out)
@@ -303,7 +302,6 @@ def said(summary: Summary) -> bool:
 
 def check_study(folder: Path) -> tuple[Outcome, str]:
     """Report, rebuild MLflow's runs, look at people's traces, run again, report again."""
-    logging.disable(logging.CRITICAL)
     os.chdir(folder)
     out = folder / GIVEN / NAME
     known = json.loads((folder / EXPECTED).read_text())
@@ -384,14 +382,12 @@ def search_on(search: RateSearch) -> dict[str, float]:
 
 def make_search(folder: Path, rng: np.random.Generator) -> None:
     """A finished search."""
-    logging.disable(logging.CRITICAL)
     chosen = search_on(open_search(folder / GIVEN / "optuna.db"))
     (folder / EXPECTED).write_text(json.dumps(chosen))
 
 
 def check_search(folder: Path) -> tuple[Outcome, str]:
     """Open the search again, go on with it, and choose."""
-    logging.disable(logging.CRITICAL)
     search = open_search(folder / GIVEN / "optuna.db")
     complete = search.complete()
     chosen = search_on(search)

@@ -18,7 +18,7 @@ from torch import Tensor
 
 import clstudy
 from clstudy.assets import manifest
-from clstudy.checksums import checked_name
+from clstudy.checksum_names import checked_name
 from clstudy.errors import UserError, nearest
 from clstudy.generators import load_generators
 from clstudy.generators.base import GENERATORS

@@ -33,7 +33,8 @@ import yaml
 from clstudy.analysis.loss_path_numbers import PATH_SCHEMA
 from clstudy.analysis.study_folder import StageNote, anchors_key
 from clstudy.assets import sha256_file
-from clstudy.checksums import SUFFIX, State, checked_name, read_checked, remove_checked
+from clstudy.checksum_names import checked_name, checksum_name
+from clstudy.checksums import State, read_checked, remove_checked
 from clstudy.documents import json_object, read_json
 from clstudy.driver_lock import NAME as LOCK
 from clstudy.driver_lock import only_driver
@@ -79,7 +80,7 @@ _SETTINGS = (
 )  # fmt: skip
 """Parts of ``study.yaml`` that hold no names of people (and may hold words that are somebody's name)."""
 _CHECKED = ("study.yaml", "sessions.json", "failures.json")
-_SUMMARIES = (*_CHECKED, *(f"{name}{SUFFIX}" for name in _CHECKED), "history.json", TRACKED, LOCK)
+_SUMMARIES = (*_CHECKED, *map(checksum_name, _CHECKED), "history.json", TRACKED, LOCK)
 _DRAFT = re.compile(r"\..+\.[0-9a-f]{8}")
 """What ``write_atomically`` leaves behind when it is killed."""
 _VIEW = ".forgetting"
@@ -875,7 +876,7 @@ def _view(study: Place, document: Mapping[str, Any]) -> Iterator[Path]:
             view = study / _VIEW / study.name
             view.mkdir(parents=True)
             for entry in study.iterdir():
-                if entry.name not in (_VIEW, "study.yaml", f"study.yaml{SUFFIX}", "report"):
+                if entry.name not in (_VIEW, "study.yaml", checksum_name("study.yaml"), "report"):
                     (view / entry.name).symlink_to(entry)
         write_document(view, document)
         yield view
