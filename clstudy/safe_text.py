@@ -53,15 +53,13 @@ def shown_address(address: str) -> str:
 def _parted(rest: str) -> tuple[str, str]:
     """Who an address logs in as, and what is left of it (both after ``://``).
 
-    By hand: urlsplit takes a password with a ``/`` or ``#`` in it for the end of the host, and would show it.
+    By hand: urlsplit takes a password with a ``/`` or ``#`` in it for the end of the host, and would show it. What may
+    be a password or a port (``user:5000/x@host``) is hidden.
     """
     host = re.split(r"[/?#]", rest, maxsplit=1)[0]
-    if "@" not in host:
-        _, colon, port = host.partition(":")
-        if "@" not in rest or not colon or port.isdecimal():
-            return "", rest
-    who, _, after = (rest if "@" not in host else host).rpartition("@")
-    return who, after + (rest[len(host) :] if "@" in host else "")
+    login = rest if ":" in host else host  # a password may hold anything, also an @
+    who, _, _ = login.rpartition("@")
+    return who, rest[len(who) + 1 :] if who else rest
 
 
 def _shown_option(sign: str, name: str, value: str) -> str:

@@ -367,7 +367,7 @@ def test_a_rate_that_explodes_fails_its_trials_only_and_says_when(undisturbed: P
     study = tmp_path / "runs" / "study"
     (message,) = json.loads((study / "failures.json").read_text()).values()
     assert "timestamp 0" in message and "step" in message and "smaller learning rate" in message
-    assert [path.stem for path in (study / "results").iterdir()] == ["person_00-lower-lr0.003-s3"]
+    assert [path.stem for path in (study / "results").glob("*.parquet")] == ["person_00-lower-lr0.003-s3"]
 
 
 @pytest.mark.slow
@@ -394,7 +394,7 @@ def test_a_pilot_measures_one_stage_and_keeps_it(undisturbed: Path, tmp_path: Pa
 def test_weights_stay_for_first_and_last_stages_only_and_extensions_train_the_rest_again(undisturbed: Path) -> None:
     study = undisturbed / "runs" / "study"
     first_and_last = set()
-    for path in (study / "results").iterdir():
+    for path in (study / "results").glob("*.parquet"):
         keys = json.loads((pq.read_schema(path).metadata or {})[b"clstudy.stage_keys"])
         first_and_last |= {keys[0], keys[-1]}
     kept = {path.parent.name for path in (study / "weights").glob("??/*/COMPLETE")}
@@ -411,14 +411,14 @@ def test_a_photo_that_turns_unreadable_fails_only_its_trials(tmp_path: Path) -> 
     assert driver.returncode == 1, stdout
     assert victim.name in stdout and "person_01-lower" in stdout
     study = tmp_path / "runs" / "study"
-    assert {path.name for path in (study / "results").iterdir()} == {
+    assert {path.name for path in (study / "results").glob("*.parquet")} == {
         "person_00-lower-lr0.003-s0.parquet",
         "person_00-er_hull-k3-lr0.003-s0.parquet",
         "person_00-upper-lr0.003-s0.parquet",
     }
     failures = json.loads((study / "failures.json").read_text())
     assert len(failures) == 3 and all(str(victim) in message for message in failures.values())
-    assert all(pq.read_table(path).num_rows for path in (study / "results").iterdir())
+    assert all(pq.read_table(path).num_rows for path in (study / "results").glob("*.parquet"))
 
 
 BAD_YAML = "name: x\nprofile: smoke\ngrid:\n  identity: [a\nseeds: [0]\n"

@@ -254,7 +254,7 @@ def test_latex_is_well_formed_whatever_a_study_is_called(tmp_path):
 
 def test_latex_of_nothing_is_a_comment_that_says_so(tmp_path):
     study = Study(tmp_path / "study", seeds=(0,))
-    for path in (study.folder / "results").iterdir():
+    for path in (study.folder / "results").glob("*.parquet"):
         path.unlink()
     text = to_latex(summarise(study.folder))
     assert "nothing can be concluded" in text and all(line.startswith("%") for line in text.splitlines())
@@ -527,7 +527,7 @@ def test_the_benchmarks_study_is_read_whole(tmp_path):
     rows = write_study(tmp_path / "made_up", rows=1, people=1)
     summary = summarise(tmp_path / "made_up")
     assert summary.complete and rows == sum(
-        pq.read_metadata(path).num_rows for path in (tmp_path / "made_up" / "results").iterdir()
+        pq.read_metadata(path).num_rows for path in (tmp_path / "made_up" / "results").glob("*.parquet")
     )
     assert Trial(
         trial="person_00-upper-lr0.0003-s0", identity="person_00", strategy="upper", buffer_size=None,

@@ -230,7 +230,7 @@ def test_a_studys_budget_is_what_loops_over_its_rows_find(tmp_path, seeds):
 
 def rewrite(study, change):
     """Change the rows of every trial."""
-    for path in (study.folder / "results").iterdir():
+    for path in (study.folder / "results").glob("*.parquet"):
         rows = pq.read_table(path)
         pq.write_table(pa.Table.from_pylist(change(rows.to_pylist()), schema=rows.schema), path)
 
