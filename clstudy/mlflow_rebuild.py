@@ -17,13 +17,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from clstudy.checksums import State
 from clstudy.documents import json_object
 from clstudy.entry_point import entry_point
 from clstudy.errors import UserError
 from clstudy.identities.dataset import Photo
 from clstudy.pictures import decode_png, enlarged, photo_row
 from clstudy.reopen import read_study_file, stage_keys, stored_photos, stored_trials, stored_version
-from clstudy.results import REMEDY, read_result, result_path
+from clstudy.results import REMEDY, contradicts_stages, read_result, result_path
 from clstudy.running import running_metrics
 from clstudy.safe_text import shown_address
 from clstudy.space import TrialSpec
@@ -124,6 +125,8 @@ class StudyReplay:
         result = read_result(result_path(self._study, spec.trial_id))
         if result.rows is None:
             raise UserError(f"{result.place} cannot be read ({result.trouble or result.state.value}); {REMEDY}")
+        if result.state is State.UNCHECKED and contradicts_stages(result, spec.columns(), self._stages):
+            raise UserError(f"{result.place} is damaged: its rows are not those of its stages; {REMEDY}")
         return result.rows
 
     @staticmethod
