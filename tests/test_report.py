@@ -136,9 +136,7 @@ def test_equal_rows_give_equal_bytes(tmp_path):
     names = ("summary.csv", "paired.csv", "tables.md")
     report.write_report(study.folder)
     first = [(study.folder / "report" / name).read_bytes() for name in names]
-    for path in (study.folder / "results").glob(
-        "*.parquet"
-    ):  # same rows, other files: other compression and row groups
+    for path in (study.folder / "results").glob("*.parquet"):  # same rows, in other compression and row groups
         pq.write_table(pq.read_table(path), path, compression="zstd", row_group_size=5)
     report.write_report(study.folder)
     assert [(study.folder / "report" / name).read_bytes() for name in names] == first
