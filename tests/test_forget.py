@@ -26,6 +26,7 @@ from mlflow.entities import Run, ViewType
 from clstudy.actors import Coordinator, Recorder
 from clstudy.analysis.loss_path_numbers import PATH_SCHEMA, TOLERANCE
 from clstudy.assets import manifest
+from clstudy.checksum_names import checked_name, checksum_name
 from clstudy.driver_lock import only_driver
 from clstudy.errors import UserError
 from clstudy.fold import Basis
@@ -340,7 +341,9 @@ def test_everything_of_the_others_is_as_it_was(forgotten: Forgotten) -> None:
     theirs = owned_by(before, STAYS) | owned_by(before, STAYS + VALIDATION_MARK)
     assert {path.split("/")[0] for path in theirs} == set(KINDS)
     theirs |= {
-        path for path in before if path.startswith(tuple(f"{top}/{STAYS}" for top in ("results", "logs", "search")))
+        path
+        for path in before
+        if (checked_name(path) or path).startswith(tuple(f"{top}/{STAYS}" for top in ("results", "logs", "search")))
     }
     theirs |= {f"inputs/{digest}.png" for digest in digests_of(forgotten.world / "photos", STAYS)}
     theirs |= {path for path in before if path.startswith("inputs/") and path.endswith(".onnx")}
@@ -350,7 +353,7 @@ def test_everything_of_the_others_is_as_it_was(forgotten: Forgotten) -> None:
     assert {path: before[path] for path in theirs} == {path: after.get(path) for path in theirs}
     made = {path for path in after if path.startswith(("report/", "mlflow-artifacts/"))}
     assert after.keys() - theirs - made == {
-        *("study.yaml", "study.yaml.sha256", "failures.json", "failures.json.sha256", "driver.lock"),
+        *("study.yaml", checksum_name("study.yaml"), "failures.json", checksum_name("failures.json"), "driver.lock"),
     }
     assert list(json.loads(after["failures.json"])) == [f"{STAYS}-lower-lr0.003-s7"]
 
