@@ -33,7 +33,7 @@ def readme_strategy() -> str:
 
 
 def command(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", *arguments], cwd=folder, capture_output=True, text=True, timeout=300)
+    return subprocess.run([sys.executable, "-m", *arguments], cwd=folder, capture_output=True, text=True, timeout=900)
 
 
 def test_the_readmes_strategy_is_checked_and_studied(tmp_path: Path) -> None:

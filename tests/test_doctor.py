@@ -419,7 +419,7 @@ def doctor(folder: Path, *options: str, **environment: str) -> subprocess.Comple
         cwd=folder,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=400,
     )
     assert done.stderr == "" and all(LINE.fullmatch(line) for line in done.stdout.splitlines()), done
     return done
@@ -596,7 +596,7 @@ def mlflow_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
         start_new_session=True,
     )
     try:
-        deadline = time.monotonic() + 90
+        deadline = time.monotonic() + 300
         while True:
             try:
                 urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=2).close()
@@ -640,7 +640,7 @@ def test_a_bucket_is_tried_and_left_empty(tmp_path: Path) -> None:
             cwd=tmp_path,
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=400,
         )
         assert done.returncode == 0, done
         assert starting(f"pass  storage: this machine writes and reads s3://{BUCKET}/clstudy", done)
@@ -736,7 +736,7 @@ def test_a_folder_that_is_on_every_machine_and_not_shared(tmp_path: Path) -> Non
             command = f"python -m clstudy.doctor --address auto --storage {storage}"
             return head.run(command, {**settings, **environment}).stdout
 
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 200
         while "2 nodes: " not in (good := sheet("/mnt/shared")) and time.monotonic() < deadline:
             time.sleep(1)
         assert "pass  storage: the driver and 2 nodes write and read the same /mnt/shared" in good, good

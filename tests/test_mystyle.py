@@ -94,7 +94,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def drive(place: Path, *options: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "driver.py", "--space", "small.yaml", "--device", "cpu", *options]
-    return subprocess.run(command, cwd=place, env=ENV, capture_output=True, text=True, timeout=300)
+    return subprocess.run(command, cwd=place, env=ENV, capture_output=True, text=True, timeout=900)
 
 
 def test_the_study_runs_from_checkpoint_and_photos_and_resumes(place: Path) -> None:
@@ -131,7 +131,7 @@ def test_real_peoples_pictures_stay_in_the_storage_unless_told_otherwise(place: 
     space["grid"] |= {"identity": 1, "strategy": ["lower"]}
     (place / "private.yaml").write_text(yaml.safe_dump({**space, "name": "private"}))
     command = [sys.executable, "driver.py", "--space", "private.yaml", "--device", "cpu"]
-    done = subprocess.run(command, cwd=place, env=ENV, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(command, cwd=place, env=ENV, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stdout + done.stderr
     client = MlflowClient(sqlite_uri(place / "runs" / "mlflow.db"))
     experiment = client.get_experiment_by_name("private")

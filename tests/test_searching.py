@@ -37,7 +37,7 @@ def command(folder: Path, *options: str) -> list[str]:
 
 
 def run(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command(folder, *options), env=ENV, cwd=folder, capture_output=True, text=True, timeout=400)
+    return subprocess.run(command(folder, *options), env=ENV, cwd=folder, capture_output=True, text=True, timeout=900)
 
 
 def proposals(folder: Path) -> str:
@@ -115,7 +115,7 @@ def test_a_search_that_was_killed_proposes_and_chooses_the_same(searched: Path, 
         driver = subprocess.Popen(
             command(tmp_path), env=ENV, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
-        deadline = time.monotonic() + 150
+        deadline = time.monotonic() + 450
         while len(markers(tmp_path)) < wanted and driver.poll() is None and time.monotonic() < deadline:
             time.sleep(0.05)
         driver.send_signal(signal.SIGKILL)
