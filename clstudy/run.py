@@ -47,6 +47,7 @@ from clstudy.tracking import (
     artifact_folder,
     database_file,
     keep_address,
+    local_database,
     runs_page,
     server_address,
     tracking_address,
@@ -330,7 +331,7 @@ def update_tracking(prepared: Prepared, folder: Path, writer: MlflowWriter, cons
     if prepared.images:
         writer.attach_report(folder / "report")
     tracking_uri = tracking_address(prepared.home)
-    if writer.flush() or (tracking_uri.startswith("sqlite:") and database_file(tracking_uri) is None):
+    if writer.flush() or (local_database(tracking_uri) is not None and database_file(tracking_uri) is None):
         console.print(
             "[yellow]MLflow did not take everything; the report is in the study's folder, and `python -m "
             "clstudy.tracking rebuild` writes all runs again[/yellow]",

@@ -27,8 +27,6 @@ from clstudy.analysis.comparisons import (
     size_next_study,
     weigh,
 )
-from clstudy.analysis.sensitivity import CHECKED_SCORES as CHECKED_SCORES
-from clstudy.analysis.sensitivity import SENSITIVITY_SCHEMA as SENSITIVITY_SCHEMA
 from clstudy.analysis.sensitivity import comparison_cells, comparison_fields, sensitivity_table
 from clstudy.analysis.summary import CELL_FIELDS, INTERVAL_FIELDS, Summary
 from clstudy.analysis.tables import to_csv, to_parquet
