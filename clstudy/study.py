@@ -197,7 +197,8 @@ def run_study(
     store = StudyStore(settings.out)
     store.drop_drafts()
     gate = Gate()
-    with _signals(gate, say), _ray(settings) as session:
+    # twice: Ray's start puts a handler of its own, which ends the process, over SIGTERM's
+    with _signals(gate, say), _ray(settings) as session, _signals(gate, say):
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         coordinator: Any = CoordinatorActor.options(scheduling_strategy=here).remote(settings.most_stages)
         recorder: Any = RecorderActor.options(scheduling_strategy=here).remote(

@@ -26,6 +26,7 @@ from clstudy.rows import stage_table
 from clstudy.storage import Place, list_files, open_place
 from clstudy.tracking import TRIAL_TAG, sqlite_uri
 from tests.object_store import BUCKET, running_object_store
+from tests.processes import kill_driver
 
 ENV = {**os.environ, "RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0", "COLUMNS": "120"}
 ONE_PERSON = ["--space", "smoke", "--identities", "person_00", "--seeds", "3"]
@@ -97,8 +98,7 @@ def test_a_second_driver_without_local_files_goes_on_from_the_object_store(
         second = main_command(tmp_path / "there", "--storage", uri)
         stdout, _ = second.communicate(timeout=400)
         assert second.returncode == 4 and f"process {first.pid} on" in stdout, stdout
-        first.send_signal(signal.SIGKILL)
-        first.communicate()
+        kill_driver(first)
         before = stage_count(study)
         third = main_command(tmp_path / "there", "--storage", uri)
         until(lambda: stage_count(study) > before, third)

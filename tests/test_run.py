@@ -28,6 +28,7 @@ from clstudy.rows import RESULT_SCHEMA
 from clstudy.strategies import STRATEGIES
 from clstudy.tracking import TRIAL_TAG, sqlite_uri
 from tests.network_watch import Watched, run_watched
+from tests.processes import family, kill_driver
 
 TRIAL_RUNS = f"tags.`{TRIAL_TAG}` LIKE '%'"
 """Filter: all runs of an experiment but the one that holds the report."""
@@ -72,16 +73,8 @@ def start_and_await_a_stage(folder: Path, *options: str) -> subprocess.Popen[str
 
 def listeners(pid: int) -> list[ipaddress.IPv4Address | ipaddress.IPv6Address]:
     """Addresses on which a process and its descendants accept connections."""
-    parents = {}
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            with suppress(OSError):
-                parents[int(entry.name)] = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
-    family = {pid}
-    while more := {child for child, parent in parents.items() if parent in family} - family:
-        family |= more
     inodes = set()
-    for member in family:
+    for member in family(pid):
         with suppress(OSError):
             links = [os.readlink(file) for file in Path(f"/proc/{member}/fd").iterdir()]
             inodes |= {link[8:-1] for link in links if link.startswith("socket:[")}
@@ -115,9 +108,7 @@ def kill_at(folder: Path, moments: Sequence[tuple[int, float]], *options: str, s
         while len(markers(folder)) < wanted and driver.poll() is None and time.monotonic() < deadline:
             time.sleep(0.05)
         time.sleep(wait)
-        driver.send_signal(signal.SIGKILL)
-        driver.wait()
-        time.sleep(4)  # Ray's processes follow their driver within seconds
+        kill_driver(driver)
         now = markers(folder)
         assert len(now) >= wanted
         assert all(now[key] == seen[key] for key in seen), "a finished stage was computed twice"

@@ -101,8 +101,15 @@ def test_prepare_photos(tmp_path: Path, file: Path, capsys, monkeypatch) -> None
         ("clstudy.tracking", ["rebuild", "{study}", "--to", "sqlite:///{file}/m.db"], "MLflow's database .*--to"),
         ("clstudy.storage", ["copy", "{study}", "{file}/copy"], "cannot be written"),
         ("clstudy.storage", ["copy", "{study}", "/proc/clstudy/copy"], "cannot be written"),
+        ("clstudy.generators.pretrain_data", ["--out", "{file}/build"], "--out"),
+        ("clstudy.generators.pretrain", ["--faces", "faces.npy", "--out", "{file}/build"], "--out"),
+        ("clstudy.generators.pretrain", ["--faces", "{file}", "--out", "{study}"], "file cannot be read .*faces.npy"),
+        ("clstudy.assets.build", ["--work", "{file}/build"], "--work"),
     ],
-    ids=["fetch", "convert", "export", "report", "loss_path", "rebuild", "copy", "copy to /proc"],
+    ids=[
+        *("fetch", "convert", "export", "report", "loss_path", "rebuild", "copy", "copy to /proc"),
+        *("pretraining data", "pretrain", "pretrain without faces", "assets"),
+    ],
 )
 def test_other_commands(
     module: str, arguments: list[str], expected: str, file: Path, study: Path, capsys: pytest.CaptureFixture[str]

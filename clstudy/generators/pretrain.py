@@ -17,8 +17,9 @@ import argparse
 import copy
 import json
 import math
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -29,6 +30,8 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from clstudy.entry_point import entry_point
+from clstudy.errors import UserError
 from clstudy.generators.encoder import WEncoder
 from clstudy.generators.stylegan2 import StyleGAN2, StyleGAN2Settings
 from clstudy.identities.embedding import IdentityEmbedder, to_uint8, to_unit_range
@@ -37,6 +40,7 @@ from clstudy.inversion import invert
 from clstudy.metrics.lpips import LPIPS
 from clstudy.profiles import embedded
 from clstudy.seeding import derive_rng, derive_seed
+from clstudy.storage import require_writable
 
 AUTOENCODER = "autoencoder.safetensors"
 """Encoder and synthesis before the mapping network is fitted: a snapshot while training, then the whole."""
@@ -296,32 +300,60 @@ def write_grid(networks: Networks, held_out: np.ndarray, path: Path, seed: int) 
     Image.fromarray(grid).save(path, optimize=True)
 
 
-def main() -> None:
+def read_faces(path: Path) -> np.ndarray:
+    """The faces that ``pretrain_data`` wrote: uint8 (n, height, width, 3).
+
+    Raises:
+        UserError: there is no such file, or it holds something else.
+    """
+    expected = "expected the faces.npy that `python -m clstudy.generators.pretrain_data` writes"
+    try:
+        faces = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise UserError(f"{path} cannot be read ({error}); {expected}") from error
+    if not isinstance(faces, np.ndarray) or faces.dtype != np.uint8 or faces.ndim != 4:
+        raise UserError(f"{path} holds no faces, uint8 (n, height, width, 3); {expected}")
+    return faces
+
+
+@entry_point
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--faces", type=Path, required=True, help="faces.npy of clstudy.generators.pretrain_data")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--steps", type=int, default=PretrainSettings.steps)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--autoencoder", type=Path, help="skip its training: autoencoder.safetensors of an earlier run")
-    args = parser.parse_args()
-    settings = PretrainSettings(seed=args.seed, steps=args.steps)
+    args = parser.parse_args(arguments)
+    try:
+        require_writable(args.out, "the folder", "name another one with --out")
+        faces = read_faces(args.faces)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    pretrain(faces, args.out, PretrainSettings(seed=args.seed, steps=args.steps), args.autoencoder)
+    return 0
+
+
+def pretrain(faces: np.ndarray, out: Path, settings: PretrainSettings, autoencoder: Path | None = None) -> None:
+    """Train (from an earlier run's ``autoencoder``, where given) and write networks, figures and grid to ``out``."""
     torch.set_num_threads(settings.threads)
-    args.out.mkdir(parents=True, exist_ok=True)
-    faces = np.load(args.faces)
+    out.mkdir(parents=True, exist_ok=True)
     held_out, training = faces[: settings.held_out], faces[settings.held_out :]
     started = time.monotonic()
 
     def snapshot(networks: Networks) -> None:
-        save(networks, args.out / AUTOENCODER)
+        save(networks, out / AUTOENCODER)
         print(json.dumps(encoder_figures(networks, held_out[:200])), flush=True)
 
-    if args.autoencoder is None:
-        save(train_autoencoder(training, settings, snapshot), args.out / AUTOENCODER)
+    if autoencoder is None:
+        save(train_autoencoder(training, settings, snapshot), out / AUTOENCODER)
     # from the file, as float16 left it: so the mapping is the same in one go and from --autoencoder
-    networks = load(args.autoencoder or args.out / AUTOENCODER)
+    networks = load(autoencoder or out / AUTOENCODER)
     train_mapping(networks, encode_all(networks, training), settings)
-    save(networks, args.out / "embedded_generator.safetensors")
-    write_grid(networks, held_out, args.out / "model_card_grid.png", settings.seed)
+    save(networks, out / "embedded_generator.safetensors")
+    write_grid(networks, held_out, out / "model_card_grid.png", settings.seed)
     card = {
         "settings": asdict(settings),
         "training_faces": len(training),
@@ -333,9 +365,9 @@ def main() -> None:
         },
         "held_out": evaluate(networks, held_out),
     }
-    (args.out / "model_card.json").write_text(json.dumps(card, indent=2) + "\n")
+    (out / "model_card.json").write_text(json.dumps(card, indent=2) + "\n")
     print(json.dumps(card, indent=2))
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

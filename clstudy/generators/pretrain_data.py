@@ -7,16 +7,21 @@
 from __future__ import annotations
 
 import argparse
+import sys
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from clstudy.entry_point import entry_point
+from clstudy.errors import UserError
 from clstudy.identities.dcgan import LATENT_SIZE
 from clstudy.identities.embedding import to_unit_range
 from clstudy.identities.people import REPORTED_DATA_SEED, TUNING_DATA_SEED, FaceTools, draw_person
 from clstudy.seeding import derive_rng
+from clstudy.storage import require_writable
 
 HELD_OUT_PEOPLE = 10
 """People per data seed (reported and tuning) whose look-alikes are removed."""
@@ -65,16 +70,24 @@ def collect(seed: int, count: int, workers: int) -> np.ndarray:
     return np.concatenate(faces)[:count]
 
 
-def main() -> None:
+@entry_point
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--count", type=int, default=24_000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workers", type=int, default=2)
-    args = parser.parse_args()
+    args = parser.parse_args(arguments)
+    try:
+        require_writable(args.out, "the folder", "name another one with --out")
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
     args.out.mkdir(parents=True, exist_ok=True)
     np.save(args.out / "faces.npy", collect(args.seed, args.count, args.workers))
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
