@@ -12,7 +12,9 @@ import enum
 import hashlib
 
 from clstudy.checksum_names import checksum_name
-from clstudy.storage import Place, write_atomically
+from clstudy.storage import NoPlainFileError, Place, read_plain, write_atomically
+
+_LONGEST_LINE = 1000
 
 
 class State(enum.Enum):
@@ -43,21 +45,26 @@ def remove_checked(place: Place) -> None:
     place.unlink(missing_ok=True)
 
 
-def read_checked(place: Place) -> tuple[State, bytes]:
-    """A file's content with what is known of it; no content where it is not there.
+def read_checked(place: Place, most: int | None = None) -> tuple[State, bytes]:
+    """A file's content with what is known of it; no content where it is not there, no regular file, or has more than
+    ``most`` bytes.
 
     Raises:
         OSError: it cannot be read.
     """
     for _ in range(2):  # the second time if a writer was between its two files
         try:
-            content = place.read_bytes()
+            content = read_plain(place, most)
         except (FileNotFoundError, NotADirectoryError):
             return State.ABSENT, b""
+        except NoPlainFileError:
+            return State.DAMAGED, b""
         try:
-            line = checksum_place(place).read_bytes()
+            line = read_plain(checksum_place(place), _LONGEST_LINE)
         except (FileNotFoundError, NotADirectoryError):
             return State.UNCHECKED, content
+        except NoPlainFileError:
+            return State.DAMAGED, content
         if line == _line(place.name, content):
             return State.WHOLE, content
     return State.DAMAGED, content

@@ -13,12 +13,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from clstudy.documents import is_number, load_json
+from clstudy.documents import MOST_JSON_BYTES, is_number, load_json
 from clstudy.fold import Basis, StageRequest
 from clstudy.identities.dataset import Identity
 from clstudy.profiles import Profile, key_document
 from clstudy.stages import Timing, digest_of
-from clstudy.storage import Place, RemotePath, write_atomically
+from clstudy.storage import Place, RemotePath, read_plain, write_atomically
 
 HISTORY = "history.json"
 """In a study's folder: seconds, work and stages so far by ``cost_kind``, for the plans of other studies beside it."""
@@ -140,7 +140,7 @@ def _neighbours(storage: Place) -> list[tuple[str, dict[str, Any]]]:
     found = []
     for place in _folders(storage):
         try:
-            document = load_json((place / HISTORY).read_bytes())
+            document = load_json(read_plain(place / HISTORY, MOST_JSON_BYTES))
         except (OSError, ValueError):
             continue
         if isinstance(document, dict):

@@ -9,12 +9,13 @@ from __future__ import annotations
 import json
 import re
 import reprlib
-import stat
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeGuard
 
 import yaml
+
+from clstudy.storage import NoPlainFileError, read_plain
 
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _NUMBER = re.compile(r"[-+0-9a-fA-FxXoO_:.]+")
@@ -60,13 +61,10 @@ def read_text(path: Path, most: int) -> str:
         DocumentError: it is a pipe or a device, which may never end, larger, or not UTF-8.
         OSError: it cannot be read.
     """
-    about = path.stat()
-    if not stat.S_ISREG(about.st_mode) and not stat.S_ISDIR(about.st_mode):
-        raise DocumentError("it is a pipe or a device, not a file")
-    if about.st_size > most:
-        raise DocumentError(f"it has {about.st_size:,} bytes, expected at most {most:,}")
     try:
-        return path.read_bytes().decode("utf-8-sig")
+        return read_plain(path, most).decode("utf-8-sig")
+    except NoPlainFileError as error:
+        raise DocumentError(str(error.strerror)) from error
     except UnicodeDecodeError as error:
         raise DocumentError(f"it is not a text file in UTF-8 (byte {error.start})") from None
 

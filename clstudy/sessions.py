@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from clstudy.checksums import State, read_checked, write_checked
-from clstudy.documents import is_number, load_json
+from clstudy.documents import MOST_JSON_BYTES, is_number, load_json
 from clstudy.profiles import Resources
 from clstudy.storage import Place
 
@@ -58,7 +58,7 @@ def now() -> str:
 def read_sessions(study: Place) -> list[Session]:
     """All of a study's runs in order; nothing where there is no record, or a damaged one."""
     try:
-        state, content = read_checked(study / FILE)
+        state, content = read_checked(study / FILE, MOST_JSON_BYTES)
         entries = load_json(content) if state in (State.WHOLE, State.UNCHECKED) else []
     except (OSError, ValueError):
         return []

@@ -25,12 +25,14 @@ from safetensors import SafetensorError
 from safetensors.numpy import load as load_arrays
 from safetensors.numpy import save as save_arrays
 
-from clstudy.documents import is_number, json_object
+from clstudy.documents import MOST_JSON_BYTES, is_number, json_object
 from clstudy.storage import (
+    NoPlainFileError,
     Place,
     RemotePath,
     list_files,
     patiently,
+    read_plain,
     remove_tree,
     together,
     write_atomically,
@@ -191,8 +193,8 @@ class ValueStore:
 
     def _content(self, key: str, name: str, entry: _Entry) -> bytes | None:
         try:
-            content = (self.folder(key) / name).read_bytes()
-        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+            content = read_plain(self.folder(key) / name, entry.size)
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError, NoPlainFileError):
             return None
         return content if hashlib.sha256(content).hexdigest() == entry.sha256 else None
 
@@ -254,9 +256,9 @@ class ValueStore:
         """What the marker says: file -> size and sha256; None where there is none, or it is damaged."""
         marker = self.folder(key) / MARKER
         try:
-            record = json_object(marker.read_bytes())
+            record = json_object(read_plain(marker, MOST_JSON_BYTES))
             entries = {name: _Entry.read(name, entry) for name, entry in record.items()}
-        except (FileNotFoundError, NotADirectoryError, IsADirectoryError, ValueError):
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError, NoPlainFileError, ValueError):
             return None
         return entries or None
 
@@ -357,7 +359,7 @@ class StudyStore:
 
     def _timing(self, name: str) -> Timing | None:
         try:
-            entry = json_object((self.timings / name).read_bytes())
+            entry = json_object(read_plain(self.timings / name, MOST_JSON_BYTES))
             written = entry.pop("sha256", None)  # earlier versions wrote none
             if written is not None and written != digest_of(entry):
                 return None

@@ -13,6 +13,7 @@ import errno
 import logging
 import os
 import shutil
+import stat
 import sys
 import tempfile
 import time
@@ -43,7 +44,6 @@ _PAUSES_S = (0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 30.0)
 _FULL_PAUSE_S = 10.0
 _FULL_PATIENCE_S = 900.0
 """How long a write waits for somebody to make room on a full disk."""
-_NOT_BRIEF = (FileNotFoundError, PermissionError, NotADirectoryError, IsADirectoryError, FileExistsError)
 MIN_FREE_BYTES = 500_000_000
 """Below this no trial is begun on a disk, however small its stages are."""
 _THREADS = 16
@@ -233,6 +233,34 @@ def _first_line(error: BaseException) -> str:
 # --- reading and writing -------------------------------------------------------------------------------------------
 
 
+class NoPlainFileError(OSError):
+    """A pipe, a device or a socket in a file's place, or a link that leads nowhere near a file: never waited for."""
+
+
+def read_plain(place: Place, most: int | None = None) -> bytes:
+    """The content of a file of at most so many bytes (None: any number).
+
+    Raises:
+        FileNotFoundError: there is none.
+        NoPlainFileError: it is no regular file, which may never end, or larger.
+        OSError: it cannot be read.
+    """
+    if isinstance(place, RemotePath):
+        return place.read_bytes()
+    try:
+        about = place.stat()
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise NoPlainFileError(errno.ELOOP, "it is a link to itself", str(place)) from error
+        raise
+    if not stat.S_ISREG(about.st_mode) and not stat.S_ISDIR(about.st_mode):
+        raise NoPlainFileError(errno.EINVAL, "it is a pipe or a device, not a file", str(place))
+    if most is not None and about.st_size > most:
+        expected = f"it has {about.st_size:,} bytes, expected at most {most:,}"
+        raise NoPlainFileError(errno.EFBIG, expected, str(place))
+    return place.read_bytes()
+
+
 def write_durably(path: Path, content: bytes) -> None:
     """Write a local file and wait until the disk has it."""
     with path.open("wb") as handle:
@@ -356,6 +384,16 @@ def local_view(place: Place, wanted: Callable[[str], bool] = lambda name: True) 
 
 
 # --- a storage that fails for a while ------------------------------------------------------------------------------
+
+
+_NOT_BRIEF = (
+    FileNotFoundError,
+    PermissionError,
+    NotADirectoryError,
+    IsADirectoryError,
+    FileExistsError,
+    NoPlainFileError,
+)
 
 
 def is_full(error: OSError) -> bool:

@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from clstudy.checksums import State, read_checked, write_checked
-from clstudy.documents import json_object, load_yaml
+from clstudy.documents import MOST_JSON_BYTES, STUDY, json_object, load_yaml
 from clstudy.errors import UserError
 from clstudy.storage import Place
 
@@ -29,7 +29,7 @@ def read_document(study: Path) -> dict[str, Any]:
     if not study.is_dir():
         raise UserError(f"no such study folder: {study}. Give one that clstudy.run wrote, such as runs/hull_sizes.")
     try:
-        state, content = read_checked(path)
+        state, content = read_checked(path, STUDY.size)
     except OSError as error:
         raise UserError(f"{study} is no study: {NAME} cannot be read ({error.strerror}).") from error
     if state is State.ABSENT:
@@ -63,7 +63,7 @@ def write_document(study: Place, document: Mapping[str, Any]) -> None:
 def read_failures(study: Path) -> dict[str, str]:
     """Trial -> why it failed, as the last run of the study said it; nothing where that is not known."""
     try:
-        state, content = read_checked(study / FAILURES)
+        state, content = read_checked(study / FAILURES, MOST_JSON_BYTES)
         found = json_object(content) if state in (State.WHOLE, State.UNCHECKED) else {}
     except (OSError, ValueError):
         return {}

@@ -12,12 +12,13 @@ from typing import Any
 
 import clstudy
 from clstudy.claims import Statement, read_statements, state
+from clstudy.documents import STUDY
 from clstudy.errors import UserError
 from clstudy.fold import Basis, identity_digest
 from clstudy.identities.dataset import DataSet
 from clstudy.plan import Plan
 from clstudy.space import SearchSpace, TrialSpec
-from clstudy.storage import Place, list_files
+from clstudy.storage import Place, list_files, read_plain
 from clstudy.strategies.lookup import strategy_class
 from clstudy.study_document import NAME, parse_document, write_document
 
@@ -73,7 +74,7 @@ def statements(out: Place, space: SearchSpace, measured_stages: int) -> tuple[St
     A ``study.yaml`` that cannot be understood counts as one that claimed nothing: a claim must be on record to count.
     """
     try:
-        before = read_statements(parse_document((out / NAME).read_bytes(), out / NAME).get("claims"))
+        before = read_statements(parse_document(read_plain(out / NAME, STUDY.size), out / NAME).get("claims"))
     except (OSError, ValueError, UserError):
         before = ()
     # results of any plan of this folder: a comparison may be chosen by a grid that is no longer asked for

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sqlite3
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
+from benchmarks.fuzz.harness import Outcome, run_child
 from benchmarks.fuzz.study_files import (
     NAME,
     SPECS,
@@ -24,6 +27,7 @@ from benchmarks.fuzz.study_files import (
 from clstudy.analysis.loss_path_page import loss_path_sections
 from clstudy.analysis.rates_page import rate_sections
 from clstudy.analysis.summary import summarise
+from clstudy.analysis.tracking_page import tracking_sections
 from clstudy.checksum_names import SUFFIX
 from clstudy.checksums import State, checksum_place, read_checked, write_checked
 from clstudy.errors import UserError
@@ -31,6 +35,9 @@ from clstudy.results import parquet_bytes, read_result, restore_results, result_
 from clstudy.sessions import add_session, read_sessions
 from clstudy.stages import MARKER, StudyStore
 from clstudy.storage import copy_tree, write_atomically
+from clstudy.study_document import FAILURES, read_document, read_failures
+from clstudy.study_document import NAME as STUDY_FILE
+from clstudy.tracking import TRACKED
 
 TRIAL = SPECS[1].trial_id
 
@@ -274,3 +281,44 @@ def test_a_damaged_part_of_the_report_is_one_sentence(study: Path, name: str) ->
     path.write_bytes(b"\x00\xff garbage")
     (section,) = loss_path_sections(study) if "loss" in name else rate_sections(study)
     assert "cannot be read" in str(section.body)
+
+
+def put_pipe(path: Path) -> None:
+    os.mkfifo(path)
+
+
+def put_device(path: Path) -> None:
+    path.symlink_to("/dev/zero")
+
+
+def put_loop(path: Path) -> None:
+    path.symlink_to(path.name)
+
+
+@pytest.mark.parametrize("put", [put_pipe, put_device, put_loop])
+def test_no_file_of_a_study_is_waited_for(study: Path, put: Callable[[Path], None], tmp_path: Path) -> None:
+    """The fuzz benchmark found that a pipe in place of study.yaml was waited for without end, and /dev/zero read until
+    memory ran out.
+    """
+    whole = read_result(result_path(study, TRIAL)).rows
+    stages = StudyStore(study).stages
+    first, second = plan_of(study).chains[SPECS[0].trial_id].keys[:2]
+
+    def replace(path: Path) -> None:
+        path.unlink(missing_ok=True)
+        put(path)
+
+    def read() -> Outcome:
+        for path in (result_path(study, TRIAL), *(study / name for name in ("sessions.json", FAILURES, TRACKED))):
+            replace(path)
+        assert restore(study) == [TRIAL] and read_result(result_path(study, TRIAL)).rows == whole
+        assert read_sessions(study) == [] and read_failures(study) == {} and tracking_sections(study) == []
+        replace(stages.folder(first) / MARKER)
+        replace(stages.folder(second) / "rows.parquet")
+        assert stages.get(first) is None and stages.get(second) is None
+        replace(study / STUDY_FILE)
+        read_document(study)
+        return Outcome.SAME
+
+    outcome, words, _, _ = run_child(read, tmp_path / "output.txt")
+    assert outcome is Outcome.CLEAR_ERROR and "study.yaml does not match its checksum" in words, words

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -63,7 +63,7 @@ def start_and_await_a_stage(folder: Path, *options: str) -> subprocess.Popen[str
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        start_new_session=True,  # a terminal's Ctrl-C goes to all of a session's foreground processes
+        start_new_session=True,
     )
     deadline = time.monotonic() + 450
     while not markers(folder) and driver.poll() is None and time.monotonic() < deadline:
@@ -308,12 +308,21 @@ def test_every_strategy_goes_on_after_kills_with_the_same_rows(undisturbed: Path
     assert load_rows(killed / "runs" / "study").equals(rows)
 
 
-def test_ctrl_c_finishes_the_stages_in_flight_and_ends_with_130(undisturbed: Path, tmp_path: Path) -> None:
+def press_ctrl_c(driver: subprocess.Popen[str]) -> None:
+    os.killpg(driver.pid, signal.SIGINT)  # a terminal's goes to all of a session's foreground processes
+
+
+@pytest.mark.parametrize(
+    "tell", [press_ctrl_c, pytest.param(subprocess.Popen.terminate, marks=pytest.mark.slow)], ids=["Ctrl-C", "SIGTERM"]
+)
+def test_a_signal_lets_the_stages_in_flight_finish_and_ends_with_130(
+    undisturbed: Path, tmp_path: Path, tell: Callable[[subprocess.Popen[str]], None]
+) -> None:
     shutil.copytree(undisturbed / "runs" / "data", tmp_path / "runs" / "data")
     driver = start_and_await_a_stage(tmp_path, *SMALL, "--max-concurrent", "1")
     listening = listeners(driver.pid)
     before = len(markers(tmp_path))
-    os.killpg(driver.pid, signal.SIGINT)
+    tell(driver)
     stdout, _ = driver.communicate(timeout=400)
     assert driver.returncode == 130, stdout
     assert "finishing the stages in flight" in stdout and "run the same command to go on" in stdout
@@ -337,6 +346,35 @@ def test_ctrl_c_twice_ends_at_once(undisturbed: Path, tmp_path: Path) -> None:
     os.killpg(driver.pid, signal.SIGINT)
     stdout, _ = driver.communicate(timeout=300)
     assert driver.returncode == 130 and "run the same command to go on" in stdout and "Traceback" not in stdout, stdout
+
+
+def scores_in_mlflow(folder: Path) -> dict[tuple[str, str], list[tuple[int, float]]]:
+    """(step, value) of every LPIPS and ID score of every trial, all of them finished."""
+    client = MlflowClient(sqlite_uri(folder / "runs" / "mlflow.db"))
+    experiment = client.get_experiment_by_name("smoke")
+    assert experiment is not None
+    told = {}
+    for one in client.search_runs([experiment.experiment_id], TRIAL_RUNS):
+        assert one.info.status == "FINISHED"
+        for name in one.data.metrics:
+            if name.endswith(("_lpips", "_id")):
+                history = client.get_metric_history(one.info.run_id, name)
+                told[one.data.tags[TRIAL_TAG], name] = sorted((entry.step, entry.value) for entry in history)
+    assert told
+    return told
+
+
+@pytest.mark.slow
+def test_mlflow_is_made_whole_where_its_database_is_deleted_during_a_run(undisturbed: Path, tmp_path: Path) -> None:
+    shutil.copytree(undisturbed / "runs" / "data", tmp_path / "runs" / "data")
+    driver = start_and_await_a_stage(tmp_path, *SMALL)
+    databases = list((tmp_path / "runs").glob("mlflow.db*"))
+    for database in databases:
+        database.unlink()
+    stdout, _ = driver.communicate(timeout=900)
+    assert databases and driver.returncode == 0, stdout
+    assert "was deleted or replaced" in stdout and "in MLflow completed from the rows" in stdout, stdout
+    assert scores_in_mlflow(tmp_path) == scores_in_mlflow(undisturbed)
 
 
 @pytest.mark.slow

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from clstudy.analysis.html import Section, element, joined
+from clstudy.documents import MOST_JSON_BYTES, load_json
+from clstudy.storage import read_plain
 from clstudy.tracking import CHARTS_HINT, LOCAL_SERVER, TRACKED, runs_page
 
 
 def tracking_sections(study: Path) -> list[Section]:
     """One section from ``tracked.json``; none where the study was never tracked or the file says something else."""
     try:
-        document = json.loads((study / TRACKED).read_text(encoding="utf-8"))
+        document = load_json(read_plain(study / TRACKED, MOST_JSON_BYTES))
         experiment, server = document["experiment_id"], document["server"]
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return []
