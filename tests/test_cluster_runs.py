@@ -86,6 +86,7 @@ def test_a_cluster_that_loses_a_node_in_mid_study_gives_the_same_rows(undisturbe
     assert any(name.endswith(".png") for name in list_files(study / "inputs")), "photos for nodes that lack them"
 
 
+@pytest.mark.slow
 def test_a_second_driver_without_local_files_goes_on_from_the_object_store(
     undisturbed: pa.Table, tmp_path: Path
 ) -> None:

@@ -19,9 +19,10 @@ from clstudy.storage import Place, open_place, write_atomically
 from tests.object_store import BUCKET, object_store
 
 HOLD = """
-import sys, time
+import signal, sys, time
 from clstudy.driver_lock import only_driver
 from clstudy.storage import open_place
+signal.signal(signal.SIGINT, signal.default_int_handler)  # whatever started the tests may ignore it
 with only_driver(open_place(sys.argv[1])):
     print("held", flush=True)
     time.sleep(60)
@@ -90,5 +91,7 @@ def test_the_record_is_renewed_while_the_study_is_held(
     place = open_place(f"s3://{BUCKET}/{tmp_path.name}/beats?{query}")
     with only_driver(place):
         first = json.loads((place / NAME).read_text())["beat"]
-        time.sleep(0.5)
+        deadline = time.monotonic() + 30
+        while json.loads((place / NAME).read_text())["beat"] == first and time.monotonic() < deadline:
+            time.sleep(0.05)
         assert json.loads((place / NAME).read_text())["beat"] > first
