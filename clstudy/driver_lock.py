@@ -6,20 +6,17 @@ store has no locks: there a small record is renewed every few seconds, and one t
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
 import socket
 import threading
 import time
-import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from clstudy.documents import json_object
 from clstudy.errors import UserError
+from clstudy.file_lock import file_lock, holder, process_card, read_card
 from clstudy.storage import Place, RemotePath, write_atomically
 
 NAME = "driver.lock"
@@ -44,67 +41,38 @@ def only_driver(study: Place) -> Iterator[None]:
         yield
 
 
-def _card() -> dict[str, Any]:
-    return {
-        "host": socket.gethostname(),
-        "pid": os.getpid(),
-        "since": time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime()),
-        "token": uuid.uuid4().hex,
-    }
-
-
 def _busy(study: Place, card: dict[str, Any], after: str) -> StudyBusyError:
-    who = f"process {card.get('pid', '?')} on {card.get('host', '?')}, since {card.get('since', '?')}"
     return StudyBusyError(
-        f"another driver is at work on {study} ({who}); wait until it ends, stop it, or give this study another folder "
-        f"with --out. {after}"
+        f"another driver is at work on {study} ({holder(card)}); wait until it ends, stop it, or give this study "
+        f"another folder with --out. {after}"
     )
 
 
 @contextmanager
 def _local(path: Path) -> Iterator[None]:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        opened = path.open("a+")
-    except OSError as error:
-        raise UserError(
-            f"the study {path.parent} cannot be locked ({error.strerror}: {error.filename}); mend its permissions, or "
-            "work on a copy of it"
-        ) from error
-    with opened as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            handle.seek(0)
-            raise _busy(path.parent, _read(handle.read()), "A driver that was killed holds nothing.") from None
-        except OSError:  # a file system without locks: better unguarded than unusable
-            yield
-            return
-        handle.truncate(0)
-        handle.write(json.dumps(_card()))
-        handle.flush()
-        try:
-            yield
-        finally:
-            handle.truncate(0)
+    def busy(card: dict[str, Any]) -> StudyBusyError:
+        return _busy(path.parent, card, "A driver that was killed holds nothing.")
 
-
-def _read(text: str) -> dict[str, Any]:
-    try:
-        return json_object(text)
-    except ValueError:
-        return {}
+    with ExitStack() as held:
+        try:
+            held.enter_context(file_lock(path, busy))
+        except OSError as error:
+            raise UserError(
+                f"the study {path.parent} cannot be locked ({error.strerror}: {error.filename}); mend its permissions, "
+                "or work on a copy of it"
+            ) from error
+        yield
 
 
 @contextmanager
 def _remote(path: RemotePath) -> Iterator[None]:
-    card = _card()
-    holder = _fresh_holder(path)
-    if holder:
-        raise _busy(path.parent, holder, f"One that was killed is forgotten after {STALE_SECONDS:.0f} s.")
+    card = process_card()
+    other = _fresh_holder(path)
+    if other:
+        raise _busy(path.parent, other, f"One that was killed is forgotten after {STALE_SECONDS:.0f} s.")
     _beat(path, card)
     time.sleep(_SETTLE_SECONDS)  # of two that wrote at once, the one whose record is there now goes on
-    found = _read(path.read_text())
+    found = read_card(path.read_text())
     if found.get("token") != card["token"]:
         raise _busy(path.parent, found, "Both began in the same moment.")
     over = threading.Event()
@@ -132,7 +100,7 @@ def _beat(path: RemotePath, card: dict[str, Any]) -> None:
 def _fresh_holder(path: RemotePath) -> dict[str, Any]:
     """Who holds it, if not silent for too long (or dead, on this very machine)."""
     try:
-        card = _read(path.read_text())
+        card = read_card(path.read_text())
     except FileNotFoundError:
         return {}
     if time.time() - float(card.get("beat", 0.0)) > STALE_SECONDS:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -705,6 +706,64 @@ def copied(prepared: Path, folder: Path) -> Path:
     """An empty output folder that has the scans already."""
     shutil.copytree(prepared / ".prepare", folder / ".prepare")
     return folder
+
+
+AT_ONCE = """
+import sys, time
+from pathlib import Path
+from clstudy.errors import UserError
+from clstudy.identities.prepare import PrepareSettings, prepare
+source, out, reference, rounds = Path(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]), int(sys.argv[4])
+wanted = PrepareSettings(identity="anna", train=6, test=3)
+for number in range(rounds):
+    print("ready", flush=True)
+    sys.stdin.readline()
+    try:
+        prepare(source, out, wanted, references=[reference], manifest=source / "order.txt", keep_scans=True)
+        print("done", flush=True)
+    except UserError as error:
+        print(error, flush=True)
+"""
+
+
+def test_of_three_runs_for_one_person_at_once_none_loses_a_photo(tmp_path, footage, reference, prepared):
+    """Two at once lost the person's folder while one of them ended well."""
+    source, _ = footage
+    out, rounds = copied(prepared, tmp_path / "photos"), 4
+    runs = [
+        subprocess.Popen(
+            [sys.executable, "-c", AT_ONCE, str(source), str(out), str(reference), str(rounds)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(3)
+    ]
+    ended: Counter[str] = Counter()
+    for _ in range(rounds):
+        assert [run.stdout.readline() for run in runs] == ["ready\n"] * 3
+        for run in runs:
+            run.stdin.write("go\n")
+            run.stdin.flush()
+        for run in runs:
+            said = run.stdout.readline()
+            assert said == "done\n" or re.search(r"another process prepares 'anna' in .*process \d+ on ", said), said
+            ended["done" if said == "done\n" else "refused"] += 1
+        assert tree(out) == tree(prepared)
+    assert all(run.wait() == 0 for run in runs)
+    assert ended["done"] >= rounds and ended["refused"] >= rounds, ended
+    assert not list((out / ".prepare").glob("*.lock"))
+
+
+def test_photos_that_were_about_to_be_replaced_come_back(tmp_path, footage, reference, prepared):
+    source, _ = footage
+    out = copied(prepared, tmp_path / "photos")
+    run = {"references": [reference], "manifest": source / "order.txt", "keep_scans": True}
+    prepare(source, out, WANTED, **run)
+    (out / "anna").rename(out / ".prepare" / "replaced-anna")  # killed between its two renames
+    with pytest.raises(UserError, match="wanted 30 or more per timestamp"):
+        prepare(source, out, replace(WANTED, train=20, test=10), **run)
+    assert tree(out) == tree(prepared)
 
 
 def test_a_damaged_scan_is_made_again(tmp_path, footage, reference, prepared):

@@ -21,8 +21,8 @@ import re
 import shutil
 import zipfile
 from collections import Counter
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
@@ -37,6 +37,7 @@ from clstudy.assets import manifest as asset_manifest
 from clstudy.assets import sha256_file
 from clstudy.documents import read_json
 from clstudy.errors import UserError, nearest
+from clstudy.file_lock import file_lock, holder
 from clstudy.identities.contact_sheet import Strip, contact_sheet, evenly
 from clstudy.identities.embedding import IdentityEmbedder, to_unit_range
 from clstudy.identities.faces import DETECTORS, Face, FaceDetector, warp
@@ -217,8 +218,9 @@ def prepare(
         say: called with lines for the user.
 
     Raises:
-        UserError: bad source, reference, output folder or settings; or too few good photos (the report is written
-            before that is said, and photos of an earlier run are left as they are).
+        UserError: bad source, reference, output folder or settings; another process prepares this person there; or too
+            few good photos (the report is written before that is said, and photos of an earlier run are left as they
+            are).
     """
     report = out.with_name(out.name + "-report") / settings.identity
     _require_place(source, out, report, settings)
@@ -226,6 +228,19 @@ def prepare(
     _require_segments(found, settings)
     for folder in (out, report):
         require_writable(folder, "the folder", "name another OUT, or mend its permissions")
+    with _only_one(out, settings.identity):
+        return _prepare(found, out, report, settings, references, keep_scans, say)
+
+
+def _prepare(
+    found: Found,
+    out: Path,
+    report: Path,
+    settings: PrepareSettings,
+    references: Sequence[Path],
+    keep_scans: bool,
+    say: Callable[[str], None],
+) -> Prepared:
     tools = _Tools(settings.detector)
     asked = reference_of(references, tools)
     scans = [_scan_once(occasion, out / ".prepare", settings, tools, say) for occasion in found.occasions]
@@ -335,8 +350,6 @@ def _remove_scans(folder: Path, found: Found, settings: PrepareSettings) -> None
     """Remove what this run was told by; scans of other runs, which may have been stopped, stay."""
     for occasion in found.occasions:
         (folder / f"scan-{_scan_key(occasion, settings)}.npz").unlink(missing_ok=True)
-    with suppress(OSError):  # somebody else's scans are in it
-        folder.rmdir()
 
 
 def stored_scan(path: Path) -> Scan:
@@ -748,14 +761,45 @@ def _sheet(scans: Sequence[Scan], stamp: Stamp, photos: dict[str, Path], setting
 
 
 def _put_in_place(building: Path, out: Path, settings: PrepareSettings) -> None:
-    """Swap the finished photos in; a stop between the two renames is mended by the next run."""
-    target, replaced = out / settings.identity, out / ".prepare" / f"replaced-{settings.identity}"
+    """Swap the finished photos in; a stop between the two renames is mended by :func:`_mend`."""
+    target, replaced = out / settings.identity, _replaced(out, settings.identity)
+    _require_one_kind(out, settings)  # somebody else may have been prepared meanwhile
     shutil.rmtree(replaced, ignore_errors=True)
     if target.exists():
         target.rename(replaced)
     building.rename(target)
     shutil.rmtree(replaced, ignore_errors=True)
     write_atomically(out / "prepared.json", (json.dumps(_record(settings), indent=1) + "\n").encode())
+
+
+def _replaced(out: Path, identity: str) -> Path:
+    return out / ".prepare" / f"replaced-{identity}"
+
+
+@contextmanager
+def _only_one(out: Path, identity: str) -> Iterator[None]:
+    """Hold a person's place for as long as the block runs: of two runs for one person the second is told."""
+    scans = out / ".prepare"
+
+    def busy(card: Mapping[str, Any]) -> UserError:
+        return UserError(
+            f"another process prepares {identity!r} in {str(out)!r} ({holder(card)}); wait until it ends, stop it, or "
+            "give another --identity or output folder"
+        )
+
+    try:
+        with file_lock(scans / f"{identity}.lock", busy, remove=True):
+            _mend(out, identity)
+            yield
+    finally:
+        with suppress(OSError):  # scans are in it, or somebody else is at work
+            scans.rmdir()
+
+
+def _mend(out: Path, identity: str) -> None:
+    """Put the photos back that a run was about to replace when it was killed."""
+    if _replaced(out, identity).exists() and not (out / identity).exists():
+        _replaced(out, identity).rename(out / identity)
 
 
 # --- checks ------------------------------------------------------------------------------------------------------
@@ -775,6 +819,12 @@ def _require_place(source: Path, out: Path, report: Path, settings: PrepareSetti
             f"{str(target)!r} exists and was not made by prepare; it is left alone. Choose another --identity or "
             "output folder"
         )
+    _require_one_kind(out, settings)
+
+
+def _require_one_kind(out: Path, settings: PrepareSettings) -> None:
+    """All people of a folder have one size and alignment."""
+    target = out / settings.identity
     try:
         there = read_json(out / "prepared.json")
     except (OSError, ValueError):
