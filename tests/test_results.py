@@ -25,6 +25,7 @@ from benchmarks.fuzz.study_files import (
     search_on,
 )
 from clstudy.analysis.loss_path_page import loss_path_sections
+from clstudy.analysis.matrix import read_rows
 from clstudy.analysis.rates_page import rate_sections
 from clstudy.analysis.summary import summarise
 from clstudy.analysis.tracking_page import tracking_sections
@@ -322,3 +323,17 @@ def test_no_file_of_a_study_is_waited_for(study: Path, put: Callable[[Path], Non
 
     outcome, words, _, _ = run_child(read, tmp_path / "output.txt")
     assert outcome is Outcome.CLEAR_ERROR and "study.yaml does not match its checksum" in words, words
+
+
+def test_statistics_in_a_file_do_not_choose_its_rows(old_study: Path) -> None:
+    """Found by the fuzz benchmark: a person was gone from an interval, because bytes that Parquet keeps to skip row
+    groups were damaged in a file without checksum; its rows were whole.
+    """
+    path = result_path(old_study, TRIAL)
+    content = path.read_bytes()
+    footer = len(content) - 8 - int.from_bytes(content[-8:-4], "little")
+    damaged = content[footer:].replace(b"reconstruction", b"zzzzzzzzzzzzzz")
+    assert damaged != content[footer:]
+    path.write_bytes(content[:footer] + damaged)
+    wanted = pc.field("protocol") == "reconstruction"
+    assert read_rows([path], ["value"], where=wanted).num_rows == pq.read_table(path).num_rows > 0

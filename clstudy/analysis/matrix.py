@@ -63,6 +63,9 @@ class ResultMatrix:
     other_photos: Mapping[int, str] = field(default_factory=dict)
 
 
+_KEPT = "__kept"
+
+
 class Cell(NamedTuple):
     """One cell of a table: everything but the identity and the seed."""
 
@@ -90,7 +93,10 @@ def read_rows(
     where: pc.Expression | None = None,
     schema: pa.Schema = RESULT_SCHEMA,
 ) -> pa.Table:
-    """Read result files through one dataset scan, with projection and predicate push-down.
+    """Read result files through one dataset scan.
+
+    Rows are chosen by their own values: given as a filter, ``where`` would be asked of the statistics that Parquet
+    keeps to skip row groups, and where those are damaged whole files would be gone without a word.
 
     Args:
         schema: the columns' types; strings may be asked for as dictionaries, which reads them faster.
@@ -104,7 +110,11 @@ def read_rows(
     form = pyarrow.dataset.ParquetFileFormat(read_options={"dictionary_columns": encoded})
     try:
         dataset = pyarrow.dataset.dataset([str(file) for file in files], schema=schema, format=form)
-        return dataset.to_table(columns=columns, filter=where)
+        names = columns or schema.names
+        if where is None:
+            return dataset.to_table(columns=names)
+        read = dataset.to_table(columns={name: pc.field(name) for name in names} | {_KEPT: where})
+        return read.filter(read[_KEPT]).drop_columns([_KEPT])
     except (pa.ArrowException, OSError) as error:
         message = " ".join(str(error).split())
         raise UserError(
