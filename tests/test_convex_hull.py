@@ -9,7 +9,7 @@ from itertools import combinations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy.optimize import nnls
 from scipy.spatial import ConvexHull
@@ -303,12 +303,14 @@ def test_a_timestamp_wholly_in_the_subset_counts_with_its_spread():
     k=st.integers(1, 10),
     kind=st.sampled_from(["people", "repeated", "grid", "equal"]),
 )
+@example(seed=104542, sizes=[4, 9, 6, 7, 5], d=100, k=10, kind="repeated")  # a system of which rounding left nothing
 def test_the_choice_equals_exhaustive_scoring(seed, sizes, d, k, kind):
     rng = np.random.default_rng(seed)
     latents, groups, spread = people(rng, sizes, d)
     latents = of_kind(kind, latents, rng)
     subsets = draw_subsets(groups, k, 300, rng)
     scores = score_subsets(latents, groups, spread, subsets)
+    assert np.isfinite(scores).all()
     lowest = scores.min() * (1 + 1e-10) + 1e-13 * np.abs(latents).max()
     assert best_subset(latents, groups, spread, subsets) == np.flatnonzero(scores <= lowest)[0]
 

@@ -487,16 +487,26 @@ def _nearest_norms(edges: np.ndarray, weights: np.ndarray) -> np.ndarray:
         system = np.where(support[:, :, None] & support[:, None, :], form, identity)
         solved = _solve(system, np.stack([-level * support, support], axis=2))
         free, ones = solved[..., 0] * support, solved[..., 1] * support
-        step = free - ones * (free.sum(axis=1) / ones.sum(axis=1))[:, None]
         with np.errstate(divide="ignore", invalid="ignore"):
+            step = free - ones * (free.sum(axis=1) / ones.sum(axis=1))[:, None]
             ratio = np.where(step < 0, weights / -step, np.inf)
-        length = np.minimum(ratio.min(axis=1), 1.0)[:, None]
-        weights = np.where(ratio <= length, 0.0, np.maximum(weights + length * step, 0.0))
-        weights /= weights.sum(axis=1, keepdims=True)
+            length = np.minimum(ratio.min(axis=1), 1.0)[:, None]
+            weights = np.where(ratio <= length, 0.0, np.maximum(weights + length * step, 0.0))
+            weights /= weights.sum(axis=1, keepdims=True)
         settled = length[:, 0] >= 1.0
-    for problem in problems:
-        norms[problem] = min(norms[problem], _careful_norm(all_edges[problem]))
+        solved_well = np.isfinite(weights).all(axis=1)
+        if not solved_well.all():  # repeated vertices: rounding left nothing of the system
+            _solve_carefully(norms, problems[~solved_well], all_edges)
+            problems, edges, weights, form = (a[solved_well] for a in (problems, edges, weights, form))
+            reach, settled = reach[solved_well], settled[solved_well]
+    _solve_carefully(norms, problems, all_edges)
     return norms
+
+
+def _solve_carefully(norms: np.ndarray, problems: np.ndarray, edges: np.ndarray) -> None:
+    """Put the careful solution into ``norms`` where it is better."""
+    for problem in problems:
+        norms[problem] = min(norms[problem], _careful_norm(edges[problem]))
 
 
 def _solve(systems: np.ndarray, right: np.ndarray) -> np.ndarray:
