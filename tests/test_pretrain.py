@@ -52,6 +52,7 @@ def test_the_identity_loss_is_0_for_the_photo_and_has_gradients(faces: np.ndarra
     assert closer.sum() < losses.sum()
 
 
+@pytest.mark.slow
 def test_pretraining_is_repeatable(faces: np.ndarray, tmp_path: Path) -> None:
     settings = PretrainSettings(steps=3, batch=4, lpips_faces=2, identity_faces=2, identity_from=1)
     first, second = (train_autoencoder(faces, settings, lambda networks: None) for _ in range(2))

@@ -246,7 +246,8 @@ def test_the_same_command_again_computes_nothing(finished: Path) -> None:
     assert "nothing to compute" in done.stdout and markers(finished) == before
 
 
-@pytest.mark.parametrize("harm", [pytest.param("truncate", marks=pytest.mark.slow), "delete"])
+@pytest.mark.slow
+@pytest.mark.parametrize("harm", ["truncate", "delete"])
 def test_only_a_damaged_stage_is_computed_again(undisturbed: Path, tmp_path: Path, harm: str) -> None:
     folder = tmp_path / "copy"
     shutil.copytree(undisturbed, folder)
@@ -267,12 +268,12 @@ def test_only_a_damaged_stage_is_computed_again(undisturbed: Path, tmp_path: Pat
 
 
 def test_killed_drivers_go_on_and_the_rows_are_the_same(undisturbed: Path, tmp_path: Path) -> None:
-    """Three SIGKILLs at seeded moments: right after a stage, inside one, and near the end."""
+    """Two SIGKILLs at seeded moments: inside a stage, and near the end (thirty: tests/test_chaos.py)."""
     folder = tmp_path / "killed"
     folder.mkdir()
     shutil.copytree(undisturbed / "runs" / "data", folder / "runs" / "data")
     rng = random.Random(20261121)
-    moments = [(1, 0.0), (2, rng.uniform(0.3, 0.9)), (4, rng.uniform(0.0, 0.5))]
+    moments = [(2, rng.uniform(0.3, 0.9)), (4, rng.uniform(0.0, 0.5))]
     seen = kill_at(folder, moments, *SMALL, "--max-concurrent", "1")
     done = run(folder, *SMALL)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -368,11 +369,14 @@ def scores_in_mlflow(folder: Path) -> dict[tuple[str, str], list[tuple[int, floa
 def test_mlflow_is_made_whole_where_its_database_is_deleted_during_a_run(undisturbed: Path, tmp_path: Path) -> None:
     shutil.copytree(undisturbed / "runs" / "data", tmp_path / "runs" / "data")
     driver = start_and_await_a_stage(tmp_path, *SMALL)
-    databases = list((tmp_path / "runs").glob("mlflow.db*"))
-    for database in databases:
-        database.unlink()
+    database = tmp_path / "runs" / "mlflow.db"
+    while not database.exists() and driver.poll() is None:
+        time.sleep(0.05)
+    before = len(markers(tmp_path))
+    for file in database.parent.glob("mlflow.db*"):
+        file.unlink()
     stdout, _ = driver.communicate(timeout=900)
-    assert databases and driver.returncode == 0, stdout
+    assert driver.returncode == 0 and before < len(markers(tmp_path)), stdout
     assert "was deleted or replaced" in stdout and "in MLflow completed from the rows" in stdout, stdout
     assert scores_in_mlflow(tmp_path) == scores_in_mlflow(undisturbed)
 
@@ -387,6 +391,7 @@ def test_a_second_driver_is_told_and_changes_nothing(undisturbed: Path, tmp_path
     assert first.returncode == 0, stdout
 
 
+@pytest.mark.slow
 def test_a_rate_that_explodes_fails_its_trials_only_and_says_when(undisturbed: Path, tmp_path: Path) -> None:
     shutil.copytree(undisturbed / "runs" / "data", tmp_path / "runs" / "data")
     space = tmp_path / "mine.yaml"
@@ -411,6 +416,7 @@ def test_a_budget_refuses_or_stops_cleanly(undisturbed: Path, tmp_path: Path) ->
     assert len(markers(tmp_path)) < len(markers(undisturbed))
 
 
+@pytest.mark.slow
 def test_a_pilot_measures_one_stage_and_keeps_it(undisturbed: Path, tmp_path: Path) -> None:
     shutil.copytree(undisturbed / "runs" / "data", tmp_path / "runs" / "data")
     done = run(tmp_path, *SMALL, "--pilot", "--price-per-hour", "2")
@@ -430,6 +436,7 @@ def test_weights_stay_for_first_and_last_stages_only_and_extensions_train_the_re
     assert kept == first_and_last and len(kept) < len(markers(undisturbed))
 
 
+@pytest.mark.slow
 def test_a_photo_that_turns_unreadable_fails_only_its_trials(tmp_path: Path) -> None:
     photos = tmp_path / "photos"
     make_synthetic(photos, people=2, timestamps=3, train=4, test=2, data_seed=5)
