@@ -377,7 +377,9 @@ def test_mlflow_is_made_whole_where_its_database_is_deleted_during_a_run(undistu
         file.unlink()
     stdout, _ = driver.communicate(timeout=900)
     assert driver.returncode == 0 and before < len(markers(tmp_path)), stdout
-    assert "was deleted or replaced" in stdout and "in MLflow completed from the rows" in stdout, stdout
+    # the driver looks twice a second; what it did not see, the recorder could not deliver
+    assert "was deleted or replaced" in stdout or "MLflow calls were not delivered" in stdout, stdout
+    assert "in MLflow completed from the rows" in stdout, stdout
     assert scores_in_mlflow(tmp_path) == scores_in_mlflow(undisturbed)
 
 
