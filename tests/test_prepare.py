@@ -508,6 +508,16 @@ def test_dated_photos(tmp_path):
         ("2021-05-06", ["IMG_20200103.jpg", "one.jpg"]),
     ]
     assert found.ignored == ("random",)
+    # a phone's photos of another format vanished without a word
+    for name in ("y.heic", "z.gif", "notes.txt"):
+        (source / "2019-12-24 Christmas" / name).write_bytes(b"")
+    save_photo(tmp_path / "w.jpg", grey)
+    (tmp_path / "w.jpg").rename(source / "2019-12-24 Christmas" / "w.jfif")
+    found = find_occasions(source)
+    assert found.ignored == ("random", "2019-12-24 Christmas/y.heic", "2019-12-24 Christmas/z.gif")
+    assert [path.name for path in found.occasions[0].files] == ["w.jfif", "x.png"]
+    (tmp_path / "order.txt").write_text("2019-12-24 Christmas\n")
+    assert "2019-12-24 Christmas/y.heic" in find_occasions(source, tmp_path / "order.txt").ignored
     save_photo(source / "nodate.jpg", grey)
     save_photo(source / "IMG_20209999.jpg", grey)
     with pytest.raises(UserError, match=r"2 photo\(s\) without a date .*IMG_20209999\.jpg, nodate\.jpg.*YYYY-MM-DD"):
@@ -522,6 +532,14 @@ def test_a_turned_photo_is_turned_back(tmp_path):
     (tmp_path / "b.png").write_bytes(b"no photo")
     with pytest.raises(UserError, match=r"b\.png' is unreadable"):
         read_photo(tmp_path / "b.png")
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+def test_a_photo_of_16_bits_is_not_white(tmp_path, suffix):
+    shades = np.arange(0, 65536, 257, dtype=np.uint16).reshape(16, 16)
+    Image.fromarray(shades).save(tmp_path / f"grey{suffix}")
+    found = read_photo(tmp_path / f"grey{suffix}")
+    np.testing.assert_array_equal(found, np.repeat(np.arange(256, dtype=np.uint8).reshape(16, 16, 1), 3, axis=2))
 
 
 def test_sources_that_do_not_do(tmp_path):

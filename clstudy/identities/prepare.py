@@ -53,7 +53,7 @@ from clstudy.identities.filters import (
     measure,
     portrait,
 )
-from clstudy.identities.video import Found, Frame, Occasion, Sampling, find_occasions, read_photo
+from clstudy.identities.video import PHOTO_SUFFIXES, Found, Frame, Occasion, Sampling, find_occasions, read_photo
 from clstudy.metrics.lpips import LPIPS
 from clstudy.safe_text import csv_cell, markdown
 from clstudy.seeding import derive_rng
@@ -67,6 +67,7 @@ NO_FACE, SOMEONE_ELSE, NEAR_DUPLICATE = "no face", "someone else", "near-duplica
 
 _SAME_PERSON = 0.5
 _SHOWN = 60
+_NAMED = 10
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -241,6 +242,10 @@ def _prepare(
     keep_scans: bool,
     say: Callable[[str], None],
 ) -> Prepared:
+    if found.ignored:
+        kinds = ", ".join(sorted(PHOTO_SUFFIXES))
+        more = f", … ({len(found.ignored)} in all)" if len(found.ignored) > _NAMED else ""
+        say(f"not looked at: {', '.join(found.ignored[:_NAMED])}{more}; photos may be {kinds}")
     tools = _Tools(settings.detector)
     asked = reference_of(references, tools)
     scans = [_scan_once(occasion, out / ".prepare", settings, tools, say) for occasion in found.occasions]

@@ -13,14 +13,14 @@ from pathlib import Path
 from types import ModuleType
 
 import numpy as np
-from PIL import ImageOps
+from PIL import Image, ImageOps
 
 from clstudy.documents import DocumentError, read_text
 from clstudy.errors import UserError, nearest
 from clstudy.pictures import PHOTO_FORMATS, opened_picture
 
 VIDEO_SUFFIXES = frozenset({".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v"})
-PHOTO_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff"})
+PHOTO_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".tif", ".tiff"})
 SOURCE_FORMATS = (*PHOTO_FORMATS, "WEBP", "TIFF")
 """What photos to prepare may be, as Pillow names it."""
 
@@ -123,7 +123,7 @@ def find_occasions(source: Path, manifest: Path | None = None) -> Found:
         )
     others = tuple(
         entry.name for entry in _entries(source) if entry not in {*videos, *photos, *days} and not _is_plain(entry)
-    )
+    ) + tuple(name for day in days for name in _left_out(day))
     if videos:
         occasions, order = _videos_in_order(videos)
     elif photos or days:
@@ -153,7 +153,8 @@ def _from_manifest(source: Path, manifest: Path) -> Found:
             "earliest first"
         )
     occasions = tuple(_occasion(there[name]) for name in names)
-    ignored = tuple(sorted(there.keys() - set(names)))
+    used = [there[name] for name in names]
+    ignored = tuple(sorted(there.keys() - set(names))) + tuple(n for entry in used for n in _left_out(entry))
     return Found(occasions=occasions, order=f"the manifest {manifest.name}", ignored=ignored)
 
 
@@ -218,6 +219,14 @@ def _folders(folder: Path) -> list[Path]:
     return [entry for entry in _entries(folder) if entry.is_dir()]
 
 
+def _left_out(folder: Path) -> list[str]:
+    """What a folder of photos holds besides: a photo of another format must not vanish without a word."""
+    if not folder.is_dir():
+        return []
+    used = _files(folder, PHOTO_SUFFIXES)
+    return [f"{folder.name}/{e.name}" for e in _entries(folder) if e not in used and not _is_plain(e)]
+
+
 def _is_plain(entry: Path) -> bool:
     """Whether a file is of a kind that nobody expects to be used."""
     return entry.is_file() and entry.suffix.lower() in {".txt", ".json", ".md", ".csv"}
@@ -249,19 +258,26 @@ def _taken(path: Path) -> date | None:
 
 
 def read_photo(path: Path) -> np.ndarray:
-    """Return uint8 RGB ``[h, w, 3]`` of a photo, turned as its EXIF data says.
+    """Return uint8 RGB ``[h, w, 3]`` of a photo, turned as its EXIF data says; 16 bits become 8.
 
     Raises:
         UserError: it is unreadable.
     """
     try:
         with opened_picture(path, SOURCE_FORMATS) as image:
-            return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+            return np.asarray(_eight_bits(ImageOps.exif_transpose(image)).convert("RGB"))
     except (OSError, ValueError) as error:
         said = getattr(error, "strerror", None) or str(error)
         raise UserError(
             f"photo {str(path)!r} is unreadable ({said}); replace it or take it out of the folder"
         ) from error
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """Pillow would cut the 16 bits of a grey photo off at 255, which leaves it white."""
+    if not image.mode.startswith("I"):
+        return image
+    return Image.fromarray((np.asarray(image, np.int64).clip(0, 65535) / 257).round().astype(np.uint8))
 
 
 def video_frames(path: Path, sampling: Sampling) -> Iterator[Frame]:
