@@ -657,6 +657,7 @@ def test_what_the_autoscaler_may_start(tmp_path: Path) -> None:
     assert node_types(tmp_path / "local.yaml") == node_types(tmp_path / "none.yaml") == {}
 
 
+@pytest.mark.slow
 def test_two_nodes_are_asked_and_one_that_fails_keeps_nothing_from_the_other(tmp_path: Path) -> None:
     with pytest.MonkeyPatch.context() as patch, ExitStack() as stack:
         for name in ("RAY_AUTH_MODE", "RAY_USAGE_STATS_ENABLED"):

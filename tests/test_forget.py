@@ -635,6 +635,7 @@ def test_words_that_are_names_stay_settings() -> None:
 # --- elsewhere -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_study_in_an_object_store(world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)  # a remote study's database is in ./runs
     with object_store() as query:

@@ -109,7 +109,10 @@ def test_a_penalty_of_weight_0_leaves_every_bit_of_lower(
         assert all(torch.equal(before[name], after[name]) for name in before)
 
 
-@pytest.mark.parametrize(("strategy", "size"), [("ewc(weight=1e12)", None), ("mergan_ra(weight=1e4)", 3)])
+@pytest.mark.parametrize(
+    ("strategy", "size"),
+    [("ewc(weight=1e12)", None), pytest.param("mergan_ra(weight=1e4)", 3, marks=pytest.mark.slow)],
+)
 def test_a_heavy_penalty_holds_the_weights_back(
     strategy: str, size: int | None, generator: EmbeddedGenerator, person: Identity, tmp_path: Path
 ) -> None:

@@ -358,6 +358,7 @@ def test_what_is_wrong_is_one_clear_message(study: Path, tmp_path: Path, capsys:
     assert "1 trials are not finished and left out: anna-lower-lr0.003-s0" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_dropped_weights_are_trained_again_and_give_the_same_numbers(done: Path, tmp_path: Path) -> None:
     copy = tmp_path / "runs" / "small"
     shutil.copytree(done, copy)
