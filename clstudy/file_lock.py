@@ -12,11 +12,13 @@ import socket
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
 from clstudy.documents import json_object
+
+_TRIES = 100
 
 
 def process_card() -> dict[str, Any]:
@@ -55,8 +57,7 @@ def file_lock(path: Path, busy: Callable[[dict[str, Any]], Exception], *, remove
         OSError: it cannot be written.
     """
     while True:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("a+") as handle:
+        with _opened(path) as handle:
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -76,6 +77,15 @@ def file_lock(path: Path, busy: Callable[[dict[str, Any]], Exception], *, remove
                 if remove:
                     path.unlink(missing_ok=True)
             return
+
+
+def _opened(path: Path) -> IO[str]:
+    for _ in range(_TRIES):
+        with suppress(FileNotFoundError, FileExistsError):  # the folder went with its last holder just now
+            path.parent.mkdir(parents=True, exist_ok=True)
+            return path.open("a+")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path.open("a+")
 
 
 def _card_in(handle: IO[str]) -> dict[str, Any]:

@@ -727,7 +727,7 @@ def copied(prepared: Path, folder: Path) -> Path:
 
 
 AT_ONCE = """
-import sys, time
+import sys
 from pathlib import Path
 from clstudy.errors import UserError
 from clstudy.identities.prepare import PrepareSettings, prepare

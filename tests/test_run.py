@@ -342,9 +342,9 @@ def test_a_signal_lets_the_stages_in_flight_finish_and_ends_with_130(
 def test_ctrl_c_twice_ends_at_once(undisturbed: Path, tmp_path: Path) -> None:
     shutil.copytree(undisturbed / "runs" / "data", tmp_path / "runs" / "data")
     driver = start_and_await_a_stage(tmp_path, *SMALL)
-    os.killpg(driver.pid, signal.SIGINT)
+    press_ctrl_c(driver)
     time.sleep(0.2)
-    os.killpg(driver.pid, signal.SIGINT)
+    press_ctrl_c(driver)
     stdout, _ = driver.communicate(timeout=300)
     assert driver.returncode == 130 and "run the same command to go on" in stdout and "Traceback" not in stdout, stdout
 

@@ -15,7 +15,7 @@ def tracking_sections(study: Path) -> list[Section]:
     try:
         document = load_json(read_plain(study / TRACKED, MOST_JSON_BYTES))
         experiment, server = document["experiment_id"], document["server"]
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+    except (OSError, ValueError, KeyError, TypeError):
         return []
     if not isinstance(experiment, str) or not isinstance(server, str | None):
         return []

@@ -223,7 +223,7 @@ def _left_out(folder: Path) -> list[str]:
     """What a folder of photos holds besides: a photo of another format must not vanish without a word."""
     if not folder.is_dir():
         return []
-    used = _files(folder, PHOTO_SUFFIXES)
+    used = set(_files(folder, PHOTO_SUFFIXES))
     return [f"{folder.name}/{e.name}" for e in _entries(folder) if e not in used and not _is_plain(e)]
 
 
