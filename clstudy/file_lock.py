@@ -12,13 +12,13 @@ import socket
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
 from clstudy.documents import json_object
 
-_TRIES = 100
+_PATIENCE_S = 10.0  # with a folder that goes again and again
 
 
 def process_card() -> dict[str, Any]:
@@ -80,12 +80,15 @@ def file_lock(path: Path, busy: Callable[[dict[str, Any]], Exception], *, remove
 
 
 def _opened(path: Path) -> IO[str]:
-    for _ in range(_TRIES):
-        with suppress(FileNotFoundError, FileExistsError):  # the folder went with its last holder just now
+    """Raises: OSError where the folder cannot be made, or goes as often as it is made."""
+    end = time.monotonic() + _PATIENCE_S
+    while True:
+        try:
             path.parent.mkdir(parents=True, exist_ok=True)
             return path.open("a+")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return path.open("a+")
+        except (FileNotFoundError, FileExistsError):  # it went with its last holder just now
+            if path.parent.is_symlink() or time.monotonic() > end:
+                raise
 
 
 def _card_in(handle: IO[str]) -> dict[str, Any]:

@@ -94,7 +94,8 @@ def test_formats() -> None:
 
 
 def test_photos_to_prepare_may_be_of_the_kinds_their_names_say(tmp_path: Path) -> None:
-    kinds = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP", ".tif": "TIFF", ".tiff": "TIFF"}
+    kinds = {".png": "PNG", ".webp": "WEBP", ".tif": "TIFF", ".tiff": "TIFF"}
+    kinds |= dict.fromkeys((".jpg", ".jpeg", ".jpe", ".jfif"), "JPEG")
     assert set(kinds) == PHOTO_SUFFIXES
     for suffix, kind in kinds.items():
         (tmp_path / f"a{suffix}").write_bytes(saved(kind))
