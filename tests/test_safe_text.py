@@ -306,7 +306,7 @@ def test_markdown_acts_on_nothing_that_came_from_a_file() -> None:
         "| 1 \\| 2 | [0.1, 2] |",
     ]
     report = report_text(
-        Found(occasions=(), order=HOSTILE, ignored=(HOSTILE,)), (), None, HOSTILE, PrepareSettings(identity="ann")
+        Found(occasions=(), order=HOSTILE, ignored=(HOSTILE,)), (), (), None, HOSTILE, PrepareSettings(identity="ann")
     )
     assert "<script" not in report and not acts(report)
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from clstudy.entry_point import entry_point
 from clstudy.errors import UserError
 from clstudy.identities.check import LAYOUT, inspect_folder
+from clstudy.identities.selection import Apart
 
 _CHECK_HELP = f"""\
 Reads every photo of a data folder and lists every problem at once: unreadable image, wrong mode or size,
@@ -28,6 +29,7 @@ YYYY-MM-DD, or photos with a date in their EXIF data or name), or one video cut 
 
 Finds faces, keeps the person asked for, drops what is too small, cut off, turned away, blurred, occluded, someone else
 or a near-duplicate, aligns, and splits into training and test photos: OUT/{LAYOUT}.
+Test photos are spread over the occasion; no training photo is near one in time (--min-gap) or looks (--min-difference).
 OUT-report/NAME says what became of every frame (report.md, frames.csv, one contact sheet per timestamp).
 The source is only read. A stopped run goes on where it was when it is started again. The report's contact sheets show
 others in the footage, too.
@@ -103,6 +105,21 @@ def _add_prepare(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
         metavar="C",
         help="least identity cosine to the reference (default: %(default)s)",
     )
+    add(
+        "--limit",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="another limit of a filter, again for others: max_upsampling, max_face_outside, max_outside, max_yaw, "
+        "min_sharpness, min_fine_sharpness, max_unsteadiness, min_symmetry (the report lists them with their values)",
+    )
+    apart = Apart()
+    for name, value, unit, said in (
+        ("--min-gap", apart.min_gap, "SECONDS", "between a training and a test photo of one video"),
+        ("--min-difference", apart.min_difference, "LPIPS", "between the faces of a training and a test photo"),
+        ("--min-variety", apart.min_variety, "LPIPS", "between the faces of two training or two test photos"),
+    ):
+        add(name, type=float, default=value, metavar=unit, help=f"least distance {said} (default: %(default)s)")
     add(
         "--manifest", type=Path, metavar="FILE", help="text file that names the videos or photo folders, earliest first"
     )
@@ -198,7 +215,7 @@ def _check(args: argparse.Namespace) -> int:
 
 def _prepare(args: argparse.Namespace) -> int:
     # its networks take seconds to import; `check` needs none of them
-    from clstudy.identities.filters import FilterSettings
+    from clstudy.identities.filters import filter_settings
     from clstudy.identities.prepare import PrepareSettings, prepare
     from clstudy.identities.video import Sampling
 
@@ -213,7 +230,8 @@ def _prepare(args: argparse.Namespace) -> int:
         segments=args.segments,
         allow_fewer=args.allow_fewer,
         seed=args.seed,
-        limits=FilterSettings(min_cosine=args.min_cosine),
+        limits=filter_settings(args.limit, min_cosine=args.min_cosine),
+        apart=Apart(min_gap=args.min_gap, min_difference=args.min_difference, min_variety=args.min_variety),
     )
     done = prepare(
         args.source,

@@ -48,12 +48,6 @@ def contact_sheet(title: str, strips: Sequence[Strip]) -> bytes:
     return buffer.getvalue()
 
 
-def evenly(count: int, wanted: int) -> list[int]:
-    """At most ``wanted`` of the indices 0 … count - 1, evenly spread."""
-    kept = min(count, wanted)
-    return [(2 * place + 1) * count // (2 * kept) for place in range(kept)]
-
-
 def _row_height(strip: Strip) -> int:
     lines = max((len(caption) for _, caption in strip.tiles), default=0)
     return TILE + lines * _LINE + _GAP

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import onnxruntime
@@ -68,10 +68,15 @@ def similarity_transform(source: np.ndarray, target: np.ndarray) -> np.ndarray:
     return np.hstack([linear, (target_mean - linear @ source_mean)[:, None]])
 
 
-def warp(image: np.ndarray, transform: np.ndarray, size: int) -> np.ndarray:
-    """Resample ``image`` so that its point p lands at ``transform @ p``; edges are continued, not black.
+def warp(
+    image: np.ndarray, transform: np.ndarray, size: int, *, beyond: Literal["edge", "reflect"] = "edge"
+) -> np.ndarray:
+    """Resample ``image`` so that its point p lands at ``transform @ p``.
 
     Shrinking goes through a reduced copy first, because a bicubic lookup alone would alias.
+
+    Args:
+        beyond: what lies outside the image: its edge continued, or the image mirrored there.
     """
     linear, shift = transform[:, :2], transform[:, 2]
     scale = np.sqrt(abs(np.linalg.det(linear)))
@@ -87,7 +92,7 @@ def warp(image: np.ndarray, transform: np.ndarray, size: int) -> np.ndarray:
     reach = (corners - shift) @ inverse.T
     far = max(-reach.min(), (reach - (np.array(image.shape[1::-1]) - 1)).max(), 0)
     pad = int(min(np.ceil(far) + 3, 4 * max(image.shape[:2])))
-    padded = np.pad(image, ((pad, pad), (pad, pad), (0, 0)), mode="edge")
+    padded = np.pad(image, ((pad, pad), (pad, pad), (0, 0)), mode=beyond)
     # PIL samples at (x + 0.5) in continuous coordinates; ours has pixel centres at integers
     offset = pad + 0.5 + inverse @ (-0.5 - shift)
     data = (inverse[0, 0], inverse[0, 1], offset[0], inverse[1, 0], inverse[1, 1], offset[1])

@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 import numpy as np
+from scipy.ndimage import gaussian_filter
 
-from clstudy.identities.faces import INSIGHTFACE_TEMPLATE, aligned_template, five_points, similarity_transform
+from clstudy.identities.faces import INSIGHTFACE_TEMPLATE, aligned_template, five_points, similarity_transform, warp
 
 FFHQ_FIVE_POINTS = np.array([[0.378, 0.474], [0.622, 0.474], [0.500, 0.610], [0.400, 0.733], [0.600, 0.733]])
 """Eyes, nose tip and mouth corners of the mean face in an FFHQ-aligned photo, as shares of its side.
@@ -26,8 +27,7 @@ def ffhq_transform(landmarks: np.ndarray, size: int) -> np.ndarray:
 
     The photo is a square turned like the face. Its "right" is the mean of the direction from eye to eye and of the
     one at right angles to eyes-to-mouth, each by its length; its half side is the larger of 2.0 eye distances and 1.8
-    eye-to-mouth distances; its centre lies a tenth of the way from the eyes to the mouth. Pixels outside the source
-    continue its edge (FFHQ itself mirrors and blurs).
+    eye-to-mouth distances; its centre lies a tenth of the way from the eyes to the mouth.
 
     Args:
         landmarks: ``[68, 2]``, iBUG numbering.
@@ -69,6 +69,42 @@ def ffhq_embedding_crop_map(size: int) -> tuple[float, np.ndarray]:
 def embedded_transform(landmarks: np.ndarray, size: int) -> np.ndarray:
     """Map ``[2, 3]`` from source pixels into a photo of the embedded profile: five points onto ``aligned_template``."""
     return similarity_transform(five_points(landmarks), aligned_template(size))
+
+
+_BLUR, _FADE = 0.02, 0.3  # as shares of the photo's side
+
+
+def aligned_photo(image: np.ndarray, transform: np.ndarray, size: int) -> np.ndarray:
+    """Photo uint8 ``[size, size, 3]`` of a frame ``[h, w, 3]``; what lies outside the frame is made up.
+
+    Outside, the frame is mirrored, blurred, and fades into the photo's median colour, so that a tight crop gets no
+    streaks and no second face. FFHQ's recipe blurs the frame's rim, too; here every pixel that was photographed stays.
+
+    Args:
+        transform: map ``[2, 3]`` from source pixels into the photo.
+
+    Source: T. Karras, S. Laine, T. Aila (1812.04948), appendix C: mirrored padding and blurring.
+    """
+    photo = warp(image, transform, size, beyond="reflect")
+    beyond = outside_by(image.shape[:2], transform, size)
+    if not beyond.any():
+        return photo
+    depth = beyond / max(beyond.max(), _FADE * size)
+    pixels = photo.astype(float)
+    median = np.median(pixels[beyond == 0] if (beyond == 0).any() else pixels.reshape(-1, 3), axis=0)
+    blurred = gaussian_filter(pixels, (_BLUR * size, _BLUR * size, 0), mode="nearest")
+    pixels += (blurred - pixels) * np.minimum(3 * depth, 1)[..., None]
+    pixels += (median - pixels) * depth[..., None]
+    return np.where(beyond[..., None] > 0, pixels.round().clip(0, 255), photo).astype(np.uint8)
+
+
+def outside_by(shape: tuple[int, ...], transform: np.ndarray, size: int) -> np.ndarray:
+    """How far each of a photo's pixels lies outside a frame of ``shape`` (h, w), in photo pixels ``[size, size]``."""
+    y, x = np.mgrid[:size, :size]
+    source = (np.stack([x, y], -1) - transform[:, 2]) @ np.linalg.inv(transform[:, :2]).T
+    last = np.array(shape[1::-1]) - 0.5
+    away = np.maximum(np.maximum(-0.5 - source, source - last), 0)
+    return np.asarray(np.hypot(away[..., 0], away[..., 1]) * np.sqrt(abs(np.linalg.det(transform[:, :2]))))
 
 
 TRANSFORMS: Mapping[str, Callable[[np.ndarray, int], np.ndarray]] = {

@@ -1,8 +1,9 @@
 """From videos or dated photos of a person to a photo folder for a study: ``python -m clstudy.identities prepare``.
 
 ``prepare`` tells the story. Every occasion (one video, or the photos of one day) becomes a timestamp: sample frames,
-find faces, keep the person asked for, drop what is too small, cut off, turned away, blurred, occluded, someone else or
-a near-duplicate, align, and split what is left into training and test photos. A report says what became of every frame.
+find faces, keep the person asked for, drop what is too small, cut off, turned away, blurred, occluded or someone else,
+choose training and test photos that are no near-duplicates (``selection``), and align them. A report says what became
+of every frame.
 
 Files: ``OUT/<identity>/t00/{train,test}/*.png`` with ``OUT/<identity>/prepared.json`` and ``OUT/prepared.json`` (which
 alignment); ``OUT-report/<identity>/`` (``report.md``, ``frames.csv``, ``t00.png`` …); ``OUT/.prepare/`` holds finished
@@ -32,42 +33,45 @@ import numpy as np
 import torch
 from PIL import Image
 from scipy.sparse.csgraph import connected_components
+from scipy.spatial.distance import cdist
 
 from clstudy.assets import manifest as asset_manifest
 from clstudy.assets import sha256_file
 from clstudy.documents import read_json
 from clstudy.errors import UserError, nearest
 from clstudy.file_lock import file_lock, holder
-from clstudy.identities.contact_sheet import Strip, contact_sheet, evenly
+from clstudy.identities.contact_sheet import Strip, contact_sheet
 from clstudy.identities.embedding import IdentityEmbedder, to_unit_range
-from clstudy.identities.faces import DETECTORS, Face, FaceDetector, warp
-from clstudy.identities.ffhq import TRANSFORMS, usual_alignment
+from clstudy.identities.faces import DETECTORS, Face, FaceDetector
+from clstudy.identities.ffhq import TRANSFORMS, aligned_photo, usual_alignment
 from clstudy.identities.filters import (
     LOOK_SIZE,
     FilterSettings,
     Measures,
     drop_reason,
     faces_only,
-    first_of_its_kind,
     look,
     measure,
     portrait,
 )
+from clstudy.identities.selection import Apart, Frames, Split, Wanted, evenly, remedy, split, too_near
 from clstudy.identities.video import PHOTO_SUFFIXES, Found, Frame, Occasion, Sampling, find_occasions, read_photo
 from clstudy.metrics.lpips import LPIPS
 from clstudy.safe_text import csv_cell, markdown
 from clstudy.seeding import derive_rng
 from clstudy.storage import require_writable, write_atomically
 
-PREPARE_VERSION = 1
+PREPARE_VERSION = 2
 """Raised by hand whenever the same source and settings give other photos."""
 
 TRAIN, TEST, SPARE = "train", "test", "not needed"
-NO_FACE, SOMEONE_ELSE, NEAR_DUPLICATE = "no face", "someone else", "near-duplicate"
+NO_FACE, SOMEONE_ELSE = "no face", "someone else"
+NEAR_DUPLICATE, TOO_NEAR = "near-duplicate", "too near in time"
 
 _SAME_PERSON = 0.5
 _SHOWN = 60
 _NAMED = 10
+_COMPARED = 1000  # good frames of a timestamp: their looks are compared pairwise
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,6 +96,7 @@ class PrepareSettings:
     """Keep timestamps with fewer photos than wanted, if there are at least 2 + 1."""
     seed: int = 0
     limits: FilterSettings = field(default_factory=FilterSettings)
+    apart: Apart = field(default_factory=Apart)
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"\w[\w .-]*", self.identity):
@@ -107,11 +112,19 @@ class PrepareSettings:
             raise UserError(f"prepare with every = {self.sampling.every} seconds; expected a positive number")
         if not -1 <= self.limits.min_cosine <= 1:
             raise UserError(f"prepare with min-cosine = {self.limits.min_cosine}; expected a number from -1 to 1")
+        for name, distance in asdict(self.apart).items():
+            if not 0 <= distance < math.inf:
+                raise UserError(f"prepare with {name.replace('_', '-')} = {distance}; expected a number from 0")
         if self.alignment is not None and self.alignment not in TRANSFORMS:
             raise UserError(
                 f"unknown alignment {self.alignment!r}.{nearest(self.alignment, TRANSFORMS)} Known: "
                 f"{', '.join(TRANSFORMS)}."
             )
+
+    @property
+    def wanted(self) -> Wanted:
+        """Photos of a timestamp."""
+        return Wanted(train=self.train, test=self.test)
 
     @property
     def aligned(self) -> str:
@@ -127,6 +140,8 @@ class Scan:
     """Frame names, str ``[n]``."""
     numbers: np.ndarray
     """Frame numbers, int ``[n]``, ascending."""
+    seconds: np.ndarray
+    """``Frame.seconds``, float64 ``[n]``."""
     thumbnails: np.ndarray
     """Whole frames, uint8 ``[n, 64, 64, 3]``."""
     frame: np.ndarray
@@ -179,6 +194,10 @@ class Stamp:
     name: str
     source: str
     verdicts: tuple[Verdict, ...]
+    nearest: tuple[float, float] = (math.nan, math.nan)
+    """Least distance between a training and a test photo: seconds, LPIPS."""
+    lacking: str = ""
+    """What stands in the way of the photos that were wanted."""
 
     def decided(self, *decisions: str) -> list[Verdict]:
         """The frames with one of these decisions."""
@@ -250,9 +269,8 @@ def _prepare(
     asked = reference_of(references, tools)
     scans = [_scan_once(occasion, out / ".prepare", settings, tools, say) for occasion in found.occasions]
     reference = asked or most_seen(scans, settings)
-    judged = [judge(number, scan, reference, settings) for number, scan in enumerate(scans)]
-    distinct = without_near_duplicates(judged, scans, settings.limits.min_difference)
-    stamps = tuple(choose(stamp, settings) for stamp in into_timestamps(found, scans, distinct, settings.segments))
+    judged = [verdict for number, scan in enumerate(scans) for verdict in judge(number, scan, reference, settings)]
+    stamps = tuple(choose(stamp, scans, settings) for stamp in into_timestamps(found, scans, judged, settings))
     stamps, short = _usable(stamps, settings)
     building = out / ".prepare" / f"building-{settings.identity}"
     photos = write_photos(building, found, scans, stamps, reference, settings)
@@ -293,10 +311,10 @@ class _Tools:
 
 def scan(occasion: Occasion, settings: PrepareSettings, tools: _Tools) -> Scan:
     """Find and measure every face of every sampled frame."""
-    frames: list[tuple[str, int, np.ndarray]] = []
+    frames: list[tuple[str, int, float, np.ndarray]] = []
     faces: list[tuple[Any, ...]] = []
     for position, frame in enumerate(occasion.frames(settings.sampling)):
-        frames.append((frame.label, frame.index, _thumbnail(frame.image)))
+        frames.append((frame.label, frame.index, frame.seconds, _thumbnail(frame.image)))
         for face in tools.detector.faces(frame.image):
             if not _plausible(face):
                 continue
@@ -305,11 +323,12 @@ def scan(occasion: Occasion, settings: PrepareSettings, tools: _Tools) -> Scan:
             embedding = tools.embed(frame.image, face)
             picture = look(frame.image, face)
             faces.append((position, face.landmarks, face.score, measures.values(), embedding, picture))
-    labels, numbers, thumbnails = zip(*frames, strict=True)
+    labels, numbers, seconds, thumbnails = zip(*frames, strict=True)
     columns = list(zip(*faces, strict=True)) or [()] * 6
     return Scan(
         labels=np.array(labels),
         numbers=np.array(numbers, int),
+        seconds=np.array(seconds, float),
         thumbnails=np.stack(thumbnails),
         frame=np.array(columns[0], int),
         landmarks=np.array(columns[1], float).reshape(-1, 68, 2),
@@ -381,6 +400,7 @@ def stored_scan(path: Path) -> Scan:
     frames, faces, side = found.labels.shape, found.frame.shape, LOOK_SIZE
     shapes = {
         "numbers": frames,
+        "seconds": frames,
         "thumbnails": (*frames, side, side, 3),
         "landmarks": (*faces, 68, 2),
         "scores": faces,
@@ -496,29 +516,6 @@ def judge(number: int, scan: Scan, reference: Reference | None, settings: Prepar
     return verdicts
 
 
-def without_near_duplicates(judged: list[list[Verdict]], scans: Sequence[Scan], limit: float) -> list[Verdict]:
-    """All verdicts in order, with frames dropped that look like an earlier one of any occasion."""
-    verdicts = [verdict for occasion in judged for verdict in occasion]
-    running = [place for place, verdict in enumerate(verdicts) if not verdict.decision]
-    if not running:
-        return verdicts
-    looks = np.stack([scans[verdicts[place].occasion].looks[verdicts[place].row] for place in running])
-    vectors = perceptual_vectors(faces_only(looks))
-
-    def distances(index: int, others: list[int]) -> np.ndarray:
-        return np.square(vectors[others] - vectors[index]).sum(1)
-
-    earlier = first_of_its_kind(distances, len(running), limit)
-    for place, like in zip(running, earlier, strict=True):
-        if like is not None:
-            first = verdicts[running[like]]
-            detail = f"of {scans[first.occasion].labels[first.position]}"
-            if first.occasion != verdicts[place].occasion:
-                detail += f" of occasion {first.occasion}"
-            verdicts[place] = replace(verdicts[place], decision=NEAR_DUPLICATE, detail=detail)
-    return verdicts
-
-
 @torch.inference_mode()
 def perceptual_vectors(pictures: np.ndarray, *, batch: int = 16) -> np.ndarray:
     """Vectors float32 ``[n, d]`` of uint8 pictures ``[n, s, s, 3]``; the square of their distance is LPIPS."""
@@ -535,53 +532,108 @@ def perceptual_vectors(pictures: np.ndarray, *, batch: int = 16) -> np.ndarray:
 
 
 def into_timestamps(
-    found: Found, scans: Sequence[Scan], verdicts: Sequence[Verdict], segments: int | None
+    found: Found, scans: Sequence[Scan], verdicts: Sequence[Verdict], settings: PrepareSettings
 ) -> list[Stamp]:
-    """One timestamp per occasion, or ``segments`` runs of frames of the only one with equally many good frames."""
-    if segments is None:
-        groups = [[verdict for verdict in verdicts if verdict.occasion == number] for number in range(len(scans))]
-    else:
-        good = np.array([verdict.position for verdict in verdicts if not verdict.decision], int)
-        borders = [int(run[0]) for run in np.array_split(good, segments)[1:] if len(run)]
-        of = [sum(verdict.position >= border for border in borders) for verdict in verdicts]
-        groups = [[v for v, place in zip(verdicts, of, strict=True) if place == number] for number in range(segments)]
-    stamps = []
-    for number, group in enumerate(groups):
-        occasion = 0 if segments is not None else number
-        source = found.occasions[occasion].label
-        if segments is not None and group:
-            labels = scans[0].labels
-            source += f", {labels[group[0].position]} to {labels[group[-1].position]}"
-        stamps.append(Stamp(name=f"t{number:02d}", source=source, verdicts=tuple(group)))
-    return stamps
+    """One timestamp per occasion, or ``segments`` runs of frames of the only one with equally many good frames.
 
-
-def choose(stamp: Stamp, settings: PrepareSettings) -> Stamp:
-    """Take the wanted number of the good frames, evenly over time, and split them by the seed.
-
-    Good frames are no near-duplicates of each other, so none lies across the split.
+    Runs of one video keep the gap that training and test photos keep: what is trained at one timestamp must not be the
+    moment that is tested at another.
     """
+    if settings.segments is not None:
+        return _runs(found, scans[0], verdicts, settings.segments, settings.apart.min_gap)
+    groups = [tuple(verdict for verdict in verdicts if verdict.occasion == number) for number in range(len(scans))]
+    return [
+        Stamp(name=f"t{number:02d}", source=found.occasions[number].label, verdicts=group)
+        for number, group in enumerate(groups)
+    ]
+
+
+def _runs(found: Found, scan: Scan, verdicts: Sequence[Verdict], segments: int, gap: float) -> list[Stamp]:
+    good = np.array([verdict.position for verdict in verdicts if not verdict.decision], int)
+    borders = [int(run[0]) for run in np.array_split(good, segments)[1:] if len(run)]
+    stamps = []
+    for number, (first, end) in enumerate(zip([0, *borders], [*borders, len(scan.labels)], strict=True)):
+        group = list(verdicts[first:end])
+        before = [place for place in good if place < first]
+        for place, verdict in enumerate(group):
+            if before and not verdict.decision and scan.seconds[verdict.position] - scan.seconds[before[-1]] < gap:
+                detail = f"to {scan.labels[before[-1]]} of the timestamp before"
+                group[place] = replace(verdict, decision=TOO_NEAR, detail=detail)
+        source = f"{found.occasions[0].label}, {scan.labels[first]} to {scan.labels[end - 1]}"
+        stamps.append(Stamp(name=f"t{number:02d}", source=source, verdicts=tuple(group)))
+    empty = [Stamp(name=f"t{number:02d}", source="nothing", verdicts=()) for number in range(len(stamps), segments)]
+    return stamps + empty
+
+
+def choose(stamp: Stamp, scans: Sequence[Scan], settings: PrepareSettings) -> Stamp:
+    """Decide the good frames of a timestamp: training photo, test photo, or why not (``selection.split``)."""
     good = [place for place, verdict in enumerate(stamp.verdicts) if not verdict.decision]
-    taken = [good[place] for place in evenly(len(good), settings.train + settings.test)]
-    test = _test_share(len(taken), settings)
-    rng = derive_rng("prepare split", settings.seed, settings.identity, stamp.name)
-    tested = {taken[place] for place in rng.permutation(len(taken))[:test]}
-    verdicts = list(stamp.verdicts)
-    for place in good:
-        decision = SPARE if place not in taken else TEST if place in tested else TRAIN
-        verdicts[place] = replace(verdicts[place], decision=decision)
-    return replace(stamp, verdicts=tuple(verdicts))
+    compared = [good[place] for place in evenly(len(good), _COMPARED)]
+    frames = _frames_of([stamp.verdicts[place] for place in compared], scans)
+
+    def rng() -> np.random.Generator:
+        return derive_rng("prepare split", settings.seed, settings.identity, stamp.name)
+
+    chosen = split(frames, settings.wanted, settings.apart, rng())
+    verdicts = [v if v.decision else replace(v, decision=SPARE) for v in stamp.verdicts]
+    for place, (decision, like) in zip(compared, _decisions(frames, chosen, settings.apart), strict=True):
+        detail = "" if like is None else f"to {_label(stamp.verdicts[compared[like]], scans)}"
+        verdicts[place] = replace(verdicts[place], decision=decision, detail=detail)
+    short = chosen.counts() != (settings.train, settings.test)
+    return replace(
+        stamp,
+        verdicts=tuple(verdicts),
+        nearest=_nearest(frames, chosen),
+        lacking=remedy(frames, settings.wanted, settings.apart, chosen, rng) if short else "",
+    )
 
 
-def _test_share(count: int, settings: PrepareSettings) -> int:
-    if count >= settings.train + settings.test:
-        return settings.test
-    return min(max(1, round(count * settings.test / (settings.train + settings.test))), max(count - 2, 0))
+def _frames_of(verdicts: Sequence[Verdict], scans: Sequence[Scan]) -> Frames:
+    if not verdicts:
+        return Frames(seconds=np.zeros(0), away=np.zeros((0, 0)))
+    looks = np.stack([scans[verdict.occasion].looks[verdict.row] for verdict in verdicts])
+    seconds = [scans[verdict.occasion].seconds[verdict.position] for verdict in verdicts]
+    return Frames(seconds=np.array(seconds), away=cdist(*[perceptual_vectors(faces_only(looks))] * 2, "sqeuclidean"))
+
+
+def _label(verdict: Verdict, scans: Sequence[Scan]) -> str:
+    return str(scans[verdict.occasion].labels[verdict.position])
+
+
+def _decisions(frames: Frames, chosen: Split, apart: Apart) -> list[tuple[str, int | None]]:
+    """What becomes of each good frame, and beside which chosen one it has no place."""
+    test, both = list(chosen.test), [*chosen.train, *chosen.test]
+    near = too_near(frames, test, apart.min_gap)
+    decided: list[tuple[str, int | None]] = []
+    for frame in range(len(frames.seconds)):
+        if frame in both:
+            decided.append((TEST if frame in test else TRAIN, None))
+        elif near[frame].any():
+            decided.append((TOO_NEAR, test[int(near[frame].argmax())]))
+        elif (frames.away[frame, test] < apart.min_difference).any():
+            decided.append((NEAR_DUPLICATE, test[int(frames.away[frame, test].argmin())]))
+        elif (frames.away[frame, both] < apart.min_variety).any():
+            decided.append((NEAR_DUPLICATE, both[int(frames.away[frame, both].argmin())]))
+        else:
+            decided.append((SPARE, None))
+    return decided
+
+
+def _nearest(frames: Frames, chosen: Split) -> tuple[float, float]:
+    if not chosen.train:
+        return math.nan, math.nan
+    pairs = np.ix_(chosen.train, chosen.test)
+    gaps = np.abs(frames.seconds[:, None] - frames.seconds)[pairs]
+    return float(gaps.min()), float(frames.away[pairs].min())
 
 
 def _usable(stamps: tuple[Stamp, ...], settings: PrepareSettings) -> tuple[tuple[Stamp, ...], str]:
     """The timestamps, and what to tell the user if they do not do."""
-    held = "; ".join(f"{stamp.name} ({stamp.source}): {sum(stamp.counts())}" for stamp in stamps)
+    held = "; ".join(
+        f"{stamp.name} ({stamp.source}): {' + '.join(map(str, stamp.counts()))}"
+        + (f", {stamp.lacking}" if stamp.lacking else "")
+        for stamp in stamps
+    )
     wanted = settings.train + settings.test
     least = 3 if settings.allow_fewer else wanted
     few = [stamp for stamp in stamps if sum(stamp.counts()) < least]
@@ -654,7 +706,7 @@ def _frames(occasion: Occasion, wanted: Any, sampling: Sampling) -> list[Frame] 
 def _png(image: np.ndarray, landmarks: np.ndarray, settings: PrepareSettings) -> bytes:
     transform = TRANSFORMS[settings.aligned](landmarks, settings.size)
     buffer = io.BytesIO()
-    Image.fromarray(warp(image, transform, settings.size)).save(buffer, "PNG")
+    Image.fromarray(aligned_photo(image, transform, settings.size)).save(buffer, "PNG")
     return buffer.getvalue()
 
 
@@ -676,14 +728,19 @@ def write_report(
     folder.mkdir(parents=True, exist_ok=True)
     for old in folder.glob("t*.png"):
         old.unlink()
-    write_atomically(folder / "report.md", report_text(found, stamps, reference, short, settings).encode())
+    write_atomically(folder / "report.md", report_text(found, scans, stamps, reference, short, settings).encode())
     write_atomically(folder / "frames.csv", _frames_table(scans, stamps).encode())
     for stamp in stamps:
         write_atomically(folder / f"{stamp.name}.png", _sheet(scans, stamp, photos, settings))
 
 
 def report_text(
-    found: Found, stamps: Sequence[Stamp], reference: Reference | None, short: str, settings: PrepareSettings
+    found: Found,
+    scans: Sequence[Scan],
+    stamps: Sequence[Stamp],
+    reference: Reference | None,
+    short: str,
+    settings: PrepareSettings,
 ) -> str:
     """The report in Markdown."""
     reasons = Counter(verdict.decision for stamp in stamps for verdict in stamp.verdicts)
@@ -703,7 +760,8 @@ def report_text(
         )
     if found.ignored:
         lines.append(f"- Not looked at: {', '.join(found.ignored)}.")
-    header = ["timestamp", "from", "frames", "train", "test", "cosine min", "median", SPARE, *dropped]
+    header = ["timestamp", "from", "frames", "train", "test", "made up", "least gap", "difference", "cosine min"]
+    header += ["median", SPARE, *dropped]
     rows = []
     for stamp in stamps:
         counts = Counter(verdict.decision for verdict in stamp.verdicts)
@@ -711,12 +769,27 @@ def report_text(
         lowest, middle = (f"{np.min(cosines):.3f}", f"{np.median(cosines):.3f}") if cosines else ("", "")
         numbers = [str(counts[reason]) for reason in (SPARE, *dropped)]
         train, test = stamp.counts()
-        rows.append(
-            [stamp.name, stamp.source, str(len(stamp.verdicts)), str(train), str(test), lowest, middle, *numbers]
-        )
-    lines += ["", *_table(header, rows), "", "Every frame with its measures is in `frames.csv`. Limits:", ""]
-    lines += [f"- {name} = {value}" for name, value in asdict(settings.limits).items()]
+        nearest = [
+            "" if math.isnan(value) else f"{value:{form}}"
+            for value, form in zip(stamp.nearest, (".2f", ".4f"), strict=True)
+        ]
+        about = [stamp.name, stamp.source, str(len(stamp.verdicts)), str(train), str(test), _made_up(stamp, scans)]
+        rows.append([*about, *nearest, lowest, middle, *numbers])
+    lines += ["", *_table(header, rows), ""]
+    lines += [
+        "Made up: the share of a photo that lies outside its frame (median): mirrored and blurred. Least gap (seconds) "
+        "and difference (LPIPS of the faces): between a training and a test photo.",
+        "",
+    ]
+    lines += [f"- {stamp.name}: {stamp.lacking}." for stamp in stamps if stamp.lacking]
+    lines += ["", "Every frame with its measures is in `frames.csv`. Limits:", ""]
+    lines += [f"- {name} = {value}" for name, value in (asdict(settings.limits) | asdict(settings.apart)).items()]
     return markdown(lines) + "\n"
+
+
+def _made_up(stamp: Stamp, scans: Sequence[Scan]) -> str:
+    shares = [scans[v.occasion].face(v.row).outside for v in stamp.decided(TRAIN, TEST) if v.row is not None]
+    return f"{np.median(shares):.0%}" if shares else ""
 
 
 def _table(header: list[str], rows: list[list[str]]) -> list[str]:

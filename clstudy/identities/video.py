@@ -5,6 +5,7 @@ Nothing is ever written into the source. Videos are read with PyAV (the extra ``
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -17,12 +18,13 @@ from PIL import Image, ImageOps
 
 from clstudy.documents import DocumentError, read_text
 from clstudy.errors import UserError, nearest
-from clstudy.pictures import PHOTO_FORMATS, opened_picture
+from clstudy.pictures import PHOTO_FORMATS, opened_picture, require_heif
 
 VIDEO_SUFFIXES = frozenset({".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v"})
-PHOTO_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".tif", ".tiff"})
+HEIF_SUFFIXES = frozenset({".heic", ".heif", ".hif"})
+PHOTO_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".tif", ".tiff"}) | HEIF_SUFFIXES
 SOURCE_FORMATS = (*PHOTO_FORMATS, "WEBP", "TIFF")
-"""What photos to prepare may be, as Pillow names it."""
+"""What photos to prepare may be, as Pillow names it; ``HEIF`` besides where a file's name says so."""
 
 # A playlist named clip.mp4 must not make ffmpeg read other files or addresses: only containers, only this file.
 _CONTAINERS = {"format_whitelist": "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi", "protocol_whitelist": "file"}
@@ -43,11 +45,16 @@ class Sampling:
 
 @dataclass(frozen=True, kw_only=True)
 class Frame:
-    """One picture: its number in the video (or among the photos), what to call it, and uint8 RGB ``[h, w, 3]``."""
+    """One picture."""
 
     index: int
+    """Its number in the video, or among the photos."""
     label: str
+    seconds: float
+    """From the video's first frame, or from midnight of the day on which its EXIF data say that a photo was taken; NaN
+    where nothing says it."""
     image: np.ndarray
+    """uint8 RGB ``[h, w, 3]``."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +78,7 @@ class Occasion:
             yield from video_frames(self.files[0], sampling)
             return
         for index, path in enumerate(self.files):
-            yield Frame(index=index, label=path.name, image=read_photo(path))
+            yield Frame(index=index, label=path.name, seconds=_second_of_day(path), image=read_photo(path))
 
 
 _LARGEST_MANIFEST = 10_000_000  # bytes
@@ -99,8 +106,15 @@ def find_occasions(source: Path, manifest: Path | None = None) -> Found:
 
     Raises:
         UserError: nothing usable, videos and photos together, a photo without a date, two videos of the same time, or
-            a manifest that names what is not there.
+            a manifest that names what is not there, or HEIC photos without the package that reads them.
     """
+    found = _find(source, manifest)
+    if any(path.suffix.lower() in HEIF_SUFFIXES for occasion in found.occasions for path in occasion.files):
+        require_heif()
+    return found
+
+
+def _find(source: Path, manifest: Path | None) -> Found:
     if not source.exists():
         raise UserError(
             f"source {str(source)!r} does not exist; expected a video, or a folder of videos or dated photos"
@@ -243,15 +257,27 @@ def _day_in(name: str) -> date | None:
 
 def _taken(path: Path) -> date | None:
     try:
-        with opened_picture(path, SOURCE_FORMATS) as image:
-            exif = image.getexif()
-            text = exif.get_ifd(_EXIF_BLOCK).get(_TAKEN) or exif.get(_CHANGED)
-    except (OSError, ValueError):  # an unreadable photo is said where it is read
-        return None
-    try:
-        return datetime.strptime(str(text)[:10], "%Y:%m:%d").date()
+        return datetime.strptime(_exif_time(path)[:10], "%Y:%m:%d").date()
     except ValueError:
         return None
+
+
+def _second_of_day(path: Path) -> float:
+    """When a photo was taken, in seconds from midnight; NaN where its EXIF data do not say it."""
+    try:
+        taken = datetime.strptime(_exif_time(path)[:19], "%Y:%m:%d %H:%M:%S")
+    except ValueError:
+        return math.nan
+    return float(taken.hour * 3600 + taken.minute * 60 + taken.second)
+
+
+def _exif_time(path: Path) -> str:
+    try:
+        with opened_picture(path, _formats(path)) as image:
+            exif = image.getexif()
+            return str(exif.get_ifd(_EXIF_BLOCK).get(_TAKEN) or exif.get(_CHANGED))
+    except (OSError, ValueError):  # an unreadable photo is said where it is read
+        return ""
 
 
 # --- reading -----------------------------------------------------------------------------------------------------
@@ -264,13 +290,18 @@ def read_photo(path: Path) -> np.ndarray:
         UserError: it is unreadable.
     """
     try:
-        with opened_picture(path, SOURCE_FORMATS) as image:
+        with opened_picture(path, _formats(path)) as image:
             return np.asarray(_eight_bits(ImageOps.exif_transpose(image)).convert("RGB"))
     except (OSError, ValueError) as error:
         said = getattr(error, "strerror", None) or str(error)
         raise UserError(
             f"photo {str(path)!r} is unreadable ({said}); replace it or take it out of the folder"
         ) from error
+
+
+def _formats(path: Path) -> tuple[str, ...]:
+    """Phones call JPEG files .heic when they share them, so that the usual formats are tried, too."""
+    return (*SOURCE_FORMATS, "HEIF") if path.suffix.lower() in HEIF_SUFFIXES else SOURCE_FORMATS
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
@@ -294,10 +325,10 @@ def video_frames(path: Path, sampling: Sampling) -> Iterator[Frame]:
             taken = False
             for number, frame in enumerate(container.decode(video=0)):
                 if number in wanted:
-                    seconds = times[number] if number < len(times) else 0.0
+                    seconds = times[min(number, len(times) - 1)]
                     image = np.rot90(frame.to_ndarray(format="rgb24"), round(frame.rotation / 90) % 4)
                     label = f"frame {number} ({seconds:.2f} s)"
-                    yield Frame(index=number, label=label, image=np.ascontiguousarray(image))
+                    yield Frame(index=number, label=label, seconds=seconds, image=np.ascontiguousarray(image))
                     taken = True
     except (av.error.FFmpegError, IndexError, OSError) as error:
         raise UserError(
@@ -319,16 +350,20 @@ def sampled(times: list[float], sampling: Sampling) -> list[int]:
 
 
 def _frame_times(av: ModuleType, path: Path) -> list[float]:
-    """Times of all frames in seconds, read without decoding."""
+    """Times of all frames that are shown, in seconds from the first of them, read without decoding.
+
+    A video that was cut without encoding it again begins with frames before the cut, at negative times: the first shown
+    one is built on them, and no player shows them.
+    """
     with av.open(str(path), options=_CONTAINERS) as container:
         stream = container.streams.video[0]
         stamps = sorted(
             packet.pts if packet.pts is not None else packet.dts or 0
             for packet in container.demux(stream)
-            if packet.size
+            if packet.size and not packet.is_discard
         )
         unit = float(stream.time_base or 1)
-    return [stamp * unit for stamp in stamps]
+    return [(stamp - stamps[0]) * unit for stamp in stamps]
 
 
 def _recorded(path: Path) -> datetime | None:

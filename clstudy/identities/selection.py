@@ -1,0 +1,180 @@
+"""Which good frames of one occasion become its training and test photos (numpy only).
+
+A test photo that shows the same moment, or the same look, as a training photo would say how well a photo is remembered
+and not how well the person's look of that day is: every training photo keeps a distance to every test photo, in time
+and in looks (``Apart``). Test photos are spread over the whole occasion, in as many places as that leaves room for.
+Photos of other occasions play no part: who looks the same in May as in June may do so in both.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields, replace
+
+import numpy as np
+from scipy.optimize import linear_sum_assignment
+
+LEAST_TRAIN, LEAST_TEST = 2, 1
+"""A timestamp with fewer photos is of no use."""
+
+_PHASES = (0.5, 0.25, 0.75, 0.0)
+_SMALLER = (0.75, 0.5, 0.25, 0.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wanted:
+    """Training and test photos of a timestamp."""
+
+    train: int
+    test: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Apart:
+    """How far photos of one occasion lie from each other. Distances of looks are LPIPS (``filters.faces_only``)."""
+
+    min_gap: float = 1.0
+    """Seconds between a training and a test photo, where both have a time."""
+
+    min_difference: float = 0.015
+    """Between a training and a test photo. 95 % of frames 0.13 s apart are nearer than 0.011 to 0.021 in five 40-second
+    parts of a 200-second interview (the FGnet "talking face"), and than 0.020 in a livelier clip of 20 seconds; of any
+    two frames of a part, 5 % are nearer than 0.004 to 0.010, half nearer than 0.021 to 0.043."""
+
+    min_variety: float = 0.005
+    """Between two training or two test photos: below it the second adds nothing."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Frames:
+    """The good frames of an occasion, in order of time.
+
+    Raises:
+        ValueError: shapes that do not fit.
+    """
+
+    seconds: np.ndarray
+    """float64 ``[n]``; NaN where a photo has no time."""
+    away: np.ndarray
+    """Distances of looks, float ``[n, n]``, symmetric."""
+
+    def __post_init__(self) -> None:
+        if self.away.shape != (len(self.seconds), len(self.seconds)):
+            raise ValueError(f"distances of shape {self.away.shape} for {len(self.seconds)} frames")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Split:
+    """Positions of the chosen frames, ascending."""
+
+    train: tuple[int, ...] = ()
+    test: tuple[int, ...] = ()
+
+    def counts(self) -> tuple[int, int]:
+        """Training and test photos."""
+        return len(self.train), len(self.test)
+
+
+def split(frames: Frames, wanted: Wanted, apart: Apart, rng: np.random.Generator) -> Split:
+    """Choose so many training and test photos, or the largest number in that proportion that there are.
+
+    The test photos lie in as many places of the occasion as leave enough training photos; the seed decides where these
+    places begin. Training photos are spread evenly over what is left.
+    """
+    phases = [_PHASES[place] for place in rng.permutation(len(_PHASES))]
+    for smaller in _proportions(wanted):
+        for places in range(smaller.test, 0, -1):
+            for phase in phases:
+                test = _tested(frames, smaller.test, places, phase, apart)
+                train = varied(frames, _free(frames, test, apart), apart.min_variety)
+                if len(test) == smaller.test and len(train) >= smaller.train:
+                    return Split(train=_spread(train, wanted.train, len(frames.seconds)), test=tuple(sorted(test)))
+    return Split()
+
+
+def remedy(frames: Frames, wanted: Wanted, apart: Apart, got: Split, rng: Callable[[], np.random.Generator]) -> str:
+    """Which wish stands in the way of all that is wanted, and how much less of it would do.
+
+    Args:
+        got: what ``split`` found.
+        rng: makes the generator that ``split`` was given, anew.
+    """
+    count, total = len(frames.seconds), wanted.train + wanted.test
+    if count < total:
+        return f"{count} good frames of the {total} that are wanted"
+    enough = []
+    for wish in fields(apart):
+        for share in _SMALLER:
+            less = round(getattr(apart, wish.name) * share, 4)
+            if split(frames, wanted, replace(apart, **{wish.name: less}), rng()).counts() == (
+                wanted.train,
+                wanted.test,
+            ):
+                enough.append(f"--{wish.name.replace('_', '-')} {less:g}")
+                break
+    said = (
+        f"{count} good frames, but no {wanted.train} + {wanted.test} of them lie {apart.min_gap:g} s and LPIPS "
+        f"{apart.min_difference:g} apart ({got.counts()[0]} + {got.counts()[1]} do)"
+    )
+    return f"{said}; with {' or '.join(enough)} they would" if enough else f"{said}, nor with one of these wishes less"
+
+
+def _proportions(wanted: Wanted) -> Iterator[Wanted]:
+    """What is wanted, then ever less of it, down to the least of use."""
+    for test in range(wanted.test, 0, -1):
+        train = math.ceil(wanted.train * test / wanted.test)
+        if train >= LEAST_TRAIN:
+            yield Wanted(train=train, test=test)
+    if wanted.train > LEAST_TRAIN:
+        yield Wanted(train=LEAST_TRAIN, test=LEAST_TEST)
+
+
+def _tested(frames: Frames, count: int, places: int, phase: float, apart: Apart) -> list[int]:
+    """Test photos around evenly spread places: in each, the frames nearest to it that differ from all taken before."""
+    total = len(frames.seconds)
+    taken: list[int] = []
+    for place in range(places):
+        middle = min(int((place + phase) * total / places), total - 1)
+        share = (place + 1) * count // places - place * count // places
+        for frame in sorted(range(total), key=lambda one: (abs(one - middle), one)):
+            if share == 0:
+                break
+            if frame not in taken and (frames.away[frame, taken] >= apart.min_variety).all():
+                taken.append(frame)
+                share -= 1
+    return taken
+
+
+def _free(frames: Frames, test: list[int], apart: Apart) -> list[int]:
+    """Frames that may be training photos beside these test photos."""
+    near = too_near(frames, test, apart.min_gap) | (frames.away[:, test] < apart.min_difference)
+    return [int(frame) for frame in np.flatnonzero(~near.any(1)) if frame not in test]
+
+
+def too_near(frames: Frames, test: list[int], gap: float) -> np.ndarray:
+    """Whether a frame lies within ``gap`` seconds of a test photo, bool ``[n, len(test)]``; unknown times do not."""
+    return np.abs(frames.seconds[:, None] - frames.seconds[test]) < gap - 1e-6
+
+
+def varied(frames: Frames, among: list[int], limit: float) -> list[int]:
+    """Those of the frames that differ from every one kept before."""
+    kept: list[int] = []
+    for frame in among:
+        if (frames.away[frame, kept] >= limit).all():
+            kept.append(frame)
+    return kept
+
+
+def _spread(among: list[int], wanted: int, total: int) -> tuple[int, ...]:
+    """So many of the frames, as near as can be to evenly spread places of the whole occasion."""
+    count = min(wanted, len(among))
+    places = (np.arange(count) + 0.5) * total / count
+    _, chosen = linear_sum_assignment(np.abs(places[:, None] - np.array(among)))
+    return tuple(sorted(among[one] for one in chosen))
+
+
+def evenly(count: int, wanted: int) -> list[int]:
+    """At most ``wanted`` of the indices 0 … count - 1, evenly spread."""
+    kept = min(count, wanted)
+    return [(2 * place + 1) * count // (2 * kept) for place in range(kept)]
