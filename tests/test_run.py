@@ -116,10 +116,10 @@ def kill_at(folder: Path, moments: Sequence[tuple[int, float]], *options: str, s
     return seen
 
 
-def ray_folders() -> set[str]:
+def ray_folders(temporary: Path) -> list[str]:
     """Folders for Ray's sessions, and clstudy's records in Ray's usual place."""
-    own = {str(path) for path in Path(tempfile.gettempdir()).glob(f"{PREFIX}*")}
-    return own | {str(path) for path in Path("/tmp/ray").glob("session_2*/artifacts/*/clstudy-*")}
+    places = {temporary: f"{PREFIX}*", temporary / "ray": "session_2*/artifacts/*/clstudy-*"}
+    return [str(path) for place, names in places.items() for path in place.glob(names)]
 
 
 @pytest.fixture(scope="module")
@@ -128,10 +128,13 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Watched]:
     folder = tmp_path_factory.mktemp("smoke")
     (folder / "home").mkdir()
     environment = {"PATH": os.environ["PATH"], "HOME": str(folder / "home"), "COLUMNS": "120"}
-    before = ray_folders()
+    # a temporary folder that tests beside this one do not use; with a short name, for the sake of Ray's sockets
+    temporary = Path(tempfile.mkdtemp(prefix="ct-"))
+    environment["TMPDIR"] = str(temporary)
     done = run_watched(command(folder), env=environment, cwd=folder, timeout=900)
     assert done.returncode == 0, done.stdout + done.stderr
-    (folder / "ray_left.txt").write_text("\n".join(ray_folders() - before))
+    (folder / "left.txt").write_text("\n".join(ray_folders(temporary)))
+    shutil.rmtree(temporary)
     (folder / "stdout.txt").write_text(done.stdout)
     return folder, done
 
@@ -193,7 +196,7 @@ def test_nobody_else_can_read_what_a_study_writes_and_ray_leaves_nothing(finishe
     written = [finished / "runs", *(finished / "runs").rglob("*")]
     assert {"mlflow.db", "data", "study"} <= {path.name for path in written}
     assert [f"{path} {path.lstat().st_mode:o}" for path in written if path.lstat().st_mode & 0o077] == []
-    assert (finished / "ray_left.txt").read_text() == ""
+    assert (finished / "left.txt").read_text() == ""
     assert not (finished / "runs" / "study" / "ray").exists()
 
 
