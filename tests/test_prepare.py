@@ -591,6 +591,28 @@ def test_dated_photos(tmp_path):
         find_occasions(source)
 
 
+@pytest.mark.parametrize(
+    ("names", "order", "said"),
+    [
+        (["2021", "2019"], ["2019", "2021"], "the years and months in the folders' names"),
+        (["2021-02", "2021-11 cabin", "2020"], ["2020", "2021-02", "2021-11 cabin"], "the years and months"),
+        (["t10", "t9"], ["t9", "t10"], "the numbers in the folders' names"),
+        (["session 2", "session 1"], ["session 1", "session 2"], "the numbers"),
+        (["2019 a", "2019 b"], None, r"order their names do not say \(2019 a, 2019 b\).*--manifest"),
+        (["summer", "winter"], None, r"order their names do not say \(summer, winter\).*--manifest"),
+    ],
+)
+def test_folders_that_are_no_days(tmp_path, names, order, said):
+    for name in names:
+        save_photo(tmp_path / "album" / name / "a.png", np.zeros((8, 8, 3), np.uint8))
+    if order is None:
+        with pytest.raises(UserError, match=said):
+            find_occasions(tmp_path / "album")
+        return
+    found = find_occasions(tmp_path / "album")
+    assert [occasion.label for occasion in found.occasions] == order and said in found.order
+
+
 def test_a_turned_photo_is_turned_back(tmp_path):
     scene = np.zeros((8, 16, 3), np.uint8)
     scene[:, :4] = 200
@@ -811,6 +833,7 @@ def test_again_and_after_a_kill_the_same_bytes(tmp_path, footage, reference, pre
         prepare(source, out, WANTED, references=[reference], manifest=source / "order.txt", say=said.append, **keep)
         assert tree(out) == tree(prepared)
         assert tree(out.with_name("photos-report")) == tree(prepared.with_name("photos-report"))
+    said = [line for line in said if not line.startswith("order")]
     assert ["before" in line for line in said] == [True, False, False, True, True]
     assert "keeps pictures and embeddings of everybody" in said[2]
     assert not (out / ".prepare").exists(), "the scans go when the photos are done"
@@ -900,6 +923,81 @@ def test_without_a_reference_the_person_seen_most_is_kept(tmp_path, footage, pre
     text = (tmp_path / "photos-report" / "anna" / "report.md").read_text()
     assert "no reference photo was given" in text
     assert "medoid" in text
+
+
+def test_what_is_bad_is_left_out_and_said(tmp_path, footage, reference, prepared, capsys):
+    """One unreadable video, one of somebody else: without --allow-fewer neither is passed over in silence."""
+    source = tmp_path / "videos"
+    shutil.copytree(footage[0], source)
+    shutil.copy(source / "b_first.mkv", source / "broken.mkv")
+    (source / "broken.mkv").write_bytes((source / "b_first.mkv").read_bytes()[:3000])
+    write_video(source / "nobody.mkv", [background(n) for n in range(5)])
+    (source / "order.txt").write_text("nobody.mkv\nb_first.mkv\nbroken.mkv\na_second.mkv\n")
+    out = copied(prepared, tmp_path / "photos")
+    run = ["prepare", str(source), str(out), "--identity", "anna", "--reference", str(reference), "--keep-scans"]
+    run += ["--manifest", str(source / "order.txt"), "--train", "6", "--test", "3"]
+    assert main(run) == 2
+    assert re.search(r"broken\.mkv' (is unreadable|has no frame)", capsys.readouterr().err)
+    assert main([*run, "--allow-fewer"]) == 0
+    said = capsys.readouterr().out
+    assert "order, by the manifest order.txt: nobody.mkv, b_first.mkv, broken.mkv, a_second.mkv" in said
+    assert re.search(r"left out: video .*broken\.mkv' (is unreadable|has no frame)", said)
+    assert re.search(r"left out: nobody\.mkv: 0 \+ 0, 0 good frames .*\(not taken: no face 5\)", said)
+    assert re.search(r"^t00: 6 .*b_first\.mkv\)\nt01: 6 .*a_second\.mkv\)$", said, re.MULTILINE)
+    assert tree(out / "anna", but="prepared.json") == tree(prepared / "anna", but="prepared.json")
+    report = (tmp_path / "photos-report" / "anna" / "report.md").read_text()
+    assert "- Left out: video" in report and "left-out-00" in report
+    assert (tmp_path / "photos-report" / "anna" / "left-out-00.png").is_file()
+    assert main(run) == 2, "what was left out before is not passed over now"
+    assert "--allow-fewer leaves it out" in capsys.readouterr().err
+
+
+def test_an_unreadable_photo_of_a_day_is_left_out(tmp_path, tools, anna):
+    source = tmp_path / "album"
+    for number, face in enumerate(expressions(tools, anna, 4, 8)):
+        save_photo(source / "2020-05-06" / f"{number}.png", put(background(number), face, 100, 60))
+    (source / "2020-05-06" / "x.png").write_bytes(b"no photo")
+    wanted = replace(WANTED, train=2, test=1)
+    with pytest.raises(UserError, match=r"x\.png' is unreadable"):
+        prepare(source, tmp_path / "photos", wanted)
+    (stamp,) = prepare(source, tmp_path / "photos", replace(wanted, allow_fewer=True)).stamps
+    assert stamp.counts() == (2, 1)
+    assert "x.png' is unreadable" in (tmp_path / "photos-report" / "anna" / "report.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("change", "advice"),
+    [
+        ({"limits": FilterSettings(max_yaw=0)}, "turned away: give footage from the front"),
+        ({"limits": FilterSettings(max_upsampling=0.1)}, "too small for the photo: ask for a smaller --size"),
+        ({"limits": FilterSettings(min_symmetry=1)}, "see the contact sheets"),
+        ({"limits": FilterSettings(min_cosine=0.99)}, "someone else's: give several clear --reference photos"),
+        ({"train": 20, "test": 10}, r"good frames of the 30 .*Give more or longer footage"),
+    ],
+    ids=["turned", "small", "occluded", "someone else", "few"],
+)
+def test_advice_follows_the_cause(tmp_path, footage, reference, prepared, change, advice):
+    source, _ = footage
+    out = copied(prepared, tmp_path / "photos")
+    with pytest.raises(UserError, match=advice):
+        prepare(
+            source,
+            out,
+            replace(WANTED, **change),
+            references=[reference],
+            manifest=source / "order.txt",
+            keep_scans=True,
+        )
+
+
+def test_the_order_of_file_dates_is_said(tmp_path, footage):
+    source = tmp_path / "videos"
+    shutil.copytree(footage[0], source)
+    (source / "order.txt").unlink()
+    said: list[str] = []
+    with pytest.raises(UserError):
+        prepare(source, tmp_path / "photos", replace(WANTED, train=99), say=said.append)
+    assert said[0].startswith("order, by the files' dates: ") and "--manifest" in said[1]
 
 
 def test_the_wrong_person_yields_nothing(tmp_path, footage, berta, prepared):

@@ -25,7 +25,8 @@ _EXIT_CODES = "exit code: 0 the folder is fine, 1 it has problems, 2 the path is
 
 _PREPARE_HELP = f"""\
 Makes OUT/NAME/t00, t01, … from a folder of videos (one per timestamp), a folder of dated photos (folders named
-YYYY-MM-DD, or photos with a date in their EXIF data or name), or one video cut into segments.
+YYYY-MM-DD, photos with a date in their EXIF data or name, or folders named 2019, 2019-05 or t00), or one video cut into
+segments. Which order it took, and from what, is printed; --manifest says otherwise.
 
 Finds faces, keeps the person asked for, drops what is too small, cut off, turned away, blurred, occluded, someone else
 or a near-duplicate, aligns, and splits into training and test photos: OUT/{LAYOUT}.
@@ -89,7 +90,11 @@ def _add_prepare(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     add("--size", type=int, default=64, metavar="PIXELS", help="side of the photos (default: %(default)s)")
     add("--train", type=int, default=20, metavar="N", help="training photos per timestamp (default: %(default)s)")
     add("--test", type=int, default=10, metavar="N", help="test photos per timestamp (default: %(default)s)")
-    add("--allow-fewer", action="store_true", help="keep timestamps that have fewer photos, at least 2 + 1")
+    add(
+        "--allow-fewer",
+        action="store_true",
+        help="keep timestamps that have fewer photos, at least 2 + 1; leave out the others and unreadable files",
+    )
     add(
         "--reference",
         type=Path,
@@ -242,7 +247,7 @@ def _prepare(args: argparse.Namespace) -> int:
         keep_scans=args.keep_scans,
         say=print,
     )
-    for stamp in done.stamps:
+    for stamp in (stamp for stamp in done.stamps if not stamp.left_out):
         train, test = stamp.counts()
         print(f"{stamp.name}: {train} training and {test} test photos of {len(stamp.verdicts)} frames ({stamp.source})")
     print(f"photos: {done.photos}\nreport: {done.report}")

@@ -20,6 +20,7 @@ import json
 import math
 import re
 import shutil
+import time
 import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -54,8 +55,28 @@ from clstudy.identities.filters import (
     measure,
     portrait,
 )
-from clstudy.identities.selection import Apart, Frames, Split, Wanted, evenly, remedy, split, too_near
-from clstudy.identities.video import PHOTO_SUFFIXES, Found, Frame, Occasion, Sampling, find_occasions, read_photo
+from clstudy.identities.selection import (
+    LEAST_TEST,
+    LEAST_TRAIN,
+    Apart,
+    Frames,
+    Split,
+    Wanted,
+    evenly,
+    remedy,
+    split,
+    too_near,
+)
+from clstudy.identities.video import (
+    FILE_DATES,
+    PHOTO_SUFFIXES,
+    Found,
+    Frame,
+    Occasion,
+    Sampling,
+    find_occasions,
+    read_photo,
+)
 from clstudy.metrics.lpips import LPIPS
 from clstudy.safe_text import csv_cell, markdown
 from clstudy.seeding import derive_rng
@@ -71,6 +92,7 @@ NEAR_DUPLICATE, TOO_NEAR = "near-duplicate", "too near in time"
 _SAME_PERSON = 0.5
 _SHOWN = 60
 _NAMED = 10
+_SAY_EVERY_S = 10.0
 _COMPARED = 1000  # good frames of a timestamp: their looks are compared pairwise
 
 
@@ -93,7 +115,8 @@ class PrepareSettings:
     segments: int | None = None
     """Cut the only video into so many timestamps."""
     allow_fewer: bool = False
-    """Keep timestamps with fewer photos than wanted, if there are at least 2 + 1."""
+    """Keep timestamps with fewer photos than wanted, if there are at least 2 + 1; leave out the others, and files that
+    cannot be read."""
     seed: int = 0
     limits: FilterSettings = field(default_factory=FilterSettings)
     apart: Apart = field(default_factory=Apart)
@@ -154,6 +177,8 @@ class Scan:
     """``Measures.values()``, float64 ``[m, 8]``."""
     embeddings: np.ndarray
     """Unit identity embeddings, float32 ``[m, 512]``."""
+    unreadable: np.ndarray
+    """What was said of files that could not be read, str ``[k]``."""
     looks: np.ndarray
     """``filters.look``, uint8 ``[m, 64, 64, 3]``."""
 
@@ -198,6 +223,8 @@ class Stamp:
     """Least distance between a training and a test photo: seconds, LPIPS."""
     lacking: str = ""
     """What stands in the way of the photos that were wanted."""
+    left_out: bool = False
+    """It has too few photos, and the others go on without it."""
 
     def decided(self, *decisions: str) -> list[Verdict]:
         """The frames with one of these decisions."""
@@ -265,13 +292,20 @@ def _prepare(
         kinds = ", ".join(sorted(PHOTO_SUFFIXES))
         more = f", … ({len(found.ignored)} in all)" if len(found.ignored) > _NAMED else ""
         say(f"not looked at: {', '.join(found.ignored[:_NAMED])}{more}; photos may be {kinds}")
+    if len(found.occasions) > 1:
+        say(f"order, by {found.order}: {', '.join(occasion.label for occasion in found.occasions)}")
+        if found.order == FILE_DATES:
+            say("copying changes the dates of files: if that is not the order, write the names into a --manifest")
     tools = _Tools(settings.detector)
     asked = reference_of(references, tools)
     scans = [_scan_once(occasion, out / ".prepare", settings, tools, say) for occasion in found.occasions]
     reference = asked or most_seen(scans, settings)
     judged = [verdict for number, scan in enumerate(scans) for verdict in judge(number, scan, reference, settings)]
-    stamps = tuple(choose(stamp, scans, settings) for stamp in into_timestamps(found, scans, judged, settings))
-    stamps, short = _usable(stamps, settings)
+    chosen = tuple(choose(stamp, scans, settings) for stamp in into_timestamps(found, scans, judged, settings))
+    stamps, short = _usable(chosen, settings)
+    for stamp in stamps:
+        if stamp.left_out:
+            say(f"left out: {stamp.source}: {_held(stamp)}")
     building = out / ".prepare" / f"building-{settings.identity}"
     photos = write_photos(building, found, scans, stamps, reference, settings)
     write_report(report, found, scans, stamps, reference, photos, short, settings)
@@ -309,11 +343,27 @@ class _Tools:
         return self.embedder(to_unit_range(portrait(image, face)[None]))[0].numpy()
 
 
-def scan(occasion: Occasion, settings: PrepareSettings, tools: _Tools) -> Scan:
-    """Find and measure every face of every sampled frame."""
+def scan(
+    occasion: Occasion, settings: PrepareSettings, tools: _Tools, say: Callable[[str], None] = lambda line: None
+) -> Scan:
+    """Find and measure every face of every sampled frame.
+
+    Raises:
+        UserError: a file is unreadable, and not ``allow_fewer``.
+    """
+    unreadable: list[str] = []
+
+    def leave(error: UserError) -> None:
+        unreadable.append(str(error))
+        say(f"left out: {error}")
+
+    said = time.monotonic()
     frames: list[tuple[str, int, float, np.ndarray]] = []
     faces: list[tuple[Any, ...]] = []
-    for position, frame in enumerate(occasion.frames(settings.sampling)):
+    for position, frame in enumerate(occasion.frames(settings.sampling, leave if settings.allow_fewer else None)):
+        if time.monotonic() - said > _SAY_EVERY_S:
+            said = time.monotonic()
+            say(f"{occasion.label}: {position} frames so far, {len(faces)} faces, at {frame.label}")
         frames.append((frame.label, frame.index, frame.seconds, _thumbnail(frame.image)))
         for face in tools.detector.faces(frame.image):
             if not _plausible(face):
@@ -323,13 +373,14 @@ def scan(occasion: Occasion, settings: PrepareSettings, tools: _Tools) -> Scan:
             embedding = tools.embed(frame.image, face)
             picture = look(frame.image, face)
             faces.append((position, face.landmarks, face.score, measures.values(), embedding, picture))
-    labels, numbers, seconds, thumbnails = zip(*frames, strict=True)
+    labels, numbers, seconds, thumbnails = zip(*frames, strict=True) if frames else ((),) * 4
     columns = list(zip(*faces, strict=True)) or [()] * 6
     return Scan(
-        labels=np.array(labels),
+        labels=np.array(labels, str),
         numbers=np.array(numbers, int),
         seconds=np.array(seconds, float),
-        thumbnails=np.stack(thumbnails),
+        thumbnails=np.array(thumbnails, np.uint8).reshape(-1, LOOK_SIZE, LOOK_SIZE, 3),
+        unreadable=np.array(unreadable, str),
         frame=np.array(columns[0], int),
         landmarks=np.array(columns[1], float).reshape(-1, 68, 2),
         scores=np.array(columns[2], float),
@@ -358,11 +409,13 @@ def _scan_once(
     path = folder / f"scan-{_scan_key(occasion, settings)}.npz"
     try:
         found = stored_scan(path)
+        if len(found.unreadable) and not settings.allow_fewer:
+            raise UserError(f"{found.unreadable[0]}; --allow-fewer leaves it out")
         say(f"{occasion.label}: {len(found.labels)} frames were looked at before")
         return found
     except (OSError, ValueError):
         pass  # not there yet, or damaged
-    found = scan(occasion, settings, tools)
+    found = scan(occasion, settings, tools, say)
     content = io.BytesIO()
     np.savez(content, **{field.name: getattr(found, field.name) for field in fields(Scan)})
     write_atomically(path, content.getvalue())
@@ -410,6 +463,7 @@ def stored_scan(path: Path) -> Scan:
     if (
         any(getattr(found, name).shape != shape for name, shape in shapes.items())
         or found.embeddings.shape[:1] != faces
+        or found.unreadable.ndim != 1
         or (len(found.frame) and not 0 <= found.frame.min() <= found.frame.max() < len(found.labels))
     ):
         raise ValueError("its arrays do not fit each other")
@@ -572,7 +626,7 @@ def choose(stamp: Stamp, scans: Sequence[Scan], settings: PrepareSettings) -> St
     frames = _frames_of([stamp.verdicts[place] for place in compared], scans)
 
     def rng() -> np.random.Generator:
-        return derive_rng("prepare split", settings.seed, settings.identity, stamp.name)
+        return derive_rng("prepare split", settings.seed, settings.identity, stamp.source)
 
     chosen = split(frames, settings.wanted, settings.apart, rng())
     verdicts = [v if v.decision else replace(v, decision=SPARE) for v in stamp.verdicts]
@@ -628,28 +682,64 @@ def _nearest(frames: Frames, chosen: Split) -> tuple[float, float]:
 
 
 def _usable(stamps: tuple[Stamp, ...], settings: PrepareSettings) -> tuple[tuple[Stamp, ...], str]:
-    """The timestamps, and what to tell the user if they do not do."""
-    held = "; ".join(
-        f"{stamp.name} ({stamp.source}): {' + '.join(map(str, stamp.counts()))}"
-        + (f", {stamp.lacking}" if stamp.lacking else "")
-        for stamp in stamps
-    )
-    wanted = settings.train + settings.test
-    least = 3 if settings.allow_fewer else wanted
-    few = [stamp for stamp in stamps if sum(stamp.counts()) < least]
+    """The timestamps, numbered anew where some are left out, and what to tell the user if they do not do."""
+    few = [stamp for stamp in stamps if sum(stamp.counts()) < _least(settings)]
     if not few:
         return stamps, ""
-    dropped = Counter(verdict.decision for stamp in stamps for verdict in stamp.verdicts)
-    reasons = ", ".join(f"{reason} {count}" for reason, count in dropped.most_common() if reason not in (TRAIN, TEST))
-    advice = (
-        "Give more or longer footage with other expressions and poses, look at more of its frames (--frames, --every), "
-        "or ask for fewer photos (--train, --test)"
-        + ("" if settings.allow_fewer else "; --allow-fewer keeps what there is (at least 2 + 1)")
-    )
+    if settings.allow_fewer and len(few) < len(stamps):
+        numbered, number = [], 0
+        for stamp in stamps:
+            if stamp in few:
+                numbered.append(replace(stamp, name=f"left-out-{stamp.name[1:]}", left_out=True))
+            else:
+                numbered.append(replace(stamp, name=f"t{number:02d}"))
+                number += 1
+        return tuple(numbered), ""
+    more = "" if settings.allow_fewer else " --allow-fewer keeps what there is (at least 2 + 1 photos of a timestamp)."
     return stamps, (
-        f"too few good photos of {settings.identity!r}: wanted {least} or more per timestamp, there are {held}. "
-        f"Not taken: {reasons or 'nothing'}. {advice}."
+        f"too few good photos of {settings.identity!r}: wanted {_least(settings)} or more per timestamp, there are "
+        f"{'; '.join(f'{stamp.name} ({stamp.source}): {_held(stamp)}' for stamp in stamps)}. {_advice(few)}{more}"
     )
+
+
+def _least(settings: PrepareSettings) -> int:
+    return LEAST_TRAIN + LEAST_TEST if settings.allow_fewer else settings.train + settings.test
+
+
+def _held(stamp: Stamp) -> str:
+    """What a timestamp has, and where the rest of its frames went."""
+    dropped = Counter(verdict.decision for verdict in stamp.verdicts)
+    reasons = ", ".join(f"{reason} {count}" for reason, count in dropped.most_common() if reason not in (TRAIN, TEST))
+    held = " + ".join(map(str, stamp.counts()))
+    return held + (f", {stamp.lacking}" if stamp.lacking else "") + (f" (not taken: {reasons})" if reasons else "")
+
+
+_ADVICE: Mapping[str, str] = {
+    NO_FACE: "Most frames show no face: give footage in which it is larger and upright, or try --detector insightface.",
+    SOMEONE_ELSE: "Most faces are someone else's: give several clear --reference photos of the person, or a lower "
+    "--min-cosine, and look at the contact sheets.",
+    "too small": "Most faces are too small for the photo: ask for a smaller --size, give footage with larger faces, or "
+    "allow more enlargement (--limit max_upsampling=3).",
+    "cut off": "Most faces reach out of the frame: give footage that shows the whole face, or allow it (--limit "
+    "max_face_outside=0.1, max_outside=0.8); what is missing is mirrored.",
+    "turned away": "Most faces are turned away: give footage from the front, or allow it (--limit max_yaw=0.4).",
+    "blurred": "Most faces are blurred: give sharper footage or a smaller --size, or allow it (--limit "
+    "min_sharpness=0.2).",
+    "occluded": "Something lies over most faces, or looks so (hair, glasses, hard light): see the contact sheets; "
+    "--limit min_symmetry=0.3 and max_unsteadiness=0.07 let more pass.",
+}
+_FEW = (
+    "Give more or longer footage, look at more of its frames (--frames, --every), or ask for fewer photos (--train, "
+    "--test)."
+)
+
+
+def _advice(few: Sequence[Stamp]) -> str:
+    """By what most of the timestamps that have too few photos lost."""
+    lost = Counter(v.decision for stamp in few for v in stamp.verdicts if v.decision in _ADVICE)
+    frames = sum(len(stamp.verdicts) for stamp in few)
+    reason, count = lost.most_common(1)[0] if lost else ("", 0)
+    return _ADVICE[reason] if 2 * count > frames else _FEW
 
 
 # --- writing -----------------------------------------------------------------------------------------------------
@@ -672,10 +762,10 @@ def write_photos(
             int(scans[number].numbers[verdict.position]): (stamp, verdict)
             for stamp in stamps
             for verdict in stamp.decided(TRAIN, TEST)
-            if verdict.occasion == number
+            if verdict.occasion == number and not stamp.left_out
         }
-        for frame in _frames(occasion, chosen.keys(), settings.sampling):
-            stamp, verdict = chosen[frame.index]
+        for frame in _frames(occasion, chosen.keys(), settings):
+            stamp, verdict = chosen.pop(frame.index)
             path = folder / stamp.name / verdict.decision / f"{frame.index:06d}.png"
             png = _png(frame.image, scans[number].landmarks[verdict.row], settings)
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -688,19 +778,24 @@ def write_photos(
                 else f"{occasion.label}/{frame.label}",
                 "identity_cosine": round(verdict.cosine, 4),
             }
+        if chosen:
+            raise UserError(f"{occasion.label} was changed while it was prepared; run prepare again")
     record = _record(settings) | {
         "identity": settings.identity,
         "reference": reference.said if reference else None,
         "settings": asdict(replace(settings, alignment=settings.aligned)),
-        "timestamps": {stamp.name: stamp.source for stamp in stamps},
+        "timestamps": {stamp.name: stamp.source for stamp in stamps if not stamp.left_out},
         "photos": dict(sorted(described.items())),
     }
     write_atomically(folder / "prepared.json", (json.dumps(record, indent=1) + "\n").encode())
     return paths
 
 
-def _frames(occasion: Occasion, wanted: Any, sampling: Sampling) -> list[Frame] | Any:
-    return (frame for frame in occasion.frames(sampling) if frame.index in wanted) if wanted else ()
+def _frames(occasion: Occasion, wanted: Any, settings: PrepareSettings) -> list[Frame] | Any:
+    """What is unreadable was said when the frames were looked at; none of it was chosen."""
+    leave = (lambda error: None) if settings.allow_fewer else None
+    frames = occasion.frames(settings.sampling, leave)
+    return (frame for frame in frames if frame.index in wanted) if wanted else ()
 
 
 def _png(image: np.ndarray, landmarks: np.ndarray, settings: PrepareSettings) -> bytes:
@@ -726,7 +821,7 @@ def write_report(
 ) -> None:
     """Write ``report.md``, ``frames.csv`` and one contact sheet per timestamp."""
     folder.mkdir(parents=True, exist_ok=True)
-    for old in folder.glob("t*.png"):
+    for old in (*folder.glob("t*.png"), *folder.glob("left-out-*.png")):
         old.unlink()
     write_atomically(folder / "report.md", report_text(found, scans, stamps, reference, short, settings).encode())
     write_atomically(folder / "frames.csv", _frames_table(scans, stamps).encode())
@@ -760,6 +855,7 @@ def report_text(
         )
     if found.ignored:
         lines.append(f"- Not looked at: {', '.join(found.ignored)}.")
+    lines += [f"- Left out: {said}" for scan in scans for said in scan.unreadable]
     header = ["timestamp", "from", "frames", "train", "test", "made up", "least gap", "difference", "cosine min"]
     header += ["median", SPARE, *dropped]
     rows = []

@@ -68,19 +68,31 @@ class Occasion:
         """Whether the occasion is a video."""
         return self.files[0].suffix.lower() in VIDEO_SUFFIXES
 
-    def frames(self, sampling: Sampling) -> Iterator[Frame]:
+    def frames(self, sampling: Sampling, unreadable: Callable[[UserError], None] | None = None) -> Iterator[Frame]:
         """Read the sampled frames of a video, or all photos.
+
+        Args:
+            unreadable: is told of each file that cannot be read to its end, which is then left (None: it is raised).
 
         Raises:
             UserError: a file is unreadable, or PyAV is not installed.
         """
         if self.is_video():
-            yield from video_frames(self.files[0], sampling)
-            return
+            _pyav()
         for index, path in enumerate(self.files):
-            yield Frame(index=index, label=path.name, seconds=_second_of_day(path), image=read_photo(path))
+            try:
+                if self.is_video():
+                    yield from video_frames(path, sampling)
+                else:
+                    yield Frame(index=index, label=path.name, seconds=_second_of_day(path), image=read_photo(path))
+            except UserError as error:
+                if unreadable is None:
+                    raise
+                unreadable(error)
 
 
+FILE_DATES = "the files' dates"
+_NAMED = 5
 _LARGEST_MANIFEST = 10_000_000  # bytes
 
 
@@ -100,9 +112,10 @@ def find_occasions(source: Path, manifest: Path | None = None) -> Found:
     """List the occasions of a source, earliest first.
 
     A source is one video; a folder of videos (ordered by the dates in their names, otherwise by the recording times
-    they carry, otherwise by their files' dates); or a folder of photos: folders named ``YYYY-MM-DD…``, or photos whose
-    EXIF data or names give the day. A manifest decides instead: one video or folder of photos per line, earliest first
-    (``#`` starts a comment).
+    they carry, otherwise by their files' dates); or a folder of photos: folders named ``YYYY-MM-DD…``, photos whose
+    EXIF data or names give the day, or, where there is neither, folders named by year or month (``2019``, ``2019-05``)
+    or by number (``t00``, ``session 2``). A manifest decides instead: one video or folder of photos per line, earliest
+    first (``#`` starts a comment).
 
     Raises:
         UserError: nothing usable, videos and photos together, a photo without a date, two videos of the same time, or
@@ -129,7 +142,10 @@ def _find(source: Path, manifest: Path | None) -> Found:
     if manifest is not None:
         return _from_manifest(source, manifest)
     videos, photos = _files(source, VIDEO_SUFFIXES), _files(source, PHOTO_SUFFIXES)
-    days = [folder for folder in _folders(source) if _day_in(folder.name) and _files(folder, PHOTO_SUFFIXES)]
+    groups = [folder for folder in _folders(source) if _files(folder, PHOTO_SUFFIXES)]
+    days = [folder for folder in groups if _day_in(folder.name)]
+    if not (videos or photos or days) and groups:
+        days = groups
     if videos and (photos or days):
         raise UserError(
             f"source {str(source)!r} holds videos ({videos[0].name}, …) and photos ({(photos or days)[0].name}, …); "
@@ -140,12 +156,14 @@ def _find(source: Path, manifest: Path | None) -> Found:
     ) + tuple(name for day in days for name in _left_out(day))
     if videos:
         occasions, order = _videos_in_order(videos)
+    elif days and not _day_in(days[0].name):
+        occasions, order = _groups(days)
     elif photos or days:
         occasions, order = _days(photos, days)
     else:
         raise UserError(
             f"source {str(source)!r} holds neither videos ({', '.join(sorted(VIDEO_SUFFIXES))}) nor dated photos; "
-            "expected one video per occasion, folders of photos named YYYY-MM-DD, or photos with a date"
+            "expected one video per occasion, folders of photos named YYYY-MM-DD, 2019 or t00, or photos with a date"
         )
     return Found(occasions=occasions, order=order, ignored=others)
 
@@ -183,7 +201,7 @@ def _videos_in_order(videos: list[Path]) -> tuple[tuple[Occasion, ...], str]:
     kinds: Mapping[str, Callable[[Path], date | datetime | None]] = {
         "the dates in the files' names": lambda path: _day_in(path.name),
         "the recording times inside the files": _recorded,
-        "the files' dates": lambda path: datetime.fromtimestamp(path.stat().st_mtime),
+        FILE_DATES: lambda path: datetime.fromtimestamp(path.stat().st_mtime),
     }
     for order, when in kinds.items():
         times = {path: when(path) for path in videos}
@@ -198,6 +216,37 @@ def _videos_in_order(videos: list[Path]) -> tuple[tuple[Occasion, ...], str]:
                 "the names into a text file, one per line and earliest first, and give it as --manifest"
             )
     return tuple(Occasion(label=path.name, files=(path,)) for path in by_time), order
+
+
+def _groups(folders: list[Path]) -> tuple[tuple[Occasion, ...], str]:
+    """Folders that no day is in the names of: all by year and month, or all by their last number."""
+    for order, key in _GROUP_KEYS.items():
+        keys = {folder: key(folder.name) for folder in folders}
+        if None not in keys.values() and len(set(keys.values())) == len(folders):
+            in_order = sorted(folders, key=lambda folder: keys[folder] or ())
+            return tuple(_occasion(folder) for folder in in_order), order
+    named = ", ".join(folder.name for folder in folders[:_NAMED])
+    raise UserError(
+        f"folders of photos whose order their names do not say ({named}); expected YYYY-MM-DD, years or months (2019, "
+        "2019-05), or different numbers (t00, session 2). Rename them, or write the names into a text file, one per "
+        "line and earliest first, and give it as --manifest"
+    )
+
+
+def _month_in(name: str) -> tuple[int, ...] | None:
+    found = re.search(r"(?<!\d)((?:19|20)\d\d)(?:[-_.]?(0[1-9]|1[0-2]))?(?!\d)", name)
+    return (int(found[1]), int(found[2] or 0)) if found else None
+
+
+def _number_in(name: str) -> tuple[int, ...] | None:
+    found = re.findall(r"\d+", name)
+    return (int(found[-1]),) if found else None
+
+
+_GROUP_KEYS: Mapping[str, Callable[[str], tuple[int, ...] | None]] = {
+    "the years and months in the folders' names": _month_in,
+    "the numbers in the folders' names": _number_in,
+}
 
 
 def _days(photos: list[Path], folders: list[Path]) -> tuple[tuple[Occasion, ...], str]:
