@@ -76,6 +76,7 @@ def plan_lines(
     keep_weights: str = "last",
     price: float | None = None,
     claims: Sequence[Statement] = (),
+    drift: Sequence[str] = (),
 ) -> list[str]:
     """The plan in a few lines.
 
@@ -85,6 +86,7 @@ def plan_lines(
         keep_weights: the storage policy (``clstudy.retention``).
         price: of an hour of ``hours_unit``.
         claims: what the study claims (``clstudy.study_file.statements``).
+        drift: how much there is to forget, in lines (``clstudy.preparation.drift_lines``).
     """
     timestamps = len(data.identities[0].timestamps)
     most = "" if plan.exact else "at most "
@@ -96,6 +98,7 @@ def plan_lines(
         f"{counted(timestamps, 'timestamp', 'timestamps')}, "
         f"{photo_counts(data)}, {profile.data.image_size} px"
         f"{'; not made yet, so nothing is known to be done' if is_outline(data) else ''}",
+        *drift,
         f"compute  {compute_line(profile)}",
         f"metrics  {', '.join(profile.evaluation.metrics)}",
         *(f"[yellow]left out[/yellow] {metric}: {reason}" for metric, reason in (left_out or {}).items()),

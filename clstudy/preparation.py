@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from clstudy.claims import check_claims
-from clstudy.errors import UserError
+from clstudy.errors import PhotoError, UserError
 from clstudy.fold import Basis
-from clstudy.identities.catalogue import open_data_set
+from clstudy.identities.catalogue import is_outline, open_data_set
 from clstudy.identities.dataset import DataSet, Identity
+from clstudy.identities.selection import evenly
 from clstudy.options import require_sane_numbers
 from clstudy.plan import Plan, make_plan
 from clstudy.preflight import Equipment, equip, require_alignment
@@ -40,6 +41,9 @@ from clstudy.tracking import local_database, tracking_address
 
 if TYPE_CHECKING:
     from clstudy.generators.base import GeneratorWeights
+
+
+_DRIFT_PEOPLE, _DRIFT_PHOTOS = 5, 4  # a plan is wanted within seconds; `identities check` looks at everybody
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,6 +90,25 @@ class Prepared(Opened):
             return self.expansion.sentence
         assert self.search is not None
         return self.search.sentence()
+
+
+def drift_lines(prepared: Prepared) -> list[str]:
+    """How much the photos change over time, before anything is trained: without drift there is little to forget."""
+    from clstudy.identities.drift import WARNING, estimate, is_little, mean, words
+
+    people = prepared.people
+    if is_outline(people) or len(people.identities[0].timestamps) < 2:
+        return []
+    some = [people.identities[place] for place in evenly(len(people.identities), _DRIFT_PEOPLE)]
+    try:
+        alignment = prepared.profile.data.alignment
+        average = mean(estimate(some, alignment=alignment, most_photos=_DRIFT_PHOTOS))
+    except PhotoError:  # it fails its own trials, and is said there
+        return []
+    if average is None:
+        return []
+    lines = [f"drift    {words(average)}"]
+    return [*lines, f"[yellow]warning[/yellow]  {WARNING}"] if is_little(average) else lines
 
 
 def prepare(args: argparse.Namespace, console: Console) -> Prepared:

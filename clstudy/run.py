@@ -26,7 +26,7 @@ from clstudy.identities.catalogue import DATA_SETS
 from clstudy.mlflow_rebuild import complete_runs
 from clstudy.options import BUSY, INCOMPLETE, INTERRUPTED_CODE, OK, STOPPED, WRONG_INPUT, build_parser
 from clstudy.plan import Plan
-from clstudy.preparation import Prepared, expected_workers, planned, prepare
+from clstudy.preparation import Prepared, drift_lines, expected_workers, planned, prepare
 from clstudy.profiles import PROFILES
 from clstudy.report import Report, build_report, needed_by_reports
 from clstudy.results import restore_results
@@ -353,6 +353,7 @@ def show_plan(prepared: Prepared, args: argparse.Namespace, console: Console) ->
         keep_weights=prepared.keep_weights,
         price=args.price_per_hour,
         claims=statements(prepared.out, prepared.space, measured),
+        drift=drift_lines(prepared) if prepared.plan.stages_to_run else (),
     )
     print_plan(lines, console)
 

@@ -52,7 +52,8 @@ from clstudy.identities.ffhq import (
 from clstudy.identities.filters import FilterSettings, Measures, drop_reason
 from clstudy.identities.orl import fetch_orl, read_orl_photo
 from clstudy.identities.people import FaceTools, Person, draw_person
-from clstudy.identities.prepare import PrepareSettings, perceptual_vectors, prepare
+from clstudy.identities.perceptual import perceptual_vectors
+from clstudy.identities.prepare import PrepareSettings, prepare
 from clstudy.identities.real_video import CLIPS, fetch_clip
 from clstudy.identities.video import Occasion, Sampling, find_occasions, read_photo, sampled, video_frames
 from clstudy.pictures import require_heif

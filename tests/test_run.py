@@ -271,12 +271,12 @@ def test_only_a_damaged_stage_is_computed_again(undisturbed: Path, tmp_path: Pat
 
 
 def test_killed_drivers_go_on_and_the_rows_are_the_same(undisturbed: Path, tmp_path: Path) -> None:
-    """Two SIGKILLs at seeded moments: inside a stage, and near the end (thirty: tests/test_chaos.py)."""
+    """A SIGKILL at a seeded moment inside a stage (three: the next test; thirty: tests/test_chaos.py)."""
     folder = tmp_path / "killed"
     folder.mkdir()
     shutil.copytree(undisturbed / "runs" / "data", folder / "runs" / "data")
     rng = random.Random(20261121)
-    moments = [(2, rng.uniform(0.3, 0.9)), (4, rng.uniform(0.0, 0.5))]
+    moments = [(3, rng.uniform(0.3, 0.9))]
     seen = kill_at(folder, moments, *SMALL, "--max-concurrent", "1")
     done = run(folder, *SMALL)
     assert done.returncode == 0, done.stdout + done.stderr

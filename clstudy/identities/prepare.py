@@ -31,7 +31,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from PIL import Image
 from scipy.sparse.csgraph import connected_components
 from scipy.spatial.distance import cdist
@@ -55,6 +54,7 @@ from clstudy.identities.filters import (
     measure,
     portrait,
 )
+from clstudy.identities.perceptual import perceptual_vectors
 from clstudy.identities.selection import (
     LEAST_TEST,
     LEAST_TRAIN,
@@ -77,7 +77,6 @@ from clstudy.identities.video import (
     find_occasions,
     read_photo,
 )
-from clstudy.metrics.lpips import LPIPS
 from clstudy.safe_text import csv_cell, markdown
 from clstudy.seeding import derive_rng
 from clstudy.storage import require_writable, write_atomically
@@ -568,21 +567,6 @@ def judge(number: int, scan: Scan, reference: Reference | None, settings: Prepar
             verdict = replace(verdict, row=row, cosine=cosine, decision=reason or "")
         verdicts.append(verdict)
     return verdicts
-
-
-@torch.inference_mode()
-def perceptual_vectors(pictures: np.ndarray, *, batch: int = 16) -> np.ndarray:
-    """Vectors float32 ``[n, d]`` of uint8 pictures ``[n, s, s, 3]``; the square of their distance is LPIPS."""
-    network = LPIPS()
-    rows = []
-    for part in to_unit_range(pictures).split(batch):
-        levels = []
-        for number, level in enumerate(network.features(part)):
-            # distances add (a - b)^2 * head / (h * w) over channels and places; the heads are not negative
-            weight = getattr(network, f"head{number}").clamp(min=0) / (level.shape[2] * level.shape[3])
-            levels.append((level * weight.sqrt()[:, None, None]).flatten(1))
-        rows.append(torch.cat(levels, dim=1))
-    return torch.cat(rows).numpy()
 
 
 def into_timestamps(
