@@ -864,10 +864,11 @@ for number in range(rounds):
 """
 
 
-def test_of_three_runs_for_one_person_at_once_none_loses_a_photo(tmp_path, footage, reference, prepared):
+@pytest.mark.parametrize("rounds", [4, pytest.param(40, marks=pytest.mark.slow)])
+def test_of_three_runs_for_one_person_at_once_none_loses_a_photo(tmp_path, footage, reference, prepared, rounds):
     """Two at once lost the person's folder while one of them ended well."""
     source, _ = footage
-    out, rounds = copied(prepared, tmp_path / "photos"), 4
+    out = copied(prepared, tmp_path / "photos")
     runs = [
         subprocess.Popen(
             [sys.executable, "-c", AT_ONCE, str(source), str(out), str(reference), str(rounds)],
