@@ -22,6 +22,7 @@ from clstudy.storage import Place, RemotePath, write_atomically
 NAME = "driver.lock"
 BEAT_SECONDS = 10.0
 STALE_SECONDS = 45.0
+_RECORD_BYTES = 1000
 _SETTLE_SECONDS = 1.0
 
 
@@ -94,7 +95,9 @@ def _remote(path: RemotePath) -> Iterator[None]:
 
 
 def _beat(path: RemotePath, card: dict[str, Any]) -> None:
-    write_atomically(path, json.dumps({**card, "beat": time.time()}).encode())
+    """Write the record, always as long: object stores are asked for the size first, then for so many bytes, and of a
+    record that grew by a digit in between the end would be missing."""
+    write_atomically(path, json.dumps({**card, "beat": time.time()}).ljust(_RECORD_BYTES).encode())
 
 
 def _fresh_holder(path: RemotePath) -> dict[str, Any]:

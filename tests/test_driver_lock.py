@@ -84,6 +84,19 @@ def test_a_silent_driver_on_another_machine_is_forgotten(query: str, tmp_path: P
     assert not (place / NAME).exists()
 
 
+def test_the_record_is_always_as_long(query: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Asked for its size, then for so many bytes: of a record that grew meanwhile a reader saw no holder at all."""
+    place = open_place(f"s3://{BUCKET}/{tmp_path.name}/lengths?{query}")
+    lengths = set()
+    for beat in (1795933451.2, 1795933451.2063046, 1795933451.0):
+        monkeypatch.setattr(driver_lock.time, "time", lambda beat=beat: beat)
+        driver_lock._beat(place / NAME, driver_lock.process_card())
+        text = (place / NAME).read_text()
+        lengths.add(len(text))
+        assert json.loads(text)["beat"] == beat
+    assert len(lengths) == 1
+
+
 def test_the_record_is_renewed_while_the_study_is_held(
     query: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
