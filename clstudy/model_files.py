@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from clstudy.assets import manifest, sha256_file
 from clstudy.errors import UserError, nearest
@@ -51,6 +52,14 @@ ROLES.register("encoder")(
         names=("encoder.pt", "faces_w_encoder.pt"),
         remedy="optional: the encoder of MyStyle (https://github.com/google/mystyle); without one, anchors are found "
         "by optimisation",
+    )
+)
+ROLES.register("base")(
+    Role(
+        what="StyleGAN2 checkpoint that the generator was tuned from",
+        names=("base.safetensors", "base.pkl"),
+        remedy="only for a generator that is a synthesis network alone, as MyStyle's train.py saves it, and without an "
+        "encoder: NVIDIA's FFHQ network has the mean latent",
     )
 )
 ROLES.register("arcface")(
@@ -174,11 +183,13 @@ def generator_digest(profile: Profile, found: FoundFiles) -> str:
         return manifest()[profile.weights]["sha256"]
     if "generator" not in found.digests:
         raise UserError(f"profile {profile.name!r} needs a {ROLES['generator'].what}. {ROLES['generator'].remedy}")
-    encoder = found.digests.get("encoder")
-    how = {"encoder": encoder} if encoder else {"anchors": key_document(profile.anchors)}
+    encoder, base = found.digests.get("encoder"), found.digests.get("base")
+    how: dict[str, Any] = {"encoder": encoder} if encoder else {"anchors": key_document(profile.anchors)}
+    if base:
+        how["base"] = base
     return digest_of({"generator": found.digests["generator"], **how})
 
 
 def metric_digests(found: FoundFiles) -> dict[str, str]:
     """sha256 of the files that metrics are computed with, by role."""
-    return {role: digest for role, digest in found.digests.items() if role not in ("generator", "encoder")}
+    return {role: digest for role, digest in found.digests.items() if role not in ("generator", "encoder", "base")}

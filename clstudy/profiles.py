@@ -231,7 +231,7 @@ def mystyle() -> Profile:
         generator="stylegan2",
         weights=None,
         required_files=("generator", "arcface"),
-        optional_files=("encoder", "dists", "inception"),
+        optional_files=("encoder", "base", "dists", "inception"),
         data=DataSettings(name="photos", timestamps=10, train=20, test=10, image_size=1024, alignment="ffhq"),
         trainer=TrainerSettings(passes=1000),
         inversion=InversionSettings(steps=800, learning_rate=5e-3, prior_weight=0.0, batch_size=5, final_rate=1.0),

@@ -119,6 +119,19 @@ def network(
     return Persistent(dict(classes).get("", "Generator"), states[""], module_src)
 
 
+def synthesis_alone(
+    tensors: Mapping[str, np.ndarray], attributes: Mapping[str, Mapping[str, Any]] | None = None
+) -> Persistent:
+    """Only the synthesis network of such tensors, under its own names, as MyStyle's ``train.py`` saves it."""
+    prefix = "synthesis."
+    classes = tuple((pattern.removeprefix("synthesis").removeprefix(r"\."), name) for pattern, name in CLASSES[2:])
+    return network(
+        {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)},
+        {pattern.removeprefix(r"synthesis\."): values for pattern, values in (attributes or {}).items()},
+        classes=classes,
+    )
+
+
 def ordinary(*, conv_clamp: float | None = None, fp16_from: int = 10**6) -> dict[str, dict[str, Any]]:
     """Plain attributes as a network trained with the published settings has them (some are NumPy scalars)."""
     found: dict[str, dict[str, Any]] = {

@@ -41,6 +41,7 @@ from tests.persistence_writer import (
     ordinary,
     published_names,
     snapshot,
+    synthesis_alone,
     torch_dump,
 )
 
@@ -138,6 +139,30 @@ def test_reference_networks_give_their_published_outputs(tmp_path, name, write):
     image = tensors["out.image_noise_const"]
     # of the largest value: random weights give images up to 8, and sums are rounded as the processor adds them
     torch.testing.assert_close(module.synthesis(ws), image, rtol=1e-5, atol=1e-5 * max(1.0, float(image.abs().max())))
+
+
+@pytest.mark.parametrize("write", [as_bare, as_torch_zip, as_old_torch], ids=lambda value: value.__name__)
+def test_a_synthesis_network_alone_is_read(tmp_path, write, capsys):
+    """MyStyle's personalised models: equal to the same network within a generator, driven by w; converted likewise."""
+    tensors, _ = reference("stylegan2_32")
+    whole = load(read_checkpoint(as_snapshot(tmp_path / "whole.pkl", network(tensors, ordinary()))))
+    path = write(tmp_path / "mystyle.pt", synthesis_alone(tensors, ordinary(conv_clamp=256.0)))
+    read = read_checkpoint(path)
+    assert (read.settings.mapping_layers, read.settings.w_dim, read.settings.conv_clamp) == (0, 24, 256.0)
+    assert any("no mean latent" in note for note in read.notes)
+    alone = load(read)
+    for name, value in alone.synthesis.state_dict().items():
+        assert torch.equal(value, whole.synthesis.state_dict()[name]), name
+    ws = whole.mapping(torch.randn(2, whole.settings.z_dim, generator=torch.Generator().manual_seed(0)))
+    torch.testing.assert_close(alone.synthesis(ws), whole.synthesis(ws), rtol=0, atol=0)
+    with pytest.raises(ValueError, match="no mapping layers"):
+        alone.mapping(torch.zeros(1, 24))
+    assert main(["inspect", str(path)]) == 0
+    assert "mapping layers  0" in capsys.readouterr().out
+    assert main(["convert", str(path), str(tmp_path / "mystyle.safetensors")]) == 0
+    again = read_checkpoint(tmp_path / "mystyle.safetensors")
+    assert again.settings == read.settings and any("no mean latent" in note for note in again.notes)
+    assert all(np.array_equal(again.tensors[name], value) for name, value in read.tensors.items())
 
 
 @pytest.mark.parametrize(

@@ -44,7 +44,7 @@ def test_files_are_found_by_their_usual_names_and_digested(tmp_path: Path) -> No
         "arcface": "w600k_r50.onnx",
     }
     assert found.digests["generator"] == hashlib.sha256(b"ffhq.pkl").hexdigest()
-    assert found.missing_required == () and found.missing_optional == ("encoder", "dists", "inception")
+    assert found.missing_required == () and found.missing_optional == ("encoder", "base", "dists", "inception")
 
 
 def test_a_named_file_goes_before_the_folder(tmp_path: Path) -> None:
@@ -138,6 +138,8 @@ def test_the_generators_digest_follows_what_its_anchors_are_made_with(tmp_path: 
     plain = digest(MYSTYLE, "ffhq.pkl")
     assert plain != digest(slower, "ffhq.pkl"), "optimised anchors depend on the steps"
     with_encoder = digest(MYSTYLE, "ffhq.pkl", "encoder.pt")
+    with_base = digest(MYSTYLE, "ffhq.pkl", "base.pkl")
+    assert with_base != plain, "anchors start from its mean latent"
     assert with_encoder != plain and with_encoder == digest(slower, "ffhq.pkl", "encoder.pt")
     with pytest.raises(UserError, match="needs a StyleGAN2 checkpoint"):
         digest(MYSTYLE, "arcface.onnx")

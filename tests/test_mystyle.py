@@ -22,6 +22,8 @@ from PIL import Image
 from safetensors.numpy import load_file
 
 from clstudy.assets import asset_path
+from clstudy.errors import UserError
+from clstudy.generators.checkpoint_generator import CheckpointKind
 from clstudy.generators.ir_se_encoder import IRSEEncoder
 from clstudy.identities.dcgan import LATENT_SIZE, FaceSource
 from clstudy.run import main
@@ -60,12 +62,12 @@ def reference_tensors() -> dict[str, np.ndarray]:
     return {name.removeprefix("net."): value for name, value in tensors.items() if name.startswith("net.")}
 
 
-def write_encoder(path: Path, w_dim: int) -> None:
+def write_encoder(path: Path, w_dim: int, mean: float = 0.0) -> None:
     torch.manual_seed(0)
     state = {
         f"encoder.{name}": value for name, value in IRSEEncoder(w_dim).state_dict().items() if name != "latent_avg"
     }
-    torch.save({"state_dict": state, "latent_avg": torch.zeros(1, w_dim)}, path)
+    torch.save({"state_dict": state, "latent_avg": torch.full((1, w_dim), mean)}, path)
 
 
 @pytest.fixture(scope="module")
@@ -150,6 +152,51 @@ def test_an_encoder_gives_other_anchors_and_other_stages(place: Path) -> None:
     write_encoder(place / "encoder.pt", 32)
     refused = drive(place, "--weights", "encoder=encoder.pt", "--dry-run")
     assert refused.returncode == 2 and "for a generator with 24 numbers per latent" in refused.stderr
+
+
+def alone(place: Path) -> Path:
+    """MyStyle's personalised model: the synthesis network of the generator, and nothing else."""
+    path = place / "mystyle.pt"
+    writer.torch_dump(path, writer.synthesis_alone(reference_tensors(), writer.ordinary()))
+    return path
+
+
+def test_a_synthesis_network_alone_takes_its_mean_latent_from_base_or_encoder(place: Path) -> None:
+    kind, whole = CheckpointKind(), place / "weights" / "ffhq.pkl"
+    expected = kind.read({"generator": whole}).arrays["generator/mapping.w_avg"]
+    assert expected.any()
+    files = {"generator": alone(place)}
+    with pytest.raises(
+        UserError, match=r"mystyle\.pt: it is a synthesis network alone.*--weights encoder=FILE.*base=ffhq"
+    ):
+        kind.read(files)
+    np.testing.assert_array_equal(kind.read({**files, "base": whole}).arrays["generator/mapping.w_avg"], expected)
+    write_encoder(place / "own_encoder.pt", 24, mean=0.25)
+    with_encoder = kind.read({**files, "encoder": place / "own_encoder.pt"}).arrays
+    np.testing.assert_array_equal(with_encoder["generator/mapping.w_avg"], np.full(24, 0.25, np.float32))
+    with pytest.raises(UserError, match=r"mystyle\.pt cannot be the base of mystyle\.pt: it has 0 mapping layers"):
+        kind.read({**files, "base": files["generator"]})
+    with pytest.raises(UserError, match="which has a mapping network and a mean latent of its own; leave base out"):
+        kind.read({"generator": whole, "base": whole})
+
+
+@pytest.mark.slow
+def test_a_study_of_a_synthesis_network_alone_has_the_rows_of_the_whole_generator(place: Path) -> None:
+    """From the file that MyStyle's train.py saves to the end; with its base, all that the whole one has is known."""
+    some = ["--identities", "anna"]
+    files = {"whole": "ffhq.pkl", "alone": "mystyle.pt"}
+    shutil.copy(alone(place), place / "weights" / "mystyle.pt")
+    rows = {}
+    for name, file in files.items():
+        weights = ["--weights", f"generator=weights/{file}"]
+        weights += ["--weights", "base=weights/ffhq.pkl"] if name == "alone" else []
+        done = drive(place, *some, *weights, "--out", f"runs/{name}")
+        assert done.returncode == 0, done.stdout + done.stderr
+        table = pq.read_table(place / "runs" / name / "results").drop(["trial"])
+        rows[name] = table.sort_by([(column, "ascending") for column in table.column_names if column != "value"])
+    assert rows["alone"].num_rows > 50 and rows["alone"].equals(rows["whole"])
+    refused = drive(place, *some, "--weights", "generator=weights/mystyle.pt", "--out", "runs/none")
+    assert refused.returncode == 2 and "synthesis network alone" in refused.stderr and "Traceback" not in refused.stderr
 
 
 def test_wrong_files_and_missing_things_are_one_message_each(

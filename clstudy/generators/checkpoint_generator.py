@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from clstudy.errors import UserError
 from clstudy.generators.base import GENERATORS, DomainGenerator, GeneratorKind, GeneratorWeights
-from clstudy.generators.checkpoints import read_checkpoint
+from clstudy.generators.checkpoints import SYNTHESIS_ALONE, read_checkpoint
 from clstudy.generators.ir_se_encoder import IRSEEncoder, read_encoder
 from clstudy.generators.stylegan2 import StyleGAN2, StyleGAN2Settings
 from clstudy.generators.synthesis_copies import SynthesisCopies, arrays_under, encoded
@@ -55,10 +57,18 @@ class CheckpointKind(GeneratorKind):
 
     def read(self, files: Mapping[str, Path]) -> GeneratorWeights:
         checkpoint = read_checkpoint(files["generator"])
-        arrays = {_GENERATOR + name: array for name, array in checkpoint.tensors.items()}
-        if "encoder" in files:
-            encoder = read_encoder(files["encoder"], checkpoint.settings.w_dim)
-            arrays |= {_ENCODER + name: array for name, array in encoder.items()}
+        width = checkpoint.settings.w_dim
+        encoder = read_encoder(files["encoder"], width) if "encoder" in files else {}
+        tensors = dict(checkpoint.tensors)
+        if not checkpoint.settings.mapping_layers:
+            tensors["mapping.w_avg"] = _mean_latent(files, encoder, width)
+        elif "base" in files:
+            raise UserError(
+                f"{files['base'].name} was given as the base of {files['generator'].name}, which has a mapping network "
+                "and a mean latent of its own; leave base out"
+            )
+        arrays = {_GENERATOR + name: array for name, array in tensors.items()}
+        arrays |= {_ENCODER + name: array for name, array in encoder.items()}
         return GeneratorWeights(arrays, {"settings": checkpoint.settings.to_dict()})
 
     def image_size(self, weights: GeneratorWeights, profile: Profile) -> int:
@@ -75,6 +85,26 @@ class CheckpointKind(GeneratorKind):
                 encoder = IRSEEncoder(network.settings.w_dim)
             encoder.load_state_dict(state, assign=True)
         return CheckpointGenerator(network, profile, device, lpips, encoder)
+
+
+def _mean_latent(files: Mapping[str, Path], encoder: Mapping[str, np.ndarray], width: int) -> np.ndarray:
+    """Mean w ``[width]`` for a synthesis network alone.
+
+    Raises:
+        UserError: neither an encoder nor a base has one of that width.
+    """
+    if "base" in files:
+        base = read_checkpoint(files["base"])
+        if base.settings.w_dim != width or not base.settings.mapping_layers:
+            raise UserError(
+                f"{files['base'].name} cannot be the base of {files['generator'].name}: it has "
+                f"{base.settings.mapping_layers} mapping layers and latents of {base.settings.w_dim} numbers, expected "
+                f"a whole generator with {width}"
+            )
+        return base.tensors["mapping.w_avg"]
+    if encoder:
+        return encoder["latent_avg"]
+    raise UserError(f"{files['generator'].name}: {SYNTHESIS_ALONE}")
 
 
 GENERATORS.register("stylegan2")(CheckpointKind())

@@ -1,9 +1,10 @@
 """Published generators as tensors under our names, read without running anything a file contains.
 
 Formats: pickles of NVIDIA's stylegan2-ada-pytorch and stylegan3 repositories (StyleGAN2 networks), torch files of such
-a network (MyStyle's personalised models), rosinality's state dicts, and our own safetensors files. Sizes are inferred
-from the tensors; what changes a network's output without changing a shape (architecture, activation, filter, learning
-rate multiplier, clamping) is read from the objects where the format keeps it, and refused where our StyleGAN2 differs.
+a network, whole or its synthesis network alone (MyStyle's personalised models), rosinality's state dicts, and our own
+safetensors files. Sizes are inferred from the tensors; what changes a network's output without changing a shape
+(architecture, activation, filter, learning rate multiplier, clamping) is read from the objects where the format keeps
+it, and refused where our StyleGAN2 differs.
 """
 
 from __future__ import annotations
@@ -350,7 +351,11 @@ def _rosinality(state: Mapping[Any, Any], latent_avg: Any, source: str) -> _Foun
 def _nvidia(network: PersistentObject, source: str, is_torch_file: bool) -> _Found:
     parts = dict(modules(network))
     refs = tensor_refs(network)
-    _require_stylegan2(network, parts, refs)
+    is_bare = "b4.const" in refs
+    if is_bare:  # under the names that it has within a generator
+        parts = {f"synthesis.{name}".removesuffix("."): part for name, part in parts.items()}
+        refs = {f"synthesis.{name}": ref for name, ref in refs.items()}
+    _require_stylegan2(network, parts, refs, is_bare=is_bare)
     for name, part in parts.items():
         _require_ordinary(name, part)
     notes = []
@@ -367,6 +372,9 @@ def _nvidia(network: PersistentObject, source: str, is_torch_file: bool) -> _Fou
     if "mapping.w_avg" not in tensors and "mapping.fc0.weight" in tensors:
         tensors["mapping.w_avg"] = np.zeros(len(tensors["mapping.fc0.weight"]), np.float32)
         notes.append("the file has no w_avg: it is zero, so keep truncation off (truncation_psi 1)")
+    if is_bare:
+        tensors["mapping.w_avg"] = np.zeros(_shape(tensors, "synthesis.b4.conv1.affine.weight", 2)[1], np.float32)
+        notes.append(SYNTHESIS_ALONE)
     words = "torch file of an NVIDIA module" if is_torch_file else f"NVIDIA pickle ({source})"
     return _Found(format=words, tensors=tensors, conv_clamp=_conv_clamp(parts), notes=tuple(notes))
 
@@ -375,7 +383,16 @@ def _block(name: str) -> re.Match[str] | None:
     return re.fullmatch(r"synthesis\.b(\d+)", name)
 
 
-def _require_stylegan2(network: PersistentObject, parts: Mapping[str, PersistentObject], names: Iterable[str]) -> None:
+SYNTHESIS_ALONE = (
+    "it is a synthesis network alone, as MyStyle's train.py saves it: no mapping network, and no mean latent to start "
+    "anchors from. A study takes that from MyStyle's encoder (--weights encoder=FILE) or from the network that it was "
+    "tuned from (--weights base=ffhq.pkl)"
+)
+
+
+def _require_stylegan2(
+    network: PersistentObject, parts: Mapping[str, PersistentObject], names: Iterable[str], *, is_bare: bool
+) -> None:
     """Refuse every other network by what it is."""
     names = set(names)
     classes = {part.class_name for part in parts.values()}
@@ -385,7 +402,7 @@ def _require_stylegan2(network: PersistentObject, parts: Mapping[str, Persistent
         raise CheckpointError(_STYLEGAN3, kind="stylegan3")
     if "Discriminator" in network.class_name or any(".fromrgb." in f".{name}" for name in names):
         raise CheckpointError(_DISCRIMINATOR, kind="discriminator")
-    if "synthesis.b4.const" not in names or "mapping.fc0.weight" not in names:
+    if "synthesis.b4.const" not in names or ("mapping.fc0.weight" not in names and not is_bare):
         raise _refuse(f"it holds a network of class {network.class_name[:60]} that is no StyleGAN2 generator")
 
 
@@ -486,8 +503,10 @@ def infer_settings(tensors: Mapping[str, np.ndarray], *, conv_clamp: float | Non
     layers = [name for name in tensors if re.fullmatch(r"mapping\.fc\d+\.weight", name)]
     if len(layers) > _MOST_LAYERS:
         raise _refuse(f"its mapping has {len(layers):,} layers; expected at most {_MOST_LAYERS}")
-    first = _shape(tensors, "mapping.fc0.weight", 2)
     w_dim = _shape(tensors, "synthesis.b4.conv1.affine.weight", 2)[1]
+    # a synthesis network alone has a mean latent (that of what it was tuned from, or zero) and nothing else
+    is_bare = [name for name in tensors if name.startswith("mapping.")] == ["mapping.w_avg"]
+    first = (0, w_dim) if is_bare else _shape(tensors, "mapping.fc0.weight", 2)
     c_dim = embedded = 0
     if "mapping.embed.weight" in tensors:
         embedded, c_dim = _shape(tensors, "mapping.embed.weight", 2)
@@ -541,7 +560,7 @@ def _shape(tensors: Mapping[str, np.ndarray], name: str, ndim: int) -> tuple[int
 
 def _checked(tensors: Mapping[str, np.ndarray], settings: StyleGAN2Settings) -> dict[str, np.ndarray]:
     """Return float32 tensors in the order of our state dict after holding names, shapes and values to it."""
-    if min(settings.z_dim, settings.w_dim, settings.mapping_layers) < 1:
+    if min(settings.z_dim, settings.w_dim) < 1:
         raise _refuse(f"its sizes cannot be (z_dim {settings.z_dim}, mapping layers {settings.mapping_layers})")
     with torch.device("meta"):
         expected = {name: tuple(value.shape) for name, value in StyleGAN2(settings).state_dict().items()}
