@@ -9,6 +9,7 @@ import fcntl
 import json
 import os
 import socket
+import stat
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
@@ -87,8 +88,16 @@ def _opened(path: Path) -> IO[str]:
             path.parent.mkdir(parents=True, exist_ok=True)
             return path.open("a+")
         except (FileNotFoundError, FileExistsError):  # it went with its last holder just now
-            if path.parent.is_symlink() or time.monotonic() > end:
+            if _is_in_the_way(path.parent) or time.monotonic() > end:
                 raise
+
+
+def _is_in_the_way(folder: Path) -> bool:
+    """Whether something else lies where the folder should be."""
+    try:
+        return not stat.S_ISDIR(folder.lstat().st_mode)
+    except FileNotFoundError:
+        return False
 
 
 def _card_in(handle: IO[str]) -> dict[str, Any]:

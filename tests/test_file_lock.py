@@ -8,6 +8,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from clstudy.file_lock import file_lock
 
 
@@ -38,3 +40,11 @@ def test_a_folder_that_goes_with_its_last_holder_troubles_nobody(tmp_path: Path)
     finally:
         over.set()
         remover.join()
+
+
+def test_a_file_in_the_place_of_its_folder_is_said_at_once(tmp_path: Path) -> None:
+    (tmp_path / ".prepare").write_text("no folder")
+    began = time.monotonic()
+    with pytest.raises(FileExistsError), file_lock(tmp_path / ".prepare" / "anna.lock", busy):
+        pass
+    assert time.monotonic() - began < 5
