@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from clstudy.documents import read_json
 from clstudy.errors import UserError
 from clstudy.identities.catalogue import DATA_SETS
+from clstudy.identities.check import recorded_alignment
 from clstudy.metrics.files import NEEDED_FILES
 from clstudy.model_files import ROLES, FoundFiles, find_files, generator_digest, metric_digests, missing_lines
 from clstudy.profiles import Profile, Resources
@@ -68,12 +68,8 @@ def require_alignment(root: Path, profile: Profile) -> None:
     Raises:
         UserError: the alignments differ.
     """
-    try:
-        aligned = read_json(root / "prepared.json")["alignment"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return
-    wanted = profile.data.alignment
-    if aligned != wanted:
+    aligned, wanted = recorded_alignment(root), profile.data.alignment
+    if aligned not in (None, wanted):
         raise UserError(
             f"the photos of {root.name!r} are aligned as {aligned!r}, profile {profile.name!r} expects {wanted!r}; "
             f"make them again with `python -m clstudy.identities prepare … --alignment {wanted}`"

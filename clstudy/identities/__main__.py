@@ -9,7 +9,7 @@ from pathlib import Path
 
 from clstudy.entry_point import entry_point
 from clstudy.errors import UserError
-from clstudy.identities.check import LAYOUT, inspect_folder
+from clstudy.identities.check import LAYOUT, Inspection, inspect_folder
 from clstudy.identities.selection import Apart
 
 _CHECK_HELP = f"""\
@@ -222,19 +222,19 @@ def _check(args: argparse.Namespace) -> int:
         return 1
     print(f"{args.path}: fine ({held})")
     if args.drift:
-        _say_drift(args.path, args.size)
+        _say_drift(inspection, args.size)
     return 0
 
 
-def _say_drift(path: Path, size: int) -> None:
+def _say_drift(inspection: Inspection, size: int) -> None:
     """How much each person's photos change over time."""
     # its networks take seconds to import
-    from clstudy.identities.dataset import load_folder
+    from clstudy.identities.dataset import data_set_of
     from clstudy.identities.drift import WARNING, estimate, is_little, mean, words
     from clstudy.identities.ffhq import alignment_of
 
-    people = load_folder(path, image_size=size).identities
-    found = estimate(people, alignment=alignment_of(path, size))
+    people = data_set_of(inspection).identities
+    found = estimate(people, alignment=alignment_of(inspection.root, size))
     for person, one in zip(people, found, strict=True):
         print(f"drift of {person.name}: " + (words(one) if mean([one]) else "not known: it takes two occasions"))
     average = mean(found)

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from clstudy.documents import read_json
 from clstudy.errors import UserError
 from clstudy.pictures import opened_picture, read_picture_file
 
@@ -57,6 +58,14 @@ def decode_photo(data: bytes, size: int | None) -> np.ndarray:
         if size is not None and image.size != (size, size):  # before it is decoded
             raise ValueError(f"wrong size {image.width}x{image.height}, expected {size}x{size} pixels")
         return np.asarray(image)
+
+
+def recorded_alignment(root: Path) -> str | None:
+    """How a folder's faces are aligned by its ``prepared.json`` (which ``prepare`` writes); None without one."""
+    try:
+        return str(read_json(root / "prepared.json")["alignment"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def require_folder(root: Path) -> Path:

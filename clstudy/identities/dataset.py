@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from clstudy.errors import PhotoError, UserError, nearest
-from clstudy.identities.check import FoundPhotos, decode_photo, inspect_folder
+from clstudy.identities.check import FoundPhotos, Inspection, decode_photo, inspect_folder
 from clstudy.pictures import read_picture_file
 
 
@@ -123,6 +123,11 @@ def load_folder(root: Path, *, image_size: int = 64) -> DataSet:
             f"data folder {str(root)!r} has {count} problem{'s' if count > 1 else ''}:\n{listed}\n"
             f"Mend them; `python -m clstudy.identities check {root} --size {image_size}` checks again."
         )
+    return data_set_of(inspection)
+
+
+def data_set_of(inspection: Inspection) -> DataSet:
+    """The data set of a folder in which nothing is wrong."""
     identities = tuple(
         Identity(
             name, tuple(_timestamp(index, stamp, photos) for index, (stamp, photos) in enumerate(timestamps.items()))

@@ -17,7 +17,7 @@ from scipy.spatial.distance import cdist
 
 from clstudy.identities.dataset import Identity, Timestamp
 from clstudy.identities.embedding import IdentityEmbedder, to_unit_range
-from clstudy.identities.perceptual import perceptual_vectors
+from clstudy.identities.perceptual import perceptual_distances
 from clstudy.identities.selection import evenly
 
 MOST_PHOTOS = 12
@@ -109,9 +109,9 @@ def drift(identity: Identity, embed: Embed, *, most_photos: int = MOST_PHOTOS) -
     rows = embed(portraits)
     colours = looks.reshape(len(looks), -1, 3).mean(1) / 255
     return Drift(
-        looks=ratio(_squares(perceptual_vectors(looks)), of),
+        looks=ratio(perceptual_distances(looks), of),
         face=ratio(np.clip(1 - rows @ rows.T, 0, None), of),
-        light=ratio(np.sqrt(_squares(colours)), of),
+        light=ratio(cdist(colours, colours), of),
     )
 
 
@@ -137,8 +137,3 @@ def _photos(stamp: Timestamp, most: int) -> list[np.ndarray]:
 
 def _reduced(photo: np.ndarray, size: int) -> np.ndarray:
     return np.asarray(Image.fromarray(photo).resize((size, size), Image.Resampling.BOX))
-
-
-def _squares(vectors: np.ndarray) -> np.ndarray:
-    """Squared distances ``[n, n]`` of vectors ``[n, d]``."""
-    return np.asarray(cdist(vectors, vectors, "sqeuclidean"))

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
-from clstudy.documents import read_json
+from clstudy.identities.check import recorded_alignment
 from clstudy.identities.faces import INSIGHTFACE_TEMPLATE, aligned_template, five_points, similarity_transform, warp
 
 FFHQ_FIVE_POINTS = np.array([[0.378, 0.474], [0.622, 0.474], [0.500, 0.610], [0.400, 0.733], [0.600, 0.733]])
@@ -118,12 +118,8 @@ TRANSFORMS: Mapping[str, Callable[[np.ndarray, int], np.ndarray]] = {
 
 def alignment_of(root: Path, size: int) -> str:
     """The alignment that a data folder's ``prepared.json`` names; without one, the usual one for the size."""
-    try:
-        record = read_json(root / "prepared.json")
-    except (OSError, ValueError):
-        record = None
-    named = str(record.get("alignment")) if isinstance(record, dict) else ""
-    return named if named in TRANSFORMS else usual_alignment(size)
+    named = recorded_alignment(root)
+    return named if named is not None and named in TRANSFORMS else usual_alignment(size)
 
 
 def usual_alignment(size: int) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from scipy.spatial.distance import cdist
 
 from clstudy.identities.embedding import to_unit_range
 from clstudy.metrics.lpips import LPIPS
@@ -22,3 +23,9 @@ def perceptual_vectors(pictures: np.ndarray, *, batch: int = 16) -> np.ndarray:
             levels.append((level * weight.sqrt()[:, None, None]).flatten(1))
         rows.append(torch.cat(levels, dim=1))
     return torch.cat(rows).numpy()
+
+
+def perceptual_distances(pictures: np.ndarray) -> np.ndarray:
+    """LPIPS of every two of n pictures, float64 ``[n, n]``."""
+    vectors = perceptual_vectors(pictures)
+    return np.asarray(cdist(vectors, vectors, "sqeuclidean"))

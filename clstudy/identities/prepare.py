@@ -33,7 +33,6 @@ from typing import Any
 import numpy as np
 from PIL import Image
 from scipy.sparse.csgraph import connected_components
-from scipy.spatial.distance import cdist
 
 from clstudy.assets import manifest as asset_manifest
 from clstudy.assets import sha256_file
@@ -54,7 +53,7 @@ from clstudy.identities.filters import (
     measure,
     portrait,
 )
-from clstudy.identities.perceptual import perceptual_vectors
+from clstudy.identities.perceptual import perceptual_distances
 from clstudy.identities.selection import (
     LEAST_TEST,
     LEAST_TRAIN,
@@ -631,7 +630,7 @@ def _frames_of(verdicts: Sequence[Verdict], scans: Sequence[Scan]) -> Frames:
         return Frames(seconds=np.zeros(0), away=np.zeros((0, 0)))
     looks = np.stack([scans[verdict.occasion].looks[verdict.row] for verdict in verdicts])
     seconds = [scans[verdict.occasion].seconds[verdict.position] for verdict in verdicts]
-    return Frames(seconds=np.array(seconds), away=cdist(*[perceptual_vectors(faces_only(looks))] * 2, "sqeuclidean"))
+    return Frames(seconds=np.array(seconds), away=perceptual_distances(faces_only(looks)))
 
 
 def _label(verdict: Verdict, scans: Sequence[Scan]) -> str:

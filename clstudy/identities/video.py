@@ -84,7 +84,8 @@ class Occasion:
                 if self.is_video():
                     yield from video_frames(path, sampling)
                 else:
-                    yield Frame(index=index, label=path.name, seconds=_second_of_day(path), image=read_photo(path))
+                    pixels, taken = _read(path)
+                    yield Frame(index=index, label=path.name, seconds=_second_of_day(taken), image=pixels)
             except UserError as error:
                 if unreadable is None:
                     raise
@@ -306,26 +307,26 @@ def _day_in(name: str) -> date | None:
 
 def _taken(path: Path) -> date | None:
     try:
-        return datetime.strptime(_exif_time(path)[:10], "%Y:%m:%d").date()
-    except ValueError:
+        with opened_picture(path, _formats(path)) as image:
+            return datetime.strptime(_exif_time(image)[:10], "%Y:%m:%d").date()
+    except (OSError, ValueError):  # an unreadable photo is said where it is read
         return None
 
 
-def _second_of_day(path: Path) -> float:
+def _second_of_day(exif_time: str) -> float:
     """When a photo was taken, in seconds from midnight; NaN where its EXIF data do not say it."""
     try:
-        taken = datetime.strptime(_exif_time(path)[:19], "%Y:%m:%d %H:%M:%S")
+        taken = datetime.strptime(exif_time[:19], "%Y:%m:%d %H:%M:%S")
     except ValueError:
         return math.nan
     return float(taken.hour * 3600 + taken.minute * 60 + taken.second)
 
 
-def _exif_time(path: Path) -> str:
+def _exif_time(image: Image.Image) -> str:
     try:
-        with opened_picture(path, _formats(path)) as image:
-            exif = image.getexif()
-            return str(exif.get_ifd(_EXIF_BLOCK).get(_TAKEN) or exif.get(_CHANGED))
-    except (OSError, ValueError):  # an unreadable photo is said where it is read
+        exif = image.getexif()
+        return str(exif.get_ifd(_EXIF_BLOCK).get(_TAKEN) or exif.get(_CHANGED))
+    except Exception:  # Pillow raises many kinds on damaged EXIF data, which are no reason to lose the photo
         return ""
 
 
@@ -338,9 +339,15 @@ def read_photo(path: Path) -> np.ndarray:
     Raises:
         UserError: it is unreadable.
     """
+    return _read(path)[0]
+
+
+def _read(path: Path) -> tuple[np.ndarray, str]:
+    """A photo's pixels, and what its EXIF data say of when it was taken."""
     try:
         with opened_picture(path, _formats(path)) as image:
-            return np.asarray(_eight_bits(ImageOps.exif_transpose(image)).convert("RGB"))
+            taken = _exif_time(image)
+            return np.asarray(_eight_bits(ImageOps.exif_transpose(image)).convert("RGB")), taken
     except (OSError, ValueError) as error:
         said = getattr(error, "strerror", None) or str(error)
         raise UserError(
