@@ -27,6 +27,7 @@ from clstudy.identities.faces import (
     similarity_transform,
     warp,
 )
+from clstudy.identities.ffhq import outside_by
 
 LOOK_SIZE = 64
 """Side of the picture in which two photos are compared, in pixels."""
@@ -192,9 +193,7 @@ def measure(image: np.ndarray, face: Face, transform: np.ndarray, size: int, det
 
 def share_outside(shape: tuple[int, ...], transform: np.ndarray, size: int) -> float:
     """Share in [0, 1] of a photo's pixels whose place in the source lies outside a frame of ``shape`` (h, w)."""
-    y, x = np.mgrid[:size, :size]
-    source = (np.stack([x, y], -1) - transform[:, 2]) @ np.linalg.inv(transform[:, :2]).T
-    return float(((source < -0.5) | (source > np.array(shape[1::-1]) - 0.5)).any(-1).mean())
+    return float((outside_by(shape, transform, size) > 0).mean())
 
 
 def face_outside(shape: tuple[int, ...], landmarks: np.ndarray) -> float:

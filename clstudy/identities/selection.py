@@ -1,4 +1,4 @@
-"""Which good frames of one occasion become its training and test photos (numpy only).
+"""Which good frames of one occasion become its training and test photos.
 
 A test photo that shows the same moment, or the same look, as a training photo would say how well a photo is remembered
 and not how well the person's look of that day is: every training photo keeps a distance to every test photo, in time
