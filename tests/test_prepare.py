@@ -27,6 +27,7 @@ from scipy.ndimage import gaussian_filter
 
 from clstudy.errors import UserError
 from clstudy.identities import filters, video
+from clstudy.identities import prepare as preparing
 from clstudy.identities.__main__ import main
 from clstudy.identities.catalogue import open_data_set
 from clstudy.identities.contact_sheet import TILE, Strip, contact_sheet
@@ -850,6 +851,7 @@ AT_ONCE = """
 import sys
 from pathlib import Path
 from clstudy.errors import UserError
+from clstudy.identities import prepare as preparing
 from clstudy.identities.prepare import PrepareSettings, prepare
 source, out, reference, rounds = Path(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]), int(sys.argv[4])
 wanted = PrepareSettings(identity="anna", train=6, test=3)
@@ -973,10 +975,15 @@ def test_an_unreadable_photo_of_a_day_is_left_out(tmp_path, tools, anna):
         ({"limits": FilterSettings(max_yaw=0)}, "turned away: give footage from the front"),
         ({"limits": FilterSettings(max_upsampling=0.1)}, "too small for the photo: ask for a smaller --size"),
         ({"limits": FilterSettings(min_symmetry=1)}, "see the contact sheets"),
+        (
+            {"limits": FilterSettings(max_face_outside=-1)},
+            "reach out of the frame: give footage",
+        ),
+        ({"limits": FilterSettings(min_sharpness=1)}, "blurred: give sharper footage or a smaller --size"),
         ({"limits": FilterSettings(min_cosine=0.99)}, "someone else's: give several clear --reference photos"),
         ({"train": 20, "test": 10}, r"good frames of the 30 .*Give more or longer footage"),
     ],
-    ids=["turned", "small", "occluded", "someone else", "few"],
+    ids=["turned", "small", "occluded", "cut off", "blurred", "someone else", "few"],
 )
 def test_advice_follows_the_cause(tmp_path, footage, reference, prepared, change, advice):
     source, _ = footage
@@ -990,6 +997,19 @@ def test_advice_follows_the_cause(tmp_path, footage, reference, prepared, change
             manifest=source / "order.txt",
             keep_scans=True,
         )
+
+
+def test_what_is_written_is_private_and_long_work_says_how_far_it_is(tmp_path, tools, anna, capsys, monkeypatch):
+    monkeypatch.setattr(preparing, "_SAY_EVERY_S", 0.0)
+    source = tmp_path / "album"
+    for number, face in enumerate(expressions(tools, anna, 4, 8)):
+        save_photo(source / "2020-05-06" / f"{number}.png", put(background(number), face, 100, 60))
+    run = ["prepare", str(source), str(tmp_path / "photos"), "--identity", "anna", "--train", "2", "--test", "1"]
+    assert main([*run, "--keep-scans"]) == 0
+    assert "2020-05-06: 3 frames so far, 3 faces, at 3.png" in capsys.readouterr().out
+    written = [path for folder in ("photos", "photos-report") for path in (tmp_path / folder).rglob("*")]
+    assert any(".prepare" in path.parts for path in written) and any(path.name == "report.md" for path in written)
+    assert [f"{path} {path.stat().st_mode:o}" for path in written if path.stat().st_mode & 0o077] == []
 
 
 def test_the_order_of_file_dates_is_said(tmp_path, footage):
@@ -1121,7 +1141,7 @@ def test_places_that_are_not_written_to(tmp_path, footage):
 
 def test_a_video_without_faces(tmp_path):
     path = write_video(tmp_path / "empty.mkv", [background(n) for n in range(4)])
-    with pytest.raises(UserError, match="too few good photos"):
+    with pytest.raises(UserError, match="too few good photos .*Most frames show no face"):
         prepare(path, tmp_path / "photos", WANTED)
     report = tmp_path / "photos-report" / "anna"
     assert "nobody: no face passed the filters" in (report / "report.md").read_text()
