@@ -20,7 +20,7 @@ from clstudy.claims import Statement, claim_lines
 from clstudy.identities.catalogue import is_outline
 from clstudy.identities.dataset import DataSet
 from clstudy.plan import Plan
-from clstudy.profiles import Profile
+from clstudy.profiles import LATENT_SPACE_WORDS, Profile
 from clstudy.sessions import priced_hours
 
 Show = Callable[[Mapping[str, Any]], None]
@@ -77,6 +77,7 @@ def plan_lines(
     price: float | None = None,
     claims: Sequence[Statement] = (),
     drift: Sequence[str] = (),
+    changed: Sequence[str] = (),
 ) -> list[str]:
     """The plan in a few lines.
 
@@ -87,6 +88,7 @@ def plan_lines(
         price: of an hour of ``hours_unit``.
         claims: what the study claims (``clstudy.study_file.statements``).
         drift: how much there is to forget, in lines (``clstudy.preparation.drift_lines``).
+        changed: settings that take the place of the profile's (``clstudy.settings.setting_words``).
     """
     timestamps = len(data.identities[0].timestamps)
     most = "" if plan.exact else "at most "
@@ -100,7 +102,9 @@ def plan_lines(
         f"{'; not made yet, so nothing is known to be done' if is_outline(data) else ''}",
         *drift,
         f"compute  {compute_line(profile)}",
-        f"metrics  {', '.join(profile.evaluation.metrics)}",
+        f"metrics  {', '.join(profile.evaluation.metrics)}; test photos inverted in "
+        f"{LATENT_SPACE_WORDS[profile.inversion.latent_space]}",
+        *([f"settings {', '.join(changed)}"] if changed else ()),
         *(f"[yellow]left out[/yellow] {metric}: {reason}" for metric, reason in (left_out or {}).items()),
         *claim_lines(claims),
         f"trials   {len(plan.trials)} ({len(plan.done)} finished before)"

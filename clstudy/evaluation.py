@@ -19,6 +19,7 @@ from clstudy.inversion import invert
 from clstudy.metrics.base import Metric
 from clstudy.metrics.lpips import LPIPS, Features
 from clstudy.profiles import EvaluationSettings, InversionSettings
+from clstudy.registry import Registry
 from clstudy.rows import Row
 
 SET_ROW = "synthesis/set"
@@ -50,13 +51,29 @@ class TestSet:
     combinations: Tensor
 
 
+COMBINATION_WEIGHTS: Registry[Callable[[int, np.random.Generator], np.ndarray]] = Registry("kind of synthesis weights")
+"""How the weights ``[size]`` of a convex combination are drawn (``EvaluationSettings.synthesis_weights``)."""
+
+
+@COMBINATION_WEIGHTS.register("uniform")
+def _uniform_weights(size: int, rng: np.random.Generator) -> np.ndarray:
+    return rng.dirichlet(np.ones(size))
+
+
+@COMBINATION_WEIGHTS.register("normalised")
+def _normalised_weights(size: int, rng: np.random.Generator) -> np.ndarray:
+    numbers = 1 - rng.random(size)  # in (0, 1]: a sum of zeros could not be divided by
+    return numbers / numbers.sum()
+
+
 def convex_combinations(anchors: Tensor, settings: EvaluationSettings, rng: np.random.Generator) -> Tensor:
-    """Random convex combinations ``[m, w_dim]`` of ``synthesis_anchors`` anchors each, uniform on the simplex."""
+    """Random convex combinations ``[m, w_dim]`` of ``synthesis_anchors`` anchors each (``COMBINATION_WEIGHTS``)."""
+    draw = COMBINATION_WEIGHTS[settings.synthesis_weights]
     size = min(settings.synthesis_anchors, len(anchors))
     rows = []
     for _ in range(settings.synthesis_images):
         chosen = rng.choice(len(anchors), size, replace=False)
-        weights = torch.from_numpy(rng.dirichlet(np.ones(size)).astype(np.float32)).to(anchors.device)
+        weights = torch.from_numpy(draw(size, rng).astype(np.float32)).to(anchors.device)
         rows.append(weights @ anchors[torch.from_numpy(chosen)])
     return torch.stack(rows) if rows else anchors[:0]
 

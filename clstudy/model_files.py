@@ -173,6 +173,13 @@ def missing_lines(found: FoundFiles, options: Sequence[str]) -> list[str]:
     ]
 
 
+ENCODER_VERSION = 2
+"""Raised by hand when what a published W encoder makes of a photo changes, so that older anchors are not reused.
+
+2: photos reach it by bicubic interpolation (before: area mean), and ``start_from_latent_avg`` is heeded.
+"""
+
+
 def generator_digest(profile: Profile, found: FoundFiles) -> str:
     """What identifies the pretrained generator and its anchors in every key.
 
@@ -184,7 +191,9 @@ def generator_digest(profile: Profile, found: FoundFiles) -> str:
     if "generator" not in found.digests:
         raise UserError(f"profile {profile.name!r} needs a {ROLES['generator'].what}. {ROLES['generator'].remedy}")
     encoder, base = found.digests.get("encoder"), found.digests.get("base")
-    how: dict[str, Any] = {"encoder": encoder} if encoder else {"anchors": key_document(profile.anchors)}
+    how: dict[str, Any] = {"anchors": key_document(profile.anchors)}
+    if encoder:
+        how = {"encoder": encoder, "encoder_version": ENCODER_VERSION}
     if base:
         how["base"] = base
     return digest_of({"generator": found.digests["generator"], **how})

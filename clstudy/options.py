@@ -11,6 +11,7 @@ from clstudy.errors import UserError
 from clstudy.file_modes import DEFAULT, MODES, VARIABLE
 from clstudy.precision import PRECISIONS
 from clstudy.retention import POLICIES
+from clstudy.settings import SECTIONS
 
 if TYPE_CHECKING:
     pass
@@ -48,6 +49,13 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="FOLDER|ROLE=FILE",
         help="where weights from outside the package are (default: weights/); again for single files, e.g. "
         "generator=ffhq.pkl; only for profiles that take any",
+    )
+    parser.add_argument(
+        "--set",
+        action="append",
+        metavar="SECTION.NAME=VALUE",
+        help="a setting of the profile, again for more, e.g. inversion.latent_space=w_plus; sections: "
+        f"{', '.join(SECTIONS)} (all names and values: clstudy/profiles.py)",
     )
     parser.add_argument("--without", metavar="METRICS", help="metrics to leave out, separated by commas")
     parser.add_argument("--device", choices=("cpu", "cuda"), help="compute there instead of where the profile says")

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from clstudy.errors import UserError
 from clstudy.metrics.lpips import LPIPS, Features, index_features
 from clstudy.profiles import TrainerSettings
+from clstudy.registry import Registry
 
 _SYNC_STEPS = 20
 """On a GPU the loss is looked at this often: every look makes the host wait for the device."""
@@ -118,6 +119,24 @@ def schedule(draws: Iterator[np.ndarray], steps: int, device: torch.device) -> t
     batches = list(islice(draws, steps))
     flat = torch.from_numpy(np.concatenate(batches)).to(device)
     return flat.split([len(batch) for batch in batches])
+
+
+Batches = tuple[Tensor, ...]
+"""Indices of the photos of every step."""
+
+SHORT_BATCH_REPLAY: Registry[Callable[[Batches, Batches, TrainerSettings], Batches]] = Registry("short batch replay")
+"""Name -> what is replayed at every step, from the full replay batches and the batches of new photos."""
+
+
+@SHORT_BATCH_REPLAY.register("full")
+def _replay_in_full(replay: Batches, new: Batches, settings: TrainerSettings) -> Batches:
+    return replay
+
+
+@SHORT_BATCH_REPLAY.register("as_new")
+def _replay_as_new(replay: Batches, new: Batches, settings: TrainerSettings) -> Batches:
+    full = settings.batch_size
+    return tuple(old if len(batch) == full else old[: len(batch)] for old, batch in zip(replay, new, strict=True))
 
 
 class StepLoss(NamedTuple):
@@ -228,6 +247,7 @@ def personalise(
 
     Each step takes ``batch_size`` new photos and, if there is a buffer, ``replay_batch_size`` replayed ones; its
     loss is the mean over all of them of LPIPS + mse_weight * MSE, plus ``penalty(module)`` where a strategy has one.
+    Beside a short last batch of an epoch as many are replayed as ``short_batch_replay`` says.
     Adam starts fresh. With ``micro_batch``, at most that many photos are in memory at once; the steps stay the same
     up to the rounding of their sums (``backpropagate``). ``losses`` takes the loss of every step.
 
@@ -241,7 +261,8 @@ def personalise(
     batches = [schedule(epochs(len(new), settings.batch_size, new_rng), steps, device)]
     sources = [new]
     if replay is not None and len(replay):
-        batches.append(schedule(replay_draws(len(replay), settings.replay_batch_size, replay_rng), steps, device))
+        draws = schedule(replay_draws(len(replay), settings.replay_batch_size, replay_rng), steps, device)
+        batches.append(SHORT_BATCH_REPLAY[settings.short_batch_replay](draws, batches[0], settings))
         sources.append(replay)
     every = 1 if device.type == "cpu" else _SYNC_STEPS
     log = LossLog(steps, learning_rate, every=every, limit=largest_sane_loss(settings))

@@ -22,6 +22,7 @@ from clstudy.plan import Plan, make_plan
 from clstudy.preflight import Equipment, equip, require_alignment
 from clstudy.profiles import PROFILES, Profile
 from clstudy.searching import SearchSetup, chosen_rates, search_plan, set_up_search, uses_buffer_size
+from clstudy.settings import with_settings
 from clstudy.space import (
     Cell,
     Expansion,
@@ -130,7 +131,12 @@ def open_study(args: argparse.Namespace, console: Console) -> Opened:
         raise UserError("no search space given; use --space hull_sizes, or --list to see what there is")
     require_sane_numbers(args)
     space = override(
-        load_space(args.space), identities=args.identities, seeds=args.seeds, profile=args.profile, data=args.data
+        load_space(args.space),
+        identities=args.identities,
+        seeds=args.seeds,
+        profile=args.profile,
+        data=args.data,
+        settings=args.set or (),
     )
     for name in space.grid.strategy:
         make_strategy(name)  # refuses what does not exist before anything else is done
@@ -139,7 +145,7 @@ def open_study(args: argparse.Namespace, console: Console) -> Opened:
     if not args.dry_run:
         require_places(out, home)
     equipment = equip(
-        with_compute(PROFILES[space.profile](), args),
+        with_compute(with_settings(PROFILES[space.profile](), space.settings), args),
         weights=args.weights or [],
         device=args.device,
         without=[name for name in (args.without or "").split(",") if name],

@@ -8,12 +8,24 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, fields, replace
-from typing import Any
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
 
 from clstudy.registry import Registry
 
 _LATER = {"later": True}
 """Marks a setting that was added when studies existed already; see ``key_document``."""
+_LATEST = {"later": True, "after searches": True}
+"""Marks one that was added when searches for learning rates existed too; see ``search_document``."""
+
+# what a setting may be is checked where one is given from outside (``clstudy.settings``)
+_Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+_Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+_Decay = Annotated[float, Field(ge=0, lt=1)]
+
+LATENT_SPACE_WORDS = {"w": "W (one latent for all layers)", "w_plus": "W+ (one latent for each layer)"}
+"""``InversionSettings.latent_space`` as plans and reports say it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,33 +49,39 @@ class TrainerSettings:
     """Personalising (protocol, step 2): loss per photo = LPIPS + ``mse_weight`` * MSE, Adam, fresh per timestamp.
 
     ``passes``: shuffled epochs over the new photos; ``batch_size``/``replay_batch_size``: new and replayed photos
-    per step.
+    per step. ``short_batch_replay``: what is replayed beside the last batch of an epoch where that is short: "full", a
+    whole replay batch all the same, or "as_new", no more photos than there are new ones (the reference scripts).
     """
 
-    passes: int = 24
-    batch_size: int = 2
-    replay_batch_size: int = 2
-    mse_weight: float = 1.0
-    betas: tuple[float, float] = (0.9, 0.999)
+    passes: Annotated[int, Field(ge=1)] = 24
+    batch_size: Annotated[int, Field(ge=1)] = 2
+    replay_batch_size: Annotated[int, Field(ge=1)] = 2
+    mse_weight: _Weight = 1.0
+    betas: tuple[_Decay, _Decay] = (0.9, 0.999)
+    short_batch_replay: Literal["full", "as_new"] = field(default="full", metadata=_LATEST)
 
 
 @dataclass(frozen=True, kw_only=True)
 class InversionSettings:
-    """Test-time optimisation of w under the current generator; Adam.
+    """Test-time optimisation of a latent under the current generator; Adam.
 
+    ``latent_space``: "w", one latent for all layers, or "w_plus", one for each layer (Abdal et al., 1904.03189), all of
+    which start from the photo's w. W+ fits any face far better, forgotten ones too, so that levels and differences
+    shrink; the scripts behind the published tables use it (protocol, "Reconstruction").
     ``final_rate`` is the share of the learning rate that is left at the last step of a cosine fall; 1 keeps it
     constant, as the paper does.
-    ``prior_weight`` times the mean square distance of w to its start is added to the loss. In a small network
+    ``prior_weight`` times the mean square distance of the latent to its start is added to the loss. In a small network
     LPIPS alone can be driven down without end while MSE stays; the prior gives the search a minimum it reaches.
     0 is the paper's plain LPIPS + L2.
     """
 
-    steps: int = 20
-    learning_rate: float = 0.1
-    mse_weight: float = 1.0
-    prior_weight: float = 1.0
-    batch_size: int = 8
-    final_rate: float = field(default=0.05, metadata=_LATER)
+    steps: Annotated[int, Field(ge=0)] = 20
+    learning_rate: _Rate = 0.1
+    mse_weight: _Weight = 1.0
+    prior_weight: _Weight = 1.0
+    batch_size: Annotated[int, Field(ge=1)] = 8
+    final_rate: Annotated[float, Field(ge=0, le=1)] = field(default=0.05, metadata=_LATER)
+    latent_space: Literal["w", "w_plus"] = field(default="w", metadata=_LATEST)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,10 +91,10 @@ class AnchorSettings:
     The rate is far above that of test-time inversion, whose start is close to its end already.
     """
 
-    steps: int = 800
-    learning_rate: float = 0.05
-    mse_weight: float = 1.0
-    batch_size: int = 4
+    steps: Annotated[int, Field(ge=0)] = 800
+    learning_rate: _Rate = 0.05
+    mse_weight: _Weight = 1.0
+    batch_size: Annotated[int, Field(ge=1)] = 4
 
     def as_inversion(self) -> InversionSettings:
         """The same as settings of an inversion without prior."""
@@ -85,11 +103,16 @@ class AnchorSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationSettings:
-    """Metrics by name; images per timestamp and anchors per convex combination for the synthesis protocol."""
+    """Metrics by name; images per timestamp and anchors per convex combination for the synthesis protocol.
+
+    ``synthesis_weights``: how the weights of a combination are drawn: "uniform" on the simplex, or "normalised",
+    uniform numbers divided by their sum, which stay nearer to the middle (the reference scripts).
+    """
 
     metrics: tuple[str, ...] = ("lpips", "id", "psnr")
-    synthesis_images: int = 6
-    synthesis_anchors: int = 3
+    synthesis_images: Annotated[int, Field(ge=0)] = 6
+    synthesis_anchors: Annotated[int, Field(ge=1)] = 3
+    synthesis_weights: Literal["uniform", "normalised"] = field(default="uniform", metadata=_LATEST)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,6 +184,21 @@ def key_document(settings: Any) -> dict[str, Any]:
     return document
 
 
+def search_document(profile: Profile) -> dict[str, Any]:
+    """A profile as the proposals of a search for learning rates depend on it.
+
+    Settings added when searches existed are left out while they have their default, so that those searches go on.
+    """
+    document = profile.to_dict()
+    for section, values in document.items():
+        if not isinstance(values, dict):
+            continue
+        for entry in fields(getattr(profile, section)):
+            if entry.metadata.get("after searches") and values[entry.name] == entry.default:
+                del values[entry.name]
+    return document
+
+
 PROFILES: Registry[Callable[[], Profile]] = Registry("profile")
 
 
@@ -222,8 +260,8 @@ def smoke() -> Profile:
 def mystyle() -> Profile:
     """The paper's 2D study: StyleGAN2 on FFHQ, all synthesis weights tuned (MyStyle, arXiv 2203.17272).
 
-    Values of the reference scripts; the learning rate (theirs: 3e-4) is the search space's. ``anchors`` are ours: the
-    scripts always use an encoder.
+    Values of the reference scripts, which invert test photos in W+; the learning rate (theirs: 3e-4) is the search
+    space's. ``anchors`` are ours: the scripts always use an encoder.
     """
     return Profile(
         name="mystyle",
@@ -233,9 +271,15 @@ def mystyle() -> Profile:
         required_files=("generator", "arcface"),
         optional_files=("encoder", "base", "dists", "inception"),
         data=DataSettings(name="photos", timestamps=10, train=20, test=10, image_size=1024, alignment="ffhq"),
-        trainer=TrainerSettings(passes=1000),
-        inversion=InversionSettings(steps=800, learning_rate=5e-3, prior_weight=0.0, batch_size=5, final_rate=1.0),
-        evaluation=EvaluationSettings(metrics=("lpips", "id", "psnr", "dists", "fid", "kid"), synthesis_images=20),
+        trainer=TrainerSettings(passes=1000, short_batch_replay="as_new"),
+        inversion=InversionSettings(
+            steps=800, learning_rate=5e-3, prior_weight=0.0, batch_size=5, final_rate=1.0, latent_space="w_plus"
+        ),
+        evaluation=EvaluationSettings(
+            metrics=("lpips", "id", "psnr", "dists", "fid", "kid"),
+            synthesis_images=20,
+            synthesis_weights="normalised",
+        ),
         resources=Resources(cpus=2.0, gpus=1.0, threads=2),
         stage_seconds=3600.0,
         estimate_from="a rough guess for one data-centre GPU, until a stage of this study is measured",

@@ -34,6 +34,7 @@ from clstudy.safe_text import shown_address
 from clstudy.searching import PART as SEARCH_PART
 from clstudy.searching import keep_search, rates_document
 from clstudy.sessions import Session, add_session, now, priced_hours
+from clstudy.settings import setting_words
 from clstudy.space import known_spaces, load_space
 from clstudy.stages import StudyStore
 from clstudy.storage import Place, copy_tree, local_view
@@ -354,6 +355,7 @@ def show_plan(prepared: Prepared, args: argparse.Namespace, console: Console) ->
         price=args.price_per_hour,
         claims=statements(prepared.out, prepared.space, measured),
         drift=drift_lines(prepared) if prepared.plan.stages_to_run else (),
+        changed=setting_words(prepared.space.settings),
     )
     print_plan(lines, console)
 

@@ -20,6 +20,7 @@ from clstudy.fold import Basis, identity_digest
 from clstudy.identities.dataset import DataSet
 from clstudy.identities.validation import validation_people
 from clstudy.plan import START_SECONDS, Plan, disk_estimate, find_pace
+from clstudy.profiles import search_document
 from clstudy.rate_search import RateSearch
 from clstudy.space import Cell, RateRange, SearchSpace, expand_cells
 from clstudy.stages import StudyStore, digest_of
@@ -113,7 +114,7 @@ def set_up_search(
         timestamps=min(len(person.timestamps) for person in people),
         basis=digest_of(
             {
-                "profile": basis.profile.to_dict(),
+                "profile": search_document(basis.profile),
                 "generator": basis.generator_digest,
                 "fingerprint": basis.fingerprint(),
                 "photos": {person.name: identity_digest(person) for person in people},

@@ -37,6 +37,7 @@ from pydantic_core import PydanticCustomError
 from clstudy.claims import Effects, Primary, effects_fit_grid, primary_fits_grid
 from clstudy.documents import SPACE, DocumentError, check_yaml, read_text, shorten
 from clstudy.errors import UserError, nearest
+from clstudy.settings import SettingError, checked_settings, parse_settings
 
 MAX_TRIALS_WITHOUT_YES = 500
 """A space that expands to more trials than this runs only with ``--yes``."""
@@ -222,7 +223,8 @@ class SearchSpace(_Strict):
 
     ``data`` is the name of a data set or a folder; None means the profile's own. ``weights`` is the storage policy
     (``clstudy.retention``). ``search`` is None exactly where the learning rates are a list. ``primary`` and ``effects``
-    say how the results will be read (``clstudy.claims``).
+    say how the results will be read (``clstudy.claims``). ``settings`` take the place of the profile's
+    (``clstudy.settings``).
     """
 
     name: Annotated[str, BeforeValidator(_study_name)]
@@ -235,6 +237,15 @@ class SearchSpace(_Strict):
     search: Annotated[RateSearchSettings | None, Field(validate_default=True)] = None
     primary: Primary | None = None
     effects: Effects | None = None
+    settings: dict[str, dict[str, Any]] = {}
+
+    @field_validator("settings", mode="before")
+    @classmethod
+    def _settings_exist(cls, settings: Any) -> dict[str, dict[str, Any]]:
+        try:
+            return checked_settings(settings)
+        except SettingError as error:
+            raise PydanticCustomError(_INSIDE, "{what}", {"what": str(error), "inside": error.place}) from None
 
     @field_validator("primary")
     @classmethod
@@ -468,6 +479,7 @@ def override(
     seeds: str | None = None,
     profile: str | None = None,
     data: str | None = None,
+    settings: Sequence[str] = (),
 ) -> SearchSpace:
     """Return the space with what the command line gave in place of what the file says; None leaves a value alone.
 
@@ -475,6 +487,7 @@ def override(
         identities: ``"3"`` for the first three of the data set, or names: ``"person_00,person_02"`` (``"3,"`` is
             the one identity named 3).
         seeds: ``"0,1,2"``.
+        settings: ``"inversion.latent_space=w_plus"`` and the like, beside those of the file.
 
     Raises:
         UserError: a value that no space could hold; the message names the option.
@@ -492,6 +505,9 @@ def override(
         if value is not None:
             given.append(f"--{option}")
             raw[option] = value
+    for section, values in parse_settings(settings).items():
+        given += [f"--set {section}.{name}" for name in values]
+        raw["settings"].setdefault(section, {}).update(values)
     return _validated(raw, " ".join(given), {}) if given else space
 
 

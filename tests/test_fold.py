@@ -11,7 +11,16 @@ import pytest
 from clstudy.fold import Basis, MemoryRequest, run_version, stage_count, stage_requests
 from clstudy.identities.dataset import Identity, Photo, Timestamp
 from clstudy.plan import make_plan
-from clstudy.profiles import PROFILES, ComputeSettings, InversionSettings, TrainerSettings, key_document
+from clstudy.profiles import (
+    PROFILES,
+    AnchorSettings,
+    ComputeSettings,
+    EvaluationSettings,
+    InversionSettings,
+    TrainerSettings,
+    key_document,
+    search_document,
+)
 from clstudy.space import TrialSpec
 from clstudy.stages import STAGE_FILES, StudyStore, digest_of
 from clstudy.strategies import STRATEGIES
@@ -153,14 +162,33 @@ def test_what_a_stage_is_measured_with_is_in_its_key() -> None:
         Basis(BASIS.profile, "generator", {"arcface": "b"}),
         Basis(ffhq, "generator"),
         Basis(constant, "generator"),
+        Basis(replace(BASIS.profile, inversion=replace(BASIS.profile.inversion, latent_space="w_plus")), "generator"),
     ]
-    assert len({key(basis) for basis in (BASIS, *others)}) == 5
+    assert len({key(basis) for basis in (BASIS, *others)}) == 6
 
 
 def test_a_setting_added_later_leaves_older_keys_alone() -> None:
     assert "final_rate" not in key_document(InversionSettings())
     assert key_document(InversionSettings(final_rate=1.0))["final_rate"] == 1.0
-    assert key_document(TrainerSettings()) == asdict(TrainerSettings())
+    assert key_document(AnchorSettings()) == asdict(AnchorSettings())
+    for kind, name, other in (
+        (InversionSettings, "latent_space", "w_plus"),
+        (TrainerSettings, "short_batch_replay", "as_new"),
+        (EvaluationSettings, "synthesis_weights", "normalised"),
+    ):
+        assert name not in key_document(kind())
+        assert key_document(kind(**{name: other}))[name] == other
+
+
+@pytest.mark.parametrize(
+    ("name", "digest"), [("embedded", "39319c5338"), ("few_photos", "6b7ef0c995"), ("smoke", "e88409a9dc")]
+)
+def test_searches_of_earlier_versions_go_on(name: str, digest: str) -> None:
+    """The digests that commit 020d852 gave to the profiles in a search's storage."""
+    profile = PROFILES[name]()
+    assert digest_of(search_document(profile))[:10] == digest
+    changed = replace(profile, inversion=replace(profile.inversion, latent_space="w_plus"))
+    assert digest_of(search_document(changed))[:10] != digest
 
 
 def test_a_run_has_another_version_when_a_strategys_default_changes(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from clstudy.errors import UserError
-from clstudy.generators.ir_se_encoder import IRSEEncoder, read_encoder
+from clstudy.generators.ir_se_encoder import IRSEEncoder, encoder_input, read_encoder
 
 W_DIM = 24
 
@@ -20,7 +20,7 @@ def published(seed: int = 0) -> dict[str, object]:
     encoder = IRSEEncoder(W_DIM)
     state = {}
     for name, value in encoder.state_dict().items():
-        if name == "latent_avg":
+        if name in ("latent_avg", "adds_mean"):
             continue
         if name.endswith("running_var"):
             value = 0.5 + torch.rand(value.shape)
@@ -39,9 +39,27 @@ def prelu(x: torch.Tensor, slope: torch.Tensor) -> torch.Tensor:
     return torch.where(x > 0, x, x * slope[:, None, None])
 
 
+def cubic(distance: float) -> float:
+    """The bicubic kernel (Keys 1981) with a = -0.75, as OpenCV and torch have it."""
+    a, d = -0.75, abs(distance)
+    if d <= 1:
+        return (a + 2) * d**3 - (a + 3) * d**2 + 1
+    return a * (d**3 - 5 * d**2 + 8 * d - 4) if d < 2 else 0.0
+
+
+def reduced(images: torch.Tensor) -> torch.Tensor:
+    """Images to 256 px by the kernel at its own width (no antialiasing): four pixels a side, whatever the size."""
+    size = images.shape[2]
+    weights = torch.zeros(256, size)
+    for row in range(256):
+        centre = (row + 0.5) * size / 256 - 0.5
+        for pixel in range(int(centre) - 1, int(centre) + 3):
+            weights[row, min(max(pixel, 0), size - 1)] += cubic(pixel - centre)
+    return (weights @ images @ weights.t()).clamp(-1, 1)
+
+
 def plain(x: torch.Tensor, p: dict[str, torch.Tensor], average: torch.Tensor) -> torch.Tensor:
     """ArcFace's IR-SE-50 (units of 64, 128, 256, 512 channels), global mean, equalised linear layer."""
-    x = x.unflatten(2, (256, -1)).unflatten(4, (256, -1)).mean(dim=(3, 5))
     x = prelu(
         normalised(F.conv2d(x, p["input_layer.0.weight"], padding=1), p, "input_layer.1"), p["input_layer.2.weight"]
     )
@@ -64,20 +82,40 @@ def plain(x: torch.Tensor, p: dict[str, torch.Tensor], average: torch.Tensor) ->
     return x.mean(dim=(2, 3)) @ p["linear.weight"].t() / 512**0.5 + p["linear.bias"] + average
 
 
-@torch.no_grad()
-def test_equals_the_plain_rendering(tmp_path: Path) -> None:
+@pytest.mark.parametrize("said", [None, False])
+def test_equals_the_plain_rendering(tmp_path: Path, said: bool | None) -> None:
     checkpoint = published()
+    if said is not None:
+        checkpoint["opts"]["start_from_latent_avg"] = said
     torch.save(checkpoint, tmp_path / "encoder.pt")
     arrays = read_encoder(tmp_path / "encoder.pt", W_DIM)
     encoder = IRSEEncoder(W_DIM).eval()
     encoder.load_state_dict({name: torch.from_numpy(array) for name, array in arrays.items()})
-    images = torch.rand(1, 3, 512, 512, generator=torch.Generator().manual_seed(1)) * 2 - 1
+    images = torch.rand(1, 3, 1024, 1024, generator=torch.Generator().manual_seed(1)) * 2 - 1
     state = checkpoint["state_dict"]
     assert isinstance(state, dict)
-    expected = plain(
-        images, {name.removeprefix("encoder."): value for name, value in state.items()}, checkpoint["latent_avg"][0]
-    )
-    torch.testing.assert_close(encoder(images), expected, rtol=1e-4, atol=1e-4)
+    average = checkpoint["latent_avg"][0] * (said is not False)
+    parameters = {name.removeprefix("encoder."): value for name, value in state.items()}
+    with torch.no_grad():
+        torch.testing.assert_close(encoder(images), plain(reduced(images), parameters, average), rtol=1e-4, atol=1e-4)
+
+
+def test_an_option_that_is_no_truth_value_is_refused(tmp_path: Path) -> None:
+    checkpoint = published()
+    checkpoint["opts"]["start_from_latent_avg"] = "no"
+    torch.save(checkpoint, tmp_path / "encoder.pt")
+    with pytest.raises(UserError, match="start_from_latent_avg is 'no', expected true or false"):
+        read_encoder(tmp_path / "encoder.pt", W_DIM)
+
+
+def test_photos_are_reduced_as_the_published_encoder_was_given_them() -> None:
+    images = torch.rand(2, 3, 1024, 1024, generator=torch.Generator().manual_seed(2)) * 2.6 - 1.3
+    ours = encoder_input(images)
+    torch.testing.assert_close(ours, reduced(images), rtol=1e-5, atol=1e-5)
+    assert ours.abs().max() == 1, "clamped"
+    mean = F.adaptive_avg_pool2d(images, 256)
+    assert torch.equal(encoder_input(mean), mean), "nothing to do"
+    assert (ours - mean).abs().mean() > 0.1, "no area mean"
 
 
 def test_files_that_are_no_such_encoder_are_refused(tmp_path: Path) -> None:

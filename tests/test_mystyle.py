@@ -62,11 +62,13 @@ def reference_tensors() -> dict[str, np.ndarray]:
     return {name.removeprefix("net."): value for name, value in tensors.items() if name.startswith("net.")}
 
 
+OWN = ("latent_avg", "adds_mean")
+"""What lies beside the published state dict, not in it."""
+
+
 def write_encoder(path: Path, w_dim: int, mean: float = 0.0) -> None:
     torch.manual_seed(0)
-    state = {
-        f"encoder.{name}": value for name, value in IRSEEncoder(w_dim).state_dict().items() if name != "latent_avg"
-    }
+    state = {f"encoder.{name}": value for name, value in IRSEEncoder(w_dim).state_dict().items() if name not in OWN}
     torch.save({"state_dict": state, "latent_avg": torch.full((1, w_dim), mean)}, path)
 
 

@@ -58,6 +58,34 @@ def rngs() -> dict[str, np.random.Generator]:
     return {"new_rng": np.random.default_rng(3), "replay_rng": np.random.default_rng(4)}
 
 
+class Counting(torch.nn.Module):
+    """A generator that notes the latents of every step."""
+
+    def __init__(self, module: torch.nn.Module):
+        super().__init__()
+        self.module = module
+        self.seen: list[torch.Tensor] = []
+
+    def forward(self, w: torch.Tensor) -> torch.Tensor:
+        self.seen.append(w.detach().clone())
+        return self.module(w)
+
+
+def test_beside_a_short_last_batch_as_many_are_replayed_as_the_setting_says(lpips: LPIPS) -> None:
+    """Five new photos in batches of two end in one alone; the reference scripts then replay one, not two."""
+    new, replay = photos(5, lpips), photos(3, lpips, seed=2)
+    seen = {}
+    for how in ("full", "as_new"):
+        module = Counting(tiny())
+        settings = TrainerSettings(passes=2, short_batch_replay=how)
+        personalise(module, new, replay, settings=settings, learning_rate=1e-4, lpips=lpips, **rngs())
+        seen[how] = module.seen
+    assert [len(batch) for batch in seen["full"]] == [4, 4, 3] * 2
+    assert [len(batch) for batch in seen["as_new"]] == [4, 4, 2] * 2
+    for full, short in zip(seen["full"], seen["as_new"], strict=True):
+        assert torch.equal(full[: len(short)], short), "the same photos, but for those left out"
+
+
 def step_loss(photos: float, penalty: float = 0.0) -> StepLoss:
     return StepLoss(torch.tensor(photos), torch.tensor(photos + penalty))
 
@@ -443,6 +471,63 @@ def test_a_strong_prior_keeps_w_at_its_start(lpips: LPIPS) -> None:
         w = invert(module, targets, features, torch.zeros(2, 8), settings=settings, lpips=lpips)
         moved[prior] = float(w.norm())
     assert moved[1e3] < 0.1 * moved[0.0]
+
+
+def plain_w_plus(
+    module: torch.nn.Module, target: torch.Tensor, start: torch.Tensor, lpips: LPIPS, settings: InversionSettings
+) -> torch.Tensor:
+    """W+ by its definition, a photo at a time: a list of one latent per layer, an optimiser over all of them."""
+    layers = [start.clone().requires_grad_(True) for _ in range(8)]
+    optimizer = torch.optim.Adam(layers, lr=settings.learning_rate)
+    for _ in range(settings.steps):
+        image = module(torch.stack(layers)[None])
+        moved = torch.stack([(layer - start).square().mean() for layer in layers]).mean()
+        loss = lpips(image, target[None]).sum() + (image - target).square().mean() + settings.prior_weight * moved
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return torch.stack([layer.detach() for layer in layers])
+
+
+@pytest.mark.parametrize("prior", [0.0, 0.5])
+def test_inversion_in_w_plus_is_one_latent_per_layer_from_the_same_w(lpips: LPIPS, prior: float) -> None:
+    module = tiny().requires_grad_(False)
+    targets = photos(2, lpips, seed=5).images
+    start = torch.randn(2, 8, generator=torch.Generator().manual_seed(6))
+    features = lpips.features(targets)
+    settings = InversionSettings(steps=3, learning_rate=0.1, prior_weight=prior, final_rate=1.0, latent_space="w_plus")
+    found = invert(module, targets, features, start, settings=settings, lpips=lpips)
+    assert found.shape == (2, 8, 8)
+    for index in range(2):
+        expected = plain_w_plus(module, targets[index], start[index], lpips, settings)
+        torch.testing.assert_close(found[index], expected, rtol=1e-3, atol=1e-3)
+    unmoved = invert(
+        module, targets, features, start, settings=InversionSettings(steps=0, latent_space="w_plus"), lpips=lpips
+    )
+    torch.testing.assert_close(module(unmoved), module(start))
+
+
+def test_w_plus_reaches_what_w_cannot(lpips: LPIPS) -> None:
+    """And the rows are scored on its pictures."""
+    module = tiny().requires_grad_(False)
+    test = one_test_set(lpips, [PSNRMetric()])
+    values = {}
+    for space in ("w", "w_plus"):
+        settings = InversionSettings(steps=12, prior_weight=0.0, latent_space=space)
+        done = evaluate(module, [test], [PSNRMetric()], train_timestamp=3, inversion=settings, lpips=lpips)
+        values[space] = [row.value for row in done.rows if row.protocol == "reconstruction"]
+    assert len(values["w"]) == len(values["w_plus"]) == 2
+    assert all(plus > w for w, plus in zip(values["w"], values["w_plus"], strict=True))
+
+
+@pytest.mark.parametrize(("how", "largest"), [("uniform", 11 / 18), ("normalised", 0.52)])
+def test_how_far_combinations_spread(how: str, largest: float) -> None:
+    """Uniform on the simplex the largest of three weights is 11/18 on average; of normalised numbers it is 0.52."""
+    settings = EvaluationSettings(synthesis_images=4_000, synthesis_anchors=3, synthesis_weights=how)
+    weights = convex_combinations(torch.eye(3), settings, np.random.default_rng(0))
+    torch.testing.assert_close(weights.sum(dim=1), torch.ones(len(weights)))
+    assert (weights >= 0).all()
+    assert float(weights.max(dim=1).values.mean()) == pytest.approx(largest, abs=0.01)
 
 
 @given(count=st.integers(1, 8), seed=st.integers(0, 50))

@@ -32,6 +32,7 @@ class DomainGenerator(ABC):
     def fresh(self, tunable: Mapping[str, Tensor] | None = None) -> nn.Module:
         """Return a new module that maps w ``[n, w_dim]`` to images ``[n, 3, s, s]`` in about [-1, 1].
 
+        For inversion in W+ it has ``num_ws`` and takes ws ``[n, num_ws, w_dim]``, one w for each layer, as well.
         ``tunable`` are weights saved by ``tunable_state``; None gives the pretrained ones.
         """
 

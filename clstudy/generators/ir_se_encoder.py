@@ -24,6 +24,8 @@ INPUT_SIZE = 256
 _GROUPS = ((64, 3), (128, 4), (256, 14), (512, 3))
 """(channels, units) of the four groups; the first unit of each halves the resolution."""
 
+_STARTS_FROM_MEAN = "start_from_latent_avg"
+
 _REMEDY = (
     "expected a checkpoint of pixel2style2pixel's W encoder (a dict with 'state_dict' and 'latent_avg', as MyStyle's "
     "faces_w_encoder.pt); leave the encoder out to find anchors by optimisation"
@@ -81,9 +83,10 @@ class ScaledLinear(nn.Module):
 
 
 class IRSEEncoder(nn.Module):
-    """Photo -> w relative to the mean latent."""
+    """Photo -> w, relative to the mean latent or not (``adds_mean``: 1 or 0), as it was trained."""
 
     latent_avg: Tensor
+    adds_mean: Tensor
 
     def __init__(self, w_dim: int = 512):
         super().__init__()
@@ -97,12 +100,37 @@ class IRSEEncoder(nn.Module):
         self.body = nn.Sequential(*units)
         self.linear = ScaledLinear(inputs, w_dim)
         self.register_buffer("latent_avg", torch.zeros(w_dim))
+        self.register_buffer("adds_mean", torch.ones(()))
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return w ``[n, w_dim]`` for images ``[n, 3, s, s]`` in [-1, 1] of any size (averaged down to 256 px)."""
-        x = F.adaptive_avg_pool2d(images, INPUT_SIZE)
-        x = self.body(self.input_layer(x))
-        return self.linear(x.mean(dim=(2, 3))) + self.latent_avg
+        """Return w ``[n, w_dim]`` for images ``[n, 3, s, s]`` in [-1, 1] of any size."""
+        x = self.body(self.input_layer(encoder_input(images)))
+        return self.linear(x.mean(dim=(2, 3))) + self.adds_mean * self.latent_avg
+
+
+def encoder_input(images: Tensor) -> Tensor:
+    """Images ``[n, 3, s, s]`` in [-1, 1] as the published encoder was given them: ``[n, 3, 256, 256]`` in [-1, 1].
+
+    Bicubic interpolation without antialiasing, clamped, as the reference scripts do. At 1024 px that looks at every
+    fourth pixel or so and is no good reduction (an area mean moves w by 0.5%), but it is what anchors were made with.
+    """
+    if images.shape[2:] == (INPUT_SIZE, INPUT_SIZE):
+        return images
+    return F.interpolate(images, (INPUT_SIZE, INPUT_SIZE), mode="bicubic", align_corners=False).clamp(-1, 1)
+
+
+def starts_from_mean(opts: object, file: str) -> bool:
+    """Whether the encoder's output is relative to the mean latent, as the options in its file say; silent ones: yes.
+
+    Raises:
+        UserError: the option is neither true nor false.
+    """
+    said = opts.get(_STARTS_FROM_MEAN, True) if isinstance(opts, dict) else True
+    if not isinstance(said, bool):
+        raise UserError(
+            f"encoder {file}: its option {_STARTS_FROM_MEAN} is {said!r}, expected true or false; {_REMEDY}"
+        )
+    return said
 
 
 def read_encoder(path: Path, w_dim: int) -> dict[str, np.ndarray]:
@@ -127,6 +155,7 @@ def read_encoder(path: Path, w_dim: int) -> dict[str, np.ndarray]:
         raise UserError(f"encoder {path.name}: {error}; {_REMEDY}") from error
     if average is not None:
         tensors["latent_avg"] = average[0] if average.ndim == 2 and len(average) else average
+    tensors["adds_mean"] = np.array(starts_from_mean(content.get("opts"), path.name), np.float32)
     with torch.device("meta"):
         expected = IRSEEncoder(w_dim).state_dict()
     for name in expected:

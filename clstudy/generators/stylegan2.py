@@ -265,6 +265,11 @@ class SynthesisNetwork(nn.Module):
         for resolution in settings.block_resolutions:
             setattr(self, f"b{resolution}", SynthesisBlock(settings, resolution))
 
+    @property
+    def num_ws(self) -> int:
+        """How many layers take a w of their own."""
+        return self._settings.num_ws
+
     def forward(self, ws: Tensor, *, noise: bool = True) -> Tensor:
         """Return images ``[n, 3, r, r]``, nominally in [-1, 1], for ws ``[n, num_ws, w_dim]`` or w ``[n, w_dim]``.
 
