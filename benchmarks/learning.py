@@ -26,7 +26,8 @@ from clstudy.generators.embedded import EmbeddedGenerator
 from clstudy.identities.catalogue import open_data_set
 from clstudy.identities.dataset import DataSet
 from clstudy.metrics.lpips import LPIPS, LPIPSMetric
-from clstudy.profiles import PROFILES, InversionSettings, Profile
+from clstudy.profiles import InversionSettings
+from clstudy.reopen import stored_profile
 from clstudy.results import result_path
 from clstudy.rows import STAGE_KEYS
 from clstudy.stages import StudyStore
@@ -36,7 +37,7 @@ from clstudy.trial import Workbench
 def open_bench(study: Path) -> tuple[Workbench, DataSet, list[dict]]:
     """The study's workbench, data and trial list."""
     document = yaml.safe_load((study / "study.yaml").read_text())
-    profile: Profile = PROFILES[document["profile"]["name"]]()
+    profile = stored_profile(document)  # with the settings that the study changed
     data = open_data_set(
         document["data_set"],
         identities=None,
