@@ -163,7 +163,7 @@ FIXED = (
     "bicubic",
 )
 CHOICES = {
-    ("inversion", "latent_space", "w_plus"): "inverted in W; there in W+",
+    ("inversion", "latent_space", "w_plus"): "inverted in W, there in W+",
     ("evaluation", "synthesis_weights", "normalised"): "uniform on the simplex",
     ("trainer", "short_batch_replay", "as_new"): "the last batch of an epoch",
 }
@@ -226,12 +226,8 @@ def test_published_values_stand_beside_the_columns_that_are_scored_their_way(tmp
     panels = list(dict.fromkeys((row["protocol"], row["metric"]) for row in summary.scores.to_pylist()))
     assert panels[: len(PANELS)] == PANELS, "the main metric is an ordinary one"
     reconstruction, synthesis = paper_tables(summary)
-    assert [metric for _, metric in reconstruction.columns[:4]] == [
-        "lpips",
-        "lpips_as_published",
-        "id",
-        "id_as_published",
-    ]
+    first = [metric for _, metric in reconstruction.columns[:4]]
+    assert first == ["lpips", "lpips_as_published", "id", "id_as_published"]
     assert reconstruction.heads[:4] == ("LPIPS ×10 ↓", "LPIPS ×10 as published ↓", "ID ×10 ↑", "ID ×10 as published ↑")
     assert [metric for _, metric in synthesis.columns[:2]] == ["id", "id_as_published"]
     ours, theirs = next(rows for title, rows in reconstruction.blocks if title == "joint training")

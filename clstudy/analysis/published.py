@@ -69,22 +69,22 @@ _PARTS = {"latent_space": "inversion", "synthesis_weights": "evaluation", "short
 """Setting -> the part of ``study.yaml``'s profile that it stands in."""
 
 _IMAGES = (
-    "images are scored as they are; there they are stretched to their own minimum and maximum and stored as JPEG first",
-    "values are not rounded; there they are, to 3 decimals, and PSNR is cut to whole dB",
+    "images are scored as they are, there stretched to their own minimum and maximum and stored as JPEG first",
+    "values are not rounded, there to 3 decimals, and PSNR is cut to whole dB",
 )
 _IDENTITY = (
-    "ID is of a fixed face crop; there of the whole image, averaged to 112 px",
-    "ID's network is the study's own; there it is IR-SE-50",
+    "ID is of a fixed face crop, there of the whole image, averaged to 112 px",
+    "ID's network is the study's own, there IR-SE-50",
 )
 _ENCODING = (
-    "an encoder sees photos averaged to 256 px, and without one latents are optimised; there an encoder sees photos "
+    "an encoder sees photos averaged to 256 px, and without one latents are optimised, there it sees photos "
     "reduced to 256 px by bicubic interpolation without antialiasing"
 )
 _CHOICES = {
-    "latent_space": "test photos are inverted in W; there in W+",
-    "synthesis_weights": "weights of synthesis latents are uniform on the simplex; there three uniform numbers are "
+    "latent_space": "test photos are inverted in W, there in W+",
+    "synthesis_weights": "weights of synthesis latents are uniform on the simplex, there three uniform numbers are "
     "divided by their sum, which spreads less",
-    "short_batch_replay": "the last batch of an epoch, if short, gets as much replay as any other; there only as many "
+    "short_batch_replay": "the last batch of an epoch, if short, gets as much replay as any other, there only as many "
     "replayed photos as it has new ones",
 }
 """Setting -> what differs where it is not the scripts'."""
@@ -165,8 +165,8 @@ def comparable(
     listed = "; ".join(f"({n}) {text}" for n, text in enumerate(differences(practice, measured), start=1))
     return setting, (
         f"Published values are the paper's ({PAPER}) as printed, means over its {setting.n_people} people without "
-        "intervals: compare differences between strategies, not levels. What differs between this study and the "
-        f"scripts behind them: {listed}."
+        "intervals: compare differences between strategies, not levels. What this study does otherwise than "
+        f'the scripts behind them ("there"): {listed}.'
     )
 
 
