@@ -3,10 +3,10 @@
     python benchmarks/procedure.py runs/hull_sizes --people 3
 
 takes the last stage of ``lower`` and of ``er_rand`` with the largest buffer, whose weights every study keeps, and
-scores them in several ways: test photos inverted in W and in W+, images as they are and as the scripts store them (stretched,
-JPEG, rounded), synthesis weights uniform on the simplex and normalised. It prints the mean of every way for both
-strategies and their difference, in which nothing but the way of scoring changes. Of Forgetting it says nothing, which
-needs the stages between; for that, run a space twice, once with ``--set inversion.latent_space=w_plus``.
+scores them in several ways: test photos inverted in W and in W+, images as they are and as the scripts store them
+(stretched, JPEG, rounded), synthesis weights uniform on the simplex and normalised. It prints the mean of every way for
+both strategies and their difference, in which nothing but the way of scoring changes. Of Forgetting it says nothing,
+which needs the stages between; for that, run a space twice, once with ``--set inversion.latent_space=w_plus``.
 """
 
 from __future__ import annotations

@@ -135,6 +135,11 @@ def _images(module: nn.Module, w: Tensor, batch: int) -> Tensor:
     return torch.cat([module(part) for part in w.split(batch)])
 
 
+def _as_taken(images: Tensor, metric: Metric) -> Tensor:
+    """Images in the range that a metric takes them in."""
+    return images if metric.unclamped else images.clamp(-1, 1)
+
+
 def evaluate(
     module: nn.Module,
     test_sets: Sequence[TestSet],
@@ -163,20 +168,22 @@ def evaluate(
         w = invert(module, test.images, test.features, test.start, settings=inversion, lpips=lpips)
         cell.finite(w, "a latent")
         # looked at before clamping, which would make an infinite pixel a white one
-        rebuilt = cell.finite(_images(module, w, inversion.batch_size), "a reconstruction").clamp(-1, 1)
-        examples.append(rebuilt[0])
+        rebuilt = cell.finite(_images(module, w, inversion.batch_size), "a reconstruction")
+        examples.append(rebuilt[0].clamp(-1, 1))
         generated = None
         if len(test.combinations):
             raw = _images(module, test.combinations, inversion.batch_size)
-            generated = cell.finite(raw, "a generated image").clamp(-1, 1)
+            generated = cell.finite(raw, "a generated image")
         for metric in metrics:
             prepared = test.prepared[metric.name]
             if metric.in_reconstruction:
-                rows += cell.rows("reconstruction", metric, test.digests, metric.pairs(rebuilt, prepared))
+                shown = _as_taken(rebuilt, metric)
+                rows += cell.rows("reconstruction", metric, test.digests, metric.pairs(shown, prepared))
             if generated is None or not metric.in_synthesis:
                 continue
             names = [SET_ROW] if metric.of_set else [f"synthesis/{index:02d}" for index in range(len(generated))]
-            rows += cell.rows("synthesis", metric, names, metric.synthesis(generated, prepared))
+            shown = _as_taken(generated, metric)
+            rows += cell.rows("synthesis", metric, names, metric.synthesis(shown, prepared))
         if on_test_set is not None:
             on_test_set(test.timestamp)
     return Evaluation(tuple(rows), tuple(examples))

@@ -85,6 +85,14 @@ ROLES.register("inception")(
         remedy="optional: https://github.com/mseitzer/pytorch-fid/releases/tag/fid_weights",
     )
 )
+ROLES.register("ir_se_50")(
+    Role(
+        what="IR-SE-50 identity network",
+        names=("model_ir_se50.pth", "ir_se_50.pth"),
+        remedy="optional, for --as-published: model_ir_se50.pth of InsightFace_Pytorch "
+        "(https://github.com/TreB1eN/InsightFace_Pytorch), which pixel2style2pixel's ID loss takes",
+    )
+)
 
 
 @dataclass(frozen=True, kw_only=True)

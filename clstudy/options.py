@@ -58,6 +58,12 @@ def build_parser() -> argparse.ArgumentParser:
         f"{', '.join(SECTIONS)} (all names and values: clstudy/profiles.py)",
     )
     parser.add_argument("--without", metavar="METRICS", help="metrics to leave out, separated by commas")
+    parser.add_argument(
+        "--as-published",
+        action="store_true",
+        help="score lpips, id, psnr and dists a second time, the way the paper's scripts do (stretched JPEG images, "
+        "rounded values, ID of whole images), for numbers on the published scale; they stand beside the ordinary ones",
+    )
     parser.add_argument("--device", choices=("cpu", "cuda"), help="compute there instead of where the profile says")
     parser.add_argument(
         "--gpu-share",

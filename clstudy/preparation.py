@@ -17,6 +17,8 @@ from clstudy.fold import Basis
 from clstudy.identities.catalogue import is_outline, open_data_set
 from clstudy.identities.dataset import DataSet, Identity
 from clstudy.identities.selection import evenly
+from clstudy.metrics.directions import AS_PUBLISHED
+from clstudy.metrics.files import NEEDED_FILES
 from clstudy.options import require_sane_numbers
 from clstudy.plan import Plan, make_plan
 from clstudy.preflight import Equipment, equip, require_alignment
@@ -144,11 +146,13 @@ def open_study(args: argparse.Namespace, console: Console) -> Opened:
     home = out.parent if isinstance(out, Path) else Path("runs")
     if not args.dry_run:
         require_places(out, home)
+    without = [name for name in (args.without or "").split(",") if name]
+    profile = with_compute(with_settings(PROFILES[space.profile](), space.settings), args)
     equipment = equip(
-        with_compute(with_settings(PROFILES[space.profile](), space.settings), args),
+        with_as_published(profile, without) if args.as_published else profile,
         weights=args.weights or [],
         device=args.device,
-        without=[name for name in (args.without or "").split(",") if name],
+        without=without,
         data=space.data,
         address=args.address,
     )
@@ -322,6 +326,21 @@ def with_compute(profile: Profile, args: argparse.Namespace) -> Profile:
             compile=args.compile or compute.compile,
             recompute=args.recompute or compute.recompute,
         ),
+    )
+
+
+def with_as_published(profile: Profile, without: Sequence[str] = ()) -> Profile:
+    """The profile with its metrics scored the published scripts' way, too, where the scripts have them.
+
+    They come after the ordinary ones, so that none is the study's main metric, and their files may be there or not
+    (``clstudy.preflight.left_out_metrics``). What ``without`` leaves out is not scored that way either.
+    """
+    chosen = [AS_PUBLISHED[name] for name in profile.evaluation.metrics if name in AS_PUBLISHED and name not in without]
+    files = [role for name in chosen if name not in without for role in NEEDED_FILES.get(name, ())]
+    return replace(
+        profile,
+        evaluation=replace(profile.evaluation, metrics=(*profile.evaluation.metrics, *chosen)),
+        optional_files=tuple(dict.fromkeys([*profile.optional_files, *files])),
     )
 
 

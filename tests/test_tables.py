@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import io
 import itertools
 import json
@@ -19,10 +20,11 @@ from hypothesis import strategies as st
 from scipy import optimize, stats
 
 from benchmarks.analysis import write_study
+from clstudy import report
 from clstudy.analysis.efficiency import Cost, efficiency_table, gap_interval, trial_costs
 from clstudy.analysis.matrix import Trial
 from clstudy.analysis.paper import escape_latex, paper_tables
-from clstudy.analysis.published import SETTINGS, comparable, published
+from clstudy.analysis.published import SETTINGS, Practice, comparable, published, read_practice
 from clstudy.analysis.summary import Column
 from clstudy.analysis.tables import (
     combine,
@@ -150,6 +152,96 @@ def test_only_a_repetition_of_the_papers_experiment_stands_beside_it():
     ):
         setting, sentence = comparable(profile, timestamps)
         assert setting is None and said in sentence
+
+
+FIXED = (
+    "other people and photos",
+    "stretched to their own minimum",
+    "to 3 decimals",
+    "face crop",
+    "IR-SE-50",
+    "they always come from the encoder",
+)
+CHOICES = {
+    ("inversion", "latent_space", "w_plus"): "inverted in W, there in W+",
+    ("evaluation", "synthesis_weights", "normalised"): "uniform on the simplex",
+    ("trainer", "short_batch_replay", "as_new"): "the last batch of an epoch",
+}
+
+
+@given(st.sets(st.sampled_from(sorted(CHOICES))))
+def test_the_note_names_every_difference_that_remains_and_no_other(alike):
+    profile = {"name": "mystyle", "inversion": {"steps": 800}}
+    for part, setting, value in alike:
+        profile.setdefault(part, {})[setting] = value
+    _, note = comparable("mystyle", [10], read_practice(profile), {"lpips", "id"})
+    assert all(said in note for said in FIXED) and "compare differences between strategies, not levels" in note
+    assert {choice for choice, said in CHOICES.items() if said in note} == set(CHOICES) - alike
+    assert note.count("; (") == len(FIXED) + len(CHOICES) - len(alike) - 1 and "columns as published" not in note
+
+
+@pytest.mark.parametrize("profile", ["mystyle", None, {"name": "mystyle"}, {"inversion": None}, {"inversion": 3}])
+def test_a_study_that_does_not_say_how_it_worked_worked_as_older_ones_did(profile):
+    assert read_practice(profile) == Practice()
+
+
+def test_a_setting_that_is_no_name_is_an_error_of_study_yaml(tmp_path):
+    study = Study(tmp_path / "study", identities=("ann",), seeds=(0,))
+    rewrite(study, profile={"name": "mystyle", "trainer": {"short_batch_replay": [1]}})
+    with pytest.raises(UserError, match=r"study.yaml cannot be understood .*profile.trainer.short_batch_replay is"):
+        summarise(study.folder)
+
+
+def test_the_note_follows_what_is_measured():
+    _, without_id = comparable("mystyle", [10], Practice(), {"lpips"})
+    assert "face crop" not in without_id and "IR-SE-50" not in without_id
+    _, some = comparable("mystyle", [10], Practice(), {"lpips", "id", "lpips_as_published"})
+    assert some.count("not so in the columns as published, LPIPS: they") == 2
+    _, both = comparable("mystyle", [10], Practice(), {"lpips", "id", "lpips_as_published", "id_as_published"})
+    assert both.count("not so in the columns as published, LPIPS, ID: they") == 2
+    assert both.count("not so in the columns as published, ID: they") == 2
+
+
+def scored_as_published(study):
+    """Give every result of a study the metrics of reconstruction and synthesis as published, 0.01 higher."""
+    twins = {"lpips": "lpips_as_published", "id": "id_as_published"}
+    for spec in study.trials:
+        rows = pq.read_table(study.results(spec["trial"])).to_pylist()
+        more = [
+            row | {"metric": twins[row["metric"]], "value": row["value"] + 0.01}
+            for row in rows
+            if row["metric"] in twins
+        ]
+        pq.write_table(pa.Table.from_pylist(rows + more, schema=RESULT_SCHEMA), study.results(spec["trial"]))
+
+
+def test_published_values_stand_beside_the_columns_that_are_scored_their_way(tmp_path):
+    study = Study(tmp_path / "study", identities=("ann", "bob"), seeds=(0,), rates=(0.0003,), size=10)
+    rewrite(study, profile={"name": "mystyle", "inversion": {"latent_space": "w_plus"}})
+    scored_as_published(study)
+    summary = summarise(study.folder)
+    beside = {(row["protocol"], row["metric"]) for row in summary.scores.to_pylist() if row["published"] is not None}
+    twins = [("reconstruction", "lpips_as_published"), ("reconstruction", "id_as_published")]
+    assert beside == {*twins, ("synthesis", "id_as_published")}
+    panels = list(dict.fromkeys((row["protocol"], row["metric"]) for row in summary.scores.to_pylist()))
+    assert panels[: len(PANELS)] == PANELS, "the main metric is an ordinary one"
+    reconstruction, synthesis = paper_tables(summary)
+    first = [metric for _, metric in reconstruction.columns[:4]]
+    assert first == ["lpips", "lpips_as_published", "id", "id_as_published"]
+    assert reconstruction.heads[:4] == ("LPIPS ×10 ↓", "LPIPS ×10 as published ↓", "ID ×10 ↑", "ID ×10 as published ↑")
+    assert [metric for _, metric in synthesis.columns[:2]] == ["id", "id_as_published"]
+    ours, theirs = next(rows for title, rows in reconstruction.blocks if title == "joint training")
+    assert float(ours.cells[1].value) == pytest.approx(float(ours.cells[0].value) + 0.1, abs=0.002)
+    assert [cell.value for cell in theirs.cells[:4]] == ["–", "0.89", "–", "9.45"]
+    report.write_report(study.folder)
+    page = html.unescape((study.folder / "report" / "index.html").read_text())
+    latex = (study.folder / "report" / "tables.tex").read_text()
+    for text in (page, (study.folder / "report" / "tables.md").read_text(), latex, "\n".join(notes(summary))):
+        assert "compare differences between strategies, not levels" in text
+        assert "not so in the columns as published, LPIPS, ID" in text and "inverted in W" not in text
+        assert "they always come from the encoder" in text
+    check_latex(latex)
+    assert "Reconstruction LPIPS as published" in page
 
 
 def test_published_values_stand_beside_ours_at_the_papers_learning_rate(tmp_path):

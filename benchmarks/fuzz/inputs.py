@@ -41,6 +41,7 @@ from clstudy.identities.prepare import stored_scan
 from clstudy.identities.video import find_occasions, read_photo
 from clstudy.metrics.dists import load_dists, weight_shapes
 from clstudy.metrics.inception import load_inception
+from clstudy.metrics.ir_se_50 import IRSE50, load_ir_se_50
 from clstudy.preflight import require_alignment
 from clstudy.profiles import PROFILES
 from clstudy.reopen import read_study_file
@@ -188,6 +189,14 @@ def _encoder(folder: Path, rng: np.random.Generator) -> None:
         if name != "latent_avg"
     }
     torch.save({"state_dict": state, "latent_avg": torch.zeros(4)}, folder / GIVEN / "encoder.pt")
+
+
+def _ir_se_50(folder: Path, rng: np.random.Generator) -> None:
+    """As ``_encoder``: the names of the published file and small tensors."""
+    with torch.device("meta"):
+        shapes = {name: value.shape for name, value in IRSE50().state_dict().items()}
+    state = {name: torch.zeros([min(side, 2) for side in shape]) for name, shape in shapes.items()}
+    torch.save(state, folder / GIVEN / "model_ir_se50.pth")
 
 
 def _inception(folder: Path, rng: np.random.Generator) -> None:
@@ -383,6 +392,7 @@ TARGETS: Sequence[Target] = (
         check=_reads(lambda path: read_encoder(path, 4)),
         damage=damaging(bombs.PICKLES),
     ),
+    Target(name="input-ir-se-50", prepare=_ir_se_50, check=_reads(load_ir_se_50), damage=damaging(bombs.PICKLES)),
     Target(
         name="input-inception",
         prepare=_inception,

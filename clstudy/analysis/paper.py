@@ -3,18 +3,20 @@
 The paper prints no −BWT; it stands beside Forgetting because Forgetting's max picks up photo noise.
 
 LPIPS and ID are multiplied by ten, as the paper prints them. ``upper`` has no AIP: its final performance stands in that
-column, as in the paper, and says so. Published values get a line of their own under ours.
+column, as in the paper, and says so. Published values get a line of their own under ours, and stand in the columns
+"as published" where a study has them (``--as-published``).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from clstudy.analysis.printed import mean_and_interval, printed_higher_is_better, printed_row, score_title
 from clstudy.analysis.published import published_value
 from clstudy.analysis.summary import CELL_FIELDS, Column, Summary
+from clstudy.metrics.directions import AS_PUBLISHED
 from clstudy.safe_text import one_line, redacted
 
 PAPER_SCORES = ("aip", "forgetting", "bwt")
@@ -31,17 +33,21 @@ class PrintedMetric:
     published_decimals: int
 
 
+_LPIPS = PrintedMetric(title="LPIPS ×10", factor=10, decimals=3, published_decimals=2)
+_ID = PrintedMetric(title="ID ×10", factor=10, decimals=3, published_decimals=2)
+_FID = PrintedMetric(title="FID", factor=1, decimals=1, published_decimals=1)
+
+
+def _with_twin(metric: str, style: PrintedMetric) -> dict[str, PrintedMetric]:
+    """A metric and, next to it, the same one scored the scripts' way."""
+    return {metric: style, AS_PUBLISHED[metric]: replace(style, title=f"{style.title} as published")}
+
+
 PAPER_METRICS: dict[str, dict[str, PrintedMetric]] = {
-    "reconstruction": {
-        "lpips": PrintedMetric(title="LPIPS ×10", factor=10, decimals=3, published_decimals=2),
-        "id": PrintedMetric(title="ID ×10", factor=10, decimals=3, published_decimals=2),
-    },
-    "synthesis": {
-        "fid": PrintedMetric(title="FID", factor=1, decimals=1, published_decimals=1),
-        "id": PrintedMetric(title="ID ×10", factor=10, decimals=3, published_decimals=2),
-    },
+    "reconstruction": _with_twin("lpips", _LPIPS) | _with_twin("id", _ID),
+    "synthesis": {"fid": _FID} | _with_twin("id", _ID),
 }
-"""protocol -> metric, in the paper's order of columns."""
+"""protocol -> metric, in the paper's order of columns; those that a study does not have are left out."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,13 +133,14 @@ def _blocks(
     sections: list[tuple[str, list[str], int | None]] = [("no buffer", plain, None)]
     sections += [(f"K = {k}", [name for name in order if (name, k) in planned], k) for k in summary.study.buffer_sizes]
     sections.append(("joint training", together, None))
+    measured = {metric for _, metric in columns}
     blocks = []
     for title, names, size in sections:
         rows: list[PaperRow] = []
         for name in names:
             ours = tuple(_cell(summary, found, protocol, column, rate, name, size) for column in columns)
             rows.append(PaperRow(label=name, cells=ours, joint=name in joint))
-            theirs = tuple(_published(summary, protocol, column, rate, name, size) for column in columns)
+            theirs = tuple(_published(summary, protocol, column, rate, name, size, measured) for column in columns)
             if any(cell.value != NONE for cell in theirs):
                 rows.append(PaperRow(label=name, cells=theirs, published=True, joint=name in joint))
         if rows:
@@ -179,10 +186,16 @@ def _cell(
 
 
 def _published(
-    summary: Summary, protocol: str, column: tuple[str, str], rate: float, strategy: str, size: int | None
+    summary: Summary,
+    protocol: str,
+    column: tuple[str, str],
+    rate: float,
+    strategy: str,
+    size: int | None,
+    measured: Collection[str],
 ) -> PaperCell:
     score, metric = _score(summary, strategy, column[0]), column[1]
-    value = score and published_value(summary.setting, (protocol, metric, score, strategy, size), rate)
+    value = score and published_value(summary.setting, (protocol, metric, score, strategy, size), rate, measured)
     if value is None or isinstance(value, str):
         return PaperCell(value=NONE)
     style = PAPER_METRICS[protocol][metric]

@@ -12,12 +12,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from clstudy.analysis.scores import SCORES
-from clstudy.metrics.directions import HIGHER_IS_BETTER
+from clstudy.metrics.directions import AS_PUBLISHED, HIGHER_IS_BETTER
 
 PRINTED_SCORES = ("aip", "forgetting", "bwt", "final")
 """The scores of printed tables, in their order."""
 MORE_DIGITS = 3
-DECIMALS = {"psnr": 2, "fid": 2}
+DECIMALS = {"psnr": 2, AS_PUBLISHED["psnr"]: 2, "fid": 2}
 DEFAULT_DECIMALS = 4
 _NEGATED = frozenset({"bwt"})
 _LIMITS = ("mean", "low", "high")

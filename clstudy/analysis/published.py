@@ -7,11 +7,14 @@ arXiv 2412.02627), tables as printed; LPIPS and ID are multiplied by ten there a
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, fields
 from functools import cache
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
+
+from clstudy.metrics.directions import AS_PUBLISHED
 
 PAPER = "arXiv 2412.02627"
 _FILE = Path(__file__).with_name("published_results.csv")
@@ -43,16 +46,107 @@ SETTINGS = {
 }
 """profile -> the paper's experiment. A profile that is not here has another generator, other faces or another size."""
 
+
+@dataclass(frozen=True, kw_only=True)
+class Practice:
+    """Settings of a study that the paper's scripts have otherwise; the defaults are those of studies that name none.
+
+    Attributes:
+        latent_space: of test-time inversion, "w" or "w_plus".
+        synthesis_weights: of the anchors in a synthesis latent, "uniform" on the simplex or "normalised" numbers.
+        short_batch_replay: replayed photos of an epoch's short last batch, "full" or "as_new" (as many as new ones).
+    """
+
+    latent_space: str = "w"
+    synthesis_weights: str = "uniform"
+    short_batch_replay: str = "full"
+
+
+SCRIPTS = Practice(latent_space="w_plus", synthesis_weights="normalised", short_batch_replay="as_new")
+"""What the paper's scripts do."""
+
+_PARTS = {"latent_space": "inversion", "synthesis_weights": "evaluation", "short_batch_replay": "trainer"}
+"""Setting -> the part of ``study.yaml``'s profile that it stands in."""
+
+_IMAGES = (
+    "images are scored as they are, there stretched to their own minimum and maximum and stored as JPEG first",
+    "values are not rounded, there to 3 decimals, and PSNR is cut to whole dB",
+)
+_IDENTITY = (
+    "ID is of a fixed face crop, there of the whole image, averaged to 112 px",
+    "ID's network is the study's own, there IR-SE-50",
+)
+_ENCODING = (
+    "without an encoder's file anchors and starting latents are optimised, there they always come from the encoder"
+)
+_CHOICES = {
+    "latent_space": "test photos are inverted in W, there in W+, which shrinks differences as well as levels",
+    "synthesis_weights": "weights of synthesis latents are uniform on the simplex, there three uniform numbers are "
+    "divided by their sum, which spreads less",
+    "short_batch_replay": "the last batch of an epoch, if short, gets as much replay as any other, there only as many "
+    "replayed photos as it has new ones",
+}
+"""Setting -> what differs where it is not the scripts'."""
+
+
+def read_practice(profile: Any) -> Practice:
+    """The practice of a study from the profile in its ``study.yaml``, which may be a name only, or be older.
+
+    Raises:
+        TypeError: a setting is no text.
+    """
+    found = {}
+    for name, part in _PARTS.items():
+        settings = profile.get(part) if isinstance(profile, Mapping) else None
+        value = settings.get(name) if isinstance(settings, Mapping) else None
+        if value is not None and not isinstance(value, str):
+            raise TypeError(f"profile.{part}.{name} is {str(value)[:40]}, expected a name")
+        if value is not None:
+            found[name] = value
+    return Practice(**found)
+
+
+def differences(practice: Practice, measured: Collection[str] = ("id",)) -> list[str]:
+    """What a study does otherwise than the paper's scripts, in words; "there" is with them.
+
+    Args:
+        measured: the study's metrics. Those scored the scripts' way take part in fewer differences.
+    """
+    twins = [name for name, twin in AS_PUBLISHED.items() if twin in measured]
+    identity = [name for name in twins if name == "id"]
+    choices = [entry.name for entry in fields(Practice)]
+    return [
+        "other people and photos, and perhaps other pretrained weights",
+        *(text + _excepted(twins) for text in _IMAGES),
+        *(text + _excepted(identity) for text in _IDENTITY if "id" in measured),
+        _ENCODING,
+        *(_CHOICES[name] for name in choices if getattr(practice, name) != getattr(SCRIPTS, name)),
+    ]
+
+
+def _excepted(twins: Collection[str]) -> str:
+    """Which columns a difference in scoring is not of."""
+    named = ", ".join(map(str.upper, twins))
+    return f" (not so in the columns as published, {named}: they are scored the scripts' way)" if twins else ""
+
+
 Place = tuple[str, str, str, str, int | None]
 """protocol, metric, score, strategy, buffer size."""
 
 
-def comparable(profile: str | None, timestamps: Iterable[int]) -> tuple[Setting | None, str]:
-    """The paper's experiment that a study repeats (None: no number of the paper is comparable), and a sentence on it.
+def comparable(
+    profile: str | None,
+    timestamps: Iterable[int],
+    practice: Practice = Practice(),
+    measured: Collection[str] = ("id",),
+) -> tuple[Setting | None, str]:
+    """The paper's experiment that a study repeats (None: no number of the paper is comparable), and a note on it.
 
     Args:
         profile: the profile's name in ``study.yaml``, None where it names none.
         timestamps: T of every identity.
+        practice: how the study works where the scripts may work otherwise.
+        measured: the study's metrics.
     """
     setting = SETTINGS.get(profile or "")
     if setting is None:
@@ -67,9 +161,11 @@ def comparable(profile: str | None, timestamps: Iterable[int]) -> tuple[Setting 
             f"No published values beside these: T = {', '.join(map(str, others))} here and {setting.timestamps} in the "
             f"paper ({PAPER}), and AIP and Forgetting depend on it."
         )
+    listed = "; ".join(f"({n}) {text}" for n, text in enumerate(differences(practice, measured), start=1))
     return setting, (
         f"Published values are the paper's ({PAPER}) as printed, means over its {setting.n_people} people without "
-        "intervals, and over other photos than these: compare differences between strategies, not levels."
+        "intervals: compare differences between strategies, not levels. What this study does otherwise than "
+        f'the scripts behind them ("there"): {listed}.'
     )
 
 
@@ -90,8 +186,17 @@ def published(setting: Setting) -> MappingProxyType[Place, float]:
     return MappingProxyType(values)
 
 
-def published_value(setting: Setting | None, place: Place, learning_rate: float | None) -> float | None:
-    """The printed value of a cell, or None where the paper has none (another learning rate is another experiment)."""
+def published_value(
+    setting: Setting | None, place: Place, learning_rate: float | None, measured: Collection[str] = ()
+) -> float | None:
+    """The printed value of a cell, or None where the paper has none (another learning rate is another experiment).
+
+    Where a metric is ``measured`` the scripts' way as well, the value stands beside that column only.
+    """
     if setting is None or learning_rate != (setting.learning_rate or learning_rate):
         return None
-    return published(setting).get(place)
+    protocol, metric, score, strategy, size = place
+    if AS_PUBLISHED.get(metric) in measured:
+        return None
+    ordinary = {twin: name for name, twin in AS_PUBLISHED.items()}
+    return published(setting).get((protocol, ordinary.get(metric, metric), score, strategy, size))

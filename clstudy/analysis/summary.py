@@ -30,7 +30,7 @@ from clstudy.analysis.matrix import (
 )
 from clstudy.analysis.photo_bias import trial_photo_biases
 from clstudy.analysis.printed import PRINTED_SCORES
-from clstudy.analysis.published import Setting, comparable, published_value
+from clstudy.analysis.published import Practice, Setting, comparable, published_value, read_practice
 from clstudy.analysis.scores import SCORES, MissingCellsError, average_performance, missing_cells
 from clstudy.claims import Statement, primary_before_results, read_statements
 from clstudy.errors import UserError
@@ -49,7 +49,13 @@ PANEL_TITLES = {
     ("synthesis", "id"): "Synthesis ID similarity",
     ("synthesis", "fid"): "Synthesis FID (few images: biased upward)",
     ("synthesis", "kid"): "Synthesis KID (few images: noisy)",
+    ("reconstruction", "lpips_as_published"): "Reconstruction LPIPS as published",
+    ("reconstruction", "id_as_published"): "Reconstruction ID similarity as published",
+    ("reconstruction", "psnr_as_published"): "Reconstruction PSNR as published (dB)",
+    ("reconstruction", "dists_as_published"): "Reconstruction DISTS as published",
+    ("synthesis", "id_as_published"): "Synthesis ID similarity as published",
 }
+"""(protocol, metric) -> its name; the order of the tables, of which the first is the study's main one."""
 
 MOST_TIMESTAMPS = 1000
 """A matrix has its square of cells: beyond this a number in ``study.yaml`` is a mistake."""
@@ -100,6 +106,7 @@ class Study:
     trials: tuple[Trial, ...]
     failures: Mapping[str, str]
     profile: str | None = None
+    practice: Practice = field(default_factory=Practice)
     chosen_rates: tuple[tuple[str, int | None, float], ...] = ()
     """Strategy, buffer size and learning rate of every cell, where a search chose them; then ``trials`` have none."""
     claims: tuple[Statement, ...] = ()
@@ -235,6 +242,7 @@ def read_study(study_dir: Path | str) -> Study:
             trials=trials,
             failures=_failures(folder),
             profile=_profile(plan.get("profile")),
+            practice=read_practice(plan.get("profile")),
             chosen_rates=tuple(_chosen(entry) for entry in plan.get("chosen_rates") or ()),
             claims=read_statements(plan.get("claims")),
         )
@@ -270,7 +278,8 @@ def summarise(study_dir: Path | str) -> Summary:
         matrices = [replace(matrix, trial=replace(matrix.trial, learning_rate=None)) for matrix in matrices]
     gaps = _gaps(matrices)
     values = score_values(matrix for matrix in matrices if not missing_cells(matrix.r, matrix.trial.joint))
-    setting, note = comparable(study.profile, timestamp_counts(study, matrices).values())
+    measured = {matrix.metric for matrix in matrices}
+    setting, note = comparable(study.profile, timestamp_counts(study, matrices).values(), study.practice, measured)
     biases = trial_photo_biases(found, matrices)
     return Summary(
         study=study,
@@ -425,6 +434,7 @@ def curve_table(summary: Summary) -> pa.Table:
 def _scores_table(study: Study, values: ScoreValues, setting: Setting | None, biases: ScoreValues) -> pa.Table:
     planned = Counter((trial.learning_rate, trial.strategy, trial.buffer_size) for trial in study.trials)
     joint = study.joint_strategies
+    measured = {cell.metric for cell in values}
     rows = []
     for cell in sorted(values, key=cell_order(study)):
         identities = values[cell]
@@ -439,7 +449,7 @@ def _scores_table(study: Study, values: ScoreValues, setting: Setting | None, bi
                 "n_trials": sum(seeds),
                 "n_planned": planned[cell.learning_rate, cell.strategy, cell.buffer_size],
                 "note": JOINT_NOTE if cell.strategy in joint else unbuffered,
-                "published": published_value(setting, place, cell.learning_rate),
+                "published": published_value(setting, place, cell.learning_rate, measured),
                 "photo_bias": _mean_bias(biases.get(cell)),
             }
         )

@@ -26,6 +26,9 @@ _GROUPS = ((64, 3), (128, 4), (256, 14), (512, 3))
 
 _STARTS_FROM_MEAN = "start_from_latent_avg"
 
+FEATURES = _GROUPS[-1][0]
+"""Channels of the backbone's last map."""
+
 _REMEDY = (
     "expected a checkpoint of pixel2style2pixel's W encoder (a dict with 'state_dict' and 'latent_avg', as MyStyle's "
     "faces_w_encoder.pt); leave the encoder out to find anchors by optimisation"
@@ -82,6 +85,18 @@ class ScaledLinear(nn.Module):
         return F.linear(x, self.weight / math.sqrt(x.shape[1]), self.bias)
 
 
+def ir_se_50() -> tuple[nn.Sequential, nn.Sequential]:
+    """The backbone ``[n, 3, s, s] -> [n, 512, s / 16, s / 16]`` as (input layer, body)."""
+    input_layer = nn.Sequential(nn.Conv2d(3, 64, 3, 1, 1, bias=False), nn.BatchNorm2d(64), nn.PReLU(64))
+    units = []
+    inputs = 64
+    for outputs, count in _GROUPS:
+        for index in range(count):
+            units.append(Unit(inputs, outputs, 2 if index == 0 else 1))
+            inputs = outputs
+    return input_layer, nn.Sequential(*units)
+
+
 class IRSEEncoder(nn.Module):
     """Photo -> w, relative to the mean latent or not (``adds_mean``: 1 or 0), as it was trained."""
 
@@ -90,15 +105,8 @@ class IRSEEncoder(nn.Module):
 
     def __init__(self, w_dim: int = 512):
         super().__init__()
-        self.input_layer = nn.Sequential(nn.Conv2d(3, 64, 3, 1, 1, bias=False), nn.BatchNorm2d(64), nn.PReLU(64))
-        units = []
-        inputs = 64
-        for outputs, count in _GROUPS:
-            for index in range(count):
-                units.append(Unit(inputs, outputs, 2 if index == 0 else 1))
-                inputs = outputs
-        self.body = nn.Sequential(*units)
-        self.linear = ScaledLinear(inputs, w_dim)
+        self.input_layer, self.body = ir_se_50()
+        self.linear = ScaledLinear(FEATURES, w_dim)
         self.register_buffer("latent_avg", torch.zeros(w_dim))
         self.register_buffer("adds_mean", torch.ones(()))
 

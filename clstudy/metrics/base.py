@@ -40,7 +40,7 @@ class MetricSettings:
 
 
 class Metric(ABC):
-    """Compares images ``[n, 3, s, s]`` in [-1, 1], on any device, with target photos.
+    """Compares images ``[n, 3, s, s]`` in [-1, 1] (but see ``unclamped``), on any device, with target photos.
 
     Raises:
         UserError: a file of a role in ``needs`` is not given or not there.
@@ -60,6 +60,8 @@ class Metric(ABC):
     """Whether ``synthesis`` gives one value for the whole set of generated images instead of one per image."""
     least_images: ClassVar[int] = 1
     """Fewest generated images, and fewest target photos, that ``synthesis`` is defined for."""
+    unclamped: ClassVar[bool] = False
+    """Whether the metric gets images as the generator makes them, values beyond [-1, 1] included."""
 
     def __init__(self, settings: MetricSettings | None = None):
         self.settings = MetricSettings() if settings is None else settings

@@ -11,3 +11,8 @@ HIGHER_IS_BETTER: dict[str, bool] = {
     "kid": False,
 }
 """metric name -> True where a higher value is better."""
+
+AS_PUBLISHED: dict[str, str] = {name: f"{name}_as_published" for name in ("lpips", "id", "psnr", "dists")}
+"""metric -> the same metric scored the published scripts' way (``clstudy.metrics.as_published``)."""
+
+HIGHER_IS_BETTER |= {twin: HIGHER_IS_BETTER[name] for name, twin in AS_PUBLISHED.items()}

@@ -6,5 +6,11 @@ Roles and where their files come from: ``clstudy.model_files.ROLES``. A metric w
 
 from __future__ import annotations
 
-NEEDED_FILES: dict[str, tuple[str, ...]] = {"dists": ("dists",), "fid": ("inception",), "kid": ("inception",)}
+NEEDED_FILES: dict[str, tuple[str, ...]] = {
+    "dists": ("dists",),
+    "fid": ("inception",),
+    "kid": ("inception",),
+    "id_as_published": ("ir_se_50",),
+    "dists_as_published": ("dists",),
+}
 """metric name -> roles without which the metric cannot be computed; metrics that are not here need none."""

@@ -1,0 +1,88 @@
+"""IR-SE-50, the identity network of pixel2style2pixel's ID loss, which the published scripts measure ID with.
+
+Sources: as ``clstudy.generators.ir_se_encoder``, whose backbone it shares; E. Richardson et al., "Encoding in Style"
+(2008.00951, equation 3) for its use. The file is ``model_ir_se50.pth`` of InsightFace_Pytorch, and parameters have its
+names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from clstudy.errors import UserError
+from clstudy.generators.ir_se_encoder import FEATURES, ir_se_50
+from clstudy.generators.restricted_pickle import CheckpointError, arrays, read_state
+from clstudy.model_files import ROLES
+
+INPUT_SIZE = 112
+"""Side of the images it takes, in pixels."""
+WIDTH = 512
+"""Numbers of an embedding."""
+
+_LAST_SIDE = INPUT_SIZE // 16
+_DROPOUT = 0.6
+
+
+class IRSE50(nn.Module):
+    """Unit embeddings ``[n, 512]`` of RGB images ``[n, 3, 112, 112]`` in [-1, 1]."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.input_layer, self.body = ir_se_50()
+        self.output_layer = nn.Sequential(
+            nn.BatchNorm2d(FEATURES),
+            nn.Dropout(_DROPOUT),  # does nothing when measuring; it gives the next layers the numbers they have
+            nn.Flatten(),
+            nn.Linear(FEATURES * _LAST_SIDE**2, WIDTH),
+            nn.BatchNorm1d(WIDTH),
+        )
+
+    def forward(self, images: Tensor) -> Tensor:
+        """``[n, 3, 112, 112] -> [n, 512]``, each of length 1."""
+        return F.normalize(self.output_layer(self.body(self.input_layer(images))), dim=1)
+
+
+def load_ir_se_50(path: Path) -> IRSE50:
+    """Read the network, ready to measure with; nothing in the file is executed.
+
+    Raises:
+        UserError: the file is something else, or lacks parameters.
+    """
+    try:
+        return _filled(_read_tensors(path))
+    except (CheckpointError, OSError, RuntimeError, ValueError) as error:
+        said = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(
+            f"{path} does not hold the weights of IR-SE-50: {said}. Expected the state dict of the network with "
+            f"{INPUT_SIZE}x{INPUT_SIZE} input; {ROLES['ir_se_50'].remedy}"
+        ) from error
+
+
+def _read_tensors(path: Path) -> dict[str, Tensor]:
+    content = read_state(path)
+    if not isinstance(content, Mapping):
+        raise ValueError(f"it holds a {type(content).__name__}, not a state dict")
+    return {str(name): torch.from_numpy(value) for name, value in arrays(content).items()}
+
+
+def _filled(tensors: dict[str, Tensor]) -> IRSE50:
+    """The network with these parameters: all of them, of their shapes, and no others."""
+    with torch.device("meta"):
+        network = IRSE50()
+    expected = network.state_dict()
+    for name in expected:
+        if name.endswith("num_batches_tracked"):  # files of old torch versions lack it, and nothing reads it here
+            tensors.setdefault(name, torch.zeros((), dtype=torch.long))
+    strange = sorted(expected.keys() ^ tensors.keys())
+    if strange:
+        raise ValueError(f"{len(strange)} parameters are missing or unknown (e.g. {', '.join(strange[:4])})")
+    for name, wanted in expected.items():
+        if tensors[name].shape != wanted.shape:
+            raise ValueError(f"{name} has shape {list(tensors[name].shape)}, expected {list(wanted.shape)}")
+    network.load_state_dict({name: value.to(expected[name].dtype) for name, value in tensors.items()}, assign=True)
+    return network.requires_grad_(False).eval()
