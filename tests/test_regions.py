@@ -14,6 +14,7 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
+from clstudy.analysis.material import gather
 from clstudy.identities.dcgan import LATENT_SIZE, FaceSource
 from clstudy.identities.embedding import ALIGNMENTS, to_unit_range
 from clstudy.identities.faces import FaceFinder, aligned_template, warp
@@ -30,6 +31,8 @@ from clstudy.metrics.lpips_eyes_mouth import (
     region_centres,
 )
 from clstudy.profiles import PROFILES
+from clstudy.report import write_report
+from tests import test_report
 
 
 def noise(count: int, size: int, seed: int = 0) -> Tensor:
@@ -303,3 +306,15 @@ def test_the_profile_for_real_people_has_it_beside_lpips_and_no_key_of_another_p
     assert PROFILES["few_photos"]().evaluation.metrics == ("lpips", "id", "psnr", "lpips_eyes_mouth")
     for name in set(PROFILES) - {"few_photos"}:
         assert "lpips_eyes_mouth" not in PROFILES[name]().evaluation.metrics
+
+
+def test_reports_print_it_by_name_and_keep_lpips_in_front(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    regions = ("reconstruction", "lpips_eyes_mouth")
+    monkeypatch.setattr(test_report, "PANELS", [regions, *test_report.PANELS])
+    study = test_report.Study(tmp_path / "study", seeds=(0,))
+    summary = write_report(study.folder)
+    assert gather(summary).panel == ("reconstruction", "lpips") and regions in gather(summary).panels
+    report = study.folder / "report"
+    assert "## Reconstruction LPIPS of eyes and mouth" in (report / "tables.md").read_text()
+    assert "Reconstruction LPIPS of eyes and mouth" in (report / "index.html").read_text()
+    assert "lpips_eyes" not in (report / "tables.tex").read_text(), "LaTeX would not print the underscores"

@@ -20,8 +20,8 @@ _MOST_PIXELS = 3_000_000
 _SIDES = (256, 128, 64)
 _SHOWN = 3
 _CHOSEN = (
-    " Of all people these are the best, the median and the worst by their final score, averaged over the strategies and "
-    "the timestamps."
+    " Of all people these are the best, the median and the worst by their final score, averaged over strategies and "
+    "timestamps."
 )
 _WORST = " The person with the worst final score, on whom forgetting is seen most easily: not a typical one."
 
@@ -158,7 +158,7 @@ def _grid_drawing(
         len(rows), 1, size=(_CELL * len(columns), _CELL), gap=(0.0, 0.03), margin=(labels, 0.1, 0.08, 0.25)
     )
     for place, ((label, faces), panel_axes) in enumerate(zip(rows.items(), axes, strict=True)):
-        strip = np.concatenate([_resized(face, side) for face in faces], axis=1)
+        strip = np.concatenate([resized(face, side) for face in faces], axis=1)
         panel_axes.imshow(strip, interpolation="none", aspect="auto", extent=(0, len(faces), 0, 1))
         panel_axes.set(yticks=[], xlim=(0, len(columns)), ylim=(0, 1))
         panel_axes.set_xticks(
@@ -180,7 +180,8 @@ def cell_side(cells: int, native: int) -> int:
     return max(fitting, default=min(native, _SIDES[-1]))
 
 
-def _resized(face: np.ndarray, side: int) -> np.ndarray:
+def resized(face: np.ndarray, side: int) -> np.ndarray:
+    """The face ``[side, side, 3]``."""
     if face.shape[0] == side:
         return face
     return np.asarray(Image.fromarray(face).resize((side, side), Image.Resampling.LANCZOS))
