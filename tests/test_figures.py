@@ -20,7 +20,7 @@ from scipy.optimize import minimize
 from clstudy import fold
 from clstudy.analysis.figures import COLOURS, FIGURES, NothingToDrawError, differences, draw, forest_plot
 from clstudy.analysis.figures.curves import over_identities
-from clstudy.analysis.figures.faces import cell_side
+from clstudy.analysis.figures.faces import cell_side, shown_people
 from clstudy.analysis.figures.matrices import mean_matrix
 from clstudy.analysis.figures.memory import hull_outline, principal_plane, stored_counts
 from clstudy.analysis.figures.style import shades, spread
@@ -103,12 +103,13 @@ def test_without_lower_there_is_no_difference_to_draw(tmp_path):
 # --- all of them ----------------------------------------------------------------------------------------------------
 
 
-def test_a_full_study_has_every_figure_as_svg_and_png(gallery):
+def test_a_full_study_has_every_figure_as_svg_and_png(furnished, gallery):
     assert [s.title for s in gallery.skipped] == ["Learning-rate response"]
     assert {drawing.name for drawing in gallery.drawings} == {
         "forgetting_minus_lower", "aip_minus_lower", "over_time_reconstruction_lpips", "over_time_reconstruction_id",
         "buffer_size_reconstruction_lpips", "buffer_size_reconstruction_id", "timestamps_over_time", "result_matrices",
-        "buffer_composition", "latents", "faces_ann", "faces_bob", "oldest_face_ann",
+        "buffer_composition", "latents", "faces_ann", "faces_bob",
+        f"oldest_face_{ranking(furnished[0])[-1]}",
     }  # fmt: skip
     for drawing in gallery.drawings:
         picture = Image.open(io.BytesIO(drawing.files["png"]))
@@ -345,10 +346,79 @@ def test_faces_are_cut_from_the_stage_and_put_in_their_rows(furnished, gallery):
     assert list(rows) == ["test photo", "lower", "er_rand, K = 3", "er_hull, K = 3", "upper"]
     assert [int(rows["test photo"][8, 8 + 16 * k, 0]) for k in range(4)] == [0, 10, 20, 30]
     assert [int(rows["er_hull, K = 3"][8, 8 + 16 * k, 0]) for k in range(4)] == [103, 113, 123, 133]
-    over_time = drawn(gallery, "oldest_face_ann").figure
+    over_time = drawn(gallery, f"oldest_face_{ranking(study)[-1]}").figure
     rows = {axes.texts[0].get_text(): axes.get_images()[0].get_array() for axes in over_time.axes}
     assert "upper" not in rows, "joint training has no history"
     assert [int(rows["lower"][8, 8 + 16 * t, 0]) for t in range(4)] == [100, 101, 102, 103]
+
+
+def final_scores(study, panel=LPIPS, arms=("lower", "er_rand-k3", "er_hull-k3", "upper")):
+    """person -> mean of the last row over the shown strategies, by the study's own arrays."""
+    names = {spec["identity"] for spec in study.trials}
+    return {name: np.mean([study.r[f"{name}-{arm}-lr0.001-s0"][panel][-1] for arm in arms]) for name in names}
+
+
+def ranking(study):
+    """People from best to worst."""
+    return sorted(final_scores(study), key=lambda name: (final_scores(study)[name], name))
+
+
+@pytest.fixture(scope="module")
+def crowd(tmp_path_factory):
+    """(study, material) of five people."""
+    names = ("ann", "bob", "cat", "dan", "eve")
+    study = Study(tmp_path_factory.mktemp("crowd") / "study", identities=names, seeds=(0,), size=2)
+    furnish(study)
+    return study, gather(summarise(study.folder))
+
+
+def test_faces_are_those_of_the_best_the_median_and_the_worst_person(crowd):
+    study, material = crowd
+    ranked, scores = ranking(study), final_scores(study)
+    drawings = FIGURES["Faces"](material)
+    chosen = [ranked[0], ranked[2], ranked[4]]
+    assert chosen != ["ann", "bob", "cat"], "or the test could not tell a choice from the first three names"
+    assert [drawing.name for drawing in drawings] == [*(f"faces_{name}" for name in chosen), f"oldest_face_{ranked[4]}"]
+    for drawing, name, place in zip(drawings, [*chosen, ranked[4]], ["best", "median", "worst", "worst"], strict=True):
+        said = f"{name} ({place} of 5 people: Reconstruction LPIPS {scores[name]:.4f})"
+        assert drawing.title.startswith(said) and said in drawing.alt
+    assert all("the best, the median and the worst" in drawing.caption for drawing in drawings[:3])
+    assert "worst final score" in drawings[3].caption and "not a typical one" in drawings[3].caption
+
+
+def test_a_metric_with_the_other_direction_turns_the_ranks(crowd, monkeypatch):
+    study, material = crowd
+    best_id = {name: -score for name, score in final_scores(study, ("reconstruction", "id")).items()}
+    monkeypatch.setattr(type(material), "panel", ("reconstruction", "id"))
+    ranked = sorted(best_id, key=lambda name: best_id[name])
+    assert [person.identity for person in shown_people(material)] == [ranked[0], ranked[2], ranked[4]]
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 4])
+def test_few_people_are_all_shown_and_equal_scores_go_by_name(tmp_path, count):
+    names = ["dan", "cat", "bob", "ann"][:count]
+    study = Study(tmp_path / "study", identities=names, seeds=(0,), size=2)
+    furnish(study)
+    material = gather(summarise(study.folder))
+    for matrix in material.matrices:
+        matrix.r[:] = 0.25
+    shown = shown_people(material)
+    ranked = sorted(names)
+    assert [person.identity for person in shown] == [ranked[i] for i in sorted({0, (count - 1) // 2, count - 1})]
+    assert [person.place for person in shown][-1:] == (["worst"] if count > 1 else [shown[0].place])
+    if count == 1:
+        assert str(shown[0]) == "the only person: Reconstruction LPIPS 0.2500"
+
+
+def test_a_strategy_that_some_people_lack_does_not_rank_them(tmp_path):
+    """Joint training is the best: whoever has it alone would pass for the best person."""
+    missing = [f"{name}-upper-lr0.001-s0" for name in ("bob", "cat")]
+    study = Study(tmp_path / "study", identities=("ann", "bob", "cat"), seeds=(0,), size=2, skip=missing)
+    furnish(study)
+    scores = final_scores(study, arms=("lower", "er_rand-k3", "er_hull-k3"))
+    shown = shown_people(gather(summarise(study.folder)))
+    assert [person.identity for person in shown] == sorted(scores, key=lambda name: scores[name])
+    assert [person.score for person in shown] == [f"Reconstruction LPIPS {scores[p.identity]:.4f}" for p in shown]
 
 
 def test_many_large_faces_are_made_smaller():

@@ -181,7 +181,7 @@ def test_a_setting_added_later_leaves_older_keys_alone() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "digest"), [("embedded", "39319c5338"), ("few_photos", "6b7ef0c995"), ("smoke", "e88409a9dc")]
+    ("name", "digest"), [("embedded", "39319c5338"), ("tuning", "9c35e242bb"), ("smoke", "e88409a9dc")]
 )
 def test_searches_of_earlier_versions_go_on(name: str, digest: str) -> None:
     """The digests that commit 020d852 gave to the profiles in a search's storage."""

@@ -44,6 +44,7 @@ MAIN_SCORES = ("aip", "forgetting", "final")
 PANEL_TITLES = {
     ("reconstruction", "lpips"): "Reconstruction LPIPS",
     ("reconstruction", "id"): "Reconstruction ID similarity",
+    ("reconstruction", "lpips_eyes_mouth"): "Reconstruction LPIPS of eyes and mouth",
     ("reconstruction", "psnr"): "Reconstruction PSNR (dB)",
     ("reconstruction", "dists"): "Reconstruction DISTS",
     ("synthesis", "id"): "Synthesis ID similarity",

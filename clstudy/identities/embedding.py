@@ -42,20 +42,21 @@ def crop_grid(height: int, width: int, *, alignment: str = "embedded") -> Tensor
     return torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1)[None]
 
 
-def shrinking_weights(size: int, scale: float, offset: float) -> Tensor:
-    """Weights ``[112, size]``: crop pixel c is the mean of the photo's pixels near c * scale + offset, for scale >= 1.
+def resampling_weights(size: int, scale: float, offset: float, *, count: int = EMBEDDING_CROP) -> Tensor:
+    """Weights ``[count, size]``: crop pixel c is the mean of the photo's pixels near c * scale + offset.
 
-    A triangle of half-width ``scale`` (bilinear with antialiasing, as PIL's ``resize`` has it); pixels beyond the
-    border repeat the last one.
+    A triangle of half-width ``scale``, at least 1 (bilinear, with antialiasing where the crop is a reduction, as PIL's
+    ``resize`` has it); pixels beyond the border repeat the last one.
     """
-    reach = int(np.ceil(scale)) + 1
-    centres = np.arange(EMBEDDING_CROP) * scale + offset
+    width = max(scale, 1.0)
+    reach = int(np.ceil(width)) + 1
+    centres = np.arange(count) * scale + offset
     nearest = np.round(centres).astype(int)
-    weights = np.zeros((EMBEDDING_CROP, size))
+    weights = np.zeros((count, size))
     for step in range(-reach, reach + 1):
         pixels = nearest + step
-        share = np.clip(1 - np.abs(pixels - centres) / scale, 0, None)
-        weights[np.arange(EMBEDDING_CROP), np.clip(pixels, 0, size - 1)] += share
+        share = np.clip(1 - np.abs(pixels - centres) / width, 0, None)
+        weights[np.arange(count), np.clip(pixels, 0, size - 1)] += share
     return torch.from_numpy((weights / weights.sum(axis=1, keepdims=True)).astype(np.float32))
 
 
@@ -70,7 +71,7 @@ def identity_crops(images: Tensor, *, alignment: str = "embedded") -> Tensor:
     if scale <= 1:
         grid = crop_grid(size, size, alignment=alignment).to(images.device).expand(len(images), -1, -1, -1)
         return F.grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=False)
-    columns, rows = (shrinking_weights(size, scale, float(shift)).to(images.device) for shift in offset)
+    columns, rows = (resampling_weights(size, scale, float(shift)).to(images.device) for shift in offset)
     # One image at a time: the crop of a photo must not depend on what else is in the batch.
     crops = [rows @ image @ columns.t() for image in images]
     return torch.stack(crops) if crops else images.new_zeros(0, 3, EMBEDDING_CROP, EMBEDDING_CROP)

@@ -1,7 +1,8 @@
 """Face detection, landmarks, alignment and identity embedding with the packaged ONNX models.
 
 Conventions: images are uint8 RGB arrays ``[h, w, 3]``; points are ``(x, y)`` in pixels with the centre of the
-top-left pixel at (0, 0). Used when a data set is made; evaluation never detects faces (see ``IdentityEmbedder``).
+top-left pixel at (0, 0). Used when a data set is made; evaluation never detects faces: identity embeddings
+(``IdentityEmbedder``) and the metric of eyes and mouth look where the alignment has the face.
 """
 
 from __future__ import annotations

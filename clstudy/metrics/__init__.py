@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from importlib import import_module
 
-_MODULES = ("lpips", "identity", "psnr", "dists", "fid", "kid", "as_published")
+_MODULES = ("lpips", "lpips_eyes_mouth", "identity", "psnr", "dists", "fid", "kid", "as_published")
 
 
 def load_metrics() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 HIGHER_IS_BETTER: dict[str, bool] = {
     "lpips": False,
+    "lpips_eyes_mouth": False,
     "id": True,
     "psnr": True,
     "dists": False,

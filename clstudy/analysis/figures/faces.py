@@ -3,34 +3,97 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image
 
 from clstudy.analysis.figures.style import INK, TEXT, Drawing, NothingToDrawError, drawing, panel_grid
-from clstudy.analysis.material import Arm, Material
+from clstudy.analysis.material import Arm, Material, panel_title
 from clstudy.analysis.matrix import Trial
+from clstudy.analysis.printed import number
 from clstudy.analysis.study_folder import stage_faces
+from clstudy.metrics.directions import HIGHER_IS_BETTER
 
 _CELL = 0.62
 _MOST_PIXELS = 3_000_000
 _SIDES = (256, 128, 64)
-_SHOWN_IDENTITIES = 3
+_SHOWN = 3
+_CHOSEN = (
+    " Of all people these are the best, the median and the worst by their final score, averaged over strategies and "
+    "timestamps."
+)
+_WORST = " The person with the worst final score, on whom forgetting is seen most easily: not a typical one."
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shown:
+    """A person whose faces are shown: which one of how many, and by what final score."""
+
+    identity: str
+    place: str
+    people: int
+    score: str
+
+    def __str__(self) -> str:
+        if self.people == 1:
+            return f"the only person: {self.score}"
+        return f"{self.place} of {self.people} people: {self.score}"
 
 
 def face_grids(material: Material) -> list[Drawing]:
-    """What strategies make of every timestamp's test photo in the end, for a few identities; of the oldest over t."""
+    """What strategies make of the test photos of the best, the median and the worst person; of the worst over t.
+
+    The first names of a study say nothing of its range: an average may hide people whose faces are lost.
+    """
     if not material.stages:
         raise NothingToDrawError(
             "The study's folder does not hold the stages of its trials (stages/), nor their faces."
         )
-    identities = sorted({trial.identity for trial in material.stages})
-    drawings = [_final_grid(material, identity) for identity in identities[:_SHOWN_IDENTITIES]]
-    drawings += [_oldest_grid(material, identity) for identity in identities[:1]]
+    shown = shown_people(material)
+    if not shown:
+        raise NothingToDrawError("No person with stages in the study's folder has all values of the main metric.")
+    drawings = [_final_grid(material, person) for person in shown] + [_oldest_grid(material, shown[-1])]
     found = [drawing for drawing in drawings if drawing is not None]
     if not found:
         raise NothingToDrawError("No stage in the study's folder has its pictures of faces (faces.png).")
     return found
+
+
+def shown_people(material: Material) -> list[Shown]:
+    """The best, the median and the worst person by the main metric, in this order; everybody where they are fewer.
+
+    A person's score is the mean of the last row of R over the strategies that the figure shows (those that all people
+    have, so that nobody looks better because a bad strategy has not finished). Of equal scores the first name is the
+    better one, of two in the middle the better one is the median.
+    """
+    if material.panel is None:
+        return []
+    metric = material.panel[1]
+    values = material.identity_values(material.panel, lambda r: r[-1].mean())
+    there = {trial.identity for trial in material.stages}
+    by_arm = [
+        {name: float(score) for name, score in values[arm].items() if name in there}
+        for arm in material.focus_arms
+        if arm in values
+    ]
+    people = set().union(*by_arm)
+    shared = [scores for scores in by_arm if scores.keys() == people]
+    means = {name: np.mean([scores[name] for scores in shared or by_arm if name in scores]) for name in people}
+    sign = -1 if HIGHER_IS_BETTER[metric] else 1
+    ranked = sorted(people, key=lambda name: (sign * means[name], name))
+    last = len(ranked) - 1
+    places = {0: "best", last // 2: "median", last: "worst"} if last > 1 else {0: "best", last: "worst"}
+    return [
+        Shown(
+            identity=ranked[index],
+            place=place,
+            people=len(ranked),
+            score=f"{panel_title(material.panel)} {number(float(means[ranked[index]]), material.digits)}",
+        )
+        for index, place in sorted(places.items())
+        if index <= last
+    ]
 
 
 def _trials(material: Material, identity: str) -> dict[Arm, Trial]:
@@ -38,9 +101,9 @@ def _trials(material: Material, identity: str) -> dict[Arm, Trial]:
     return {arm: trial for arm, trial in found.items() if trial is not None}
 
 
-def _final_grid(material: Material, identity: str) -> Drawing | None:
+def _final_grid(material: Material, person: Shown) -> Drawing | None:
     rows: dict[str, list[np.ndarray]] = {}
-    for arm, trial in _trials(material, identity).items():
+    for arm, trial in _trials(material, person.identity).items():
         faces = stage_faces(material.stages[trial][-1])
         if faces is not None:
             rows.setdefault("test photo", list(faces[0]))
@@ -51,17 +114,19 @@ def _final_grid(material: Material, identity: str) -> Drawing | None:
     return _grid_drawing(
         rows,
         [f"k = {k}" for k in range(count)],
-        name=f"faces_{_file_part(identity)}",
-        title=f"{identity}: every timestamp in the end",
+        name=f"faces_{_file_part(person.identity)}",
+        title=f"{person.identity} ({person}): every timestamp in the end",
         caption="Top: one test photo of each timestamp k. Below: its reconstruction by each strategy's model after the "
-        f"last timestamp; what was forgotten is furthest from the photo.{material.rate_note}",
-        alt=f"Faces of {identity}: {count} test photos and their reconstructions by {', '.join(list(rows)[1:])}.",
+        f"last timestamp; what was forgotten is furthest from the photo."
+        f"{_CHOSEN if person.people > _SHOWN else ''}{material.rate_note}",
+        alt=f"Faces of {person.identity} ({person}): {count} test photos and their reconstructions by "
+        f"{', '.join(list(rows)[1:])}.",
     )
 
 
-def _oldest_grid(material: Material, identity: str) -> Drawing | None:
+def _oldest_grid(material: Material, person: Shown) -> Drawing | None:
     rows: dict[str, list[np.ndarray]] = {}
-    for arm, trial in _trials(material, identity).items():
+    for arm, trial in _trials(material, person.identity).items():
         if arm.strategy in material.summary.study.joint_strategies:
             continue
         faces = [stage_faces(note) for note in material.stages[trial]]
@@ -75,10 +140,12 @@ def _oldest_grid(material: Material, identity: str) -> Drawing | None:
     return _grid_drawing(
         rows,
         [f"t = {t}" for t in range(moments)],
-        name=f"oldest_face_{_file_part(identity)}",
-        title=f"{identity}: the oldest timestamp's photo over time",
-        caption="Top: a test photo of timestamp 0. Below: its reconstruction after training on timestamp t.",
-        alt=f"A face of {identity}, reconstructed after t = 0 to {moments - 1} by {', '.join(list(rows)[1:])}.",
+        name=f"oldest_face_{_file_part(person.identity)}",
+        title=f"{person.identity} ({person}): the oldest timestamp's photo over time",
+        caption="Top: a test photo of timestamp 0. Below: its reconstruction after training on timestamp t."
+        f"{_WORST if person.people > 1 else ''}",
+        alt=f"A face of {person.identity} ({person}), reconstructed after t = 0 to {moments - 1} by "
+        f"{', '.join(list(rows)[1:])}.",
     )
 
 
@@ -91,7 +158,7 @@ def _grid_drawing(
         len(rows), 1, size=(_CELL * len(columns), _CELL), gap=(0.0, 0.03), margin=(labels, 0.1, 0.08, 0.25)
     )
     for place, ((label, faces), panel_axes) in enumerate(zip(rows.items(), axes, strict=True)):
-        strip = np.concatenate([_resized(face, side) for face in faces], axis=1)
+        strip = np.concatenate([resized(face, side) for face in faces], axis=1)
         panel_axes.imshow(strip, interpolation="none", aspect="auto", extent=(0, len(faces), 0, 1))
         panel_axes.set(yticks=[], xlim=(0, len(columns)), ylim=(0, 1))
         panel_axes.set_xticks(
@@ -113,7 +180,8 @@ def cell_side(cells: int, native: int) -> int:
     return max(fitting, default=min(native, _SIDES[-1]))
 
 
-def _resized(face: np.ndarray, side: int) -> np.ndarray:
+def resized(face: np.ndarray, side: int) -> np.ndarray:
+    """The face ``[side, side, 3]``."""
     if face.shape[0] == side:
         return face
     return np.asarray(Image.fromarray(face).resize((side, side), Image.Resampling.LANCZOS))
