@@ -1049,6 +1049,18 @@ def test_an_earlier_result_outlives_a_failed_run(tmp_path, footage, reference, p
     assert tested[0] != tested[1]
 
 
+def test_the_order_of_occasions_changes_no_photo(tmp_path, footage, reference, prepared):
+    """Photos are chosen within their occasion: nobody is starved by who comes first."""
+    source, _ = footage
+    (tmp_path / "order.txt").write_text("a_second.mkv\nb_first.mkv\n")
+    out = tmp_path / "photos"
+    prepare(source, out, WANTED, references=[reference], manifest=tmp_path / "order.txt")
+    forward, backward = (sorted((folder / "anna").glob("t*")) for folder in (prepared, out))
+    assert len(forward) == 2
+    for one, other in zip(forward, reversed(backward), strict=True):
+        assert tree(one) and tree(one) == tree(other)
+
+
 def test_segments_of_one_video(tmp_path, footage, reference):
     source, kinds = footage
     out = tmp_path / "photos"

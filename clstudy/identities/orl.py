@@ -23,10 +23,15 @@ from PIL import Image
 from clstudy.assets.packages import PinnedArchive, pinned_archive
 from clstudy.errors import UserError
 from clstudy.identities.faces import FACE_SIZE, FaceFinder
+from clstudy.identities.ffhq import aligned_photo, embedded_transform
 from clstudy.pictures import opened_picture
 
-ORL_VERSION = 1
-"""Raised by hand whenever the photos made from the same wheel change."""
+ORL_VERSION = 2
+"""Raised by hand whenever the photos made from the same wheel change.
+
+2: what alignment needs beyond a photo is mirrored and blurred, as ``prepare`` does (before: its edge continued, in
+streaks).
+"""
 
 PEOPLE = 40
 PHOTOS = 10
@@ -146,7 +151,7 @@ def make_orl(
 def read_orl_photo(path: Path) -> np.ndarray:
     """Return one ORL photo as uint8 RGB ``[108, 88, 3]`` (three equal channels), without its outermost two pixels.
 
-    The files' first pixel is black and their rims are uneven; alignment would continue both over whole areas.
+    The files' first pixel is black and their rims are uneven; alignment would repeat both beyond the photo.
 
     Raises:
         UserError: missing or unreadable; the cached copy must be fetched again.
@@ -161,9 +166,10 @@ def read_orl_photo(path: Path) -> np.ndarray:
 
 
 def _aligned_png(finder: FaceFinder, source: Path, size: int) -> bytes:
-    aligned = finder.align(read_orl_photo(source), size=size)
-    if aligned is None:
+    photo = read_orl_photo(source)
+    face = finder.find(photo)
+    if face is None:
         raise UserError(f"no face found in {source}; delete {source.parent.parent} and run again to fetch it anew")
     buffer = io.BytesIO()
-    Image.fromarray(aligned[0]).save(buffer, "PNG")
+    Image.fromarray(aligned_photo(photo, embedded_transform(face.landmarks, size), size)).save(buffer, "PNG")
     return buffer.getvalue()
