@@ -85,11 +85,19 @@ class AnchorSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationSettings:
-    """Metrics by name; images per timestamp and anchors per convex combination for the synthesis protocol."""
+    """Metrics by name; images per timestamp and anchors per convex combination for the synthesis protocol.
+
+    ``lpips_backend`` and ``id_backend``: names of ``clstudy.metrics.files.BACKENDS``, what the metrics LPIPS and ID are
+    computed with. ``lpips_network``: of ``clstudy.metrics.files.LPIPS_NETWORKS``. Training and inversion minimise the
+    packaged LPIPS (AlexNet) whatever these say.
+    """
 
     metrics: tuple[str, ...] = ("lpips", "id", "psnr")
     synthesis_images: int = 6
     synthesis_anchors: int = 3
+    lpips_backend: str = field(default="packaged", metadata=_LATER)
+    lpips_network: str = field(default="alex", metadata=_LATER)
+    id_backend: str = field(default="onnxruntime", metadata=_LATER)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -116,6 +116,8 @@ class IdentityEmbedder:
         self._raw = model is not None and takes_raw_pixels(path)
         self.path = path
         """The network's file."""
+        self.backend_note: str | None = None
+        """Which other library computes the embeddings; None: none does."""
         self.device_note = _device_note(self._session, device)
         """Why the network runs on the CPU although a CUDA device was asked for; None: it runs where it was asked to."""
 
