@@ -25,6 +25,7 @@ def import_extra(module: str, *, extra: str, wanted_by: str, instead: str) -> Mo
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
+            import_module(module.partition(".")[0])
             return import_module(module)
     except ImportError as error:
         missing = error.name if isinstance(error, ModuleNotFoundError) and error.name else module

