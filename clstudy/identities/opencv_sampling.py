@@ -1,8 +1,8 @@
 """Bilinear resampling of 8-bit images with OpenCV's rounding, in numpy: networks were trained on its pixels.
 
 Equal to OpenCV 5.0 on x86 to the last bit (tests, where it is installed). OpenCV 4's ``warpAffine`` rounds positions to
-1/32 of a pixel first: against that rule, rebuilt in numpy, up to a fifth of a noisy picture's values differ, by 4 of 255
-at most.
+1/32 of a pixel first: by that rule, rebuilt in numpy, up to a fifth of a noisy picture's values differ, by 4 of 255 at
+most.
 """
 
 from __future__ import annotations
