@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from clstudy.errors import UserError
+from clstudy.fold import Basis
 from clstudy.metrics.__main__ import main
 from clstudy.metrics.base import MetricSettings
 from clstudy.metrics.files import BACKENDS, LPIPS_NETWORKS, check_backends, required_by_settings
@@ -183,6 +184,9 @@ def test_a_profile_without_files_takes_those_that_its_settings_ask_for(
     found = find_files(asking("vgg"), [f"lpips_vgg={tmp_path / 'mine.pth'}"])
     assert set(metric_digests(found)) == {"lpips_vgg"}
     assert "lpips_vgg" in find_files(asking("vgg", "mystyle"), [str(tmp_path)]).missing_required
+    packs = replace(PROFILES["embedded"](), evaluation=EvaluationSettings(id_backend="insightface"))
+    assert find_files(packs, [str(tmp_path)]).missing_optional == ("arcface",)
+    assert set(find_files(packs, [f"arcface={tmp_path / 'mine.pth'}"]).digests) == {"arcface"}
 
 
 def test_torchs_own_download_folder_is_looked_into(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -212,6 +216,9 @@ def test_the_digest_of_the_weights_reaches_the_stages_keys(package, tmp_path: Pa
     ready = equip(asking("vgg"), weights=[f"lpips_vgg={path}"])
     assert ready.files == {"lpips_vgg": path} and set(ready.metric_files) == {"lpips_vgg"}
     assert required_by_settings(ready.profile.evaluation) == {"lpips": ("lpips_vgg",)}
+    basis = Basis(ready.profile, ready.generator_digest, ready.metric_files)
+    assert basis.measuring() == {"metric_files": dict(ready.metric_files)}
+    assert key_document(ready.profile.evaluation)["lpips_network"] == "vgg"
 
 
 @pytest.mark.parametrize(
