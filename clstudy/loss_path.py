@@ -271,7 +271,9 @@ def reopen(study: Path, *, weights: Sequence[str], data: str | None, device: str
     lean = replace(
         stored,
         required_files=tuple(role for role in stored.required_files if role == "generator"),
-        evaluation=replace(stored.evaluation, metrics=("lpips",), synthesis_images=0),
+        evaluation=replace(
+            stored.evaluation, metrics=("lpips",), synthesis_images=0, lpips_backend="packaged", lpips_network="alex"
+        ),
     )
     equipment = equip(lean, weights=weights, device=device, data=str(photos.root))
     if equipment.generator_digest != document["generator"]:

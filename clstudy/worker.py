@@ -160,9 +160,12 @@ class TrialTrainable(tune.Trainable):
         lpips = LPIPS().to(device)
         files = job.files if job.inputs is None else job.inputs.local_files(job.files, job.basis.metric_files)
         measuring = MetricSettings(
-            threads=profile.resources.threads, files=files, device=device, alignment=profile.data.alignment
+            threads=profile.resources.threads,
+            files=files,
+            device=device,
+            alignment=profile.data.alignment,
+            evaluation=profile.evaluation,
         )
-
         metrics = [METRICS[name](measuring) for name in profile.evaluation.metrics]
         for note in [*notes, *(note for metric in metrics for note in metric.notes)]:
             self._say(note)

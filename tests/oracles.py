@@ -9,28 +9,34 @@ import torch
 
 
 @functools.cache  # operators can be declared once per process
-def official_lpips() -> torch.nn.Module:
-    """The official ``lpips`` package with our packaged AlexNet weights in place of the hub's.
+def importable_torchvision() -> torch.library.Library:
+    """Make torchvision importable; the declarations live as long as what is returned, which the cache keeps.
 
     The registry's torchvision does not import beside a CPU build of torch unless two operators exist; they are
     only declared here, nothing calls them.
     """
-    from safetensors.torch import load_file
-
-    from clstudy.assets import asset_path
-
     library = torch.library.Library("torchvision", "DEF")
     for schema in (
         "nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
         "qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
     ):
         library.define(schema)
+    return library
+
+
+@functools.cache
+def official_lpips() -> torch.nn.Module:
+    """The official ``lpips`` package with our packaged AlexNet weights in place of the hub's."""
+    from safetensors.torch import load_file
+
+    from clstudy.assets import asset_path
+
+    importable_torchvision()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         import lpips
 
         model = lpips.LPIPS(net="alex", version="0.1", pnet_rand=True, verbose=False)
-    model._keep = library  # the declarations live as long as the library object
     state = load_file(asset_path("lpips_alex.safetensors"))
     layers = [layer for layer in model.net.modules() if isinstance(layer, torch.nn.Conv2d)]
     with torch.no_grad():

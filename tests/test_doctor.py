@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import importlib.util
 import os
 import platform
 import re
@@ -15,6 +16,7 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import replace
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 
 import pytest
@@ -25,6 +27,7 @@ import clstudy
 from clstudy.doctor.__main__ import main
 from clstudy.doctor.cluster import Node, ask_nodes, clocks, living_nodes, ray_complaint, telling_part, whole_facts
 from clstudy.doctor.facts import FIX, NOTE, PASS, Answer, Disk, Facts, Line, Probe, Seen, Tracking
+from clstudy.doctor.gpu_extra import judge_gpu_extra
 from clstudy.doctor.judges import (
     judge_answers,
     judge_auth,
@@ -43,7 +46,7 @@ from clstudy.doctor.judges import (
     judge_versions,
     judge_weights,
 )
-from clstudy.doctor.machine import gather_facts, node_types, source_digest, unmet_requirements
+from clstudy.doctor.machine import gather_facts, node_types, source_digest, torch_build, unmet_requirements
 from clstudy.doctor.probes import (
     ask_tracking,
     file_system_of,
@@ -196,6 +199,52 @@ def test_the_two_packages_of_onnxruntime() -> None:
     assert judged(VERSIONS, cpu) == NOTE
     assert judged(gpu, FACTS.onnx_providers) == PASS
     assert judge_onnx(False, {"a": FACTS}) == [] and judge_onnx(True, {"a": without_gpu(FACTS)}) == []
+
+
+def test_without_a_gpu_the_gpu_extra_is_told_in_words() -> None:
+    cpu, cuda = ("CPUExecutionProvider",), FACTS.onnx_providers
+    gpu = {name: version for name, version in VERSIONS.items() if name != "onnxruntime"} | {"onnxruntime-gpu": "1.31.1"}
+    both = VERSIONS | gpu
+
+    def line(versions: dict[str, str], providers: tuple[str, ...], torch_cuda: str) -> Line:
+        facts = replace(without_gpu(FACTS), versions=versions, onnx_providers=providers, torch_cuda=torch_cuda)
+        return only(judge_gpu_extra(False, {"a": facts}))
+
+    plain = line(VERSIONS, cpu, "")
+    assert plain.kind == PASS and "onnxruntime 1.31.1 (providers: CPUExecutionProvider)" in plain.text
+    assert "built for CPUs" in plain.text and "pip install onnxruntime-gpu" in plain.remedy
+    complete = line(gpu, cuda, "12.6")
+    assert complete.kind == PASS and "built for CUDA 12.6; both can use a GPU" in complete.text
+    for providers, on_top in ((cpu, "CPUs"), (cuda, "GPUs")):
+        shared = line(both, providers, "12.6")
+        assert shared.kind == NOTE and f"installed last, now that for {on_top}, wins" in shared.text
+    halves = line(gpu, cuda, ""), line(VERSIONS, cpu, "12.6")
+    assert [half.kind for half in halves] == [NOTE, NOTE]
+    assert "CUDA build of torch" in halves[0].remedy and "pip install onnxruntime-gpu" in halves[1].remedy
+    assert "no onnxruntime (providers: none); no torch" in line({}, (), "").text
+    assert judge_gpu_extra(True, {"a": FACTS}) == [], "GPUs that are computed with are judged by trying them"
+    assert only(judge_gpu_extra(True, {"a": without_gpu(FACTS), "b": without_gpu(FACTS)})).text.startswith("a, b: ")
+    assert only(judge_gpu_extra(False, {"a": FACTS})).kind == NOTE
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("cuda: Optional[str] = '12.6'\n", "12.6"), ("cuda = '13.0'\n", "13.0"), ("cuda: Optional[str] = None\n", "")],
+)
+def test_the_build_of_torch_is_read_without_importing_it(text: str, expected: str, tmp_path: Path) -> None:
+    (tmp_path / "version.py").write_text(f"__version__ = '2.13.0'\n{text}hip: Optional[str] = None\n")
+    assert torch_build(ModuleSpec("torch", None, origin=str(tmp_path / "__init__.py"))) == expected
+    assert torch_build(None) == "" == torch_build(ModuleSpec("torch", None, origin=str(tmp_path / "gone" / "x.py")))
+    torch = pytest.importorskip("torch")
+    assert torch_build(importlib.util.find_spec("torch")) == (torch.version.cuda or "")
+
+
+def test_settings_that_ask_for_weights_are_judged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    embedded = PROFILES["embedded"]()
+    asking = replace(embedded, evaluation=replace(embedded.evaluation, lpips_backend="lpips", lpips_network="squeeze"))
+    line = only(judge_weights(asking, find_files(asking, ()), (), False))
+    assert line.kind == FIX and line.text.startswith("lpips_squeeze: no SqueezeNet 1")
 
 
 def test_room_for_trials_is_counted_per_machine() -> None:

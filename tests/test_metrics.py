@@ -29,6 +29,7 @@ from clstudy.identities.embedding import (
     takes_raw_pixels,
     to_unit_range,
 )
+from clstudy.identities.insightface_embedder import InsightFaceEmbedder
 from clstudy.metrics import load_metrics
 from clstudy.metrics.__main__ import main
 from clstudy.metrics.base import METRICS, MetricSettings
@@ -41,7 +42,7 @@ from clstudy.metrics.lpips import LPIPSMetric
 from clstudy.metrics.psnr import PSNRMetric
 from clstudy.model_files import find_files
 from clstudy.onnx_file import external_files, first_node_names
-from clstudy.profiles import PROFILES
+from clstudy.profiles import PROFILES, EvaluationSettings
 from tests.oracles import official_lpips
 
 load_metrics()
@@ -189,6 +190,24 @@ def test_equals_insightface(tmp_path: Path, which: str) -> None:
     ours = IdentityEmbedder(model=path).embed(to_unit_range(crops)).numpy()
     print("largest difference from insightface:", np.abs(ours - unit(theirs)).max())
     np.testing.assert_allclose(ours, unit(theirs), atol=2e-6)
+    through = InsightFaceEmbedder(model=path)
+    np.testing.assert_allclose(through.embed(to_unit_range(crops)).numpy(), unit(theirs), atol=2e-6)
+    images = noise(3, 64)
+    found, expected = through(images), IdentityEmbedder(model=path)(images)
+    print("largest difference between the two backends:", (found - expected).abs().max().item())
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
+    evaluation = EvaluationSettings(id_backend="insightface")
+    metric = IdentityMetric(MetricSettings(files={"arcface": path}, evaluation=evaluation))
+    torch.testing.assert_close(metric.prepare(images), found, rtol=0, atol=0)
+    assert metric.notes == (f"identity embeddings are computed by insightface ({path.name})",)
+    assert through(images[:0]).shape == (0, expected.shape[1])
+
+
+def test_insightfaces_own_class_is_optional(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "insightface", None)
+    settings = MetricSettings(evaluation=EvaluationSettings(id_backend="insightface"))
+    with pytest.raises(UserError, match=r"id_backend 'insightface' needs .*clstudy\[insightface\].*'onnxruntime'"):
+        IdentityMetric(settings)
 
 
 def test_node_names_are_read_as_the_onnx_package_reads_them(tmp_path: Path) -> None:

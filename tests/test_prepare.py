@@ -32,9 +32,9 @@ from clstudy.identities.__main__ import main
 from clstudy.identities.catalogue import open_data_set
 from clstudy.identities.contact_sheet import TILE, Strip, contact_sheet
 from clstudy.identities.dataset import load_folder
+from clstudy.identities.detectors import DETECTORS
 from clstudy.identities.embedding import to_unit_range
 from clstudy.identities.faces import (
-    DETECTORS,
     INSIGHTFACE_TEMPLATE,
     Face,
     aligned_template,

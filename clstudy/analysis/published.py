@@ -55,17 +55,24 @@ class Practice:
         latent_space: of test-time inversion, "w" or "w_plus".
         synthesis_weights: of the anchors in a synthesis latent, "uniform" on the simplex or "normalised" numbers.
         short_batch_replay: replayed photos of an epoch's short last batch, "full" or "as_new" (as many as new ones).
+        lpips_network: that the metric LPIPS is computed on, "alex", "vgg" or "squeeze".
     """
 
     latent_space: str = "w"
     synthesis_weights: str = "uniform"
     short_batch_replay: str = "full"
+    lpips_network: str = "alex"
 
 
 SCRIPTS = Practice(latent_space="w_plus", synthesis_weights="normalised", short_batch_replay="as_new")
 """What the paper's scripts do."""
 
-_PARTS = {"latent_space": "inversion", "synthesis_weights": "evaluation", "short_batch_replay": "trainer"}
+_PARTS = {
+    "latent_space": "inversion",
+    "synthesis_weights": "evaluation",
+    "short_batch_replay": "trainer",
+    "lpips_network": "evaluation",
+}
 """Setting -> the part of ``study.yaml``'s profile that it stands in."""
 
 _IMAGES = (
@@ -85,6 +92,7 @@ _CHOICES = {
     "divided by their sum, which spreads less",
     "short_batch_replay": "the last batch of an epoch, if short, gets as much replay as any other, there only as many "
     "replayed photos as it has new ones",
+    "lpips_network": "LPIPS is computed on another network, there on AlexNet",
 }
 """Setting -> what differs where it is not the scripts'."""
 

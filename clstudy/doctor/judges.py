@@ -28,8 +28,9 @@ from clstudy.doctor.facts import (
     Tracking,
     is_local,
 )
+from clstudy.doctor.gpu_extra import CUDA_PROVIDER, GPU_ONNX_ONLY
 from clstudy.errors import UserError
-from clstudy.model_files import FoundFiles, missing_lines
+from clstudy.model_files import FoundFiles, missing_lines, wanted_roles
 from clstudy.preflight import left_out_metrics
 from clstudy.profiles import Profile, Resources
 from clstudy.safe_text import shown_address
@@ -43,7 +44,6 @@ _OBJECT_STORE_SHARE, _OBJECT_STORE_MOST = 0.3, 200e9
 _NETWORK_SYSTEMS = ("nfs", "cifs", "smb", "lustre", "gpfs", "beegfs", "ceph", "gluster", "afs", "9p", "fuse.")
 
 _INSTALL = "install the set of constraints.txt, everywhere alike: pip install -c constraints.txt -e '.[cluster]'"
-_GPU_ONNX_ONLY = f"pip uninstall -y {CPU_ONNX} {GPU_ONNX} && pip install {GPU_ONNX}"
 _SHARE = "mount one network folder under this path on every node, or use s3://bucket/folder"
 _START_MLFLOW = (
     "start it (mlflow server --host 127.0.0.1 --port 5000 --workers 1 --backend-store-uri sqlite:////PATH/mlflow.db), "
@@ -139,15 +139,15 @@ def judge_onnx(wanted: bool, found: Mapping[str, Facts]) -> list[Line]:
         if not wanted or not (facts.gpus or facts.torch_gpus) or CPU_ONNX in facts.broken:
             continue
         both = {CPU_ONNX, GPU_ONNX} <= facts.versions.keys()
-        if "CUDAExecutionProvider" not in facts.onnx_providers:
+        if CUDA_PROVIDER not in facts.onnx_providers:
             lines.append(
-                Line(FIX, "onnxruntime", f"{where} has both packages, and the one for CPUs lies on top", _GPU_ONNX_ONLY)
+                Line(FIX, "onnxruntime", f"{where} has both packages, and the one for CPUs lies on top", GPU_ONNX_ONLY)
                 if both
-                else Line(NOTE, "onnxruntime", f"{where} has the one for CPUs: the ID metric is slow", _GPU_ONNX_ONLY)
+                else Line(NOTE, "onnxruntime", f"{where} has the one for CPUs: the ID metric is slow", GPU_ONNX_ONLY)
             )
         elif both:
             text = f"{where} has both packages; now the one for GPUs lies on top, until the other is installed again"
-            lines.append(Line(NOTE, "onnxruntime", text, _GPU_ONNX_ONLY))
+            lines.append(Line(NOTE, "onnxruntime", text, GPU_ONNX_ONLY))
         else:
             lines.append(Line(PASS, "onnxruntime", f"{where} has the one for GPUs"))
     return lines
@@ -315,7 +315,7 @@ def _tracking_remedy(trouble: str, host: str | None, local: bool) -> str:
 
 def judge_weights(profile: Profile, found: FoundFiles, options: Sequence[str], cluster: bool) -> list[Line]:
     """Whether the files that a profile takes from outside the package are there."""
-    if not (profile.required_files or profile.optional_files):
+    if not any(wanted_roles(profile)):
         return [Line(PASS, "weights", f"profile {profile.name!r} has all of them in the package")]
     # what, and after the first stop how to get it
     missing = (text.partition(". ") for text in missing_lines(found, options))

@@ -7,12 +7,15 @@ import importlib
 import importlib.metadata
 import os
 import platform
+import re
 import shutil
 import socket
 import subprocess
 import tempfile
 from collections.abc import Mapping
 from contextlib import suppress
+from importlib.machinery import ModuleSpec
+from importlib.util import find_spec
 from pathlib import Path
 
 import clstudy
@@ -28,7 +31,7 @@ def gather_facts(look_for_gpus: bool) -> Facts:
     versions = installed_versions()
     imported = ("ray", "onnxruntime", "torch") if look_for_gpus else ("ray", "onnxruntime")
     broken = {name: trouble for name in imported if (trouble := _import_trouble(name))}
-    torch_gpus, torch_cuda = _torch_gpus() if look_for_gpus and "torch" not in broken else (None, "")
+    torch_gpus = _torch_gpus() if look_for_gpus and "torch" not in broken else None
     return Facts(
         host=socket.gethostname(),
         versions=versions,
@@ -41,7 +44,7 @@ def gather_facts(look_for_gpus: bool) -> Facts:
         altered=_altered(),
         gpus=_driver_gpus(),
         torch_gpus=torch_gpus,
-        torch_cuda=torch_cuda,
+        torch_cuda=torch_build(find_spec("torch")),
         visible_devices=os.environ.get("CUDA_VISIBLE_DEVICES"),
         onnx_providers=_onnx_providers() if "onnxruntime" not in broken else (),
         disks=_disks(),
@@ -134,15 +137,26 @@ def _driver_gpus() -> tuple[str, ...]:
     return tuple(line.strip() for line in done.stdout.splitlines() if line.strip()) if done.returncode == 0 else ()
 
 
-def _torch_gpus() -> tuple[tuple[str, ...] | None, str]:
+def _torch_gpus() -> tuple[str, ...] | None:
     try:
         import torch
     except ImportError:
-        return None, ""
-    built_for = torch.version.cuda or ""
+        return None
     if not torch.cuda.is_available():
-        return (), built_for
-    return tuple(torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())), built_for
+        return ()
+    return tuple(torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count()))
+
+
+def torch_build(spec: ModuleSpec | None) -> str:
+    """The CUDA that torch is built for, "" for a CPU build or none; read from its ``version.py``, not imported."""
+    if spec is None or spec.origin is None:
+        return ""
+    try:
+        text = Path(spec.origin).with_name("version.py").read_text(errors="replace")
+    except OSError:
+        return ""
+    built_for = re.search(r"^cuda\b.*=\s*['\"]([\d.]+)['\"]", text, re.MULTILINE)
+    return built_for[1] if built_for else ""
 
 
 def _onnx_providers() -> tuple[str, ...]:

@@ -16,6 +16,7 @@ from clstudy.doctor.cluster import (
     whole_facts,
 )
 from clstudy.doctor.facts import PASS, Facts, Line, Probe, Seen, Span
+from clstudy.doctor.gpu_extra import judge_gpu_extra
 from clstudy.doctor.judges import (
     judge_answers,
     judge_auth,
@@ -85,6 +86,7 @@ def machine_lines(request: Request, here: Facts, probe: Probe) -> Iterator[Line]
     yield from judge_code(found)
     yield from judge_gpus(bool(share.gpus), found, {})
     yield from judge_onnx(bool(share.gpus), found)
+    yield from judge_gpu_extra(bool(share.gpus), found)
     yield judge_share(share, {HERE: (here.cpus, len(here.torch_gpus or ()))}, {})
     yield from judge_disks(found)
     yield judge_auth_here(here)
@@ -138,6 +140,7 @@ def node_lines(request: Request, here: Facts, probe: Probe) -> Iterator[Line]:
     yield from judge_code({DRIVER: here, **found})
     yield from judge_gpus(look_for_gpus, found, {node.label: node.gpus for node in nodes})
     yield from judge_onnx(look_for_gpus, found)
+    yield from judge_gpu_extra(look_for_gpus, found)
     yield judge_share(share, {node.label: (node.cpus, node.gpus) for node in nodes}, here.node_types)
     yield from judge_disks(found)
     yield from judge_auth(found)

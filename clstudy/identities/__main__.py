@@ -154,7 +154,13 @@ def _add_prepare(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
         metavar="NAME",
         help="embedded (default at 64 pixels) or ffhq (default above: what StyleGAN2 and EG3D expect)",
     )
-    add("--detector", default="packaged", metavar="NAME", help="packaged (default) or insightface")
+    add(
+        "--detector",
+        default="packaged",
+        metavar="NAME[=FOLDER]",
+        help="packaged (default); pack=FOLDER: the networks of an unpacked insightface pack such as buffalo_l; "
+        "insightface[=FOLDER]: the same by insightface itself (default folder: ~/.insightface/models/buffalo_l)",
+    )
     add("--seed", type=int, default=0, metavar="N", help="seed of the split (default: %(default)s)")
     add(
         "--keep-scans",

@@ -106,7 +106,7 @@ class IdentityEmbedder:
         ALIGNMENTS[alignment]  # an unknown one is said now
         self._alignment = alignment
         path = asset_path("face_embedder.onnx") if model is None else recognition_network(model)
-        self._session = _session(path, threads, device)
+        self._session = open_network(path, threads, device)
         if model is not None and (problem := _not_an_embedder(self._session)):
             raise UserError(
                 f"{path} is no identity embedder: {problem}; expected one image input "
@@ -117,6 +117,8 @@ class IdentityEmbedder:
         self._raw = model is not None and takes_raw_pixels(path)
         self.path = path
         """The network's file."""
+        self.backend_note: str | None = None
+        """Which other library computes the embeddings; None: none does."""
         self.device_note = _device_note(self._session, device)
         """Why the network runs on the CPU although a CUDA device was asked for; None: it runs where it was asked to."""
 
@@ -164,7 +166,7 @@ def recognition_network(path: Path) -> Path:
     files = sorted(path.glob("*.onnx"))
     found = [file for file in files if file.name.startswith("w600k_")]
     if not found:
-        found = [file for file in files if _not_an_embedder(_session(file, 1, torch.device("cpu"))) is None]
+        found = [file for file in files if _not_an_embedder(open_network(file, 1, torch.device("cpu"))) is None]
     if len(found) != 1:
         held = ", ".join(file.name for file in files) or "no .onnx file"
         raise UserError(
@@ -189,8 +191,12 @@ def takes_raw_pixels(path: Path) -> bool:
     )
 
 
-def _session(path: Path, threads: int, device: torch.device) -> onnxruntime.InferenceSession:
-    """Open a network; on CUDA if that is wanted and there (onnxruntime falls back to the CPU without an exception)."""
+def open_network(path: Path, threads: int, device: torch.device) -> onnxruntime.InferenceSession:
+    """Open an ONNX network; on CUDA if wanted and there (onnxruntime falls back to the CPU without an exception).
+
+    Raises:
+        UserError: it cannot be read, or has weights in other files.
+    """
     require_whole(path)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads

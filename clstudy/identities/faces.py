@@ -7,18 +7,15 @@ top-left pixel at (0, 0). Used when a data set is made; evaluation never detects
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal, Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 import onnxruntime
 from PIL import Image
 
 from clstudy.assets import asset_path
-from clstudy.errors import UserError
-from clstudy.registry import Registry
 
 FACE_SIZE = 64
 """Side of an aligned photo of the embedded profile, in pixels."""
@@ -134,21 +131,22 @@ class Face:
         return float((nose - left) @ axis / (axis @ axis) - 0.5)
 
 
-def distinct_boxes(scores: np.ndarray, boxes: np.ndarray, *, max_overlap: float = 0.3) -> np.ndarray:
+def distinct_boxes(scores: np.ndarray, boxes: np.ndarray, *, max_overlap: float = 0.3, edge: float = 0) -> np.ndarray:
     """Indices of the best boxes that overlap no better one by more than ``max_overlap``, best first.
 
     Args:
         scores: ``[n]``, higher is better.
         boxes: ``[n, 4]`` as (x0, y0, x1, y1).
         max_overlap: intersection over union in [0, 1].
+        edge: added to every side; 1 where coordinates are pixels and both ends count.
     """
-    areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+    areas = (boxes[:, 2] - boxes[:, 0] + edge) * (boxes[:, 3] - boxes[:, 1] + edge)
     left = np.argsort(-scores, kind="stable")
     kept = []
     while len(left):
         best, left = left[0], left[1:]
         kept.append(best)
-        sides = np.minimum(boxes[best, 2:], boxes[left, 2:]) - np.maximum(boxes[best, :2], boxes[left, :2])
+        sides = np.minimum(boxes[best, 2:], boxes[left, 2:]) - np.maximum(boxes[best, :2], boxes[left, :2]) + edge
         shared = sides.clip(min=0).prod(1)
         left = left[shared <= max_overlap * (areas[best] + areas[left] - shared)]
     return np.array(kept, int)
@@ -164,7 +162,7 @@ def onnx_session(name: str, threads: int) -> onnxruntime.InferenceSession:
 
 
 class FaceDetector(Protocol):
-    """What preparing photos needs of a detector; ``DETECTORS`` has them by name."""
+    """What preparing photos needs of a detector; ``clstudy.identities.detectors`` has them by name."""
 
     def faces(self, image: np.ndarray) -> list[Face]:
         """Return every face of the image, best first."""
@@ -173,10 +171,6 @@ class FaceDetector(Protocol):
         """Return 68 landmarks ``[68, 2]`` of the face inside a box (x0, y0, x1, y1)."""
 
 
-DETECTORS: Registry[Callable[[], FaceDetector]] = Registry("face detector")
-
-
-@DETECTORS.register("packaged")
 class FaceFinder:
     """The packaged detector and landmark network, loaded on first use."""
 
@@ -236,49 +230,3 @@ class FaceFinder:
         if face is None:
             return None
         return warp(image, similarity_transform(face.points, aligned_template(size)), size), face
-
-
-@DETECTORS.register("insightface")
-class InsightFaceFinder:
-    """InsightFace's detector and 68 landmarks: the extra ``clstudy[insightface]`` and its ``buffalo_l`` weights.
-
-    Raises:
-        UserError: the package is not installed, or its weights are not there and cannot be fetched.
-    """
-
-    def __init__(self) -> None:
-        try:
-            from insightface.app import FaceAnalysis
-            from insightface.app.common import Face as FoundFace
-        except ImportError as error:
-            raise UserError(
-                "face detector 'insightface' needs a package that is not installed; "
-                "`pip install 'clstudy[insightface]'`, or use the packaged detector (`--detector packaged`)"
-            ) from error
-        try:
-            self._app = FaceAnalysis(name="buffalo_l", allowed_modules=["detection", "landmark_3d_68"])
-            self._app.prepare(ctx_id=-1, det_size=(640, 640))
-        except Exception as error:  # it raises whatever its download and onnxruntime raise
-            raise UserError(
-                f"face detector 'insightface' could not open its weights ({error or type(error).__name__}); put "
-                "buffalo_l (det_10g.onnx and 1k3d68.onnx) into ~/.insightface/models/buffalo_l, or use the packaged "
-                "detector (`--detector packaged`)"
-            ) from error
-        self._found: Callable[..., Any] = FoundFace
-
-    def faces(self, image: np.ndarray) -> list[Face]:
-        """Return every face of the image, best first."""
-        found = sorted(self._app.get(_blue_first(image)), key=lambda face: -face.det_score)
-        return [
-            Face(score=float(face.det_score), box=np.asarray(face.bbox), landmarks=face.landmark_3d_68[:, :2])
-            for face in found
-        ]
-
-    def landmarks(self, image: np.ndarray, box: np.ndarray) -> np.ndarray:
-        """Return 68 landmarks ``[68, 2]`` of the face inside a box (x0, y0, x1, y1)."""
-        model = self._app.models["landmark_3d_68"]
-        return model.get(_blue_first(image), self._found(bbox=np.asarray(box)))[:, :2]
-
-
-def _blue_first(image: np.ndarray) -> np.ndarray:
-    return np.ascontiguousarray(image[..., ::-1])

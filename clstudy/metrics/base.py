@@ -20,7 +20,9 @@ from torch import Tensor
 
 from clstudy.errors import UserError
 from clstudy.metrics.directions import HIGHER_IS_BETTER
+from clstudy.metrics.files import check_backends
 from clstudy.model_files import ROLES
+from clstudy.profiles import EvaluationSettings
 from clstudy.registry import Registry
 
 
@@ -31,19 +33,22 @@ class MetricSettings:
     ``threads``: CPU threads of networks outside torch. ``files``: role -> weights file outside the package
     (``clstudy.metrics.files``). ``device``: where networks and prepared targets live; results return on the CPU.
     ``alignment``: how the photos' faces lie in them, which fixes the identity crop (``clstudy.identities.embedding``).
+    ``evaluation``: of the profile; it names the library and network that a metric is computed with.
     """
 
     threads: int = 1
     files: Mapping[str, Path] = field(default_factory=dict)
     device: torch.device = torch.device("cpu")
     alignment: str = "embedded"
+    evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
 
 
 class Metric(ABC):
     """Compares images ``[n, 3, s, s]`` in [-1, 1] (but see ``unclamped``), on any device, with target photos.
 
     Raises:
-        UserError: a file of a role in ``needs`` is not given or not there.
+        UserError: a file of a role in ``needs`` is not given or not there, or the settings name a backend that is
+            unknown or not installed.
     """
 
     name: ClassVar[str]
@@ -65,6 +70,7 @@ class Metric(ABC):
 
     def __init__(self, settings: MetricSettings | None = None):
         self.settings = MetricSettings() if settings is None else settings
+        check_backends(self.settings.evaluation)
         for role in self.needs:
             self._file(role)
 

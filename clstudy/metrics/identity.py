@@ -5,7 +5,15 @@ from __future__ import annotations
 from torch import Tensor
 
 from clstudy.identities.embedding import IdentityEmbedder
+from clstudy.identities.insightface_embedder import InsightFaceEmbedder
 from clstudy.metrics.base import METRICS, Metric, MetricSettings
+from clstudy.registry import Registry
+
+EMBEDDERS: Registry[type[IdentityEmbedder]] = Registry("ID backend")
+"""What embeddings are computed by (setting ``evaluation.id_backend``); all take the same networks and crops."""
+
+EMBEDDERS.register("onnxruntime")(IdentityEmbedder)
+EMBEDDERS.register("insightface")(InsightFaceEmbedder)
 
 
 @METRICS.register("id")
@@ -23,7 +31,7 @@ class IdentityMetric(Metric):
 
     def __init__(self, settings: MetricSettings | None = None):
         super().__init__(settings)
-        self._embedder = IdentityEmbedder(
+        self._embedder = EMBEDDERS[self.settings.evaluation.id_backend](
             self.settings.threads,
             model=self.settings.files.get("arcface"),
             device=self.settings.device,
@@ -32,7 +40,8 @@ class IdentityMetric(Metric):
 
     @property
     def notes(self) -> tuple[str, ...]:
-        return () if self._embedder.device_note is None else (self._embedder.device_note,)
+        notes = (self._embedder.backend_note, self._embedder.device_note)
+        return tuple(note for note in notes if note is not None)
 
     def prepare(self, targets: Tensor) -> Tensor:
         return self._embedder(targets)

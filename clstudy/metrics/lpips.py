@@ -1,11 +1,17 @@
-"""LPIPS v0.1 on AlexNet features, with complete packaged weights.
+"""LPIPS v0.1 on AlexNet features, with complete packaged weights; and the metric, which other libraries may compute.
 
 Source: R. Zhang et al., "The Unreasonable Effectiveness of Deep Features as a Perceptual Metric" (1801.03924).
 Equal to the official ``lpips`` package (``net="alex"``, ``version="0.1"``); a target's features can be computed
 once and compared with many images.
+
+The *metric* can also be computed by that package itself, on AlexNet, VGG16 or SqueezeNet
+(``EvaluationSettings.lpips_backend``). The *loss* of training and inversion is always the class here.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +20,7 @@ from torch import Tensor, nn
 
 from clstudy.assets import asset_path
 from clstudy.metrics.base import METRICS, Metric, MetricSettings
+from clstudy.registry import Registry
 
 _SHIFT = (-0.030, -0.088, -0.188)
 _SCALE = (0.458, 0.448, 0.450)
@@ -79,18 +86,53 @@ def index_features(features: Features, index: Tensor) -> Features:
     return tuple(level[index] for level in features)
 
 
+class FeatureDistance(Protocol):
+    """What the metric asks of a backend: a target's features once, then its distance to many images."""
+
+    def features(self, images: Tensor) -> Features:
+        """Return feature maps of images ``[n, 3, h, w]`` in [-1, 1], on the backend's device."""
+
+    def distance(self, ours: Features, theirs: Features) -> Tensor:
+        """Return distances ``[n]`` between two sets of feature maps."""
+
+
+LPIPS_BACKENDS: Registry[Callable[[MetricSettings], FeatureDistance]] = Registry("LPIPS backend")
+
+
+@LPIPS_BACKENDS.register("packaged")
+def _packaged(settings: MetricSettings) -> FeatureDistance:
+    return LPIPS().to(settings.device)
+
+
+@LPIPS_BACKENDS.register("lpips")
+def _official(settings: MetricSettings) -> FeatureDistance:
+    from clstudy.metrics.official_lpips import open_official_lpips  # an extra, and it imports torchvision
+
+    return open_official_lpips(settings)
+
+
 @METRICS.register("lpips")
 class LPIPSMetric(Metric):
-    """LPIPS of a reconstruction."""
+    """LPIPS of a reconstruction, by the packaged network or by the official package on a network of the user's choice.
+
+    Either way the loss that training and inversion minimise stays the packaged AlexNet LPIPS.
+    """
 
     name = "lpips"
     unit = "distance"
     bounds = (0.0, float("inf"))
-    description = "LPIPS v0.1 (AlexNet) of a reconstruction, lower is better"
+    description = (
+        "LPIPS v0.1 of a reconstruction, lower is better; packaged (AlexNet), or by the official package on alex, vgg "
+        "or squeeze"
+    )
 
     def __init__(self, settings: MetricSettings | None = None):
         super().__init__(settings)
-        self._net = LPIPS().to(self.settings.device)
+        self._net = LPIPS_BACKENDS[self.settings.evaluation.lpips_backend](self.settings)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        return tuple(getattr(self._net, "notes", ()))
 
     @torch.no_grad()
     def prepare(self, targets: Tensor) -> Features:
