@@ -625,3 +625,8 @@ def test_the_benchmarks_study_is_read_whole(tmp_path):
         trial="person_00-upper-lr0.0003-s0", identity="person_00", strategy="upper", buffer_size=None,
         learning_rate=0.0003, seed=0, joint=True,
     ) in summary.study.trials  # fmt: skip
+
+
+def test_another_network_of_lpips_is_a_difference():
+    _, note = comparable("mystyle", [10], read_practice({"evaluation": {"lpips_network": "vgg"}}), {"lpips", "id"})
+    assert "LPIPS is computed on another network, there on AlexNet" in note
