@@ -238,7 +238,7 @@ def test_published_values_stand_beside_the_columns_that_are_scored_their_way(tmp
     latex = (study.folder / "report" / "tables.tex").read_text()
     for text in (page, (study.folder / "report" / "tables.md").read_text(), latex, "\n".join(notes(summary))):
         assert "compare differences between strategies, not levels" in text
-        assert "not so in the columns as published, LPIPS, ID" in text and "inverted in W" not in text
+        assert "not so in the columns as published, LPIPS, ID" in text and "inverted in W, there" not in text
         assert "they always come from the encoder" in text
     check_latex(latex)
     assert "Reconstruction LPIPS as published" in page
@@ -634,3 +634,18 @@ def test_the_benchmarks_study_is_read_whole(tmp_path):
 def test_another_network_of_lpips_is_a_difference():
     _, note = comparable("mystyle", [10], read_practice({"evaluation": {"lpips_network": "vgg"}}), {"lpips", "id"})
     assert "LPIPS is computed on another network, there on AlexNet" in note
+
+
+@pytest.mark.parametrize(
+    ("profile", "said"),
+    [
+        ("mystyle", "Test photos were inverted in W (one latent for all layers)."),
+        ({"name": "mystyle", "inversion": {"latent_space": "w_plus"}}, "in W+ (one latent for each layer), which fits"),
+    ],
+)
+def test_every_report_says_where_test_photos_were_inverted(tmp_path, profile, said):
+    study = Study(tmp_path / "study", identities=("ann", "ben"), seeds=(0,))
+    rewrite(study, profile=profile)
+    assert said in " ".join(notes(summarise(study.folder)))
+    report.write_report(study.folder)
+    assert said in html.unescape((study.folder / "report" / "index.html").read_text())

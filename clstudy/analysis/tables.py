@@ -57,7 +57,8 @@ from clstudy.analysis.summary import (
     summarise,
     summarise_many,
 )
-from clstudy.safe_text import csv_cell, markdown
+from clstudy.profiles import LATENT_SPACE_WORDS
+from clstudy.safe_text import csv_cell, markdown, one_line
 
 __all__ = [
     "CELL_FIELDS",
@@ -282,12 +283,20 @@ def _population_notes(summary: Summary) -> list[str]:
     return [f"{interval} The intervals speak of {NEW_IDENTITIES}."]
 
 
+def _inversion_note(space: str) -> str:
+    smaller = ", which fits forgotten faces, too: scores and their differences are smaller than in W"
+    said = f"Test photos were inverted in {LATENT_SPACE_WORDS.get(space, one_line(space))}"
+    return f"{said}{smaller if space == 'w_plus' else ''}."
+
+
 def _layout_notes(summary: Summary) -> list[str]:
     if not summary.scores.num_rows:
         return []
     said = []
     strategies, joint = set(summary.scores["strategy"].to_pylist()), summary.study.joint_strategies
     rows = summary.scores.to_pylist()
+    if "reconstruction" in summary.scores["protocol"].to_pylist():
+        said.append(_inversion_note(summary.study.practice.latent_space))
     if "lower" in strategies:
         said.append(f"lower: {UNBUFFERED_NOTE}.")
     said += [f"{name} *: {JOINT_NOTE}: no AIP, no Forgetting." for name in sorted(strategies & joint)]
