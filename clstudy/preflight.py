@@ -100,7 +100,11 @@ def left_out_metrics(profile: Profile, found: FoundFiles, without: Sequence[str]
 def unused_roles(profile: Profile, kept: Sequence[str]) -> set[str]:
     """Roles whose files nothing reads where only the metrics ``kept`` are computed."""
     asked = {"id": ("arcface",), **required_by_settings(profile.evaluation)}
-    return {role for metric, roles in asked.items() if metric not in kept for role in roles}
+    for metric, roles in NEEDED_FILES.items():
+        # those that a profile names were always part of its studies' keys
+        asked.setdefault(metric, tuple(role for role in roles if role not in profile.optional_files))
+    read = {role for metric, roles in asked.items() if metric in kept for role in roles}
+    return {role for metric, roles in asked.items() if metric not in kept for role in roles} - read
 
 
 def missing_packages(evaluation: EvaluationSettings, address: str | None) -> list[str]:

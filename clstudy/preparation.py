@@ -18,7 +18,6 @@ from clstudy.identities.catalogue import is_outline, open_data_set
 from clstudy.identities.dataset import DataSet, Identity
 from clstudy.identities.selection import evenly
 from clstudy.metrics.directions import AS_PUBLISHED
-from clstudy.metrics.files import NEEDED_FILES
 from clstudy.options import require_sane_numbers
 from clstudy.plan import Plan, make_plan
 from clstudy.preflight import Equipment, equip, require_alignment
@@ -332,16 +331,11 @@ def with_compute(profile: Profile, args: argparse.Namespace) -> Profile:
 def with_as_published(profile: Profile, without: Sequence[str] = ()) -> Profile:
     """The profile with its metrics scored the published scripts' way, too, where the scripts have them.
 
-    They come after the ordinary ones, so that none is the study's main metric, and their files may be there or not
-    (``clstudy.preflight.left_out_metrics``). What ``without`` leaves out is not scored that way either.
+    They come after the ordinary ones, so that none is the study's main metric. What ``without`` leaves out is not
+    scored that way either.
     """
     chosen = [AS_PUBLISHED[name] for name in profile.evaluation.metrics if name in AS_PUBLISHED and name not in without]
-    files = [role for name in chosen if name not in without for role in NEEDED_FILES.get(name, ())]
-    return replace(
-        profile,
-        evaluation=replace(profile.evaluation, metrics=(*profile.evaluation.metrics, *chosen)),
-        optional_files=tuple(dict.fromkeys([*profile.optional_files, *files])),
-    )
+    return replace(profile, evaluation=replace(profile.evaluation, metrics=(*profile.evaluation.metrics, *chosen)))
 
 
 def with_gpu_share(profile: Profile, share: float | None) -> Profile:

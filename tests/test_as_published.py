@@ -37,6 +37,7 @@ from clstudy.metrics.dists import DISTSMetric
 from clstudy.metrics.ir_se_50 import IRSE50, load_ir_se_50
 from clstudy.metrics.lpips import LPIPS
 from clstudy.metrics.psnr import PSNRMetric
+from clstudy.model_files import wanted_roles
 from clstudy.options import build_parser
 from clstudy.preflight import equip
 from clstudy.preparation import with_as_published
@@ -264,11 +265,11 @@ def test_every_chosen_metric_of_the_scripts_is_scored_their_way_after_the_ordina
     mystyle = PROFILES["mystyle"]()
     scored = with_as_published(mystyle)
     assert scored.evaluation.metrics == (*mystyle.evaluation.metrics, *AS_PUBLISHED.values())
-    assert scored.optional_files == (*mystyle.optional_files, "ir_se_50")
+    assert set(wanted_roles(scored)[1]) == {*mystyle.optional_files, "ir_se_50"}
+    assert "ir_se_50" not in wanted_roles(mystyle)[1]
     fewer = with_as_published(mystyle, ["lpips", "id"])
     assert fewer.evaluation.metrics[6:] == ("psnr_as_published", "dists_as_published")
-    assert "ir_se_50" not in fewer.optional_files
-    assert "ir_se_50" not in with_as_published(mystyle, ["id_as_published"]).optional_files
+    assert "ir_se_50" not in wanted_roles(fewer)[1]
 
 
 def test_what_has_no_weights_is_left_out_by_name(tmp_path: Path) -> None:
@@ -281,6 +282,8 @@ def test_what_has_no_weights_is_left_out_by_name(tmp_path: Path) -> None:
     (folder / "model_ir_se50.pth").write_bytes(b"weights")
     have = equip(with_as_published(embedded), weights=[str(folder)])
     assert "id_as_published" in have.profile.evaluation.metrics and set(have.metric_files) == {"ir_se_50"}
+    have = equip(with_as_published(embedded), weights=[str(folder)], without=["id_as_published"])
+    assert not have.metric_files, "what is not read is in no key"
 
 
 def test_a_plan_names_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -140,3 +140,12 @@ def test_the_plan_says_what_is_changed(
     assert "test photos inverted in W (one latent for all layers)" in said and "settings " not in said
     assert main(["--space", "smoke", "--set", "inversion.latent_space=v", "--dry-run"]) == 2
     assert "Traceback" not in capsys.readouterr().err
+
+
+def test_a_metric_that_is_asked_for_without_its_file_is_left_out_by_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["--space", "smoke", "--set", "evaluation.metrics=lpips,dists", "--dry-run"]) == 0
+    said = capsys.readouterr().out
+    assert "metrics  lpips;" in said and "left out dists: no DISTS weights" in " ".join(said.split())

@@ -62,8 +62,14 @@ def required_by_settings(evaluation: EvaluationSettings) -> dict[str, tuple[str,
 
 
 def used_by_settings(evaluation: EvaluationSettings) -> tuple[str, ...]:
-    """Roles of files that are used if they are there, because of how metrics are to be computed.
+    """Roles of files that are used if they are there, because of the metrics and how they are to be computed.
 
-    insightface reads packs of networks; without one it computes with the packaged embedder.
+    A metric without its files is left out. insightface reads packs of networks; without one it computes with the
+    packaged embedder.
     """
+    files = [role for name in evaluation.metrics for role in NEEDED_FILES.get(name, ())]
+    return *dict.fromkeys(files), *_packs(evaluation)
+
+
+def _packs(evaluation: EvaluationSettings) -> tuple[str, ...]:
     return ("arcface",) if evaluation.id_backend == "insightface" and "id" in evaluation.metrics else ()
