@@ -250,7 +250,7 @@ def few_photos() -> Profile:
         trainer=TrainerSettings(passes=400),
         inversion=InversionSettings(steps=60, prior_weight=0.1),
         evaluation=EvaluationSettings(metrics=("lpips", "id", "psnr", "lpips_eyes_mouth")),
-        stage_seconds=25.0,
+        stage_seconds=59.0,
     )
 
 
