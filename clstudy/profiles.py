@@ -67,7 +67,8 @@ class InversionSettings:
 
     ``latent_space``: "w", one latent for all layers, or "w_plus", one for each layer (Abdal et al., 1904.03189), all of
     which start from the photo's w. W+ fits any face far better, forgotten ones too, so that levels and differences
-    shrink; the scripts behind the published tables use it (protocol, "Reconstruction").
+    shrink, in the embedded study to about 40% of LPIPS (docs/procedure.md); the scripts behind the published tables
+    use it (protocol, "Reconstruction").
     ``final_rate`` is the share of the learning rate that is left at the last step of a cosine fall; 1 keeps it
     constant, as the paper does.
     ``prior_weight`` times the mean square distance of the latent to its start is added to the loss. In a small network
