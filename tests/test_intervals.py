@@ -5,10 +5,11 @@ from __future__ import annotations
 import itertools
 import math
 import statistics
+from random import Random
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy import stats
@@ -183,6 +184,8 @@ def test_bootstrap_t_equals_a_slow_loop_with_the_same_draws(values):
     st.integers(-8, 8),
     st.randoms(use_true_random=False),
 )
+# 10 10 12 12 12 has exactly a tenth of the spread
+@example(np.array([1.0, 10.0, 12.0, 24.0, 28.0]), 1.0, -4, Random(0))
 def test_bootstrap_t_moves_with_shift_and_scale_and_not_with_order_or_clock(values, scale, shift, random):
     def interval(values):
         return bootstrap_t(values, np.random.default_rng(3), resamples=200)

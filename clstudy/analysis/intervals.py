@@ -30,6 +30,8 @@ BOOTSTRAP_T_FROM = 8
 """Fewest identities for which bootstrap-t is reported; with fewer, resamples of near-duplicates reach its quantiles."""
 NEAR_DUPLICATES = 0.1
 """Share of the values' own spread below which a resample's spread is no divisor (docs/statistics.md)."""
+_ROUNDING = 1e-9
+"""Relative: more than a computed standard deviation is off by."""
 SUBSETS_UP_TO = 20
 """Most values whose subsets are all counted (2^20)."""
 NEW_IDENTITIES = "new identities"
@@ -249,8 +251,10 @@ def bootstrap_t(
     n, mean = values.size, float(values.mean())
     own = float(values.std(ddof=1)) if values[-1] > values[0] else 0.0
     drawn = values[rng.integers(n, size=(resamples, n))]
-    # the range is exact where a standard deviation may round to a little over 0
-    kept = drawn[(drawn.max(axis=1) > drawn.min(axis=1)) & (drawn.std(axis=1, ddof=1) >= NEAR_DUPLICATES * own)]
+    # the range is exact where a standard deviation may round to a little over 0; a spread at the limit itself, which
+    # round numbers have, is kept however it rounds
+    least = NEAR_DUPLICATES * own * (1 - _ROUNDING)
+    kept = drawn[(drawn.max(axis=1) > drawn.min(axis=1)) & (drawn.std(axis=1, ddof=1) >= least)]
     low = high = math.nan
     if n > 2 and len(kept):
         studentised = (kept.mean(axis=1) - mean) / kept.std(axis=1, ddof=1)
