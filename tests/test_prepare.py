@@ -1053,7 +1053,7 @@ def test_the_order_of_occasions_changes_no_photo(tmp_path, footage, reference, p
     """Photos are chosen within their occasion: nobody is starved by who comes first."""
     source, _ = footage
     (tmp_path / "order.txt").write_text("a_second.mkv\nb_first.mkv\n")
-    out = tmp_path / "photos"
+    out = copied(prepared, tmp_path / "photos")
     prepare(source, out, WANTED, references=[reference], manifest=tmp_path / "order.txt")
     forward, backward = (sorted((folder / "anna").glob("t*")) for folder in (prepared, out))
     assert len(forward) == 2
