@@ -22,7 +22,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictInt, f
 from pydantic_core import PydanticCustomError
 
 from clstudy.errors import UserError, nearest
-from clstudy.metrics.directions import AS_PUBLISHED, HIGHER_IS_BETTER
+from clstudy.metrics.directions import HIGHER_IS_BETTER, ORDINARY
 
 BASELINE = "baseline"
 """In "5% of baseline": whatever a strategy is compared with."""
@@ -59,12 +59,11 @@ class Primary(_Strict):
     @field_validator("metric")
     @classmethod
     def _known_metric(cls, metric: str) -> str:
-        ordinary = {twin: name for name, twin in AS_PUBLISHED.items()}
-        known = [name for name in HIGHER_IS_BETTER if name not in ordinary]
-        if metric in ordinary:
+        known = [name for name in HIGHER_IS_BETTER if name not in ORDINARY]
+        if metric in ORDINARY:
             raise ValueError(
                 f"{metric!r} scores stretched images and rounds, to be read beside the published tables only; expected "
-                f"a metric to conclude from, e.g. {ordinary[metric]}"
+                f"a metric to conclude from, e.g. {ORDINARY[metric]}"
             )
         if metric not in known:
             raise ValueError(

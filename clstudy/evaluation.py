@@ -135,9 +135,20 @@ def _images(module: nn.Module, w: Tensor, batch: int) -> Tensor:
     return torch.cat([module(part) for part in w.split(batch)])
 
 
-def _as_taken(images: Tensor, metric: Metric) -> Tensor:
-    """Images in the range that a metric takes them in."""
-    return images if metric.unclamped else images.clamp(-1, 1)
+@dataclass(frozen=True)
+class _Shown:
+    """Images ``[n, 3, s, s]`` as the generator makes them, and clamped to [-1, 1]."""
+
+    raw: Tensor
+    clamped: Tensor
+
+    @classmethod
+    def of(cls, raw: Tensor) -> _Shown:
+        return cls(raw, raw.clamp(-1, 1))
+
+    def taken_by(self, metric: Metric) -> Tensor:
+        """The ones that a metric takes."""
+        return self.raw if metric.unclamped else self.clamped
 
 
 def evaluate(
@@ -168,22 +179,21 @@ def evaluate(
         w = invert(module, test.images, test.features, test.start, settings=inversion, lpips=lpips)
         cell.finite(w, "a latent")
         # looked at before clamping, which would make an infinite pixel a white one
-        rebuilt = cell.finite(_images(module, w, inversion.batch_size), "a reconstruction")
-        examples.append(rebuilt[0].clamp(-1, 1))
+        rebuilt = _Shown.of(cell.finite(_images(module, w, inversion.batch_size), "a reconstruction"))
+        examples.append(rebuilt.clamped[0])
         generated = None
         if len(test.combinations):
             raw = _images(module, test.combinations, inversion.batch_size)
-            generated = cell.finite(raw, "a generated image")
+            generated = _Shown.of(cell.finite(raw, "a generated image"))
         for metric in metrics:
             prepared = test.prepared[metric.name]
             if metric.in_reconstruction:
-                shown = _as_taken(rebuilt, metric)
-                rows += cell.rows("reconstruction", metric, test.digests, metric.pairs(shown, prepared))
+                values = metric.pairs(rebuilt.taken_by(metric), prepared)
+                rows += cell.rows("reconstruction", metric, test.digests, values)
             if generated is None or not metric.in_synthesis:
                 continue
-            names = [SET_ROW] if metric.of_set else [f"synthesis/{index:02d}" for index in range(len(generated))]
-            shown = _as_taken(generated, metric)
-            rows += cell.rows("synthesis", metric, names, metric.synthesis(shown, prepared))
+            names = [SET_ROW] if metric.of_set else [f"synthesis/{index:02d}" for index in range(len(generated.raw))]
+            rows += cell.rows("synthesis", metric, names, metric.synthesis(generated.taken_by(metric), prepared))
         if on_test_set is not None:
             on_test_set(test.timestamp)
     return Evaluation(tuple(rows), tuple(examples))

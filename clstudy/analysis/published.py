@@ -14,7 +14,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from clstudy.metrics.directions import AS_PUBLISHED
+from clstudy.metrics.directions import AS_PUBLISHED, ORDINARY
 
 PAPER = "arXiv 2412.02627"
 _FILE = Path(__file__).with_name("published_results.csv")
@@ -206,5 +206,4 @@ def published_value(
     protocol, metric, score, strategy, size = place
     if AS_PUBLISHED.get(metric) in measured:
         return None
-    ordinary = {twin: name for name, twin in AS_PUBLISHED.items()}
-    return published(setting).get((protocol, ordinary.get(metric, metric), score, strategy, size))
+    return published(setting).get((protocol, ORDINARY.get(metric, metric), score, strategy, size))

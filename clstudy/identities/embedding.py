@@ -136,11 +136,15 @@ class IdentityEmbedder:
     @torch.inference_mode()
     def embed(self, crops: Tensor) -> Tensor:
         """Return unit embeddings float32 ``[n, d]``, on the CPU, for crops ``[n, 3, 112, 112]`` in [-1, 1]."""
-        values = ((crops + 1) * 127.5 if self._raw else crops).cpu().numpy()
         # One image at a time: the answer for a photo must not depend on what else is in the batch.
-        rows = [self._session.run(None, {self._input: value[None]})[0].reshape(1, -1) for value in values]
+        rows = [self._output(crop).reshape(1, -1) for crop in crops]
         vectors = torch.from_numpy(np.concatenate(rows)) if rows else torch.zeros(0, self._width())
         return F.normalize(vectors, dim=1)
+
+    def _output(self, crop: Tensor) -> np.ndarray:
+        """What the network makes of one crop ``[3, 112, 112]`` in [-1, 1]: the embedding, of any length and shape."""
+        value = ((crop + 1) * 127.5 if self._raw else crop).cpu().numpy()
+        return self._session.run(None, {self._input: value[None]})[0]
 
     def _width(self) -> int:
         blank = np.zeros((1, 3, EMBEDDING_CROP, EMBEDDING_CROP), np.float32)

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from clstudy.identities.embedding import IdentityEmbedder
@@ -37,10 +36,6 @@ class InsightFaceEmbedder(IdentityEmbedder):
         self._official = arcface.ArcFaceONNX(model_file=str(self.path), session=self._session)
         self.backend_note = f"identity embeddings are computed by insightface ({self.path.name})"
 
-    @torch.inference_mode()
-    def embed(self, crops: Tensor) -> Tensor:
-        """Return unit embeddings float32 ``[n, d]``, on the CPU, for crops ``[n, 3, 112, 112]`` in [-1, 1]."""
-        pixels = ((crops + 1) * 127.5).cpu().flip(1).permute(0, 2, 3, 1).contiguous().numpy()  # blue first
-        rows = [self._official.get_feat(image).reshape(1, -1) for image in pixels]
-        vectors = torch.from_numpy(np.concatenate(rows)) if rows else torch.zeros(0, self._width())
-        return F.normalize(vectors, dim=1)
+    def _output(self, crop: Tensor) -> np.ndarray:
+        pixels = ((crop + 1) * 127.5).cpu().flip(0).permute(1, 2, 0).contiguous().numpy()  # blue first
+        return self._official.get_feat(pixels)

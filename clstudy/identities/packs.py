@@ -17,7 +17,7 @@ import torch
 
 from clstudy.errors import UserError
 from clstudy.extras import import_extra
-from clstudy.identities.embedding import open_network
+from clstudy.identities.embedding import open_network, takes_raw_pixels
 from clstudy.identities.faces import Face, distinct_boxes
 from clstudy.identities.opencv_sampling import resize_bilinear, warp_bilinear
 from clstudy.onnx_file import first_node_names
@@ -180,10 +180,7 @@ def landmark_crop(box: np.ndarray) -> np.ndarray:
 
 def _normalises_itself(path: Path) -> bool:
     """Whether a landmark network takes pixels 0..255, by insightface's rule for networks exported from MXNet."""
-    names = first_node_names(path.read_bytes(), 8)
-    subtracts = any(name.startswith(("Sub", "_minus")) for name in names)
-    multiplies = any(name.startswith(("Mul", "_mul")) for name in names)
-    return (subtracts and multiplies) or "bn_data" in names[:3]
+    return takes_raw_pixels(path) or "bn_data" in first_node_names(path.read_bytes(), 3)
 
 
 class InsightFaceFinder:

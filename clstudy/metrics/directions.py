@@ -16,4 +16,7 @@ HIGHER_IS_BETTER: dict[str, bool] = {
 AS_PUBLISHED: dict[str, str] = {name: f"{name}_as_published" for name in ("lpips", "id", "psnr", "dists")}
 """metric -> the same metric scored the published scripts' way (``clstudy.metrics.as_published``)."""
 
+ORDINARY: dict[str, str] = {twin: name for name, twin in AS_PUBLISHED.items()}
+"""The other way round."""
+
 HIGHER_IS_BETTER |= {twin: HIGHER_IS_BETTER[name] for name, twin in AS_PUBLISHED.items()}

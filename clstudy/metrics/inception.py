@@ -23,10 +23,10 @@ from torch import Tensor, nn
 
 from clstudy.assets import sha256_file
 from clstudy.errors import UserError
-from clstudy.generators.restricted_pickle import CheckpointError, arrays, read_state
+from clstudy.generators.restricted_pickle import CheckpointError
 from clstudy.identities.embedding import to_uint8
 from clstudy.model_files import ROLES
-from clstudy.tensor_files import read_tensors
+from clstudy.tensor_files import read_state_dict
 
 INPUT_SIZE = 299
 FEATURES = 2048
@@ -257,14 +257,7 @@ def load_inception(path: Path, device: torch.device) -> InceptionFeatures:
             f"file. Expected a state dict of the same weights: {ROLES['inception'].remedy}"
         )
     try:
-        if path.suffix == ".safetensors":
-            state = read_tensors(path)
-        else:
-            content = read_state(path)
-            if not isinstance(content, Mapping):
-                raise ValueError(f"it holds a {type(content).__name__}, not a state dict")
-            state = {name: torch.from_numpy(value) for name, value in arrays(content).items()}
-        return InceptionFeatures(state).to(device)
+        return InceptionFeatures(read_state_dict(path)).to(device)
     except (CheckpointError, OSError, RuntimeError, TypeError, ValueError, SafetensorError) as error:
         said = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(

@@ -7,7 +7,6 @@ names.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -16,8 +15,9 @@ from torch import Tensor, nn
 
 from clstudy.errors import UserError
 from clstudy.generators.ir_se_encoder import FEATURES, ir_se_50
-from clstudy.generators.restricted_pickle import CheckpointError, arrays, read_state
+from clstudy.generators.restricted_pickle import CheckpointError
 from clstudy.model_files import ROLES
+from clstudy.tensor_files import read_torch_state
 
 INPUT_SIZE = 112
 """Side of the images it takes, in pixels."""
@@ -54,20 +54,13 @@ def load_ir_se_50(path: Path) -> IRSE50:
         UserError: the file is something else, or lacks parameters.
     """
     try:
-        return _filled(_read_tensors(path))
+        return _filled(read_torch_state(path))
     except (CheckpointError, OSError, RuntimeError, ValueError) as error:
         said = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(
             f"{path} does not hold the weights of IR-SE-50: {said}. Expected the state dict of the network with "
             f"{INPUT_SIZE}x{INPUT_SIZE} input; {ROLES['ir_se_50'].remedy}"
         ) from error
-
-
-def _read_tensors(path: Path) -> dict[str, Tensor]:
-    content = read_state(path)
-    if not isinstance(content, Mapping):
-        raise ValueError(f"it holds a {type(content).__name__}, not a state dict")
-    return {str(name): torch.from_numpy(value) for name, value in arrays(content).items()}
 
 
 def _filled(tensors: dict[str, Tensor]) -> IRSE50:

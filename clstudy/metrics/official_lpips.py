@@ -20,12 +20,12 @@ from torch import Tensor, nn
 
 from clstudy.assets import asset_path, sha256_file
 from clstudy.errors import UserError
-from clstudy.generators.restricted_pickle import CheckpointError, arrays, read_state
+from clstudy.generators.restricted_pickle import CheckpointError
 from clstudy.metrics.backends import import_official_lpips
 from clstudy.metrics.base import MetricSettings
 from clstudy.metrics.files import LPIPS_NETWORKS
 from clstudy.model_files import ROLES
-from clstudy.tensor_files import read_tensors
+from clstudy.tensor_files import read_state_dict
 
 _ALEX_LAYERS = (0, 3, 6, 8, 10)
 """Positions of AlexNet's convolutions in torchvision's ``features``, in the order of the packaged file."""
@@ -123,18 +123,10 @@ def read_features(path: Path, network: str) -> dict[str, Tensor]:
         UserError: the file is something else. Nothing in it is run.
     """
     try:
-        if path.suffix == ".safetensors":
-            state = read_tensors(path)
-        else:
-            content = read_state(path)
-            if not isinstance(content, Mapping):
-                raise ValueError(f"it holds a {type(content).__name__}, not a state dict")
-            kept = {name: value for name, value in content.items() if str(name).startswith("features.")}
-            state = {name: torch.from_numpy(value) for name, value in arrays(kept).items()}
+        return read_state_dict(path, "features.")
     except (CheckpointError, OSError, RuntimeError, TypeError, ValueError, SafetensorError) as error:
         said, role = (str(error).splitlines() or [type(error).__name__])[0], ROLES[LPIPS_NETWORKS[network] or ""]
         raise UserError(f"{path} does not hold {role.what}: {said}. {role.remedy}") from error
-    return {name: value for name, value in state.items() if name.startswith("features.")}
 
 
 def in_slices(net: nn.Module, features: Mapping[str, Tensor]) -> dict[str, Tensor]:
