@@ -334,8 +334,10 @@ def with_as_published(profile: Profile, without: Sequence[str] = ()) -> Profile:
     They come after the ordinary ones, so that none is the study's main metric. What ``without`` leaves out is not
     scored that way either.
     """
-    chosen = [AS_PUBLISHED[name] for name in profile.evaluation.metrics if name in AS_PUBLISHED and name not in without]
-    return replace(profile, evaluation=replace(profile.evaluation, metrics=(*profile.evaluation.metrics, *chosen)))
+    metrics = profile.evaluation.metrics
+    twins = [AS_PUBLISHED[name] for name in metrics if name in AS_PUBLISHED and name not in without]
+    metrics = (*metrics, *(twin for twin in twins if twin not in metrics))
+    return replace(profile, evaluation=replace(profile.evaluation, metrics=metrics))
 
 
 def with_gpu_share(profile: Profile, share: float | None) -> Profile:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import io
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -270,6 +271,12 @@ def test_every_chosen_metric_of_the_scripts_is_scored_their_way_after_the_ordina
     fewer = with_as_published(mystyle, ["lpips", "id"])
     assert fewer.evaluation.metrics[6:] == ("psnr_as_published", "dists_as_published")
     assert "ir_se_50" not in wanted_roles(fewer)[1]
+
+
+def test_a_metric_that_the_space_asks_for_already_is_not_scored_twice() -> None:
+    embedded = PROFILES["embedded"]()
+    asked = replace(embedded, evaluation=replace(embedded.evaluation, metrics=("lpips", "lpips_as_published", "psnr")))
+    assert with_as_published(asked).evaluation.metrics == (*asked.evaluation.metrics, "psnr_as_published")
 
 
 def test_what_has_no_weights_is_left_out_by_name(tmp_path: Path) -> None:
