@@ -22,7 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
-from clstudy.rows import RESULT_SCHEMA, SORT_KEY
+from clstudy.records.rows import RESULT_SCHEMA, SORT_KEY
 
 MILLION = 1_000_000
 TIMESTAMPS, PHOTOS, SYNTHESES = 10, 10, 20

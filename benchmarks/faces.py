@@ -17,12 +17,12 @@ import numpy as np
 from PIL import Image
 
 from clstudy.analysis.figures.faces import cell_side, resized
-from clstudy.analysis.material import Arm, Material, gather, panel_title
+from clstudy.analysis.report_data import Arm, Material, gather, panel_title
 from clstudy.analysis.study_folder import stage_faces
 from clstudy.analysis.tables import summarise
 from clstudy.errors import UserError
-from clstudy.metrics.directions import HIGHER_IS_BETTER
-from clstudy.tracking import encode_png
+from clstudy.images import encode_png
+from clstudy.settings.metric_directions import HIGHER_IS_BETTER
 
 MOST_BYTES = 150_000
 _GAP = 8

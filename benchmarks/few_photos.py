@@ -18,17 +18,17 @@ import numpy as np
 import torch
 
 from clstudy.assets import manifest
-from clstudy.fold import Basis, canonical_test
 from clstudy.generators.embedded import EmbeddedGenerator
 from clstudy.identities.catalogue import open_data_set
-from clstudy.inversion import invert
 from clstudy.metrics import load_metrics
 from clstudy.metrics.base import METRICS, MetricSettings
 from clstudy.metrics.lpips import LPIPS
-from clstudy.personalize import personalise
-from clstudy.profiles import LATENT_SPACE_WORDS, few_photos
-from clstudy.stages import StudyStore
-from clstudy.trial import Workbench
+from clstudy.settings.profiles import LATENT_SPACE_WORDS, few_photos
+from clstudy.storage.values import StudyStore
+from clstudy.training.inversion import invert
+from clstudy.training.personalise import personalise
+from clstudy.trial.requests import Basis, canonical_test
+from clstudy.trial.story import Workbench
 
 NAMES = ("lpips", "id", "lpips_eyes_mouth")
 LEARNING_RATE = 0.003

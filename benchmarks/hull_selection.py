@@ -30,7 +30,7 @@ from scipy.optimize import minimize
 
 from clstudy.strategies import make_items
 from clstudy.strategies.balance import count_subsets, draw_subsets, enumerate_subsets
-from clstudy.strategies.convex_hull import best_subset, score_subsets, select_hull_subset
+from clstudy.strategies.hull.convex_hull import best_subset, score_subsets, select_hull_subset
 
 if TYPE_CHECKING:  # torch is imported on request only: it would be most of the memory
     import torch

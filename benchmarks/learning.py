@@ -20,18 +20,18 @@ import torch
 import yaml
 
 from clstudy.assets import manifest
-from clstudy.evaluation import evaluate
-from clstudy.fold import Basis
 from clstudy.generators.embedded import EmbeddedGenerator
 from clstudy.identities.catalogue import open_data_set
 from clstudy.identities.dataset import DataSet
 from clstudy.metrics.lpips import LPIPS, LPIPSMetric
-from clstudy.profiles import InversionSettings
-from clstudy.reopen import stored_profile
-from clstudy.results import result_path
-from clstudy.rows import STAGE_KEYS
-from clstudy.stages import StudyStore
-from clstudy.trial import Workbench
+from clstudy.records.results import result_path
+from clstudy.records.rows import STAGE_KEYS
+from clstudy.settings.profiles import InversionSettings
+from clstudy.storage.values import StudyStore
+from clstudy.study.stored_study import stored_profile
+from clstudy.training.evaluation import evaluate
+from clstudy.trial.requests import Basis
+from clstudy.trial.story import Workbench
 
 
 def open_bench(study: Path) -> tuple[Workbench, DataSet, list[dict]]:

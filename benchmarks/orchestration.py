@@ -24,18 +24,19 @@ from typing import Any
 import numpy as np
 
 from clstudy.assets import manifest
-from clstudy.fold import Basis, StageRequest, stage_requests
+from clstudy.cluster.driver import Outcome, StudySettings, run_study
 from clstudy.identities.dataset import DataSet, Identity, Photo, Timestamp
-from clstudy.plan import Plan, make_plan
-from clstudy.profiles import Profile, Resources, smoke
-from clstudy.results import parquet_bytes, result_path, trial_table, write_result
-from clstudy.rows import Row, stage_table
-from clstudy.sources import TrialSource
-from clstudy.space import SearchSpace, TrialSpec
-from clstudy.stages import StudyStore, digest_of
-from clstudy.storage import Place, open_place
-from clstudy.study import Outcome, StudySettings, run_study
-from clstudy.tracking import encode_png, sqlite_uri
+from clstudy.images import encode_png
+from clstudy.records.results import parquet_bytes, result_path, trial_table, write_result
+from clstudy.records.rows import Row, stage_table
+from clstudy.settings.profiles import Profile, Resources, smoke
+from clstudy.settings.space import SearchSpace, TrialSpec
+from clstudy.storage.places import Place, open_place
+from clstudy.storage.values import StudyStore, digest_of
+from clstudy.study.plan import Plan, make_plan
+from clstudy.study.trial_sources import TrialSource
+from clstudy.tracking.writer import sqlite_uri
+from clstudy.trial.requests import Basis, StageRequest, stage_requests
 
 TIMESTAMPS, PHOTOS = 5, 4
 LIMIT_SECONDS = 1.0

@@ -27,12 +27,12 @@ import torch
 from torch import Tensor, nn
 
 from clstudy.generators.stylegan2 import StyleGAN2, StyleGAN2Settings, SynthesisNetwork
-from clstudy.inversion import invert
 from clstudy.metrics.lpips import LPIPS
-from clstudy.numerics import apply_compute, configure_torch, torch_device
-from clstudy.personalize import TrainingPhotos, epochs, personalise, replay_draws
-from clstudy.precision import PRECISIONS
-from clstudy.profiles import ComputeSettings, InversionSettings, Resources, TrainerSettings
+from clstudy.settings.precision import PRECISIONS
+from clstudy.settings.profiles import ComputeSettings, InversionSettings, Resources, TrainerSettings
+from clstudy.training.inversion import invert
+from clstudy.training.numerics import apply_compute, configure_torch, torch_device
+from clstudy.training.personalise import TrainingPhotos, epochs, personalise, replay_draws
 
 NEW, STORED, TESTED = 20, 10, 10
 RATE = 3e-4

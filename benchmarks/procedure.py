@@ -22,14 +22,14 @@ import pyarrow.parquet as pq
 import torch
 
 from benchmarks.learning import open_bench
-from clstudy.evaluation import evaluate
 from clstudy.identities.dataset import Identity
 from clstudy.metrics import load_metrics
 from clstudy.metrics.base import METRICS, MetricSettings
-from clstudy.profiles import EvaluationSettings, InversionSettings
-from clstudy.results import result_path
-from clstudy.rows import STAGE_KEYS
-from clstudy.trial import Workbench
+from clstudy.records.results import result_path
+from clstudy.records.rows import STAGE_KEYS
+from clstudy.settings.profiles import EvaluationSettings, InversionSettings
+from clstudy.training.evaluation import evaluate
+from clstudy.trial.story import Workbench
 
 METRIC_NAMES = ("lpips", "id", "psnr", "lpips_as_published", "psnr_as_published")
 

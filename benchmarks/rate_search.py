@@ -23,9 +23,9 @@ from typing import NamedTuple
 import numpy as np
 import optuna
 
-from clstudy.rate_search import RateSearch
 from clstudy.seeding import derive_rng
-from clstudy.space import Cell, RateRange
+from clstudy.settings.space import Cell, RateRange
+from clstudy.study.search.rates import RateSearch
 
 LOW, HIGH = 3e-4, 3e-2
 IDENTITIES = {"a": 0.9, "b": 1.1}

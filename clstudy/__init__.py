@@ -1,6 +1,6 @@
 """clstudy: which memory of the past keeps a personalised face generator from forgetting, and how sure can we be?"""
 
-from clstudy.telemetry import switch_off
+from clstudy.tracking.telemetry import switch_off
 
 __version__ = "0.1.0"
 

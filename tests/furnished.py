@@ -11,7 +11,14 @@ import pyarrow.parquet as pq
 from PIL import Image
 from safetensors.numpy import save
 
-from clstudy.fold import (
+from clstudy.identities.dataset import Identity, Photo, Timestamp
+from clstudy.records.rows import STAGE_KEYS
+from clstudy.settings.profiles import PROFILES
+from clstudy.settings.space import TrialSpec
+from clstudy.storage.values import StudyStore, Timing, digest_of
+from clstudy.strategies import STRATEGIES
+from clstudy.strategies.base import Memory, make_items
+from clstudy.trial.requests import (
     Basis,
     MemoryRequest,
     StageRequest,
@@ -20,13 +27,6 @@ from clstudy.fold import (
     canonical_train,
     stage_requests,
 )
-from clstudy.identities.dataset import Identity, Photo, Timestamp
-from clstudy.profiles import PROFILES
-from clstudy.rows import STAGE_KEYS
-from clstudy.space import TrialSpec
-from clstudy.stages import StudyStore, Timing, digest_of
-from clstudy.strategies import STRATEGIES
-from clstudy.strategies.base import Memory, make_items
 
 BASIS = Basis(PROFILES["embedded"](), "generator")
 TRAIN, TEST, SIDE, WIDTH = 6, 2, 16, 8

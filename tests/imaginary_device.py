@@ -17,20 +17,20 @@ import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from clstudy.evaluation import convex_combinations
 from clstudy.generators.checkpoint_generator import CheckpointGenerator
 from clstudy.generators.ir_se_encoder import IRSEEncoder
 from clstudy.generators.stylegan2 import StyleGAN2, StyleGAN2Settings
 from clstudy.generators.synthesis_copies import SynthesisCopies
-from clstudy.inversion import invert
 from clstudy.metrics.lpips import LPIPS
 from clstudy.metrics.psnr import psnr
-from clstudy.personalize import LossLog, TrainingPhotos, personalise, photo_losses
-from clstudy.profiles import AnchorSettings, ComputeSettings, EvaluationSettings, InversionSettings, mystyle
+from clstudy.settings.profiles import AnchorSettings, ComputeSettings, EvaluationSettings, InversionSettings, mystyle
 from clstudy.strategies.base import Memory, Past, Trained, make_items
 from clstudy.strategies.ewc import ElasticWeightConsolidation
 from clstudy.strategies.mergan_jtr import MerganJointRetraining
 from clstudy.strategies.mergan_ra import MerganReplayAlignment
+from clstudy.training.evaluation import convex_combinations
+from clstudy.training.inversion import invert
+from clstudy.training.personalise import LossLog, TrainingPhotos, personalise, photo_losses
 
 SETTINGS = StyleGAN2Settings(img_resolution=32, z_dim=8, w_dim=8, channel_base=256, channel_max=16)
 PROFILE = replace(

@@ -14,23 +14,23 @@ import yaml
 from PIL import Image
 
 import clstudy
-from clstudy.actors import Coordinator, Recorder
 from clstudy.assets import manifest
-from clstudy.fold import Basis
+from clstudy.cluster.actors import Coordinator, Recorder
+from clstudy.cluster.worker import Job, TrialTrainable
 from clstudy.generators.embedded import EmbeddedGenerator
 from clstudy.identities.dataset import Identity, load_folder
 from clstudy.identities.dcgan import LATENT_SIZE, FaceSource
 from clstudy.metrics.lpips import LPIPS, LPIPSMetric
-from clstudy.numerics import configure_torch
-from clstudy.plan import make_plan
-from clstudy.profiles import EvaluationSettings, InversionSettings, Profile, TrainerSettings, smoke
-from clstudy.space import expand, load_space
-from clstudy.stages import StudyStore
+from clstudy.settings.profiles import EvaluationSettings, InversionSettings, Profile, TrainerSettings, smoke
+from clstudy.settings.space import expand, load_space
+from clstudy.storage.values import StudyStore
 from clstudy.strategies.lookup import strategy_class
-from clstudy.study_file import write_study_file
-from clstudy.tracking import run_names
-from clstudy.trial import Workbench
-from clstudy.worker import Job, TrialTrainable
+from clstudy.study.plan import make_plan
+from clstudy.study.study_file import write_study_file
+from clstudy.tracking.writer import run_names
+from clstudy.training.numerics import configure_torch
+from clstudy.trial.requests import Basis
+from clstudy.trial.story import Workbench
 
 TIMESTAMPS, TRAIN, TEST = 3, 3, 2
 PROFILE: Profile = replace(

@@ -17,10 +17,10 @@ from hypothesis import strategies as st
 from PIL import Image
 from torch import Tensor, nn
 
-from clstudy.claims import Primary
+from clstudy.assets.model_files import wanted_roles
+from clstudy.cli.run import main
+from clstudy.cli.run_options import build_parser
 from clstudy.errors import UserError
-from clstudy.evaluation import TestSet as PreparedPhotos
-from clstudy.evaluation import evaluate
 from clstudy.metrics import load_metrics
 from clstudy.metrics.as_published import (
     AsPublished,
@@ -33,18 +33,18 @@ from clstudy.metrics.as_published import (
     to_whole_decibels,
 )
 from clstudy.metrics.base import METRICS, MetricSettings
-from clstudy.metrics.directions import AS_PUBLISHED
 from clstudy.metrics.dists import DISTSMetric
 from clstudy.metrics.ir_se_50 import IRSE50, load_ir_se_50
 from clstudy.metrics.lpips import LPIPS
 from clstudy.metrics.psnr import PSNRMetric
-from clstudy.model_files import wanted_roles
-from clstudy.options import build_parser
-from clstudy.preflight import equip
-from clstudy.preparation import with_as_published
-from clstudy.profiles import PROFILES, InversionSettings, key_document
-from clstudy.run import main
-from clstudy.stages import digest_of
+from clstudy.settings.claims import Primary
+from clstudy.settings.metric_directions import AS_PUBLISHED
+from clstudy.settings.profiles import PROFILES, InversionSettings, key_document
+from clstudy.storage.values import digest_of
+from clstudy.study.preflight import equip
+from clstudy.study.preparation import with_as_published
+from clstudy.training.evaluation import TestSet as PreparedPhotos
+from clstudy.training.evaluation import evaluate
 from tests.oracles import official_lpips
 from tests.test_ir_se_encoder import Sentinel, normalised, prelu
 from tests.test_metrics import write_dists

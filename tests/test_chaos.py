@@ -22,8 +22,8 @@ import pytest
 from mlflow import MlflowClient
 
 from clstudy.analysis.matrix import load_rows
-from clstudy.driver_lock import only_driver
-from clstudy.tracking import TRIAL_TAG, sqlite_uri
+from clstudy.storage.driver_lock import only_driver
+from clstudy.tracking.writer import TRIAL_TAG, sqlite_uri
 
 SEED = 20261121
 KILLS = 30

@@ -26,10 +26,10 @@ from safetensors import safe_open
 from safetensors.numpy import save as save_safetensors
 from scipy.signal import convolve2d, correlate2d
 
+from clstudy.assets.restricted_pickle import CheckpointError, TensorRef, UnknownGlobals, read_objects
+from clstudy.cli.generators import main
 from clstudy.errors import UserError
-from clstudy.generators.__main__ import main
 from clstudy.generators.checkpoints import Checkpoint, channel_rule, read_checkpoint, write_safetensors
-from clstudy.generators.restricted_pickle import CheckpointError, TensorRef, UnknownGlobals, read_objects
 from clstudy.generators.stylegan2 import StyleGAN2, StyleGAN2Settings
 from tests.persistence_writer import (
     CLASSES,
@@ -784,7 +784,7 @@ def test_handwritten_pickles(tmp_path, program, expected):
 
 def test_hidden_names_pass_the_scan_and_are_refused_all_the_same():
     """The first of the two hidden programs above is found by the scan, the second by the unpickler."""
-    from clstudy.generators import restricted_pickle
+    from clstudy.assets import restricted_pickle
 
     program = b"\x80\x04" + _text("posix") + b"N0" + _text("mkdir") + b"N0\x93(Vx\ntR."
     limits = restricted_pickle.Limits(len(program))

@@ -13,7 +13,10 @@ from hypothesis import strategies as st
 
 from clstudy.analysis.comparisons import COMPARED_SCORES
 from clstudy.analysis.summary import read_study
-from clstudy.claims import (
+from clstudy.cli.run import main
+from clstudy.errors import UserError
+from clstudy.records.study_document import write_document
+from clstudy.settings.claims import (
     BASELINE,
     ClaimedScore,
     Effects,
@@ -26,15 +29,12 @@ from clstudy.claims import (
     read_statements,
     state,
 )
-from clstudy.errors import UserError
-from clstudy.identities.forget import without
-from clstudy.plan import make_plan
-from clstudy.run import main
-from clstudy.space import SearchSpace, expand, load_space, override
-from clstudy.stages import StudyStore
+from clstudy.settings.space import SearchSpace, expand, load_space, override
+from clstudy.storage.values import StudyStore
 from clstudy.strategies.lookup import strategy_class
-from clstudy.study_document import write_document
-from clstudy.study_file import statements, write_study_file
+from clstudy.study.plan import make_plan
+from clstudy.study.privacy.forget import without
+from clstudy.study.study_file import statements, write_study_file
 from tests.furnished import BASIS, person
 from tests.small_study import make_photos
 

@@ -31,7 +31,7 @@ from clstudy.analysis.claims import (
 from clstudy.analysis.claims_page import claim_files, claim_sections
 from clstudy.analysis.figures import Gallery
 from clstudy.analysis.html import study_page
-from clstudy.analysis.material import gather
+from clstudy.analysis.report_data import gather
 from clstudy.analysis.summary import summarise
 from clstudy.analysis.tables import to_markdown
 from tests.test_report import Study, spoken

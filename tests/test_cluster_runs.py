@@ -21,10 +21,10 @@ from ray.cluster_utils import Cluster
 
 from benchmarks.orchestration import TIMESTAMPS, made_up_rows, make_stored_study, run_stored
 from clstudy.analysis.matrix import load_rows
-from clstudy.profiles import Resources
-from clstudy.rows import stage_table
-from clstudy.storage import Place, list_files, open_place
-from clstudy.tracking import TRIAL_TAG, sqlite_uri
+from clstudy.records.rows import stage_table
+from clstudy.settings.profiles import Resources
+from clstudy.storage.places import Place, list_files, open_place
+from clstudy.tracking.writer import TRIAL_TAG, sqlite_uri
 from tests.object_store import BUCKET, running_object_store
 from tests.processes import kill_driver
 

@@ -20,7 +20,7 @@ import yaml
 from ray.autoscaler._private.command_runner import _with_interactive
 from ray.autoscaler._private.util import prepare_config, validate_config
 
-from clstudy.telemetry import SWITCHES
+from clstudy.tracking.telemetry import SWITCHES
 
 ROOT = Path(__file__).resolve().parent.parent
 AWS, LOCAL = ROOT / "cluster.yaml", ROOT / "cluster.local.yaml"

@@ -11,12 +11,12 @@ from scipy import stats
 
 from clstudy.analysis.efficiency import efficiency_table
 from clstudy.analysis.limits import not_concluded
-from clstudy.analysis.material import gather
 from clstudy.analysis.photos import other_photos, photo_marks
+from clstudy.analysis.report_data import gather
 from clstudy.analysis.summary import JOINT_NOTE, summarise
 from clstudy.analysis.tables import efficiency_markdown, missing_notes, notes, to_latex, to_markdown
 from clstudy.errors import UserError
-from clstudy.rows import RESULT_SCHEMA
+from clstudy.records.rows import RESULT_SCHEMA
 from tests.small_study import make_study
 from tests.test_report import Study, spoken
 from tests.test_tables import shift

@@ -34,7 +34,7 @@ from clstudy.analysis.intervals import cluster_bootstrap, t_interval
 from clstudy.analysis.matrix import Cell, result_matrices, score_values
 from clstudy.analysis.scores import SCORES, MissingCellsError
 from clstudy.errors import UserError
-from clstudy.rows import RESULT_SCHEMA
+from clstudy.records.rows import RESULT_SCHEMA
 
 # --- sign flips ---------------------------------------------------------------------------------------------------
 

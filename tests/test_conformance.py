@@ -15,12 +15,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from clstudy.cli.strategies import main
 from clstudy.strategies import STRATEGIES, AnchorStrategy, Memory, PhotoStrategy, Strategy, candidates, make_items
-from clstudy.strategies.__main__ import main
 from clstudy.strategies.balance import draw_subset
 from clstudy.strategies.base import Generated, timestamps_of
-from clstudy.strategies.conformance import CHECKS, SITUATIONS, Finding, Situation, check_strategy
 from clstudy.strategies.generated import generate
+from clstudy.strategies.testing.conformance import CHECKS, SITUATIONS, Finding, Situation, check_strategy
 
 NAMES = list(STRATEGIES)
 
@@ -554,7 +554,7 @@ def test_check_prints_a_line_per_check(own_module, capsys):
 
 
 def test_check_without_names_takes_all(monkeypatch, capsys):
-    monkeypatch.setattr("clstudy.strategies.__main__.check_strategy", lambda make: [Finding("runs", True, "")])
+    monkeypatch.setattr("clstudy.cli.strategies.check_strategy", lambda make: [Finding("runs", True, "")])
     assert main(["check"]) == 0
     assert [line for line in capsys.readouterr().out.splitlines()[:-1] if not line.startswith(" ")] == NAMES
 

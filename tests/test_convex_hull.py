@@ -16,7 +16,8 @@ from scipy.spatial import ConvexHull
 
 from clstudy.strategies import STRATEGIES, Memory, make_items
 from clstudy.strategies.balance import draw_subsets
-from clstudy.strategies.convex_hull import (
+from clstudy.strategies.er_hull_volume import log_extents, select_volume_subset
+from clstudy.strategies.hull.convex_hull import (
     best_subset,
     distance_to_hull,
     log_volume,
@@ -24,7 +25,6 @@ from clstudy.strategies.convex_hull import (
     score_subsets,
     select_hull_subset,
 )
-from clstudy.strategies.er_hull_volume import log_extents, select_volume_subset
 
 
 def rational_distance(point: np.ndarray, vertices: np.ndarray) -> float:

@@ -7,23 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from clstudy.cost import (
-    cost_kind,
-    likely_work,
-    pace_from,
-    pace_of_neighbours,
-    pace_of_profile,
-    stage_work,
-    training_work,
-    work_of,
-    write_history,
-)
-from clstudy.fold import stage_requests
-from clstudy.plan import disk_estimate, make_plan
-from clstudy.precision import PRECISIONS
-from clstudy.profiles import InversionSettings, Profile, Resources, TrainerSettings, embedded
-from clstudy.sessions import hours_unit, unit_hours
-from clstudy.stages import STAGE_FILES, StudyStore, Timing
+from clstudy.records.sessions import hours_unit, unit_hours
+from clstudy.settings.precision import PRECISIONS
+from clstudy.settings.profiles import InversionSettings, Profile, Resources, TrainerSettings, embedded
+from clstudy.storage.values import STAGE_FILES, StudyStore, Timing
+from clstudy.study.cost import pace_from, pace_of_neighbours, pace_of_profile, write_history
+from clstudy.study.plan import disk_estimate, make_plan
+from clstudy.trial.requests import stage_requests
+from clstudy.trial.work import cost_kind, likely_work, stage_work, training_work, work_of
 from tests.test_fold import BASIS, person, remember, spec
 
 PROFILE: Profile = replace(

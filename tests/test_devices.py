@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from clstudy.inversion import invert
-from clstudy.profiles import InversionSettings
+from clstudy.settings.profiles import InversionSettings
+from clstudy.training.inversion import invert
 from tests.imaginary_device import Small, parts, train
 
 GPU = torch.device("cuda")

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from clstudy.display import _Board, plan_lines, print_plan
+from clstudy.cli.display import _Board, plan_lines, print_plan
 from clstudy.identities.dataset import DataSet
-from clstudy.plan import START_SECONDS, Plan, make_plan
-from clstudy.space import TrialSpec
-from clstudy.stages import StudyStore
+from clstudy.settings.space import TrialSpec
+from clstudy.storage.values import StudyStore
+from clstudy.study.plan import START_SECONDS, Plan, make_plan
 from tests.furnished import BASIS, person
 
 TRIALS = tuple(

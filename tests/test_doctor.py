@@ -24,9 +24,10 @@ import ray
 from ray.cluster_utils import Cluster
 
 import clstudy
-from clstudy.doctor.__main__ import main
-from clstudy.doctor.cluster import Node, ask_nodes, clocks, living_nodes, ray_complaint, telling_part, whole_facts
-from clstudy.doctor.facts import FIX, NOTE, PASS, Answer, Disk, Facts, Line, Probe, Seen, Tracking
+from clstudy.assets.model_files import find_files
+from clstudy.cli.doctor import main
+from clstudy.cluster.nodes import Answer, Node, ask_nodes, clocks, living_nodes, ray_complaint, telling_part
+from clstudy.doctor.facts import FIX, NOTE, PASS, Disk, Facts, Line, Probe, Seen, Tracking
 from clstudy.doctor.gpu_extra import judge_gpu_extra
 from clstudy.doctor.judges import (
     judge_answers,
@@ -57,10 +58,10 @@ from clstudy.doctor.probes import (
     visit_storage,
     within,
 )
-from clstudy.model_files import find_files
-from clstudy.profiles import PROFILES, Resources
-from clstudy.storage import list_files, open_place
-from clstudy.tracking import sqlite_uri
+from clstudy.doctor.sheet import whole_facts
+from clstudy.settings.profiles import PROFILES, Resources
+from clstudy.storage.places import list_files, open_place
+from clstudy.tracking.writer import sqlite_uri
 from tests.namespace_hosts import missing, namespace_hosts
 from tests.object_store import BUCKET, object_store
 

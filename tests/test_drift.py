@@ -12,13 +12,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clstudy.identities.__main__ import main as identities
+from clstudy.cli.identities import main as identities
+from clstudy.cli.run import main as run
 from clstudy.identities.catalogue import open_data_set
+from clstudy.identities.check import alignment_of
 from clstudy.identities.dataset import DataSet, load_folder
 from clstudy.identities.drift import WARNING, Drift, estimate, is_little, mean, ratio
-from clstudy.identities.ffhq import alignment_of
 from clstudy.identities.synthetic import make_synthetic
-from clstudy.run import main as run
 
 
 @given(seed=st.integers(0, 999), count=st.integers(0, 12), groups=st.integers(1, 4))

@@ -13,15 +13,15 @@ from pathlib import Path
 
 import pytest
 
-from clstudy import driver_lock
-from clstudy.driver_lock import NAME, StudyBusyError, only_driver
-from clstudy.storage import Place, open_place, write_atomically
+from clstudy.storage import driver_lock
+from clstudy.storage.driver_lock import NAME, StudyBusyError, only_driver
+from clstudy.storage.places import Place, open_place, write_atomically
 from tests.object_store import BUCKET, object_store
 
 HOLD = """
 import signal, sys, time
-from clstudy.driver_lock import only_driver
-from clstudy.storage import open_place
+from clstudy.storage.driver_lock import only_driver
+from clstudy.storage.places import open_place
 signal.signal(signal.SIGINT, signal.default_int_handler)  # whatever started the tests may ignore it
 with only_driver(open_place(sys.argv[1])):
     print("held", flush=True)

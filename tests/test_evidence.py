@@ -11,10 +11,10 @@ import pytest
 import yaml
 from scipy import stats
 
-from clstudy import report
+from clstudy.analysis import report
 from clstudy.analysis.evidence import EVIDENCE_SCHEMA, evidence_files, judge
 from clstudy.analysis.evidence_page import evidence_sections
-from clstudy.analysis.material import gather
+from clstudy.analysis.report_data import gather
 from clstudy.analysis.sensitivity import SENSITIVITY_SCHEMA
 from clstudy.analysis.summary import summarise
 from tests.test_report import Study

@@ -17,26 +17,26 @@ from safetensors.numpy import load_file
 from safetensors.torch import save
 
 from clstudy.assets import asset_path
+from clstudy.assets.model_files import find_files, generator_digest
+from clstudy.cli.generators import main
+from clstudy.cli.run import main as run_study
 from clstudy.errors import UserError
-from clstudy.fold import Basis
 from clstudy.generators import load_generators
-from clstudy.generators.__main__ import main
 from clstudy.generators.base import GENERATORS, DomainGenerator
 from clstudy.generators.checkpoints import read_checkpoint
 from clstudy.generators.embedded import EmbeddedGenerator
-from clstudy.generators.export import choose_trial
 from clstudy.generators.stylegan2 import StyleGAN2
 from clstudy.metrics.lpips import LPIPS
-from clstudy.model_files import find_files, generator_digest
-from clstudy.profiles import Profile, mystyle
-from clstudy.reopen import stage_keys
-from clstudy.results import result_path
-from clstudy.rows import RESULT_SCHEMA, STAGE_KEYS
-from clstudy.run import main as run_study
-from clstudy.space import TrialSpec
-from clstudy.stages import StudyStore, digest_of
-from clstudy.storage import copy_tree, open_place
-from clstudy.trial import Workbench
+from clstudy.records.results import result_path
+from clstudy.records.rows import RESULT_SCHEMA, STAGE_KEYS
+from clstudy.settings.profiles import Profile, mystyle
+from clstudy.settings.space import TrialSpec
+from clstudy.storage.places import copy_tree, open_place
+from clstudy.storage.values import StudyStore, digest_of
+from clstudy.study.export import choose_trial
+from clstudy.study.stored_study import stage_keys
+from clstudy.trial.requests import Basis
+from clstudy.trial.story import Workbench
 from tests import persistence_writer as writer
 from tests.object_store import BUCKET, object_store
 from tests.small_study import PROFILE, make_photos, make_study

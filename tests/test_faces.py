@@ -13,11 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.ndimage import gaussian_filter, map_coordinates
 
+from clstudy.assets.onnx_network import EMBEDDING_CROP
 from clstudy.errors import UserError
-from clstudy.identities.catalogue import open_data_set
-from clstudy.identities.embedding import IdentityEmbedder, crop_grid, to_unit_range
-from clstudy.identities.faces import (
-    EMBEDDING_CROP,
+from clstudy.faces.embedding import IdentityEmbedder, crop_grid
+from clstudy.faces.landmarks import (
     INSIGHTFACE_TEMPLATE,
     FaceFinder,
     aligned_template,
@@ -26,7 +25,9 @@ from clstudy.identities.faces import (
     similarity_transform,
     warp,
 )
+from clstudy.identities.catalogue import open_data_set
 from clstudy.identities.orl import PEOPLE, PHOTOS, fetch_orl, orl_split, read_orl_photo
+from clstudy.images import to_unit_range
 
 
 def similarity(scale: float, angle: float, shift: tuple[float, float]) -> np.ndarray:

@@ -17,16 +17,16 @@ from PIL import Image
 from scipy import stats
 from scipy.optimize import minimize
 
-from clstudy import fold
 from clstudy.analysis.figures import COLOURS, FIGURES, NothingToDrawError, differences, draw, forest_plot
 from clstudy.analysis.figures.curves import over_identities
 from clstudy.analysis.figures.faces import cell_side, shown_people
 from clstudy.analysis.figures.matrices import mean_matrix
 from clstudy.analysis.figures.memory import hull_outline, principal_plane, stored_counts
 from clstudy.analysis.figures.style import shades, spread
-from clstudy.analysis.material import Arm, gather
+from clstudy.analysis.report_data import Arm, gather
 from clstudy.analysis.study_folder import anchor_latents, anchors_key, stage_faces, trial_stages
 from clstudy.analysis.tables import summarise
+from clstudy.trial import requests as fold
 from tests.furnished import BASIS, furnish, latents, person
 from tests.test_report import Study
 

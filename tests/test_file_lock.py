@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from clstudy.file_lock import file_lock
+from clstudy.storage.file_lock import file_lock
 
 
 class BusyError(Exception):

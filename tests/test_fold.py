@@ -8,10 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from clstudy.fold import Basis, MemoryRequest, run_version, stage_count, stage_requests
 from clstudy.identities.dataset import Identity, Photo, Timestamp
-from clstudy.plan import make_plan
-from clstudy.profiles import (
+from clstudy.settings.profiles import (
     PROFILES,
     AnchorSettings,
     ComputeSettings,
@@ -21,11 +19,13 @@ from clstudy.profiles import (
     key_document,
     search_document,
 )
-from clstudy.space import TrialSpec
-from clstudy.stages import STAGE_FILES, StudyStore, digest_of
+from clstudy.settings.space import TrialSpec
+from clstudy.storage.values import STAGE_FILES, StudyStore, digest_of
 from clstudy.strategies import STRATEGIES
 from clstudy.strategies.base import Memory, make_items
 from clstudy.strategies.ewc import ElasticWeightConsolidation
+from clstudy.study.plan import make_plan
+from clstudy.trial.requests import Basis, MemoryRequest, run_version, stage_count, stage_requests
 
 T = 4
 BASIS = Basis(PROFILES["smoke"](), "generator")

@@ -23,18 +23,28 @@ import yaml
 from mlflow import MlflowClient
 from mlflow.entities import Run, ViewType
 
-from clstudy.actors import Coordinator, Recorder
 from clstudy.analysis.loss_path_numbers import PATH_SCHEMA, TOLERANCE
+from clstudy.analysis.report import build_report
 from clstudy.assets import manifest
-from clstudy.checksum_names import checked_name, checksum_name
-from clstudy.driver_lock import only_driver
+from clstudy.cli.identities import main
+from clstudy.cluster.actors import Coordinator, Recorder
+from clstudy.cluster.node_files import Inputs
+from clstudy.cluster.worker import Job
 from clstudy.errors import UserError
-from clstudy.fold import Basis
 from clstudy.generators.embedded import EmbeddedGenerator
-from clstudy.identities.__main__ import main
 from clstudy.identities.catalogue import open_data_set
 from clstudy.identities.dataset import DataSet, load_folder
-from clstudy.identities.forget import (
+from clstudy.metrics.lpips import LPIPS, LPIPSMetric
+from clstudy.records.results import parquet_bytes, result_path
+from clstudy.settings.space import Cell, RateRange, SearchSpace, TrialSpec, expand, load_space
+from clstudy.storage.checksum_names import checked_name, checksum_name
+from clstudy.storage.driver_lock import only_driver
+from clstudy.storage.places import copy_tree, list_files, open_place
+from clstudy.storage.values import StudyStore, digest_of
+from clstudy.strategies.lookup import strategy_class
+from clstudy.study.loss_path import write_results
+from clstudy.study.plan import Plan, make_plan
+from clstudy.study.privacy.forget import (
     KINDS,
     carry_out,
     find_traces,
@@ -47,26 +57,16 @@ from clstudy.identities.forget import (
     vacuum,
     without,
 )
-from clstudy.identities.forget import (
+from clstudy.study.privacy.forget import (
     forget as forget_people,
 )
-from clstudy.identities.validation import VALIDATION_MARK
-from clstudy.inputs import Inputs
-from clstudy.loss_path import write_results
-from clstudy.metrics.lpips import LPIPS, LPIPSMetric
-from clstudy.numerics import configure_torch
-from clstudy.plan import Plan, make_plan
-from clstudy.rate_search import RateSearch
-from clstudy.report import build_report
-from clstudy.results import parquet_bytes, result_path
-from clstudy.space import Cell, RateRange, SearchSpace, TrialSpec, expand, load_space
-from clstudy.stages import StudyStore, digest_of
-from clstudy.storage import copy_tree, list_files, open_place
-from clstudy.strategies.lookup import strategy_class
-from clstudy.study_file import write_study_file
-from clstudy.tracking import REPORT_TAG, TRIAL_TAG, MlflowWriter, run_names, sqlite_uri
-from clstudy.trial import Workbench
-from clstudy.worker import Job
+from clstudy.study.search.rates import RateSearch
+from clstudy.study.search.validation_people import VALIDATION_MARK
+from clstudy.study.study_file import write_study_file
+from clstudy.tracking.writer import REPORT_TAG, TRIAL_TAG, MlflowWriter, run_names, sqlite_uri
+from clstudy.training.numerics import configure_torch
+from clstudy.trial.requests import Basis
+from clstudy.trial.story import Workbench
 from tests.object_store import BUCKET, object_store
 from tests.small_study import PROFILE, Clusterless, Direct, make_photos
 
@@ -466,7 +466,7 @@ def test_a_storage_that_does_not_answer_is_no_reason_to_remove(
     world: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """What does not say whose it is may go; what cannot be asked may not."""
-    monkeypatch.setattr("clstudy.storage._PAUSES_S", ())
+    monkeypatch.setattr("clstudy.storage.places._PAUSES_S", ())
     study = world / "runs" / "small"
     owners = take_census(study, read_document(study)).owners
     key = next(key for (kind, key), who in owners.items() if kind == "anchors" and who == {STAYS})
@@ -673,7 +673,7 @@ def test_behind_a_server_runs_go_to_the_bin_and_the_rest_is_said(
         server = subprocess.Popen(command, env=quiet, stdout=log, stderr=log, start_new_session=True)
     try:
         study, photos = str(world / "runs" / "small"), str(world / "photos")
-        from clstudy.mlflow_rebuild import main as rebuild
+        from clstudy.cli.tracking import main as rebuild
 
         deadline = time.monotonic() + 90
         while rebuild(["rebuild", study, "--to", uri, "--data", photos]) and time.monotonic() < deadline:

@@ -15,20 +15,20 @@ from safetensors.torch import load
 from torch import Tensor
 
 from clstudy.assets import manifest
-from clstudy.fold import Basis, LearnedRequest, StageRequest, Support, stage_requests
 from clstudy.generators.embedded import EmbeddedGenerator
 from clstudy.identities.dataset import Identity, load_folder
 from clstudy.identities.dcgan import LATENT_SIZE, FaceSource
 from clstudy.metrics.lpips import LPIPS
 from clstudy.metrics.psnr import PSNRMetric
-from clstudy.profiles import EvaluationSettings, InversionSettings, Profile, TrainerSettings, smoke
-from clstudy.space import TrialSpec
-from clstudy.stages import StudyStore
+from clstudy.settings.profiles import EvaluationSettings, InversionSettings, Profile, TrainerSettings, smoke
+from clstudy.settings.space import TrialSpec
+from clstudy.storage.values import StudyStore
 from clstudy.strategies.base import Memory, Past, make_items
 from clstudy.strategies.ewc import ElasticWeightConsolidation
 from clstudy.strategies.generated import frozen_images
 from clstudy.strategies.mergan_jtr import MerganJointRetraining
-from clstudy.trial import StageReport, Workbench, trial_stages
+from clstudy.trial.requests import Basis, LearnedRequest, StageRequest, Support, stage_requests
+from clstudy.trial.story import StageReport, Workbench, trial_stages
 from tests.oracles import official_lpips
 
 TIMESTAMPS, TRAIN = 3, 3

@@ -16,18 +16,18 @@ import yaml
 from benchmarks.fuzz import bombs, inputs
 from benchmarks.fuzz.harness import FAILURES, Outcome, prepare, run_child
 from clstudy.analysis.summary import read_study
-from clstudy.documents import SPACE, Bounds, DocumentError, check_yaml, load_json, load_yaml, read_text, shorten
+from clstudy.assets.model_files import require_file
+from clstudy.assets.onnx_network import takes_raw_pixels
+from clstudy.assets.restricted_pickle import CheckpointError, read_objects
 from clstudy.errors import UserError
 from clstudy.generators.checkpoints import read_checkpoint
 from clstudy.generators.ir_se_encoder import read_encoder
-from clstudy.generators.restricted_pickle import CheckpointError, read_objects
 from clstudy.identities.check import inspect_folder
-from clstudy.identities.embedding import takes_raw_pixels
 from clstudy.metrics.dists import load_dists
 from clstudy.metrics.inception import load_inception
-from clstudy.model_files import require_file
-from clstudy.reopen import read_study_file
-from clstudy.space import load_space
+from clstudy.settings.space import load_space
+from clstudy.storage.documents import SPACE, Bounds, DocumentError, check_yaml, load_json, load_yaml, read_text, shorten
+from clstudy.study.stored_study import read_study_file
 
 
 def refused(read: Callable[[Path], object], path: Path, tmp_path: Path) -> str:

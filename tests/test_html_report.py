@@ -15,13 +15,14 @@ import pytest
 import yaml
 from scipy import stats
 
-from clstudy import report
+from clstudy.analysis import report
 from clstudy.analysis.answer import answer
 from clstudy.analysis.figures import FIGURES, Gallery
 from clstudy.analysis.html import Markup, element, rows_section, study_page
-from clstudy.analysis.material import gather
+from clstudy.analysis.report_data import gather
 from clstudy.analysis.tables import summarise
-from clstudy.rows import RESULT_SCHEMA
+from clstudy.cli import report as cli_report
+from clstudy.records.rows import RESULT_SCHEMA
 from tests.browser import chromium, executable
 from tests.furnished import furnish
 from tests.test_report import Study
@@ -353,7 +354,7 @@ def few_figures(monkeypatch):
 
 def test_several_studies_are_shown_side_by_side(tmp_path, capsys, few_figures):
     folders = [Study(tmp_path / name, identities=("ann", "bob"), seeds=(0,)).folder for name in ("one", "two")]
-    assert report.main([*map(str, folders)]) == 0
+    assert cli_report.main([*map(str, folders)]) == 0
     page = check((tmp_path / "comparison.html").read_text())
     assert str(tmp_path / "comparison.html").split("/")[-1] in capsys.readouterr().out
     assert len({said for tag, said in page.headings if tag == "h2" and "test_study" in said}) == 2
@@ -361,7 +362,7 @@ def test_several_studies_are_shown_side_by_side(tmp_path, capsys, few_figures):
         check((folder / "report" / "index.html").read_text())
         for sentence in answer(gather(summarise(folder))):
             assert sentence in page.words
-    assert report.main([str(folders[0])]) == 0
+    assert cli_report.main([str(folders[0])]) == 0
 
 
 def test_a_figure_that_fails_leaves_the_report_and_shows(tmp_path, capsys, monkeypatch, few_figures):
@@ -370,7 +371,7 @@ def test_a_figure_that_fails_leaves_the_report_and_shows(tmp_path, capsys, monke
 
     monkeypatch.setitem(FIGURES, "Odd figure", fails)
     study = Study(tmp_path / "study", identities=("ann", "bob"), seeds=(0,))
-    assert report.main([str(study.folder)]) == 1
+    assert cli_report.main([str(study.folder)]) == 1
     assert "Odd figure" in capsys.readouterr().err
     page = check((study.folder / "report" / "index.html").read_text())
     assert "a bug in clstudy: KeyError: 'a slip'" in page.words
@@ -384,7 +385,7 @@ def test_a_page_that_fails_leaves_tables_and_figures(tmp_path, capsys, monkeypat
     monkeypatch.setattr(report, "study_page", fails)
     study = Study(tmp_path / "study", identities=("ann", "bob"), seeds=(0,))
     assert report.write_report(study.folder).complete, "a finished study is not lost for its page"
-    assert report.main([str(study.folder)]) == 1
+    assert cli_report.main([str(study.folder)]) == 1
     assert "index.html could not be made" in capsys.readouterr().err
     assert {"tables.md", "aip_minus_lower.png"} <= {path.name for path in (study.folder / "report").iterdir()}
 
@@ -392,5 +393,5 @@ def test_a_page_that_fails_leaves_tables_and_figures(tmp_path, capsys, monkeypat
 def test_a_folder_that_cannot_be_written_is_one_line(tmp_path, capsys, few_figures):
     study = Study(tmp_path / "study", identities=("ann", "bob"), seeds=(0,))
     (study.folder / "report").write_text("in the way")
-    assert report.main([str(study.folder)]) == 2
+    assert cli_report.main([str(study.folder)]) == 2
     assert len(capsys.readouterr().err.splitlines()) == 1

@@ -12,15 +12,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from clstudy.cli.identities import main
 from clstudy.errors import PhotoError, UserError
-from clstudy.identities.__main__ import main
 from clstudy.identities.appearance import SHADOWS, WORN, put_on, timestamp_appearance
 from clstudy.identities.catalogue import DATA_SETS, PackagedSet, is_outline, open_data_set, require_equal_timestamps
 from clstudy.identities.check import inspect_folder
 from clstudy.identities.dataset import DataSet, load_folder
-from clstudy.identities.embedding import to_unit_range
 from clstudy.identities.people import FaceTools, draw_person
 from clstudy.identities.synthetic import MIN_COSINE, make_synthetic
+from clstudy.images import to_unit_range
 
 
 def save_photo(path: Path, seed: int, *, size: tuple[int, int] = (64, 64), mode: str = "RGB") -> None:

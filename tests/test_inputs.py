@@ -16,10 +16,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from clstudy.cluster.node_files import Inputs, photos_of
 from clstudy.errors import UserError
 from clstudy.identities.dataset import DataSet, load_folder
-from clstudy.inputs import Inputs, photos_of
-from clstudy.storage import list_files
+from clstudy.storage.places import list_files
 from clstudy.strategies.lookup import foreign_sources
 from tests.test_custom_strategy import NAME, readme_strategy
 

@@ -30,12 +30,13 @@ from clstudy.analysis.loss_path_numbers import (
     plateau_length,
     strategy_numbers,
 )
+from clstudy.cli.loss_path import main
 from clstudy.generators.embedded import EmbeddedGenerator
-from clstudy.identities.embedding import to_unit_range
-from clstudy.loss_path import interpolate, main, tasks, trial_lines
+from clstudy.images import to_unit_range
 from clstudy.metrics.lpips import LPIPS
-from clstudy.space import TrialSpec
-from clstudy.study_document import write_document
+from clstudy.records.study_document import write_document
+from clstudy.settings.space import TrialSpec
+from clstudy.study.loss_path import interpolate, tasks, trial_lines
 from tests.small_study import TIMESTAMPS, make_study
 
 CURVES = arrays(np.float64, st.integers(2, 12), elements=st.floats(-10, 10, width=32))

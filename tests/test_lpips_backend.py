@@ -14,16 +14,16 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from clstudy.assets.model_files import ROLES, find_files, metric_digests
+from clstudy.cli.metrics import main
 from clstudy.errors import UserError
-from clstudy.fold import Basis
-from clstudy.metrics.__main__ import main
 from clstudy.metrics.base import MetricSettings
-from clstudy.metrics.files import BACKENDS, LPIPS_NETWORKS, check_backends, required_by_settings
 from clstudy.metrics.identity import EMBEDDERS
 from clstudy.metrics.lpips import LPIPS_BACKENDS, LPIPSMetric
-from clstudy.model_files import ROLES, find_files, metric_digests
-from clstudy.preflight import equip
-from clstudy.profiles import PROFILES, EvaluationSettings, Profile, key_document
+from clstudy.settings.metric_files import BACKENDS, LPIPS_NETWORKS, check_backends, required_by_settings
+from clstudy.settings.profiles import PROFILES, EvaluationSettings, Profile, key_document
+from clstudy.study.preflight import equip
+from clstudy.trial.requests import Basis
 from tests.oracles import importable_torchvision, official_lpips
 
 

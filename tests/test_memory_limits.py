@@ -12,15 +12,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from clstudy import evaluation
 from clstudy.errors import UserError
-from clstudy.evaluation import Evaluation, evaluate
 from clstudy.generators.stylegan2 import StyleGAN2, StyleGAN2Settings
-from clstudy.memory_limits import TooLittleMemoryError, is_out_of_memory, with_smaller_batches
 from clstudy.metrics.lpips import LPIPS
 from clstudy.metrics.psnr import PSNRMetric
-from clstudy.personalize import TrainingDivergedError, TrainingPhotos, personalise
-from clstudy.profiles import InversionSettings, TrainerSettings
+from clstudy.settings.profiles import InversionSettings, TrainerSettings
+from clstudy.training import evaluation
+from clstudy.training.evaluation import Evaluation, evaluate
+from clstudy.training.micro_batches import TooLittleMemoryError, is_out_of_memory, with_smaller_batches
+from clstudy.training.personalise import TrainingDivergedError, TrainingPhotos, personalise
 
 SETTINGS = StyleGAN2Settings(img_resolution=32, z_dim=8, w_dim=8, channel_base=256, channel_max=16)
 FULL = (

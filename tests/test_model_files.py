@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from clstudy.assets import manifest
+from clstudy.assets.model_files import ROLES, find_files, generator_digest, metric_digests
 from clstudy.errors import UserError
-from clstudy.metrics.files import NEEDED_FILES
-from clstudy.model_files import ROLES, find_files, generator_digest, metric_digests
-from clstudy.preflight import equip
-from clstudy.profiles import PROFILES, Profile
+from clstudy.settings.metric_files import NEEDED_FILES
+from clstudy.settings.profiles import PROFILES, Profile
+from clstudy.study.preflight import equip
 
 MYSTYLE = PROFILES["mystyle"]()
 

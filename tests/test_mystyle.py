@@ -22,12 +22,12 @@ from PIL import Image
 from safetensors.numpy import load_file
 
 from clstudy.assets import asset_path
+from clstudy.cli.run import main
 from clstudy.errors import UserError
 from clstudy.generators.checkpoint_generator import CheckpointKind
 from clstudy.generators.ir_se_encoder import IRSEEncoder
 from clstudy.identities.dcgan import LATENT_SIZE, FaceSource
-from clstudy.run import main
-from clstudy.tracking import sqlite_uri
+from clstudy.tracking.writer import sqlite_uri
 from tests import persistence_writer as writer
 from tests.test_run import ENV, TRIAL_RUNS
 
@@ -37,8 +37,8 @@ PEOPLE, TIMESTAMPS, TRAIN, TEST = ("anna", "ben"), 2, 3, 2
 DRIVER = """
 import sys
 from dataclasses import replace
-from clstudy.profiles import PROFILES, AnchorSettings, EvaluationSettings, InversionSettings, TrainerSettings, mystyle
-from clstudy.run import main
+from clstudy.settings.profiles import (PROFILES, AnchorSettings, EvaluationSettings, InversionSettings, TrainerSettings,
+mystyle) from clstudy.cli.run import main
 
 def small():
     profile = mystyle()

@@ -14,11 +14,11 @@ from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
 from clstudy.errors import UserError
-from clstudy.identities.detectors import DETECTORS, detector_key, detector_title, open_detector, parse_detector
-from clstudy.identities.faces import Face, FaceFinder
-from clstudy.identities.opencv_sampling import resize_bilinear, warp_bilinear
+from clstudy.faces.detectors import DETECTORS, detector_key, detector_title, open_detector, parse_detector
+from clstudy.faces.landmarks import Face, FaceFinder
+from clstudy.faces.opencv_sampling import resize_bilinear, warp_bilinear
+from clstudy.faces.packs import LANDMARK_OUTPUTS, STRIDES, PackFinder, fit_into, landmark_crop
 from clstudy.identities.orl import fetch_orl, read_orl_photo
-from clstudy.identities.packs import LANDMARK_OUTPUTS, STRIDES, PackFinder, fit_into, landmark_crop
 
 _PASSING = 6
 """Places per level of the detection network that reach the threshold on the first photo, about."""

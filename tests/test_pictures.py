@@ -21,8 +21,8 @@ import clstudy
 from clstudy.errors import UserError
 from clstudy.identities.check import decode_photo, inspect_folder
 from clstudy.identities.dataset import Photo
-from clstudy.identities.video import PHOTO_SUFFIXES, Sampling, find_occasions, read_photo, video_frames
-from clstudy.pictures import MOST_PIXELS, decode_png, opened_picture, read_picture_file, require_heif
+from clstudy.identities.preparation.video import PHOTO_SUFFIXES, Sampling, find_occasions, read_photo, video_frames
+from clstudy.images import MOST_PIXELS, decode_png, opened_picture, read_picture_file, require_heif
 
 EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 64 64\n%%EndComments\nshowpage\n%%EOF\n"
 

@@ -25,24 +25,10 @@ from hypothesis import strategies as st
 from PIL import Image, ImageDraw, ImageFilter
 from scipy.ndimage import gaussian_filter
 
+from clstudy.cli.identities import main
 from clstudy.errors import UserError
-from clstudy.identities import filters, video
-from clstudy.identities import prepare as preparing
-from clstudy.identities.__main__ import main
-from clstudy.identities.catalogue import open_data_set
-from clstudy.identities.contact_sheet import TILE, Strip, contact_sheet
-from clstudy.identities.dataset import load_folder
-from clstudy.identities.detectors import DETECTORS
-from clstudy.identities.embedding import to_unit_range
-from clstudy.identities.faces import (
-    INSIGHTFACE_TEMPLATE,
-    Face,
-    aligned_template,
-    distinct_boxes,
-    embedding_crop_map,
-    warp,
-)
-from clstudy.identities.ffhq import (
+from clstudy.faces.detectors import DETECTORS
+from clstudy.faces.ffhq import (
     TRANSFORMS,
     aligned_photo,
     ffhq_embedding_crop_map,
@@ -50,14 +36,27 @@ from clstudy.identities.ffhq import (
     ffhq_transform,
     outside_by,
 )
-from clstudy.identities.filters import FilterSettings, Measures, drop_reason
+from clstudy.faces.landmarks import (
+    INSIGHTFACE_TEMPLATE,
+    Face,
+    aligned_template,
+    distinct_boxes,
+    embedding_crop_map,
+    warp,
+)
+from clstudy.identities.catalogue import open_data_set
+from clstudy.identities.dataset import load_folder
 from clstudy.identities.orl import fetch_orl, read_orl_photo
 from clstudy.identities.people import FaceTools, Person, draw_person
-from clstudy.identities.perceptual import perceptual_vectors
-from clstudy.identities.prepare import PrepareSettings, prepare
+from clstudy.identities.preparation import filters, video
+from clstudy.identities.preparation import prepare as preparing
+from clstudy.identities.preparation.contact_sheet import TILE, Strip, contact_sheet
+from clstudy.identities.preparation.filters import FilterSettings, Measures, drop_reason
+from clstudy.identities.preparation.perceptual import perceptual_vectors
+from clstudy.identities.preparation.prepare import PrepareSettings, prepare
+from clstudy.identities.preparation.video import Occasion, Sampling, find_occasions, read_photo, sampled, video_frames
 from clstudy.identities.real_video import CLIPS, fetch_clip
-from clstudy.identities.video import Occasion, Sampling, find_occasions, read_photo, sampled, video_frames
-from clstudy.pictures import require_heif
+from clstudy.images import require_heif, to_unit_range
 
 WIDTH, HEIGHT, SIDE = 320, 240, 112
 
@@ -851,8 +850,8 @@ AT_ONCE = """
 import sys
 from pathlib import Path
 from clstudy.errors import UserError
-from clstudy.identities import prepare as preparing
-from clstudy.identities.prepare import PrepareSettings, prepare
+from clstudy.identities.preparation import prepare as preparing
+from clstudy.identities.preparation.prepare import PrepareSettings, prepare
 source, out, reference, rounds = Path(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]), int(sys.argv[4])
 wanted = PrepareSettings(identity="anna", train=6, test=3)
 for number in range(rounds):

@@ -8,12 +8,19 @@ import numpy as np
 import pytest
 import torch
 
+from clstudy.faces.embedding import IdentityEmbedder
+from clstudy.faces.torch_embedder import TorchIdentityEmbedder
 from clstudy.generators.embedded import EmbeddedGenerator
-from clstudy.generators.pretrain import IdentityLoss, Networks, PretrainSettings, encoder_figures, train_autoencoder
+from clstudy.generators.pretraining.train import (
+    IdentityLoss,
+    Networks,
+    PretrainSettings,
+    encoder_figures,
+    train_autoencoder,
+)
 from clstudy.identities.dcgan import LATENT_SIZE
-from clstudy.identities.embedding import IdentityEmbedder, to_unit_range
 from clstudy.identities.people import FaceTools
-from clstudy.identities.torch_embedder import TorchIdentityEmbedder
+from clstudy.images import to_unit_range
 
 
 @pytest.fixture(scope="module")

@@ -11,20 +11,17 @@ from pathlib import Path
 
 import pytest
 
-from clstudy import ray_folder, report, run
-from clstudy.entry_point import entry_point
+from clstudy.analysis import report
+from clstudy.cli import report as cli_report
+from clstudy.cli import run
+from clstudy.cli.entry_point import entry_point
+from clstudy.cluster import ray_folder
+from clstudy.cluster.ray_folder import PREFIX, keep_logs, private_folder, remove_abandoned
 from clstudy.errors import UserError
-from clstudy.file_modes import current_mask, mask_of, new_files, open_to_others
 from clstudy.identities.catalogue import open_data_set
-from clstudy.identities.forget import names_somebody
-from clstudy.ray_folder import (
-    PREFIX,
-    experiment_name,
-    forget_in_sessions,
-    keep_logs,
-    private_folder,
-    remove_abandoned,
-)
+from clstudy.storage.file_modes import current_mask, mask_of, new_files, open_to_others
+from clstudy.study.privacy.forget import names_somebody
+from clstudy.study.privacy.ray_sessions import experiment_name, forget_in_sessions
 from tests.test_report import Study
 
 
@@ -60,7 +57,7 @@ def test_a_report_is_readable_as_the_setting_says(
     if named:
         monkeypatch.setenv("CLSTUDY_FILES", named)
     with pytest.raises(ZeroDivisionError):
-        report.main([str(study.folder)])
+        cli_report.main([str(study.folder)])
     assert stat.S_IMODE((study.folder / "made").stat().st_mode) == mode
     assert current_mask() == 0o022, "as before, also after an error"
 
@@ -68,7 +65,7 @@ def test_a_report_is_readable_as_the_setting_says(
 def test_a_setting_that_does_not_exist(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setenv("CLSTUDY_FILES", "privat")
     with pytest.raises(SystemExit, match="2"):
-        report.main(["anything"])
+        cli_report.main(["anything"])
     assert "CLSTUDY_FILES is 'privat'; expected one of private, group, shared. Did you mean 'private'?" in (
         capsys.readouterr().err
     )
@@ -84,7 +81,7 @@ def test_the_option_goes_before_the_environment(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_an_open_folder_of_an_earlier_version_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from clstudy.clean_output import CleanConsole
+    from clstudy.cli.clean_output import CleanConsole
 
     study = tmp_path / "study"
     study.mkdir()

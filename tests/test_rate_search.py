@@ -25,8 +25,9 @@ from optuna.storages import BaseStorage, InMemoryStorage
 from benchmarks import rate_search as benchmark
 from clstudy.errors import UserError
 from clstudy.identities.dataset import Identity, Photo, Timestamp
-from clstudy.identities.validation import hold_out_third, validation_people
-from clstudy.rate_search import (
+from clstudy.seeding import derive_rng
+from clstudy.settings.space import Cell, RateRange, TrialSpec
+from clstudy.study.search.rates import (
     DIGITS,
     DIVERGED,
     FINISHED,
@@ -39,8 +40,7 @@ from clstudy.rate_search import (
     nearest_free_rate,
     spread_position,
 )
-from clstudy.seeding import derive_rng
-from clstudy.space import Cell, RateRange, TrialSpec
+from clstudy.study.search.validation_people import hold_out_third, validation_people
 
 CELLS = (Cell(strategy="lower", buffer_size=None), Cell(strategy="er_rand", buffer_size=3))
 PEOPLE = ("anna+validation", "ben+validation")

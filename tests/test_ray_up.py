@@ -14,7 +14,7 @@ import pytest
 from mlflow import MlflowClient
 
 from clstudy.analysis.matrix import load_rows
-from clstudy.tracking import TRIAL_TAG, sqlite_uri
+from clstudy.tracking.writer import TRIAL_TAG, sqlite_uri
 from tests.namespace_hosts import Host, missing, namespace_hosts
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(bool(missing()), reason=missing())]

@@ -14,12 +14,14 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
-from clstudy.analysis.material import gather
+from clstudy.analysis.report import write_report
+from clstudy.analysis.report_data import gather
+from clstudy.faces.embedding import ALIGNMENTS
+from clstudy.faces.ffhq import TRANSFORMS, ffhq_template
+from clstudy.faces.landmarks import FaceFinder, aligned_template, warp
 from clstudy.identities.dcgan import LATENT_SIZE, FaceSource
-from clstudy.identities.embedding import ALIGNMENTS, to_unit_range
-from clstudy.identities.faces import FaceFinder, aligned_template, warp
-from clstudy.identities.ffhq import TRANSFORMS, ffhq_template
 from clstudy.identities.orl import PEOPLE, fetch_orl, read_orl_photo
+from clstudy.images import to_unit_range
 from clstudy.metrics.base import MetricSettings
 from clstudy.metrics.lpips import LPIPS, LPIPSMetric
 from clstudy.metrics.lpips_eyes_mouth import (
@@ -30,8 +32,7 @@ from clstudy.metrics.lpips_eyes_mouth import (
     EyesMouthMetric,
     region_centres,
 )
-from clstudy.profiles import PROFILES
-from clstudy.report import write_report
+from clstudy.settings.profiles import PROFILES
 from tests import test_report
 
 

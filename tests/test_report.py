@@ -17,10 +17,11 @@ import yaml
 from rich.console import Console
 from scipy import stats
 
-from clstudy import report
+from clstudy.analysis import report
 from clstudy.analysis.tables import JOINT_NOTE, summarise, to_terminal
+from clstudy.cli import report as cli_report
 from clstudy.errors import UserError
-from clstudy.rows import RESULT_SCHEMA
+from clstudy.records.rows import RESULT_SCHEMA
 
 PANELS = [("reconstruction", "lpips"), ("reconstruction", "id"), ("reconstruction", "psnr"), ("synthesis", "id")]
 STRATEGIES = [("lower", None), ("upper", None), *itertools.product(["er_rand", "er_hull"], [3, 5])]
@@ -261,7 +262,7 @@ def test_nothing_finished_says_so(tmp_path, capsys):
     study = Study(tmp_path / "study", seeds=(0,))
     for path in (study.folder / "results").glob("*.parquet"):
         path.unlink()
-    assert report.main([str(study.folder)]) == 1
+    assert cli_report.main([str(study.folder)]) == 1
     out = capsys.readouterr().out
     assert "No trial of 'test_study' is in the numbers yet" in out
     assert "18 of 18 trials are missing" in out and "more: see tables.md" in out
@@ -287,8 +288,8 @@ def test_results_of_another_plan_are_left_out_and_contradictions_refused(tmp_pat
 def test_exit_codes_and_one_line_errors(tmp_path, capsys):
     good = Study(tmp_path / "good", identities=("ann", "bob"), seeds=(0,)).folder
     short = Study(tmp_path / "short", seeds=(0,), skip=("ann-lower-lr0.001-s0",)).folder
-    assert report.main([str(good)]) == 0
-    assert report.main([str(good), str(short)]) == 1
+    assert cli_report.main([str(good)]) == 0
+    assert cli_report.main([str(good), str(short)]) == 1
     capsys.readouterr()
     (tmp_path / "empty").mkdir()
     (tmp_path / "torn").mkdir()
@@ -296,10 +297,10 @@ def test_exit_codes_and_one_line_errors(tmp_path, capsys):
     (tmp_path / "odd").mkdir()
     (tmp_path / "odd" / "study.yaml").write_text("name: odd")
     for bad in ("nowhere", "empty", "torn", "odd"):
-        assert report.main([str(tmp_path / bad)]) == 2
+        assert cli_report.main([str(tmp_path / bad)]) == 2
         out, err = capsys.readouterr()
         assert out == "" and len(err.splitlines()) == 1 and str(tmp_path / bad) in err
-    assert report.main([str(tmp_path / "nowhere"), str(good)]) == 2
+    assert cli_report.main([str(tmp_path / "nowhere"), str(good)]) == 2
     assert "test_study" in capsys.readouterr().out, "the good one is still reported"
 
 

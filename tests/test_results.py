@@ -29,16 +29,16 @@ from clstudy.analysis.matrix import read_rows
 from clstudy.analysis.rates_page import rate_sections
 from clstudy.analysis.summary import summarise
 from clstudy.analysis.tracking_page import tracking_sections
-from clstudy.checksum_names import SUFFIX
-from clstudy.checksums import State, checksum_place, read_checked, write_checked
 from clstudy.errors import UserError
-from clstudy.results import parquet_bytes, read_result, restore_results, result_path, same_rows
-from clstudy.sessions import add_session, read_sessions
-from clstudy.stages import MARKER, StudyStore
-from clstudy.storage import copy_tree, write_atomically
-from clstudy.study_document import FAILURES, read_document, read_failures
-from clstudy.study_document import NAME as STUDY_FILE
-from clstudy.tracking import TRACKED
+from clstudy.records.results import parquet_bytes, read_result, restore_results, result_path, same_rows
+from clstudy.records.sessions import add_session, read_sessions
+from clstudy.records.study_document import FAILURES, read_document, read_failures
+from clstudy.records.study_document import NAME as STUDY_FILE
+from clstudy.storage.checksum_names import SUFFIX
+from clstudy.storage.checksums import State, checksum_place, read_checked, write_checked
+from clstudy.storage.places import copy_tree, write_atomically
+from clstudy.storage.values import MARKER, StudyStore
+from clstudy.tracking.writer import TRACKED
 
 TRIAL = SPECS[1].trial_id
 
@@ -179,7 +179,7 @@ def test_every_kill_between_two_lines_leaves_a_file_that_is_not_called_damaged(
         with monkeypatch.context() as patch:
             patch.setattr(Path, "unlink", step("unlink", Path.unlink))
             patch.setattr(
-                "clstudy.checksums.write_atomically",
+                "clstudy.storage.checksums.write_atomically",
                 step("write", write_atomically),
             )
             try:
@@ -205,7 +205,7 @@ def test_a_copy_follows_a_result_that_was_rebuilt_to_the_same_size(study: Path, 
 def test_same_rows_in_another_order_are_the_same_and_one_bit_is_not() -> None:
     import pyarrow as pa
 
-    from clstudy.rows import RESULT_SCHEMA
+    from clstudy.records.rows import RESULT_SCHEMA
 
     row = dict(zip(RESULT_SCHEMA.names, ["t", "a", "s", 1, 0.1, 0, 0, 0, "p", "m", "i", 0.5], strict=True))
     rows = [row, row | {"image": "j", "value": float("nan")}]

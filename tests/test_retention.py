@@ -9,9 +9,9 @@ from pathlib import Path
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clstudy.keeper import WeightKeeper, progressed
-from clstudy.retention import Chain, droppable_learned, droppable_weights
-from clstudy.stages import STAGE_FILES, StudyStore, digest_of
+from clstudy.storage.values import STAGE_FILES, StudyStore, digest_of
+from clstudy.study.retention import Chain, droppable_learned, droppable_weights
+from clstudy.study.weight_cleanup import WeightKeeper, progressed
 
 EMPTY = Chain(lineage="p", keys=(), learned=(), done=0, finished=False, whole=False)
 

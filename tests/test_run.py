@@ -22,11 +22,11 @@ import pytest
 from mlflow import MlflowClient
 
 from clstudy.analysis.matrix import load_rows
+from clstudy.cluster.ray_folder import PREFIX
 from clstudy.identities.synthetic import make_synthetic
-from clstudy.ray_folder import PREFIX
-from clstudy.rows import RESULT_SCHEMA
+from clstudy.records.rows import RESULT_SCHEMA
 from clstudy.strategies import STRATEGIES
-from clstudy.tracking import TRIAL_TAG, sqlite_uri
+from clstudy.tracking.writer import TRIAL_TAG, sqlite_uri
 from tests.network_watch import Watched, run_watched
 from tests.processes import family, kill_driver
 

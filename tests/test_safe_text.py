@@ -23,21 +23,23 @@ from hypothesis import strategies as st
 from rich.live import Live
 from rich.text import Text
 
-from clstudy import report, run
-from clstudy.actors import Coordinator, Recorder
+from clstudy.analysis import report
 from clstudy.analysis.html import element
 from clstudy.analysis.paper import escape_latex
 from clstudy.analysis.tables import summarise, table_files, to_csv, to_terminal
-from clstudy.clean_output import CleanConsole, clean_streams
+from clstudy.cli import report as cli_report
+from clstudy.cli import run
+from clstudy.cli.clean_output import CleanConsole, clean_streams
+from clstudy.cli.tracking import main as rebuild
+from clstudy.cluster.actors import Coordinator, Recorder
 from clstudy.doctor.judges import judge_tracking
 from clstudy.doctor.probes import ask_tracking
 from clstudy.errors import UserError
-from clstudy.identities.prepare import PrepareSettings, report_text
-from clstudy.identities.video import Found
-from clstudy.mlflow_rebuild import main as rebuild
+from clstudy.identities.preparation.prepare import PrepareSettings, report_text
+from clstudy.identities.preparation.video import Found
 from clstudy.safe_text import csv_cell, markdown, one_line, printable, redacted, shown_address
-from clstudy.storage import RemotePath, open_place
-from clstudy.tracking import MlflowWriter, quiet_client, sqlite_uri
+from clstudy.storage.places import RemotePath, open_place
+from clstudy.tracking.writer import MlflowWriter, quiet_client, sqlite_uri
 from tests.small_study import Clusterless, Direct
 from tests.test_report import Study
 
@@ -128,9 +130,9 @@ def test_no_path_prints_the_tracking_servers_password(
     said += [caplog.text, str(trouble.value)]
     # commands: a rebuild that is refused and one whose server is away, a forgetting, a run with bad storages
     study = Study(tmp_path / "runs" / "study", identities=("ann",), seeds=(0,))
-    monkeypatch.setattr("clstudy.mlflow_rebuild._PATIENCE_S", 0.0)
+    monkeypatch.setattr("clstudy.study.tracking_rebuild._PATIENCE_S", 0.0)
     rebuild(["rebuild", str(study.folder), "--to", ADDRESS])
-    from clstudy.identities.__main__ import main as identities
+    from clstudy.cli.identities import main as identities
 
     assert identities(["forget", "ann", "--study", str(study.folder), "--yes"]) == 2
     for storage in (f"s3://key:{CANARY}@bucket/x", f"gs://bucket/x?access_token={TOKEN}", f"nope://{CANARY}@x"):
@@ -324,7 +326,7 @@ def test_the_report_command_prints_nothing_that_acts(
         return SimpleNamespace(summary=summarise(folder), broken=(HOSTILE,))
 
     monkeypatch.setattr(report, "build_report", build)
-    assert report.main([str(hostile), str(hostile / HOSTILE.replace("/", "|"))]) == 2
+    assert cli_report.main([str(hostile), str(hostile / HOSTILE.replace("/", "|"))]) == 2
     out, err = capsys.readouterr()
     assert not acts(out) and not acts(err) and not leaks(out + err)
     assert "\\x1b[31m" in out and "\\x1b[31m" in err

@@ -30,7 +30,7 @@ from clstudy.analysis.scores import (
     missing_cells,
 )
 from clstudy.errors import UserError
-from clstudy.rows import RESULT_SCHEMA
+from clstudy.records.rows import RESULT_SCHEMA
 
 NAN = float("nan")
 

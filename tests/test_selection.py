@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clstudy.identities.selection import (
+from clstudy.identities.preparation.selection import (
     Apart,
     Frames,
     Split,

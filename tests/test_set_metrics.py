@@ -17,10 +17,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from clstudy import evaluation
 from clstudy.errors import UserError
 from clstudy.generators.stylegan2 import StyleGAN2, StyleGAN2Settings
-from clstudy.identities.embedding import to_unit_range
+from clstudy.images import to_unit_range
 from clstudy.metrics.base import MetricSettings
 from clstudy.metrics.fid import FIDMetric
 from clstudy.metrics.identity import IdentityMetric
@@ -29,7 +28,8 @@ from clstudy.metrics.kid import KIDMetric
 from clstudy.metrics.lpips import LPIPS
 from clstudy.metrics.psnr import PSNRMetric
 from clstudy.metrics.set_statistics import fid, frechet_distance, kid
-from clstudy.profiles import InversionSettings
+from clstudy.settings.profiles import InversionSettings
+from clstudy.training import evaluation
 from tests.oracles import official_lpips
 
 

@@ -11,11 +11,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from clstudy.cli.run import main
 from clstudy.errors import UserError
-from clstudy.profiles import PROFILES
-from clstudy.run import main
-from clstudy.settings import SECTIONS, SettingError, checked_settings, parse_settings, setting_words, with_settings
-from clstudy.space import load_space, override
+from clstudy.settings.overrides import (
+    SECTIONS,
+    SettingError,
+    checked_settings,
+    parse_settings,
+    setting_words,
+    with_settings,
+)
+from clstudy.settings.profiles import PROFILES
+from clstudy.settings.space import load_space, override
 
 SPACE = """\
 name: mine

@@ -8,10 +8,10 @@ import pytest
 from mlflow import MlflowClient
 
 from benchmarks.orchestration import TIMESTAMPS, make_stored_study, run_stored
-from clstudy.profiles import Resources
-from clstudy.sources import ListedTrials
-from clstudy.space import TrialSpec
-from clstudy.tracking import TRIAL_TAG, sqlite_uri
+from clstudy.settings.profiles import Resources
+from clstudy.settings.space import TrialSpec
+from clstudy.study.trial_sources import ListedTrials
+from clstudy.tracking.writer import TRIAL_TAG, sqlite_uri
 
 
 class Choosy(ListedTrials):

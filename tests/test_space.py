@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clstudy.errors import UserError
-from clstudy.space import (
+from clstudy.settings.space import (
     MAX_PROPOSALS,
     MAX_TRIALS_WITHOUT_YES,
     Cell,

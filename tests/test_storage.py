@@ -14,16 +14,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from clstudy.cli.storage import main
 from clstudy.errors import UserError
-from clstudy.stages import MARKER, ValueStore, digest_of
-from clstudy.storage import (
+from clstudy.storage.places import (
     Place,
     RemotePath,
     copy_tree,
     free_bytes,
     list_files,
     local_view,
-    main,
     open_place,
     patiently,
     read_schema,
@@ -31,6 +30,7 @@ from clstudy.storage import (
     require_writable,
     write_atomically,
 )
+from clstudy.storage.values import MARKER, ValueStore, digest_of
 from tests.object_store import BUCKET, object_store
 
 KEY = digest_of({"what": "test", "n": 1})
@@ -240,7 +240,7 @@ def test_reading_while_the_store_is_down_does_not_throw_values_away(
         return real(path)
 
     monkeypatch.setattr(Path, "read_bytes", unsteady)
-    monkeypatch.setattr("clstudy.storage._PAUSES_S", (0.0, 0.0, 0.0))
+    monkeypatch.setattr("clstudy.storage.places._PAUSES_S", (0.0, 0.0, 0.0))
     assert store.get(KEY) == FILES and failing == [0]
     assert isinstance(store.root, Path) and not (store.root / "damaged").exists()
 

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from scipy import optimize, stats
 
 from benchmarks.analysis import write_study
-from clstudy import report
+from clstudy.analysis import report
 from clstudy.analysis.efficiency import Cost, efficiency_table, gap_interval, trial_costs
 from clstudy.analysis.matrix import Trial
 from clstudy.analysis.paper import escape_latex, paper_tables
@@ -40,8 +40,8 @@ from clstudy.analysis.tables import (
     to_markdown,
 )
 from clstudy.errors import UserError
-from clstudy.rows import RESULT_SCHEMA, STAGE_KEYS
-from clstudy.stages import STAGE_FILES, StudyStore, digest_of
+from clstudy.records.rows import RESULT_SCHEMA, STAGE_KEYS
+from clstudy.storage.values import STAGE_FILES, StudyStore, digest_of
 from tests.test_report import PANELS, Study, spoken
 
 LPIPS = ("reconstruction", "lpips")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from clstudy.telemetry import SWITCHES, without_ray_dashboard_process
+from clstudy.tracking.telemetry import SWITCHES, without_ray_dashboard_process
 from tests.network_watch import run_watched
 
 REACH_OUT = """

@@ -18,17 +18,18 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from clstudy.mlflow_rebuild import StudyReplay, complete_runs, main
-from clstudy.results import result_path
-from clstudy.space import TrialSpec
-from clstudy.tracking import (
+from clstudy.cli.tracking import main
+from clstudy.images import encode_png
+from clstudy.records.results import result_path
+from clstudy.settings.space import TrialSpec
+from clstudy.study.tracking_rebuild import StudyReplay, complete_runs
+from clstudy.tracking.writer import (
     ERROR_TAG,
     REPORT_TAG,
     TRIAL_TAG,
     VERSION_TAG,
     MlflowWriter,
     curve_metric,
-    encode_png,
     loss_curve,
     run_names,
     runs_page,
@@ -553,7 +554,7 @@ def test_run_names_are_those_of_a_study():
 
 
 def test_rebuilding_needs_neither_torch_nor_ray():
-    code = "import sys, clstudy.mlflow_rebuild; print(sorted({'torch', 'ray', 'mlflow'} & set(sys.modules)))"
+    code = "import sys, clstudy.study.tracking_rebuild; print(sorted({'torch', 'ray', 'mlflow'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
 
 
@@ -664,7 +665,7 @@ def test_a_database_that_is_deleted_under_a_study_is_made_whole_from_the_rows(
 
 
 def test_a_driver_says_that_the_database_was_deleted(tmp_path: Path):
-    from clstudy.study import _Watcher
+    from clstudy.cluster.driver import _Watcher
 
     uri, heard = sqlite_uri(tmp_path / "mlflow.db"), []
     settings = SimpleNamespace(tracking_uri=uri, out=tmp_path / "study")

@@ -12,14 +12,15 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clstudy import evaluation
-from clstudy.evaluation import NotFiniteError, convex_combinations, evaluate
 from clstudy.generators.stylegan2 import StyleGAN2, StyleGAN2Settings
-from clstudy.inversion import invert
 from clstudy.metrics.base import Metric
 from clstudy.metrics.lpips import LPIPS
 from clstudy.metrics.psnr import PSNRMetric
-from clstudy.personalize import (
+from clstudy.settings.profiles import EvaluationSettings, InversionSettings, TrainerSettings
+from clstudy.training import evaluation
+from clstudy.training.evaluation import NotFiniteError, convex_combinations, evaluate
+from clstudy.training.inversion import invert
+from clstudy.training.personalise import (
     LossLog,
     StepLoss,
     TrainingDivergedError,
@@ -32,7 +33,6 @@ from clstudy.personalize import (
     schedule,
     total_steps,
 )
-from clstudy.profiles import EvaluationSettings, InversionSettings, TrainerSettings
 
 SETTINGS = StyleGAN2Settings(img_resolution=32, z_dim=8, w_dim=8, channel_base=256, channel_max=16)
 

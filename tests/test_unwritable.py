@@ -13,12 +13,12 @@ from pathlib import Path
 
 import pytest
 
-from clstudy.driver_lock import only_driver
 from clstudy.errors import UserError
-from clstudy.identities import prepare as prepare_module
 from clstudy.identities.catalogue import open_data_set
-from clstudy.preparation import require_places
-from clstudy.storage import require_writable
+from clstudy.identities.preparation import prepare as prepare_module
+from clstudy.storage.driver_lock import only_driver
+from clstudy.storage.places import require_writable
+from clstudy.study.preparation import require_places
 from tests.small_study import make_study
 
 
@@ -52,8 +52,8 @@ def test_run(option: str, below: str, file: Path, capsys, monkeypatch) -> None:
     def expensive(*_: object, **__: object) -> None:
         raise AssertionError("work began before the place was looked at")
 
-    monkeypatch.setattr("clstudy.preparation.equip", expensive)
-    monkeypatch.setattr("clstudy.preparation.open_data_set", expensive)
+    monkeypatch.setattr("clstudy.study.preparation.equip", expensive)
+    monkeypatch.setattr("clstudy.study.preparation.open_data_set", expensive)
     for place in (file / below, Path("/proc/clstudy") / below):
         said = refused("clstudy.run", ["--space", "smoke", option, str(place)], capsys)
         assert "cannot be written" in said and str(place) in said and "--out" in said, said
@@ -87,24 +87,28 @@ def test_prepare_photos(tmp_path: Path, file: Path, capsys, monkeypatch) -> None
     monkeypatch.setattr(prepare_module, "_Tools", lambda name: pytest.fail("networks were opened first"))
     for out in (file / "photos", Path("/proc/clstudy/photos")):
         arguments = ["prepare", str(tmp_path / "source"), str(out), "--identity", "anna"]
-        assert f"the folder {out} cannot be written" in refused("clstudy.identities.__main__", arguments, capsys)
+        assert f"the folder {out} cannot be written" in refused("clstudy.cli.identities", arguments, capsys)
 
 
 @pytest.mark.parametrize(
     ("module", "arguments", "expected"),
     [
-        ("clstudy.metrics.__main__", ["fetch", "dists", "--to", "{file}/weights"], "cannot be written"),
-        ("clstudy.generators.__main__", ["convert", "{file}", "{file}/x.safetensors"], "choose another place"),
-        ("clstudy.generators.__main__", ["export", "{study}", "any", "--to", "{file}/x.safetensors"], "choose another"),
+        ("clstudy.cli.metrics", ["fetch", "dists", "--to", "{file}/weights"], "cannot be written"),
+        ("clstudy.cli.generators", ["convert", "{file}", "{file}/x.safetensors"], "choose another place"),
+        ("clstudy.cli.generators", ["export", "{study}", "any", "--to", "{file}/x.safetensors"], "choose another"),
         ("clstudy.report", ["{study}"], "the report's folder .*/report cannot be written"),
         ("clstudy.loss_path", ["{study}", "--points", "2"], "the report's folder .*/report cannot be written"),
-        ("clstudy.tracking", ["rebuild", "{study}", "--to", "sqlite:///{file}/m.db"], "MLflow's database .*--to"),
-        ("clstudy.storage", ["copy", "{study}", "{file}/copy"], "cannot be written"),
-        ("clstudy.storage", ["copy", "{study}", "/proc/clstudy/copy"], "cannot be written"),
-        ("clstudy.generators.pretrain_data", ["--out", "{file}/build"], "--out"),
-        ("clstudy.generators.pretrain", ["--faces", "faces.npy", "--out", "{file}/build"], "--out"),
-        ("clstudy.generators.pretrain", ["--faces", "{file}", "--out", "{study}"], "file cannot be read .*faces.npy"),
-        ("clstudy.assets.build", ["--work", "{file}/build"], "--work"),
+        ("clstudy.cli.tracking", ["rebuild", "{study}", "--to", "sqlite:///{file}/m.db"], "MLflow's database .*--to"),
+        ("clstudy.cli.storage", ["copy", "{study}", "{file}/copy"], "cannot be written"),
+        ("clstudy.cli.storage", ["copy", "{study}", "/proc/clstudy/copy"], "cannot be written"),
+        ("clstudy.cli.pretraining", ["faces", "--out", "{file}/build"], "--out"),
+        ("clstudy.cli.pretraining", ["train", "--faces", "faces.npy", "--out", "{file}/build"], "--out"),
+        (
+            "clstudy.cli.pretraining",
+            ["train", "--faces", "{file}", "--out", "{study}"],
+            "file cannot be read .*faces.npy",
+        ),
+        ("clstudy.cli.assets", ["--work", "{file}/build"], "--work"),
     ],
     ids=[
         *("fetch", "convert", "export", "report", "loss_path", "rebuild", "copy", "copy to /proc"),
@@ -114,7 +118,6 @@ def test_prepare_photos(tmp_path: Path, file: Path, capsys, monkeypatch) -> None
 def test_other_commands(
     module: str, arguments: list[str], expected: str, file: Path, study: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    module = "clstudy.mlflow_rebuild" if module == "clstudy.tracking" else module
     said = refused(module, [word.format(file=file, study=study) for word in arguments], capsys)
     assert re.search(expected, said), said
     assert file.read_text() == "kept" and (study / "report").read_text() == "in the way"

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from clstudy.analysis.material import gather
+from clstudy.analysis.report_data import gather
 from clstudy.analysis.scores import SCORES
 from clstudy.analysis.summary import summarise
 from clstudy.analysis.variance import (

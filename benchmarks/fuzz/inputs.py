@@ -29,23 +29,23 @@ from benchmarks.fuzz.harness import GIVEN, Outcome, Target
 from benchmarks.fuzz.mutations import damage_one_file
 from clstudy.analysis.summary import read_study
 from clstudy.assets import asset_path
-from clstudy.documents import read_json
 from clstudy.errors import UserError
+from clstudy.faces.embedding import IdentityEmbedder
 from clstudy.generators.checkpoints import Checkpoint, infer_settings, read_checkpoint, write_safetensors
 from clstudy.generators.ir_se_encoder import IRSEEncoder, read_encoder
 from clstudy.generators.stylegan2 import StyleGAN2, StyleGAN2Settings
 from clstudy.identities.dataset import load_folder
-from clstudy.identities.embedding import IdentityEmbedder
-from clstudy.identities.filters import Measures
-from clstudy.identities.prepare import stored_scan
-from clstudy.identities.video import find_occasions, read_photo
+from clstudy.identities.preparation.filters import Measures
+from clstudy.identities.preparation.prepare import stored_scan
+from clstudy.identities.preparation.video import find_occasions, read_photo
 from clstudy.metrics.dists import load_dists, weight_shapes
 from clstudy.metrics.inception import load_inception
 from clstudy.metrics.ir_se_50 import IRSE50, load_ir_se_50
-from clstudy.preflight import require_alignment
-from clstudy.profiles import PROFILES
-from clstudy.reopen import read_study_file
-from clstudy.space import load_space
+from clstudy.settings.profiles import PROFILES
+from clstudy.settings.space import load_space
+from clstudy.storage.documents import read_json
+from clstudy.study.preflight import require_alignment
+from clstudy.study.stored_study import read_study_file
 from tests.persistence_writer import dump, network, ordinary, snapshot, torch_dump
 
 _TINY = StyleGAN2Settings(img_resolution=8, z_dim=3, w_dim=4, channel_base=16, channel_max=3, mapping_layers=1)

@@ -30,31 +30,33 @@ from clstudy.analysis.html import study_page
 from clstudy.analysis.loss_path_numbers import PATH_SCHEMA, path_curves, strategy_numbers
 from clstudy.analysis.loss_path_page import FILE as LOSS_PATH
 from clstudy.analysis.loss_path_page import read_loss_path
-from clstudy.analysis.material import gather
 from clstudy.analysis.rates_page import rate_sections
+from clstudy.analysis.report_data import gather
 from clstudy.analysis.study_folder import anchor_latents, stage_faces, trial_stages
 from clstudy.analysis.summary import Summary, summarise
 from clstudy.analysis.tables import table_files
-from clstudy.checksum_names import SUFFIX
-from clstudy.checksums import write_checked
-from clstudy.cost import cost_kind, stage_work, write_history
-from clstudy.driver_lock import only_driver
 from clstudy.errors import UserError
-from clstudy.fold import MemoryRequest, StageRequest, anchors_key, canonical_test, recall, stage_requests
 from clstudy.identities.dataset import DataSet, Identity
-from clstudy.identities.forget import find_traces, read_document, take_census
-from clstudy.mlflow_rebuild import StudyReplay
-from clstudy.plan import Plan, make_plan
-from clstudy.rate_search import RateSearch
-from clstudy.results import parquet_bytes, restore_results, result_path, trial_table, write_result
-from clstudy.rows import Row, stage_table
-from clstudy.sessions import Session, add_session, read_sessions
-from clstudy.space import Cell, RateRange, SearchSpace, TrialSpec
-from clstudy.stages import StudyStore, Timing
+from clstudy.images import encode_png
+from clstudy.records.results import parquet_bytes, restore_results, result_path, trial_table, write_result
+from clstudy.records.rows import Row, stage_table
+from clstudy.records.sessions import Session, add_session, read_sessions
+from clstudy.records.study_document import write_document, write_failures
+from clstudy.settings.space import Cell, RateRange, SearchSpace, TrialSpec
+from clstudy.storage.checksum_names import SUFFIX
+from clstudy.storage.checksums import write_checked
+from clstudy.storage.driver_lock import only_driver
+from clstudy.storage.values import StudyStore, Timing
 from clstudy.strategies.base import Memory, memory_to_dict
-from clstudy.study_document import write_document, write_failures
-from clstudy.study_file import write_study_file
-from clstudy.tracking import encode_png, sqlite_uri
+from clstudy.study.cost import write_history
+from clstudy.study.plan import Plan, make_plan
+from clstudy.study.privacy.forget import find_traces, read_document, take_census
+from clstudy.study.search.rates import RateSearch
+from clstudy.study.study_file import write_study_file
+from clstudy.study.tracking_rebuild import StudyReplay
+from clstudy.tracking.writer import sqlite_uri
+from clstudy.trial.requests import MemoryRequest, StageRequest, anchors_key, canonical_test, recall, stage_requests
+from clstudy.trial.work import cost_kind, stage_work
 from tests.furnished import BASIS, TEST, WIDTH, faces, latents, person, remember
 
 TIMESTAMPS = 3

@@ -22,11 +22,11 @@ from statistics import fmean
 
 from clstudy.analysis.comparisons import paired_difference
 from clstudy.analysis.intervals import CONFIDENCE, Interval, identity_interval
-from clstudy.analysis.material import Material, panel_title
 from clstudy.analysis.matrix import Cell
 from clstudy.analysis.printed import interval_texts, number, printed_value, score_title
+from clstudy.analysis.report_data import Material, panel_title
 from clstudy.analysis.scores import SCORES
-from clstudy.metrics.directions import HIGHER_IS_BETTER
+from clstudy.settings.metric_directions import HIGHER_IS_BETTER
 
 _PHOTOS = "stored photos"
 _MOST_NAMED = 3

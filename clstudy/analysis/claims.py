@@ -1,10 +1,10 @@
 """What a study may claim: its primary comparison, what the rest is worth, and which differences are ruled out.
 
 A study of four strategies, three sizes and five metrics prints a hundred intervals, and at 95% each some five of them
-exclude 0 by chance alone. So a space may name one primary comparison before it runs (``clstudy.claims``): that family
-is tested with Holm's correction, everything else is called exploratory, with the number of marks that chance alone
-would give. "No difference seen" is not "no difference": for a smallest difference of interest, two one-sided t tests
-say whether a larger one is ruled out.
+exclude 0 by chance alone. So a space may name one primary comparison before it runs (``clstudy.settings.claims``): that
+family is tested with Holm's correction, everything else is called exploratory, with the number of marks that chance
+alone would give. "No difference seen" is not "no difference": for a smallest difference of interest, two one-sided t
+tests say whether a larger one is ruled out.
 
 Pure functions take one difference per identity, ``differences`` float ``[n]``, the unit of claims about new people.
 
@@ -31,8 +31,8 @@ from clstudy.analysis.intervals import CONFIDENCE, identity_interval
 from clstudy.analysis.matrix import Cell, ScoreValues
 from clstudy.analysis.scores import SCORES
 from clstudy.analysis.summary import CELL_FIELDS, INTERVAL_FIELDS, PANEL_TITLES, Summary, cell_order
-from clstudy.claims import BASELINE, Effect, Primary, Statement, lateness
 from clstudy.seeding import derive_rng
+from clstudy.settings.claims import BASELINE, Effect, Primary, Statement, lateness
 
 RULES_OUT, CANNOT_SAY, EXCEEDS = "rules out", "cannot say", "exceeds"
 EQUIVALENCE_CONFIDENCE = 1 - 2 * ALPHA

@@ -19,11 +19,11 @@ from clstudy.analysis.claims import (
     primary_table,
 )
 from clstudy.analysis.html import Section, bullets, data_table, element, joined
-from clstudy.analysis.material import Material, panel_title
+from clstudy.analysis.report_data import Material, panel_title
 from clstudy.analysis.scores import SCORES
 from clstudy.analysis.summary import Summary
 from clstudy.analysis.tables import DECIMALS, DEFAULT_DECIMALS, to_csv
-from clstudy.claims import Statement, in_words
+from clstudy.settings.claims import Statement, in_words
 
 _PRIMARY_COLUMNS = ("comparison", "difference [95%]", "identities", "t test p (Holm)", "sign-flip p (Holm)", "verdict")
 _EQUIVALENCE_COLUMNS = (

@@ -35,7 +35,7 @@ from clstudy.analysis.intervals import (
 )
 from clstudy.analysis.matrix import Cell, ScoreValues
 from clstudy.analysis.scores import SCORES
-from clstudy.metrics.directions import HIGHER_IS_BETTER
+from clstudy.settings.metric_directions import HIGHER_IS_BETTER
 
 BASELINES = ("er_rand", "lower")
 COMPARED_SCORES = ("aip", "forgetting", "final")

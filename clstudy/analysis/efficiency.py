@@ -23,10 +23,10 @@ from clstudy.analysis.intervals import CONFIDENCE, NEW_IDENTITIES, THIS_IDENTITY
 from clstudy.analysis.matrix import Cell, ScoreValues, Trial
 from clstudy.analysis.scores import gap_closed
 from clstudy.analysis.summary import CELL_FIELDS, JOINT_NOTE, Summary, cell_order
-from clstudy.documents import json_object
-from clstudy.metrics.directions import HIGHER_IS_BETTER
-from clstudy.results import result_keys, result_path
-from clstudy.stages import StudyStore, ValueStore, is_key
+from clstudy.records.results import result_keys, result_path
+from clstudy.settings.metric_directions import HIGHER_IS_BETTER
+from clstudy.storage.documents import json_object
+from clstudy.storage.values import StudyStore, ValueStore, is_key
 
 LOWER, UPPER = "lower", "upper"
 MEGABYTE = 1e6

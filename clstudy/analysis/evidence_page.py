@@ -8,8 +8,8 @@ from typing import Any
 from clstudy.analysis.evidence import StudyEvidence
 from clstudy.analysis.html import Markup, Section, data_table, element, joined
 from clstudy.analysis.intervals import CONFIDENCE
-from clstudy.analysis.material import Material
 from clstudy.analysis.printed import digits_for, mean_and_interval
+from clstudy.analysis.report_data import Material
 from clstudy.analysis.scores import SCORES
 from clstudy.analysis.sensitivity import BOOTSTRAP_T, CHECKED_SCORES
 

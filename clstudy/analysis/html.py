@@ -23,7 +23,6 @@ from clstudy.analysis.efficiency import ABOVE_UPPER, efficiency_table
 from clstudy.analysis.figures import Drawing, Gallery
 from clstudy.analysis.intervals import CONFIDENCE
 from clstudy.analysis.limits import not_concluded
-from clstudy.analysis.material import Arm, Material, panel_title
 from clstudy.analysis.matrix import Cell
 from clstudy.analysis.paper import PaperTable, paper_tables, shortfall
 from clstudy.analysis.printed import (
@@ -37,13 +36,14 @@ from clstudy.analysis.printed import (
     printed_value,
     score_title,
 )
+from clstudy.analysis.report_data import Arm, Material, panel_title
 from clstudy.analysis.study_folder import settings, stage_seconds
 from clstudy.analysis.summary import Column, Summary
 from clstudy.analysis.tables import BEST, notes
-from clstudy.pictures import opened_picture
-from clstudy.profiles import Resources
+from clstudy.images import opened_picture
+from clstudy.records.sessions import Session, priced_hours, read_sessions
 from clstudy.safe_text import printable, redacted
-from clstudy.sessions import Session, priced_hours, read_sessions
+from clstudy.settings.profiles import Resources
 
 _VOID = frozenset({"img", "meta", "link", "br"})
 # Nothing may be loaded from anywhere, should a name ever get past the escaping.

@@ -9,7 +9,7 @@ from clstudy.analysis.intervals import NEW_IDENTITIES
 from clstudy.analysis.matrix import Cell
 from clstudy.analysis.printed import decimals_of, mean_and_interval
 from clstudy.analysis.summary import PANEL_TITLES, Summary, timestamp_counts
-from clstudy.metrics.directions import HIGHER_IS_BETTER
+from clstudy.settings.metric_directions import HIGHER_IS_BETTER
 
 _MOST_NAMED = 6
 _REFERENCES = {

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from clstudy.analysis.intervals import identity_interval
-from clstudy.rows import TRIAL_FIELDS
+from clstudy.records.rows import TRIAL_FIELDS
 
 GROUPS = {"all": "all parameters", "weights": "weights only", "biases": "biases only"}
 """What moves along the line; the rest stays as it is at the start."""

@@ -10,8 +10,8 @@ import pyarrow.parquet as pq
 from clstudy.analysis.html import Section, element, figure_element, joined
 from clstudy.analysis.loss_path_figures import loss_path_drawings
 from clstudy.analysis.loss_path_numbers import PATH_SCHEMA, path_curves, strategy_numbers
-from clstudy.checksums import State, read_checked
 from clstudy.errors import UserError
+from clstudy.storage.checksums import State, read_checked
 
 FILE = "loss_path.parquet"
 

@@ -15,8 +15,8 @@ import pyarrow.dataset
 from clstudy.analysis.photos import other_photos, photo_marks
 from clstudy.analysis.scores import SCORES, MissingCellsError
 from clstudy.errors import UserError
-from clstudy.metrics.directions import HIGHER_IS_BETTER
-from clstudy.rows import RESULT_SCHEMA, SORT_KEY, TRIAL_FIELDS
+from clstudy.records.rows import RESULT_SCHEMA, SORT_KEY, TRIAL_FIELDS
+from clstudy.settings.metric_directions import HIGHER_IS_BETTER
 
 TRIAL_COLUMNS = [name for name, _ in TRIAL_FIELDS]
 JOINT_STRATEGIES = frozenset({"upper"})
@@ -229,7 +229,9 @@ def _scores(stack: Sequence[ResultMatrix]) -> dict[str, np.ndarray]:
     metric, joint, size = stack[0].metric, stack[0].trial.joint, stack[0].r.shape[-1]
     if metric not in HIGHER_IS_BETTER:
         known = ", ".join(sorted(HIGHER_IS_BETTER))
-        raise UserError(f"metric {metric!r} has no known direction; known: {known} (clstudy.metrics.directions)")
+        raise UserError(
+            f"metric {metric!r} has no known direction; known: {known} (clstudy.settings.metric_directions)"
+        )
     defined = [score for score in SCORES.values() if size >= score.at_least and not (score.continual and joint)]
     r = np.stack([matrix.r for matrix in stack])
     try:

@@ -16,8 +16,8 @@ from typing import Any
 from clstudy.analysis.printed import mean_and_interval, printed_higher_is_better, printed_row, score_title
 from clstudy.analysis.published import published_value
 from clstudy.analysis.summary import CELL_FIELDS, Column, Summary
-from clstudy.metrics.directions import AS_PUBLISHED
 from clstudy.safe_text import one_line, redacted
+from clstudy.settings.metric_directions import AS_PUBLISHED
 
 PAPER_SCORES = ("aip", "forgetting", "bwt")
 MISSING, NONE = "missing", "–"

@@ -21,8 +21,8 @@ import pyarrow as pa
 
 from clstudy.analysis.matrix import Cell, ResultMatrix, ScoreValues, codes, read_rows
 from clstudy.analysis.scores import SCORES, missing_cells
-from clstudy.metrics.directions import HIGHER_IS_BETTER
-from clstudy.rows import RESULT_SCHEMA
+from clstudy.records.rows import RESULT_SCHEMA
+from clstudy.settings.metric_directions import HIGHER_IS_BETTER
 
 _NAMES = ("trial", "protocol", "metric", "image")
 _COLUMNS = [*_NAMES, "train_timestamp", "test_timestamp", "value"]

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from clstudy.analysis.scores import SCORES
-from clstudy.metrics.directions import AS_PUBLISHED, HIGHER_IS_BETTER
+from clstudy.settings.metric_directions import AS_PUBLISHED, HIGHER_IS_BETTER
 
 PRINTED_SCORES = ("aip", "forgetting", "bwt", "final")
 """The scores of printed tables, in their order."""

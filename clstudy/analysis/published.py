@@ -14,7 +14,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from clstudy.metrics.directions import AS_PUBLISHED, ORDINARY
+from clstudy.settings.metric_directions import AS_PUBLISHED, ORDINARY
 
 PAPER = "arXiv 2412.02627"
 _FILE = Path(__file__).with_name("published_results.csv")

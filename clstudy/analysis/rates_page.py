@@ -11,8 +11,8 @@ import pyarrow as pa
 import pyarrow.csv
 
 from clstudy.analysis.html import Section, data_table, element, joined
-from clstudy.checksums import State, read_checked
 from clstudy.errors import UserError
+from clstudy.storage.checksums import State, read_checked
 
 _COLUMN_TYPES = {
     "strategy": pa.string(),

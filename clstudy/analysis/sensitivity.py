@@ -30,8 +30,8 @@ from clstudy.analysis.intervals import (
 from clstudy.analysis.matrix import Cell, read_rows
 from clstudy.analysis.scores import SCORES, missing_cells
 from clstudy.analysis.summary import CELL_FIELDS, INTERVAL_FIELDS, Summary
-from clstudy.metrics.directions import HIGHER_IS_BETTER
 from clstudy.seeding import derive_rng
+from clstudy.settings.metric_directions import HIGHER_IS_BETTER
 
 CHECKED_SCORES = ("aip", "forgetting")
 """Scores whose intervals are computed in the other ways too."""

@@ -15,11 +15,11 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load as load_arrays
 
-from clstudy.documents import json_object
-from clstudy.pictures import decode_png
-from clstudy.results import result_keys, result_path
-from clstudy.stages import StudyStore, ValueStore, digest_of
-from clstudy.study_document import read_document
+from clstudy.images import decode_png
+from clstudy.records.results import result_keys, result_path
+from clstudy.records.study_document import read_document
+from clstudy.storage.documents import json_object
+from clstudy.storage.values import StudyStore, ValueStore, digest_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +75,9 @@ def _note(stages: ValueStore, key: str) -> StageNote:
 
 
 def anchors_key(note: StageNote, k: int) -> str:
-    """Key of timestamp k's anchors, from a stage's own record (equal to ``clstudy.fold.anchors_key``; tested)."""
+    """Key of timestamp k's anchors, from a stage's own record (equal to ``clstudy.trial.requests.anchors_key``;
+    tested).
+    """
     return digest_of(
         {
             "what": "anchors",

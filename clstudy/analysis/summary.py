@@ -32,11 +32,11 @@ from clstudy.analysis.photo_bias import trial_photo_biases
 from clstudy.analysis.printed import PRINTED_SCORES
 from clstudy.analysis.published import Practice, Setting, comparable, published_value, read_practice
 from clstudy.analysis.scores import SCORES, MissingCellsError, average_performance, missing_cells
-from clstudy.claims import Statement, primary_before_results, read_statements
 from clstudy.errors import UserError
-from clstudy.metrics.directions import HIGHER_IS_BETTER
-from clstudy.results import Examined, examine
-from clstudy.study_document import read_document, read_failures
+from clstudy.records.results import Examined, examine
+from clstudy.records.study_document import read_document, read_failures
+from clstudy.settings.claims import Statement, primary_before_results, read_statements
+from clstudy.settings.metric_directions import HIGHER_IS_BETTER
 
 JOINT_NOTE = "final (joint training; not a continual learner)"
 UNBUFFERED_NOTE = "no buffer: the same trials in every buffer-size column"
@@ -111,7 +111,7 @@ class Study:
     chosen_rates: tuple[tuple[str, int | None, float], ...] = ()
     """Strategy, buffer size and learning rate of every cell, where a search chose them; then ``trials`` have none."""
     claims: tuple[Statement, ...] = ()
-    """What the study's space claimed, and when (``clstudy.claims``); empty where it never claimed anything."""
+    """What the study's space claimed, and when (``clstudy.settings.claims``); empty where it never claimed anything."""
 
     @property
     def identities(self) -> tuple[str, ...]:

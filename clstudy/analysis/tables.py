@@ -57,8 +57,8 @@ from clstudy.analysis.summary import (
     summarise,
     summarise_many,
 )
-from clstudy.profiles import LATENT_SPACE_WORDS
 from clstudy.safe_text import csv_cell, markdown, one_line
+from clstudy.settings.profiles import LATENT_SPACE_WORDS
 
 __all__ = [
     "CELL_FIELDS",

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from clstudy.analysis.html import Section, element, joined
-from clstudy.documents import MOST_JSON_BYTES, load_json
-from clstudy.storage import read_plain
-from clstudy.tracking import CHARTS_HINT, LOCAL_SERVER, TRACKED, runs_page
+from clstudy.storage.documents import MOST_JSON_BYTES, load_json
+from clstudy.storage.places import read_plain
+from clstudy.tracking.writer import CHARTS_HINT, LOCAL_SERVER, TRACKED, runs_page
 
 
 def tracking_sections(study: Path) -> list[Section]:

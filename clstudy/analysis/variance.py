@@ -35,7 +35,7 @@ from clstudy.analysis.intervals import CONFIDENCE
 from clstudy.analysis.matrix import Cell, codes, read_rows
 from clstudy.analysis.scores import SCORES
 from clstudy.analysis.summary import CELL_FIELDS, Summary, cell_order
-from clstudy.metrics.directions import HIGHER_IS_BETTER
+from clstudy.settings.metric_directions import HIGHER_IS_BETTER
 
 BUDGETED_SCORES = ("aip", "forgetting")
 ONE_SEED = "one seed: people and seeds cannot be told apart"

@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow as pa
 
 from clstudy.analysis.html import Section, data_table, element, joined
-from clstudy.analysis.material import Material
+from clstudy.analysis.report_data import Material
 from clstudy.analysis.scores import SCORES
 from clstudy.analysis.variance import BUDGETED_SCORES, spread_factors
 

@@ -7,7 +7,6 @@ The ONNX files lose their documentation strings, and the embedder's batch size b
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import io
 import json
@@ -16,17 +15,13 @@ import subprocess
 import sys
 import tarfile
 import zipfile
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from clstudy.assets import sha256_file
-from clstudy.entry_point import entry_point
-from clstudy.errors import UserError
-from clstudy.generators.restricted_pickle import read_objects
-from clstudy.storage import require_writable
+from clstudy.assets.restricted_pickle import read_objects
 
 _HERE = Path(__file__).resolve().parent
 
@@ -204,35 +199,3 @@ def write_manifest(files: list[Path]) -> None:
             "sha256": hashlib.sha256(file.read_bytes()).hexdigest(),
         }
     path.write_text(json.dumps({"files": dict(sorted(current.items()))}, indent=2) + "\n")
-
-
-@entry_point
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit code."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--work", type=Path, help="rebuild the third-party files; folder for the downloads")
-    parser.add_argument("--pretrained", type=Path, help="take in the output folder of clstudy.generators.pretrain")
-    args = parser.parse_args(arguments)
-    if args.work is None and args.pretrained is None:
-        parser.error("nothing to do: give --work or --pretrained")
-    try:
-        require_writable(_HERE, "the package's folder", "work in a clone that is yours (`pip install -e`)")
-        if args.work is not None:
-            require_writable(args.work, "the folder for the downloads", "name another one with --work")
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    files: list[Path] = []
-    if args.work is not None:
-        args.work.mkdir(parents=True, exist_ok=True)
-        files += [build_lpips(args.work), build_dcgan(args.work), *build_onnx(args.work)]
-    if args.pretrained is not None:
-        files.append(take_pretrained(args.pretrained))
-    write_manifest(files)
-    for file in files:
-        print(f"{file.name}: {file.stat().st_size / 1e6:.1f} MB")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

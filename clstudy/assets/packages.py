@@ -12,7 +12,7 @@ from pathlib import Path
 
 from clstudy.assets import sha256_file
 from clstudy.errors import UserError
-from clstudy.storage import require_writable
+from clstudy.storage.places import require_writable
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar
 
+from clstudy.cluster.nodes import Span
 from clstudy.safe_text import redacted
-from clstudy.storage import Place
-
-T = TypeVar("T")
+from clstudy.storage.places import Place
 
 PASS, FIX, NOTE = "pass", "FIX", "note"
 
 CPU_ONNX, GPU_ONNX = "onnxruntime", "onnxruntime-gpu"
 """Two packages with one folder: the one installed last is the one that runs."""
-
-Span = tuple[float, float]
-"""How far a clock is ahead of the driver's, in seconds: at least, at most (the time a call takes blurs it)."""
 
 
 @dataclass(frozen=True)
@@ -126,22 +120,6 @@ class Tracking:
     trouble: str = ""
     listens: tuple[str, ...] = ()
     file_system: str = ""
-
-
-@dataclass(frozen=True)
-class Answer(Generic[T]):
-    """What came back from a node: a value or, if None, the trouble; and when the driver asked and heard (s, UTC)."""
-
-    value: T | None
-    trouble: str
-    sent: float
-    received: float
-
-
-def why(error: BaseException) -> str:
-    """The first line of what an error says."""
-    lines = str(getattr(error, "strerror", None) or error).strip().splitlines()
-    return textwrap.shorten(lines[0] if lines else type(error).__name__, 300, placeholder=" …")
 
 
 def is_local(host: str) -> bool:

@@ -13,28 +13,15 @@ from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import urlsplit
 
-from clstudy.doctor.facts import (
-    CPU_ONNX,
-    FIX,
-    GPU_ONNX,
-    NOTE,
-    PASS,
-    Answer,
-    Facts,
-    Line,
-    Probe,
-    Seen,
-    Span,
-    Tracking,
-    is_local,
-)
+from clstudy.assets.model_files import FoundFiles, missing_lines, wanted_roles
+from clstudy.cluster.nodes import Answer, Span
+from clstudy.doctor.facts import CPU_ONNX, FIX, GPU_ONNX, NOTE, PASS, Facts, Line, Probe, Seen, Tracking, is_local
 from clstudy.doctor.gpu_extra import CUDA_PROVIDER, GPU_ONNX_ONLY
 from clstudy.errors import UserError
-from clstudy.model_files import FoundFiles, missing_lines, wanted_roles
-from clstudy.preflight import left_out_metrics
-from clstudy.profiles import Profile, Resources
 from clstudy.safe_text import shown_address
-from clstudy.storage import MIN_FREE_BYTES
+from clstudy.settings.profiles import Profile, Resources
+from clstudy.storage.places import MIN_FREE_BYTES
+from clstudy.study.preflight import left_out_metrics
 
 MOST_SKEW_SECONDS = 2.0
 _FULL_SHARE = 0.95

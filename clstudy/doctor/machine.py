@@ -20,8 +20,9 @@ from pathlib import Path
 
 import clstudy
 from clstudy.assets import AssetError, asset_path, manifest
-from clstudy.doctor.facts import CPU_ONNX, GPU_ONNX, Disk, Facts, why
-from clstudy.documents import read_yaml
+from clstudy.cluster.nodes import why
+from clstudy.doctor.facts import CPU_ONNX, GPU_ONNX, Disk, Facts
+from clstudy.storage.documents import read_yaml
 
 _PACKAGES = ("ray", "torch", "numpy", "pyarrow", "optuna", "mlflow", CPU_ONNX, GPU_ONNX)
 

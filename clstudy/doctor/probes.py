@@ -21,10 +21,11 @@ from urllib.parse import urlsplit
 
 import pyarrow as pa
 
-from clstudy.doctor.facts import Probe, Seen, Span, Tracking, is_local, why
+from clstudy.cluster.nodes import Span, why
+from clstudy.doctor.facts import Probe, Seen, Tracking, is_local
 from clstudy.errors import UserError
-from clstudy.storage import Place, RemotePath, free_bytes, remove_tree, require_writable, write_atomically
-from clstudy.tracking import quiet_client
+from clstudy.storage.places import Place, RemotePath, free_bytes, remove_tree, require_writable, write_atomically
+from clstudy.tracking.writer import quiet_client
 
 T = TypeVar("T")
 

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
-from clstudy.doctor.cluster import (
+from clstudy.assets.model_files import FoundFiles
+from clstudy.cluster.nodes import (
     NODE_SECONDS,
+    Answer,
+    Span,
     ask_nodes,
     clocks,
     living_nodes,
     ray_complaint,
     telling_part,
-    whole_facts,
 )
-from clstudy.doctor.facts import PASS, Facts, Line, Probe, Seen, Span
+from clstudy.doctor.facts import PASS, Facts, Line, Probe, Seen
 from clstudy.doctor.gpu_extra import judge_gpu_extra
 from clstudy.doctor.judges import (
     judge_answers,
@@ -37,9 +39,8 @@ from clstudy.doctor.judges import (
 )
 from clstudy.doctor.machine import gather_facts
 from clstudy.doctor.probes import ask_tracking, has_arrived, storage_probe, visit_storage
-from clstudy.model_files import FoundFiles
-from clstudy.profiles import Profile
-from clstudy.storage import Place
+from clstudy.settings.profiles import Profile
+from clstudy.storage.places import Place
 
 HERE = "this machine"
 DRIVER = "the driver"
@@ -113,7 +114,7 @@ def cluster_lines(request: Request, address: str, here: Facts, probe: Probe) -> 
 
 def connect(address: str) -> Line | None:
     """Connect to a cluster that answers; what went wrong, if anything did."""
-    from clstudy.study import start_ray  # takes seconds: torch and Ray Tune
+    from clstudy.cluster.driver import start_ray  # takes seconds: torch and Ray Tune
 
     try:
         start_ray(address)
@@ -158,3 +159,14 @@ def storage_lines(request: Request, probe: Probe, seen: Mapping[str, Seen], arri
 def clock_of(probe: Probe) -> dict[str, Span]:
     """The storage's clock, if it is known."""
     return {"the storage": probe.ahead} if probe.ahead else {}
+
+
+def whole_facts(answers: Mapping[str, Answer[tuple[Facts, Seen]]]) -> dict[str, Answer[tuple[Facts, Seen]]]:
+    """The answers, without those of a clstudy that knows other facts."""
+    names = {entry.name for entry in fields(Facts)}
+    return {
+        label: answer
+        if answer.value is None or set(vars(answer.value[0])) == names
+        else Answer(None, "its clstudy has no attribute that this one asks for", answer.sent, answer.received)
+        for label, answer in answers.items()
+    }

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from clstudy.metrics.lpips import LPIPS
-from clstudy.profiles import Profile
 from clstudy.registry import Registry
+from clstudy.settings.profiles import Profile
 
 
 class DomainGenerator(ABC):

@@ -15,9 +15,9 @@ from clstudy.generators.checkpoints import SYNTHESIS_ALONE, read_checkpoint
 from clstudy.generators.ir_se_encoder import IRSEEncoder, read_encoder
 from clstudy.generators.stylegan2 import StyleGAN2, StyleGAN2Settings
 from clstudy.generators.synthesis_copies import SynthesisCopies, arrays_under, encoded
-from clstudy.inversion import invert
 from clstudy.metrics.lpips import LPIPS
-from clstudy.profiles import AnchorSettings, Profile
+from clstudy.settings.profiles import AnchorSettings, Profile
+from clstudy.training.inversion import invert
 
 _GENERATOR, _ENCODER = "generator/", "encoder/"
 

@@ -25,9 +25,8 @@ import torch
 from safetensors.numpy import load as load_safetensors
 from safetensors.numpy import save as save_safetensors
 
-from clstudy.errors import UserError, nearest
-from clstudy.generators.pickle_limits import Limits
-from clstudy.generators.restricted_pickle import (
+from clstudy.assets.pickle_limits import Limits
+from clstudy.assets.restricted_pickle import (
     CheckpointError,
     PersistentObject,
     TensorRef,
@@ -37,10 +36,11 @@ from clstudy.generators.restricted_pickle import (
     read_objects,
     tensor_refs,
 )
+from clstudy.assets.tensor_files import LARGEST_HEADER
+from clstudy.errors import UserError, nearest
 from clstudy.generators.rosinality import looks_like_rosinality, translate
 from clstudy.generators.stylegan2 import StyleGAN2, StyleGAN2Settings, fir_filter
-from clstudy.storage import write_atomically
-from clstudy.tensor_files import LARGEST_HEADER
+from clstudy.storage.places import write_atomically
 
 FORMAT_VERSION = 1
 """Version of our safetensors files; raised when an older clstudy could misread a newer file."""

@@ -16,7 +16,7 @@ from clstudy.generators.encoder import WEncoder
 from clstudy.generators.stylegan2 import StyleGAN2, StyleGAN2Settings
 from clstudy.generators.synthesis_copies import SynthesisCopies, arrays_under, encoded
 from clstudy.metrics.lpips import LPIPS
-from clstudy.profiles import ComputeSettings, Profile
+from clstudy.settings.profiles import ComputeSettings, Profile
 
 _FILE = "embedded_generator.safetensors"
 

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from clstudy.generators.restricted_pickle import CheckpointError
+from clstudy.assets.restricted_pickle import CheckpointError
 
 _CONV = {
     "weight": "conv.weight",

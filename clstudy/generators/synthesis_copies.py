@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from clstudy.generators.base import DomainGenerator
 from clstudy.generators.stylegan2 import StyleGAN2
-from clstudy.numerics import apply_compute
-from clstudy.profiles import ComputeSettings
+from clstudy.settings.profiles import ComputeSettings
+from clstudy.training.numerics import apply_compute
 
 
 def arrays_under(prefix: str, arrays: Mapping[str, np.ndarray]) -> dict[str, Tensor]:

@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import ClassVar
 
 from clstudy.assets import manifest as asset_manifest
-from clstudy.documents import read_json
 from clstudy.errors import UserError, nearest
 from clstudy.identities.check import LAYOUT
 from clstudy.identities.dataset import DataSet, Identity, Photo, Timestamp, load_folder
 from clstudy.registry import Registry
-from clstudy.storage import require_writable
+from clstudy.storage.documents import read_json
+from clstudy.storage.places import require_writable
 
 Settings = dict[str, int | str]
 

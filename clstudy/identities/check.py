@@ -13,9 +13,10 @@ from pathlib import Path
 
 import numpy as np
 
-from clstudy.documents import read_json
 from clstudy.errors import UserError
-from clstudy.pictures import opened_picture, read_picture_file
+from clstudy.faces.ffhq import TRANSFORMS, usual_alignment
+from clstudy.images import opened_picture, read_picture_file
+from clstudy.storage.documents import read_json
 
 LAYOUT = "<identity>/<timestamp>/{train,test}/*.png or *.jpg"
 """How photos lie inside a data folder."""
@@ -173,3 +174,9 @@ def _files(folder: Path) -> list[Path]:
         # a folder called a.png is a mistake that would otherwise be a photo left out without a word
         and (entry.suffix.lower() in _PHOTO_SUFFIXES or not entry.is_dir())
     )
+
+
+def alignment_of(root: Path, size: int) -> str:
+    """The alignment that a data folder's ``prepared.json`` names; without one, the usual one for the size."""
+    named = recorded_alignment(root)
+    return named if named is not None and named in TRANSFORMS else usual_alignment(size)

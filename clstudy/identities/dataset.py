@@ -14,7 +14,7 @@ import numpy as np
 
 from clstudy.errors import PhotoError, UserError, nearest
 from clstudy.identities.check import FoundPhotos, Inspection, decode_photo, inspect_folder
-from clstudy.pictures import read_picture_file
+from clstudy.images import read_picture_file
 
 
 @dataclass(frozen=True)

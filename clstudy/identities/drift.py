@@ -15,10 +15,11 @@ import numpy as np
 from PIL import Image
 from scipy.spatial.distance import cdist
 
+from clstudy.faces.embedding import IdentityEmbedder
 from clstudy.identities.dataset import Identity, Timestamp
-from clstudy.identities.embedding import IdentityEmbedder, to_unit_range
-from clstudy.identities.perceptual import perceptual_distances
-from clstudy.identities.selection import evenly
+from clstudy.identities.preparation.perceptual import perceptual_distances
+from clstudy.identities.preparation.selection import evenly
+from clstudy.images import to_unit_range
 
 MOST_PHOTOS = 12
 """Photos of an occasion that are looked at, evenly spread."""

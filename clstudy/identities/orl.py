@@ -22,9 +22,9 @@ from PIL import Image
 
 from clstudy.assets.packages import PinnedArchive, pinned_archive
 from clstudy.errors import UserError
-from clstudy.identities.faces import FACE_SIZE, FaceFinder
-from clstudy.identities.ffhq import aligned_photo, embedded_transform
-from clstudy.pictures import opened_picture
+from clstudy.faces.ffhq import aligned_photo, embedded_transform
+from clstudy.faces.landmarks import FACE_SIZE, FaceFinder
+from clstudy.images import opened_picture
 
 ORL_VERSION = 2
 """Raised by hand whenever the photos made from the same wheel change.

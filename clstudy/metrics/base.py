@@ -1,10 +1,10 @@
 """What a metric is, and the registry of metrics.
 
-The evaluation (``clstudy.evaluation``) calls ``prepare`` once per test set and worker, ``pairs`` for every
+The evaluation (``clstudy.training.evaluation``) calls ``prepare`` once per test set and worker, ``pairs`` for every
 reconstruction of that set, and ``synthesis`` for freely generated images. A metric never changes its inputs and
 keeps no state that depends on the generated images. Adding one: a file with a registered class, a line in
-``clstudy/metrics/__init__.py``, its direction in ``clstudy/metrics/directions.py`` and, where it needs weights from
-outside the package, its roles in ``clstudy/metrics/files.py``.
+``clstudy/metrics/__init__.py``, its direction in ``clstudy/settings/metric_directions.py`` and, where it needs weights
+from outside the package, its roles in ``clstudy/settings/metric_files.py``.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from clstudy.assets.model_files import ROLES
 from clstudy.errors import UserError
-from clstudy.metrics.directions import HIGHER_IS_BETTER
-from clstudy.metrics.files import check_backends
-from clstudy.model_files import ROLES
-from clstudy.profiles import EvaluationSettings
 from clstudy.registry import Registry
+from clstudy.settings.metric_directions import HIGHER_IS_BETTER
+from clstudy.settings.metric_files import check_backends
+from clstudy.settings.profiles import EvaluationSettings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,8 +31,8 @@ class MetricSettings:
     """What metrics are computed with.
 
     ``threads``: CPU threads of networks outside torch. ``files``: role -> weights file outside the package
-    (``clstudy.metrics.files``). ``device``: where networks and prepared targets live; results return on the CPU.
-    ``alignment``: how the photos' faces lie in them, which fixes the identity crop (``clstudy.identities.embedding``).
+    (``clstudy.settings.metric_files``). ``device``: where networks and prepared targets live; results return on the
+    CPU. ``alignment``: how the photos' faces lie in them, which fixes the identity crop (``clstudy.faces.embedding``).
     ``evaluation``: of the profile; it names the library and network that a metric is computed with.
     """
 

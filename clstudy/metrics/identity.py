@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from clstudy.identities.embedding import IdentityEmbedder
-from clstudy.identities.insightface_embedder import InsightFaceEmbedder
+from clstudy.faces.embedding import IdentityEmbedder
+from clstudy.faces.insightface_embedder import InsightFaceEmbedder
 from clstudy.metrics.base import METRICS, Metric, MetricSettings
 from clstudy.registry import Registry
 

@@ -22,11 +22,11 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from clstudy.assets import sha256_file
+from clstudy.assets.model_files import ROLES
+from clstudy.assets.restricted_pickle import CheckpointError
+from clstudy.assets.tensor_files import read_state_dict
 from clstudy.errors import UserError
-from clstudy.generators.restricted_pickle import CheckpointError
-from clstudy.identities.embedding import to_uint8
-from clstudy.model_files import ROLES
-from clstudy.tensor_files import read_state_dict
+from clstudy.images import to_uint8
 
 INPUT_SIZE = 299
 FEATURES = 2048

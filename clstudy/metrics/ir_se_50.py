@@ -13,11 +13,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from clstudy.assets.model_files import ROLES
+from clstudy.assets.restricted_pickle import CheckpointError
+from clstudy.assets.tensor_files import read_torch_state
 from clstudy.errors import UserError
-from clstudy.generators.ir_se_encoder import FEATURES, ir_se_50
-from clstudy.generators.restricted_pickle import CheckpointError
-from clstudy.model_files import ROLES
-from clstudy.tensor_files import read_torch_state
+from clstudy.faces.ir_se_50 import FEATURES, ir_se_50
 
 INPUT_SIZE = 112
 """Side of the images it takes, in pixels."""

@@ -23,8 +23,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from clstudy.identities.embedding import ALIGNMENTS, resampling_weights, to_uint8
-from clstudy.identities.faces import INSIGHTFACE_TEMPLATE, FaceFinder
+from clstudy.faces.embedding import ALIGNMENTS, resampling_weights
+from clstudy.faces.landmarks import INSIGHTFACE_TEMPLATE, FaceFinder
+from clstudy.images import to_uint8
 from clstudy.metrics.base import METRICS, Metric, MetricSettings
 from clstudy.metrics.lpips import LPIPS, Features
 

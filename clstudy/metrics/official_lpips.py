@@ -2,7 +2,7 @@
 
 The package ships the linear heads of its three networks. The ImageNet weights below them would be downloaded by
 torchvision; here nothing is: AlexNet's are in clstudy, those of VGG16 and SqueezeNet come from a file (roles
-``lpips_vgg`` and ``lpips_squeeze`` of ``clstudy.model_files``).
+``lpips_vgg`` and ``lpips_squeeze`` of ``clstudy.assets.model_files``).
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from clstudy.assets import asset_path, sha256_file
+from clstudy.assets.extras import import_official_lpips
+from clstudy.assets.model_files import ROLES
+from clstudy.assets.restricted_pickle import CheckpointError
+from clstudy.assets.tensor_files import read_state_dict
 from clstudy.errors import UserError
-from clstudy.generators.restricted_pickle import CheckpointError
-from clstudy.metrics.backends import import_official_lpips
 from clstudy.metrics.base import MetricSettings
-from clstudy.metrics.files import LPIPS_NETWORKS
-from clstudy.model_files import ROLES
-from clstudy.tensor_files import read_state_dict
+from clstudy.settings.metric_files import LPIPS_NETWORKS
 
 _ALEX_LAYERS = (0, 3, 6, 8, 10)
 """Positions of AlexNet's convolutions in torchvision's ``features``, in the order of the packaged file."""

@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from clstudy.errors import UserError, nearest
-from clstudy.private_folder import made_private
-from clstudy.storage import write_atomically
+from clstudy.storage.places import write_atomically
+from clstudy.storage.private_folder import made_private
 from clstudy.strategies.base import STRATEGIES, Strategy
 
 _FORM = re.compile(r"(?P<name>[A-Za-z_][\w.]*(:[A-Za-z_]\w*)?)\s*(\((?P<settings>.*)\))?", re.DOTALL)

@@ -47,7 +47,7 @@ class MerganReplayAlignment(RandomAnchors):
     def penalty(self, past: Past, rng: np.random.Generator) -> Penalty:
         import torch
 
-        from clstudy.personalize import replay_draws
+        from clstudy.training.personalise import replay_draws
 
         shown = generate(past, self.images, self.anchors, rng)
         draws = replay_draws(self.images, self.batch, rng)

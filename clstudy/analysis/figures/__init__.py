@@ -16,7 +16,7 @@ from clstudy.analysis.figures.forest import COLOURS, differences, forest_plot, f
 from clstudy.analysis.figures.matrices import heat_maps
 from clstudy.analysis.figures.memory import composition, latents
 from clstudy.analysis.figures.style import Drawing, NothingToDrawError, encode, quiet_text
-from clstudy.analysis.material import Material, gather
+from clstudy.analysis.report_data import Material, gather
 from clstudy.analysis.summary import Summary
 
 __all__ = [

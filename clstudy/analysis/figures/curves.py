@@ -25,10 +25,10 @@ from clstudy.analysis.figures.style import (
     timestamp_colours,
 )
 from clstudy.analysis.intervals import identity_interval
-from clstudy.analysis.material import Arm, Material, panel_title
 from clstudy.analysis.printed import PRINTED_SCORES, printed_higher_is_better, printed_row, score_title
+from clstudy.analysis.report_data import Arm, Material, panel_title
 from clstudy.analysis.scores import average_performance
-from clstudy.metrics.directions import HIGHER_IS_BETTER
+from clstudy.settings.metric_directions import HIGHER_IS_BETTER
 
 CURVE_PANELS = 2
 """Metrics that get curves of their own: the first ones of the tables; the tables hold all."""

@@ -9,11 +9,11 @@ import numpy as np
 from PIL import Image
 
 from clstudy.analysis.figures.style import INK, TEXT, Drawing, NothingToDrawError, drawing, panel_grid
-from clstudy.analysis.material import Arm, Material, panel_title
 from clstudy.analysis.matrix import Trial
 from clstudy.analysis.printed import number
+from clstudy.analysis.report_data import Arm, Material, panel_title
 from clstudy.analysis.study_folder import stage_faces
-from clstudy.metrics.directions import HIGHER_IS_BETTER
+from clstudy.settings.metric_directions import HIGHER_IS_BETTER
 
 _CELL = 0.62
 _MOST_PIXELS = 3_000_000

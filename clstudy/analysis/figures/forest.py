@@ -9,8 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from clstudy.analysis.figures.style import Drawing, NothingToDrawError, drawing
-from clstudy.analysis.material import Material
 from clstudy.analysis.printed import decimals_of, interval_texts, number, printed_row
+from clstudy.analysis.report_data import Material
 from clstudy.analysis.summary import Summary
 
 # Okabe and Ito's palette: told apart with any colour vision, and by lightness in print.

@@ -6,9 +6,9 @@ import matplotlib
 import numpy as np
 
 from clstudy.analysis.figures.style import SEQUENCE, TEXT, Drawing, NothingToDrawError, drawing, panel_grid
-from clstudy.analysis.material import Arm, Material, panel_title
 from clstudy.analysis.printed import DECIMALS
-from clstudy.metrics.directions import HIGHER_IS_BETTER
+from clstudy.analysis.report_data import Arm, Material, panel_title
+from clstudy.settings.metric_directions import HIGHER_IS_BETTER
 
 _SIDE, _COLUMNS = 1.55, 3
 _WRITTEN_UP_TO = 6

@@ -18,7 +18,7 @@ from clstudy.analysis.figures.style import (
     panel_grid,
     timestamp_colours,
 )
-from clstudy.analysis.material import Arm, Material
+from clstudy.analysis.report_data import Arm, Material
 from clstudy.analysis.study_folder import StageNote, anchor_latents
 
 _COLUMNS = 3

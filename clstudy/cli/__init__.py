@@ -1,0 +1,1 @@
+"""What is typed and what is printed: one module per command, nothing else. See ``docs/architecture.md``."""

@@ -1,0 +1,149 @@
+"""``python -m clstudy.generators``: what is in a checkpoint; checkpoints, and trials' results, in our own format."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from clstudy.assets.restricted_pickle import CheckpointError
+from clstudy.cli.entry_point import entry_point
+from clstudy.errors import UserError
+from clstudy.generators.checkpoints import Checkpoint, read_checkpoint, write_safetensors
+from clstudy.storage.places import require_writable
+
+_FORMATS = """\
+Formats that are read (what a file is follows from its content, not from its name):
+  NVIDIA pickle       StyleGAN2 networks of the stylegan2-ada-pytorch and stylegan3 repositories (.pkl)
+  torch file          such a network saved whole by torch.save (.pt; MyStyle's personalised models)
+  rosinality's        state dict with g_ema (.pt), as many projects distribute FFHQ
+  clstudy's           .safetensors written by convert and export
+TensorFlow pickles, StyleGAN3, EG3D and discriminators are recognised and refused.
+
+Nothing in a file is executed: a pickle that names anything beyond the handful of objects that such a network needs is
+refused, with the names.
+"""
+
+_EXPORT_HELP = """\
+Writes the generator that a finished trial ended with, whole: the weights that it changed, and the rest from the
+pretrained network. The file says which trial it is of (so it names the person), and no path. It can be inspected, and
+used where a profile takes a generator from a file (--weights generator=FILE).
+"""
+
+_EXIT_CODES = "exit code: 0 done, 2 the file cannot be used"
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m clstudy.generators",
+        description="Look into checkpoints of StyleGAN2 generators, convert them, or export a trial's.",
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    inspect = commands.add_parser(
+        "inspect",
+        help="say what a checkpoint is: format, sizes, sha256",
+        description="Reads a checkpoint whole and prints what it is.\n\n" + _FORMATS,
+        epilog=_EXIT_CODES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    inspect.add_argument("file", type=Path, metavar="FILE", help="the checkpoint")
+    convert = commands.add_parser(
+        "convert",
+        help="write a checkpoint as .safetensors",
+        description="Reads a checkpoint and writes the generator's tensors (float32) and sizes as .safetensors, which "
+        "opens faster and holds no\ncode. Equal checkpoints give equal bytes.\n\n" + _FORMATS,
+        epilog=_EXIT_CODES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    convert.add_argument("file", type=Path, metavar="FILE", help="the checkpoint")
+    convert.add_argument("out", type=Path, metavar="OUT", help="file to write; its name ends in .safetensors")
+    convert.add_argument("--force", action="store_true", help="replace OUT if it is there")
+    _add_export(commands)
+    return parser
+
+
+def _add_export(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    command = commands.add_parser(
+        "export",
+        help="write the final generator of a trial as .safetensors",
+        description=_EXPORT_HELP,
+        epilog=_EXIT_CODES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = command.add_argument
+    add("study", metavar="STUDY", help="a folder such as runs/hull_sizes, or s3://bucket/folder")
+    add("trial", metavar="TRIAL", help="its id, its run's name in MLflow, the beginning of one, or a pattern")
+    add("--to", type=Path, required=True, metavar="FILE", help="file to write; its name ends in .safetensors")
+    add(
+        "--weights",
+        action="append",
+        default=[],
+        metavar="FOLDER|ROLE=FILE",
+        help="where the pretrained generator is, if it is not the packaged one; as in python -m clstudy.run",
+    )
+    add("--force", action="store_true", help="replace FILE if it is there")
+
+
+def description_lines(checkpoint: Checkpoint) -> list[str]:
+    """What a checkpoint is, a line each, in two columns."""
+    sizes = checkpoint.settings
+    channels = ", ".join(f"{side}: {sizes.channels(side)}" for side in sizes.block_resolutions)
+    condition = str(sizes.c_dim) if sizes.c_dim else "0 (unconditional)"
+    clamp = "none" if sizes.conv_clamp is None else f"{sizes.conv_clamp:g}"
+    rows = [
+        ("format", checkpoint.format),
+        ("kind", checkpoint.kind),
+        ("resolution", f"{sizes.img_resolution} px"),
+        ("z_dim", str(sizes.z_dim)),
+        ("w_dim", f"{sizes.w_dim} ({sizes.num_ws} layers take a w)"),
+        ("c_dim", condition),
+        ("channels", channels),
+        ("channel rule", f"min({sizes.channel_base} // resolution, {sizes.channel_max})"),
+        ("mapping layers", str(sizes.mapping_layers)),
+        ("parameters", f"{checkpoint.parameters / 1e6:.2f} million"),
+        ("conv_clamp", clamp),
+        ("sha256", checkpoint.sha256),
+        *(("note", note) for note in checkpoint.notes),
+    ]
+    width = max(len(name) for name, _ in rows)
+    return [f"{name:<{width}}  {value}" for name, value in rows]
+
+
+def convert(file: Path, out: Path, *, force: bool) -> str:
+    """Convert a checkpoint and return the sentence that says what was written.
+
+    Raises:
+        UserError: the checkpoint cannot be used, or ``out`` is there and ``force`` is not given.
+    """
+    if out.exists() and not force:
+        raise UserError(f"{out} exists already; choose another name, or replace it with --force")
+    require_writable(out.parent, "the folder", "choose another place for the file")
+    checkpoint = read_checkpoint(file)
+    write_safetensors(checkpoint, out)
+    written = read_checkpoint(out)
+    return (
+        f"{out}: {written.settings.img_resolution} px {written.kind} from {checkpoint.format}, "
+        f"{len(written.tensors)} tensors, {out.stat().st_size / 1e6:.1f} MB, sha256 {written.sha256}"
+    )
+
+
+@entry_point
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code."""
+    args = _parser().parse_args(arguments)
+    try:
+        if args.command == "convert":
+            print(convert(args.file, args.out, force=args.force))
+        elif args.command == "export":
+            from clstudy.study.export import export  # the only one that needs more than this package
+
+            print(export(args.study, args.trial, args.to, weights=args.weights, force=args.force))
+        else:
+            print("\n".join(description_lines(read_checkpoint(args.file))))
+    except UserError as error:
+        if args.command == "inspect" and isinstance(error, CheckpointError) and error.kind:
+            print(f"kind  {error.kind}")
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0

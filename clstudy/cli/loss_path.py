@@ -1,0 +1,138 @@
+"""python -m clstudy.loss_path STUDY: the loss along the straight lines between the stages of finished trials."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+
+from clstudy.analysis.loss_path_numbers import SPANS, TOLERANCE
+from clstudy.cli.clean_output import CleanConsole
+from clstudy.cli.entry_point import entry_point
+from clstudy.errors import UserError
+from clstudy.storage.places import require_writable
+from clstudy.study.loss_path import (
+    Networks,
+    choose_trials,
+    compute_losses,
+    dropped_stages,
+    lines_of,
+    measure_cost,
+    path_rows,
+    reopen,
+    require_weights,
+    tasks,
+    write_results,
+)
+from clstudy.study.stored_study import read_study_file, stored_trials
+
+
+def numbers_table(numbers: pa.Table, span: str) -> Table:
+    """Means per strategy and group for one span, for the terminal."""
+    table = Table(title=f"Loss path {SPANS[span]}: means over identities", title_justify="left", box=None)
+    for column in ("strategy", "group"):
+        table.add_column(column)
+    columns = [(photos, measure) for photos in ("old", "new") for measure in ("barrier", "plateau", "change")]
+    for photos, measure in columns:
+        table.add_column(f"{photos} {measure}", justify="right")
+    cells: dict[tuple[str, str], dict[tuple[str, str], float]] = {}
+    rates = len(set(numbers["learning_rate"].to_pylist())) > 1
+    for row in numbers.to_pylist():
+        if row["span"] != span:
+            continue
+        size = "" if row["buffer_size"] is None else f" K={row['buffer_size']}"
+        label = f"{row['strategy']}{size}" + (f" lr={row['learning_rate']:g}" if rates else "")
+        cells.setdefault((label, row["group"]), {})[row["photos"], row["measure"]] = row["mean"]
+    for (label, group), values in cells.items():
+        shown = [f"{values[column]:.2f}" if column[1] == "plateau" else f"{values[column]:.4f}" for column in columns]
+        table.add_row(label, group, *shown)
+    return table
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m clstudy.loss_path",
+        description="Loss along the straight lines between the stages of finished trials (t-1 to t, and t = 0 to the "
+        "last), moving all parameters, weights only, or biases only (parameters named *.bias; noise strengths count as "
+        "weights; what does not move stays as at the start). LPIPS + MSE on the test photos of earlier timestamps and "
+        "of the path's end, at their fixed starting latents. Says what it will cost, then writes loss_path.parquet "
+        "(one row per trial, path, group, alpha and test timestamp), loss_path.csv (barrier, hill, plateau and change "
+        "per strategy) and figures into STUDY/report/. Barrier: the most the loss rises above the straight line "
+        "between its ends; hill: above its larger end; plateau: the share of the path, from its start, on which it "
+        "stays within --tolerance of its range; change: end minus start.",
+        epilog="Exit code: 0 done, 2 wrong input, or stages that are needed are not stored any more.",
+    )
+    parser.add_argument("study", type=Path, metavar="STUDY", help="a folder such as runs/hull_sizes")
+    parser.add_argument(
+        "--trials", nargs="+", metavar="TRIAL", help="names or patterns like '*-lower-*' (default: all)"
+    )
+    parser.add_argument("--points", type=int, default=11, help="places on a line, ends included (default: 11)")
+    parser.add_argument("--tolerance", type=float, default=TOLERANCE, help=f"of a plateau (default: {TOLERANCE:g})")
+    parser.add_argument("--weights", action="append", metavar="FOLDER|ROLE=FILE", help="as in python -m clstudy.run")
+    parser.add_argument("--data", help="data set or photo folder of the study, where it is not found")
+    parser.add_argument("--device", choices=("cpu", "cuda"), help="compute there instead of where the profile says")
+    parser.add_argument("--dry-run", action="store_true", help="print the cost and stop")
+    return parser
+
+
+def run(args: argparse.Namespace, console: Console) -> None:
+    """Check, say the cost, compute, write.
+
+    Raises:
+        UserError: anything about the input is wrong.
+    """
+    if args.points < 2:
+        raise UserError(f"--points is {args.points}; expected at least 2, the two ends")
+    if not 0 < args.tolerance < 1:
+        raise UserError(f"--tolerance is {args.tolerance:g}; expected a share of the loss's range, between 0 and 1")
+    chosen = choose_trials(stored_trials(read_study_file(args.study)), args.trials)
+    if not args.dry_run:
+        remedy = "mend its permissions, or take a copy of the study"
+        require_writable(args.study / "report", "the report's folder", remedy)
+    lines, notes = lines_of(args.study, chosen)
+    alphas = [float(alpha) for alpha in np.linspace(0.0, 1.0, args.points)]
+    todo = tasks(lines, alphas)
+    opened = reopen(args.study, weights=args.weights or [], data=args.data, device=args.device)
+    people = {identity.name: identity for identity in opened.data.identities}
+    requests = opened.requests(list({line.spec.trial_id: line.spec for line in lines}.values()))
+    networks = Networks(opened.bench, requests)
+    keys = [key for line in lines for key in (line.start_key, line.end_key)]
+    require_weights(opened.bench, requests, lines)
+    again = dropped_stages(opened.bench, requests, keys)
+    cost = measure_cost(networks, opened.bench, people, todo, again)
+    for note in (*notes, *opened.notes):
+        console.print(f"note: {note}", soft_wrap=True)
+    console.print(
+        f"{len(lines)} paths of {len({line.spec.trial_id for line in lines})} trials, {args.points} places each"
+    )
+    console.print(cost.sentence(), soft_wrap=True)
+    if args.dry_run:
+        return
+    with Progress(console=console, transient=True) as progress:
+        bar = progress.add_task("forward passes", total=cost.passes)
+        losses = compute_losses(networks, opened.bench, people, todo, lambda: progress.advance(bar))
+    numbers, files = write_results(args.study, path_rows(lines, alphas, losses), args.tolerance)
+    for span in SPANS:
+        if span in numbers["span"].to_pylist():
+            console.print(numbers_table(numbers, span))
+    console.print(f"Written: {args.study / 'report'} ({', '.join(file.name for file in files)})", soft_wrap=True)
+
+
+@entry_point
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry point; returns the exit code."""
+    args = build_parser().parse_args(arguments)
+    try:
+        run(args, CleanConsole(width=None if sys.stdout.isatty() else 120, highlight=False))
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0

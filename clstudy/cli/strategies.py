@@ -1,0 +1,104 @@
+"""``python -m clstudy.strategies``: which strategies there are, and whether a strategy keeps the contract."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from functools import partial
+
+from clstudy.cli.entry_point import entry_point
+from clstudy.errors import UserError
+from clstudy.strategies.base import STRATEGIES, Strategy
+from clstudy.strategies.lookup import make_strategy
+from clstudy.strategies.testing.conformance import CHECKS, check_strategy
+
+_CHECK_HELP = """\
+Plays short generated trials with each strategy and says for every promise of the contract whether it holds, and if
+not, in which situation. The contract is explained in clstudy/strategies/base.py.
+
+A strategy is named as in a search space:
+  er_rand                  a registered one (see list)
+  ewc(weight=100.0)        with settings (quote it for the shell)
+  package.module:Class     a class of your own, found from the current folder
+"""
+
+_EXIT_CODES = "exit code: 0 every check passed, 1 a check failed, 2 a strategy cannot be found"
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m clstudy.strategies", description="List strategies, or hold one to the contract."
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    commands.add_parser("list", help="every registered strategy: what it stores, whether balanced, its source")
+    check = commands.add_parser(
+        "check",
+        help="hold strategies to the contract",
+        description=_CHECK_HELP,
+        epilog=_EXIT_CODES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    check.add_argument("strategies", nargs="*", metavar="STRATEGY", help="default: every registered one")
+    return parser
+
+
+def strategy_lines() -> list[str]:
+    """All registered strategies, a line each, in columns."""
+    rows = [("name", "stores", "balanced", "what it does (source)")]
+    rows += [
+        (name, _stored(strategy), "yes" if strategy.balanced else "no", strategy.description)
+        for name, strategy in STRATEGIES.items()
+    ]
+    widths = [max(len(row[column]) for row in rows) for column in range(3)]
+    return [
+        "  ".join([*(cell.ljust(width) for cell, width in zip(row[:3], widths, strict=True)), row[3]]) for row in rows
+    ]
+
+
+def _stored(strategy: type[Strategy]) -> str:
+    if strategy.stores_photos:
+        return "photos"
+    return "anchors" if strategy.stores_anchors else "nothing"
+
+
+def check(names: Sequence[str]) -> int:
+    """Check strategies, print a line per check, return how many checks failed.
+
+    Raises:
+        UserError: one of them cannot be made; nothing has been checked then.
+    """
+    for name in names:
+        try:
+            make_strategy(name)
+        except UserError:
+            raise
+        except Exception:
+            pass  # the class is there and raises: a finding like others
+    failed = 0
+    width = max(map(len, CHECKS))
+    for name in names:
+        print(name)
+        findings = check_strategy(partial(make_strategy, name))
+        for finding in findings:
+            if finding.passed:
+                print(f"  ok      {finding.check:<{width}}  {CHECKS[finding.check].__doc__}")
+            else:
+                print(f"  FAILED  {finding.check:<{width}}  {finding.message}")
+        failed += sum(not finding.passed for finding in findings)
+    print(f"failed checks: {failed}" if failed else "every check passed")
+    return failed
+
+
+@entry_point
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code."""
+    args = _parser().parse_args(arguments)
+    try:
+        if args.command == "list":
+            print("\n".join(strategy_lines()))
+            return 0
+        return 1 if check(args.strategies or list(STRATEGIES)) else 0
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2

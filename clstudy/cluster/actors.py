@@ -1,0 +1,183 @@
+"""The two Ray actors of a running study: the coordinator (claims, progress) and the recorder (MLflow's one writer)."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import ray
+
+from clstudy.storage.file_modes import apply
+from clstudy.tracking.writer import MlflowWriter
+
+ENOUGH = "so many stages were asked for"
+CLAIM_SECONDS = 20.0
+"""A claim whose worker has not been heard of for this long is free again."""
+
+
+class Coordinator:
+    """Claims on stages and the board that the progress display reads. State lives and dies with the study's run."""
+
+    def __init__(self, most_stages: int | None = None) -> None:
+        self._most_stages = most_stages
+        self._claims: dict[str, str] = {}
+        self._heard: dict[str, float] = {}
+        self._running: dict[str, dict[str, Any]] = {}
+        self._finished: dict[str, str] = {}
+        self._stages = {"computed": 0, "reused": 0, "seconds": 0.0, "repeated": 0}
+        self._computed: set[str] = set()
+        self._chains: dict[str, list[tuple[str, str | None]]] = {}
+        self._lost: dict[str, int] = {}
+        self._troubles: dict[str, str] = {}
+        self._deaths = 0
+        self._notes: dict[str, None] = {}  # a set that keeps its order
+        self._stop = ""
+        self._pause = ""
+
+    def acquire(self, key: str, owner: str) -> bool:
+        """Claim a stage; False while another living worker holds it."""
+        now = time.monotonic()
+        self._heard[owner] = now
+        holder = self._claims.get(key)
+        if holder not in (None, owner) and now - self._heard.get(holder, 0.0) < CLAIM_SECONDS:
+            return False
+        self._claims[key] = owner
+        return True
+
+    def release(self, key: str, owner: str) -> None:
+        """Give a claim back."""
+        if self._claims.get(key) == owner:
+            del self._claims[key]
+
+    def beat(self, owner: str) -> None:
+        """The worker is alive."""
+        self._heard[owner] = time.monotonic()
+
+    def begin(self, trial: str) -> tuple[int, str]:
+        """A worker takes a trial up; returns how many died over it since its last progress, and the last trouble."""
+        self._chains[trial] = []
+        return self._lost.get(trial, 0), self._troubles.get(trial, "")
+
+    def died(self, trial: str) -> None:
+        """The worker of a trial died (or could not be set up)."""
+        self._lost[trial] = self._lost.get(trial, 0) + 1
+        self._deaths += 1
+
+    def trouble(self, trial: str, text: str) -> None:
+        """Why a worker could not take a trial up, for the message if that goes on."""
+        self._troubles[trial] = text
+
+    def stop(self, reason: str) -> None:
+        """No worker begins another stage; those under way are finished."""
+        self._stop = reason
+
+    def pause(self, reason: str) -> None:
+        """No worker begins another trial until this is empty again."""
+        self._pause = reason
+
+    def paused(self) -> str:
+        """Why no trial may begin; empty where one may."""
+        return "" if self._stop else self._pause
+
+    def stopping(self) -> str:
+        """Why the study is stopping; empty while it is not."""
+        return self._stop
+
+    def progress(self, trial: str, state: dict[str, Any]) -> None:
+        """Where a trial is: t, phase, done, total, loss."""
+        if trial not in self._finished:
+            self._running[trial] = state
+
+    def stage(self, trial: str, key: str, learned: str | None, *, reused: bool, seconds: float) -> None:
+        """A stage of a trial was computed or read from the store; ``learned`` as in
+        ``clstudy.study.retention.Chain``.
+        """
+        self._chains.setdefault(trial, []).append((key, learned))
+        self._stages["reused" if reused else "computed"] += 1
+        if reused:
+            return
+        self._lost.pop(trial, None)
+        self._stages["repeated"] += key in self._computed
+        self._computed.add(key)
+        self._stages["seconds"] += seconds
+        if self._most_stages is not None and self._stages["computed"] >= self._most_stages:
+            self.stop(ENOUGH)
+
+    def chains(self) -> tuple[dict[str, list[tuple[str, str | None]]], set[str]]:
+        """Stages of every trial so far, and the trials that ended."""
+        return {trial: list(chain) for trial, chain in self._chains.items()}, set(self._finished)
+
+    def note(self, text: str) -> None:
+        """Something a reader of the numbers must know, said by a worker; the same text counts once."""
+        self._notes.setdefault(text)
+
+    def finish(self, trial: str, failure: str) -> None:
+        """A trial ended; ``failure`` is empty or says why it failed."""
+        self._running.pop(trial, None)
+        self._finished[trial] = failure
+
+    def snapshot(self) -> dict[str, Any]:
+        """Everything the display shows."""
+        return {
+            "running": dict(self._running),
+            "finished": dict(self._finished),
+            "stages": dict(self._stages),
+            "notes": list(self._notes),
+            "deaths": self._deaths,
+            "stopping": self._stop,
+        }
+
+
+class Recorder:
+    """Feeds MLflow from one process; workers send finished rows and never wait for it."""
+
+    def __init__(
+        self,
+        tracking_uri: str,
+        experiment: str,
+        artifacts: Path | None,
+        tags: dict[str, str],
+        images: bool = True,
+        umask: int | None = None,
+    ):
+        if umask is not None:  # an actor's process is its own; in tests it is not
+            apply(umask)
+        self._writer = MlflowWriter(tracking_uri, experiment, tags, artifact_location=artifacts)
+        self._images = images
+
+    def start_trial(self, trial: str, name: str, params: dict[str, Any], tags: dict[str, str]) -> None:
+        """Find or create the trial's run."""
+        self._writer.start_trial(trial, name, params, tags)
+
+    def log_stage(
+        self,
+        trial: str,
+        t: int,
+        metrics: dict[str, float],
+        images: dict[str, np.ndarray],
+        losses: np.ndarray | None,
+    ) -> None:
+        """One batch of metrics at step t with the loss of every step, and the pictures of t."""
+        self._writer.log_stage(trial, t, metrics, images if self._images else None, losses)
+
+    def finish_trial(self, trial: str) -> None:
+        """Mark the run finished."""
+        self._writer.finish_trial(trial, "FINISHED")
+
+    def fail_trial(self, trial: str, message: str) -> None:
+        """Mark the run failed, with the reason."""
+        self._writer.fail_trial(trial, message)
+
+    def leave_trial(self, trial: str) -> None:
+        """Mark the run as ended before its time: a learning-rate search stopped it."""
+        self._writer.finish_trial(trial, "KILLED")
+
+    def close(self, patience_s: float = 30.0) -> int:
+        """Send what is pending, for at most so long; return how many calls could not be delivered."""
+        return self._writer.flush(patience_s) + self._writer.dropped()
+
+
+CoordinatorActor = ray.remote(num_cpus=0)(Coordinator)
+RecorderActor = ray.remote(num_cpus=0, max_restarts=3)(Recorder)

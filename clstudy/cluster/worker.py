@@ -1,0 +1,303 @@
+"""What runs inside a Ray worker: one Tune trainable that steps through a trial, one timestamp per step.
+
+The worker process is reused for many trials; everything that depends on a trial is rebuilt in ``_begin``.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+import traceback
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import ray
+from ray import tune
+
+from clstudy.analysis.partial_scores import running_metrics
+from clstudy.cluster.node_files import Inputs
+from clstudy.errors import UserError
+from clstudy.generators import load_generators
+from clstudy.generators.base import GENERATORS, GeneratorWeights
+from clstudy.identities.dataset import Identity
+from clstudy.images import enlarged
+from clstudy.metrics import load_metrics
+from clstudy.metrics.base import METRICS, MetricSettings
+from clstudy.metrics.lpips import LPIPS
+from clstudy.records.results import result_path, trial_table, write_result
+from clstudy.safe_text import redacted
+from clstudy.settings.space import TrialSpec
+from clstudy.storage.file_modes import apply
+from clstudy.storage.places import Place, patiently, write_atomically
+from clstudy.storage.values import StudyStore
+from clstudy.strategies.lookup import provide_sources, strategy_class
+from clstudy.study.plan import learned_key
+from clstudy.tracking.writer import LOSS_METRIC, trial_params, trial_tags
+from clstudy.training.evaluation import NotFiniteError
+from clstudy.training.numerics import configure_torch, torch_device
+from clstudy.training.personalise import TrainingDivergedError
+from clstudy.trial.requests import Basis, run_version
+from clstudy.trial.story import StageReport, StageRequest, Workbench, trial_stages
+
+_BEAT_SECONDS = 5.0
+_TELL_SECONDS = 0.4
+_DELIVERY_SECONDS = 120.0
+_PAUSE_SECONDS = 2.0
+_MOST_DEATHS = 5
+"""A trial whose worker dies so often without finishing a stage is not tried again: it would go on for ever."""
+OBJECTIVE = "aip/reconstruction_lpips"
+"""What a learning-rate search minimises, as the tracking page names it."""
+FINAL = "ap/reconstruction_lpips"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """Everything a worker needs to know, small enough to travel with every trial.
+
+    ``part`` is the folder of the study that takes the trials' rows; ``inputs`` fetches files that a node lacks,
+    ``sources`` are modules with strategies of the user's own, and ``umask`` is the driver's
+    (``clstudy.storage.file_modes``).
+    """
+
+    basis: Basis
+    identities: Mapping[str, Identity]
+    run_names: Mapping[str, str]
+    out: Place
+    files: Mapping[str, Path]
+    coordinator: Any
+    recorder: Any
+    part: str = "results"
+    inputs: Inputs | None = None
+    sources: Mapping[str, str] = field(default_factory=dict)
+    umask: int = 0o077
+
+
+class ActorClaims:
+    """Claims held in the coordinator, kept alive by a heartbeat from this process."""
+
+    def __init__(self, coordinator: Any, owner: str):
+        self._coordinator = coordinator
+        self._owner = owner
+        threading.Thread(target=self._beat, daemon=True).start()
+
+    def acquire(self, key: str) -> bool:
+        return ray.get(self._coordinator.acquire.remote(key, self._owner))
+
+    def release(self, key: str) -> None:
+        self._coordinator.release.remote(key, self._owner)
+
+    def _beat(self) -> None:
+        while True:
+            time.sleep(_BEAT_SECONDS)
+            self._coordinator.beat.remote(self._owner)
+
+
+class BoardListener:
+    """Passes a trial's progress to the coordinator, a few times a second at most."""
+
+    def __init__(self, coordinator: Any, trial: str):
+        self._coordinator = coordinator
+        self._trial = trial
+        self._told = 0.0
+
+    def progress(self, t: int, phase: str, done: int, total: int, loss: float) -> None:
+        now = time.monotonic()
+        if now - self._told < _TELL_SECONDS:
+            return
+        self._told = now
+        state = {"t": t, "phase": phase, "done": done, "total": total, "loss": loss}
+        self._coordinator.progress.remote(self._trial, state)
+
+
+def spec_of(config: Mapping[str, Any]) -> TrialSpec:
+    """The trial that Tune's configuration names (``TrialSpec.columns``)."""
+    return TrialSpec(**{field.name: config[field.name] for field in fields(TrialSpec)})
+
+
+class TrialTrainable(tune.Trainable):
+    """One trial as Tune sees it; the configuration is ``TrialSpec.columns``."""
+
+    def setup(  # type: ignore[override]  # Tune passes what ``with_parameters`` was given by name
+        self, config: dict[str, Any], job: Job, weights: GeneratorWeights
+    ) -> None:
+        """Build what stays warm between trials.
+
+        What goes wrong here is no fault of the trial: Tune starts it again, elsewhere perhaps, and the coordinator
+        counts (``died``).
+        """
+        apply(job.umask)
+        self._job = job
+        self._bench: Workbench | None = None
+        try:
+            self._bench = self._build(job, weights)
+        except Exception as error:
+            trouble = redacted(str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}")
+            job.coordinator.trouble.remote(config["trial"], trouble)
+            deaths, _ = self._ask("begin", config["trial"])
+            if deaths < _MOST_DEATHS:
+                raise
+        self._begin(config)
+
+    def _ask(self, method: str, *arguments: Any) -> Any:
+        """An answer of the coordinator."""
+        return ray.get(getattr(self._job.coordinator, method).remote(*arguments))
+
+    def _say(self, text: str) -> None:
+        self._job.coordinator.note.remote(redacted(text))
+
+    def _build(self, job: Job, weights: GeneratorWeights) -> Workbench:
+        if job.inputs is not None and job.sources:
+            provide_sources(job.sources, job.inputs.private_cache("modules"))
+        profile = job.basis.profile
+        device = torch_device(profile.resources)
+        notes = configure_torch(profile.compute, profile.resources)
+        load_metrics()
+        load_generators()
+        owner = ray.get_runtime_context().get_actor_id() or "driver"
+        lpips = LPIPS().to(device)
+        files = job.files if job.inputs is None else job.inputs.local_files(job.files, job.basis.metric_files)
+        measuring = MetricSettings(
+            threads=profile.resources.threads,
+            files=files,
+            device=device,
+            alignment=profile.data.alignment,
+            evaluation=profile.evaluation,
+        )
+        metrics = [METRICS[name](measuring) for name in profile.evaluation.metrics]
+        for note in [*notes, *(note for metric in metrics for note in metric.notes)]:
+            self._say(note)
+        return Workbench(
+            basis=job.basis,
+            generator=GENERATORS[profile.generator].build(weights, profile, device, lpips),
+            lpips=lpips,
+            metrics=metrics,
+            store=StudyStore(job.out, self._say),
+            claims=ActorClaims(job.coordinator, owner),
+            say=self._say,
+        )
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        """Take another trial into the same process; not where it could not be set up."""
+        if self._bench is None:
+            return False
+        self._begin(new_config)
+        return True
+
+    def _begin(self, config: dict[str, Any]) -> None:
+        """Forget the trial before; what this one needs is done in its first step, if it comes to that."""
+        self._spec = spec_of(config)
+        self._identity = self._job.identities[self._spec.identity]
+        self._stages: Iterator[tuple[StageRequest, StageReport]] | None = None
+        self._tables: list[pa.Table] = []
+        self._keys: list[str] = []
+        self._objective = math.nan
+        self._sent: list[Any] = []
+
+    def _start(self) -> str:
+        """Announce the trial and get ready for its stages; returns why that cannot be, or nothing."""
+        deaths, trouble = self._ask("begin", self._spec.trial_id)
+        self._job.coordinator.progress.remote(
+            self._spec.trial_id, {"t": 0, "phase": "start", "done": 0, "total": 1, "loss": float("nan")}
+        )
+        name = self._job.run_names.get(self._spec.trial_id, self._spec.trial_id)
+        version = run_version(self._job.basis, self._spec, self._identity)
+        self._record("start_trial", name, self._params(), trial_tags(self._spec, version))
+        self._stages = iter(())
+        if self._bench is None or deaths >= _MOST_DEATHS:
+            reason = trouble or "its memory may be too small; see ray/logs of the study, or Ray's on the nodes"
+            return f"its worker died {deaths} times without finishing a stage ({reason})"
+        if self._job.inputs is not None:
+            self._identity = self._job.inputs.local_identity(self._identity)
+        listener = BoardListener(self._job.coordinator, self._spec.trial_id)
+        self._stages = trial_stages(self._bench, self._spec, self._identity, listener)
+        return ""
+
+    def _params(self) -> dict[str, Any]:
+        return trial_params(
+            self._spec,
+            profile=self._job.basis.profile.name,
+            timestamps=len(self._identity.timestamps),
+            joint=strategy_class(self._spec.strategy).joint,
+        )
+
+    def _record(self, method: str, *arguments: Any) -> None:
+        """Tell the recorder something about this trial, without waiting."""
+        self._sent.append(getattr(self._job.recorder, method).remote(self._spec.trial_id, *arguments))
+
+    def _delivered(self) -> None:
+        """Wait until the recorder has taken everything: Ray drops what is on its way when this process ends.
+
+        Taken, not sent on: a tracking server that is down delays nothing here.
+        """
+        if self._sent:
+            ray.wait(self._sent, num_returns=len(self._sent), timeout=_DELIVERY_SECONDS)
+
+    def step(self) -> dict[str, Any]:
+        """One timestamp. A failure ends this trial only and is told with its reason."""
+        while not self._keys and self._ask("paused"):
+            time.sleep(_PAUSE_SECONDS)
+        if reason := self._ask("stopping"):
+            self._delivered()
+            return {"stopped": reason, "done": True}
+        try:
+            if self._stages is None and (doomed := self._start()):
+                return self._fail(doomed)
+            return self._advance()
+        except UserError as error:
+            return self._fail(str(error), diverged=isinstance(error, TrainingDivergedError | NotFiniteError))
+        except Exception as error:
+            return self._fail(f"{type(error).__name__}: {error}{self._logged(traceback.format_exc())}")
+
+    def _logged(self, text: str) -> str:
+        log = self._job.out / "logs" / f"{self._spec.trial_id}.txt"
+        try:
+            write_atomically(log, redacted(text).encode())
+        except OSError:
+            return ""  # the storage may be what failed
+        return f" (see logs/{log.name})"
+
+    def _advance(self) -> dict[str, Any]:
+        assert self._stages is not None
+        following = next(self._stages, None)
+        if following is None:
+            return self._finish()
+        request, report = following
+        self._tables.append(report.rows)
+        self._keys.append(request.key)
+        metrics = running_metrics(self._tables, report.t)
+        images = {"faces": enlarged(report.faces)}
+        if report.buffer is not None:
+            images["buffer"] = enlarged(report.buffer)
+        self._job.coordinator.stage.remote(
+            self._spec.trial_id,
+            request.key,
+            learned_key(request),
+            reused=report.reused,
+            seconds=report.seconds,
+        )
+        self._record("log_stage", report.t, {**metrics, LOSS_METRIC: report.loss}, images, report.losses)
+        # joint training has no AIP: its one row is what there is to choose by
+        self._objective = metrics.get(OBJECTIVE, metrics.get(FINAL, math.nan))
+        if report.t + 1 == len(self._identity.timestamps):
+            return self._finish()
+        return {"t": report.t, "train_loss": report.loss, "objective": self._objective, "done": False}
+
+    def _finish(self) -> dict[str, Any]:
+        table = trial_table(self._spec, self._tables, self._keys)
+        place = result_path(self._job.out, self._spec.trial_id, self._job.part)
+        patiently(lambda: write_result(place, table), self._say)
+        self._record("finish_trial")
+        self._delivered()
+        self._job.coordinator.finish.remote(self._spec.trial_id, "")
+        return {"t": len(self._identity.timestamps) - 1, "objective": self._objective, "done": True}
+
+    def _fail(self, message: str, *, diverged: bool = False) -> dict[str, Any]:
+        message = redacted(message)  # a library's may quote an address with its password
+        self._record("fail_trial", message)
+        self._delivered()
+        self._job.coordinator.finish.remote(self._spec.trial_id, message)
+        return {"failed": message, "diverged": diverged, "done": True}

@@ -1,0 +1,1 @@
+"""How the packaged generator was trained: ``python -m clstudy.generators.pretraining``."""

@@ -1,0 +1,99 @@
+"""What every run of a study was expected to take and took: ``sessions.json`` (no torch, no Ray)."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from clstudy.settings.profiles import Resources
+from clstudy.storage.checksums import State, read_checked, write_checked
+from clstudy.storage.documents import MOST_JSON_BYTES, is_number, load_json
+from clstudy.storage.places import Place
+
+FILE = "sessions.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Session:
+    """One run of the main command on a study.
+
+    Attributes:
+        began: UTC, to the second.
+        part: "trials", "search" (of learning rates) or "pilot".
+        ended: "finished", or why it stopped before its end.
+        stages_planned: stages to compute (at most) as the plan said.
+        expected_seconds, seconds: wall time.
+        expected_worker_seconds, worker_seconds: summed over workers.
+        gpus, cpus: of one worker.
+        price_per_hour: of one GPU (of one core, where trials want no GPU), as given; None: not given.
+        deaths: workers that died under way.
+    """
+
+    began: str
+    part: str
+    ended: str
+    stages_planned: int
+    stages_computed: int
+    stages_reused: int
+    stages_repeated: int
+    expected_seconds: float
+    seconds: float
+    expected_worker_seconds: float
+    worker_seconds: float
+    gpus: float
+    cpus: float
+    price_per_hour: float | None
+    deaths: int
+    weights_dropped: int
+
+
+def now() -> str:
+    """UTC, to the second."""
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime())
+
+
+def read_sessions(study: Place) -> list[Session]:
+    """All of a study's runs in order; nothing where there is no record, or a damaged one."""
+    try:
+        state, content = read_checked(study / FILE, MOST_JSON_BYTES)
+        entries = load_json(content) if state in (State.WHOLE, State.UNCHECKED) else []
+    except (OSError, ValueError):
+        return []
+    return [Session(**entry) for entry in entries if _is_session(entry)] if isinstance(entries, list) else []
+
+
+def add_session(study: Place, session: Session) -> None:
+    """Append one."""
+    entries: list[dict[str, Any]] = [asdict(one) for one in [*read_sessions(study), session]]
+    write_checked(study / FILE, (json.dumps(entries, indent=1) + "\n").encode())
+
+
+def _is_session(entry: object) -> bool:
+    """Whether an entry of the file has every field of a session, each of its type."""
+    if not isinstance(entry, Mapping) or set(entry) != {field.name for field in fields(Session)}:
+        return False
+    words = {"began", "part", "ended"}
+    return all(
+        isinstance(value, str) if name in words else is_number(value) or (name == "price_per_hour" and value is None)
+        for name, value in entry.items()
+    )
+
+
+def hours_unit(resources: Resources) -> str:
+    """What a worker's hours are called: "GPU-hours" or "core-hours"."""
+    return "GPU-hours" if resources.gpus else "core-hours"
+
+
+def unit_hours(resources: Resources, worker_seconds: float) -> float:
+    """Worker time in ``hours_unit``."""
+    return worker_seconds / 3600 * (resources.gpus or resources.cpus)
+
+
+def priced_hours(resources: Resources, worker_seconds: float, price: float | None) -> str:
+    """Worker time in words, with what it costs where an hour has a price: "1.50 GPU-hours, 3.00 at 2 each"."""
+    hours = unit_hours(resources, worker_seconds)
+    paid = "" if price is None else f", {hours * price:.2f} at {price:g} each"
+    return f"{hours:.2f} {hours_unit(resources)}{paid}"

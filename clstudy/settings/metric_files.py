@@ -1,0 +1,75 @@
+"""Which metrics need weights files from outside the package; importable without torch (the plan needs no more).
+
+Roles and where their files come from: ``clstudy.assets.model_files.ROLES``. A metric whose file is absent cannot be
+made (``clstudy.metrics.base.Metric``): nothing is ever computed with random weights.
+
+Some metrics can be computed by more than one library ("backends"), and some of those need files of their own.
+"""
+
+from __future__ import annotations
+
+from clstudy.errors import UserError, nearest
+from clstudy.settings.profiles import EvaluationSettings
+
+NEEDED_FILES: dict[str, tuple[str, ...]] = {
+    "dists": ("dists",),
+    "fid": ("inception",),
+    "kid": ("inception",),
+    "id_as_published": ("ir_se_50",),
+    "dists_as_published": ("dists",),
+}
+"""metric name -> roles without which the metric cannot be computed; metrics that are not here need none."""
+
+BACKENDS: dict[str, tuple[str, ...]] = {"lpips": ("packaged", "lpips"), "id": ("onnxruntime", "insightface")}
+"""metric name -> what it can be computed with (setting ``<metric>_backend``), the default first."""
+
+LPIPS_NETWORKS: dict[str, str | None] = {"alex": None, "vgg": "lpips_vgg", "squeeze": "lpips_squeeze"}
+"""network of LPIPS -> role of its ImageNet weights; None: they are in the package."""
+
+
+def check_backends(evaluation: EvaluationSettings) -> None:
+    """Refuse settings of backends that nothing can compute.
+
+    Raises:
+        UserError: an unknown backend or network, or a network that the backend does not have.
+    """
+    for metric, known in BACKENDS.items():
+        _require_known(f"evaluation.{metric}_backend", getattr(evaluation, f"{metric}_backend"), known)
+    network = evaluation.lpips_network
+    _require_known("evaluation.lpips_network", network, tuple(LPIPS_NETWORKS))
+    if evaluation.lpips_backend == "packaged" and network != "alex":
+        raise UserError(
+            f"evaluation.lpips_network is {network!r}, and the packaged LPIPS has the network 'alex' only; set "
+            "evaluation.lpips_backend to 'lpips' (the official package), or leave the network at 'alex'"
+        )
+
+
+def _require_known(setting: str, value: str, known: tuple[str, ...]) -> None:
+    if value not in known:
+        listed = ", ".join(map(repr, known))
+        raise UserError(f"{setting} is {value!r}; expected one of {listed}.{nearest(value, known)}")
+
+
+def required_by_settings(evaluation: EvaluationSettings) -> dict[str, tuple[str, ...]]:
+    """metric name -> roles that the metric needs because of how it is to be computed.
+
+    Raises:
+        UserError: as ``check_backends``.
+    """
+    check_backends(evaluation)
+    role = LPIPS_NETWORKS[evaluation.lpips_network]
+    return {"lpips": (role,)} if role is not None and "lpips" in evaluation.metrics else {}
+
+
+def used_by_settings(evaluation: EvaluationSettings) -> tuple[str, ...]:
+    """Roles of files that are used if they are there, because of the metrics and how they are to be computed.
+
+    A metric without its files is left out. insightface reads packs of networks; without one it computes with the
+    packaged embedder.
+    """
+    files = [role for name in evaluation.metrics for role in NEEDED_FILES.get(name, ())]
+    return *dict.fromkeys(files), *_packs(evaluation)
+
+
+def _packs(evaluation: EvaluationSettings) -> tuple[str, ...]:
+    return ("arcface",) if evaluation.id_backend == "insightface" and "id" in evaluation.metrics else ()

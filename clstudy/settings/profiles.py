@@ -1,0 +1,302 @@
+"""Profiles: complete, typed descriptions of what a trial is made of.
+
+A profile is a function that returns a :class:`Profile`; adding one is one function and its ``register`` line.
+Nothing here imports torch or Ray.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, fields, replace
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from clstudy.registry import Registry
+
+_LATER = {"later": True}
+"""Marks a setting that was added when studies existed already; see ``key_document``."""
+_LATEST = {"later": True, "after searches": True}
+"""Marks one that was added when searches for learning rates existed too; see ``search_document``."""
+
+# what a setting may be is checked where one is given from outside (``clstudy.settings.overrides``)
+_Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+_Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+_Decay = Annotated[float, Field(ge=0, lt=1)]
+
+LATENT_SPACE_WORDS = {"w": "W (one latent for all layers)", "w_plus": "W+ (one latent for each layer)"}
+"""``InversionSettings.latent_space`` as plans and reports say it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataSettings:
+    """Which photos: data set (or folder), people, timestamps, photos per timestamp, side in pixels.
+
+    ``alignment`` says how the photos' faces lie in them ("embedded" or "ffhq"): it fixes the crop of the ID metric.
+    """
+
+    name: str = "synthetic"
+    timestamps: int = 5
+    train: int = 8
+    test: int = 4
+    data_seed: int = 0
+    image_size: int = 64
+    alignment: str = "embedded"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainerSettings:
+    """Personalising (protocol, step 2): loss per photo = LPIPS + ``mse_weight`` * MSE, Adam, fresh per timestamp.
+
+    ``passes``: shuffled epochs over the new photos; ``batch_size``/``replay_batch_size``: new and replayed photos
+    per step. ``short_batch_replay``: what is replayed beside the last batch of an epoch where that is short: "full", a
+    whole replay batch all the same, or "as_new", no more photos than there are new ones (the reference scripts).
+    """
+
+    passes: Annotated[int, Field(ge=1)] = 24
+    batch_size: Annotated[int, Field(ge=1)] = 2
+    replay_batch_size: Annotated[int, Field(ge=1)] = 2
+    mse_weight: _Weight = 1.0
+    betas: tuple[_Decay, _Decay] = (0.9, 0.999)
+    short_batch_replay: Literal["full", "as_new"] = field(default="full", metadata=_LATEST)
+
+
+@dataclass(frozen=True, kw_only=True)
+class InversionSettings:
+    """Test-time optimisation of a latent under the current generator; Adam.
+
+    ``latent_space``: "w", one latent for all layers, or "w_plus", one for each layer (Abdal et al., 1904.03189), all of
+    which start from the photo's w. W+ fits any face far better, forgotten ones too, so that levels and differences
+    shrink, in the embedded study to about 40% of LPIPS (docs/procedure.md); the scripts behind the published tables
+    use it (protocol, "Reconstruction").
+    ``final_rate`` is the share of the learning rate that is left at the last step of a cosine fall; 1 keeps it
+    constant, as the paper does.
+    ``prior_weight`` times the mean square distance of the latent to its start is added to the loss. In a small network
+    LPIPS alone can be driven down without end while MSE stays; the prior gives the search a minimum it reaches.
+    0 is the paper's plain LPIPS + L2.
+    """
+
+    steps: Annotated[int, Field(ge=0)] = 20
+    learning_rate: _Rate = 0.1
+    mse_weight: _Weight = 1.0
+    prior_weight: _Weight = 1.0
+    batch_size: Annotated[int, Field(ge=1)] = 8
+    final_rate: Annotated[float, Field(ge=0, le=1)] = field(default=0.05, metadata=_LATER)
+    latent_space: Literal["w", "w_plus"] = field(default="w", metadata=_LATEST)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnchorSettings:
+    """Inversion of training photos where there is no encoder: w from the mean latent under the pretrained generator.
+
+    The rate is far above that of test-time inversion, whose start is close to its end already.
+    """
+
+    steps: Annotated[int, Field(ge=0)] = 800
+    learning_rate: _Rate = 0.05
+    mse_weight: _Weight = 1.0
+    batch_size: Annotated[int, Field(ge=1)] = 4
+
+    def as_inversion(self) -> InversionSettings:
+        """The same as settings of an inversion without prior."""
+        return InversionSettings(prior_weight=0.0, **asdict(self))
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationSettings:
+    """Metrics by name; images per timestamp and anchors per convex combination for the synthesis protocol.
+
+    ``synthesis_weights``: how the weights of a combination are drawn: "uniform" on the simplex, or "normalised",
+    uniform numbers divided by their sum, which stay nearer to the middle (the reference scripts).
+    ``lpips_backend`` and ``id_backend``: names of ``clstudy.settings.metric_files.BACKENDS``, what the metrics LPIPS
+    and ID are computed with. ``lpips_network``: of ``clstudy.settings.metric_files.LPIPS_NETWORKS``. Training and
+    inversion minimise the packaged LPIPS (AlexNet) whatever these say.
+    """
+
+    metrics: tuple[str, ...] = ("lpips", "id", "psnr")
+    synthesis_images: Annotated[int, Field(ge=0)] = 6
+    synthesis_anchors: Annotated[int, Field(ge=1)] = 3
+    synthesis_weights: Literal["uniform", "normalised"] = field(default="uniform", metadata=_LATEST)
+    lpips_backend: Literal["packaged", "lpips"] = field(default="packaged", metadata=_LATEST)
+    lpips_network: Literal["alex", "vgg", "squeeze"] = field(default="alex", metadata=_LATEST)
+    id_backend: Literal["onnxruntime", "insightface"] = field(default="onnxruntime", metadata=_LATEST)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Resources:
+    """Share of a machine per trial, and the torch threads it computes with (part of a stage's key)."""
+
+    cpus: float = 1.0
+    gpus: float = 0.0
+    threads: int = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class ComputeSettings:
+    """How the arithmetic is done (part of a stage's key, but for ``recompute``, which changes no bit).
+
+    ``precision``: a name of ``clstudy.settings.precision.PRECISIONS``. ``compile``: torch.compile for the synthesis
+    network. ``recompute``: activation checkpointing, for little memory.
+    """
+
+    precision: str = "float32"
+    compile: bool = False
+    recompute: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Profile:
+    """Everything about a trial that a search space does not vary.
+
+    ``weights`` names the packaged file of the generator; None: it comes from files outside the package, by role
+    (``clstudy.assets.model_files``), of which ``required_files`` must be there and ``optional_files`` are used if they
+    are.
+    """
+
+    name: str
+    description: str
+    generator: str = "embedded"
+    weights: str | None = "embedded_generator.safetensors"
+    required_files: tuple[str, ...] = ()
+    optional_files: tuple[str, ...] = ()
+    data: DataSettings = field(default_factory=DataSettings)
+    trainer: TrainerSettings = field(default_factory=TrainerSettings)
+    inversion: InversionSettings = field(default_factory=InversionSettings)
+    evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
+    anchors: AnchorSettings = field(default_factory=AnchorSettings)
+    compute: ComputeSettings = field(default_factory=ComputeSettings)
+    resources: Resources = field(default_factory=Resources)
+    stage_seconds: float
+    """Core-seconds of one average stage on the machine of the README: the estimate until a study has its own."""
+    estimate_from: str = "the profile's figure"
+    """Where ``stage_seconds`` comes from, as the plan says it."""
+    stage_bytes: int = 5_900_000
+    """Disk per stage: the tunable weights in float32, a few rows and a small picture."""
+    log_images: bool = True
+    """Whether MLflow gets faces, buffers and the report; off, people's pictures stay in the study's own storage."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain nested dictionary, e.g. for ``study.yaml``."""
+        return asdict(self)
+
+
+def key_document(settings: Any) -> dict[str, Any]:
+    """Settings as they enter a key.
+
+    A setting that was added later is left out while it has its default, so that stages computed before keep their keys.
+    """
+    document = asdict(settings)
+    for entry in fields(settings):
+        if entry.metadata.get("later") and document[entry.name] == entry.default:
+            del document[entry.name]
+    return document
+
+
+def search_document(profile: Profile) -> dict[str, Any]:
+    """A profile as the proposals of a search for learning rates depend on it.
+
+    Settings added when searches existed are left out while they have their default, so that those searches go on.
+    """
+    document = profile.to_dict()
+    for section, values in document.items():
+        if not isinstance(values, dict):
+            continue
+        for entry in fields(getattr(profile, section)):
+            if entry.metadata.get("after searches") and values[entry.name] == entry.default:
+                del values[entry.name]
+    return document
+
+
+PROFILES: Registry[Callable[[], Profile]] = Registry("profile")
+
+
+@PROFILES.register("embedded")
+def embedded() -> Profile:
+    """64 px faces, packaged StyleGAN2 and W encoder, CPU, no network: the default."""
+    return Profile(
+        name="embedded",
+        description="packaged 64 px StyleGAN2 on people who do not exist; runs on a laptop without GPU or network",
+        stage_seconds=11.5,
+    )
+
+
+@PROFILES.register("tuning")
+def tuning() -> Profile:
+    """The embedded profile on other people: settings are chosen here, never on the people that are reported."""
+    profile = embedded()
+    return replace(
+        profile,
+        name="tuning",
+        description="the embedded profile on other people (data seed 1), to choose settings on",
+        data=replace(profile.data, data_seed=1),
+    )
+
+
+@PROFILES.register("few_photos")
+def few_photos() -> Profile:
+    """The embedded profile for real people with a handful of photos per timestamp.
+
+    Passes are counted in epochs, so two photos would get a quarter of the steps that eight get; and photos unlike the
+    pretraining's (grey, other framing) start from poor latents, so inversion goes further from them.
+
+    Training is long because that shows eyes and mouths: from 150 to 400 passes the LPIPS of three ORL people's
+    reconstructions hardly moves (0.025, 0.024), while ID goes from 0.42 to 0.59 and LPIPS of eyes and mouth, which has
+    a metric of its own here, from 0.209 to 0.180. W+ adds nothing to that (0.58, 0.176) and halves LPIPS of everybody,
+    forgotten or not, so inversion stays in W (``benchmarks/few_photos.py``).
+    """
+    profile = embedded()
+    return replace(
+        profile,
+        name="few_photos",
+        description="the embedded profile with more steps, for a handful of real photos per timestamp",
+        trainer=TrainerSettings(passes=400),
+        inversion=InversionSettings(steps=60, prior_weight=0.1),
+        evaluation=EvaluationSettings(metrics=("lpips", "id", "psnr", "lpips_eyes_mouth")),
+        stage_seconds=59.0,
+    )
+
+
+@PROFILES.register("smoke")
+def smoke() -> Profile:
+    """The embedded profile cut down to seconds: for tests and first contact, not for conclusions."""
+    return Profile(
+        name="smoke",
+        description="the embedded profile with 3 timestamps and a few steps; seconds, not for conclusions",
+        data=DataSettings(timestamps=3, train=4, test=2),
+        trainer=TrainerSettings(passes=4),
+        inversion=InversionSettings(steps=6),
+        evaluation=EvaluationSettings(synthesis_images=2),
+        stage_seconds=2.5,
+    )
+
+
+@PROFILES.register("mystyle")
+def mystyle() -> Profile:
+    """The paper's 2D study: StyleGAN2 on FFHQ, all synthesis weights tuned (MyStyle, arXiv 2203.17272).
+
+    Values of the reference scripts, which invert test photos in W+; the learning rate (theirs: 3e-4) is the search
+    space's. ``anchors`` are ours: the scripts always use an encoder.
+    """
+    return Profile(
+        name="mystyle",
+        description="the paper's 2D study on a StyleGAN2 checkpoint and your own aligned photos; wants a GPU",
+        generator="stylegan2",
+        weights=None,
+        required_files=("generator", "arcface"),
+        optional_files=("encoder", "base", "dists", "inception"),
+        data=DataSettings(name="photos", timestamps=10, train=20, test=10, image_size=1024, alignment="ffhq"),
+        trainer=TrainerSettings(passes=1000, short_batch_replay="as_new"),
+        inversion=InversionSettings(
+            steps=800, learning_rate=5e-3, prior_weight=0.0, batch_size=5, final_rate=1.0, latent_space="w_plus"
+        ),
+        evaluation=EvaluationSettings(
+            metrics=("lpips", "id", "psnr", "dists", "fid", "kid"),
+            synthesis_images=20,
+            synthesis_weights="normalised",
+        ),
+        resources=Resources(cpus=2.0, gpus=1.0, threads=2),
+        stage_seconds=3600.0,
+        estimate_from="a rough guess for one data-centre GPU, until a stage of this study is measured",
+        stage_bytes=125_000_000,
+        log_images=False,  # real people: a tracking server may lie anywhere
+    )

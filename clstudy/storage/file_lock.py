@@ -1,0 +1,117 @@
+"""A file that one process holds at a time: the kernel keeps the lock and frees it with the process, however that ends.
+
+Also on shared disks that know locks; on a file system without them work goes on unguarded.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import socket
+import stat
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+from clstudy.storage.documents import json_object
+
+_PATIENCE_S = 10.0  # with a folder that goes again and again
+
+
+def process_card() -> dict[str, Any]:
+    """Who holds a lock: host, process, since when."""
+    return {
+        "host": socket.gethostname(),
+        "pid": os.getpid(),
+        "since": time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime()),
+        "token": uuid.uuid4().hex,
+    }
+
+
+def holder(card: Mapping[str, Any]) -> str:
+    """A card in words."""
+    return f"process {card.get('pid', '?')} on {card.get('host', '?')}, since {card.get('since', '?')}"
+
+
+def read_card(text: str) -> dict[str, Any]:
+    """A card, empty where the text is none."""
+    try:
+        return json_object(text)
+    except ValueError:
+        return {}
+
+
+@contextmanager
+def file_lock(path: Path, busy: Callable[[dict[str, Any]], Exception], *, remove: bool = False) -> Iterator[None]:
+    """Hold a file for as long as the block runs.
+
+    Args:
+        path: made with its folders where it is not there.
+        busy: makes the error that is raised where another process holds it, from that one's card.
+        remove: remove the file in the end.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    while True:
+        with _opened(path) as handle:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise busy(_card_in(handle)) from None
+            except OSError:  # a file system without locks: better unguarded than unusable
+                yield
+                return
+            if not _is_at(handle, path):  # removed by its last holder before we had it
+                continue
+            handle.truncate(0)
+            handle.write(json.dumps(process_card()))
+            handle.flush()
+            try:
+                yield
+            finally:
+                handle.truncate(0)
+                if remove:
+                    path.unlink(missing_ok=True)
+            return
+
+
+def _opened(path: Path) -> IO[str]:
+    """Raises: OSError where the folder cannot be made, or goes as often as it is made."""
+    end = time.monotonic() + _PATIENCE_S
+    while True:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            return path.open("a+")
+        except (FileNotFoundError, FileExistsError):  # it went with its last holder just now
+            if _is_in_the_way(path.parent) or time.monotonic() > end:
+                raise
+
+
+def _is_in_the_way(folder: Path) -> bool:
+    """Whether something else lies where the folder should be."""
+    try:
+        return not stat.S_ISDIR(folder.lstat().st_mode)
+    except FileNotFoundError:
+        return False
+
+
+def _card_in(handle: IO[str]) -> dict[str, Any]:
+    """Its holder's card, which comes a moment after the lock."""
+    for _ in range(50):
+        handle.seek(0)
+        if card := read_card(handle.read()):
+            return card
+        time.sleep(0.02)
+    return {}
+
+
+def _is_at(handle: IO[str], path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(handle.fileno()), path.stat())
+    except FileNotFoundError:
+        return False

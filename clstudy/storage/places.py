@@ -1,0 +1,448 @@
+"""Where a study lies: a local or shared folder (``pathlib.Path``), or a folder of an object store (``RemotePath``).
+
+Both are used the same way: ``place / "results"``, ``read_bytes``, ``is_file``; what differs (renaming, listing, writing
+in one step) is in the functions of this module. No torch, no Ray.
+
+``python -m clstudy.storage copy SOURCE TARGET`` copies a study between them.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import shutil
+import stat
+import tempfile
+import time
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+from typing import TypeVar
+from urllib.parse import urlsplit, urlunsplit
+
+import pyarrow as pa
+import pyarrow.fs as pafs
+import pyarrow.parquet as pq
+
+from clstudy.errors import UserError
+from clstudy.safe_text import has_credentials, shown_address
+from clstudy.storage.checksum_names import checked_name
+
+T = TypeVar("T")
+_LOG = logging.getLogger(__name__)
+
+_PAUSES_S = (0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 30.0)
+"""Between tries while the storage does not answer: about a minute in all."""
+_FULL_PAUSE_S = 10.0
+_FULL_PATIENCE_S = 900.0
+"""How long a write waits for somebody to make room on a full disk."""
+MIN_FREE_BYTES = 500_000_000
+"""Below this no trial is begun on a disk, however small its stages are."""
+_THREADS = 16
+"""Requests to an object store at a time, where many small files are read."""
+
+
+@dataclass(frozen=True)
+class RemotePath:
+    """A file or folder of an object store; the part of ``pathlib.Path``'s interface that this package uses.
+
+    Args:
+        uri: as a user writes it, e.g. ``s3://bucket/clstudy?region=eu-central-1``. Credentials come from the
+            environment (or the machine's role), never from here.
+    """
+
+    uri: str
+
+    @cached_property
+    def _opened(self) -> tuple[pafs.FileSystem, str]:
+        return pafs.FileSystem.from_uri(self.uri)
+
+    @property
+    def system(self) -> pafs.FileSystem:
+        """The pyarrow file system."""
+        return self._opened[0]
+
+    @property
+    def path(self) -> str:
+        """The path in it, bucket first."""
+        return self._opened[1]
+
+    def __getstate__(self) -> dict[str, str]:
+        return {"uri": self.uri}  # the open connection stays in its process
+
+    def __setstate__(self, state: dict[str, str]) -> None:
+        object.__setattr__(self, "uri", state["uri"])
+
+    def _moved(self, change: Callable[[PurePosixPath], PurePosixPath]) -> RemotePath:
+        parts = urlsplit(self.uri)
+        # the bucket is the URI's host: keep it out of the path arithmetic
+        moved = RemotePath(urlunsplit(parts._replace(path=str(change(PurePosixPath(parts.path or "/"))))))
+        if "_opened" in self.__dict__:
+            moved.__dict__["_opened"] = (self.system, str(change(PurePosixPath(self.path))))
+        return moved
+
+    def __truediv__(self, name: str) -> RemotePath:
+        return self._moved(lambda path: path / name)
+
+    def __str__(self) -> str:
+        return shown_address(urlunsplit(urlsplit(self.uri)._replace(query="")))
+
+    @property
+    def name(self) -> str:
+        """Last part."""
+        return PurePosixPath(urlsplit(self.uri).path).name
+
+    @property
+    def parent(self) -> RemotePath:
+        """The folder it is in."""
+        return self._moved(lambda path: path.parent)
+
+    def read_bytes(self) -> bytes:
+        """Whole content; FileNotFoundError where there is none."""
+        with self.system.open_input_file(self.path) as stream:
+            return stream.read()
+
+    def read_text(self, encoding: str = "utf-8") -> str:
+        """Whole content as text."""
+        return self.read_bytes().decode(encoding)
+
+    def write_bytes(self, content: bytes) -> None:
+        """Write in one step: an object store shows an object whole or not at all."""
+        with self.system.open_output_stream(self.path) as stream:
+            stream.write(content)
+
+    def is_file(self) -> bool:
+        """Whether there is an object of this name."""
+        return self.system.get_file_info(self.path).type == pafs.FileType.File
+
+    def is_dir(self) -> bool:
+        """Whether there are objects below this name."""
+        return self.system.get_file_info(self.path).type == pafs.FileType.Directory
+
+    def exists(self) -> bool:
+        """Either of them."""
+        return self.system.get_file_info(self.path).type != pafs.FileType.NotFound
+
+    def folder_names(self) -> list[str]:
+        """Names of the folders directly below."""
+        selector = pafs.FileSelector(self.path, recursive=False, allow_not_found=True)
+        return [info.base_name for info in self.system.get_file_info(selector) if info.type == pafs.FileType.Directory]
+
+    def unlink(self, missing_ok: bool = False) -> None:
+        """Remove the object."""
+        try:
+            self.system.delete_file(self.path)
+        except FileNotFoundError:
+            if not missing_ok:
+                raise
+
+    def resolve(self) -> RemotePath:
+        """Itself: nothing is relative here."""
+        return self
+
+
+Place = Path | RemotePath
+
+
+def open_place(text: str | Path) -> Place:
+    """A folder from what the user wrote: a path, or the URI of an object store.
+
+    Raises:
+        UserError: a URI of a kind that pyarrow does not know, or one with credentials in it.
+    """
+    if isinstance(text, Path) or "://" not in text:
+        return Path(text).expanduser()
+    parts = urlsplit(text)
+    if parts.scheme == "file":
+        return Path(parts.path)
+    shown = shown_address(text)
+    if has_credentials(text):
+        raise UserError(
+            f"{shown} was given with credentials; leave them out of the address: they come from the environment "
+            "(AWS_ACCESS_KEY_ID, AWS_PROFILE) or from the machine's role"
+        )
+    if not parts.netloc:
+        raise UserError(f"{text!r} names no bucket; expected e.g. s3://bucket/clstudy")
+    place = RemotePath(text.rstrip("/"))
+    try:
+        place.system  # noqa: B018  opens it: an unknown kind is said now
+    except (pa.ArrowException, OSError) as error:
+        raise UserError(
+            f"the storage {shown} cannot be used: {first_line(error)}; expected a folder, or s3://bucket/folder, "
+            "gs://bucket/folder"
+        ) from error
+    return place
+
+
+def require_writable(
+    place: Place,
+    what: str = "the storage",
+    remedy: str = "name another folder with --storage or --out, or mend its permissions",
+) -> None:
+    """Write and remove a small file, before the first expensive second; leaves nothing, no folder either.
+
+    Args:
+        place: folder that is going to be written; need not exist.
+        what: to call it in the message.
+        remedy: to say there.
+
+    Raises:
+        UserError: it does not work, with the reason.
+    """
+    made: list[Path] = []
+    try:
+        if place.is_file():
+            raise NotADirectoryError("it is a file")
+        if isinstance(place, Path):
+            made = [folder for folder in (place, *place.parents) if not folder.exists()]
+        _try_to_write(place)
+    except OSError as error:
+        raise UserError(f"{what} {place} cannot be written: {first_line(error)}; {remedy}") from error
+    finally:
+        for folder in made:  # the deepest first
+            with suppress(OSError):
+                folder.rmdir()
+
+
+def _try_to_write(place: Place, tries: int = 3) -> None:
+    probe = place / f".writable-{uuid.uuid4().hex[:8]}"
+    try:
+        write_atomically(probe, b"clstudy")
+        if probe.read_bytes() != b"clstudy":
+            raise OSError("what was written does not come back")
+        probe.unlink()
+    except FileNotFoundError:  # another process that looks at the same place has just removed the folder again
+        if tries == 1:
+            raise
+        _try_to_write(place, tries - 1)
+
+
+def first_line(error: BaseException) -> str:
+    lines = str(getattr(error, "strerror", None) or error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
+
+
+# --- reading and writing -------------------------------------------------------------------------------------------
+
+
+class NoPlainFileError(OSError):
+    """A pipe, a device or a socket in a file's place, or a link that leads nowhere near a file: never waited for."""
+
+
+def read_plain(place: Place, most: int | None = None) -> bytes:
+    """The content of a file of at most so many bytes (None: any number).
+
+    Raises:
+        FileNotFoundError: there is none.
+        NoPlainFileError: it is no regular file, which may never end, or larger.
+        OSError: it cannot be read.
+    """
+    if isinstance(place, RemotePath):
+        return place.read_bytes()
+    try:
+        about = place.stat()
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise NoPlainFileError(errno.ELOOP, "it is a link to itself", str(place)) from error
+        raise
+    if not stat.S_ISREG(about.st_mode) and not stat.S_ISDIR(about.st_mode):
+        raise NoPlainFileError(errno.EINVAL, "it is a pipe or a device, not a file", str(place))
+    if most is not None and about.st_size > most:
+        expected = f"it has {about.st_size:,} bytes, expected at most {most:,}"
+        raise NoPlainFileError(errno.EFBIG, expected, str(place))
+    return place.read_bytes()
+
+
+def write_durably(path: Path, content: bytes) -> None:
+    """Write a local file and wait until the disk has it."""
+    with path.open("wb") as handle:
+        handle.write(content)
+        handle.flush()
+        os.fsync(handle.fileno())
+
+
+def write_atomically(place: Place, content: bytes) -> None:
+    """Replace a file in one step, so that a kill leaves the old or the new one, never half."""
+    if isinstance(place, RemotePath):
+        place.write_bytes(content)
+        return
+    place.parent.mkdir(parents=True, exist_ok=True)
+    draft = place.with_name(f".{place.name}.{uuid.uuid4().hex[:8]}")
+    try:
+        write_durably(draft, content)
+        draft.replace(place)
+    except OSError:
+        draft.unlink(missing_ok=True)  # half a file on a full disk would keep it full
+        raise
+
+
+def list_files(place: Place) -> dict[str, int]:
+    """All files below a folder: path relative to it (with ``/``) -> bytes; nothing where there is no folder."""
+    if isinstance(place, RemotePath):
+        selector = pafs.FileSelector(place.path, recursive=True, allow_not_found=True)
+        found = (info for info in place.system.get_file_info(selector) if info.type == pafs.FileType.File)
+        return {str(PurePosixPath(info.path).relative_to(place.path)): info.size for info in found}
+    listed = {}
+    for path in place.rglob("*"):
+        try:
+            if path.is_file():
+                listed[path.relative_to(place).as_posix()] = path.stat().st_size
+        except FileNotFoundError:  # removed by another process meanwhile
+            continue
+    return listed
+
+
+def remove_tree(place: Place) -> None:
+    """Remove a folder with everything in it; nothing happens where there is none."""
+    if isinstance(place, RemotePath):
+        if place.is_dir():
+            place.system.delete_dir(place.path)
+        return
+    shutil.rmtree(place, ignore_errors=True)
+
+
+def read_schema(place: Place) -> pa.Schema:
+    """Schema of a Parquet file (its footer only)."""
+    if isinstance(place, RemotePath):
+        with place.system.open_input_file(place.path) as stream:
+            return pq.read_schema(stream)
+    return pq.read_schema(place)
+
+
+def free_bytes(place: Place) -> int | None:
+    """Room on the disk of a folder; None for an object store, which has no end."""
+    if isinstance(place, RemotePath):
+        return None
+    existing = next((folder for folder in (place, *place.absolute().parents) if folder.exists()), Path("/"))
+    return shutil.disk_usage(existing).free
+
+
+def together(action: Callable[[str], T], names: Sequence[str], place: Place) -> list[T]:
+    """``action`` of every name, many at a time where each waits for an object store."""
+    if not isinstance(place, RemotePath):
+        return [action(name) for name in names]
+    with ThreadPoolExecutor(_THREADS) as pool:
+        return list(pool.map(action, names))
+
+
+def copy_tree(
+    source: Place, target: Place, wanted: Callable[[str], bool] = lambda name: True, *, replace: bool = False
+) -> int:
+    """Copy the wanted files of a folder that the target lacks or has in another size; returns how many.
+
+    Markers (``COMPLETE``) and checksums come last, as when a value is written; a file whose checksum is another one is
+    copied whatever its size.
+
+    Args:
+        replace: copy also what is there in the same size; files change without changing their size.
+    """
+    there = {} if replace else list_files(target)
+    sizes = {name: size for name, size in list_files(source).items() if wanted(name)}
+    remote = source if isinstance(source, RemotePath) else target
+
+    def changed(name: str) -> bool:
+        return (source / name).read_bytes() != (target / name).read_bytes()
+
+    # a checksum never changes its size, and neither need the file that it is of
+    same = [name for name in sizes if checked_name(name) and there.get(name) == sizes[name]]
+    stale = {name for name, differs in zip(same, together(changed, same, remote), strict=True) if differs}
+    stale |= {checked_name(name) or name for name in stale}
+    names = [name for name, size in sizes.items() if there.get(name) != size or name in stale]
+    last = {name for name in names if PurePosixPath(name).name == "COMPLETE" or checked_name(name)}
+
+    def copy(name: str) -> None:
+        write_atomically(target / name, (source / name).read_bytes())
+
+    for part in ([name for name in names if name not in last], sorted(last)):
+        together(copy, part, remote)
+    return len(names)
+
+
+@contextmanager
+def local_view(place: Place, wanted: Callable[[str], bool] = lambda name: True) -> Iterator[Path]:
+    """A local folder with the wanted files of a study, for code that reads much and at random.
+
+    A local study is its own view. Of a remote one it is a copy that is removed at the end: people's pictures do not
+    stay outside the storage that was named.
+    """
+    if isinstance(place, Path):
+        yield place
+        return
+    with tempfile.TemporaryDirectory(prefix="clstudy-view-") as folder:
+        view = Path(folder) / place.name
+        view.mkdir()
+        copy_tree(place, view, wanted)
+        yield view
+
+
+# --- a storage that fails for a while ------------------------------------------------------------------------------
+
+
+_NOT_BRIEF = (
+    FileNotFoundError,
+    PermissionError,
+    NotADirectoryError,
+    IsADirectoryError,
+    FileExistsError,
+    NoPlainFileError,
+)
+
+
+def is_full(error: OSError) -> bool:
+    """Whether the disk (or the quota) is full."""
+    return error.errno in (errno.ENOSPC, errno.EDQUOT)
+
+
+def patiently(
+    action: Callable[[], T],
+    say: Callable[[str], None] = lambda text: None,
+    *,
+    sleep: Callable[[float], None] = time.sleep,
+    clock: Callable[[], float] = time.monotonic,
+) -> T:
+    """``action()``, again after a pause while the storage does not answer (about a minute) or is full (15 minutes).
+
+    Args:
+        action: may be repeated.
+        say: hears of it the first time, in words.
+
+    Raises:
+        UserError: it stayed full.
+        OSError: it went on failing, or failed in a way that waiting does not mend (not there, not allowed).
+    """
+    tries = 0
+    full_since: float | None = None
+    while True:
+        try:
+            return action()
+        except _NOT_BRIEF:
+            raise
+        except OSError as error:
+            if is_full(error):
+                if full_since is None:
+                    full_since = clock()
+                    say(
+                        f"the disk is full ({first_line(error)}): writing waits up to {_FULL_PATIENCE_S / 60:.0f} "
+                        "minutes for room"
+                    )
+                if clock() - full_since >= _FULL_PATIENCE_S:
+                    raise UserError(
+                        "the disk stayed full; make room and run the same command again: finished stages are kept"
+                    ) from error
+                sleep(_FULL_PAUSE_S)
+                continue
+            if tries == len(_PAUSES_S):
+                raise
+            if tries == 0:
+                _LOG.warning("the storage does not answer: %s", first_line(error))
+                say("the storage did not answer for a moment; it was tried again")
+            sleep(_PAUSES_S[tries])
+            tries += 1
+
+
+# --- the command ---------------------------------------------------------------------------------------------------

@@ -1,0 +1,385 @@
+"""Content-addressed store of finished values: stages, their weights, strategy memories, anchors.
+
+A value is a folder of files named by its key; the marker ``COMPLETE`` (sizes and sha256 of every file) is the last file
+written. On a disk it is written beside its place and renamed when whole; an object store knows no renaming, there the
+marker written last is what makes it a value. One that is missing a file, is too short or does not match its checksum
+counts as not there: it is moved aside, said, and computed again. A storage that does not answer for a moment, or is
+full, is waited for (``clstudy.storage.places.patiently``) and never taken for a damaged value.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import re
+import shutil
+import uuid
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load as load_arrays
+from safetensors.numpy import save as save_arrays
+
+from clstudy.storage.documents import MOST_JSON_BYTES, is_number, json_object
+from clstudy.storage.places import (
+    NoPlainFileError,
+    Place,
+    RemotePath,
+    list_files,
+    patiently,
+    read_plain,
+    remove_tree,
+    together,
+    write_atomically,
+    write_durably,
+)
+
+MARKER = "COMPLETE"
+STAGE_FILES = ("rows.parquet", "stage.json", "faces.png")
+"""What every stage holds (others: whose it is, generated replays, weights in studies of earlier versions)."""
+_LOG = logging.getLogger(__name__)
+
+KEY_EXCLUSIONS = ("log level", "device index", "node", "number of workers", "order of trials", "stage_seconds")
+"""What a key leaves out, because it cannot change a number. Everything else a stage depends on is in its key."""
+
+
+def digest_of(document: Mapping[str, Any]) -> str:
+    """sha256 of a JSON-able document in canonical form: the key of the value it describes."""
+    text = json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def is_key(text: object) -> bool:
+    """Whether something is a key: keys come from files as well, and one that were a path would lead elsewhere."""
+    return isinstance(text, str) and re.fullmatch(r"[0-9a-f]{64}", text) is not None
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Entry:
+    """What a marker says of one file."""
+
+    size: int
+    sha256: str
+
+    @classmethod
+    def read(cls, name: str, entry: object) -> _Entry:
+        """Check one entry of a marker.
+
+        Raises:
+            ValueError: it is not what a marker holds: a plain file name, a size and a sha256.
+        """
+        if not isinstance(entry, dict) or PurePosixPath(name).name != name:
+            raise ValueError(f"{name!r} is no file of a value")
+        size, sha256 = entry.get("bytes"), entry.get("sha256")
+        if not isinstance(size, int) or not is_key(sha256):
+            raise ValueError(f"{name}: expected its bytes and sha256")
+        return cls(size=size, sha256=str(sha256))
+
+
+class ValueStore:
+    """Values under ``root/<first two letters>/<key>/``.
+
+    Safe with many writers: values are deterministic, so whoever is first wins, and files of two writers that should
+    differ all the same (a GPU may) do not match one marker and are computed again.
+
+    Args:
+        root: folder, local or of an object store.
+        say: hears, in words, when the storage keeps a read or a write waiting.
+        needs: files that every value here has; a marker that does not list them is damaged.
+    """
+
+    def __init__(self, root: Place, say: Callable[[str], None] = _LOG.warning, needs: Collection[str] = ()):
+        self.root = root
+        self._say = say
+        self._needs = frozenset(needs)
+
+    def folder(self, key: str) -> Place:
+        """Where the value of a key is or would be.
+
+        Raises:
+            ValueError: it is no key.
+        """
+        if not is_key(key):
+            raise ValueError(f"{key!r} is no key; expected the 64 hexadecimal digits of a sha256")
+        return self.root / key[:2] / key
+
+    def looks_complete(self, key: str) -> bool:
+        """Marker present and every file there with the right size (cheap: no file is read).
+
+        In an object store the marker alone says it: its objects cannot be half written.
+        """
+        if isinstance(self.root, RemotePath):
+            marker = self.folder(key) / MARKER
+            return patiently(marker.is_file, self._say)
+        record = self._record(key)
+        if record is None or not self._needs <= record.keys():
+            return False
+        folder = self.folder(key)
+        assert isinstance(folder, Path)
+        for name, entry in record.items():
+            path = folder / name
+            if not path.is_file() or path.stat().st_size != entry.size:
+                return False
+        return True
+
+    def complete(self, keys: Iterable[str]) -> set[str]:
+        """Those of the keys whose values look complete (one listing, where every look would be a request)."""
+        if isinstance(self.root, RemotePath):
+            return set(keys) & set(self.sizes())
+        return {key for key in keys if self.looks_complete(key)}
+
+    def sizes(self) -> dict[str, int]:
+        """Key -> bytes of every value that has its marker."""
+        bytes_of: dict[str, int] = {}
+        marked = set()
+        for name, size in patiently(lambda: list_files(self.root), self._say).items():
+            parts = PurePosixPath(name).parts
+            if len(parts) == 3 and parts[0] == parts[1][:2]:
+                bytes_of[parts[1]] = bytes_of.get(parts[1], 0) + size
+                if parts[2] == MARKER:
+                    marked.add(parts[1])
+        return {key: size for key, size in bytes_of.items() if key in marked}
+
+    def get(self, key: str) -> dict[str, bytes] | None:
+        """Return all files of a value after checking sizes and sha256, or None if it is absent or damaged."""
+        return patiently(lambda: self._get(key), self._say)
+
+    def _get(self, key: str) -> dict[str, bytes] | None:
+        record = self._record(key)
+        if record is None:
+            marked = (self.folder(key) / MARKER).is_file()
+            # without a marker somebody may be writing it now, if that is not done beside its place
+            if marked or (isinstance(self.root, Path) and self.folder(key).exists()):
+                self._set_aside(key, "its marker is missing or unreadable")
+            return None
+        if not self._needs <= record.keys():
+            self._set_aside(key, f"{', '.join(sorted(self._needs - record.keys()))} is not in it")
+            return None
+        files: dict[str, bytes] = {}
+        for name, entry in record.items():
+            content = self._content(key, name, entry)
+            if content is None:
+                self._set_aside(key, f"{name} is missing or does not match its checksum")
+                return None
+            files[name] = content
+        return files
+
+    def file(self, key: str, name: str) -> bytes | None:
+        """As ``read_file``, for what can do without: None also where it cannot be read."""
+        try:
+            return self.read_file(key, name)
+        except OSError:
+            return None
+
+    def read_file(self, key: str, name: str) -> bytes | None:
+        """One file of a value, checked against its sha256, without reading the others; None: not there or damaged.
+
+        Nothing is moved aside: a report, which looks at files this way, changes no study.
+
+        Raises:
+            OSError: the storage does not answer.
+        """
+
+        def read() -> bytes | None:
+            record = self._record(key)
+            return None if record is None or name not in record else self._content(key, name, record[name])
+
+        return patiently(read, self._say)
+
+    def _content(self, key: str, name: str, entry: _Entry) -> bytes | None:
+        try:
+            content = read_plain(self.folder(key) / name, entry.size)
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError, NoPlainFileError):
+            return None
+        return content if hashlib.sha256(content).hexdigest() == entry.sha256 else None
+
+    def names(self, key: str) -> tuple[str, ...] | None:
+        """Files of a value as its marker says, None where there is none."""
+        record = patiently(lambda: self._record(key), self._say)
+        return None if record is None else tuple(record)
+
+    def size(self, key: str) -> int | None:
+        """Bytes of a value's files as its marker says, None where there is none."""
+        record = patiently(lambda: self._record(key), self._say)
+        return None if record is None else sum(entry.size for entry in record.values())
+
+    def put(self, key: str, files: Mapping[str, bytes]) -> None:
+        """Write a value; an equal value written meanwhile by somebody else is kept."""
+        if self.looks_complete(key) and self.names(key) is not None:
+            return
+        write = self._put_objects if isinstance(self.root, RemotePath) else self._put_folder
+        patiently(lambda: write(key, files), self._say)
+
+    def _put_objects(self, key: str, files: Mapping[str, bytes]) -> None:
+        folder = self.folder(key)
+        together(lambda name: write_atomically(folder / name, files[name]), list(files), folder)
+        write_atomically(folder / MARKER, _marker(files))
+
+    def _put_folder(self, key: str, files: Mapping[str, bytes]) -> None:
+        assert isinstance(self.root, Path)
+        target = self.folder(key)
+        assert isinstance(target, Path)
+        draft = self.root / "drafts" / f"{key[:16]}-{uuid.uuid4().hex}"
+        draft.mkdir(parents=True)
+        try:
+            for name, content in files.items():
+                write_durably(draft / name, content)
+            write_durably(draft / MARKER, _marker(files))
+            target.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                draft.rename(target)
+            except OSError:
+                if self.looks_complete(key):
+                    return
+                self._set_aside(key, "it is incomplete")
+                draft.rename(target)
+        finally:
+            shutil.rmtree(draft, ignore_errors=True)  # a full disk must not stay full of drafts
+
+    def remove(self, key: str) -> None:
+        """Remove a value, its marker first, so that it never looks whole with a file missing."""
+        folder = self.folder(key)
+        (folder / MARKER).unlink(missing_ok=True)
+        remove_tree(folder)
+
+    def drop_drafts(self) -> None:
+        """Remove what interrupted writers left behind (only while nobody else writes)."""
+        if isinstance(self.root, Path):
+            remove_tree(self.root / "drafts")
+
+    def _record(self, key: str) -> dict[str, _Entry] | None:
+        """What the marker says: file -> size and sha256; None where there is none, or it is damaged."""
+        marker = self.folder(key) / MARKER
+        try:
+            record = json_object(read_plain(marker, MOST_JSON_BYTES))
+            entries = {name: _Entry.read(name, entry) for name, entry in record.items()}
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError, NoPlainFileError, ValueError):
+            return None
+        return entries or None
+
+    def _set_aside(self, key: str, reason: str) -> None:
+        _LOG.warning("%s %s… is damaged (%s); it is computed again", self.root.name, key[:12], reason)
+        folder = self.folder(key)
+        if isinstance(self.root, RemotePath) or isinstance(folder, RemotePath):
+            self.remove(key)
+            return
+        aside = self.root / "damaged" / f"{key}-{uuid.uuid4().hex[:8]}"
+        aside.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.rename(aside)
+        except FileNotFoundError:
+            return
+        remove_tree(aside)
+
+
+def _marker(files: Mapping[str, bytes]) -> bytes:
+    record = {
+        name: {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()} for name, content in files.items()
+    }
+    return json.dumps(record, indent=1).encode()
+
+
+LOSSES = "losses.safetensors"
+"""File of a stage's value: the training loss of every step. Stages of earlier versions have none."""
+
+
+def losses_bytes(losses: np.ndarray) -> bytes:
+    """Encode the training loss of every step ``[steps]``, as float32."""
+    return save_arrays({"loss": np.ascontiguousarray(losses, dtype=np.float32)})
+
+
+def read_losses(content: bytes) -> np.ndarray | None:
+    """Return the training loss of every step, float32 ``[steps]``; None where the bytes hold something else."""
+    try:
+        losses = load_arrays(content)["loss"]
+    except (SafetensorError, KeyError, ValueError):
+        return None
+    return losses if losses.ndim == 1 and losses.dtype == np.float32 else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Timing:
+    """How long a stage took (core-seconds of its worker) for how much work (``clstudy.study.cost.Work``).
+
+    ``kind`` is the ``cost_kind`` it was measured under; None in records of older versions.
+    """
+
+    seconds: float
+    work: float | None
+    kind: str | None
+
+
+class StudyStore:
+    """The kinds of values a study keeps, under one folder.
+
+    ``weights`` has the tuned weights of stages under the stages' keys: they are large, not read for a number, and may
+    be dropped (the search space's ``weights: last``) and computed again.
+    """
+
+    def __init__(self, root: Place, say: Callable[[str], None] = _LOG.warning):
+        self.root = root
+        self.stages = ValueStore(root / "stages", say, needs=STAGE_FILES)
+        self.weights = ValueStore(root / "weights", say, needs=("weights.safetensors",))
+        self.memories = ValueStore(root / "memories", say, needs=("memory.json",))
+        self.learned = ValueStore(root / "learned", say, needs=("learned.safetensors",))
+        self.anchors = ValueStore(root / "anchors", say, needs=("anchors.safetensors",))
+        self._say = say
+
+    @property
+    def kinds(self) -> tuple[ValueStore, ...]:
+        """All of them."""
+        return (self.stages, self.weights, self.memories, self.learned, self.anchors)
+
+    def stage_has_weights(self, key: str) -> bool:
+        """Whether a stage's weights lie in its own value, as in studies of earlier versions."""
+        return "weights.safetensors" in (self.stages.names(key) or ())
+
+    @property
+    def timings(self) -> Place:
+        """Folder with one small JSON per computed stage: seconds, never part of a value."""
+        return self.root / "timings"
+
+    def record_seconds(self, key: str, timing: Timing) -> None:
+        """Note how long a stage took, for later estimates and the report's costs."""
+        document = {"seconds": round(timing.seconds, 3), "work": timing.work, "kind": timing.kind}
+        document["sha256"] = digest_of(document)  # a number that changed by itself must not pass for a measurement
+        patiently(
+            lambda: write_atomically(self.timings / f"{key}.json", json.dumps(document).encode()),
+            self._say,
+        )
+
+    def timing(self, key: str) -> Timing | None:
+        """How long a stage took; None where that was not noted, or the note is damaged."""
+        return self._timing(f"{key}.json")
+
+    def _timing(self, name: str) -> Timing | None:
+        try:
+            entry = json_object(read_plain(self.timings / name, MOST_JSON_BYTES))
+            written = entry.pop("sha256", None)  # earlier versions wrote none
+            if written is not None and written != digest_of(entry):
+                return None
+        except (OSError, ValueError):
+            return None
+        seconds, work, kind = entry.get("seconds"), entry.get("work"), entry.get("kind")
+        if not is_number(seconds) or not (work is None or is_number(work)) or not isinstance(kind, str | None):
+            return None
+        return Timing(seconds=float(seconds), work=work, kind=kind)
+
+    def stage_timings(self) -> list[Timing]:
+        """Timings of every stage computed so far."""
+        names = sorted(name for name in list_files(self.timings) if name.endswith(".json"))
+        return [timing for timing in together(self._timing, names, self.timings) if timing is not None]
+
+    def seconds_per_stage(self) -> list[float]:
+        """Seconds of every stage computed so far."""
+        return [timing.seconds for timing in self.stage_timings()]
+
+    def drop_drafts(self) -> None:
+        """Clean up after interrupted writers."""
+        for store in self.kinds:
+            store.drop_drafts()

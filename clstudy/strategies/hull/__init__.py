@@ -1,0 +1,1 @@
+"""The geometry of convex hulls that the hull strategies choose by."""

@@ -1,0 +1,99 @@
+"""What a study costs before it runs: work in photo passes, seconds per pass from measured stages (no torch, no Ray).
+
+Nearly all time of a stage goes into passes of one photo through generator and LPIPS, forward and backward: the
+trainer's steps and the test-time inversions of all earlier test photos. So a stage's *work* is the number of these
+passes, and seconds per pass carry over between timestamps, strategies and studies of the same settings, where seconds
+per stage do not (a last timestamp tests five times as many photos as the first).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from clstudy.identities.dataset import Identity
+from clstudy.settings.profiles import Profile
+from clstudy.storage.documents import MOST_JSON_BYTES, is_number, load_json
+from clstudy.storage.places import Place, RemotePath, read_plain, write_atomically
+from clstudy.storage.values import Timing
+from clstudy.trial.work import likely_work
+
+HISTORY = "history.json"
+"""In a study's folder: seconds, work and stages so far by ``cost_kind``, for the plans of other studies beside it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pace:
+    """Seconds of a worker per photo pass, and where that comes from."""
+
+    seconds_per_pass: float
+    source: str
+    stages: int
+
+
+def pace_from(timings: Iterable[Timing], kind: str) -> Pace | None:
+    """From a study's own stages; None where it has none of this kind."""
+    known = [timing for timing in timings if timing.work and timing.kind == kind]
+    if not known:
+        return None
+    seconds, work = sum(timing.seconds for timing in known), sum(timing.work or 0.0 for timing in known)
+    return Pace(seconds_per_pass=seconds / work, source="the stages computed so far", stages=len(known))
+
+
+def pace_of_profile(profile: Profile, identities: Iterable[Identity]) -> Pace:
+    """From the profile's seconds of an average stage."""
+    works = [likely_work(profile, identity, t) for identity in identities for t in range(len(identity.timestamps))]
+    return Pace(
+        seconds_per_pass=profile.stage_seconds * len(works) / sum(works), source=profile.estimate_from, stages=0
+    )
+
+
+def write_history(study: Place, timings: Sequence[Timing]) -> None:
+    """Sum up a study's timings for the plans of other studies on the same storage."""
+    totals: dict[str, dict[str, float]] = {}
+    for timing in timings:
+        if timing.kind is not None and timing.work:
+            total = totals.setdefault(timing.kind, {"seconds": 0.0, "work": 0.0, "stages": 0})
+            total["seconds"] += timing.seconds
+            total["work"] += timing.work
+            total["stages"] += 1
+    write_atomically(study / HISTORY, json.dumps(totals, indent=1).encode())
+
+
+def pace_of_neighbours(study: Place, kind: str) -> Pace | None:
+    """From the other studies in the same storage (``write_history``); None where none has such stages."""
+    seconds = work = 0.0
+    stages = 0
+    for name, document in _neighbours(study.parent):
+        entry = document.get(kind)
+        if name == study.name or not isinstance(entry, Mapping):
+            continue
+        found = [entry.get(what) for what in ("seconds", "work", "stages")]
+        numbers = [float(value) for value in found if is_number(value) and value > 0]
+        if len(numbers) == len(found):  # a damaged file is no reason to stop
+            seconds, work, stages = seconds + numbers[0], work + numbers[1], stages + int(numbers[2])
+    if not work:
+        return None
+    return Pace(
+        seconds_per_pass=seconds / work, source=f"{stages} stages of other studies in this storage", stages=stages
+    )
+
+
+def _neighbours(storage: Place) -> list[tuple[str, dict[str, Any]]]:
+    found = []
+    for place in _folders(storage):
+        try:
+            document = load_json(read_plain(place / HISTORY, MOST_JSON_BYTES))
+        except (OSError, ValueError):
+            continue
+        if isinstance(document, dict):
+            found.append((place.name, document))
+    return found
+
+
+def _folders(storage: Place) -> list[Place]:
+    if isinstance(storage, RemotePath):
+        return [storage / name for name in sorted(storage.folder_names())]
+    return [path for path in sorted(storage.glob("*")) if path.is_dir()] if storage.is_dir() else []

@@ -1,0 +1,414 @@
+"""Everything that is checked, opened and planned before the first expensive second of the main job."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+
+from clstudy.errors import PhotoError, UserError
+from clstudy.identities.catalogue import is_outline, open_data_set
+from clstudy.identities.dataset import DataSet, Identity
+from clstudy.identities.preparation.selection import evenly
+from clstudy.settings.claims import check_claims
+from clstudy.settings.metric_directions import AS_PUBLISHED
+from clstudy.settings.overrides import with_settings
+from clstudy.settings.profiles import PROFILES, Profile
+from clstudy.settings.space import (
+    Cell,
+    Expansion,
+    SearchSpace,
+    TrialSpec,
+    check_buffer_sizes,
+    check_trial_count,
+    expand,
+    load_space,
+    override,
+)
+from clstudy.storage.places import Place, open_place, require_writable
+from clstudy.storage.values import StudyStore
+from clstudy.strategies import make_strategy
+from clstudy.strategies.lookup import strategy_class
+from clstudy.study.plan import Plan, make_plan
+from clstudy.study.preflight import Equipment, equip, require_alignment
+from clstudy.study.run_options import require_sane_numbers
+from clstudy.study.search.main_job import SearchSetup, chosen_rates, search_plan, set_up_search, uses_buffer_size
+from clstudy.tracking.writer import local_database, tracking_address
+from clstudy.trial.requests import Basis
+
+if TYPE_CHECKING:
+    from clstudy.generators.base import GeneratorWeights
+
+
+_DRIFT_PEOPLE, _DRIFT_PHOTOS = 5, 4  # a plan is wanted within seconds; `identities check` looks at everybody
+
+
+@dataclass(frozen=True, kw_only=True)
+class Opened:
+    """Everything checked and read, before the first expensive second."""
+
+    space: SearchSpace
+    profile: Profile
+    equipment: Equipment
+    weights: GeneratorWeights | None
+    data: DataSet
+    search: SearchSetup | None
+    basis: Basis
+    out: Place
+    home: Path
+    """Local folder for what is not the study's own: packaged data sets, the local tracking database."""
+    keep_weights: str
+    images: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prepared(Opened):
+    """A study with its plan as of now."""
+
+    expansion: Expansion | None
+    """None while the search for learning rates is not over."""
+    rates: Mapping[Cell, float] | None
+    plan: Plan
+
+    @property
+    def searching(self) -> SearchSetup | None:
+        """The search, while it is not over."""
+        return self.search if self.expansion is None else None
+
+    @property
+    def people(self) -> DataSet:
+        """Whose trials run now: the reported people, or those that a search is judged by."""
+        return self.data if self.searching is None else self.searching.people
+
+    @property
+    def sentence(self) -> str:
+        """What runs now, in words."""
+        if self.expansion is not None:
+            return self.expansion.sentence
+        assert self.search is not None
+        return self.search.sentence()
+
+
+def drift_lines(prepared: Prepared) -> list[str]:
+    """How much the photos change over time, before anything is trained: without drift there is little to forget."""
+    from clstudy.identities.drift import WARNING, estimate, is_little, mean, words
+
+    people = prepared.people
+    if is_outline(people) or len(people.identities[0].timestamps) < 2:
+        return []
+    some = [people.identities[place] for place in evenly(len(people.identities), _DRIFT_PEOPLE)]
+    try:
+        alignment = prepared.profile.data.alignment
+        average = mean(estimate(some, alignment=alignment, most_photos=_DRIFT_PHOTOS))
+    except PhotoError:  # it fails its own trials, and is said there
+        return []
+    if average is None:
+        return []
+    lines = [f"drift    {words(average)}"]
+    return [*lines, f"[yellow]warning[/yellow]  {WARNING}"] if is_little(average) else lines
+
+
+def prepare(args: argparse.Namespace, console: Console) -> Prepared:
+    """Check everything and make the plan.
+
+    Raises:
+        UserError: anything about the input is wrong.
+    """
+    return planned(open_study(args, console), args)
+
+
+def open_study(args: argparse.Namespace, console: Console) -> Opened:
+    """Check and read everything that a study is made from.
+
+    Raises:
+        UserError: anything about it is wrong.
+    """
+    if args.space is None:
+        raise UserError("no search space given; use --space hull_sizes, or --list to see what there is")
+    require_sane_numbers(args)
+    space = override(
+        load_space(args.space),
+        identities=args.identities,
+        seeds=args.seeds,
+        profile=args.profile,
+        data=args.data,
+        settings=args.set or (),
+    )
+    for name in space.grid.strategy:
+        make_strategy(name)  # refuses what does not exist before anything else is done
+    out = study_place(args, space.name)
+    home = out.parent if isinstance(out, Path) else Path("runs")
+    if not args.dry_run:
+        require_places(out, home)
+    without = [name for name in (args.without or "").split(",") if name]
+    profile = with_compute(with_settings(PROFILES[space.profile](), space.settings), args)
+    equipment = equip(
+        with_as_published(profile, without) if args.as_published else profile,
+        weights=args.weights or [],
+        device=args.device,
+        without=without,
+        data=space.data,
+        address=args.address,
+    )
+    profile, weights = read_generator(equipment, console)
+    profile = with_gpu_share(profile, args.gpu_share)
+    data = open_study_data(space, profile, args.timestamps, home / "data", console, look_only=args.dry_run)
+    require_alignment(data.root, profile)
+    require_answerable(space, profile, data)
+    names = [identity.name for identity in data.identities]
+    basis = Basis(profile, equipment.generator_digest, equipment.metric_files)
+    search = None
+    if space.search is not None:
+        everybody = open_named_too(
+            space, names, data, profile, args.timestamps, home / "data", console, look_only=args.dry_run
+        )
+        search = set_up_search(space, everybody, names, basis, out, home, look_only=args.dry_run)
+        check_trial_count(search.trials, yes=args.yes)
+        check_cells(search.cells, [*data.identities, *search.people.identities])
+    return Opened(
+        space=space,
+        profile=profile,
+        equipment=equipment,
+        weights=weights,
+        data=data,
+        search=search,
+        basis=basis,
+        out=out,
+        home=home,
+        keep_weights=args.keep_weights or space.weights,
+        images=profile.log_images if args.mlflow_images is None else args.mlflow_images == "on",
+    )
+
+
+def planned(opened: Opened, args: argparse.Namespace) -> Prepared:
+    """Plan what a study has left now: of its search for learning rates, if that is not over, else of its trials.
+
+    Raises:
+        UserError: too many trials, buffers larger than what is there, or no learning rate that works for a cell.
+    """
+    search, data, workers = opened.search, opened.data, expected_workers(opened.profile, args)
+    rates = None if search is None else chosen_rates(search)
+    expansion = None
+    if search is not None and rates is None:
+        plan = search_plan(search, opened.basis, StudyStore(opened.out), opened.out, workers)
+    else:
+        expansion = expand(opened.space, [one.name for one in data.identities], uses_buffer_size, rates)
+        check_trial_count(len(expansion.trials), yes=args.yes)
+        data = data.select(list(dict.fromkeys(spec.identity for spec in expansion.trials)))
+        check_buffer_sizes(expansion.trials, training_photos(data.identities))
+        plan = plan_of(expansion.trials, data, opened.basis, opened.out, workers, opened.keep_weights)
+    known = {entry.name: getattr(opened, entry.name) for entry in fields(Opened)}
+    return Prepared(**{**known, "data": data}, expansion=expansion, rates=rates, plan=plan)
+
+
+def require_answerable(space: SearchSpace, profile: Profile, data: DataSet) -> None:
+    """Refuse a primary comparison or smallest differences that the study's numbers could not answer.
+
+    Raises:
+        UserError: as ``check_claims``.
+    """
+    if space.primary is None and space.effects is None:
+        return
+    from clstudy.metrics import load_metrics  # imports torch: only where a claim must be checked
+    from clstudy.metrics.base import METRICS
+
+    load_metrics()
+    evaluation = profile.evaluation
+    metrics = {name: METRICS[name] for name in evaluation.metrics}
+    check_claims(
+        space.primary,
+        space.effects,
+        computed={("reconstruction", name): metric.in_reconstruction for name, metric in metrics.items()}
+        | {
+            ("synthesis", name): metric.in_synthesis and evaluation.synthesis_images > 0
+            for name, metric in metrics.items()
+        },
+        uses_buffer_size=uses_buffer_size,
+        joint=lambda name: strategy_class(name).joint,
+        timestamps=min(len(identity.timestamps) for identity in data.identities),
+    )
+
+
+def training_photos(people: Iterable[Identity]) -> dict[str, int]:
+    """Training photos of each person over all timestamps."""
+    return {one.name: sum(len(timestamp.train) for timestamp in one.timestamps) for one in people}
+
+
+def check_cells(cells: Sequence[Cell], people: Sequence[Identity]) -> None:
+    """Refuse buffers larger than all photos of a person, before any rate is known.
+
+    Raises:
+        UserError: as ``check_buffer_sizes``.
+    """
+    nominal = [
+        TrialSpec(identity=one.name, strategy=cell.strategy, buffer_size=cell.buffer_size, learning_rate=1.0, seed=0)
+        for cell in cells
+        for one in people
+    ]
+    check_buffer_sizes(nominal, training_photos(people))
+
+
+def open_named_too(
+    space: SearchSpace,
+    reported: Sequence[str],
+    data: DataSet,
+    profile: Profile,
+    timestamps: int | None,
+    cache: Path,
+    console: Console,
+    *,
+    look_only: bool,
+) -> DataSet:
+    """The reported people and those whom ``search.validation`` names."""
+    assert space.search is not None
+    if isinstance(space.search.validation, str):
+        return data
+    everybody = [*reported, *(name for name in space.search.validation if name not in reported)]
+    grid = space.grid.model_copy(update={"identity": tuple(everybody)})
+    return open_study_data(
+        space.model_copy(update={"grid": grid}), profile, timestamps, cache, console, look_only=look_only
+    )
+
+
+def study_place(args: argparse.Namespace, name: str) -> Place:
+    """Where the study lies.
+
+    Raises:
+        UserError: both --out and --storage are given, or a storage that cannot be used.
+    """
+    if args.out and args.storage:
+        raise UserError("--out and --storage are both given; --storage FOLDER puts the study into FOLDER/<space name>")
+    return open_place(args.out) if args.out else open_place(args.storage or "runs") / name
+
+
+def require_places(out: Place, home: Path) -> None:
+    """Refuse places that a study is going to write and cannot.
+
+    Args:
+        out: the study.
+        home: folder of packaged data sets and the local tracking database.
+
+    Raises:
+        UserError: one of them cannot be written.
+    """
+    require_writable(out)
+    database = local_database(tracking_address(home))
+    if database is None:
+        return
+    remedy = "name another study folder with --out, or an MLflow address with MLFLOW_TRACKING_URI"
+    require_writable(database.parent, "the folder of MLflow's database", remedy)
+    if database.exists() and not (database.is_file() and os.access(database, os.R_OK | os.W_OK)):
+        raise UserError(f"MLflow's database {database} is no file that can be read and written; {remedy}")
+
+
+def plan_of(
+    trials: Sequence[TrialSpec], data: DataSet, basis: Basis, out: Place, workers: int, keep_weights: str
+) -> Plan:
+    """The plan of some trials of a study."""
+    people = {identity.name: identity for identity in data.identities}
+    return make_plan(trials, people, basis, StudyStore(out), out, workers=workers, weights=keep_weights)
+
+
+def with_compute(profile: Profile, args: argparse.Namespace) -> Profile:
+    """The profile with the precision, compilation and recomputing of the command line, where it names them."""
+    compute = profile.compute
+    return replace(
+        profile,
+        compute=replace(
+            compute,
+            precision=args.precision or compute.precision,
+            compile=args.compile or compute.compile,
+            recompute=args.recompute or compute.recompute,
+        ),
+    )
+
+
+def with_as_published(profile: Profile, without: Sequence[str] = ()) -> Profile:
+    """The profile with its metrics scored the published scripts' way, too, where the scripts have them.
+
+    They come after the ordinary ones, so that none is the study's main metric. What ``without`` leaves out is not
+    scored that way either.
+    """
+    metrics = profile.evaluation.metrics
+    twins = [AS_PUBLISHED[name] for name in metrics if name in AS_PUBLISHED and name not in without]
+    metrics = (*metrics, *(twin for twin in twins if twin not in metrics))
+    return replace(profile, evaluation=replace(profile.evaluation, metrics=metrics))
+
+
+def with_gpu_share(profile: Profile, share: float | None) -> Profile:
+    """The profile with so much of a GPU per trial; None leaves it as it is.
+
+    Raises:
+        UserError: its trials want no GPU.
+    """
+    if share is None:
+        return profile
+    if not profile.resources.gpus:
+        raise UserError(f"--gpu-share {share:g}: trials of profile {profile.name!r} compute on the CPU; leave it out")
+    return replace(profile, resources=replace(profile.resources, gpus=share))
+
+
+def read_generator(equipment: Equipment, console: Console) -> tuple[Profile, GeneratorWeights | None]:
+    """Read a generator that comes from a file: a wrong one must be refused now, and photos have its size.
+
+    A packaged one is known to be good, and reading it is left to the study (the plan needs no torch).
+    """
+    profile = equipment.profile
+    if profile.weights is not None:
+        return profile, None
+    from clstudy.generators import load_generators
+    from clstudy.generators.base import GENERATORS
+
+    load_generators()
+    kind = GENERATORS[profile.generator]
+    with console.status("reading the generator …"):
+        weights = kind.read(equipment.files)
+    return replace(profile, data=replace(profile.data, image_size=kind.image_size(weights, profile))), weights
+
+
+def open_study_data(
+    space: SearchSpace,
+    profile: Profile,
+    timestamps: int | None,
+    cache: Path,
+    console: Console,
+    *,
+    look_only: bool = False,
+) -> DataSet:
+    """Open (and on first use make, unless ``look_only``) the data set a space asks for."""
+    wanted = space.grid.identity
+    settings = profile.data
+    with console.status("reading photos (a packaged data set is made on first use) …"):
+        return open_data_set(
+            space.data or settings.name,
+            identities=wanted if isinstance(wanted, int) else None,
+            names=None if isinstance(wanted, int) else wanted,
+            timestamps=timestamps or settings.timestamps,
+            train=settings.train,
+            test=settings.test,
+            data_seed=settings.data_seed,
+            cache=cache,
+            image_size=settings.image_size,
+            look_only=look_only,
+        )
+
+
+def expected_workers(profile: Profile, args: argparse.Namespace) -> int:
+    """Trials at a time, for the estimate: what fits here, or as many as --max-concurrent lets onto a cluster.
+
+    How large a cluster is (or will become) is not known before it is asked; one worker is the honest guess then.
+    """
+    if args.address is not None:
+        return args.max_concurrent or 1
+    share = profile.resources
+    fits = (os.cpu_count() or 1) / share.cpus if share.cpus else 1.0
+    if share.gpus:
+        import torch  # such a profile has read its generator with it already
+
+        fits = min(fits, torch.cuda.device_count() / share.gpus)
+    return min(max(1, int(fits)), args.max_concurrent or max(1, int(fits)))

@@ -1,0 +1,1 @@
+"""Forgetting a person: everything a study holds of somebody, found and removed."""

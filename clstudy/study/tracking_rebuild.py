@@ -1,0 +1,238 @@
+"""python -m clstudy.tracking rebuild STUDY --to URI: a study's MLflow runs from its Parquet rows (no torch, no Ray).
+
+The same writer as during a study, fed with what the study left behind: rows (``results/``), settings (``study.yaml``),
+losses and pictures (``stages/``). Everything can be repeated: the same runs, and not one metric row more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from clstudy.analysis.partial_scores import running_metrics
+from clstudy.errors import UserError
+from clstudy.identities.dataset import Photo
+from clstudy.images import decode_png, enlarged, photo_row
+from clstudy.records.results import REMEDY, contradicts_stages, read_result, result_path
+from clstudy.records.study_document import read_failures
+from clstudy.settings.space import TrialSpec
+from clstudy.storage.checksums import State
+from clstudy.storage.documents import json_object
+from clstudy.storage.places import require_writable
+from clstudy.storage.values import LOSSES, StudyStore, read_losses
+from clstudy.strategies.lookup import strategy_class
+from clstudy.study.stored_study import read_study_file, stage_keys, stored_photos, stored_trials, stored_version
+from clstudy.tracking.writer import (
+    LOSS_METRIC,
+    MlflowWriter,
+    artifact_folder,
+    local_database,
+    run_names,
+    trial_params,
+    trial_tags,
+)
+
+_PATIENCE_S = 60.0
+
+
+@dataclass(kw_only=True)
+class Rebuilt:
+    """What was written, and what could not be."""
+
+    finished: int = 0
+    failed: int = 0
+    unfinished: list[str] = field(default_factory=list)
+    notes: dict[str, int] = field(default_factory=dict)
+    """What was left out -> how often."""
+
+    def leave_out(self, what: str) -> None:
+        """Count something that is not there."""
+        self.notes[what] = self.notes.get(what, 0) + 1
+
+
+class StudyReplay:
+    """Tells an :class:`MlflowWriter` what the workers of a finished study told it."""
+
+    def __init__(self, study: Path, writer: MlflowWriter, data: str | None = None, *, images: bool = True):
+        self._study = study
+        self._writer = writer
+        self._data = data
+        self._images = images
+        self._document = read_study_file(study)
+        self._stages = StudyStore(study).stages
+        self._photos: Mapping[str, Photo] | None = None
+        self._told = Rebuilt()
+
+    def run(self, only: Collection[str] | None = None) -> Rebuilt:
+        """Tell all trials (or those named), in the plan's order.
+
+        Raises:
+            UserError: a result file cannot be read or does not belong to its stages.
+        """
+        trials = stored_trials(self._document)
+        names = run_names(trials)
+        failures = read_failures(self._study)
+        for spec in trials:
+            if only is not None and spec.trial_id not in only:
+                continue
+            keys = stage_keys(self._study, spec.trial_id)
+            if keys is not None:
+                self._finished(spec, names[spec.trial_id], keys)
+            elif spec.trial_id in failures:
+                # its rows are in the stages it got to, whose keys are known to nobody but the photos
+                self._start(spec, names[spec.trial_id])
+                self._writer.fail_trial(spec.trial_id, failures[spec.trial_id])
+                self._told.failed += 1
+            else:
+                self._told.unfinished.append(spec.trial_id)
+        return self._told
+
+    def _finished(self, spec: TrialSpec, name: str, keys: Sequence[str]) -> None:
+        rows = self._rows(spec)
+        stages = {t: rows.filter(pc.equal(rows["train_timestamp"], t)) for t in self._timestamps(rows)}
+        if len(stages) != len(keys):
+            raise UserError(
+                f"the rows of trial {spec.trial_id} are of {len(stages)} stages, its file names {len(keys)}; delete "
+                f"{result_path(self._study, spec.trial_id)} and run the study again"
+            )
+        records = [self._record(key) for key in keys]
+        self._start(spec, name)
+        seen: list[pa.Table] = []
+        for (t, table), key, record in zip(stages.items(), keys, records, strict=True):
+            seen.append(table)
+            loss = {} if record is None else {LOSS_METRIC: float(record["loss"])}
+            self._writer.log_stage(
+                spec.trial_id,
+                t,
+                {**running_metrics(seen, t), **loss},
+                self._pictures(key, record or {}),
+                self._losses(key),
+            )
+        self._writer.finish_trial(spec.trial_id)
+        self._told.finished += 1
+
+    def _rows(self, spec: TrialSpec) -> pa.Table:
+        result = read_result(result_path(self._study, spec.trial_id))
+        if result.rows is None:
+            raise UserError(f"{result.place} cannot be read ({result.trouble or result.state.value}); {REMEDY}")
+        if result.state is State.UNCHECKED and contradicts_stages(result, spec.columns(), self._stages):
+            raise UserError(f"{result.place} is damaged: its rows are not those of its stages; {REMEDY}")
+        return result.rows
+
+    @staticmethod
+    def _timestamps(rows: pa.Table) -> list[int]:
+        return sorted(set(rows["train_timestamp"].to_pylist()))
+
+    def _record(self, key: str) -> dict[str, Any] | None:
+        content = self._stages.file(key, "stage.json")
+        if content is None:
+            self._told.leave_out("the training loss and pictures of a stage that is not stored any more")
+            return None
+        return json_object(content)
+
+    def _losses(self, key: str) -> np.ndarray | None:
+        content = self._stages.file(key, LOSSES)
+        return None if content is None else read_losses(content)  # stages of earlier versions have none
+
+    def _start(self, spec: TrialSpec, name: str) -> None:
+        version, joint = None, False
+        try:
+            joint = strategy_class(spec.strategy).joint
+            version = stored_version(self._document, spec)
+        except UserError as error:  # a strategy of the user's own that is not here
+            self._told.leave_out(f"the version of a trial: {error}")
+        params = trial_params(
+            spec,
+            profile=self._document["profile"]["name"],
+            timestamps=self._document["timestamps"][spec.identity],
+            joint=joint,
+        )
+        self._writer.start_trial(spec.trial_id, name, params, trial_tags(spec, version))
+
+    def _pictures(self, key: str, record: Mapping[str, Any]) -> dict[str, np.ndarray]:
+        if not self._images:
+            return {}
+        pictures = {}
+        if (faces := self._stages.file(key, "faces.png")) is not None:
+            pictures["faces"] = enlarged(decode_png(faces))
+        replay = record.get("request", {}).get("replay", [])
+        if replay:
+            known = self._known_photos()
+            size = record["request"]["image_size"]
+            if all(digest in known for _, digest in replay):
+                pictures["buffer"] = enlarged(photo_row([known[digest].read(size) for _, digest in replay]))
+            else:
+                self._told.leave_out("the picture of a buffer whose photos are not here (say where: --data FOLDER)")
+        elif (replays := self._stages.file(key, "replays.png")) is not None:
+            pictures["buffer"] = enlarged(decode_png(replays))
+        return pictures
+
+    def _known_photos(self) -> Mapping[str, Photo]:
+        """Training photos by digest; empty where the study's photos are not at hand."""
+        if self._photos is None:
+            try:
+                people = stored_photos(self._study, self._document, self._data).identities
+            except (UserError, ImportError):
+                if self._data is not None:
+                    raise
+                people = ()
+            self._photos = {photo.digest: photo for one in people for t in one.timestamps for photo in t.train}
+        return self._photos
+
+
+def complete_runs(study: Path, writer: MlflowWriter, data: str | None = None, *, images: bool = True) -> int:
+    """Write the runs of finished trials that MLflow does not have whole; returns how many those were.
+
+    A driver that was killed takes with it what its recorder had not delivered; the trial is finished all the same.
+
+    Raises:
+        UserError: MLflow does not answer, or a result cannot be read.
+    """
+    keys = {spec.trial_id: stage_keys(study, spec.trial_id) for spec in stored_trials(read_study_file(study))}
+    stages = {trial: len(found) for trial, found in keys.items() if found is not None}
+    try:
+        lacking = set(stages) - writer.whole_runs(stages)
+    except ConnectionError as error:
+        raise UserError(
+            f"MLflow does not answer ({error}); `python -m clstudy.tracking rebuild` brings it up to date later"
+        ) from error
+    if lacking:
+        StudyReplay(study, writer, data, images=images).run(lacking)
+    return len(lacking)
+
+
+def rebuild(study: Path, uri: str, data: str | None = None) -> tuple[Rebuilt, int]:
+    """Write a study's runs and its report; returns what was told and how many calls MLflow did not take.
+
+    Raises:
+        UserError: the folder is no study, a result cannot be read, or ``uri`` is no tracking URI.
+    """
+    if "://" not in uri:
+        raise UserError(
+            f"{uri!r} is no tracking URI; expected sqlite:///FILE (e.g. sqlite:///runs/mlflow.db) or http://…"
+        )
+    document = read_study_file(study)
+    if (database := local_database(uri)) is not None:
+        require_writable(database.parent, "the folder of MLflow's database", "name another one with --to")
+    writer = MlflowWriter(
+        uri,
+        document["name"],
+        {
+            "clstudy.profile": document["profile"]["name"],
+            "clstudy.version": str(document.get("versions", {}).get("clstudy")),
+        },
+        artifact_location=artifact_folder(study, uri),
+    )
+    told = StudyReplay(study, writer, data).run()
+    report = study / "report"
+    if report.is_dir():
+        writer.attach_report(report)
+    else:
+        told.leave_out("the report, which is not there (`python -m clstudy.report STUDY` writes it)")
+    return told, writer.flush(_PATIENCE_S) + writer.dropped()

@@ -1,0 +1,199 @@
+"""Evaluation of one stage on the test sets of all earlier timestamps: reconstruction and synthesis.
+
+Protocol, "Evaluation". Rows are per image, or per set where a metric is of sets; nothing is averaged here.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from clstudy.errors import UserError
+from clstudy.metrics.base import Metric
+from clstudy.metrics.lpips import LPIPS, Features
+from clstudy.records.rows import Row
+from clstudy.registry import Registry
+from clstudy.settings.profiles import EvaluationSettings, InversionSettings
+from clstudy.training.inversion import invert
+
+SET_ROW = "synthesis/set"
+"""Name of the row that holds a metric's one value for all generated images of a (t, k)."""
+
+
+class NotFiniteError(UserError):
+    """A latent, an image or a metric's value is NaN or infinite; the message names it and its timestamps.
+
+    No such row is ever stored: it would turn every mean it enters into nonsense.
+    """
+
+
+@dataclass(frozen=True)
+class TestSet:
+    """Everything about the test photos of one timestamp that no model changes.
+
+    images ``[n, 3, s, s]`` in [-1, 1]; ``start [n, w_dim]`` their latents under the pretrained generator;
+    ``prepared`` the metrics' target-only values by metric name; ``combinations [m, w_dim]`` the latents of the
+    synthesis protocol (the same for every t, K and strategy).
+    """
+
+    timestamp: int
+    digests: tuple[str, ...]
+    images: Tensor
+    features: Features
+    start: Tensor
+    prepared: Mapping[str, Any]
+    combinations: Tensor
+
+
+COMBINATION_WEIGHTS: Registry[Callable[[int, np.random.Generator], np.ndarray]] = Registry("kind of synthesis weights")
+"""How the weights ``[size]`` of a convex combination are drawn (``EvaluationSettings.synthesis_weights``)."""
+
+
+@COMBINATION_WEIGHTS.register("uniform")
+def _uniform_weights(size: int, rng: np.random.Generator) -> np.ndarray:
+    return rng.dirichlet(np.ones(size))
+
+
+@COMBINATION_WEIGHTS.register("normalised")
+def _normalised_weights(size: int, rng: np.random.Generator) -> np.ndarray:
+    numbers = 1 - rng.random(size)  # in (0, 1]: a sum of zeros could not be divided by
+    return numbers / numbers.sum()
+
+
+def convex_combinations(anchors: Tensor, settings: EvaluationSettings, rng: np.random.Generator) -> Tensor:
+    """Random convex combinations ``[m, w_dim]`` of ``synthesis_anchors`` anchors each (``COMBINATION_WEIGHTS``)."""
+    draw = COMBINATION_WEIGHTS[settings.synthesis_weights]
+    size = min(settings.synthesis_anchors, len(anchors))
+    rows = []
+    for _ in range(settings.synthesis_images):
+        chosen = rng.choice(len(anchors), size, replace=False)
+        weights = torch.from_numpy(draw(size, rng).astype(np.float32)).to(anchors.device)
+        rows.append(weights @ anchors[torch.from_numpy(chosen)])
+    return torch.stack(rows) if rows else anchors[:0]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Rows of one stage, and the first reconstruction ``[3, s, s]`` per test timestamp for the face grid."""
+
+    rows: tuple[Row, ...]
+    examples: tuple[Tensor, ...]
+
+
+@dataclass(frozen=True)
+class _Cell:
+    """Which entry R[t, k] is computed: ``t`` the model's timestamp, ``k`` the test photos'."""
+
+    t: int
+    k: int
+
+    def __str__(self) -> str:
+        return f"timestamp {self.k} under the model of timestamp {self.t}"
+
+    def finite(self, values: Tensor, what: str) -> Tensor:
+        """The values, if all of them are finite.
+
+        Raises:
+            NotFiniteError: one is not.
+        """
+        if not bool(values.isfinite().all()):
+            raise NotFiniteError(
+                f"{what} of {self} became NaN or infinite; the model or the inversion has diverged, use a "
+                "smaller learning rate"
+            )
+        return values
+
+    def rows(self, protocol: str, metric: Metric, names: Sequence[str], values: Tensor) -> list[Row]:
+        """A metric's values ``[n]`` under their names.
+
+        Raises:
+            NotFiniteError: one is NaN or infinite.
+        """
+        rows = [
+            Row(self.t, self.k, protocol, metric.name, name, value)
+            for name, value in zip(names, values.tolist(), strict=True)
+        ]
+        for row in rows:
+            if not math.isfinite(row.value):
+                raise NotFiniteError(
+                    f"metric {metric.name} is {row.value} for image {row.image} ({protocol}, {self}); a value must be "
+                    "finite to be stored. Use a smaller learning rate if the model has diverged, or leave the metric "
+                    f"out: --without {metric.name}"
+                )
+        return rows
+
+
+@torch.no_grad()
+def _images(module: nn.Module, w: Tensor, batch: int) -> Tensor:
+    """Images ``[n, 3, s, s]`` as the generator makes them, not clamped."""
+    return torch.cat([module(part) for part in w.split(batch)])
+
+
+@dataclass(frozen=True)
+class _Shown:
+    """Images ``[n, 3, s, s]`` as the generator makes them, and clamped to [-1, 1]."""
+
+    raw: Tensor
+    clamped: Tensor
+
+    @classmethod
+    def of(cls, raw: Tensor) -> _Shown:
+        return cls(raw, raw.clamp(-1, 1))
+
+    def taken_by(self, metric: Metric) -> Tensor:
+        """The ones that a metric takes."""
+        return self.raw if metric.unclamped else self.clamped
+
+
+def evaluate(
+    module: nn.Module,
+    test_sets: Sequence[TestSet],
+    metrics: Sequence[Metric],
+    *,
+    train_timestamp: int,
+    inversion: InversionSettings,
+    lpips: LPIPS,
+    on_test_set: Callable[[int], None] | None = None,
+    micro_batch: int | None = None,
+) -> Evaluation:
+    """Score ``module`` on the given test sets (all k <= t).
+
+    With ``micro_batch``, at most that many photos are inverted and images made at a time, if the settings' batch is
+    larger. Photos do not influence each other: only the rounding changes.
+
+    Raises:
+        NotFiniteError: a latent, an image or a metric's value is NaN or infinite.
+    """
+    if micro_batch is not None:
+        inversion = replace(inversion, batch_size=min(inversion.batch_size, micro_batch))
+    rows: list[Row] = []
+    examples = []
+    for test in test_sets:
+        cell = _Cell(train_timestamp, test.timestamp)
+        w = invert(module, test.images, test.features, test.start, settings=inversion, lpips=lpips)
+        cell.finite(w, "a latent")
+        # looked at before clamping, which would make an infinite pixel a white one
+        rebuilt = _Shown.of(cell.finite(_images(module, w, inversion.batch_size), "a reconstruction"))
+        examples.append(rebuilt.clamped[0])
+        generated = None
+        if len(test.combinations):
+            raw = _images(module, test.combinations, inversion.batch_size)
+            generated = _Shown.of(cell.finite(raw, "a generated image"))
+        for metric in metrics:
+            prepared = test.prepared[metric.name]
+            if metric.in_reconstruction:
+                values = metric.pairs(rebuilt.taken_by(metric), prepared)
+                rows += cell.rows("reconstruction", metric, test.digests, values)
+            if generated is None or not metric.in_synthesis:
+                continue
+            names = [SET_ROW] if metric.of_set else [f"synthesis/{index:02d}" for index in range(len(generated.raw))]
+            rows += cell.rows("synthesis", metric, names, metric.synthesis(generated.taken_by(metric), prepared))
+        if on_test_set is not None:
+            on_test_set(test.timestamp)
+    return Evaluation(tuple(rows), tuple(examples))

@@ -1,0 +1,67 @@
+"""Test-time inversion: find the latent whose image is closest to an unseen photo (protocol, "Reconstruction")."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from clstudy.metrics.lpips import LPIPS, Features, index_features
+from clstudy.registry import Registry
+from clstudy.settings.profiles import InversionSettings
+
+LATENT_SPACES: Registry[Callable[[Tensor, nn.Module], Tensor]] = Registry("latent space")
+"""Name -> where the search begins: w ``[n, w_dim]`` and the generator to a latent of that space."""
+
+
+@LATENT_SPACES.register("w")
+def _in_w(w: Tensor, module: nn.Module) -> Tensor:
+    return w
+
+
+@LATENT_SPACES.register("w_plus")
+def _in_w_plus(w: Tensor, module: nn.Module) -> Tensor:
+    layers = module.num_ws
+    assert isinstance(layers, int)
+    return w[:, None].repeat(1, layers, 1)
+
+
+def invert(
+    module: nn.Module,
+    targets: Tensor,
+    features: Features,
+    start: Tensor,
+    *,
+    settings: InversionSettings,
+    lpips: LPIPS,
+) -> Tensor:
+    """Return latents that minimise LPIPS + mse_weight * MSE (+ a prior) to targets ``[n, 3, s, s]``.
+
+    ``settings.latent_space`` says which: w ``[n, w_dim]``, or in W+ ws ``[n, num_ws, w_dim]``, which begin equal in all
+    layers; ``num_ws`` is the module's. Either goes into ``module``.
+    Starts from ``start [n, w_dim]`` (the photo's latent under the *pretrained* generator, the same at every
+    timestamp and for every strategy) and takes the same number of Adam steps for every photo. Adam is
+    elementwise and the loss a sum over photos, so photos in a batch do not influence each other.
+    ``module`` must not require gradients itself; its weights stay as they are.
+    """
+    found = []
+    beginning = LATENT_SPACES[settings.latent_space](start, module)
+    for rows in torch.arange(len(targets)).split(settings.batch_size):
+        w = beginning[rows].clone().requires_grad_(True)
+        wanted = index_features(features, rows)
+        optimizer = torch.optim.Adam([w], lr=settings.learning_rate)
+        for step in range(settings.steps):
+            fall = 0.5 * (1 + math.cos(math.pi * step / settings.steps))
+            share = settings.final_rate + (1 - settings.final_rate) * fall
+            optimizer.param_groups[0]["lr"] = settings.learning_rate * share
+            images = module(w)
+            loss = lpips.distance(lpips.features(images), wanted).sum()
+            loss = loss + settings.mse_weight * (images - targets[rows]).square().mean(dim=(1, 2, 3)).sum()
+            loss = loss + settings.prior_weight * (w - beginning[rows]).square().flatten(1).mean(dim=1).sum()
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            optimizer.step()
+        found.append(w.detach())
+    return torch.cat(found)

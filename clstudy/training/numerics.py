@@ -1,0 +1,56 @@
+"""Sets up how exactly torch computes, and on which device.
+
+The packages' defaults are not used as they are: torch lets cuDNN convolutions run in TF32 unless told otherwise,
+which would make ``float32`` a word without meaning.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from clstudy.errors import UserError
+from clstudy.settings.precision import PRECISIONS
+from clstudy.settings.profiles import ComputeSettings, Resources
+
+
+def torch_device(resources: Resources) -> torch.device:
+    """The device a worker computes on: the GPU that Ray gave it, or the CPU.
+
+    Raises:
+        UserError: the profile asks for a GPU and torch sees none.
+    """
+    if not resources.gpus:
+        return torch.device("cpu")
+    if not torch.cuda.is_available():
+        raise UserError(
+            f"the profile asks for {resources.gpus:g} GPU per trial and torch {torch.__version__} sees none in this "
+            "worker; install a CUDA build of torch, or compute on the CPU with --device cpu"
+        )
+    return torch.device("cuda")
+
+
+def configure_torch(compute: ComputeSettings, resources: Resources) -> list[str]:
+    """Set this process's numerics once: threads, TF32, deterministic kernels.
+
+    Returns what could not be promised, in words (empty on a CPU): the same settings give the same bits there, and on
+    CUDA wherever torch has a deterministic kernel.
+    """
+    torch.set_num_threads(resources.threads)
+    tf32 = PRECISIONS[compute.precision].tf32
+    torch.backends.cuda.matmul.allow_tf32 = tf32
+    torch.backends.cudnn.allow_tf32 = tf32
+    if not resources.gpus:
+        return []
+    torch.backends.cudnn.benchmark = False
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    return ["CUDA: equal bits only where torch has a deterministic kernel"]
+
+
+def apply_compute(network: nn.Module, compute: ComputeSettings) -> None:
+    """Set precision, recomputing and compilation of a ``SynthesisNetwork`` in place."""
+    autocast = PRECISIONS[compute.precision].autocast
+    network.autocast = None if autocast is None else getattr(torch, autocast)  # type: ignore[assignment]
+    network.recompute = compute.recompute  # type: ignore[assignment]
+    if compute.compile:
+        network.compile()

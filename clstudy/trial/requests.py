@@ -1,0 +1,292 @@
+"""A trial as a list of stage requests: what each stage depends on, and its key.
+
+The plan and the worker walk the same generator, so that they cannot disagree about a key. No torch, no Ray.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from importlib.metadata import version
+from typing import Any
+
+from clstudy.identities.dataset import Identity, Photo, Timestamp
+from clstudy.settings.profiles import Profile, key_document
+from clstudy.settings.space import TrialSpec
+from clstudy.storage.values import StudyStore, digest_of
+from clstudy.strategies.base import Item, Memory, memory_from_dict
+from clstudy.strategies.lookup import make_strategy, strategy_class, strategy_document
+
+NUMERICS_VERSION = 1
+"""Raised by hand when the mathematics of a stage changes, so that older stages are not reused."""
+
+SELECTION_VERSION = 1
+"""Raised by hand when a strategy's choice changes for equal input."""
+
+HOOKS_VERSION = 1
+"""Raised by hand when what a strategy's hooks compute changes for equal input."""
+
+
+@dataclass(frozen=True)
+class Basis:
+    """What all stages of a study share: profile, pretrained weights, weights of metrics, numerics fingerprint.
+
+    ``metric_files`` are the sha256 of weights outside the package that metrics are computed with, by role.
+    """
+
+    profile: Profile
+    generator_digest: str
+    metric_files: Mapping[str, str] = field(default_factory=dict)
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Everything about the machine's arithmetic that may change a bit.
+
+        Left out on purpose, because no bit depends on it: device index, node, number of workers, log level,
+        ``recompute`` (the same operations run again).
+        """
+        compute = self.profile.compute
+        return {
+            "numerics": NUMERICS_VERSION,
+            "device": "cuda" if self.profile.resources.gpus else "cpu",
+            "precision": compute.precision,
+            "threads": self.profile.resources.threads,
+            "torch": ".".join(version("torch").split("+")[0].split(".")[:2]),
+            **({"compile": True} if compute.compile else {}),
+        }
+
+    def measuring(self) -> dict[str, Any]:
+        """How a stage is scored beyond the profile's settings; nothing where all of that is packaged."""
+        alignment = self.profile.data.alignment
+        return {
+            **({"metric_files": dict(sorted(self.metric_files.items()))} if self.metric_files else {}),
+            **({"alignment": alignment} if alignment != "embedded" else {}),
+        }
+
+
+def canonical_train(timestamp: Timestamp) -> list[Photo]:
+    """Training photos in canonical order (by digest)."""
+    return sorted(timestamp.train, key=lambda photo: photo.digest)
+
+
+def canonical_test(timestamp: Timestamp) -> list[Photo]:
+    """Test photos in canonical order (by digest)."""
+    return sorted(timestamp.test, key=lambda photo: photo.digest)
+
+
+def identity_digest(identity: Identity) -> str:
+    """One digest over all photos of a person, in order."""
+    return digest_of(
+        {
+            timestamp.name: [[photo.digest for photo in timestamp.train], [photo.digest for photo in timestamp.test]]
+            for timestamp in identity.timestamps
+        }
+    )
+
+
+def run_version(basis: Basis, spec: TrialSpec, identity: Identity) -> str:
+    """Short digest of what makes a trial's numbers what they are and its name does not say.
+
+    A strategy's name is not enough: its default settings may change, and so may the source of a user's own class.
+    """
+    return version_digest(basis, spec, fingerprint=basis.fingerprint(), photos=identity_digest(identity))
+
+
+def version_digest(basis: Basis, spec: TrialSpec, *, fingerprint: Mapping[str, Any], photos: str) -> str:
+    """``run_version`` from parts, for a study that is read back: its machine and photos need not be at hand."""
+    profile = basis.profile
+    return digest_of(
+        {
+            "settings": [key_document(part) for part in (profile.trainer, profile.inversion, profile.evaluation)],
+            **basis.measuring(),
+            "fingerprint": fingerprint,
+            "generator": basis.generator_digest,
+            "photos": photos,
+            "strategy": strategy_document(spec.strategy),
+        }
+    )[:12]
+
+
+def anchors_key(basis: Basis, timestamp: Timestamp) -> str:
+    """Key of the anchors of one timestamp's training photos, followed by its test photos' starting latents."""
+    return digest_of(
+        {
+            "what": "anchors",
+            "generator": basis.generator_digest,
+            "fingerprint": basis.fingerprint(),
+            "train": [photo.digest for photo in canonical_train(timestamp)],
+            "test": [photo.digest for photo in canonical_test(timestamp)],
+        }
+    )
+
+
+@dataclass(frozen=True)
+class Support:
+    """What the hooks of a strategy may use at a stage: its memory and what it learned after the stage before."""
+
+    strategy: str
+    memory: Memory
+    learned: LearnedRequest | None
+
+    @cached_property
+    def document(self) -> dict[str, Any]:
+        """Everything that can change what the hooks supply (together with the parent's weights)."""
+        return {
+            "version": HOOKS_VERSION,
+            "strategy": strategy_document(self.strategy),
+            "items": [[item.timestamp, item.digest] for item in self.memory.items],
+            "state": dict(self.memory.state),
+            "learned": None if self.learned is None else self.learned.key,
+        }
+
+
+@dataclass(frozen=True)
+class LearnedRequest:
+    """What a strategy consolidates from a stage (Fisher terms, for instance), before it is computed."""
+
+    strategy: str
+    stage: StageRequest
+    before: Support | None
+
+    @cached_property
+    def key(self) -> str:
+        """Content address: strategy, the stage, what was remembered before it."""
+        return digest_of(
+            {
+                "what": "learned",
+                "version": HOOKS_VERSION,
+                "strategy": strategy_document(self.strategy),
+                "stage": self.stage.key,
+                "before": None if self.before is None else self.before.document,
+            }
+        )
+
+
+@dataclass(frozen=True)
+class StageRequest:
+    """One stage before it is computed: train on ``trained_on`` from ``parent``'s weights, then test on all k <= t.
+
+    ``replay`` are stored photos; ``support`` is there for strategies with hooks that change training, from t = 1.
+    """
+
+    basis: Basis
+    spec: TrialSpec
+    identity: Identity
+    t: int
+    trained_on: tuple[int, ...]
+    parent: StageRequest | None
+    replay: tuple[Item, ...]
+    support: Support | None = None
+
+    @cached_property
+    def document(self) -> dict[str, Any]:
+        """Everything that can change the stage's numbers; its hash is the key."""
+        profile = self.basis.profile
+        seen = self.identity.timestamps[: self.t + 1]
+        # absent, not None, without hooks: a strategy that only chooses photos shares stages with every other
+        hooks = {} if self.support is None else {"support": self.support.document}
+        return {
+            "what": "stage",
+            "fingerprint": self.basis.fingerprint(),
+            "generator": self.basis.generator_digest,
+            "trainer": key_document(profile.trainer),
+            "inversion": key_document(profile.inversion),
+            "evaluation": key_document(profile.evaluation),
+            **self.basis.measuring(),
+            "image_size": profile.data.image_size,
+            "learning_rate": self.spec.learning_rate,
+            "stream": [self.spec.seed, self.identity.name, self.t],
+            "parent": None if self.parent is None else self.parent.key,
+            "new": [
+                [k, [photo.digest for photo in canonical_train(self.identity.timestamps[k])]] for k in self.trained_on
+            ],
+            "replay": [[item.timestamp, item.digest] for item in self.replay],
+            "anchored": [[photo.digest for photo in canonical_train(timestamp)] for timestamp in seen],
+            "tested": [[photo.digest for photo in canonical_test(timestamp)] for timestamp in seen],
+            **hooks,
+        }
+
+    @cached_property
+    def key(self) -> str:
+        """Content address of the stage."""
+        return digest_of(self.document)
+
+
+@dataclass(frozen=True)
+class MemoryRequest:
+    """What a strategy is to remember after timestamp t."""
+
+    basis: Basis
+    spec: TrialSpec
+    identity: Identity
+    t: int
+    memory: Memory
+    previous: str | None
+
+    @cached_property
+    def key(self) -> str:
+        """Content address: strategy, K, seed, previous memory, candidates. The latents follow from the digests."""
+        return digest_of(
+            {
+                "what": "memory",
+                "version": SELECTION_VERSION,
+                "generator": self.basis.generator_digest,
+                "fingerprint": self.basis.fingerprint(),
+                "strategy": strategy_document(self.spec.strategy),
+                "capacity": self.spec.buffer_size,
+                "stream": [self.spec.seed, self.identity.name, self.t],
+                "previous": self.previous,
+                "new": [photo.digest for photo in canonical_train(self.identity.timestamps[self.t])],
+            }
+        )
+
+
+def recall(store: StudyStore, request: MemoryRequest) -> Memory | None:
+    """Return what the strategy chose before, or None if it has not chosen yet."""
+    files = store.memories.get(request.key)
+    return None if files is None else memory_from_dict(json.loads(files["memory.json"]))
+
+
+def stage_requests(
+    spec: TrialSpec,
+    identity: Identity,
+    basis: Basis,
+    remember: Callable[[MemoryRequest], Memory | None],
+) -> Iterator[StageRequest]:
+    """Yield the stages of a trial in order.
+
+    ``remember`` returns what the strategy keeps after a timestamp; None (possible while planning) ends the list
+    early, because later keys depend on it.
+    """
+    strategy = make_strategy(spec.strategy)
+    count = len(identity.timestamps)
+    if strategy.joint:
+        yield StageRequest(basis, spec, identity, count - 1, tuple(range(count)), None, ())
+        return
+    memory: Memory | None = Memory()
+    previous: str | None = None
+    parent: StageRequest | None = None
+    support: Support | None = None
+    for t in range(count):
+        assert memory is not None
+        replay = memory.items if strategy.stores_photos else ()
+        request = StageRequest(
+            basis, spec, identity, t, (t,), parent, replay, support if strategy.changes_training() else None
+        )
+        yield request
+        parent = request
+        if t + 1 == count:
+            return
+        if strategy.stores_items():
+            wanted = MemoryRequest(basis, spec, identity, t, memory, previous)
+            memory, previous = remember(wanted), wanted.key
+            if memory is None:
+                return
+        learned = LearnedRequest(spec.strategy, request, support) if strategy.learns() else None
+        support = Support(spec.strategy, memory, learned)
+
+
+def stage_count(spec: TrialSpec, timestamps: int) -> int:
+    """Stages of one trial before anything is shared."""
+    return 1 if strategy_class(spec.strategy).joint else timestamps

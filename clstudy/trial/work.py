@@ -1,0 +1,65 @@
+"""The work of a stage in photo passes, which its cost is reckoned by."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from clstudy.identities.dataset import Identity
+from clstudy.settings.profiles import Profile, key_document
+from clstudy.storage.values import digest_of
+from clstudy.trial.requests import Basis, StageRequest
+
+
+def work_of(profile: Profile, *, new: int, replayed: bool, tested: Sequence[int]) -> float:
+    """Photo passes of a stage.
+
+    Args:
+        profile: its trainer and inversion settings.
+        new: photos trained on.
+        replayed: whether every step takes replayed photos (or generated ones) as well.
+        tested: test photos of every timestamp k <= t.
+    """
+    trainer = profile.trainer
+    steps = -(-new // trainer.batch_size)
+    training = trainer.passes * (new + (steps * trainer.replay_batch_size if replayed else 0))
+    return float(training + sum(tested) * profile.inversion.steps)
+
+
+def stage_work(request: StageRequest) -> float:
+    """Photo passes of a stage that is known."""
+    return work_of(
+        request.basis.profile,
+        new=sum(len(request.identity.timestamps[k].train) for k in request.trained_on),
+        replayed=bool(request.replay) or request.support is not None,
+        tested=[len(timestamp.test) for timestamp in request.identity.timestamps[: request.t + 1]],
+    )
+
+
+def training_work(request: StageRequest) -> float:
+    """Photo passes of training alone: a stage whose weights were dropped is trained again, not tested again."""
+    tested = sum(len(timestamp.test) for timestamp in request.identity.timestamps[: request.t + 1])
+    return stage_work(request) - tested * request.basis.profile.inversion.steps
+
+
+def likely_work(profile: Profile, identity: Identity, t: int) -> float:
+    """Photo passes of a stage whose buffer is not chosen yet."""
+    return work_of(
+        profile,
+        new=len(identity.timestamps[t].train),
+        replayed=t > 0,
+        tested=[len(timestamp.test) for timestamp in identity.timestamps[: t + 1]],
+    )
+
+
+def cost_kind(basis: Basis) -> str:
+    """Short digest of everything that makes a photo pass as expensive as it is, but for the machine."""
+    profile = basis.profile
+    return digest_of(
+        {
+            "generator": profile.generator,
+            "image_size": profile.data.image_size,
+            "evaluation": key_document(profile.evaluation),
+            "fingerprint": basis.fingerprint(),
+            "recompute": profile.compute.recompute,
+        }
+    )[:12]
