@@ -40,8 +40,8 @@ from clstudy.identities.preparation.video import Found
 from clstudy.safe_text import csv_cell, markdown, one_line, printable, redacted, shown_address
 from clstudy.storage.places import RemotePath, open_place
 from clstudy.tracking.writer import MlflowWriter, quiet_client, sqlite_uri
-from tests.small_study import Clusterless, Direct
-from tests.test_report import Study
+from tests.analysis.test_report import Study
+from tests.support.small_study import Clusterless, Direct
 
 CANARY, TOKEN = "kanarienvogel", "tok3n-of-nobody"
 ADDRESS = f"http://someone:{CANARY}@127.0.0.1:9/mlflow?access_token={TOKEN}"

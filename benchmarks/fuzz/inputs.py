@@ -46,7 +46,7 @@ from clstudy.settings.space import load_space
 from clstudy.storage.documents import read_json
 from clstudy.study.preflight import require_alignment
 from clstudy.study.stored_study import read_study_file
-from tests.persistence_writer import dump, network, ordinary, snapshot, torch_dump
+from tests.support.persistence_writer import dump, network, ordinary, snapshot, torch_dump
 
 _TINY = StyleGAN2Settings(img_resolution=8, z_dim=3, w_dim=4, channel_base=16, channel_max=3, mapping_layers=1)
 _ODD_NAMES = ("a\nb.png", "-rf.png", "\x1b[31mred.png", "é" * 60 + ".png", "<script>.png", "b'.png", " .png", "..png")
@@ -159,7 +159,7 @@ def _torch_legacy(folder: Path, rng: np.random.Generator) -> None:
 
 def _rosinality(zipped: bool) -> Callable[[Path, np.random.Generator], None]:
     def make(folder: Path, rng: np.random.Generator) -> None:
-        from tests.test_checkpoints import rosinality_state
+        from tests.generators.test_checkpoints import rosinality_state
 
         state = rosinality_state({4: 3, 8: 2}, width=4, layers=1)
         torch_dump(folder / GIVEN / "network.pt", {"g_ema": state, "latent_avg": torch.zeros(4)}, zipped=zipped)

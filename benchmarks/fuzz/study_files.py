@@ -57,7 +57,7 @@ from clstudy.study.tracking_rebuild import StudyReplay
 from clstudy.tracking.writer import sqlite_uri
 from clstudy.trial.requests import MemoryRequest, StageRequest, anchors_key, canonical_test, recall, stage_requests
 from clstudy.trial.work import cost_kind, stage_work
-from tests.furnished import BASIS, TEST, WIDTH, faces, latents, person, remember
+from tests.support.furnished import BASIS, TEST, WIDTH, faces, latents, person, remember
 
 TIMESTAMPS = 3
 PEOPLE = {name: person(name, TIMESTAMPS) for name in ("anna", "ben")}

@@ -4,7 +4,7 @@ All measures but ``upsampling`` and the two shares outside are taken on the face
 mean the same for every alignment and source. The limits come from 154 clean photos (61 frames of a clip of a woman
 outside the stretch with a hand in her face, 24 of a man in a car, 9 of a man before a door, 60 ORL photos), 32 frames
 with a hand in the face, 33 photos with each of four things pasted on, and 12 photos cropped tightly around a face. Of
-all 400 ORL photos 4 % are refused (``tests/test_prepare.py``, marked ``network``).
+all 400 ORL photos 4 % are refused (``tests/identities/test_prepare.py``, marked ``network``).
 """
 
 from __future__ import annotations

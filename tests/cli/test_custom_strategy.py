@@ -1,0 +1,88 @@
+"""The README's custom strategy, as a user would have it: a file of their own, checked and then studied."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from clstudy.errors import UserError
+from clstudy.strategies.lookup import make_strategy, strategy_class, strategy_document
+
+README = Path(__file__).parents[2] / "README.md"
+NAME = "my_strategies:MostTypical"
+SPACE = f"""\
+name: mine
+profile: smoke
+grid:
+  identity: 1
+  strategy: ["{NAME}"]
+  buffer_size: [2]
+  learning_rate: [0.003]
+"""
+
+
+def readme_strategy() -> str:
+    found = re.search(r"<!-- test:custom-strategy -->\n```python\n(.*?)```", README.read_text(), re.DOTALL)
+    assert found is not None
+    return found[1]
+
+
+def command(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-m", *arguments], cwd=folder, capture_output=True, text=True, timeout=900)
+
+
+def test_the_readmes_strategy_is_checked_and_studied(tmp_path: Path) -> None:
+    source = readme_strategy()
+    assert len(source.splitlines()) <= 16
+    (tmp_path / "my_strategies.py").write_text(source)
+    (tmp_path / "space.yaml").write_text(SPACE)
+
+    checked = command(tmp_path, "clstudy.strategies", "check", NAME)
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+
+    ran = command(tmp_path, "clstudy.run", "--space", "space.yaml", "--timestamps", "2")
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    (file,) = (tmp_path / "runs" / "mine" / "results").glob("*.parquet")
+    rows = pq.read_table(file)
+    assert set(rows["strategy"].to_pylist()) == {NAME} and set(rows["train_timestamp"].to_pylist()) == {0, 1}
+
+
+def test_a_changed_source_changes_the_keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    file = tmp_path / "changing_strategies.py"
+    file.write_text(readme_strategy())
+    before = strategy_document("changing_strategies:MostTypical")
+    file.write_text(readme_strategy() + "# changed\n")
+    assert strategy_document("changing_strategies:MostTypical") != before
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("er_hul", "er_hull"),
+        ("er_rand(weight=1)", "it has no settings"),
+        ("ewc(wieght=1.0)", "weight"),
+        ("ewc(weight=-1.0)", "expected a finite weight >= 0"),
+        ("ewc(1.0)", "key=value"),
+        ("ewc(weight=open('x'))", "key=value"),
+        ("ewc(weight", "cannot be read"),
+        ("no_such_module_anywhere:Class", "no module 'no_such_module_anywhere'"),
+        ("clstudy.strategies.er_hull:ErHul", "Did you mean"),
+        ("clstudy.strategies.base:Item", "not a strategy"),
+        ("clstudy.strategies.base:PhotoStrategy", "does not define choose"),
+    ],
+)
+def test_a_strategy_that_cannot_be_had_is_one_clear_message(text: str, message: str) -> None:
+    with pytest.raises(UserError, match=re.escape(message)):
+        make_strategy(text)
+
+
+def test_settings_reach_the_strategy() -> None:
+    assert vars(make_strategy("ewc(weight=5.0, decay=0.5)")) == {"weight": 5.0, "decay": 0.5}
+    assert strategy_class("ewc(weight=5.0)") is strategy_class("ewc")
+    assert strategy_document("ewc(weight=5.0)") == strategy_document(" ewc( weight = 5.0 )")

@@ -1,0 +1,176 @@
+"""Chaos: workers and drivers are killed at random moments, thirty times and more, and no number changes.
+
+    python -m pytest -m slow tests/cluster/test_chaos.py -s          # about 15 minutes on 2 cores
+
+prints the figures. Everything is real: the main command, Ray, SIGKILL, MLflow on SQLite, Parquet.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+
+from clstudy.analysis.matrix import load_rows
+from clstudy.storage.driver_lock import only_driver
+from clstudy.tracking.writer import TRIAL_TAG, sqlite_uri
+
+SEED = 20261121
+KILLS = 30
+DRIVER_SHARE = 0.3
+OPTIONS = ["--space", "smoke", "--seeds", "0,1,2,3,4"]
+MARK = "CLSTUDY_CHAOS"
+WORKER = "ray::ResourceTrainable"
+"""How Ray calls the processes that run trials."""
+
+
+@dataclass
+class Figures:
+    """What was done to the study."""
+
+    workers: int = 0
+    drivers: int = 0
+    lost: int = 0
+    runs: int = 0
+    repeated: int = 0
+    slowest_end: float = 0.0
+    finished_at_kill: list[int] = field(default_factory=list)
+
+    @property
+    def kills(self) -> int:
+        return self.workers + self.drivers
+
+
+def start(folder: Path, token: str, *options: str) -> subprocess.Popen[bytes]:
+    environment = {**os.environ, "RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0", MARK: token}
+    folder.mkdir(exist_ok=True)
+    with (folder / "log.txt").open("ab") as log:
+        return subprocess.Popen(
+            [sys.executable, "-m", "clstudy.run", *OPTIONS, *options],
+            env=environment,
+            cwd=folder,
+            stdout=log,
+            stderr=log,
+        )
+
+
+def marked(token: str) -> dict[int, str]:
+    """Living processes that the study has started, by pid, with the titles that Ray gives its workers."""
+    found = {}
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit():
+            continue
+        try:
+            if f"{MARK}={token}".encode() in (entry / "environ").read_bytes().split(b"\0"):
+                found[int(entry.name)] = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        except OSError:
+            continue
+    return found
+
+
+def workers(token: str) -> dict[int, str]:
+    return {pid: title for pid, title in marked(token).items() if WORKER in title}
+
+
+def computing(found: dict[int, str]) -> int:
+    """How many of the workers are in the middle of a step."""
+    return sum(".train" in title for title in found.values())
+
+
+def markers(study: Path) -> dict[str, int]:
+    return {path.parent.name: path.stat().st_mtime_ns for path in (study / "stages").glob("??/*/COMPLETE")}
+
+
+def kill(pid: int) -> None:
+    with suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
+
+
+def seconds_until_gone(token: str, patience: float = 120) -> float:
+    """How long processes outlive their driver (Ray's own watch each other, in steps of seconds)."""
+    started = time.monotonic()
+    while left := marked(token):
+        assert time.monotonic() - started < patience, f"left over: {left}"
+        time.sleep(0.2)
+    return time.monotonic() - started
+
+
+def disturb(folder: Path, token: str) -> Figures:
+    """Run the study to its end, killing as it goes."""
+    rng, figures, study = random.Random(SEED), Figures(), folder / "runs" / "smoke"
+    seen: dict[str, int] = {}
+    while True:
+        driver = start(folder, token)
+        figures.runs += 1
+        while driver.poll() is None and figures.kills < KILLS:
+            # time counts from the moment that there is something to disturb
+            while driver.poll() is None and not workers(token):
+                time.sleep(0.1)
+            time.sleep(rng.uniform(0.5, 5.0))
+            victims, whole_driver = workers(token), rng.random() < DRIVER_SHARE
+            if driver.poll() is not None or not victims:
+                continue
+            now = markers(study)
+            figures.repeated += sum(now[key] != moment for key, moment in seen.items() if key in now)
+            seen = now
+            figures.finished_at_kill.append(len(now))
+            if whole_driver:
+                figures.lost += computing(victims)
+                kill(driver.pid)
+                figures.drivers += 1
+            else:
+                victim = rng.choice(sorted(victims))
+                figures.lost += ".train" in victims[victim]
+                kill(victim)
+                figures.workers += 1
+        code = driver.wait()
+        figures.slowest_end = max(figures.slowest_end, seconds_until_gone(token))
+        if code == 0:
+            return figures
+        assert code in (1, -signal.SIGKILL), (folder / "log.txt").read_text()[-4000:]
+        assert figures.runs < 60, "no progress"
+
+
+@pytest.mark.slow
+def test_thirty_kills_change_no_number(tmp_path: Path) -> None:
+    token = uuid.uuid4().hex
+    quiet, disturbed = tmp_path / "quiet", tmp_path / "disturbed"
+    assert start(quiet, token).wait() == 0, (quiet / "log.txt").read_text()
+    figures = disturb(disturbed, token)
+    print(
+        f"\n{figures.kills} kills: {figures.workers} of workers, {figures.drivers} of drivers, in {figures.runs} runs "
+        f"of the command; {figures.lost} stages were in flight and lost, {figures.repeated} finished stages were "
+        f"computed again; no process was left {figures.slowest_end:.0f} s after a driver's end at the latest; stages "
+        f"finished at each kill: {figures.finished_at_kill}"
+    )
+    assert figures.kills >= KILLS and figures.drivers >= 5 and figures.repeated == 0
+    before, after = (load_rows(folder / "runs" / "smoke") for folder in (quiet, disturbed))
+    assert after.equals(before), "every number is the same, to the bit"
+    for name in sorted(path.name for path in (quiet / "runs" / "smoke" / "results").iterdir()):
+        files = [(folder / "runs" / "smoke" / "results" / name).read_bytes() for folder in (quiet, disturbed)]
+        assert files[0] == files[1], name
+    with only_driver(disturbed / "runs" / "smoke"):
+        pass  # nobody holds it
+    client = MlflowClient(sqlite_uri(disturbed / "runs" / "mlflow.db"))
+    experiment = client.get_experiment_by_name("smoke")
+    assert experiment is not None
+    runs = [
+        run for run in client.search_runs([experiment.experiment_id], max_results=1000) if TRIAL_TAG in run.data.tags
+    ]
+    trials = set(before["trial"].to_pylist())
+    assert sorted(run.data.tags[TRIAL_TAG] for run in runs) == sorted(trials), "each run once"
+    for run in runs:
+        assert run.info.status == "FINISHED"
+        steps = [entry.step for entry in client.get_metric_history(run.info.run_id, "ap/reconstruction_lpips")]
+        wanted = [2] if run.data.params["strategy"] == "upper" else [0, 1, 2]
+        assert steps == wanted, "each step once"
