@@ -28,7 +28,7 @@ from clstudy.storage.values import StudyStore
 from clstudy.training.inversion import invert
 from clstudy.training.personalise import personalise
 from clstudy.trial.requests import Basis, canonical_test
-from clstudy.trial.story import Workbench
+from clstudy.trial.stage_runner import StageRunner
 
 NAMES = ("lpips", "id", "lpips_eyes_mouth")
 LEARNING_RATE = 0.003
@@ -55,18 +55,20 @@ def main() -> None:
         image_size=64,
     )
     basis = Basis(profile, manifest()["embedded_generator.safetensors"]["sha256"])
-    bench = Workbench(basis, EmbeddedGenerator(), lpips, [], StudyStore(args.folder / "few_photos_benchmark"))
+    runner = StageRunner.personalising(
+        basis, EmbeddedGenerator(), lpips, [], StudyStore(args.folder / "few_photos_benchmark")
+    )
     metrics = [METRICS[name](MetricSettings()) for name in NAMES]
     found: dict[tuple[int, str], list[list[float]]] = defaultdict(list)
     for identity in data.identities:
-        test = bench.images(canonical_test(identity.timestamps[0]))
-        _, start = bench.anchors(identity, 0)
+        test = runner.photos.images(canonical_test(identity.timestamps[0]))
+        _, start = runner.photos.anchors(identity, 0)
         features = lpips.features(test)
         for passes in map(int, args.passes.split(",")):
-            module = bench.generator.fresh(None)
+            module = runner.workload.generator.fresh(None)
             personalise(
                 module,
-                bench.training_photos(identity, [0]),
+                runner.photos.training(identity, [0]),
                 None,
                 settings=replace(profile.trainer, passes=passes),
                 learning_rate=LEARNING_RATE,

@@ -31,10 +31,10 @@ from clstudy.storage.values import StudyStore
 from clstudy.study.stored_study import stored_profile
 from clstudy.training.evaluation import evaluate
 from clstudy.trial.requests import Basis
-from clstudy.trial.story import Workbench
+from clstudy.trial.stage_runner import StageRunner
 
 
-def open_bench(study: Path) -> tuple[Workbench, DataSet, list[dict]]:
+def open_bench(study: Path) -> tuple[StageRunner, DataSet, list[dict]]:
     """The study's workbench, data and trial list."""
     document = yaml.safe_load((study / "study.yaml").read_text())
     profile = stored_profile(document)  # with the settings that the study changed
@@ -52,15 +52,19 @@ def open_bench(study: Path) -> tuple[Workbench, DataSet, list[dict]]:
         image_size=profile.data.image_size,
     )
     basis = Basis(profile, manifest()[profile.weights]["sha256"])
-    bench = Workbench(basis, EmbeddedGenerator(), LPIPS(), [LPIPSMetric()], StudyStore(study))
-    return bench, data, document["trials"]
+    runner = StageRunner.personalising(basis, EmbeddedGenerator(), LPIPS(), [LPIPSMetric()], StudyStore(study))
+    return runner, data, document["trials"]
 
 
-def mean_lpips(bench: Workbench, identity, timestamps: list[int], weights, inversion: InversionSettings) -> list[float]:
+def mean_lpips(
+    runner: StageRunner, identity, timestamps: list[int], weights, inversion: InversionSettings
+) -> list[float]:
     """Mean reconstruction LPIPS per test timestamp under the given weights (None: un-personalised)."""
-    module = bench.generator.fresh(weights)
-    tests = [bench.test_set(identity, k, 0) for k in timestamps]
-    rows = evaluate(module, tests, bench.metrics, train_timestamp=0, inversion=inversion, lpips=bench.lpips).rows
+    module = runner.workload.generator.fresh(weights)
+    tests = [runner.photos.test_set(identity, k, 0) for k in timestamps]
+    rows = evaluate(
+        module, tests, runner.workload.metrics, train_timestamp=0, inversion=inversion, lpips=runner.workload.lpips
+    ).rows
     return [float(np.mean([row.value for row in rows if row.test_timestamp == k])) for k in timestamps]
 
 
@@ -69,8 +73,8 @@ def main() -> None:
     parser.add_argument("study", type=Path)
     study = parser.parse_args().study
     torch.set_num_threads(1)
-    bench, data, trials = open_bench(study)
-    inversion = bench.basis.profile.inversion
+    runner, data, trials = open_bench(study)
+    inversion = runner.basis.profile.inversion
     people = {identity.name: identity for identity in data.identities}
     saved = []
     for trial in (entry for entry in trials if entry["strategy"] == "lower"):
@@ -78,7 +82,7 @@ def main() -> None:
         own = rows[(rows.train_timestamp == rows.test_timestamp) & (rows.metric == "lpips")]
         after = own.groupby("test_timestamp").value.mean().to_numpy()
         identity = people[trial["identity"]]
-        before = np.array(mean_lpips(bench, identity, list(range(len(after))), None, inversion))
+        before = np.array(mean_lpips(runner, identity, list(range(len(after))), None, inversion))
         saved.append(1 - after.mean() / before.mean())
         print(
             f"{identity.name}: un-personalised LPIPS {before.mean():.4f}, "
@@ -91,12 +95,12 @@ def main() -> None:
     for trial in (e for e in trials if e["strategy"] == "er_rand" and e["buffer_size"] == largest):
         metadata = pq.read_schema(result_path(study, trial["trial"])).metadata
         key = json.loads(metadata[STAGE_KEYS.encode()])[-1]
-        weights = bench.stored_weights(key)
+        weights = runner.trainer.stored_weights(key)
         assert weights is not None, "the weights of last stages always stay"
         identity = people[trial["identity"]]
         k = list(range(len(identity.timestamps)))
-        once_all += mean_lpips(bench, identity, k, weights, inversion)
-        twice_all += mean_lpips(bench, identity, k, weights, doubled)
+        once_all += mean_lpips(runner, identity, k, weights, inversion)
+        twice_all += mean_lpips(runner, identity, k, weights, doubled)
     once, twice = float(np.mean(once_all)), float(np.mean(twice_all))
     print(
         f"inversion {inversion.steps} steps: LPIPS {once:.4f}; {doubled.steps} steps: {twice:.4f}; "

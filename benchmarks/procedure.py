@@ -29,33 +29,36 @@ from clstudy.records.results import result_path
 from clstudy.records.rows import STAGE_KEYS
 from clstudy.settings.profiles import EvaluationSettings, InversionSettings
 from clstudy.training.evaluation import evaluate
-from clstudy.trial.story import Workbench
+from clstudy.trial.stage_runner import StageRunner
 
 METRIC_NAMES = ("lpips", "id", "psnr", "lpips_as_published", "psnr_as_published")
 
 
-def last_weights(bench: Workbench, study: Path, trial: str) -> Mapping[str, torch.Tensor]:
+def last_weights(runner: StageRunner, study: Path, trial: str) -> Mapping[str, torch.Tensor]:
     """Tuned weights of a trial's last stage."""
     keys = json.loads(pq.read_schema(result_path(study, trial)).metadata[STAGE_KEYS.encode()])
-    weights = bench.stored_weights(keys[-1])
+    weights = runner.trainer.stored_weights(keys[-1])
     assert weights is not None, "the weights of last stages always stay"
     return weights
 
 
 def scores(
-    bench: Workbench,
+    runner: StageRunner,
     identity: Identity,
     weights: Mapping[str, torch.Tensor],
     inversion: InversionSettings,
     evaluation: EvaluationSettings,
 ) -> dict[tuple[str, str], float]:
     """Mean of the last row R[T-1, .] by (protocol, metric): the mean over timestamps of the mean over images."""
-    profile = replace(bench.basis.profile, evaluation=evaluation)
-    bench.basis = replace(bench.basis, profile=profile)
-    bench._test_sets.clear()
-    tests = [bench.test_set(identity, k, 0) for k in range(len(identity.timestamps))]
-    module = bench.generator.fresh(weights)
-    rows = evaluate(module, tests, bench.metrics, train_timestamp=0, inversion=inversion, lpips=bench.lpips).rows
+    profile = replace(runner.basis.profile, evaluation=evaluation)
+    runner = replace(
+        runner, basis=replace(runner.basis, profile=profile), workload=replace(runner.workload, profile=profile)
+    )
+    tests = [runner.photos.test_set(identity, k, 0) for k in range(len(identity.timestamps))]
+    module = runner.workload.generator.fresh(weights)
+    rows = evaluate(
+        module, tests, runner.workload.metrics, train_timestamp=0, inversion=inversion, lpips=runner.workload.lpips
+    ).rows
     cells: dict[tuple[str, str], dict[int, list[float]]] = {}
     for row in rows:
         cells.setdefault((row.protocol, row.metric), {}).setdefault(row.test_timestamp, []).append(row.value)
@@ -83,15 +86,15 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(1)
     load_metrics()
-    bench, data, trials = open_bench(args.study)
-    bench.metrics = [METRICS[name](MetricSettings()) for name in METRIC_NAMES]
+    runner, data, trials = open_bench(args.study)
+    runner.workload.metrics = [METRICS[name](MetricSettings()) for name in METRIC_NAMES]
     largest = max(entry["buffer_size"] or 0 for entry in trials)
     chosen = {
         (entry["identity"], entry["strategy"]): entry["trial"]
         for entry in trials
         if (entry["strategy"], entry["buffer_size"]) in (("lower", None), ("er_rand", largest))
     }
-    profile = bench.basis.profile
+    profile = runner.basis.profile
     ways = {
         "ours: W, weights uniform on the simplex": (profile.inversion, profile.evaluation),
         "W+, normalised weights": (
@@ -103,9 +106,9 @@ def main() -> None:
         found = [
             {
                 strategy: scores(
-                    bench,
+                    runner,
                     identity,
-                    last_weights(bench, args.study, chosen[identity.name, strategy]),
+                    last_weights(runner, args.study, chosen[identity.name, strategy]),
                     inversion,
                     evaluation,
                 )

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 
-from clstudy.analysis import report
 from clstudy.cli import report as cli_report
 from clstudy.cli import run
 from clstudy.cli.entry_point import entry_point
@@ -52,7 +51,7 @@ def test_a_report_is_readable_as_the_setting_says(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, named: str | None, mode: int
 ) -> None:
     study = Study(tmp_path / "study", identities=("ann",), seeds=(0,))
-    monkeypatch.setattr(report, "place_report", lambda place: (place / "made").write_text("x") and 1 / 0)
+    monkeypatch.setattr(cli_report, "place_report", lambda place: (place / "made").write_text("x") and 1 / 0)
     monkeypatch.delenv("CLSTUDY_FILES", raising=False)
     if named:
         monkeypatch.setenv("CLSTUDY_FILES", named)

@@ -24,8 +24,8 @@ from clstudy.analysis.matrix import Cell, ScoreValues, Trial
 from clstudy.analysis.scores import gap_closed
 from clstudy.analysis.summary import CELL_FIELDS, JOINT_NOTE, Summary, cell_order
 from clstudy.records.results import result_keys, result_path
+from clstudy.records.stage_record import STAGE_RECORD, StageRecord
 from clstudy.settings.metric_directions import HIGHER_IS_BETTER
-from clstudy.storage.documents import json_object
 from clstudy.storage.values import StudyStore, ValueStore, is_key
 
 LOWER, UPPER = "lower", "upper"
@@ -217,17 +217,19 @@ def _number(value: float) -> float | None:
 
 def _cost(store: StudyStore, keys: Sequence[str], joint: bool, latent: float) -> Cost:
     seconds = math.fsum(_seconds(store, key) for key in keys)
-    content = store.stages.file(keys[-1], "stage.json")  # checked: what is not as it was written is not known
-    request = None if content is None else json_object(content).get("request")
-    if not isinstance(request, Mapping):
+    content = store.stages.file(keys[-1], STAGE_RECORD)  # checked: what is not as it was written is not known
+    try:
+        asked = None if content is None else StageRecord.decode(content).asked
+    except ValueError:
+        asked = None
+    if asked is None:
         return Cost(seconds=seconds)
-    photos = sum(len(digests) for _, digests in request["new"]) if joint else len(request["replay"])
-    support = request.get("support") or {"items": [], "learned": None}
-    carried = photos * float(request["image_size"]) ** 2 * 3
+    photos = sum(len(digests) for _, digests in asked.new) if joint else len(asked.replay)
+    carried = photos * float(asked.image_size) ** 2 * 3
     # nothing stored needs no latent, whether or not it is known how large one is
-    stored = max(photos, len(support["items"]))
+    stored = max(photos, len(asked.supported))
     carried += stored * latent if stored else 0.0
-    carried += _bytes(store.learned, support["learned"]) if support["learned"] else 0.0
+    carried += _bytes(store.learned, asked.learned) if asked.learned else 0.0
     return Cost(photos=float(photos), megabytes=carried / MEGABYTE, seconds=seconds)
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from clstudy.analysis.matrix import ResultMatrix, ScoreValues, Trial
 from clstudy.analysis.printed import DEFAULT_DECIMALS, decimals_of
 from clstudy.analysis.scores import missing_cells
-from clstudy.analysis.study_folder import StageNote, trial_stages
+from clstudy.analysis.study_folder import StoredStage, trial_stages
 from clstudy.analysis.summary import PANEL_TITLES, Summary
 
 FOCUS_SIZE = 3
@@ -139,7 +139,7 @@ class Material:
         }
 
     @cached_property
-    def stages(self) -> Mapping[Trial, tuple[StageNote, ...]]:
+    def stages(self) -> Mapping[Trial, tuple[StoredStage, ...]]:
         """Stages of every trial in the numbers whose stages are still in the folder (shown rate only)."""
         measured = {matrix.trial.trial for matrix in self.matrices}
         folder = self.summary.study.folder

@@ -103,11 +103,11 @@ def run(args: argparse.Namespace, console: Console) -> None:
     opened = reopen(args.study, weights=args.weights or [], data=args.data, device=args.device)
     people = {identity.name: identity for identity in opened.data.identities}
     requests = opened.requests(list({line.spec.trial_id: line.spec for line in lines}.values()))
-    networks = Networks(opened.bench, requests)
+    networks = Networks(opened.runner, requests)
     keys = [key for line in lines for key in (line.start_key, line.end_key)]
-    require_weights(opened.bench, requests, lines)
-    again = dropped_stages(opened.bench, requests, keys)
-    cost = measure_cost(networks, opened.bench, people, todo, again)
+    require_weights(opened.runner, requests, lines)
+    again = dropped_stages(opened.runner, requests, keys)
+    cost = measure_cost(networks, opened.runner, people, todo, again)
     for note in (*notes, *opened.notes):
         console.print(f"note: {note}", soft_wrap=True)
     console.print(
@@ -118,7 +118,7 @@ def run(args: argparse.Namespace, console: Console) -> None:
         return
     with Progress(console=console, transient=True) as progress:
         bar = progress.add_task("forward passes", total=cost.passes)
-        losses = compute_losses(networks, opened.bench, people, todo, lambda: progress.advance(bar))
+        losses = compute_losses(networks, opened.runner, people, todo, lambda: progress.advance(bar))
     numbers, files = write_results(args.study, path_rows(lines, alphas, losses), args.tolerance)
     for span in SPANS:
         if span in numbers["span"].to_pylist():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import shlex
 import sys
@@ -20,7 +19,16 @@ from clstudy.analysis.tables import to_terminal
 from clstudy.cli.clean_output import CleanConsole
 from clstudy.cli.display import counted, duration, make_display, plan_lines, print_plan, why_restored
 from clstudy.cli.entry_point import entry_point
-from clstudy.cli.run_options import BUSY, INCOMPLETE, INTERRUPTED_CODE, OK, STOPPED, WRONG_INPUT, build_parser
+from clstudy.cli.run_options import (
+    BUSY,
+    INCOMPLETE,
+    INTERRUPTED_CODE,
+    OK,
+    STOPPED,
+    WRONG_INPUT,
+    build_parser,
+    run_options,
+)
 from clstudy.errors import UserError
 from clstudy.identities.catalogue import DATA_SETS
 from clstudy.records.results import restore_results
@@ -37,6 +45,7 @@ from clstudy.storage.values import StudyStore
 from clstudy.strategies import STRATEGIES
 from clstudy.study.plan import Plan
 from clstudy.study.preparation import Prepared, drift_lines, expected_workers, planned, prepare
+from clstudy.study.run_options import RunOptions
 from clstudy.study.search.main_job import PART as SEARCH_PART
 from clstudy.study.search.main_job import keep_search, rates_document
 from clstudy.study.study_file import statements, write_study_file
@@ -76,14 +85,14 @@ def print_choices(console: Console) -> None:
             console.print(f"  {name:<16} {' '.join(text.split())}", soft_wrap=True, highlight=False)
 
 
-def require_budget(plan: Plan, args: argparse.Namespace) -> None:
+def require_budget(plan: Plan, options: RunOptions) -> None:
     """Refuse a plan that will not fit into the budget and was not confirmed.
 
     Raises:
         UserError: it needs more hours than given, and there is no --yes.
     """
-    hours = args.budget_hours
-    if hours is not None and plan.seconds / 3600 > hours and not args.yes:
+    hours = options.budget_hours
+    if hours is not None and plan.seconds / 3600 > hours and not options.yes:
         raise UserError(
             f"the plan needs about {duration(plan.seconds)} (from {plan.estimate_from}), --budget-hours is {hours:g}; "
             "shorten the space (--identities, --seeds), raise the budget, or begin all the same with --yes: it stops "
@@ -91,9 +100,9 @@ def require_budget(plan: Plan, args: argparse.Namespace) -> None:
         )
 
 
-def compute(prepared: Prepared, args: argparse.Namespace, console: Console, *, pilot: bool = False) -> Outcome | None:
+def compute(prepared: Prepared, options: RunOptions, console: Console, *, pilot: bool = False) -> Outcome | None:
     """Run what the plan has left, of the search or of the reported trials; None where it was interrupted twice."""
-    if args.address is None:
+    if options.address is None:
         # Before Ray is imported, which reads it then: on one machine all of Ray's ports are bound to localhost (Ray
         # does so by itself on the systems that the variable is named after).
         os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
@@ -111,17 +120,17 @@ def compute(prepared: Prepared, args: argparse.Namespace, console: Console, *, p
         part="results" if search is None else SEARCH_PART,
         files=prepared.equipment.files,
         weights=prepared.weights,
-        address=args.address,
-        max_concurrent=1 if pilot else args.max_concurrent,
+        address=options.address,
+        max_concurrent=1 if pilot else options.max_concurrent,
         keep_weights=prepared.keep_weights,
-        budget_seconds=None if args.budget_hours is None else args.budget_hours * 3600,
+        budget_seconds=None if options.budget_hours is None else options.budget_hours * 3600,
         most_stages=1 if pilot else None,
         images=prepared.images,
     )
     if search is None:
         write_settings(prepared)
     began, outcome = now(), None
-    display = make_display(plan, expected_workers(profile, args), console)
+    display = make_display(plan, expected_workers(profile, options), console)
     with suppress(KeyboardInterrupt), display as show:
         outcome = run_study(
             settings,
@@ -150,7 +159,7 @@ def compute(prepared: Prepared, args: argparse.Namespace, console: Console, *, p
             worker_seconds=outcome.worker_seconds,
             gpus=profile.resources.gpus,
             cpus=profile.resources.cpus,
-            price_per_hour=args.price_per_hour,
+            price_per_hour=options.price_per_hour,
             deaths=outcome.worker_deaths,
             weights_dropped=outcome.weights_dropped,
         ),
@@ -158,7 +167,7 @@ def compute(prepared: Prepared, args: argparse.Namespace, console: Console, *, p
     return outcome
 
 
-def with_restored_results(prepared: Prepared, args: argparse.Namespace, console: Console) -> Prepared:
+def with_restored_results(prepared: Prepared, options: RunOptions, console: Console) -> Prepared:
     """Write results that are missing, damaged or without a checksum from their stages; returns what is left to do."""
     plan = prepared.plan
     wanted = {spec: plan.chains[spec.trial_id].keys for spec in plan.trials if spec.trial_id in plan.restorable}
@@ -176,7 +185,7 @@ def with_restored_results(prepared: Prepared, args: argparse.Namespace, console:
             soft_wrap=True,
             highlight=False,
         )
-    return planned(prepared, args)
+    return planned(prepared, options)
 
 
 def write_settings(prepared: Prepared) -> None:
@@ -185,15 +194,15 @@ def write_settings(prepared: Prepared) -> None:
     write_study_file(prepared.out, prepared.space, prepared.basis, prepared.data, prepared.plan, rates)
 
 
-def search(prepared: Prepared, args: argparse.Namespace, console: Console) -> Prepared | int:
+def search(prepared: Prepared, options: RunOptions, console: Console) -> Prepared | int:
     """Search the learning rates; returns the study at the chosen rates, or the exit code where it did not get there."""
     assert prepared.search is not None
-    outcome = compute(prepared, args, console)
+    outcome = compute(prepared, options, console)
     keep_search(prepared.search, prepared.out)
     if outcome is None:
         console.print("[bold]interrupted[/bold]: run the same command to go on with the search")
         return INTERRUPTED_CODE
-    say_outcome(outcome, prepared, args, console)
+    say_outcome(outcome, prepared, options, console)
     if not prepared.search.source.complete():
         say_failures(outcome.failures, console)
         why = outcome.stopped or "some trials failed for a reason that says nothing about their rate"
@@ -201,15 +210,15 @@ def search(prepared: Prepared, args: argparse.Namespace, console: Console) -> Pr
         if outcome.stopped == "interrupted":
             return INTERRUPTED_CODE
         return STOPPED if outcome.stopped else INCOMPLETE
-    again = planned(prepared, args)
+    again = planned(prepared, options)
     for cell, rate in (again.rates or {}).items():
         console.print(f"chosen   {cell.label}: learning rate {rate:g}", highlight=False)
     return again
 
 
-def say_outcome(outcome: Outcome, prepared: Prepared, args: argparse.Namespace, console: Console) -> None:
+def say_outcome(outcome: Outcome, prepared: Prepared, options: RunOptions, console: Console) -> None:
     """How a run went, in a few lines."""
-    cost = priced_hours(prepared.profile.resources, outcome.worker_seconds, args.price_per_hour)
+    cost = priced_hours(prepared.profile.resources, outcome.worker_seconds, options.price_per_hour)
     console.print(
         f"{outcome.stages_computed} stages computed, {outcome.stages_reused} reused, "
         f"{outcome.seconds / 60:.1f} minutes, {cost} "
@@ -235,23 +244,23 @@ def say_failures(failures: Mapping[str, str], console: Console) -> None:
         console.print(f"[red]failed[/red] {trial}: {message}", soft_wrap=True, highlight=False)
 
 
-def pilot(prepared: Prepared, args: argparse.Namespace, console: Console) -> int:
+def pilot(prepared: Prepared, options: RunOptions, console: Console) -> int:
     """Compute one stage and print the plan again."""
     if not (prepared.plan.to_run or prepared.plan.open_trials):
         console.print("every trial is finished already; a pilot has nothing to measure")
         return OK
-    outcome = compute(prepared, args, console, pilot=True)
+    outcome = compute(prepared, options, console, pilot=True)
     if outcome is None or outcome.stopped == "interrupted":
         return INTERRUPTED_CODE
     say_failures(outcome.failures, console)
     if outcome.failures:
         return INCOMPLETE
     console.print(f"pilot: one stage in {outcome.worker_seconds:.1f} s; run without --pilot to go on from it")
-    show_plan(planned(prepared, args), args, console)
+    show_plan(planned(prepared, options), options, console)
     return OK
 
 
-def launch(prepared: Prepared, args: argparse.Namespace, console: Console) -> int:
+def launch(prepared: Prepared, options: RunOptions, console: Console, *, tables: bool) -> int:
     """Run the study, print the table, return the exit code."""
     tracking_uri = tracking_address(prepared.home)
     shown = shown_address(tracking_uri)
@@ -262,12 +271,12 @@ def launch(prepared: Prepared, args: argparse.Namespace, console: Console) -> in
     failures: Mapping[str, str] = {}
     if prepared.plan.to_run:
         console.print(f"live in MLflow: {ui}", soft_wrap=True, highlight=False)
-        outcome = compute(prepared, args, console)
+        outcome = compute(prepared, options, console)
         if outcome is None:
             console.print("[bold]interrupted[/bold]: run the same command to go on from the finished stages")
             return INTERRUPTED_CODE
         failures = outcome.failures
-        say_outcome(outcome, prepared, args, console)
+        say_outcome(outcome, prepared, options, console)
         left = len({spec.trial_id for spec in prepared.plan.to_run} - outcome.finished - set(failures))
         if outcome.stopped and left:
             console.print(
@@ -300,7 +309,7 @@ def launch(prepared: Prepared, args: argparse.Namespace, console: Console) -> in
     say_failures(failures, console)
     for what in report.broken:
         console.print(f"[red]report[/red] {what}", soft_wrap=True, highlight=False)
-    say_numbers(report, console, everything=args.tables)
+    say_numbers(report, console, everything=tables)
     return OK if summary.complete and not report.broken else INCOMPLETE
 
 
@@ -340,7 +349,7 @@ def update_tracking(prepared: Prepared, folder: Path, writer: MlflowWriter, cons
         )
 
 
-def show_plan(prepared: Prepared, args: argparse.Namespace, console: Console) -> None:
+def show_plan(prepared: Prepared, options: RunOptions, console: Console) -> None:
     """Print the plan."""
     # what a search measures are validation photos, not results
     measured = 0 if prepared.searching is not None else prepared.plan.stages_done
@@ -350,9 +359,9 @@ def show_plan(prepared: Prepared, args: argparse.Namespace, console: Console) ->
         prepared.profile,
         prepared.people,
         prepared.equipment.left_out,
-        workers=expected_workers(prepared.profile, args),
+        workers=expected_workers(prepared.profile, options),
         keep_weights=prepared.keep_weights,
-        price=args.price_per_hour,
+        price=options.price_per_hour,
         claims=statements(prepared.out, prepared.space, measured),
         drift=drift_lines(prepared) if prepared.plan.stages_to_run else (),
         changed=setting_words(prepared.space.settings),
@@ -382,23 +391,24 @@ def main(argv: Sequence[str] | None = None) -> int:
         if args.list:
             print_choices(console)
             return OK
-        prepared = prepare(args, console)
-        show_plan(prepared, args, console)
-        if args.dry_run:
+        options = run_options(args)
+        prepared = prepare(options, console)
+        show_plan(prepared, options, console)
+        if options.dry_run:
             return OK
-        require_budget(prepared.plan, args)
+        require_budget(prepared.plan, options)
         say_open_folder(prepared.out, console)
         with only_driver(prepared.out):
-            prepared = with_restored_results(prepared, args, console)
-            if args.pilot:
-                return pilot(prepared, args, console)
+            prepared = with_restored_results(prepared, options, console)
+            if options.pilot:
+                return pilot(prepared, options, console)
             if prepared.searching is not None:
-                found = search(prepared, args, console)
+                found = search(prepared, options, console)
                 if isinstance(found, int):
                     return found
                 prepared = found
-                show_plan(prepared, args, console)
-            return launch(prepared, args, console)
+                show_plan(prepared, options, console)
+            return launch(prepared, options, console, tables=args.tables)
     except StudyBusyError as error:
         print(f"clstudy: {error}", file=sys.stderr)
         return BUSY

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import fields
 from typing import TYPE_CHECKING
 
 import clstudy
@@ -10,6 +11,7 @@ from clstudy.settings.overrides import SECTIONS
 from clstudy.settings.precision import PRECISIONS
 from clstudy.storage.file_modes import DEFAULT, MODES, VARIABLE
 from clstudy.study.retention import POLICIES
+from clstudy.study.run_options import RunOptions
 
 if TYPE_CHECKING:
     pass
@@ -130,3 +132,24 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--list", action="store_true", help="list spaces, strategies, profiles and data sets")
     parser.add_argument("--version", action="version", version=f"clstudy {clstudy.__version__}")
     return parser
+
+
+def run_options(args: argparse.Namespace) -> RunOptions:
+    """What was typed as options of a run.
+
+    Raises:
+        UserError: as ``RunOptions``.
+    """
+    typed = vars(args)
+    known = {field.name for field in fields(RunOptions)}
+    same = {name: value for name, value in typed.items() if name in known and not isinstance(value, list)}
+    return RunOptions(
+        **same
+        | {
+            "space": args.space or "",
+            "weights": tuple(args.weights or ()),
+            "settings": tuple(args.set or ()),
+            "without": tuple(name for name in (args.without or "").split(",") if name),
+            "mlflow_images": None if args.mlflow_images is None else args.mlflow_images == "on",
+        }
+    )

@@ -40,8 +40,10 @@ from clstudy.tracking.writer import LOSS_METRIC, trial_params, trial_tags
 from clstudy.training.evaluation import NotFiniteError
 from clstudy.training.numerics import configure_torch, torch_device
 from clstudy.training.personalise import TrainingDivergedError
-from clstudy.trial.requests import Basis, run_version
-from clstudy.trial.story import StageReport, StageRequest, Workbench, trial_stages
+from clstudy.trial.listener import StageReport
+from clstudy.trial.requests import Basis, StageRequest, run_version
+from clstudy.trial.stage_runner import StageRunner
+from clstudy.trial.story import trial_stages
 
 _BEAT_SECONDS = 5.0
 _TELL_SECONDS = 0.4
@@ -131,9 +133,9 @@ class TrialTrainable(tune.Trainable):
         """
         apply(job.umask)
         self._job = job
-        self._bench: Workbench | None = None
+        self._runner: StageRunner | None = None
         try:
-            self._bench = self._build(job, weights)
+            self._runner = self._build(job, weights)
         except Exception as error:
             trouble = redacted(str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}")
             job.coordinator.trouble.remote(config["trial"], trouble)
@@ -149,7 +151,7 @@ class TrialTrainable(tune.Trainable):
     def _say(self, text: str) -> None:
         self._job.coordinator.note.remote(redacted(text))
 
-    def _build(self, job: Job, weights: GeneratorWeights) -> Workbench:
+    def _build(self, job: Job, weights: GeneratorWeights) -> StageRunner:
         if job.inputs is not None and job.sources:
             provide_sources(job.sources, job.inputs.private_cache("modules"))
         profile = job.basis.profile
@@ -170,7 +172,7 @@ class TrialTrainable(tune.Trainable):
         metrics = [METRICS[name](measuring) for name in profile.evaluation.metrics]
         for note in [*notes, *(note for metric in metrics for note in metric.notes)]:
             self._say(note)
-        return Workbench(
+        return StageRunner.personalising(
             basis=job.basis,
             generator=GENERATORS[profile.generator].build(weights, profile, device, lpips),
             lpips=lpips,
@@ -182,7 +184,7 @@ class TrialTrainable(tune.Trainable):
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Take another trial into the same process; not where it could not be set up."""
-        if self._bench is None:
+        if self._runner is None:
             return False
         self._begin(new_config)
         return True
@@ -207,13 +209,13 @@ class TrialTrainable(tune.Trainable):
         version = run_version(self._job.basis, self._spec, self._identity)
         self._record("start_trial", name, self._params(), trial_tags(self._spec, version))
         self._stages = iter(())
-        if self._bench is None or deaths >= _MOST_DEATHS:
+        if self._runner is None or deaths >= _MOST_DEATHS:
             reason = trouble or "its memory may be too small; see ray/logs of the study, or Ray's on the nodes"
             return f"its worker died {deaths} times without finishing a stage ({reason})"
         if self._job.inputs is not None:
             self._identity = self._job.inputs.local_identity(self._identity)
         listener = BoardListener(self._job.coordinator, self._spec.trial_id)
-        self._stages = trial_stages(self._bench, self._spec, self._identity, listener)
+        self._stages = trial_stages(self._runner, self._spec, self._identity, listener)
         return ""
 
     def _params(self) -> dict[str, Any]:

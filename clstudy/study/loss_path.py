@@ -42,7 +42,7 @@ from clstudy.training.evaluation import TestSet
 from clstudy.training.numerics import configure_torch, torch_device
 from clstudy.training.personalise import TrainingPhotos, photo_losses
 from clstudy.trial.requests import Basis, StageRequest, stage_requests
-from clstudy.trial.story import Workbench
+from clstudy.trial.stage_runner import StageRunner
 from clstudy.trial.work import training_work
 
 Value = TypeVar("Value", Tensor, np.ndarray)
@@ -168,8 +168,8 @@ def tasks(lines: Sequence[Line], alphas: Sequence[float]) -> list[Task]:
 class Networks:
     """Builds the networks of tasks; keeps the weights of the last two stages."""
 
-    def __init__(self, bench: Workbench, requests: Mapping[str, StageRequest]):
-        self._bench = bench
+    def __init__(self, runner: StageRunner, requests: Mapping[str, StageRequest]):
+        self._runner = runner
         self._requests = requests
         self._weights: dict[str, dict[str, Tensor]] = {}
 
@@ -179,13 +179,13 @@ class Networks:
         keys = (line.start_key, line.end_key)
         self._weights = {key: self._weights.get(key) or self._of(key) for key in keys}
         weights = interpolate(self._weights[line.start_key], self._weights[line.end_key], task.alpha, task.group)
-        return self._bench.generator.fresh(weights).requires_grad_(False)
+        return self._runner.workload.generator.fresh(weights).requires_grad_(False)
 
     def _of(self, key: str) -> dict[str, Tensor]:
-        weights = self._bench.stored_weights(key)
+        weights = self._runner.trainer.stored_weights(key)
         if weights is not None:
             return weights
-        return self._bench.trained_weights(self._requests[key])
+        return self._runner.trainer.weights(self._requests[key])
 
 
 @torch.no_grad()
@@ -198,7 +198,7 @@ def photo_batches(module: nn.Module, test: TestSet, profile: Profile, lpips: LPI
 
 def compute_losses(
     networks: Networks,
-    bench: Workbench,
+    runner: StageRunner,
     people: Mapping[str, Identity],
     todo: Sequence[Task],
     on_pass: Callable[[], None],
@@ -211,7 +211,7 @@ def compute_losses(
             batches = []
             # the seed only matters for synthesis, which is not looked at
             for losses in photo_batches(
-                module, bench.test_set(people[task.identity], k, 0), bench.basis.profile, bench.lpips
+                module, runner.photos.test_set(people[task.identity], k, 0), runner.basis.profile, runner.workload.lpips
             ):
                 batches.append(losses)
                 on_pass()
@@ -236,7 +236,7 @@ def path_rows(lines: Sequence[Line], alphas: Sequence[float], losses: Mapping[tu
 class Reopened:
     """A finished study, ready to compute with again; ``basis`` is the one its stages' keys were made from."""
 
-    bench: Workbench
+    runner: StageRunner
     basis: Basis
     data: DataSet
     notes: tuple[str, ...]
@@ -247,7 +247,7 @@ class Reopened:
         return {
             request.key: request
             for spec in trials
-            for request in stage_requests(spec, people[spec.identity], self.basis, self.bench.remember)
+            for request in stage_requests(spec, people[spec.identity], self.basis, self.runner.remember)
         }
 
 
@@ -292,11 +292,13 @@ def reopen(study: Path, *, weights: Sequence[str], data: str | None, device: str
     lpips = LPIPS().to(place)
     kind = GENERATORS[profile.generator]
     generator = kind.build(kind.read(equipment.files), profile, place, lpips)
-    bench = Workbench(basis=basis, generator=generator, lpips=lpips, metrics=[], store=StudyStore(study))
+    runner = StageRunner.personalising(
+        basis=basis, generator=generator, lpips=lpips, metrics=[], store=StudyStore(study)
+    )
     own = Basis(
         replace(profile, evaluation=stored.evaluation), equipment.generator_digest, document.get("metric_files", {})
     )
-    return Reopened(bench=bench, basis=own, data=photos, notes=tuple(notes))
+    return Reopened(runner=runner, basis=own, data=photos, notes=tuple(notes))
 
 
 def choose_trials(trials: Sequence[TrialSpec], wanted: Sequence[str] | None) -> list[TrialSpec]:
@@ -377,7 +379,7 @@ class Cost:
         )
 
 
-def require_weights(bench: Workbench, requests: Mapping[str, StageRequest], lines: Sequence[Line]) -> None:
+def require_weights(runner: StageRunner, requests: Mapping[str, StageRequest], lines: Sequence[Line]) -> None:
     """Refuse lines whose weights were dropped and cannot be made again here.
 
     Raises:
@@ -391,7 +393,7 @@ def require_weights(bench: Workbench, requests: Mapping[str, StageRequest], line
     gone = [
         name
         for key, name in ends.items()
-        if key not in requests and not (bench.store.weights.looks_complete(key) or bench.store.stage_has_weights(key))
+        if key not in requests and not (runner.store.weights.looks_complete(key) or runner.store.stage_has_weights(key))
     ]
     if gone:
         raise UserError(
@@ -401,9 +403,11 @@ def require_weights(bench: Workbench, requests: Mapping[str, StageRequest], line
         )
 
 
-def dropped_stages(bench: Workbench, requests: Mapping[str, StageRequest], keys: Iterable[str]) -> list[StageRequest]:
+def dropped_stages(
+    runner: StageRunner, requests: Mapping[str, StageRequest], keys: Iterable[str]
+) -> list[StageRequest]:
     """Stages of the keys, and those before them, that must be trained again because nobody kept their weights."""
-    store, found = bench.store, {}
+    store, found = runner.store, {}
     for key in keys:
         request = requests.get(key)
         while request is not None and request.key not in found:
@@ -416,16 +420,16 @@ def dropped_stages(bench: Workbench, requests: Mapping[str, StageRequest], keys:
 
 def measure_cost(
     networks: Networks,
-    bench: Workbench,
+    runner: StageRunner,
     people: Mapping[str, Identity],
     todo: Sequence[Task],
     again: Sequence[StageRequest],
     tries: int = 3,
 ) -> Cost:
     """Count networks and passes, and time one of each (the median of some, after a first that warms up)."""
-    task, batch = todo[0], bench.basis.profile.inversion.batch_size
+    task, batch = todo[0], runner.basis.profile.inversion.batch_size
     counts = [len(people[one.identity].timestamps[k].test) for one in todo for k in one.timestamps]
-    test = bench.test_set(people[task.identity], task.timestamps[0], 0)
+    test = runner.photos.test_set(people[task.identity], task.timestamps[0], 0)
     # a line that needs no training, where there is one: what it costs must be known before it is spent
     missing = {request.key for request in again}
     task = next((one for one in todo if not {one.line.start_key, one.line.end_key} & missing), None) or task
@@ -435,10 +439,12 @@ def measure_cost(
         started = time.monotonic()
         module = networks.build(task)
         built = time.monotonic()
-        next(photo_batches(module, test, bench.basis.profile, bench.lpips)).sum().item()  # waits for the device
+        next(
+            photo_batches(module, test, runner.basis.profile, runner.workload.lpips)
+        ).sum().item()  # waits for the device
         builds.append(built - started)
         passes.append(time.monotonic() - built)
-    pace = find_pace(bench.basis, people, bench.store, bench.store.root).seconds_per_pass
+    pace = find_pace(runner.basis, people, runner.store, runner.store.root).seconds_per_pass
     return Cost(
         retrained=len(again),
         retrain_seconds=sum(training_work(request) for request in again) * pace,

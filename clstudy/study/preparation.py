@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
@@ -36,7 +35,7 @@ from clstudy.strategies import make_strategy
 from clstudy.strategies.lookup import strategy_class
 from clstudy.study.plan import Plan, make_plan
 from clstudy.study.preflight import Equipment, equip, require_alignment
-from clstudy.study.run_options import require_sane_numbers
+from clstudy.study.run_options import RunOptions
 from clstudy.study.search.main_job import SearchSetup, chosen_rates, search_plan, set_up_search, uses_buffer_size
 from clstudy.tracking.writer import local_database, tracking_address
 from clstudy.trial.requests import Basis
@@ -113,51 +112,47 @@ def drift_lines(prepared: Prepared) -> list[str]:
     return [*lines, f"[yellow]warning[/yellow]  {WARNING}"] if is_little(average) else lines
 
 
-def prepare(args: argparse.Namespace, console: Console) -> Prepared:
+def prepare(options: RunOptions, console: Console) -> Prepared:
     """Check everything and make the plan.
 
     Raises:
         UserError: anything about the input is wrong.
     """
-    return planned(open_study(args, console), args)
+    return planned(open_study(options, console), options)
 
 
-def open_study(args: argparse.Namespace, console: Console) -> Opened:
+def open_study(options: RunOptions, console: Console) -> Opened:
     """Check and read everything that a study is made from.
 
     Raises:
         UserError: anything about it is wrong.
     """
-    if args.space is None:
-        raise UserError("no search space given; use --space hull_sizes, or --list to see what there is")
-    require_sane_numbers(args)
     space = override(
-        load_space(args.space),
-        identities=args.identities,
-        seeds=args.seeds,
-        profile=args.profile,
-        data=args.data,
-        settings=args.set or (),
+        load_space(options.space),
+        identities=options.identities,
+        seeds=options.seeds,
+        profile=options.profile,
+        data=options.data,
+        settings=options.settings,
     )
     for name in space.grid.strategy:
         make_strategy(name)  # refuses what does not exist before anything else is done
-    out = study_place(args, space.name)
+    out = study_place(options, space.name)
     home = out.parent if isinstance(out, Path) else Path("runs")
-    if not args.dry_run:
+    if not options.dry_run:
         require_places(out, home)
-    without = [name for name in (args.without or "").split(",") if name]
-    profile = with_compute(with_settings(PROFILES[space.profile](), space.settings), args)
+    profile = with_compute(with_settings(PROFILES[space.profile](), space.settings), options)
     equipment = equip(
-        with_as_published(profile, without) if args.as_published else profile,
-        weights=args.weights or [],
-        device=args.device,
-        without=without,
+        with_as_published(profile, options.without) if options.as_published else profile,
+        weights=list(options.weights),
+        device=options.device,
+        without=list(options.without),
         data=space.data,
-        address=args.address,
+        address=options.address,
     )
     profile, weights = read_generator(equipment, console)
-    profile = with_gpu_share(profile, args.gpu_share)
-    data = open_study_data(space, profile, args.timestamps, home / "data", console, look_only=args.dry_run)
+    profile = with_gpu_share(profile, options.gpu_share)
+    data = open_study_data(space, profile, options.timestamps, home / "data", console, look_only=options.dry_run)
     require_alignment(data.root, profile)
     require_answerable(space, profile, data)
     names = [identity.name for identity in data.identities]
@@ -165,10 +160,10 @@ def open_study(args: argparse.Namespace, console: Console) -> Opened:
     search = None
     if space.search is not None:
         everybody = open_named_too(
-            space, names, data, profile, args.timestamps, home / "data", console, look_only=args.dry_run
+            space, names, data, profile, options.timestamps, home / "data", console, look_only=options.dry_run
         )
-        search = set_up_search(space, everybody, names, basis, out, home, look_only=args.dry_run)
-        check_trial_count(search.trials, yes=args.yes)
+        search = set_up_search(space, everybody, names, basis, out, home, look_only=options.dry_run)
+        check_trial_count(search.trials, yes=options.yes)
         check_cells(search.cells, [*data.identities, *search.people.identities])
     return Opened(
         space=space,
@@ -180,25 +175,25 @@ def open_study(args: argparse.Namespace, console: Console) -> Opened:
         basis=basis,
         out=out,
         home=home,
-        keep_weights=args.keep_weights or space.weights,
-        images=profile.log_images if args.mlflow_images is None else args.mlflow_images == "on",
+        keep_weights=options.keep_weights or space.weights,
+        images=profile.log_images if options.mlflow_images is None else options.mlflow_images,
     )
 
 
-def planned(opened: Opened, args: argparse.Namespace) -> Prepared:
+def planned(opened: Opened, options: RunOptions) -> Prepared:
     """Plan what a study has left now: of its search for learning rates, if that is not over, else of its trials.
 
     Raises:
         UserError: too many trials, buffers larger than what is there, or no learning rate that works for a cell.
     """
-    search, data, workers = opened.search, opened.data, expected_workers(opened.profile, args)
+    search, data, workers = opened.search, opened.data, expected_workers(opened.profile, options)
     rates = None if search is None else chosen_rates(search)
     expansion = None
     if search is not None and rates is None:
         plan = search_plan(search, opened.basis, StudyStore(opened.out), opened.out, workers)
     else:
         expansion = expand(opened.space, [one.name for one in data.identities], uses_buffer_size, rates)
-        check_trial_count(len(expansion.trials), yes=args.yes)
+        check_trial_count(len(expansion.trials), yes=options.yes)
         data = data.select(list(dict.fromkeys(spec.identity for spec in expansion.trials)))
         check_buffer_sizes(expansion.trials, training_photos(data.identities))
         plan = plan_of(expansion.trials, data, opened.basis, opened.out, workers, opened.keep_weights)
@@ -275,15 +270,13 @@ def open_named_too(
     )
 
 
-def study_place(args: argparse.Namespace, name: str) -> Place:
+def study_place(options: RunOptions, name: str) -> Place:
     """Where the study lies.
 
     Raises:
-        UserError: both --out and --storage are given, or a storage that cannot be used.
+        UserError: a storage that cannot be used.
     """
-    if args.out and args.storage:
-        raise UserError("--out and --storage are both given; --storage FOLDER puts the study into FOLDER/<space name>")
-    return open_place(args.out) if args.out else open_place(args.storage or "runs") / name
+    return open_place(options.out) if options.out else open_place(options.storage or "runs") / name
 
 
 def require_places(out: Place, home: Path) -> None:
@@ -314,16 +307,16 @@ def plan_of(
     return make_plan(trials, people, basis, StudyStore(out), out, workers=workers, weights=keep_weights)
 
 
-def with_compute(profile: Profile, args: argparse.Namespace) -> Profile:
+def with_compute(profile: Profile, options: RunOptions) -> Profile:
     """The profile with the precision, compilation and recomputing of the command line, where it names them."""
     compute = profile.compute
     return replace(
         profile,
         compute=replace(
             compute,
-            precision=args.precision or compute.precision,
-            compile=args.compile or compute.compile,
-            recompute=args.recompute or compute.recompute,
+            precision=options.precision or compute.precision,
+            compile=options.compile or compute.compile,
+            recompute=options.recompute or compute.recompute,
         ),
     )
 
@@ -398,17 +391,17 @@ def open_study_data(
         )
 
 
-def expected_workers(profile: Profile, args: argparse.Namespace) -> int:
+def expected_workers(profile: Profile, options: RunOptions) -> int:
     """Trials at a time, for the estimate: what fits here, or as many as --max-concurrent lets onto a cluster.
 
     How large a cluster is (or will become) is not known before it is asked; one worker is the honest guess then.
     """
-    if args.address is not None:
-        return args.max_concurrent or 1
+    if options.address is not None:
+        return options.max_concurrent or 1
     share = profile.resources
     fits = (os.cpu_count() or 1) / share.cpus if share.cpus else 1.0
     if share.gpus:
         import torch  # such a profile has read its generator with it already
 
         fits = min(fits, torch.cuda.device_count() / share.gpus)
-    return min(max(1, int(fits)), args.max_concurrent or max(1, int(fits)))
+    return min(max(1, int(fits)), options.max_concurrent or max(1, int(fits)))

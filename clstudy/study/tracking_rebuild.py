@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -20,10 +19,10 @@ from clstudy.errors import UserError
 from clstudy.identities.dataset import Photo
 from clstudy.images import decode_png, enlarged, photo_row
 from clstudy.records.results import REMEDY, contradicts_stages, read_result, result_path
+from clstudy.records.stage_record import STAGE_RECORD, StageRecord
 from clstudy.records.study_document import read_failures
 from clstudy.settings.space import TrialSpec
 from clstudy.storage.checksums import State
-from clstudy.storage.documents import json_object
 from clstudy.storage.places import require_writable
 from clstudy.storage.values import LOSSES, StudyStore, read_losses
 from clstudy.strategies.lookup import strategy_class
@@ -106,12 +105,12 @@ class StudyReplay:
         seen: list[pa.Table] = []
         for (t, table), key, record in zip(stages.items(), keys, records, strict=True):
             seen.append(table)
-            loss = {} if record is None else {LOSS_METRIC: float(record["loss"])}
+            loss = {} if record is None else {LOSS_METRIC: record.loss}
             self._writer.log_stage(
                 spec.trial_id,
                 t,
                 {**running_metrics(seen, t), **loss},
-                self._pictures(key, record or {}),
+                self._pictures(key, record),
                 self._losses(key),
             )
         self._writer.finish_trial(spec.trial_id)
@@ -129,12 +128,12 @@ class StudyReplay:
     def _timestamps(rows: pa.Table) -> list[int]:
         return sorted(set(rows["train_timestamp"].to_pylist()))
 
-    def _record(self, key: str) -> dict[str, Any] | None:
-        content = self._stages.file(key, "stage.json")
+    def _record(self, key: str) -> StageRecord | None:
+        content = self._stages.file(key, STAGE_RECORD)
         if content is None:
             self._told.leave_out("the training loss and pictures of a stage that is not stored any more")
             return None
-        return json_object(content)
+        return StageRecord.decode(content)
 
     def _losses(self, key: str) -> np.ndarray | None:
         content = self._stages.file(key, LOSSES)
@@ -155,16 +154,14 @@ class StudyReplay:
         )
         self._writer.start_trial(spec.trial_id, name, params, trial_tags(spec, version))
 
-    def _pictures(self, key: str, record: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    def _pictures(self, key: str, record: StageRecord | None) -> dict[str, np.ndarray]:
         if not self._images:
             return {}
         pictures = {}
         if (faces := self._stages.file(key, "faces.png")) is not None:
             pictures["faces"] = enlarged(decode_png(faces))
-        replay = record.get("request", {}).get("replay", [])
-        if replay:
-            known = self._known_photos()
-            size = record["request"]["image_size"]
+        if record is not None and (replay := record.asked.replay):
+            known, size = self._known_photos(), record.asked.image_size
             if all(digest in known for _, digest in replay):
                 pictures["buffer"] = enlarged(photo_row([known[digest].read(size) for _, digest in replay]))
             else:

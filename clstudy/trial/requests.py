@@ -13,6 +13,7 @@ from importlib.metadata import version
 from typing import Any
 
 from clstudy.identities.dataset import Identity, Photo, Timestamp
+from clstudy.records.stage_record import anchors_key as anchors_key_of
 from clstudy.settings.profiles import Profile, key_document
 from clstudy.settings.space import TrialSpec
 from clstudy.storage.values import StudyStore, digest_of
@@ -110,14 +111,11 @@ def version_digest(basis: Basis, spec: TrialSpec, *, fingerprint: Mapping[str, A
 
 def anchors_key(basis: Basis, timestamp: Timestamp) -> str:
     """Key of the anchors of one timestamp's training photos, followed by its test photos' starting latents."""
-    return digest_of(
-        {
-            "what": "anchors",
-            "generator": basis.generator_digest,
-            "fingerprint": basis.fingerprint(),
-            "train": [photo.digest for photo in canonical_train(timestamp)],
-            "test": [photo.digest for photo in canonical_test(timestamp)],
-        }
+    return anchors_key_of(
+        basis.generator_digest,
+        basis.fingerprint(),
+        train=tuple(photo.digest for photo in canonical_train(timestamp)),
+        test=tuple(photo.digest for photo in canonical_test(timestamp)),
     )
 
 

@@ -24,7 +24,7 @@ from clstudy.analysis.figures.matrices import mean_matrix
 from clstudy.analysis.figures.memory import hull_outline, principal_plane, stored_counts
 from clstudy.analysis.figures.style import shades, spread
 from clstudy.analysis.report_data import Arm, gather
-from clstudy.analysis.study_folder import anchor_latents, anchors_key, stage_faces, trial_stages
+from clstudy.analysis.study_folder import anchor_latents, stage_faces, trial_stages
 from clstudy.analysis.tables import summarise
 from clstudy.trial import requests as fold
 from tests.analysis.test_report import Study
@@ -282,12 +282,12 @@ def test_anchors_are_found_by_the_key_that_the_trainer_used(furnished):
     study, requests, _ = furnished
     name = "bob-er_hull-k3-lr0.001-s0"
     notes = trial_stages(study.folder, name)
-    assert [note.t for note in notes] == [0, 1, 2, 3]
+    assert [note.asked.t for note in notes] == [0, 1, 2, 3]
     for k, timestamp in enumerate(person("bob", study.size).timestamps):
-        assert anchors_key(notes[-1], k) == fold.anchors_key(BASIS, timestamp)
+        assert notes[-1].asked.anchors_key(k) == fold.anchors_key(BASIS, timestamp)
         np.testing.assert_array_equal(anchor_latents(study.folder, notes[-1], k), latents(timestamp))
     for note, request in zip(notes, requests[name], strict=True):
-        assert list(note.stored) == [(item.timestamp, item.digest) for item in request.replay]
+        assert list(note.asked.stored) == [(item.timestamp, item.digest) for item in request.replay]
     assert trial_stages(study.folder, "nobody") == ()
 
 

@@ -476,7 +476,8 @@ def leave_costs(study, stages):
 
 def test_costs_are_what_the_study_left_behind(tmp_path):
     study = Study(tmp_path / "study", identities=("ann",), seeds=(0,))
-    base = {"image_size": 64, "new": [[2, ["a"] * 8]], "replay": []}
+    base = {"image_size": 64, "new": [[2, ["a"] * 8]], "replay": [], "stream": [0, "ann", 2], "generator": "any"}
+    base |= {"fingerprint": {}, "anchored": [], "tested": []}
     first = ("shared0", base, 10.0)
     fisher = digest_of({"learned": "fisher"})
     StudyStore(study.folder).learned.put(fisher, {"learned.safetensors": bytes(1000)})

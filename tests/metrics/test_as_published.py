@@ -19,7 +19,6 @@ from torch import Tensor, nn
 
 from clstudy.assets.model_files import wanted_roles
 from clstudy.cli.run import main
-from clstudy.cli.run_options import build_parser
 from clstudy.errors import UserError
 from clstudy.metrics import load_metrics
 from clstudy.metrics.as_published import (
@@ -43,6 +42,7 @@ from clstudy.settings.profiles import PROFILES, InversionSettings, key_document
 from clstudy.storage.values import digest_of
 from clstudy.study.preflight import equip
 from clstudy.study.preparation import with_as_published
+from clstudy.study.run_options import RunOptions
 from clstudy.training.evaluation import TestSet as PreparedPhotos
 from clstudy.training.evaluation import evaluate
 from tests.generators.test_ir_se_encoder import Sentinel, normalised, prelu
@@ -254,7 +254,7 @@ def test_files_that_are_no_such_network_are_refused(tmp_path: Path, weights: Pat
 
 def test_without_the_option_nothing_of_a_stage_key_changes() -> None:
     embedded = PROFILES["embedded"]()
-    assert not build_parser().parse_args([]).as_published
+    assert not RunOptions(space="any").as_published
     plain = {"metrics": ("lpips", "id", "psnr"), "synthesis_images": 6, "synthesis_anchors": 3}
     assert key_document(embedded.evaluation) == plain
     assert embedded.optional_files == () and "ir_se_50" not in PROFILES["mystyle"]().optional_files

@@ -27,8 +27,10 @@ from clstudy.strategies.base import Memory, Past, make_items
 from clstudy.strategies.ewc import ElasticWeightConsolidation
 from clstudy.strategies.generated import frozen_images
 from clstudy.strategies.mergan_jtr import MerganJointRetraining
+from clstudy.trial.listener import StageReport
 from clstudy.trial.requests import Basis, LearnedRequest, StageRequest, Support, stage_requests
-from clstudy.trial.story import StageReport, Workbench, trial_stages
+from clstudy.trial.stage_runner import StageRunner
+from clstudy.trial.story import trial_stages
 from tests.support.oracles import official_lpips
 
 TIMESTAMPS, TRAIN = 3, 3
@@ -68,21 +70,21 @@ def person(tmp_path_factory: pytest.TempPathFactory) -> Identity:
     return load_folder(root).identities[0]
 
 
-def bench(generator: EmbeddedGenerator, folder: Path, passes: int = 2) -> Workbench:
+def bench(generator: EmbeddedGenerator, folder: Path, passes: int = 2) -> StageRunner:
     basis = Basis(replace(PROFILE, trainer=TrainerSettings(passes=passes)), DIGEST)
-    return Workbench(basis, generator, LPIPS(), [PSNRMetric()], StudyStore(folder))
+    return StageRunner.personalising(basis, generator, LPIPS(), [PSNRMetric()], StudyStore(folder))
 
 
 def spec(strategy: str, size: int | None = None, rate: float = 0.003) -> TrialSpec:
     return TrialSpec(identity="anna", strategy=strategy, buffer_size=size, learning_rate=rate, seed=0)
 
 
-def run(work: Workbench, person: Identity, one: TrialSpec) -> list[tuple[StageRequest, StageReport]]:
+def run(work: StageRunner, person: Identity, one: TrialSpec) -> list[tuple[StageRequest, StageReport]]:
     return list(trial_stages(work, one, person, Silent()))
 
 
-def weights(work: Workbench, request: StageRequest) -> dict[str, Tensor]:
-    return work.trained_weights(request)
+def weights(work: StageRunner, request: StageRequest) -> dict[str, Tensor]:
+    return work.trainer.weights(request)
 
 
 def distance(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> float:
@@ -124,10 +126,10 @@ def test_a_heavy_penalty_holds_the_weights_back(
         assert moved_held < 0.2 * moved_free, f"moved {moved_held:.3g} instead of {moved_free:.3g}"
     request = held[1][0]
     assert request.parent is not None
-    anchors, _ = work.anchors(person, 0)
-    before = frozen_images(work.trained_module(request.parent), anchors)
+    anchors, _ = work.photos.anchors(person, 0)
+    before = frozen_images(work.trainer.frozen(request.parent), anchors)
     drift = [
-        float((frozen_images(work.trained_module(trial[1][0]), anchors) - before).square().mean())
+        float((frozen_images(work.trainer.frozen(trial[1][0]), anchors) - before).square().mean())
         for trial in (free, held)
     ]
     assert drift[1] < 0.5 * drift[0], f"old images moved by {drift[1]:.3g} instead of {drift[0]:.3g}"
@@ -144,8 +146,8 @@ def test_fisher_terms_equal_a_brute_force_with_the_official_lpips(
     official = official_lpips()
     expected: dict[str, Tensor] = {}
     for t in range(2):
-        module = work.trained_module(requests[t]).requires_grad_(True)
-        photos = work.training_photos(person, (t,))
+        module = work.trainer.frozen(requests[t]).requires_grad_(True)
+        photos = work.photos.training(person, (t,))
         for i in range(TRAIN):
             module.zero_grad()
             image, target = module(photos.latents[i : i + 1]), photos.images[i : i + 1]
@@ -155,7 +157,7 @@ def test_fisher_terms_equal_a_brute_force_with_the_official_lpips(
                 expected[name] = expected.get(name, 0.0) + parameter.grad.square() / TRAIN
         support = requests[t + 1].support
         assert support is not None and support.learned is not None
-        found = work.learned(support.learned)
+        found = work.trainer.learned(support.learned)
         assert set(found) == set(expected)
         for name, value in expected.items():
             torch.testing.assert_close(found[name], value, rtol=2e-3, atol=1e-9 * float(value.max()) + 1e-20)
@@ -170,7 +172,7 @@ def test_learned_terms_are_stored_and_come_back(generator: EmbeddedGenerator, pe
     first = work.store.learned.get(key)
     assert first is not None
     (work.store.learned.folder(key) / "learned.safetensors").write_bytes(b"")
-    again = work.learned(request.support.learned)
+    again = work.trainer.learned(request.support.learned)
     assert all(torch.equal(again[name], value) for name, value in load(first["learned.safetensors"]).items())
 
 
@@ -187,7 +189,7 @@ def test_replays_are_the_frozen_generators_images_of_the_recorded_latents(
     assert files is not None
     recorded = load(files["replays.safetensors"])["latents"]
     shown = np.asarray(requests[2][1].buffer)
-    frozen = EmbeddedGenerator().fresh(work.trained_weights(request.parent))
+    frozen = EmbeddedGenerator().fresh(work.trainer.weights(request.parent))
     with torch.no_grad():
         images = frozen(recorded)
     pixels = images.clamp(-1, 1).add(1).mul(127.5).round().byte().permute(0, 2, 3, 1).numpy()

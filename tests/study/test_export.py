@@ -36,7 +36,7 @@ from clstudy.storage.values import StudyStore, digest_of
 from clstudy.study.export import choose_trial
 from clstudy.study.stored_study import stage_keys
 from clstudy.trial.requests import Basis
-from clstudy.trial.story import Workbench
+from clstudy.trial.stage_runner import StageRunner
 from tests.support import persistence_writer as writer
 from tests.support.object_store import BUCKET, object_store
 from tests.support.small_study import PROFILE, make_photos, make_study
@@ -72,14 +72,16 @@ def images(generator: DomainGenerator, weights: dict[str, torch.Tensor] | None, 
 
 
 def test_its_images_are_the_trials_bit_for_bit(study: Path, exported: Path) -> None:
-    bench = Workbench(Basis(PROFILE, "any"), EmbeddedGenerator(), LPIPS(), [], StudyStore(study))
+    runner = StageRunner.personalising(Basis(PROFILE, "any"), EmbeddedGenerator(), LPIPS(), [], StudyStore(study))
     keys = stage_keys(study, TRIAL)
     assert keys is not None and len(keys) == 3
     latents = torch.randn(4, 256, generator=torch.Generator().manual_seed(0))
-    final, first = (images(bench.generator, bench.stored_weights(key), latents) for key in (keys[-1], keys[0]))
+    final, first = (
+        images(runner.workload.generator, runner.trainer.stored_weights(key), latents) for key in (keys[-1], keys[0])
+    )
     found = images_of_file(exported, mystyle(), latents)
     assert torch.equal(found, final)
-    assert not torch.equal(found, first) and not torch.equal(found, images(bench.generator, None, latents))
+    assert not torch.equal(found, first) and not torch.equal(found, images(runner.workload.generator, None, latents))
     # the mapping network is the pretrained one
     network = StyleGAN2(read_checkpoint(exported).settings)
     network.load_state_dict(

@@ -66,7 +66,7 @@ from clstudy.study.study_file import write_study_file
 from clstudy.tracking.writer import REPORT_TAG, TRIAL_TAG, MlflowWriter, run_names, sqlite_uri
 from clstudy.training.numerics import configure_torch
 from clstudy.trial.requests import Basis
-from clstudy.trial.story import Workbench
+from clstudy.trial.stage_runner import StageRunner
 from tests.support.object_store import BUCKET, object_store
 from tests.support.small_study import PROFILE, Clusterless, Direct, make_photos
 
@@ -115,7 +115,7 @@ def compute(out: Path, plan: Plan, data: DataSet, mlflow: str) -> None:
         coordinator=Direct(Coordinator()),
         recorder=Direct(recorder),
     )
-    worker._bench = Workbench(BASIS, EmbeddedGenerator(), LPIPS(), [LPIPSMetric()], StudyStore(out))
+    worker._runner = StageRunner.personalising(BASIS, EmbeddedGenerator(), LPIPS(), [LPIPSMetric()], StudyStore(out))
     for spec in plan.trials:
         worker._begin(spec.columns())
         while not (state := worker.step())["done"]:

@@ -30,7 +30,7 @@ from clstudy.study.study_file import write_study_file
 from clstudy.tracking.writer import run_names
 from clstudy.training.numerics import configure_torch
 from clstudy.trial.requests import Basis
-from clstudy.trial.story import Workbench
+from clstudy.trial.stage_runner import StageRunner
 
 TIMESTAMPS, TRAIN, TEST = 3, 3, 2
 PROFILE: Profile = replace(
@@ -112,7 +112,7 @@ def make_study(folder: Path, strategies: tuple[str, ...], *, mlflow: str | None 
         coordinator=Direct(Coordinator()),
         recorder=Direct(recorder),
     )
-    worker._bench = Workbench(basis, EmbeddedGenerator(), LPIPS(), [LPIPSMetric()], StudyStore(out))
+    worker._runner = StageRunner.personalising(basis, EmbeddedGenerator(), LPIPS(), [LPIPSMetric()], StudyStore(out))
     for spec in trials:
         worker._begin(spec.columns())
         while not (state := worker.step())["done"]:

@@ -616,7 +616,7 @@ def test_a_server_that_comes_later_gets_everything(port: int, start_server: Call
 def test_a_database_that_was_begun_by_a_killed_process_does_not_stand_in_the_way(tmp_path: Path) -> None:
     """MLflow's migrations take seconds; half done at the final place they would never be finished."""
     file = tmp_path / "mlflow.db"
-    code = "import sys; from clstudy.tracking import MlflowWriter; MlflowWriter(sys.argv[1], 'x').attach_report(None)"
+    code = "import sys; from clstudy.tracking.writer import MlflowWriter as W; W(sys.argv[1], 'x').attach_report(None)"
     process = subprocess.Popen([sys.executable, "-c", code, sqlite_uri(file)], stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline and not any(

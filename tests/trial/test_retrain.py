@@ -26,7 +26,7 @@ def test_an_extension_builds_on_the_very_bits_that_were_dropped(
     work = bench(generator, tmp_path)
     size = None if strategy == "ewc" else 2
     before = run(work, person, spec(strategy, size))
-    weights = [work.stored_weights(request.key) for request, _ in before]
+    weights = [work.trainer.stored_weights(request.key) for request, _ in before]
     rows = [report.rows for _, report in before]
     last = before[-1][0]
     for request, _ in before[1:]:
@@ -38,7 +38,7 @@ def test_an_extension_builds_on_the_very_bits_that_were_dropped(
     assert [report.reused for _, report in again] == [True] * (len(again) - 1) + [False]
     assert all(table.equals(other.rows) for table, (_, other) in zip(rows, again, strict=True))
     for (request, _), value in zip(again, weights, strict=True):
-        found = work.stored_weights(request.key)
+        found = work.trainer.stored_weights(request.key)
         if request is not last and found is None:
             continue
         assert value is not None and found is not None
@@ -77,7 +77,7 @@ def test_a_stage_is_trained_again_in_the_micro_batch_it_was_scored_with(
     ((request, _), *_) = run(cramped, person, spec("lower", None))
     recorded = json.loads(cramped.store.stages.get(request.key)["stage.json"])  # type: ignore[index]
     assert recorded["micro_batch"] == 1 and any("out of GPU memory" in text for text in told)
-    scored = cramped.stored_weights(request.key)
+    scored = cramped.trainer.stored_weights(request.key)
     cramped.store.weights.remove(request.key)
-    again = work.trained_weights(request)
+    again = work.trainer.weights(request)
     assert scored is not None and all(torch.equal(again[name], scored[name]) for name in scored)

@@ -19,7 +19,7 @@ from clstudy.analysis.figures.style import (
     timestamp_colours,
 )
 from clstudy.analysis.report_data import Arm, Material
-from clstudy.analysis.study_folder import StageNote, anchor_latents
+from clstudy.analysis.study_folder import StoredStage, anchor_latents
 
 _COLUMNS = 3
 _MOST_STRATEGIES = 4
@@ -78,8 +78,8 @@ def stored_counts(material: Material, arm: Arm) -> np.ndarray:
         if (trial.strategy, trial.buffer_size) == arm:
             counts = np.zeros((len(stages), len(stages)))
             for note in stages:
-                for k, count in Counter(timestamp for timestamp, _ in note.stored).items():
-                    counts[note.t, k] = count
+                for k, count in Counter(timestamp for timestamp, _ in note.asked.stored).items():
+                    counts[note.asked.t, k] = count
             found.append(counts)
     size = max((len(counts) for counts in found), default=0)
     total, trials = np.zeros((size, size)), np.zeros((size, 1))
@@ -101,12 +101,12 @@ def latents(material: Material) -> list[Drawing]:
         raise NothingToDrawError(f"No stages with stored photos of {identity} are in the study's folder.")
     stages = {arm: material.stages[trial] for arm, trial in trials.items()}
     last = next(iter(stages.values()))[-1]
-    parts = [anchor_latents(material.summary.study.folder, last, k) for k in range(len(last.anchored))]
+    parts = [anchor_latents(material.summary.study.folder, last, k) for k in range(len(last.asked.anchored))]
     known = [part for part in parts if part is not None]
     if len(known) < len(parts) or len(parts) < 2:
         raise NothingToDrawError("The anchors of the photos are not in the study's folder (anchors/).")
     flat, share = principal_plane(np.concatenate(known))
-    where = dict(zip([digest for digests in last.anchored for digest in digests], flat, strict=True))
+    where = dict(zip([digest for digests in last.asked.anchored for digest in digests], flat, strict=True))
     moments = _spread_out(range(1, len(parts)), _MOST_MOMENTS)
     figure, axes = panel_grid(
         len(stages) * len(moments), len(moments), size=(1.6, 1.6), gap=(0.12, 0.12), margin=(0.4, 0.2, 0.2, 0.35)
@@ -136,11 +136,11 @@ def latents(material: Material) -> list[Drawing]:
     ]
 
 
-def _scatter(axes: Axes, note: StageNote, where: dict[str, np.ndarray], colours: list[str]) -> None:
-    stored = {digest for _, digest in note.stored}
-    for k, digests in enumerate(note.anchored):
+def _scatter(axes: Axes, stage: StoredStage, where: dict[str, np.ndarray], colours: list[str]) -> None:
+    stored = {digest for _, digest in stage.asked.stored}
+    for k, digests in enumerate(stage.asked.anchored):
         points = np.array([where[digest] for digest in digests])
-        if k == note.t:
+        if k == stage.asked.t:
             axes.scatter(points[:, 0], points[:, 1], marker="x", s=12, linewidths=0.7, color="#8a8a8a")
             continue
         axes.scatter(points[:, 0], points[:, 1], s=9, color=colours[k], linewidths=0)
@@ -187,7 +187,7 @@ def _storing_arms(material: Material) -> list[Arm]:
     storing = {
         Arm(trial.strategy, trial.buffer_size)
         for trial, stages in material.stages.items()
-        if any(note.stored for note in stages)
+        if any(stage.asked.stored for stage in stages)
     }
     arms = [arm for arm in material.arms if arm in storing]
     if not arms:

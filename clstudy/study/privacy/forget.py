@@ -32,9 +32,9 @@ import yaml
 
 from clstudy.analysis.loss_path_numbers import PATH_SCHEMA
 from clstudy.analysis.report import build_report, needed_by_reports
-from clstudy.analysis.study_folder import StageNote, anchors_key
 from clstudy.assets import sha256_file
 from clstudy.errors import UserError, nearest
+from clstudy.records.stage_record import StageInputs
 from clstudy.records.study_document import write_document, write_failures
 from clstudy.safe_text import printable, redacted, shown_address
 from clstudy.settings.space import TrialSpec
@@ -55,7 +55,7 @@ from clstudy.storage.places import (
     write_atomically,
 )
 from clstudy.storage.private_folder import is_private, node_folder
-from clstudy.storage.values import MARKER, StudyStore, ValueStore, digest_of
+from clstudy.storage.values import MARKER, StudyStore, digest_of
 from clstudy.strategies.lookup import strategy_document
 from clstudy.study.privacy.ray_sessions import forget_in_sessions
 from clstudy.study.search.validation_people import VALIDATION_MARK
@@ -121,26 +121,16 @@ def stage_facts(key: str, record: Mapping[str, Any], strategies: Sequence[Mappin
         strategies: documents of the strategies that may have learned from a first stage (later ones name theirs).
     """
     try:
-        request = record["request"]
-        note = StageNote(
-            stages=ValueStore(Path("stages")),
-            key=key,
-            t=int(request["stream"][2]),
-            stored=(),
-            anchored=tuple(map(tuple, request["anchored"])),
-            tested=tuple(map(tuple, request["tested"])),
-            generator=request["generator"],
-            fingerprint=request["fingerprint"],
-        )
-        before = request.get("support")
+        asked = StageInputs.read(record["request"])
+        before = asked.support
         after = strategies if before is None else [before["strategy"]]
         learned = {_learned_key(key, strategy, before) for strategy in after}
         if before is not None and before["learned"] is not None:
             learned.add(before["learned"])
         return StageFacts(
-            identity=str(request["stream"][1]),
-            photos=frozenset(chain(*note.anchored, *note.tested)),
-            anchors=frozenset(anchors_key(note, k) for k in range(len(note.anchored))),
+            identity=asked.identity,
+            photos=frozenset(chain(*asked.anchored, *asked.tested)),
+            anchors=frozenset(asked.anchors_key(k) for k in range(len(asked.anchored))),
             learned=frozenset(learned),
         )
     except (KeyError, TypeError, ValueError, IndexError, AttributeError):

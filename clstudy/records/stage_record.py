@@ -1,0 +1,175 @@
+"""``stage.json``: what a stage was asked to do, and how its training went. Written and read here only.
+
+``request`` is the stage's request as it enters its key (``clstudy.trial.requests.StageRequest.document``): the record
+of a finished stage says which photos, which people and which settings its rows are of, without anything else at hand.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from clstudy.storage.documents import json_object
+from clstudy.storage.values import digest_of
+
+STAGE_RECORD = "stage.json"
+"""Its name in a stage's value."""
+
+OWNER = "about.json"
+"""File in every value of a study's store that marks which person it belongs to."""
+
+StoredItem = tuple[int, str]
+"""Timestamp and photo digest of what a strategy kept."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageRecord:
+    """One stage's record.
+
+    Args:
+        request: the document whose hash is the stage's key.
+        loss: mean training loss of the last epoch.
+        micro_batch: photos in a pass at most, where the GPU's memory made it smaller than the settings' batch.
+    """
+
+    request: Mapping[str, Any]
+    loss: float
+    micro_batch: int | None = None
+
+    def encode(self) -> bytes:
+        """As the file holds it."""
+        document: dict[str, Any] = {"request": self.request, "loss": self.loss}
+        if self.micro_batch is not None:
+            document["micro_batch"] = self.micro_batch
+        return json.dumps(document, indent=1).encode()
+
+    @classmethod
+    def decode(cls, content: bytes) -> StageRecord:
+        """Read the file.
+
+        Raises:
+            ValueError: it is no JSON object, or lacks the request.
+        """
+        document = json_object(content)
+        request, loss, micro_batch = (document.get(name) for name in ("request", "loss", "micro_batch"))
+        if not isinstance(request, Mapping):
+            raise ValueError(f"{STAGE_RECORD} has no request")
+        return cls(
+            request=request,
+            loss=float(loss) if isinstance(loss, int | float) else float("nan"),
+            micro_batch=micro_batch if isinstance(micro_batch, int) else None,
+        )
+
+    @cached_property
+    def asked(self) -> StageInputs:
+        """The request by its parts.
+
+        Raises:
+            ValueError: a part is missing or of another shape.
+        """
+        try:
+            return StageInputs.read(self.request)
+        except (KeyError, TypeError, IndexError, AttributeError) as error:
+            raise ValueError(f"{STAGE_RECORD}'s request is incomplete: {type(error).__name__} {error}") from error
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageInputs:
+    """The parts of a stage's request that are read back.
+
+    Attributes:
+        seed, identity, t: of which trial seed, person and timestamp.
+        generator: digest of the pretrained generator.
+        fingerprint: what of the machine's arithmetic it depends on.
+        image_size: side of a photo in pixels.
+        new: (timestamp, digests of its training photos) that were trained on.
+        replay: stored photos that were replayed.
+        anchored: per timestamp seen, digests of its training photos in the order of their anchors.
+        tested: per timestamp seen, digests of its test photos in the order of their starting latents.
+        support: what a strategy with hooks was given (``clstudy.trial.requests.Support.document``); None without hooks.
+    """
+
+    seed: int
+    identity: str
+    t: int
+    generator: str
+    fingerprint: Mapping[str, Any]
+    image_size: int
+    new: tuple[tuple[int, tuple[str, ...]], ...]
+    replay: tuple[StoredItem, ...]
+    anchored: tuple[tuple[str, ...], ...]
+    tested: tuple[tuple[str, ...], ...]
+    support: Mapping[str, Any] | None
+
+    @classmethod
+    def read(cls, request: Mapping[str, Any]) -> StageInputs:
+        """From a stage's request."""
+        seed, identity, t = request["stream"]
+        support = request.get("support")
+        if support is not None and not isinstance(support, Mapping):
+            raise TypeError("support is no mapping")
+        return cls(
+            seed=int(seed),
+            identity=str(identity),
+            t=int(t),
+            generator=str(request["generator"]),
+            fingerprint=request["fingerprint"],
+            image_size=int(request["image_size"]),
+            new=tuple((int(k), tuple(map(str, digests))) for k, digests in request["new"]),
+            replay=_items(request["replay"]),
+            anchored=tuple(tuple(map(str, digests)) for digests in request["anchored"]),
+            tested=tuple(tuple(map(str, digests)) for digests in request["tested"]),
+            support=support,
+        )
+
+    @property
+    def supported(self) -> tuple[StoredItem, ...]:
+        """What a strategy with hooks kept: anchors of replays that are generated."""
+        return () if self.support is None else _items(self.support["items"])
+
+    @property
+    def stored(self) -> tuple[StoredItem, ...]:
+        """Every stored photo, or anchor, that the stage trained with."""
+        return self.replay or self.supported
+
+    @property
+    def learned(self) -> str | None:
+        """Key of what the strategy had learned, where it had."""
+        return None if self.support is None else self.support.get("learned")
+
+    def anchors_key(self, k: int) -> str:
+        """Key of timestamp k's anchors."""
+        return anchors_key(self.generator, self.fingerprint, train=self.anchored[k], test=self.tested[k])
+
+
+def _items(entries: Any) -> tuple[StoredItem, ...]:
+    return tuple((int(timestamp), str(digest)) for timestamp, digest in entries)
+
+
+def anchors_key(
+    generator: str, fingerprint: Mapping[str, Any], *, train: tuple[str, ...], test: tuple[str, ...]
+) -> str:
+    """Key of the anchors of a timestamp: its training photos' latents, then its test photos' starting latents.
+
+    Args:
+        generator: digest of the pretrained generator.
+        fingerprint: what of the machine's arithmetic they depend on.
+        train, test: digests of the photos in canonical order.
+    """
+    return digest_of(
+        {
+            "what": "anchors",
+            "generator": generator,
+            "fingerprint": dict(fingerprint),
+            "train": list(train),
+            "test": list(test),
+        }
+    )
+
+
+def owned_by(identity: str) -> dict[str, bytes]:
+    """The file that marks which person a stored value belongs to, so that the person can be forgotten."""
+    return {OWNER: json.dumps({"identity": identity}).encode()}

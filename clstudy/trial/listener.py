@@ -1,0 +1,38 @@
+"""What a trial tells while it runs, and to whom."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import pyarrow as pa
+
+
+@dataclass(frozen=True)
+class StageReport:
+    """What a listener learns of a finished stage. Images are uint8 RGB ``[h, w, 3]``."""
+
+    t: int
+    rows: pa.Table
+    reused: bool
+    seconds: float
+    loss: float
+    losses: np.ndarray | None
+    """Of every training step, float32 ``[steps]``; None in stages of earlier versions, which did not keep it."""
+    faces: np.ndarray
+    buffer: np.ndarray | None
+
+
+class Listener(Protocol):
+    """Hears how a trial goes; must not change anything."""
+
+    def progress(self, t: int, phase: str, done: int, total: int, loss: float) -> None:
+        """A step of training (phase "train") or a test set (phase "test") is done."""
+
+
+class Deaf:
+    """A listener that hears nothing."""
+
+    def progress(self, t: int, phase: str, done: int, total: int, loss: float) -> None:
+        return

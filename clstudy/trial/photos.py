@@ -1,0 +1,125 @@
+"""A person's photos as a stage needs them: read and checked, with their anchors, ready for training or testing."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+from torch import Tensor
+
+from clstudy.identities.dataset import Identity, Photo
+from clstudy.records.stage_record import owned_by
+from clstudy.seeding import derive_rng
+from clstudy.storage.values import StudyStore
+from clstudy.training.evaluation import TestSet
+from clstudy.training.micro_batches import with_smaller_batches
+from clstudy.training.personalise import TrainingPhotos
+from clstudy.trial.requests import Basis, StageRequest, anchors_key, canonical_test, canonical_train
+from clstudy.workloads.personalise import Personalise
+
+_LOG = logging.getLogger(__name__)
+_ANCHORS = "anchors.safetensors"
+
+
+class StagePhotos:
+    """Photos of the people whose stages a worker computes. Test sets are kept between trials of one person."""
+
+    def __init__(self, basis: Basis, workload: Personalise, store: StudyStore, say: Callable[[str], None]):
+        self._basis = basis
+        self._workload = workload
+        self._store = store
+        self._say = say
+        self._test_sets: dict[tuple[str, ...], TestSet] = {}
+
+    def read(self, photos: Sequence[Photo]) -> list[np.ndarray]:
+        """Photos from their files, checked against their digests: uint8 ``[s, s, 3]``.
+
+        Raises:
+            PhotoError: one cannot be read, or is not the one that was planned with.
+        """
+        return [photo.read(self._basis.profile.data.image_size) for photo in photos]
+
+    def images(self, photos: Sequence[Photo]) -> Tensor:
+        """As ``read``: float32 ``[n, 3, s, s]`` in [-1, 1], on the device."""
+        return self._workload.images(self.read(photos))
+
+    def anchors(self, identity: Identity, k: int) -> tuple[Tensor, Tensor]:
+        """Anchors of the training photos of k and starting latents of its test photos (canonical order)."""
+        timestamp = identity.timestamps[k]
+        key = anchors_key(self._basis, timestamp)
+        files = self._store.anchors.get(key)
+        if files is not None:
+            tensors = loaded(files[_ANCHORS], self._workload.device)
+        else:
+            photos = {
+                "train": self.images(canonical_train(timestamp)),
+                "test": self.images(canonical_test(timestamp)),
+            }
+            tensors, _ = with_smaller_batches(
+                lambda size: {split: self._workload.anchors(images, size) for split, images in photos.items()},
+                self._basis.profile.anchors.batch_size,
+                self.say_halved(identity.name),
+            )
+            self._store.anchors.put(key, {_ANCHORS: save_tensors(tensors), **owned_by(identity.name)})
+        return tensors["train"], tensors["test"]
+
+    def training(self, identity: Identity, timestamps: Sequence[int], micro_batch: int | None = None) -> TrainingPhotos:
+        """Training photos of the given timestamps in canonical order, with anchors and target features."""
+        parts = [
+            (self.anchors(identity, k)[0], self.images(canonical_train(identity.timestamps[k]))) for k in timestamps
+        ]
+        latents = torch.cat([latents for latents, _ in parts])
+        return self._workload.training_photos(latents, torch.cat([images for _, images in parts]), micro_batch)
+
+    def stored(self, request: StageRequest, micro_batch: int | None = None) -> TrainingPhotos | None:
+        """The buffer's photos with their anchors, in canonical order; None where there is no buffer."""
+        if not request.replay:
+            return None
+        latents = torch.from_numpy(np.stack([item.latent for item in request.replay])).to(self._workload.device)
+        return self._workload.training_photos(latents, self.images(buffer_photos(request)), micro_batch)
+
+    def test_set(self, identity: Identity, k: int, seed: int) -> TestSet:
+        """The test photos of k and everything that no model changes; kept between trials."""
+        photos = canonical_test(identity.timestamps[k])
+        cached = (str(seed), identity.name, str(k), *(photo.digest for photo in photos))
+        if cached not in self._test_sets:
+            # those of other people would only take memory: a worker finishes one trial before it begins another
+            for other in [key for key in self._test_sets if key[1] != identity.name]:
+                del self._test_sets[other]
+            anchors, start = self.anchors(identity, k)
+            self._test_sets[cached] = self._workload.test_set(
+                k,
+                tuple(photo.digest for photo in photos),
+                self.images(photos),
+                start=start,
+                anchors=anchors,
+                rng=derive_rng(seed, identity.name, k, "synthesis"),
+            )
+        return self._test_sets[cached]
+
+    def say_halved(self, whose: str) -> Callable[[str], None]:
+        """What is told where a micro-batch was halved: all of it to the log, one line for all stages to the user."""
+
+        def say(text: str) -> None:
+            _LOG.warning("%s: %s", whose, text)
+            # one line for all its stages: the log has the sizes, stage.json the one that was used
+            self._say(
+                f"{whose}: out of GPU memory; computed in smaller micro-batches (same mathematics, in stage.json)"
+            )
+
+        return say
+
+
+def loaded(content: bytes, device: torch.device) -> dict[str, Tensor]:
+    """Tensors of a stored value, on a device."""
+    return {name: value.to(device) for name, value in load_tensors(content).items()}
+
+
+def buffer_photos(request: StageRequest) -> list[Photo]:
+    """The photos of a stage's replay items, in their order."""
+    known = {photo.digest: photo for timestamp in request.identity.timestamps for photo in timestamp.train}
+    return [known[item.digest] for item in request.replay]

@@ -1,0 +1,156 @@
+"""One stage from its request to its report: read from the store, or trained, scored and stored."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from safetensors.torch import save as save_tensors
+
+from clstudy.generators.base import DomainGenerator
+from clstudy.images import decode_png, encode_png, photo_row
+from clstudy.metrics.base import Metric
+from clstudy.metrics.lpips import LPIPS
+from clstudy.records.results import parquet_bytes
+from clstudy.records.rows import stage_table
+from clstudy.records.stage_record import STAGE_RECORD, StageRecord, owned_by
+from clstudy.seeding import derive_rng
+from clstudy.storage.values import LOSSES, StudyStore, Timing, losses_bytes, read_losses
+from clstudy.strategies.base import Memory, make_items, memory_to_dict
+from clstudy.strategies.lookup import make_strategy
+from clstudy.trial.claims import Claims, NoClaims, stored_or_computed
+from clstudy.trial.listener import Listener, StageReport
+from clstudy.trial.photos import StagePhotos, buffer_photos
+from clstudy.trial.requests import Basis, MemoryRequest, StageRequest, canonical_train, recall
+from clstudy.trial.stage_training import StageTrainer
+from clstudy.trial.work import cost_kind, stage_work
+from clstudy.workloads.personalise import Personalise, ScoredStage
+
+_LOG = logging.getLogger(__name__)
+_ROWS, _FACES, _REPLAYS = "rows.parquet", "faces.png", "replays.png"
+
+
+@dataclass
+class StageRunner:
+    """What a worker keeps between trials to run their stages: networks and metrics, photos, the store."""
+
+    basis: Basis
+    workload: Personalise
+    store: StudyStore
+    claims: Claims = field(default_factory=NoClaims)
+    wait_seconds: float = 0.3
+    say: Callable[[str], None] = _LOG.warning
+
+    def __post_init__(self) -> None:
+        self.photos = StagePhotos(self.basis, self.workload, self.store, self.say)
+        self.trainer = StageTrainer(self.workload, self.photos, self.store, self.claims, self.wait_seconds)
+
+    @classmethod
+    def personalising(
+        cls,
+        basis: Basis,
+        generator: DomainGenerator,
+        lpips: LPIPS,
+        metrics: Sequence[Metric],
+        store: StudyStore,
+        *,
+        claims: Claims | None = None,
+        say: Callable[[str], None] = _LOG.warning,
+    ) -> StageRunner:
+        """A runner of stages that personalise a generator."""
+        workload = Personalise(basis.profile, generator, lpips, metrics)
+        return cls(basis, workload, store, claims=claims or NoClaims(), say=say)
+
+    def remember(self, request: MemoryRequest) -> Memory:
+        """Let the strategy choose from memory and the photos of t, or read what it chose before."""
+        known = recall(self.store, request)
+        if known is not None:
+            return known
+        latents, _ = self.photos.anchors(request.identity, request.t)
+        digests = [photo.digest for photo in canonical_train(request.identity.timestamps[request.t])]
+        rng = derive_rng(request.spec.seed, request.identity.name, request.t, "selection")
+        memory = make_strategy(request.spec.strategy).select(
+            request.memory, make_items(request.t, digests, latents.cpu().numpy()), request.spec.buffer_size or 0, rng
+        )
+        content = json.dumps(memory_to_dict(memory), sort_keys=True).encode()
+        self.store.memories.put(request.key, {"memory.json": content, **owned_by(request.identity.name)})
+        return memory
+
+    def stage(self, request: StageRequest, listener: Listener) -> StageReport:
+        """Read a stage from the store, or compute and store it; wait while another worker computes it."""
+        return stored_or_computed(
+            self.claims,
+            request.key,
+            lambda: self._stored(request),
+            lambda: self._computed(request, listener),
+            self.wait_seconds,
+        )
+
+    def _computed(self, request: StageRequest, listener: Listener) -> StageReport:
+        started = time.monotonic()
+        scored, micro_batch = self.trainer.within_memory(request, lambda size: self._scored(request, listener, size))
+        trained, rows = scored.trained, stage_table(scored.rows)
+        generated = None if trained.generated is None else self.workload.replay_picture(trained.generated)
+        record = StageRecord(request=request.document, loss=trained.loss, micro_batch=micro_batch)
+        files = {
+            _ROWS: parquet_bytes(rows),
+            _FACES: encode_png(scored.faces),
+            STAGE_RECORD: record.encode(),
+            LOSSES: losses_bytes(trained.losses),
+            **owned_by(request.identity.name),
+        }
+        if trained.generated is not None and generated is not None:
+            files["replays.safetensors"] = save_tensors({"latents": trained.generated.latents})
+            files[_REPLAYS] = encode_png(generated)
+        # the weights first: where there are rows, there were weights
+        self.trainer.keep_weights(request, trained.module)
+        self.store.stages.put(request.key, files)
+        seconds = time.monotonic() - started
+        timing = Timing(seconds=seconds, work=stage_work(request), kind=cost_kind(self.basis))
+        self.store.record_seconds(request.key, timing)
+        return StageReport(
+            t=request.t,
+            rows=rows,
+            reused=False,
+            seconds=seconds,
+            loss=trained.loss,
+            losses=trained.losses,
+            faces=scored.faces,
+            buffer=self._buffer_picture(request) if request.replay else generated,
+        )
+
+    def _scored(self, request: StageRequest, listener: Listener, micro_batch: int | None) -> ScoredStage:
+        trained = self.trainer.train(request, listener, micro_batch)
+        count = request.t + 1
+        return self.workload.score(
+            trained,
+            [self.photos.test_set(request.identity, k, request.spec.seed) for k in range(count)],
+            timestamp=request.t,
+            on_test_set=lambda k: listener.progress(request.t, "test", k + 1, count, trained.loss),
+            micro_batch=micro_batch,
+        )
+
+    def _stored(self, request: StageRequest) -> StageReport | None:
+        files = self.store.stages.get(request.key)
+        if files is None:
+            return None
+        generated = decode_png(files[_REPLAYS]) if _REPLAYS in files else None
+        return StageReport(
+            t=request.t,
+            rows=pq.read_table(pa.BufferReader(files[_ROWS])),
+            reused=True,
+            seconds=0.0,
+            loss=StageRecord.decode(files[STAGE_RECORD]).loss,
+            losses=read_losses(files[LOSSES]) if LOSSES in files else None,
+            faces=decode_png(files[_FACES]),
+            buffer=self._buffer_picture(request) if request.replay else generated,
+        )
+
+    def _buffer_picture(self, request: StageRequest) -> np.ndarray:
+        return photo_row(self.photos.read(buffer_photos(request)))

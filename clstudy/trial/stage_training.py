@@ -1,0 +1,150 @@
+"""Training of stages: from the weights of the stage before, on new photos, replays and what a strategy learned.
+
+Weights and learned tensors come from the store where they are kept; where they were dropped, the stage that made them
+is trained again, to the same bits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TypeVar
+
+from safetensors.torch import save as save_tensors
+from torch import Tensor, nn
+
+from clstudy.records.stage_record import STAGE_RECORD, StageRecord, owned_by
+from clstudy.seeding import derive_rng
+from clstudy.storage.values import StudyStore
+from clstudy.strategies.base import Generated, Past, Penalty, Trained
+from clstudy.strategies.lookup import make_strategy
+from clstudy.training.micro_batches import with_smaller_batches
+from clstudy.training.personalise import TrainingDivergedError
+from clstudy.trial.claims import Claims, stored_or_computed
+from clstudy.trial.listener import Deaf, Listener
+from clstudy.trial.photos import StagePhotos, loaded
+from clstudy.trial.requests import LearnedRequest, StageRequest, Support
+from clstudy.workloads.personalise import Personalise, TrainedStage, TrainingInput
+
+WEIGHTS = "weights.safetensors"
+_LEARNED = "learned.safetensors"
+T = TypeVar("T")
+
+
+class StageTrainer:
+    """Trains stages, and gives what trained ones left: weights by stage, learned tensors by request."""
+
+    def __init__(
+        self, workload: Personalise, photos: StagePhotos, store: StudyStore, claims: Claims, wait_seconds: float
+    ):
+        self._workload = workload
+        self._photos = photos
+        self._store = store
+        self._claims = claims
+        self._wait_seconds = wait_seconds
+
+    # -- training -------------------------------------------------------------------------------------------
+
+    def train(self, request: StageRequest, listener: Listener, micro_batch: int | None) -> TrainedStage:
+        """Train one stage.
+
+        Raises:
+            TrainingDivergedError: the loss is not finite, or beyond all sense; the message says timestamp and step.
+        """
+        stream = (request.spec.seed, request.identity.name, request.t)
+        parent = None if request.parent is None else self.weights(request.parent)
+        generated, penalty = self._hooks(request, parent)
+        given = TrainingInput(
+            new=self._photos.training(request.identity, request.trained_on, micro_batch),
+            stored=self._photos.stored(request, micro_batch),
+            generated=generated,
+            penalty=penalty,
+            learning_rate=request.spec.learning_rate,
+            new_rng=derive_rng(*stream, "new photos"),
+            replay_rng=derive_rng(*stream, "replay"),
+        )
+        try:
+            return self._workload.train(
+                self._workload.network(parent),
+                given,
+                on_step=lambda step, total, value: listener.progress(request.t, "train", step, total, value),
+                micro_batch=micro_batch,
+            )
+        except TrainingDivergedError as error:
+            raise TrainingDivergedError(f"timestamp {request.t}: {error}") from error
+
+    def _hooks(
+        self, request: StageRequest, parent: Mapping[str, Tensor] | None
+    ) -> tuple[Generated | None, Penalty | None]:
+        if request.support is None or parent is None:
+            return None, None
+        strategy = make_strategy(request.support.strategy)
+        past = self._past(request.support, parent)
+        stream = (request.spec.seed, request.identity.name, request.t)
+        return (
+            strategy.replays(past, derive_rng(*stream, "generated replays")),
+            strategy.penalty(past, derive_rng(*stream, "penalty")),
+        )
+
+    def _past(self, support: Support, weights: Mapping[str, Tensor]) -> Past:
+        """What the hooks may use: memory, learned tensors, the frozen generator with the weights of t-1."""
+        learned = {} if support.learned is None else self.learned(support.learned)
+        return Past(support.memory, learned, self._workload.network(weights).requires_grad_(False))
+
+    def within_memory(
+        self, request: StageRequest, compute: Callable[[int | None], T], first: int | None = None
+    ) -> tuple[T, int | None]:
+        """A stage's value in the largest micro-batch that the device has room for (``with_smaller_batches``)."""
+        say = self._photos.say_halved(request.spec.trial_id)
+        return with_smaller_batches(compute, self._workload.largest_batch, say, first=first)
+
+    # -- what trained stages left -----------------------------------------------------------------------------
+
+    def weights(self, request: StageRequest) -> dict[str, Tensor]:
+        """The tuned weights of a finished stage, by name; trained again where they were dropped."""
+        return stored_or_computed(
+            self._claims,
+            f"weights of {request.key}",
+            lambda: self.stored_weights(request.key),
+            lambda: self._trained_again(request),
+            self._wait_seconds,
+        )
+
+    def stored_weights(self, key: str) -> dict[str, Tensor] | None:
+        """The tuned weights of a stage by name, or None where they were dropped (or never made)."""
+        files = self._store.weights.get(key)
+        if files is None and self._store.stage_has_weights(key):
+            files = self._store.stages.get(key)
+        return None if files is None else loaded(files[WEIGHTS], self._workload.device)
+
+    def keep_weights(self, request: StageRequest, module: nn.Module) -> dict[str, Tensor]:
+        """Store what training changed in a stage's network, and return it."""
+        state = self._workload.weights(module)
+        self._store.weights.put(request.key, {WEIGHTS: save_tensors(state), **owned_by(request.identity.name)})
+        return state
+
+    def _trained_again(self, request: StageRequest) -> dict[str, Tensor]:
+        # in the micro-batch that the stage was scored with: another one differs in the last bits
+        files = self._store.stages.get(request.key)
+        first = None if files is None else StageRecord.decode(files[STAGE_RECORD]).micro_batch
+        trained, _ = self.within_memory(request, lambda size: self.train(request, Deaf(), size), first)
+        return self.keep_weights(request, trained.module)
+
+    def frozen(self, request: StageRequest) -> nn.Module:
+        """The network of a finished stage, frozen."""
+        return self._workload.network(self.weights(request)).requires_grad_(False)
+
+    def learned(self, request: LearnedRequest) -> dict[str, Tensor]:
+        """What a strategy consolidated from a stage; from the store, or computed from the stage's weights."""
+        files = self._store.learned.get(request.key)
+        if files is not None:
+            return loaded(files[_LEARNED], self._workload.device)
+        stage, past = request.stage, None
+        if request.before is not None:
+            assert stage.parent is not None
+            past = self._past(request.before, self.weights(stage.parent))
+        photos = self._photos.training(stage.identity, stage.trained_on)
+        module = self.frozen(stage).requires_grad_(True)
+        trained = Trained(module, len(photos), lambda index: self._workload.photo_loss(module, photos, index))
+        tensors = dict(make_strategy(request.strategy).consolidate(past, trained))
+        self._store.learned.put(request.key, {_LEARNED: save_tensors(tensors), **owned_by(stage.identity.name)})
+        return tensors
