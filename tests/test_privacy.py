@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from clstudy.cli import report as cli_report
-from clstudy.cli import run
 from clstudy.cli.entry_point import entry_point
+from clstudy.cli.run_view import PrintedRun
 from clstudy.cluster import ray_folder
 from clstudy.cluster.ray_folder import PREFIX, keep_logs, private_folder, remove_abandoned
 from clstudy.errors import UserError
@@ -21,6 +21,7 @@ from clstudy.identities.catalogue import open_data_set
 from clstudy.storage.file_modes import current_mask, mask_of, new_files, open_to_others
 from clstudy.study.privacy.forget import names_somebody
 from clstudy.study.privacy.ray_sessions import experiment_name, forget_in_sessions
+from clstudy.study.run_options import RunOptions
 from tests.analysis.test_report import Study
 
 
@@ -86,11 +87,11 @@ def test_an_open_folder_of_an_earlier_version_is_named(tmp_path: Path, capsys: p
     study.mkdir()
     assert open_to_others(study) == "755" and open_to_others(tmp_path / "none") == ""
     with new_files():
-        run.say_open_folder(study, CleanConsole(width=300))
+        PrintedRun(CleanConsole(width=300), RunOptions(space="any")).open_folder(study)
     said = capsys.readouterr().out
     assert "is open to other users (mode 755)" in said and f"chmod -R go-rwx {study}" in said
     study.chmod(0o700)
-    run.say_open_folder(study, CleanConsole(width=300))
+    PrintedRun(CleanConsole(width=300), RunOptions(space="any")).open_folder(study)
     assert capsys.readouterr().out == ""
 
 

@@ -30,6 +30,7 @@ from clstudy.analysis.tables import summarise, table_files, to_csv, to_terminal
 from clstudy.cli import report as cli_report
 from clstudy.cli import run
 from clstudy.cli.clean_output import CleanConsole, clean_streams
+from clstudy.cli.run_view import PrintedRun
 from clstudy.cli.tracking import main as rebuild
 from clstudy.cluster.actors import Coordinator, Recorder
 from clstudy.doctor.judges import judge_tracking
@@ -39,6 +40,7 @@ from clstudy.identities.preparation.prepare import PrepareSettings, report_text
 from clstudy.identities.preparation.video import Found
 from clstudy.safe_text import csv_cell, markdown, one_line, printable, redacted, shown_address
 from clstudy.storage.places import RemotePath, open_place
+from clstudy.study.run_options import RunOptions
 from clstudy.tracking.writer import MlflowWriter, quiet_client, sqlite_uri
 from tests.analysis.test_report import Study
 from tests.support.small_study import Clusterless, Direct
@@ -244,7 +246,7 @@ def test_messages_of_failed_trials_and_descriptions_of_spaces_are_shown_as_they_
     screen, sink = console(400)
     monkeypatch.setattr(run, "known_spaces", lambda: {"evil": path})
     run.print_choices(screen)
-    run.say_failures({HOSTILE: HOSTILE}, screen)
+    PrintedRun(screen, RunOptions(space="any")).failed({HOSTILE: HOSTILE})
     shown = sink.getvalue()
     assert not acts(shown)
     assert shown.count("[/bold][link=x]=cmd") == 3

@@ -21,6 +21,7 @@ from clstudy.records.sessions import priced_hours
 from clstudy.settings.claims import Statement, claim_lines
 from clstudy.settings.profiles import LATENT_SPACE_WORDS, Profile
 from clstudy.storage.checksums import State
+from clstudy.study.cost import duration
 from clstudy.study.plan import Plan
 
 Show = Callable[[Mapping[str, Any]], None]
@@ -28,15 +29,6 @@ _LINE_SECONDS = 15.0
 _BAR_WIDTH = 60
 _LABEL_WIDTH = 9
 """Of the plan's lines: label and space."""
-
-
-def duration(seconds: float) -> str:
-    """Seconds as a person says them: 45 s, 12 min, 3.5 h."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    if seconds < 5400:
-        return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.1f} h"
 
 
 def counted(count: int, one: str, more: str) -> str:

@@ -7,6 +7,7 @@ from dataclasses import fields
 from typing import TYPE_CHECKING
 
 import clstudy
+from clstudy.cluster.main_job import Ending
 from clstudy.settings.overrides import SECTIONS
 from clstudy.settings.precision import PRECISIONS
 from clstudy.storage.file_modes import DEFAULT, MODES, VARIABLE
@@ -27,6 +28,12 @@ exit codes:
   130  interrupted (Ctrl-C: the stages in flight are finished first; twice: at once); run the same command to go on"""
 
 OK, INCOMPLETE, WRONG_INPUT, STOPPED, BUSY, INTERRUPTED_CODE = 0, 1, 2, 3, 4, 130
+EXIT_CODE_OF = {
+    Ending.FINISHED: OK,
+    Ending.INCOMPLETE: INCOMPLETE,
+    Ending.STOPPED: STOPPED,
+    Ending.INTERRUPTED: INTERRUPTED_CODE,
+}
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
-
-from rich.console import Console
 
 from clstudy.errors import PhotoError, UserError
 from clstudy.identities.catalogue import is_outline, open_data_set
@@ -33,6 +32,7 @@ from clstudy.storage.places import Place, open_place, require_writable
 from clstudy.storage.values import StudyStore
 from clstudy.strategies import make_strategy
 from clstudy.strategies.lookup import strategy_class
+from clstudy.study.cost import duration
 from clstudy.study.plan import Plan, make_plan
 from clstudy.study.preflight import Equipment, equip, require_alignment
 from clstudy.study.run_options import RunOptions
@@ -43,6 +43,9 @@ from clstudy.trial.requests import Basis
 if TYPE_CHECKING:
     from clstudy.generators.base import GeneratorWeights
 
+
+Busy = Callable[[str], AbstractContextManager[object]]
+"""Says, while it is entered, that something takes a moment."""
 
 _DRIFT_PEOPLE, _DRIFT_PHOTOS = 5, 4  # a plan is wanted within seconds; `identities check` looks at everybody
 
@@ -112,16 +115,16 @@ def drift_lines(prepared: Prepared) -> list[str]:
     return [*lines, f"[yellow]warning[/yellow]  {WARNING}"] if is_little(average) else lines
 
 
-def prepare(options: RunOptions, console: Console) -> Prepared:
+def prepare(options: RunOptions, busy: Busy) -> Prepared:
     """Check everything and make the plan.
 
     Raises:
         UserError: anything about the input is wrong.
     """
-    return planned(open_study(options, console), options)
+    return planned(open_study(options, busy), options)
 
 
-def open_study(options: RunOptions, console: Console) -> Opened:
+def open_study(options: RunOptions, busy: Busy) -> Opened:
     """Check and read everything that a study is made from.
 
     Raises:
@@ -150,9 +153,9 @@ def open_study(options: RunOptions, console: Console) -> Opened:
         data=space.data,
         address=options.address,
     )
-    profile, weights = read_generator(equipment, console)
+    profile, weights = read_generator(equipment, busy)
     profile = with_gpu_share(profile, options.gpu_share)
-    data = open_study_data(space, profile, options.timestamps, home / "data", console, look_only=options.dry_run)
+    data = open_study_data(space, profile, options.timestamps, home / "data", busy, look_only=options.dry_run)
     require_alignment(data.root, profile)
     require_answerable(space, profile, data)
     names = [identity.name for identity in data.identities]
@@ -160,7 +163,7 @@ def open_study(options: RunOptions, console: Console) -> Opened:
     search = None
     if space.search is not None:
         everybody = open_named_too(
-            space, names, data, profile, options.timestamps, home / "data", console, look_only=options.dry_run
+            space, names, data, profile, options.timestamps, home / "data", busy, look_only=options.dry_run
         )
         search = set_up_search(space, everybody, names, basis, out, home, look_only=options.dry_run)
         check_trial_count(search.trials, yes=options.yes)
@@ -199,6 +202,21 @@ def planned(opened: Opened, options: RunOptions) -> Prepared:
         plan = plan_of(expansion.trials, data, opened.basis, opened.out, workers, opened.keep_weights)
     known = {entry.name: getattr(opened, entry.name) for entry in fields(Opened)}
     return Prepared(**{**known, "data": data}, expansion=expansion, rates=rates, plan=plan)
+
+
+def require_budget(plan: Plan, options: RunOptions) -> None:
+    """Refuse a plan that will not fit into the budget and was not confirmed.
+
+    Raises:
+        UserError: it needs more hours than given, and there is no --yes.
+    """
+    hours = options.budget_hours
+    if hours is not None and plan.seconds / 3600 > hours and not options.yes:
+        raise UserError(
+            f"the plan needs about {duration(plan.seconds)} (from {plan.estimate_from}), --budget-hours is {hours:g}; "
+            "shorten the space (--identities, --seeds), raise the budget, or begin all the same with --yes: it stops "
+            "cleanly at the limit, and the same command goes on from there"
+        )
 
 
 def require_answerable(space: SearchSpace, profile: Profile, data: DataSet) -> None:
@@ -255,7 +273,7 @@ def open_named_too(
     profile: Profile,
     timestamps: int | None,
     cache: Path,
-    console: Console,
+    busy: Busy,
     *,
     look_only: bool,
 ) -> DataSet:
@@ -266,7 +284,7 @@ def open_named_too(
     everybody = [*reported, *(name for name in space.search.validation if name not in reported)]
     grid = space.grid.model_copy(update={"identity": tuple(everybody)})
     return open_study_data(
-        space.model_copy(update={"grid": grid}), profile, timestamps, cache, console, look_only=look_only
+        space.model_copy(update={"grid": grid}), profile, timestamps, cache, busy, look_only=look_only
     )
 
 
@@ -346,7 +364,7 @@ def with_gpu_share(profile: Profile, share: float | None) -> Profile:
     return replace(profile, resources=replace(profile.resources, gpus=share))
 
 
-def read_generator(equipment: Equipment, console: Console) -> tuple[Profile, GeneratorWeights | None]:
+def read_generator(equipment: Equipment, busy: Busy) -> tuple[Profile, GeneratorWeights | None]:
     """Read a generator that comes from a file: a wrong one must be refused now, and photos have its size.
 
     A packaged one is known to be good, and reading it is left to the study (the plan needs no torch).
@@ -359,7 +377,7 @@ def read_generator(equipment: Equipment, console: Console) -> tuple[Profile, Gen
 
     load_generators()
     kind = GENERATORS[profile.generator]
-    with console.status("reading the generator …"):
+    with busy("reading the generator …"):
         weights = kind.read(equipment.files)
     return replace(profile, data=replace(profile.data, image_size=kind.image_size(weights, profile))), weights
 
@@ -369,14 +387,14 @@ def open_study_data(
     profile: Profile,
     timestamps: int | None,
     cache: Path,
-    console: Console,
+    busy: Busy,
     *,
     look_only: bool = False,
 ) -> DataSet:
     """Open (and on first use make, unless ``look_only``) the data set a space asks for."""
     wanted = space.grid.identity
     settings = profile.data
-    with console.status("reading photos (a packaged data set is made on first use) …"):
+    with busy("reading photos (a packaged data set is made on first use) …"):
         return open_data_set(
             space.data or settings.name,
             identities=wanted if isinstance(wanted, int) else None,

@@ -1,0 +1,322 @@
+"""The main job, whoever asks for it: check and plan, search for learning rates, compute, report.
+
+What is shown of it on the way is a :class:`View`'s business: the command line has one that prints. Ray and torch are
+imported where something is computed: a plan is wanted within seconds.
+"""
+
+from __future__ import annotations
+
+import enum
+import os
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+from clstudy.analysis.report import Report, build_report, needed_by_reports
+from clstudy.errors import UserError
+from clstudy.records.results import restore_results
+from clstudy.records.sessions import Session, add_session, now
+from clstudy.records.study_document import write_failures
+from clstudy.settings.space import Cell
+from clstudy.storage.checksums import State
+from clstudy.storage.driver_lock import only_driver
+from clstudy.storage.places import Place, copy_tree, local_view
+from clstudy.storage.values import StudyStore
+from clstudy.study.plan import Plan
+from clstudy.study.preparation import Prepared, expected_workers, planned, prepare, require_budget
+from clstudy.study.run_options import RunOptions
+from clstudy.study.search.main_job import PART as SEARCH_PART
+from clstudy.study.search.main_job import keep_search, rates_document
+from clstudy.study.study_file import write_study_file
+from clstudy.study.tracking_rebuild import complete_runs
+from clstudy.tracking.writer import (
+    MlflowWriter,
+    artifact_folder,
+    database_file,
+    keep_address,
+    local_database,
+    tracking_address,
+)
+
+if TYPE_CHECKING:
+    from clstudy.cluster.driver import Outcome
+
+Show = Callable[[Mapping[str, Any]], None]
+"""Takes a snapshot of the coordinator."""
+
+_BROKEN_OFF = "some trials failed for a reason that says nothing about their rate"
+
+
+class Ending(enum.Enum):
+    """How a run ended."""
+
+    FINISHED = "every trial is finished"
+    INCOMPLETE = "trials failed or are missing"
+    STOPPED = "stopped at the budget, or at a full disk"
+    INTERRUPTED = "interrupted"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finished:
+    """What a study that ran to its end left: its report, failed trials, and where MLflow has it.
+
+    ``completed_runs`` were brought up to date in MLflow from the rows; ``tracking_trouble`` says why not, if not;
+    ``tracked`` is whether MLflow took everything.
+    """
+
+    place: Place
+    report: Report
+    failures: Mapping[str, str]
+    tracking_uri: str
+    experiment_id: str | None
+    completed_runs: int
+    tracking_trouble: str
+    tracked: bool
+
+
+class View(Protocol):
+    """Sees a run. Every method may do nothing."""
+
+    def busy(self, text: str) -> AbstractContextManager[object]:
+        """Something takes a moment."""
+
+    def plan(self, prepared: Prepared) -> None:
+        """What will run."""
+
+    def restored(self, trials: Mapping[State, Sequence[str]]) -> None:
+        """Result files that were made again from finished stages, by what was wrong with them."""
+
+    def tracked_at(self, address: str) -> None:
+        """Where MLflow shows the study while it runs."""
+
+    def live(self, plan: Plan, workers: int) -> AbstractContextManager[Show]:
+        """While it computes: yields what takes snapshots of the coordinator."""
+
+    def note(self, text: str) -> None:
+        """Something to know that is no error."""
+
+    def ran(self, outcome: Outcome, prepared: Prepared) -> None:
+        """How computing went."""
+
+    def failed(self, failures: Mapping[str, str]) -> None:
+        """Trials that failed, with the reason."""
+
+    def stopped(self, why: str, *, searching: bool, left: int) -> None:
+        """It did not get to its end; ``left`` trials are not finished (0: not counted)."""
+
+    def chosen(self, rates: Mapping[Cell, float]) -> None:
+        """The search is over."""
+
+    def piloted(self, outcome: Outcome | None) -> None:
+        """One stage was computed, in a worker's seconds; None: there was none left to compute."""
+
+    def nothing_to_compute(self) -> None:
+        """Every trial was finished before."""
+
+    def finished(self, study: Finished) -> None:
+        """Report and tables are there."""
+
+
+class MainJob:
+    """One run of a study.
+
+    Raises (``run``):
+        UserError: anything about the input is wrong; nothing was started.
+        StudyBusyError: another driver is at work on the study.
+    """
+
+    def __init__(self, options: RunOptions, view: View):
+        self._options = options
+        self._view = view
+
+    def run(self, on_start: Callable[[Prepared], None] = lambda prepared: None) -> Ending:
+        """Plan, search, compute, report. ``on_start`` is called before anything is written."""
+        options = self._options
+        prepared = prepare(options, self._view.busy)
+        self._view.plan(prepared)
+        if options.dry_run:
+            return Ending.FINISHED
+        require_budget(prepared.plan, options)
+        on_start(prepared)
+        with only_driver(prepared.out):
+            prepared = self._with_restored_results(prepared)
+            if options.pilot:
+                return self._pilot(prepared)
+            if prepared.searching is not None:
+                found = self._search(prepared)
+                if isinstance(found, Ending):
+                    return found
+                prepared = found
+                self._view.plan(prepared)
+            return self._launch(prepared)
+
+    def _with_restored_results(self, prepared: Prepared) -> Prepared:
+        """Write results that are missing, damaged or without a checksum from their stages; returns what is left."""
+        plan = prepared.plan
+        wanted = {spec: plan.chains[spec.trial_id].keys for spec in plan.trials if spec.trial_id in plan.restorable}
+        if not wanted:
+            return prepared
+        by_state: dict[State, list[str]] = {}
+        for trial in restore_results(StudyStore(prepared.out), prepared.out, wanted):
+            by_state.setdefault(plan.restorable[trial], []).append(trial)
+        self._view.restored(by_state)
+        return planned(prepared, self._options)
+
+    def _pilot(self, prepared: Prepared) -> Ending:
+        """Compute one stage and show the plan again."""
+        if not (prepared.plan.to_run or prepared.plan.open_trials):
+            self._view.piloted(None)
+            return Ending.FINISHED
+        outcome = self._compute(prepared, pilot=True)
+        if outcome is None or outcome.stopped == "interrupted":
+            return Ending.INTERRUPTED
+        self._view.failed(outcome.failures)
+        if outcome.failures:
+            return Ending.INCOMPLETE
+        self._view.piloted(outcome)
+        self._view.plan(planned(prepared, self._options))
+        return Ending.FINISHED
+
+    def _search(self, prepared: Prepared) -> Prepared | Ending:
+        """Search the learning rates; returns the study at the chosen rates, or how it ended before."""
+        assert prepared.search is not None
+        outcome = self._compute(prepared)
+        keep_search(prepared.search, prepared.out)
+        if outcome is None:
+            self._view.stopped("interrupted", searching=True, left=0)
+            return Ending.INTERRUPTED
+        self._view.ran(outcome, prepared)
+        if not prepared.search.source.complete():
+            self._view.failed(outcome.failures)
+            self._view.stopped(outcome.stopped or _BROKEN_OFF, searching=True, left=0)
+            if outcome.stopped == "interrupted":
+                return Ending.INTERRUPTED
+            return Ending.STOPPED if outcome.stopped else Ending.INCOMPLETE
+        again = planned(prepared, self._options)
+        self._view.chosen(again.rates or {})
+        return again
+
+    def _launch(self, prepared: Prepared) -> Ending:
+        """Compute what is left, then report."""
+        uri = tracking_address(prepared.home)
+        writer = MlflowWriter(uri, prepared.space.name, artifact_location=artifact_folder(prepared.out, uri))
+        failures: Mapping[str, str] = {}
+        if prepared.plan.to_run:
+            self._view.tracked_at(uri)
+            outcome = self._compute(prepared)
+            if outcome is None:
+                self._view.stopped("interrupted", searching=False, left=0)
+                return Ending.INTERRUPTED
+            failures = outcome.failures
+            self._view.ran(outcome, prepared)
+            left = len({spec.trial_id for spec in prepared.plan.to_run} - outcome.finished - set(failures))
+            if outcome.stopped and left:
+                self._view.stopped(outcome.stopped, searching=False, left=left)
+                return Ending.INTERRUPTED if outcome.stopped == "interrupted" else Ending.STOPPED
+        else:
+            write_settings(prepared)
+            self._view.nothing_to_compute()
+        study = self._report(prepared, writer, failures)
+        self._view.finished(study)
+        whole = study.report.summary.complete and not study.report.broken
+        return Ending.FINISHED if whole else Ending.INCOMPLETE
+
+    def _report(self, prepared: Prepared, writer: MlflowWriter, failures: Mapping[str, str]) -> Finished:
+        """Write the report, and bring MLflow up to date with the rows; a server that is down costs only that."""
+        uri, experiment = tracking_address(prepared.home), writer.experiment_id()
+        keep_address(prepared.out, uri, experiment)
+        completed, trouble = 0, ""
+        with local_view(prepared.out, needed_by_reports) as folder:
+            report = build_report(folder)
+            if folder != prepared.out:
+                copy_tree(folder / "report", prepared.out / "report", replace=True)
+            try:
+                # runs can lack their end where a driver was killed before everything was delivered
+                completed = complete_runs(folder, writer, data=str(prepared.data.root), images=prepared.images)
+            except UserError as error:
+                trouble = str(error)
+            if prepared.images:
+                writer.attach_report(folder / "report")
+            lost = writer.flush() or (local_database(uri) is not None and database_file(uri) is None)
+        return Finished(
+            place=prepared.out,
+            report=report,
+            failures=failures,
+            tracking_uri=uri,
+            experiment_id=experiment,
+            completed_runs=completed,
+            tracking_trouble=trouble,
+            tracked=not lost,
+        )
+
+    def _compute(self, prepared: Prepared, *, pilot: bool = False) -> Outcome | None:
+        """Run what the plan has left, of the search or of the reported trials; None: interrupted twice."""
+        options = self._options
+        if options.address is None:
+            # Before Ray is imported, which reads it then: on one machine all of Ray's ports are bound to localhost
+            # (Ray does so by itself on the systems that the variable is named after).
+            os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
+        from clstudy.cluster.driver import StudySettings, run_study  # Ray and torch only from here on
+
+        plan, search = prepared.plan, prepared.searching
+        settings = StudySettings(
+            space=prepared.space,
+            basis=prepared.basis,
+            data=prepared.people,
+            out=prepared.out,
+            tracking_uri=tracking_address(prepared.home),
+            experiment=prepared.space.name + ("" if search is None else " (search)"),
+            part="results" if search is None else SEARCH_PART,
+            files=prepared.equipment.files,
+            weights=prepared.weights,
+            address=options.address,
+            max_concurrent=1 if pilot else options.max_concurrent,
+            keep_weights=prepared.keep_weights,
+            budget_seconds=None if options.budget_hours is None else options.budget_hours * 3600,
+            most_stages=1 if pilot else None,
+            images=prepared.images,
+        )
+        if search is None:
+            write_settings(prepared)
+        began, outcome = now(), None
+        display = self._view.live(plan, expected_workers(prepared.profile, options))
+        with suppress(KeyboardInterrupt), display as show:
+            source = None if search is None else search.source
+            outcome = run_study(settings, plan, show, source=source, say=self._view.note)
+        if outcome is None:
+            return None
+        if search is None:
+            write_failures(prepared.out, outcome.failures)
+        part = "pilot" if pilot else "trials" if search is None else "search of learning rates"
+        add_session(prepared.out, session_of(outcome, prepared, part=part, began=began, price=options.price_per_hour))
+        return outcome
+
+
+def write_settings(prepared: Prepared) -> None:
+    """Write ``study.yaml``."""
+    rates = None if prepared.rates is None else rates_document(prepared.rates)
+    write_study_file(prepared.out, prepared.space, prepared.basis, prepared.data, prepared.plan, rates)
+
+
+def session_of(outcome: Outcome, prepared: Prepared, *, part: str, began: str, price: float | None) -> Session:
+    """The record of a run."""
+    plan, resources = prepared.plan, prepared.profile.resources
+    return Session(
+        began=began,
+        part=part,
+        ended=outcome.stopped or "finished",
+        stages_planned=plan.stages_to_run,
+        stages_computed=outcome.stages_computed,
+        stages_reused=outcome.stages_reused,
+        stages_repeated=outcome.stages_repeated,
+        expected_seconds=plan.seconds,
+        seconds=outcome.seconds,
+        expected_worker_seconds=plan.worker_seconds,
+        worker_seconds=outcome.worker_seconds,
+        gpus=resources.gpus,
+        cpus=resources.cpus,
+        price_per_hour=price,
+        deaths=outcome.worker_deaths,
+        weights_dropped=outcome.weights_dropped,
+    )
