@@ -30,7 +30,8 @@ from clstudy.images import encode_png
 from clstudy.records.results import parquet_bytes, result_path, trial_table, write_result
 from clstudy.records.rows import Row, stage_table
 from clstudy.settings.profiles import Profile, Resources, smoke
-from clstudy.settings.space import SearchSpace, TrialSpec
+from clstudy.settings.space import SearchSpace
+from clstudy.settings.trial_spec import TrialSpec
 from clstudy.storage.places import Place, open_place
 from clstudy.storage.values import StudyStore, digest_of
 from clstudy.study.plan import Plan, make_plan

@@ -24,7 +24,8 @@ import numpy as np
 import optuna
 
 from clstudy.seeding import derive_rng
-from clstudy.settings.space import Cell, RateRange
+from clstudy.settings.space import RateRange
+from clstudy.settings.trial_spec import Cell
 from clstudy.study.search.rates import RateSearch
 
 LOW, HIGH = 3e-4, 3e-2

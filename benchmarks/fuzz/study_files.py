@@ -42,7 +42,8 @@ from clstudy.records.results import parquet_bytes, restore_results, result_path,
 from clstudy.records.rows import Row, stage_table
 from clstudy.records.sessions import Session, add_session, read_sessions
 from clstudy.records.study_document import write_document, write_failures
-from clstudy.settings.space import Cell, RateRange, SearchSpace, TrialSpec
+from clstudy.settings.space import RateRange, SearchSpace
+from clstudy.settings.trial_spec import Cell, TrialSpec
 from clstudy.storage.checksum_names import SUFFIX
 from clstudy.storage.checksums import write_checked
 from clstudy.storage.driver_lock import only_driver

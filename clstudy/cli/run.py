@@ -28,8 +28,9 @@ from clstudy.records.sessions import Session, add_session, now, priced_hours
 from clstudy.records.study_document import write_failures
 from clstudy.safe_text import shown_address
 from clstudy.settings.overrides import setting_words
+from clstudy.settings.packaged_spaces import known_spaces
 from clstudy.settings.profiles import PROFILES
-from clstudy.settings.space import known_spaces, load_space
+from clstudy.settings.space_file import load_space
 from clstudy.storage.driver_lock import StudyBusyError, only_driver
 from clstudy.storage.file_modes import current_mask, mask_of, open_to_others
 from clstudy.storage.places import Place, copy_tree, local_view

@@ -30,7 +30,8 @@ from clstudy.errors import UserError
 from clstudy.generators import load_generators
 from clstudy.generators.base import GENERATORS, GeneratorWeights
 from clstudy.identities.dataset import DataSet
-from clstudy.settings.space import SearchSpace, TrialSpec
+from clstudy.settings.space import SearchSpace
+from clstudy.settings.trial_spec import TrialSpec
 from clstudy.storage.file_modes import current_mask
 from clstudy.storage.places import MIN_FREE_BYTES, Place, RemotePath, free_bytes, remove_tree
 from clstudy.storage.values import StudyStore, digest_of

@@ -30,7 +30,7 @@ from clstudy.metrics.base import METRICS, MetricSettings
 from clstudy.metrics.lpips import LPIPS
 from clstudy.records.results import result_path, trial_table, write_result
 from clstudy.safe_text import redacted
-from clstudy.settings.space import TrialSpec
+from clstudy.settings.trial_spec import TrialSpec
 from clstudy.storage.file_modes import apply
 from clstudy.storage.places import Place, patiently, write_atomically
 from clstudy.storage.values import StudyStore

@@ -27,7 +27,7 @@ from clstudy.generators.synthesis_copies import SynthesisCopies
 from clstudy.metrics.lpips import LPIPS
 from clstudy.records.results import result_keys, result_path
 from clstudy.settings.profiles import ComputeSettings, Profile
-from clstudy.settings.space import TrialSpec
+from clstudy.settings.trial_spec import TrialSpec
 from clstudy.storage.checksum_names import checked_name
 from clstudy.storage.places import Place, local_view, open_place, require_writable
 from clstudy.storage.values import StudyStore

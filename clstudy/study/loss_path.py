@@ -31,7 +31,7 @@ from clstudy.identities.dataset import DataSet, Identity
 from clstudy.metrics.lpips import LPIPS, index_features
 from clstudy.records.results import parquet_bytes
 from clstudy.settings.profiles import Profile
-from clstudy.settings.space import TrialSpec
+from clstudy.settings.trial_spec import TrialSpec
 from clstudy.storage.checksums import write_checked
 from clstudy.storage.places import write_atomically
 from clstudy.storage.values import StudyStore

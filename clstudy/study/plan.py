@@ -9,7 +9,7 @@ from functools import partial
 from clstudy.identities.dataset import Identity
 from clstudy.records.results import ResultFile, read_result, result_path
 from clstudy.settings.profiles import Profile
-from clstudy.settings.space import TrialSpec
+from clstudy.settings.trial_spec import TrialSpec
 from clstudy.storage.checksums import State
 from clstudy.storage.places import Place, together
 from clstudy.storage.values import StudyStore

@@ -16,20 +16,13 @@ from clstudy.identities.catalogue import is_outline, open_data_set
 from clstudy.identities.dataset import DataSet, Identity
 from clstudy.identities.preparation.selection import evenly
 from clstudy.settings.claims import check_claims
+from clstudy.settings.expansion import Expansion, check_buffer_sizes, check_trial_count, expand
 from clstudy.settings.metric_directions import AS_PUBLISHED
 from clstudy.settings.overrides import with_settings
 from clstudy.settings.profiles import PROFILES, Profile
-from clstudy.settings.space import (
-    Cell,
-    Expansion,
-    SearchSpace,
-    TrialSpec,
-    check_buffer_sizes,
-    check_trial_count,
-    expand,
-    load_space,
-    override,
-)
+from clstudy.settings.space import SearchSpace
+from clstudy.settings.space_file import load_space, override
+from clstudy.settings.trial_spec import Cell, TrialSpec
 from clstudy.storage.places import Place, open_place, require_writable
 from clstudy.storage.values import StudyStore
 from clstudy.strategies import make_strategy

@@ -15,7 +15,8 @@ from clstudy.errors import UserError
 from clstudy.identities.dataset import DataSet
 from clstudy.records.study_document import NAME, parse_document, write_document
 from clstudy.settings.claims import Statement, read_statements, state
-from clstudy.settings.space import SearchSpace, TrialSpec
+from clstudy.settings.space import SearchSpace
+from clstudy.settings.trial_spec import TrialSpec
 from clstudy.storage.documents import STUDY
 from clstudy.storage.places import Place, list_files, read_plain
 from clstudy.strategies.lookup import strategy_class

@@ -21,7 +21,7 @@ from clstudy.identities.dataset import Photo
 from clstudy.images import decode_png, enlarged, photo_row
 from clstudy.records.results import REMEDY, contradicts_stages, read_result, result_path
 from clstudy.records.study_document import read_failures
-from clstudy.settings.space import TrialSpec
+from clstudy.settings.trial_spec import TrialSpec
 from clstudy.storage.checksums import State
 from clstudy.storage.documents import json_object
 from clstudy.storage.places import require_writable

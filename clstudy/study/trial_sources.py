@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Protocol
 
-from clstudy.settings.space import TrialSpec
+from clstudy.settings.trial_spec import TrialSpec
 
 
 class TrialSource(Protocol):

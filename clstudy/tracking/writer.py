@@ -34,7 +34,7 @@ from clstudy.storage.places import Place, write_atomically
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-    from clstudy.settings.space import TrialSpec
+    from clstudy.settings.trial_spec import TrialSpec
 
 _log = logging.getLogger(__name__)
 

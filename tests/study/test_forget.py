@@ -36,7 +36,10 @@ from clstudy.identities.catalogue import open_data_set
 from clstudy.identities.dataset import DataSet, load_folder
 from clstudy.metrics.lpips import LPIPS, LPIPSMetric
 from clstudy.records.results import parquet_bytes, result_path
-from clstudy.settings.space import Cell, RateRange, SearchSpace, TrialSpec, expand, load_space
+from clstudy.settings.expansion import expand
+from clstudy.settings.space import RateRange, SearchSpace
+from clstudy.settings.space_file import load_space
+from clstudy.settings.trial_spec import Cell, TrialSpec
 from clstudy.storage.checksum_names import checked_name, checksum_name
 from clstudy.storage.driver_lock import only_driver
 from clstudy.storage.places import copy_tree, list_files, open_place

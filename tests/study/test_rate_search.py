@@ -26,7 +26,8 @@ from benchmarks import rate_search as benchmark
 from clstudy.errors import UserError
 from clstudy.identities.dataset import Identity, Photo, Timestamp
 from clstudy.seeding import derive_rng
-from clstudy.settings.space import Cell, RateRange, TrialSpec
+from clstudy.settings.space import RateRange
+from clstudy.settings.trial_spec import Cell, TrialSpec
 from clstudy.study.search.rates import (
     DIGITS,
     DIVERGED,

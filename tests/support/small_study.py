@@ -21,8 +21,9 @@ from clstudy.generators.embedded import EmbeddedGenerator
 from clstudy.identities.dataset import Identity, load_folder
 from clstudy.identities.dcgan import LATENT_SIZE, FaceSource
 from clstudy.metrics.lpips import LPIPS, LPIPSMetric
+from clstudy.settings.expansion import expand
 from clstudy.settings.profiles import EvaluationSettings, InversionSettings, Profile, TrainerSettings, smoke
-from clstudy.settings.space import expand, load_space
+from clstudy.settings.space_file import load_space
 from clstudy.storage.values import StudyStore
 from clstudy.strategies.lookup import strategy_class
 from clstudy.study.plan import make_plan

@@ -21,7 +21,7 @@ from PIL import Image
 from clstudy.cli.tracking import main
 from clstudy.images import encode_png
 from clstudy.records.results import result_path
-from clstudy.settings.space import TrialSpec
+from clstudy.settings.trial_spec import TrialSpec
 from clstudy.study.tracking_rebuild import StudyReplay, complete_runs
 from clstudy.tracking.writer import (
     ERROR_TAG,

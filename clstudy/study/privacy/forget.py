@@ -37,7 +37,7 @@ from clstudy.assets import sha256_file
 from clstudy.errors import UserError, nearest
 from clstudy.records.study_document import write_document, write_failures
 from clstudy.safe_text import printable, redacted, shown_address
-from clstudy.settings.space import TrialSpec
+from clstudy.settings.trial_spec import TrialSpec
 from clstudy.storage.checksum_names import checked_name, checksum_name
 from clstudy.storage.checksums import State, read_checked, remove_checked
 from clstudy.storage.documents import json_object, read_json

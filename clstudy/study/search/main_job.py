@@ -15,8 +15,10 @@ from optuna.storages import InMemoryStorage
 from clstudy.analysis.tables import to_csv
 from clstudy.errors import UserError
 from clstudy.identities.dataset import DataSet
+from clstudy.settings.expansion import expand_cells
 from clstudy.settings.profiles import search_document
-from clstudy.settings.space import Cell, RateRange, SearchSpace, expand_cells
+from clstudy.settings.space import RateRange, SearchSpace
+from clstudy.settings.trial_spec import Cell
 from clstudy.storage.checksums import write_checked
 from clstudy.storage.places import Place, write_atomically
 from clstudy.storage.values import StudyStore, digest_of

@@ -30,7 +30,8 @@ from optuna.trial import FrozenTrial, TrialState
 
 from clstudy.errors import UserError
 from clstudy.seeding import derive_seed
-from clstudy.settings.space import Cell, RateRange, TrialSpec, refuse_equal_ids
+from clstudy.settings.space import RateRange
+from clstudy.settings.trial_spec import Cell, TrialSpec, refuse_equal_ids
 from clstudy.storage.values import digest_of
 
 SPREAD = 7
