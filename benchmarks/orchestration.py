@@ -36,7 +36,7 @@ from clstudy.storage.places import Place, open_place
 from clstudy.storage.values import StudyStore, digest_of
 from clstudy.study.plan import Plan, make_plan
 from clstudy.study.trial_sources import TrialSource
-from clstudy.tracking.writer import sqlite_uri
+from clstudy.tracking.local_database import sqlite_uri
 from clstudy.trial.requests import Basis, StageRequest, stage_requests
 
 TIMESTAMPS, PHOTOS = 5, 4

@@ -39,7 +39,8 @@ from clstudy.identities.preparation.prepare import PrepareSettings, report_text
 from clstudy.identities.preparation.video import Found
 from clstudy.safe_text import csv_cell, markdown, one_line, printable, redacted, shown_address
 from clstudy.storage.places import RemotePath, open_place
-from clstudy.tracking.writer import MlflowWriter, quiet_client, sqlite_uri
+from clstudy.tracking.local_database import quiet_client, sqlite_uri
+from clstudy.tracking.writer import MlflowWriter
 from tests.analysis.test_report import Study
 from tests.support.small_study import Clusterless, Direct
 

@@ -55,7 +55,7 @@ from clstudy.study.privacy.forget import find_traces, read_document, take_census
 from clstudy.study.search.rates import RateSearch
 from clstudy.study.study_file import write_study_file
 from clstudy.study.tracking_rebuild import StudyReplay
-from clstudy.tracking.writer import sqlite_uri
+from clstudy.tracking.local_database import sqlite_uri
 from clstudy.trial.requests import MemoryRequest, StageRequest, anchors_key, canonical_test, recall, stage_requests
 from clstudy.trial.work import cost_kind, stage_work
 from tests.support.furnished import BASIS, TEST, WIDTH, faces, latents, person, remember

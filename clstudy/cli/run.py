@@ -42,18 +42,17 @@ from clstudy.study.search.main_job import PART as SEARCH_PART
 from clstudy.study.search.main_job import keep_search, rates_document
 from clstudy.study.study_file import statements, write_study_file
 from clstudy.study.tracking_rebuild import complete_runs
-from clstudy.tracking.writer import (
-    CHARTS_HINT,
+from clstudy.tracking.addresses import (
     LOCAL_SERVER,
-    MlflowWriter,
     artifact_folder,
-    database_file,
     keep_address,
-    local_database,
     runs_page,
     server_address,
     tracking_address,
 )
+from clstudy.tracking.local_database import database_file, local_database
+from clstudy.tracking.run_contents import CHARTS_HINT
+from clstudy.tracking.writer import MlflowWriter
 
 if TYPE_CHECKING:
     from clstudy.cluster.driver import Outcome

@@ -41,8 +41,10 @@ from clstudy.study.plan import Plan
 from clstudy.study.privacy.ray_sessions import experiment_name
 from clstudy.study.trial_sources import ListedTrials, TrialSource
 from clstudy.study.weight_cleanup import WeightKeeper
+from clstudy.tracking.addresses import artifact_folder
+from clstudy.tracking.local_database import database_file
+from clstudy.tracking.run_contents import run_names
 from clstudy.tracking.telemetry import SWITCHES, without_ray_dashboard_process
-from clstudy.tracking.writer import artifact_folder, database_file, run_names
 from clstudy.trial.requests import Basis
 
 INTERRUPTED = "interrupted"

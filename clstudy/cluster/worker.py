@@ -36,7 +36,7 @@ from clstudy.storage.places import Place, patiently, write_atomically
 from clstudy.storage.values import StudyStore
 from clstudy.strategies.lookup import provide_sources, strategy_class
 from clstudy.study.plan import learned_key
-from clstudy.tracking.writer import LOSS_METRIC, trial_params, trial_tags
+from clstudy.tracking.run_contents import LOSS_METRIC, trial_params, trial_tags
 from clstudy.training.evaluation import NotFiniteError
 from clstudy.training.numerics import configure_torch, torch_device
 from clstudy.training.personalise import TrainingDivergedError

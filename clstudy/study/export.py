@@ -32,7 +32,7 @@ from clstudy.storage.checksum_names import checked_name
 from clstudy.storage.places import Place, local_view, open_place, require_writable
 from clstudy.storage.values import StudyStore
 from clstudy.study.stored_study import read_study_file, stored_profile, stored_trials
-from clstudy.tracking.writer import run_names
+from clstudy.tracking.run_contents import run_names
 
 _WEIGHTS = "weights.safetensors"
 

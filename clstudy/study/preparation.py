@@ -31,7 +31,8 @@ from clstudy.study.plan import Plan, make_plan
 from clstudy.study.preflight import Equipment, equip, require_alignment
 from clstudy.study.run_options import require_sane_numbers
 from clstudy.study.search.main_job import SearchSetup, chosen_rates, search_plan, set_up_search, uses_buffer_size
-from clstudy.tracking.writer import local_database, tracking_address
+from clstudy.tracking.addresses import tracking_address
+from clstudy.tracking.local_database import local_database
 from clstudy.trial.requests import Basis
 
 if TYPE_CHECKING:

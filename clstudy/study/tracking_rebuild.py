@@ -28,15 +28,10 @@ from clstudy.storage.places import require_writable
 from clstudy.storage.values import LOSSES, StudyStore, read_losses
 from clstudy.strategies.lookup import strategy_class
 from clstudy.study.stored_study import read_study_file, stage_keys, stored_photos, stored_trials, stored_version
-from clstudy.tracking.writer import (
-    LOSS_METRIC,
-    MlflowWriter,
-    artifact_folder,
-    local_database,
-    run_names,
-    trial_params,
-    trial_tags,
-)
+from clstudy.tracking.addresses import artifact_folder
+from clstudy.tracking.local_database import local_database
+from clstudy.tracking.run_contents import LOSS_METRIC, run_names, trial_params, trial_tags
+from clstudy.tracking.writer import MlflowWriter
 
 _PATIENCE_S = 60.0
 

@@ -24,7 +24,8 @@ from clstudy.analysis.matrix import load_rows
 from clstudy.records.rows import stage_table
 from clstudy.settings.profiles import Resources
 from clstudy.storage.places import Place, list_files, open_place
-from clstudy.tracking.writer import TRIAL_TAG, sqlite_uri
+from clstudy.tracking.local_database import sqlite_uri
+from clstudy.tracking.run_contents import TRIAL_TAG
 from tests.support.object_store import BUCKET, running_object_store
 from tests.support.processes import kill_driver
 

@@ -38,7 +38,7 @@ from clstudy.storage.checksum_names import SUFFIX
 from clstudy.storage.checksums import State, checksum_place, read_checked, write_checked
 from clstudy.storage.places import copy_tree, write_atomically
 from clstudy.storage.values import MARKER, StudyStore
-from clstudy.tracking.writer import TRACKED
+from clstudy.tracking.addresses import TRACKED
 
 TRIAL = SPECS[1].trial_id
 

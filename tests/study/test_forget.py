@@ -66,7 +66,9 @@ from clstudy.study.privacy.forget import (
 from clstudy.study.search.rates import RateSearch
 from clstudy.study.search.validation_people import VALIDATION_MARK
 from clstudy.study.study_file import write_study_file
-from clstudy.tracking.writer import REPORT_TAG, TRIAL_TAG, MlflowWriter, run_names, sqlite_uri
+from clstudy.tracking.local_database import sqlite_uri
+from clstudy.tracking.run_contents import REPORT_TAG, TRIAL_TAG, run_names
+from clstudy.tracking.writer import MlflowWriter
 from clstudy.training.numerics import configure_torch
 from clstudy.trial.requests import Basis
 from clstudy.trial.story import Workbench

@@ -28,7 +28,7 @@ from clstudy.storage.values import StudyStore
 from clstudy.strategies.lookup import strategy_class
 from clstudy.study.plan import make_plan
 from clstudy.study.study_file import write_study_file
-from clstudy.tracking.writer import run_names
+from clstudy.tracking.run_contents import run_names
 from clstudy.training.numerics import configure_torch
 from clstudy.trial.requests import Basis
 from clstudy.trial.story import Workbench

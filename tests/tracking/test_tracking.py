@@ -23,20 +23,20 @@ from clstudy.images import encode_png
 from clstudy.records.results import result_path
 from clstudy.settings.trial_spec import TrialSpec
 from clstudy.study.tracking_rebuild import StudyReplay, complete_runs
-from clstudy.tracking.writer import (
+from clstudy.tracking.addresses import runs_page
+from clstudy.tracking.local_database import sqlite_uri
+from clstudy.tracking.run_contents import (
     ERROR_TAG,
     REPORT_TAG,
     TRIAL_TAG,
     VERSION_TAG,
-    MlflowWriter,
     curve_metric,
     loss_curve,
     run_names,
-    runs_page,
-    sqlite_uri,
     step_time_ms,
     trial_params,
 )
+from clstudy.tracking.writer import MlflowWriter
 from tests.support.small_study import make_study
 
 STUDY = "hull_sizes"
@@ -616,7 +616,7 @@ def test_a_server_that_comes_later_gets_everything(port: int, start_server: Call
 def test_a_database_that_was_begun_by_a_killed_process_does_not_stand_in_the_way(tmp_path: Path) -> None:
     """MLflow's migrations take seconds; half done at the final place they would never be finished."""
     file = tmp_path / "mlflow.db"
-    code = "import sys; from clstudy.tracking import MlflowWriter; MlflowWriter(sys.argv[1], 'x').attach_report(None)"
+    code = "import sys; from clstudy.tracking.writer import MlflowWriter as W; W(sys.argv[1], 'x').attach_report(None)"
     process = subprocess.Popen([sys.executable, "-c", code, sqlite_uri(file)], stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline and not any(

@@ -60,15 +60,10 @@ from clstudy.strategies.lookup import strategy_document
 from clstudy.study.privacy.ray_sessions import forget_in_sessions
 from clstudy.study.search.validation_people import VALIDATION_MARK
 from clstudy.study.stored_study import read_study_file
-from clstudy.tracking.writer import (
-    REPORT_TAG,
-    TRACKED,
-    TRIAL_TAG,
-    MlflowWriter,
-    artifact_folder,
-    quiet_client,
-    sqlite_uri,
-)
+from clstudy.tracking.addresses import TRACKED, artifact_folder
+from clstudy.tracking.local_database import quiet_client, sqlite_uri
+from clstudy.tracking.run_contents import REPORT_TAG, TRIAL_TAG
+from clstudy.tracking.writer import MlflowWriter
 from clstudy.trial.requests import HOOKS_VERSION
 
 if TYPE_CHECKING:

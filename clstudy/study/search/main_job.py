@@ -26,7 +26,7 @@ from clstudy.strategies.lookup import strategy_class, strategy_document
 from clstudy.study.plan import START_SECONDS, Plan, disk_estimate, find_pace
 from clstudy.study.search.rates import RateSearch
 from clstudy.study.search.validation_people import validation_people
-from clstudy.tracking.writer import sqlite_uri
+from clstudy.tracking.local_database import sqlite_uri
 from clstudy.trial.requests import Basis, identity_digest
 from clstudy.trial.work import likely_work
 
