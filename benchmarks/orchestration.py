@@ -24,7 +24,8 @@ from typing import Any
 import numpy as np
 
 from clstudy.assets import manifest
-from clstudy.cluster.driver import Outcome, StudySettings, run_study
+from clstudy.cluster.driver import Outcome, run_study
+from clstudy.cluster.study_settings import StudySettings
 from clstudy.identities.dataset import DataSet, Identity, Photo, Timestamp
 from clstudy.images import encode_png
 from clstudy.records.results import parquet_bytes, result_path, trial_table, write_result

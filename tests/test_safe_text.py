@@ -31,7 +31,8 @@ from clstudy.cli import report as cli_report
 from clstudy.cli import run
 from clstudy.cli.clean_output import CleanConsole, clean_streams
 from clstudy.cli.tracking import main as rebuild
-from clstudy.cluster.actors import Coordinator, Recorder
+from clstudy.cluster.coordinator import Coordinator
+from clstudy.cluster.recorder import Recorder
 from clstudy.doctor.judges import judge_tracking
 from clstudy.doctor.probes import ask_tracking
 from clstudy.errors import UserError

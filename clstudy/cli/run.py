@@ -97,7 +97,8 @@ def compute(prepared: Prepared, args: argparse.Namespace, console: Console, *, p
         # Before Ray is imported, which reads it then: on one machine all of Ray's ports are bound to localhost (Ray
         # does so by itself on the systems that the variable is named after).
         os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
-    from clstudy.cluster.driver import StudySettings, run_study  # Ray and torch only from here on
+    from clstudy.cluster.driver import run_study
+    from clstudy.cluster.study_settings import StudySettings  # Ray and torch only from here on
 
     plan, profile = prepared.plan, prepared.profile
     search = prepared.searching

@@ -27,8 +27,9 @@ from clstudy.analysis.loss_path_numbers import PATH_SCHEMA, TOLERANCE
 from clstudy.analysis.report import build_report
 from clstudy.assets import manifest
 from clstudy.cli.identities import main
-from clstudy.cluster.actors import Coordinator, Recorder
+from clstudy.cluster.coordinator import Coordinator
 from clstudy.cluster.node_files import Inputs
+from clstudy.cluster.recorder import Recorder
 from clstudy.cluster.worker import Job
 from clstudy.errors import UserError
 from clstudy.generators.embedded import EmbeddedGenerator

@@ -15,7 +15,8 @@ from PIL import Image
 
 import clstudy
 from clstudy.assets import manifest
-from clstudy.cluster.actors import Coordinator, Recorder
+from clstudy.cluster.coordinator import Coordinator
+from clstudy.cluster.recorder import Recorder
 from clstudy.cluster.worker import Job, TrialTrainable
 from clstudy.generators.embedded import EmbeddedGenerator
 from clstudy.identities.dataset import Identity, load_folder

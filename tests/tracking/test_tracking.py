@@ -665,11 +665,11 @@ def test_a_database_that_is_deleted_under_a_study_is_made_whole_from_the_rows(
 
 
 def test_a_driver_says_that_the_database_was_deleted(tmp_path: Path):
-    from clstudy.cluster.driver import _Watcher
+    from clstudy.cluster.watcher import Watcher
 
     uri, heard = sqlite_uri(tmp_path / "mlflow.db"), []
     settings = SimpleNamespace(tracking_uri=uri, out=tmp_path / "study")
-    watcher = _Watcher(settings, None, None, None, None, heard.append)  # type: ignore[arg-type]
+    watcher = Watcher(settings, None, None, None, None, heard.append)  # type: ignore[arg-type]
     watcher._look_after_database()  # before the recorder made it
     (tmp_path / "mlflow.db").write_bytes(b"a database")
     watcher._look_after_database()
