@@ -52,7 +52,7 @@ from clstudy.strategies.base import Memory, memory_to_dict
 from clstudy.study.cost import write_history
 from clstudy.study.plan import Plan, make_plan
 from clstudy.study.privacy.forget import find_traces, read_document, take_census
-from clstudy.study.search.rates import RateSearch
+from clstudy.study.search.rate_search import RateSearch
 from clstudy.study.study_file import write_study_file
 from clstudy.study.tracking_rebuild import StudyReplay
 from clstudy.tracking.local_database import sqlite_uri

@@ -38,8 +38,8 @@ from clstudy.storage.values import StudyStore
 from clstudy.strategies import STRATEGIES
 from clstudy.study.plan import Plan
 from clstudy.study.preparation import Prepared, drift_lines, expected_workers, planned, prepare
-from clstudy.study.search.main_job import PART as SEARCH_PART
-from clstudy.study.search.main_job import keep_search, rates_document
+from clstudy.study.search.search_setup import PART as SEARCH_PART
+from clstudy.study.search.search_setup import keep_search, rates_document
 from clstudy.study.study_file import statements, write_study_file
 from clstudy.study.tracking_rebuild import complete_runs
 from clstudy.tracking.addresses import (

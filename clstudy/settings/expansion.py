@@ -84,7 +84,7 @@ def expand(
     seed, learning rate, strategy, buffer size, identity (fastest), so that workers begin with different identities
     instead of waiting for each other's first timestamp. A space with a range of learning rates gives the trials that
     are reported: every cell at the one rate that was chosen for it (the trials of the search itself are
-    :class:`clstudy.study.search.rates.RateSearch`'s).
+    :class:`clstudy.study.search.rate_search.RateSearch`'s).
 
     Args:
         identities: the names that the data set has, in its order.

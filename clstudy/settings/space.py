@@ -1,9 +1,9 @@
 """Search spaces as settings: what a space may say, checked as a whole.
 
 A search space is a grid (identity x strategy x buffer size x learning rate) and a list of seeds. In place of a list
-of learning rates it may hold a range: then a search (:mod:`clstudy.study.search.rates`) chooses one rate for every
-cell, i.e. strategy x buffer size, before the grid is run. It is read by :mod:`clstudy.settings.space_file` and becomes
-trials in :mod:`clstudy.settings.expansion`.
+of learning rates it may hold a range: then a search (:mod:`clstudy.study.search.rate_search`) chooses one rate for
+every cell, i.e. strategy x buffer size, before the grid is run. It is read by :mod:`clstudy.settings.space_file` and
+becomes trials in :mod:`clstudy.settings.expansion`.
 """
 
 from __future__ import annotations

@@ -30,7 +30,7 @@ from clstudy.strategies.lookup import strategy_class
 from clstudy.study.plan import Plan, make_plan
 from clstudy.study.preflight import Equipment, equip, require_alignment
 from clstudy.study.run_options import require_sane_numbers
-from clstudy.study.search.main_job import SearchSetup, chosen_rates, search_plan, set_up_search, uses_buffer_size
+from clstudy.study.search.search_setup import SearchSetup, chosen_rates, search_plan, set_up_search, uses_buffer_size
 from clstudy.tracking.addresses import tracking_address
 from clstudy.tracking.local_database import local_database
 from clstudy.trial.requests import Basis

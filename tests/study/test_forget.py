@@ -64,7 +64,7 @@ from clstudy.study.privacy.forget import (
 from clstudy.study.privacy.forget import (
     forget as forget_people,
 )
-from clstudy.study.search.rates import RateSearch
+from clstudy.study.search.rate_search import RateSearch
 from clstudy.study.search.validation_people import VALIDATION_MARK
 from clstudy.study.study_file import write_study_file
 from clstudy.tracking.local_database import sqlite_uri
