@@ -46,7 +46,7 @@ from clstudy.storage.driver_lock import only_driver
 from clstudy.storage.places import copy_tree, list_files, open_place
 from clstudy.storage.values import StudyStore, digest_of
 from clstudy.strategies.lookup import strategy_class
-from clstudy.study.loss_path import write_results
+from clstudy.study.loss_path.results import write_results
 from clstudy.study.plan import Plan, make_plan
 from clstudy.study.privacy.forget import (
     KINDS,

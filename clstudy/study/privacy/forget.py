@@ -894,7 +894,7 @@ def _remake_loss_path(study: Place, view: Path, names: Collection[str]) -> None:
     kept = rows.filter(pc.invert(pc.is_in(rows["identity"], pa.array(sorted(names)))))
     if kept.num_rows:
         from clstudy.analysis.loss_path_numbers import TOLERANCE
-        from clstudy.study.loss_path import write_results  # torch only where there is a loss path
+        from clstudy.study.loss_path.results import write_results  # matplotlib only where there is one
 
         write_results(view, kept, TOLERANCE)
 
