@@ -33,8 +33,8 @@ from clstudy.records.rows import Row, stage_table
 from clstudy.settings.profiles import Profile, Resources, smoke
 from clstudy.settings.space import SearchSpace
 from clstudy.settings.trial_spec import TrialSpec
+from clstudy.storage.content_addressed_store import StudyStore, digest_of
 from clstudy.storage.places import Place, open_place
-from clstudy.storage.values import StudyStore, digest_of
 from clstudy.study.plan import Plan, make_plan
 from clstudy.study.trial_sources import TrialSource
 from clstudy.tracking.local_database import sqlite_uri

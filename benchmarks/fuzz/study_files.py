@@ -46,8 +46,8 @@ from clstudy.settings.space import RateRange, SearchSpace
 from clstudy.settings.trial_spec import Cell, TrialSpec
 from clstudy.storage.checksum_names import SUFFIX
 from clstudy.storage.checksums import write_checked
+from clstudy.storage.content_addressed_store import StudyStore, Timing
 from clstudy.storage.driver_lock import only_driver
-from clstudy.storage.values import StudyStore, Timing
 from clstudy.strategies.base import Memory, memory_to_dict
 from clstudy.study.cost import write_history
 from clstudy.study.plan import Plan, make_plan

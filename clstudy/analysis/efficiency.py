@@ -25,8 +25,8 @@ from clstudy.analysis.scores import gap_closed
 from clstudy.analysis.summary import CELL_FIELDS, JOINT_NOTE, Summary, cell_order
 from clstudy.records.results import result_keys, result_path
 from clstudy.settings.metric_directions import HIGHER_IS_BETTER
+from clstudy.storage.content_addressed_store import StudyStore, ValueStore, is_key
 from clstudy.storage.documents import json_object
-from clstudy.storage.values import StudyStore, ValueStore, is_key
 
 LOWER, UPPER = "lower", "upper"
 MEGABYTE = 1e6

@@ -18,8 +18,8 @@ from safetensors.numpy import load as load_arrays
 from clstudy.images import decode_png
 from clstudy.records.results import result_keys, result_path
 from clstudy.records.study_document import read_document
+from clstudy.storage.content_addressed_store import StudyStore, ValueStore, digest_of
 from clstudy.storage.documents import json_object
-from clstudy.storage.values import StudyStore, ValueStore, digest_of
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -31,10 +31,11 @@ from clstudy.settings.overrides import setting_words
 from clstudy.settings.packaged_spaces import known_spaces
 from clstudy.settings.profiles import PROFILES
 from clstudy.settings.space_file import load_space
+from clstudy.storage.content_addressed_store import StudyStore
 from clstudy.storage.driver_lock import StudyBusyError, only_driver
 from clstudy.storage.file_modes import current_mask, mask_of, open_to_others
-from clstudy.storage.places import Place, copy_tree, local_view
-from clstudy.storage.values import StudyStore
+from clstudy.storage.places import Place
+from clstudy.storage.trees import copy_tree, local_view
 from clstudy.strategies import STRATEGIES
 from clstudy.study.plan import Plan
 from clstudy.study.preparation import Prepared, drift_lines, expected_workers, planned, prepare

@@ -26,9 +26,10 @@ from clstudy.cluster.watcher import Display, Watcher
 from clstudy.cluster.worker import Job, TrialTrainable
 from clstudy.generators import load_generators
 from clstudy.generators.base import GENERATORS
+from clstudy.storage.content_addressed_store import StudyStore, digest_of
 from clstudy.storage.file_modes import current_mask
-from clstudy.storage.places import Place, RemotePath, remove_tree
-from clstudy.storage.values import StudyStore, digest_of
+from clstudy.storage.places import Place, RemotePath
+from clstudy.storage.trees import remove_tree
 from clstudy.strategies.lookup import foreign_sources
 from clstudy.study.cost import write_history
 from clstudy.study.plan import Plan

@@ -17,8 +17,9 @@ from clstudy.cluster.nodes import ask_nodes, living_nodes, ray_complaint
 from clstudy.cluster.ray_folder import keep_logs, private_folder, remove_experiment
 from clstudy.cluster.study_settings import StudySettings
 from clstudy.errors import UserError
-from clstudy.storage.places import Place, remove_tree
-from clstudy.storage.values import digest_of
+from clstudy.storage.content_addressed_store import digest_of
+from clstudy.storage.places import Place
+from clstudy.storage.trees import remove_tree
 from clstudy.study.privacy.ray_sessions import experiment_name
 from clstudy.tracking.telemetry import SWITCHES, without_ray_dashboard_process
 

@@ -31,9 +31,10 @@ from clstudy.metrics.lpips import LPIPS
 from clstudy.records.results import result_path, trial_table, write_result
 from clstudy.safe_text import redacted
 from clstudy.settings.trial_spec import TrialSpec
+from clstudy.storage.content_addressed_store import StudyStore
 from clstudy.storage.file_modes import apply
-from clstudy.storage.places import Place, patiently, write_atomically
-from clstudy.storage.values import StudyStore
+from clstudy.storage.patience import patiently
+from clstudy.storage.places import Place, write_atomically
 from clstudy.strategies.lookup import provide_sources, strategy_class
 from clstudy.study.plan import learned_key
 from clstudy.tracking.run_contents import LOSS_METRIC, trial_params, trial_tags

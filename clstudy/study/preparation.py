@@ -23,8 +23,8 @@ from clstudy.settings.profiles import PROFILES, Profile
 from clstudy.settings.space import SearchSpace
 from clstudy.settings.space_file import load_space, override
 from clstudy.settings.trial_spec import Cell, TrialSpec
+from clstudy.storage.content_addressed_store import StudyStore
 from clstudy.storage.places import Place, open_place, require_writable
-from clstudy.storage.values import StudyStore
 from clstudy.strategies import make_strategy
 from clstudy.strategies.lookup import strategy_class
 from clstudy.study.plan import Plan, make_plan

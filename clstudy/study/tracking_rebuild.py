@@ -23,9 +23,9 @@ from clstudy.records.results import REMEDY, contradicts_stages, read_result, res
 from clstudy.records.study_document import read_failures
 from clstudy.settings.trial_spec import TrialSpec
 from clstudy.storage.checksums import State
+from clstudy.storage.content_addressed_store import LOSSES, StudyStore, read_losses
 from clstudy.storage.documents import json_object
 from clstudy.storage.places import require_writable
-from clstudy.storage.values import LOSSES, StudyStore, read_losses
 from clstudy.strategies.lookup import strategy_class
 from clstudy.study.stored_study import read_study_file, stage_keys, stored_photos, stored_trials, stored_version
 from clstudy.tracking.addresses import artifact_folder

@@ -31,7 +31,7 @@ from clstudy.records.results import parquet_bytes
 from clstudy.records.rows import stage_table
 from clstudy.seeding import derive_rng
 from clstudy.settings.trial_spec import TrialSpec
-from clstudy.storage.values import LOSSES, StudyStore, Timing, losses_bytes, read_losses
+from clstudy.storage.content_addressed_store import LOSSES, StudyStore, Timing, losses_bytes, read_losses
 from clstudy.strategies.base import Generated, Memory, Past, Penalty, Trained, make_items, memory_to_dict
 from clstudy.strategies.lookup import make_strategy
 from clstudy.training.evaluation import Evaluation, TestSet, convex_combinations, evaluate

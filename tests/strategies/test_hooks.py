@@ -22,7 +22,7 @@ from clstudy.metrics.lpips import LPIPS
 from clstudy.metrics.psnr import PSNRMetric
 from clstudy.settings.profiles import EvaluationSettings, InversionSettings, Profile, TrainerSettings, smoke
 from clstudy.settings.trial_spec import TrialSpec
-from clstudy.storage.values import StudyStore
+from clstudy.storage.content_addressed_store import StudyStore
 from clstudy.strategies.base import Memory, Past, make_items
 from clstudy.strategies.ewc import ElasticWeightConsolidation
 from clstudy.strategies.generated import frozen_images

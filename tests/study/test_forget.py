@@ -42,9 +42,10 @@ from clstudy.settings.space import RateRange, SearchSpace
 from clstudy.settings.space_file import load_space
 from clstudy.settings.trial_spec import Cell, TrialSpec
 from clstudy.storage.checksum_names import checked_name, checksum_name
+from clstudy.storage.content_addressed_store import StudyStore, digest_of
 from clstudy.storage.driver_lock import only_driver
-from clstudy.storage.places import copy_tree, list_files, open_place
-from clstudy.storage.values import StudyStore, digest_of
+from clstudy.storage.places import open_place
+from clstudy.storage.trees import copy_tree, list_files
 from clstudy.strategies.lookup import strategy_class
 from clstudy.study.loss_path.results import write_results
 from clstudy.study.plan import Plan, make_plan
@@ -472,7 +473,7 @@ def test_a_storage_that_does_not_answer_is_no_reason_to_remove(
     world: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """What does not say whose it is may go; what cannot be asked may not."""
-    monkeypatch.setattr("clstudy.storage.places._PAUSES_S", ())
+    monkeypatch.setattr("clstudy.storage.patience._PAUSES_S", ())
     study = world / "runs" / "small"
     owners = take_census(study, read_document(study)).owners
     key = next(key for (kind, key), who in owners.items() if kind == "anchors" and who == {STAYS})

@@ -25,7 +25,7 @@ from clstudy.metrics.lpips import LPIPS, LPIPSMetric
 from clstudy.settings.expansion import expand
 from clstudy.settings.profiles import EvaluationSettings, InversionSettings, Profile, TrainerSettings, smoke
 from clstudy.settings.space_file import load_space
-from clstudy.storage.values import StudyStore
+from clstudy.storage.content_addressed_store import StudyStore
 from clstudy.strategies.lookup import strategy_class
 from clstudy.study.plan import make_plan
 from clstudy.study.study_file import write_study_file

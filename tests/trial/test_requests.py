@@ -20,7 +20,7 @@ from clstudy.settings.profiles import (
     search_document,
 )
 from clstudy.settings.trial_spec import TrialSpec
-from clstudy.storage.values import STAGE_FILES, StudyStore, digest_of
+from clstudy.storage.content_addressed_store import STAGE_FILES, StudyStore, digest_of
 from clstudy.strategies import STRATEGIES
 from clstudy.strategies.base import Memory, make_items
 from clstudy.strategies.ewc import ElasticWeightConsolidation

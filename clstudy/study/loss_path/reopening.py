@@ -12,7 +12,7 @@ from clstudy.generators.base import GENERATORS
 from clstudy.identities.dataset import DataSet
 from clstudy.metrics.lpips import LPIPS
 from clstudy.settings.trial_spec import TrialSpec
-from clstudy.storage.values import StudyStore
+from clstudy.storage.content_addressed_store import StudyStore
 from clstudy.study.preflight import equip
 from clstudy.study.stored_study import read_study_file, stored_photos, stored_profile
 from clstudy.training.numerics import configure_torch, torch_device

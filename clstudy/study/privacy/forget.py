@@ -40,22 +40,14 @@ from clstudy.safe_text import printable, redacted, shown_address
 from clstudy.settings.trial_spec import TrialSpec
 from clstudy.storage.checksum_names import checked_name, checksum_name
 from clstudy.storage.checksums import State, read_checked, remove_checked
+from clstudy.storage.content_addressed_store import MARKER, StudyStore, ValueStore, digest_of
 from clstudy.storage.documents import json_object, read_json
 from clstudy.storage.driver_lock import NAME as LOCK
 from clstudy.storage.driver_lock import only_driver
-from clstudy.storage.places import (
-    Place,
-    RemotePath,
-    list_files,
-    local_view,
-    open_place,
-    patiently,
-    remove_tree,
-    together,
-    write_atomically,
-)
+from clstudy.storage.patience import patiently
+from clstudy.storage.places import Place, RemotePath, open_place, write_atomically
 from clstudy.storage.private_folder import is_private, node_folder
-from clstudy.storage.values import MARKER, StudyStore, ValueStore, digest_of
+from clstudy.storage.trees import list_files, local_view, remove_tree, together
 from clstudy.strategies.lookup import strategy_document
 from clstudy.study.privacy.ray_sessions import forget_in_sessions
 from clstudy.study.search.validation_people import VALIDATION_MARK

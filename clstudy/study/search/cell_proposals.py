@@ -12,7 +12,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from clstudy.settings.space import RateRange
 from clstudy.settings.trial_spec import TrialSpec
-from clstudy.storage.values import digest_of
+from clstudy.storage.content_addressed_store import digest_of
 from clstudy.study.search.halving import HalvingPruner
 
 RATE = "learning_rate"

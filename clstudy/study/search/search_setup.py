@@ -20,8 +20,8 @@ from clstudy.settings.profiles import search_document
 from clstudy.settings.space import RateRange, SearchSpace
 from clstudy.settings.trial_spec import Cell
 from clstudy.storage.checksums import write_checked
+from clstudy.storage.content_addressed_store import StudyStore, digest_of
 from clstudy.storage.places import Place, write_atomically
-from clstudy.storage.values import StudyStore, digest_of
 from clstudy.strategies.lookup import strategy_class, strategy_document
 from clstudy.study.plan import START_SECONDS, Plan, disk_estimate, find_pace
 from clstudy.study.search.rate_search import RateSearch
