@@ -86,9 +86,7 @@ class Coordinator:
             self._running[trial] = state
 
     def stage(self, trial: str, key: str, learned: str | None, *, reused: bool, seconds: float) -> None:
-        """A stage of a trial was computed or read from the store; ``learned`` as in
-        ``clstudy.study.retention.Chain``.
-        """
+        """A stage was computed or read from the store; ``learned`` as in ``clstudy.study.retention.Chain``."""
         self._chains.setdefault(trial, []).append((key, learned))
         self._stages["reused" if reused else "computed"] += 1
         if reused:

@@ -47,9 +47,7 @@ class TrialSpec:
         return re.sub(r"^\.|[^\w.+-]", "_", text)
 
     def columns(self) -> dict[str, Any]:
-        """What rows and ``study.yaml`` say of a trial: its id, then the fields
-        (``clstudy.records.rows.TRIAL_FIELDS``).
-        """
+        """What rows and ``study.yaml`` say of it: its id, then the fields (``clstudy.records.rows.TRIAL_FIELDS``)."""
         return {"trial": self.trial_id, **asdict(self)}
 
 
