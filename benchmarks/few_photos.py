@@ -24,7 +24,7 @@ from clstudy.metrics import load_metrics
 from clstudy.metrics.base import METRICS, MetricSettings
 from clstudy.metrics.lpips import LPIPS
 from clstudy.settings.profiles import LATENT_SPACE_WORDS, few_photos
-from clstudy.storage.values import StudyStore
+from clstudy.storage.content_addressed_store import StudyStore
 from clstudy.training.inversion import invert
 from clstudy.training.personalise import personalise
 from clstudy.trial.requests import Basis, canonical_test

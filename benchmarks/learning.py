@@ -27,7 +27,7 @@ from clstudy.metrics.lpips import LPIPS, LPIPSMetric
 from clstudy.records.results import result_path
 from clstudy.records.rows import STAGE_KEYS
 from clstudy.settings.profiles import InversionSettings
-from clstudy.storage.values import StudyStore
+from clstudy.storage.content_addressed_store import StudyStore
 from clstudy.study.stored_study import stored_profile
 from clstudy.training.evaluation import evaluate
 from clstudy.trial.requests import Basis

@@ -24,18 +24,20 @@ from typing import Any
 import numpy as np
 
 from clstudy.assets import manifest
-from clstudy.cluster.driver import Outcome, StudySettings, run_study
+from clstudy.cluster.driver import Outcome, run_study
+from clstudy.cluster.study_settings import StudySettings
 from clstudy.identities.dataset import DataSet, Identity, Photo, Timestamp
 from clstudy.images import encode_png
 from clstudy.records.results import parquet_bytes, result_path, trial_table, write_result
 from clstudy.records.rows import Row, stage_table
 from clstudy.settings.profiles import Profile, Resources, smoke
-from clstudy.settings.space import SearchSpace, TrialSpec
+from clstudy.settings.space import SearchSpace
+from clstudy.settings.trial_spec import TrialSpec
+from clstudy.storage.content_addressed_store import StudyStore, digest_of
 from clstudy.storage.places import Place, open_place
-from clstudy.storage.values import StudyStore, digest_of
 from clstudy.study.plan import Plan, make_plan
 from clstudy.study.trial_sources import TrialSource
-from clstudy.tracking.writer import sqlite_uri
+from clstudy.tracking.local_database import sqlite_uri
 from clstudy.trial.requests import Basis, StageRequest, stage_requests
 
 TIMESTAMPS, PHOTOS = 5, 4

@@ -24,8 +24,9 @@ import numpy as np
 import optuna
 
 from clstudy.seeding import derive_rng
-from clstudy.settings.space import Cell, RateRange
-from clstudy.study.search.rates import RateSearch
+from clstudy.settings.space import RateRange
+from clstudy.settings.trial_spec import Cell
+from clstudy.study.search.rate_search import RateSearch
 
 LOW, HIGH = 3e-4, 3e-2
 IDENTITIES = {"a": 0.9, "b": 1.1}

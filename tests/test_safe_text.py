@@ -32,7 +32,8 @@ from clstudy.cli import run
 from clstudy.cli.clean_output import CleanConsole, clean_streams
 from clstudy.cli.run_view import PrintedRun
 from clstudy.cli.tracking import main as rebuild
-from clstudy.cluster.actors import Coordinator, Recorder
+from clstudy.cluster.coordinator import Coordinator
+from clstudy.cluster.recorder import Recorder
 from clstudy.doctor.judges import judge_tracking
 from clstudy.doctor.probes import ask_tracking
 from clstudy.errors import UserError
@@ -41,7 +42,8 @@ from clstudy.identities.preparation.video import Found
 from clstudy.safe_text import csv_cell, markdown, one_line, printable, redacted, shown_address
 from clstudy.storage.places import RemotePath, open_place
 from clstudy.study.run_options import RunOptions
-from clstudy.tracking.writer import MlflowWriter, quiet_client, sqlite_uri
+from clstudy.tracking.local_database import quiet_client, sqlite_uri
+from clstudy.tracking.writer import MlflowWriter
 from tests.analysis.test_report import Study
 from tests.support.small_study import Clusterless, Direct
 

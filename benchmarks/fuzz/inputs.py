@@ -42,7 +42,7 @@ from clstudy.metrics.dists import load_dists, weight_shapes
 from clstudy.metrics.inception import load_inception
 from clstudy.metrics.ir_se_50 import IRSE50, load_ir_se_50
 from clstudy.settings.profiles import PROFILES
-from clstudy.settings.space import load_space
+from clstudy.settings.space_file import load_space
 from clstudy.storage.documents import read_json
 from clstudy.study.preflight import require_alignment
 from clstudy.study.stored_study import read_study_file

@@ -42,19 +42,20 @@ from clstudy.records.results import parquet_bytes, restore_results, result_path,
 from clstudy.records.rows import Row, stage_table
 from clstudy.records.sessions import Session, add_session, read_sessions
 from clstudy.records.study_document import write_document, write_failures
-from clstudy.settings.space import Cell, RateRange, SearchSpace, TrialSpec
+from clstudy.settings.space import RateRange, SearchSpace
+from clstudy.settings.trial_spec import Cell, TrialSpec
 from clstudy.storage.checksum_names import SUFFIX
 from clstudy.storage.checksums import write_checked
+from clstudy.storage.content_addressed_store import StudyStore, Timing
 from clstudy.storage.driver_lock import only_driver
-from clstudy.storage.values import StudyStore, Timing
 from clstudy.strategies.base import Memory, memory_to_dict
 from clstudy.study.cost import write_history
 from clstudy.study.plan import Plan, make_plan
 from clstudy.study.privacy.forget import find_traces, read_document, take_census
-from clstudy.study.search.rates import RateSearch
+from clstudy.study.search.rate_search import RateSearch
 from clstudy.study.study_file import write_study_file
 from clstudy.study.tracking_rebuild import StudyReplay
-from clstudy.tracking.writer import sqlite_uri
+from clstudy.tracking.local_database import sqlite_uri
 from clstudy.trial.requests import MemoryRequest, StageRequest, anchors_key, canonical_test, recall, stage_requests
 from clstudy.trial.work import cost_kind, stage_work
 from tests.support.furnished import BASIS, TEST, WIDTH, faces, latents, person, remember

@@ -26,7 +26,7 @@ from clstudy.analysis.summary import CELL_FIELDS, JOINT_NOTE, Summary, cell_orde
 from clstudy.records.results import result_keys, result_path
 from clstudy.records.stage_record import STAGE_RECORD, StageRecord
 from clstudy.settings.metric_directions import HIGHER_IS_BETTER
-from clstudy.storage.values import StudyStore, ValueStore, is_key
+from clstudy.storage.content_addressed_store import StudyStore, ValueStore, is_key
 
 LOWER, UPPER = "lower", "upper"
 MEGABYTE = 1e6

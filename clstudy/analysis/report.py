@@ -22,7 +22,8 @@ from clstudy.analysis.tracking_page import tracking_sections
 from clstudy.analysis.variance import variance_table
 from clstudy.analysis.variance_page import variance_sections
 from clstudy.errors import UserError
-from clstudy.storage.places import Place, copy_tree, local_view, require_writable, write_atomically
+from clstudy.storage.places import Place, require_writable, write_atomically
+from clstudy.storage.trees import copy_tree, local_view
 
 _LOG = logging.getLogger(__name__)
 

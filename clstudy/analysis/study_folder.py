@@ -18,7 +18,7 @@ from clstudy.images import decode_png
 from clstudy.records.results import result_keys, result_path
 from clstudy.records.stage_record import STAGE_RECORD, StageInputs, StageRecord
 from clstudy.records.study_document import read_document
-from clstudy.storage.values import StudyStore, ValueStore
+from clstudy.storage.content_addressed_store import StudyStore, ValueStore
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,7 +7,8 @@ from pathlib import Path
 from clstudy.analysis.html import Section, element, joined
 from clstudy.storage.documents import MOST_JSON_BYTES, load_json
 from clstudy.storage.places import read_plain
-from clstudy.tracking.writer import CHARTS_HINT, LOCAL_SERVER, TRACKED, runs_page
+from clstudy.tracking.addresses import LOCAL_SERVER, TRACKED, runs_page
+from clstudy.tracking.run_contents import CHARTS_HINT
 
 
 def tracking_sections(study: Path) -> list[Section]:

@@ -14,7 +14,7 @@ from clstudy.errors import UserError, nearest
 from clstudy.registry import Registry
 from clstudy.settings.metric_files import required_by_settings, used_by_settings
 from clstudy.settings.profiles import Profile, key_document
-from clstudy.storage.values import digest_of
+from clstudy.storage.content_addressed_store import digest_of
 
 WEIGHTS_FOLDER = Path("weights")
 """Where files are looked for unless ``--weights`` says otherwise."""

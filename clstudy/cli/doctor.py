@@ -15,7 +15,7 @@ from clstudy.errors import UserError
 from clstudy.settings.profiles import PROFILES
 from clstudy.storage.places import RemotePath, open_place
 from clstudy.study.preflight import on_device
-from clstudy.tracking.writer import tracking_address
+from clstudy.tracking.addresses import tracking_address
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -17,8 +17,10 @@ T = TypeVar("T")
 
 
 def entry_point(main: Callable[P, T]) -> Callable[P, T]:
-    """Decorate the ``main`` of a command: what it writes is readable as ``clstudy.storage.file_modes`` says, what it
-    prints is free of control characters and secrets. Both are as before when it returns.
+    """Decorate the ``main`` of a command with the modes of its files and the cleaning of what it prints.
+
+    What it writes is readable as ``clstudy.storage.file_modes`` says, what it prints is free of control characters and
+    secrets. Both are as before when it returns.
     """
 
     @wraps(main)

@@ -18,19 +18,11 @@ from clstudy.cli.clean_output import CleanConsole
 from clstudy.cli.entry_point import entry_point
 from clstudy.errors import UserError
 from clstudy.storage.places import require_writable
-from clstudy.study.loss_path import (
-    Networks,
-    choose_trials,
-    compute_losses,
-    dropped_stages,
-    lines_of,
-    measure_cost,
-    path_rows,
-    reopen,
-    require_weights,
-    tasks,
-    write_results,
-)
+from clstudy.study.loss_path.cost import dropped_stages, measure_cost, require_weights
+from clstudy.study.loss_path.lines import choose_trials, lines_of, tasks
+from clstudy.study.loss_path.losses import Networks, compute_losses, path_rows
+from clstudy.study.loss_path.reopening import reopen
+from clstudy.study.loss_path.results import write_results
 from clstudy.study.stored_study import read_study_file, stored_trials
 
 

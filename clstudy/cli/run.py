@@ -15,8 +15,9 @@ from clstudy.cli.run_view import PrintedRun
 from clstudy.cluster.main_job import MainJob
 from clstudy.errors import UserError
 from clstudy.identities.catalogue import DATA_SETS
+from clstudy.settings.packaged_spaces import known_spaces
 from clstudy.settings.profiles import PROFILES
-from clstudy.settings.space import known_spaces, load_space
+from clstudy.settings.space_file import load_space
 from clstudy.storage.driver_lock import StudyBusyError
 from clstudy.storage.file_modes import mask_of
 from clstudy.strategies import STRATEGIES

@@ -19,7 +19,7 @@ from clstudy.cluster.main_job import Finished, Show
 from clstudy.records.sessions import priced_hours
 from clstudy.safe_text import shown_address
 from clstudy.settings.overrides import setting_words
-from clstudy.settings.space import Cell
+from clstudy.settings.trial_spec import Cell
 from clstudy.storage.checksums import State
 from clstudy.storage.file_modes import current_mask, open_to_others
 from clstudy.storage.places import Place
@@ -27,7 +27,8 @@ from clstudy.study.plan import Plan
 from clstudy.study.preparation import Prepared, drift_lines, expected_workers
 from clstudy.study.run_options import RunOptions
 from clstudy.study.study_file import statements
-from clstudy.tracking.writer import CHARTS_HINT, LOCAL_SERVER, runs_page, server_address
+from clstudy.tracking.addresses import LOCAL_SERVER, runs_page, server_address
+from clstudy.tracking.run_contents import CHARTS_HINT
 
 if TYPE_CHECKING:
     from clstudy.cluster.driver import Outcome

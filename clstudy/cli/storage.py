@@ -8,7 +8,9 @@ from collections.abc import Sequence
 
 from clstudy.cli.entry_point import entry_point
 from clstudy.errors import UserError
-from clstudy.storage.places import copy_tree, first_line, open_place, patiently, require_writable
+from clstudy.storage.patience import patiently
+from clstudy.storage.places import first_line, open_place, require_writable
+from clstudy.storage.trees import copy_tree
 
 
 @entry_point

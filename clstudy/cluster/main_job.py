@@ -18,26 +18,22 @@ from clstudy.errors import UserError
 from clstudy.records.results import restore_results
 from clstudy.records.sessions import Session, add_session, now
 from clstudy.records.study_document import write_failures
-from clstudy.settings.space import Cell
+from clstudy.settings.trial_spec import Cell
 from clstudy.storage.checksums import State
+from clstudy.storage.content_addressed_store import StudyStore
 from clstudy.storage.driver_lock import only_driver
-from clstudy.storage.places import Place, copy_tree, local_view
-from clstudy.storage.values import StudyStore
+from clstudy.storage.places import Place
+from clstudy.storage.trees import copy_tree, local_view
 from clstudy.study.plan import Plan
 from clstudy.study.preparation import Prepared, expected_workers, planned, prepare, require_budget
 from clstudy.study.run_options import RunOptions
-from clstudy.study.search.main_job import PART as SEARCH_PART
-from clstudy.study.search.main_job import keep_search, rates_document
+from clstudy.study.search.search_setup import PART as SEARCH_PART
+from clstudy.study.search.search_setup import keep_search, rates_document
 from clstudy.study.study_file import write_study_file
 from clstudy.study.tracking_rebuild import complete_runs
-from clstudy.tracking.writer import (
-    MlflowWriter,
-    artifact_folder,
-    database_file,
-    keep_address,
-    local_database,
-    tracking_address,
-)
+from clstudy.tracking.addresses import artifact_folder, keep_address, tracking_address
+from clstudy.tracking.local_database import database_file, local_database
+from clstudy.tracking.writer import MlflowWriter
 
 if TYPE_CHECKING:
     from clstudy.cluster.driver import Outcome
@@ -257,7 +253,8 @@ class MainJob:
             # Before Ray is imported, which reads it then: on one machine all of Ray's ports are bound to localhost
             # (Ray does so by itself on the systems that the variable is named after).
             os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
-        from clstudy.cluster.driver import StudySettings, run_study  # Ray and torch only from here on
+        from clstudy.cluster.driver import run_study  # Ray and torch only from here on
+        from clstudy.cluster.study_settings import StudySettings
 
         plan, search = prepared.plan, prepared.searching
         settings = StudySettings(

@@ -16,8 +16,10 @@ from pathlib import Path
 from clstudy.assets import sha256_file
 from clstudy.errors import UserError
 from clstudy.identities.dataset import DataSet, Identity, Photo, Timestamp
-from clstudy.storage.places import Place, list_files, patiently, remove_tree, together, write_atomically
+from clstudy.storage.patience import patiently
+from clstudy.storage.places import Place, write_atomically
 from clstudy.storage.private_folder import is_private, lock_file, node_folder, private_node_folder
+from clstudy.storage.trees import list_files, remove_tree, together
 
 
 @dataclass(frozen=True)

@@ -30,13 +30,14 @@ from clstudy.metrics.base import METRICS, MetricSettings
 from clstudy.metrics.lpips import LPIPS
 from clstudy.records.results import result_path, trial_table, write_result
 from clstudy.safe_text import redacted
-from clstudy.settings.space import TrialSpec
+from clstudy.settings.trial_spec import TrialSpec
+from clstudy.storage.content_addressed_store import StudyStore
 from clstudy.storage.file_modes import apply
-from clstudy.storage.places import Place, patiently, write_atomically
-from clstudy.storage.values import StudyStore
+from clstudy.storage.patience import patiently
+from clstudy.storage.places import Place, write_atomically
 from clstudy.strategies.lookup import provide_sources, strategy_class
 from clstudy.study.plan import learned_key
-from clstudy.tracking.writer import LOSS_METRIC, trial_params, trial_tags
+from clstudy.tracking.run_contents import LOSS_METRIC, trial_params, trial_tags
 from clstudy.training.evaluation import NotFiniteError
 from clstudy.training.numerics import configure_torch, torch_device
 from clstudy.training.personalise import TrainingDivergedError

@@ -24,8 +24,9 @@ import pyarrow as pa
 from clstudy.cluster.nodes import Span, why
 from clstudy.doctor.facts import Probe, Seen, Tracking, is_local
 from clstudy.errors import UserError
-from clstudy.storage.places import Place, RemotePath, free_bytes, remove_tree, require_writable, write_atomically
-from clstudy.tracking.writer import quiet_client
+from clstudy.storage.places import Place, RemotePath, free_bytes, require_writable, write_atomically
+from clstudy.storage.trees import remove_tree
+from clstudy.tracking.local_database import quiet_client
 
 T = TypeVar("T")
 

@@ -114,7 +114,7 @@ def cluster_lines(request: Request, address: str, here: Facts, probe: Probe) -> 
 
 def connect(address: str) -> Line | None:
     """Connect to a cluster that answers; what went wrong, if anything did."""
-    from clstudy.cluster.driver import start_ray  # takes seconds: torch and Ray Tune
+    from clstudy.cluster.ray_session import start_ray  # takes seconds: torch and Ray
 
     try:
         start_ray(address)

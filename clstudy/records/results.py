@@ -18,11 +18,12 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from clstudy.records.rows import RESULT_SCHEMA, SORT_KEY, STAGE_KEYS, STAGE_SCHEMA, result_table
-from clstudy.settings.space import TrialSpec
+from clstudy.settings.trial_spec import TrialSpec
 from clstudy.storage.checksums import State, read_checked, write_checked
+from clstudy.storage.content_addressed_store import StudyStore, ValueStore, is_key
 from clstudy.storage.documents import load_json
-from clstudy.storage.places import Place, patiently
-from clstudy.storage.values import StudyStore, ValueStore, is_key
+from clstudy.storage.patience import patiently
+from clstudy.storage.places import Place
 
 REMEDY = "run the study again: it is rebuilt from its stages"
 _ROWS = "rows.parquet"

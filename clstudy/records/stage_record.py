@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from clstudy.storage.content_addressed_store import digest_of
 from clstudy.storage.documents import json_object
-from clstudy.storage.values import digest_of
 
 STAGE_RECORD = "stage.json"
 """Its name in a stage's value."""

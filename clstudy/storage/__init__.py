@@ -1,1 +1,1 @@
-"""Places (folders, object stores), locks, checksums, and the store of content-addressed values."""
+"""Places (folders, object stores), locks, checksums, and the content-addressed store."""

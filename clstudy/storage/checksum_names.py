@@ -1,6 +1,4 @@
-"""Where the checksum of a file lies: ``.NAME.sha256`` beside ``NAME`` (``clstudy.storage.checksums`` reads and
-writes both).
-"""
+"""Names of checksum files: ``.NAME.sha256`` beside ``NAME`` (read and written by ``clstudy.storage.checksums``)."""
 
 from __future__ import annotations
 

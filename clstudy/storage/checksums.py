@@ -46,8 +46,7 @@ def remove_checked(place: Place) -> None:
 
 
 def read_checked(place: Place, most: int | None = None) -> tuple[State, bytes]:
-    """A file's content with what is known of it; no content where it is not there, no regular file, or has more than
-    ``most`` bytes.
+    """A file's content with what is known of it; none where it is not there, no regular file, or above ``most`` bytes.
 
     Raises:
         OSError: it cannot be read.

@@ -1,7 +1,8 @@
 """Where a study lies: a local or shared folder (``pathlib.Path``), or a folder of an object store (``RemotePath``).
 
-Both are used the same way: ``place / "results"``, ``read_bytes``, ``is_file``; what differs (renaming, listing, writing
-in one step) is in the functions of this module. No torch, no Ray.
+Both are used the same way: ``place / "results"``, ``read_bytes``, ``is_file``; what differs (writing in one step,
+room, schemas) is in the functions of this module, and what concerns whole folders in :mod:`clstudy.storage.trees`.
+No torch, no Ray.
 
 ``python -m clstudy.storage copy SOURCE TARGET`` copies a study between them.
 """
@@ -9,20 +10,15 @@ in one step) is in the functions of this module. No torch, no Ray.
 from __future__ import annotations
 
 import errno
-import logging
 import os
 import shutil
 import stat
-import tempfile
-import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePosixPath
-from typing import TypeVar
 from urllib.parse import urlsplit, urlunsplit
 
 import pyarrow as pa
@@ -31,20 +27,9 @@ import pyarrow.parquet as pq
 
 from clstudy.errors import UserError
 from clstudy.safe_text import has_credentials, shown_address
-from clstudy.storage.checksum_names import checked_name
 
-T = TypeVar("T")
-_LOG = logging.getLogger(__name__)
-
-_PAUSES_S = (0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 30.0)
-"""Between tries while the storage does not answer: about a minute in all."""
-_FULL_PAUSE_S = 10.0
-_FULL_PATIENCE_S = 900.0
-"""How long a write waits for somebody to make room on a full disk."""
 MIN_FREE_BYTES = 500_000_000
 """Below this no trial is begun on a disk, however small its stages are."""
-_THREADS = 16
-"""Requests to an object store at a time, where many small files are read."""
 
 
 @dataclass(frozen=True)
@@ -223,11 +208,9 @@ def _try_to_write(place: Place, tries: int = 3) -> None:
 
 
 def first_line(error: BaseException) -> str:
+    """What an error says first: the system's word where it has one, else its message, else its name."""
     lines = str(getattr(error, "strerror", None) or error).strip().splitlines()
     return lines[0] if lines else type(error).__name__
-
-
-# --- reading and writing -------------------------------------------------------------------------------------------
 
 
 class NoPlainFileError(OSError):
@@ -281,31 +264,6 @@ def write_atomically(place: Place, content: bytes) -> None:
         raise
 
 
-def list_files(place: Place) -> dict[str, int]:
-    """All files below a folder: path relative to it (with ``/``) -> bytes; nothing where there is no folder."""
-    if isinstance(place, RemotePath):
-        selector = pafs.FileSelector(place.path, recursive=True, allow_not_found=True)
-        found = (info for info in place.system.get_file_info(selector) if info.type == pafs.FileType.File)
-        return {str(PurePosixPath(info.path).relative_to(place.path)): info.size for info in found}
-    listed = {}
-    for path in place.rglob("*"):
-        try:
-            if path.is_file():
-                listed[path.relative_to(place).as_posix()] = path.stat().st_size
-        except FileNotFoundError:  # removed by another process meanwhile
-            continue
-    return listed
-
-
-def remove_tree(place: Place) -> None:
-    """Remove a folder with everything in it; nothing happens where there is none."""
-    if isinstance(place, RemotePath):
-        if place.is_dir():
-            place.system.delete_dir(place.path)
-        return
-    shutil.rmtree(place, ignore_errors=True)
-
-
 def read_schema(place: Place) -> pa.Schema:
     """Schema of a Parquet file (its footer only)."""
     if isinstance(place, RemotePath):
@@ -320,129 +278,3 @@ def free_bytes(place: Place) -> int | None:
         return None
     existing = next((folder for folder in (place, *place.absolute().parents) if folder.exists()), Path("/"))
     return shutil.disk_usage(existing).free
-
-
-def together(action: Callable[[str], T], names: Sequence[str], place: Place) -> list[T]:
-    """``action`` of every name, many at a time where each waits for an object store."""
-    if not isinstance(place, RemotePath):
-        return [action(name) for name in names]
-    with ThreadPoolExecutor(_THREADS) as pool:
-        return list(pool.map(action, names))
-
-
-def copy_tree(
-    source: Place, target: Place, wanted: Callable[[str], bool] = lambda name: True, *, replace: bool = False
-) -> int:
-    """Copy the wanted files of a folder that the target lacks or has in another size; returns how many.
-
-    Markers (``COMPLETE``) and checksums come last, as when a value is written; a file whose checksum is another one is
-    copied whatever its size.
-
-    Args:
-        replace: copy also what is there in the same size; files change without changing their size.
-    """
-    there = {} if replace else list_files(target)
-    sizes = {name: size for name, size in list_files(source).items() if wanted(name)}
-    remote = source if isinstance(source, RemotePath) else target
-
-    def changed(name: str) -> bool:
-        return (source / name).read_bytes() != (target / name).read_bytes()
-
-    # a checksum never changes its size, and neither need the file that it is of
-    same = [name for name in sizes if checked_name(name) and there.get(name) == sizes[name]]
-    stale = {name for name, differs in zip(same, together(changed, same, remote), strict=True) if differs}
-    stale |= {checked_name(name) or name for name in stale}
-    names = [name for name, size in sizes.items() if there.get(name) != size or name in stale]
-    last = {name for name in names if PurePosixPath(name).name == "COMPLETE" or checked_name(name)}
-
-    def copy(name: str) -> None:
-        write_atomically(target / name, (source / name).read_bytes())
-
-    for part in ([name for name in names if name not in last], sorted(last)):
-        together(copy, part, remote)
-    return len(names)
-
-
-@contextmanager
-def local_view(place: Place, wanted: Callable[[str], bool] = lambda name: True) -> Iterator[Path]:
-    """A local folder with the wanted files of a study, for code that reads much and at random.
-
-    A local study is its own view. Of a remote one it is a copy that is removed at the end: people's pictures do not
-    stay outside the storage that was named.
-    """
-    if isinstance(place, Path):
-        yield place
-        return
-    with tempfile.TemporaryDirectory(prefix="clstudy-view-") as folder:
-        view = Path(folder) / place.name
-        view.mkdir()
-        copy_tree(place, view, wanted)
-        yield view
-
-
-# --- a storage that fails for a while ------------------------------------------------------------------------------
-
-
-_NOT_BRIEF = (
-    FileNotFoundError,
-    PermissionError,
-    NotADirectoryError,
-    IsADirectoryError,
-    FileExistsError,
-    NoPlainFileError,
-)
-
-
-def is_full(error: OSError) -> bool:
-    """Whether the disk (or the quota) is full."""
-    return error.errno in (errno.ENOSPC, errno.EDQUOT)
-
-
-def patiently(
-    action: Callable[[], T],
-    say: Callable[[str], None] = lambda text: None,
-    *,
-    sleep: Callable[[float], None] = time.sleep,
-    clock: Callable[[], float] = time.monotonic,
-) -> T:
-    """``action()``, again after a pause while the storage does not answer (about a minute) or is full (15 minutes).
-
-    Args:
-        action: may be repeated.
-        say: hears of it the first time, in words.
-
-    Raises:
-        UserError: it stayed full.
-        OSError: it went on failing, or failed in a way that waiting does not mend (not there, not allowed).
-    """
-    tries = 0
-    full_since: float | None = None
-    while True:
-        try:
-            return action()
-        except _NOT_BRIEF:
-            raise
-        except OSError as error:
-            if is_full(error):
-                if full_since is None:
-                    full_since = clock()
-                    say(
-                        f"the disk is full ({first_line(error)}): writing waits up to {_FULL_PATIENCE_S / 60:.0f} "
-                        "minutes for room"
-                    )
-                if clock() - full_since >= _FULL_PATIENCE_S:
-                    raise UserError(
-                        "the disk stayed full; make room and run the same command again: finished stages are kept"
-                    ) from error
-                sleep(_FULL_PAUSE_S)
-                continue
-            if tries == len(_PAUSES_S):
-                raise
-            if tries == 0:
-                _LOG.warning("the storage does not answer: %s", first_line(error))
-                say("the storage did not answer for a moment; it was tried again")
-            sleep(_PAUSES_S[tries])
-            tries += 1
-
-
-# --- the command ---------------------------------------------------------------------------------------------------

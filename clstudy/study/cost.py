@@ -15,9 +15,9 @@ from typing import Any
 
 from clstudy.identities.dataset import Identity
 from clstudy.settings.profiles import Profile
+from clstudy.storage.content_addressed_store import Timing
 from clstudy.storage.documents import MOST_JSON_BYTES, is_number, load_json
 from clstudy.storage.places import Place, RemotePath, read_plain, write_atomically
-from clstudy.storage.values import Timing
 from clstudy.trial.work import likely_work
 
 HISTORY = "history.json"

@@ -27,12 +27,13 @@ from clstudy.generators.synthesis_copies import SynthesisCopies
 from clstudy.metrics.lpips import LPIPS
 from clstudy.records.results import result_keys, result_path
 from clstudy.settings.profiles import ComputeSettings, Profile
-from clstudy.settings.space import TrialSpec
+from clstudy.settings.trial_spec import TrialSpec
 from clstudy.storage.checksum_names import checked_name
-from clstudy.storage.places import Place, local_view, open_place, require_writable
-from clstudy.storage.values import StudyStore
+from clstudy.storage.content_addressed_store import StudyStore
+from clstudy.storage.places import Place, open_place, require_writable
+from clstudy.storage.trees import local_view
 from clstudy.study.stored_study import read_study_file, stored_profile, stored_trials
-from clstudy.tracking.writer import run_names
+from clstudy.tracking.run_contents import run_names
 
 _WEIGHTS = "weights.safetensors"
 

@@ -9,10 +9,11 @@ from functools import partial
 from clstudy.identities.dataset import Identity
 from clstudy.records.results import ResultFile, read_result, result_path
 from clstudy.settings.profiles import Profile
-from clstudy.settings.space import TrialSpec
+from clstudy.settings.trial_spec import TrialSpec
 from clstudy.storage.checksums import State
-from clstudy.storage.places import Place, together
-from clstudy.storage.values import StudyStore
+from clstudy.storage.content_addressed_store import StudyStore
+from clstudy.storage.places import Place
+from clstudy.storage.trees import together
 from clstudy.strategies.lookup import make_strategy
 from clstudy.study.cost import Pace, pace_from, pace_of_neighbours, pace_of_profile
 from clstudy.study.retention import Chain

@@ -14,30 +14,24 @@ from clstudy.identities.catalogue import is_outline, open_data_set
 from clstudy.identities.dataset import DataSet, Identity
 from clstudy.identities.preparation.selection import evenly
 from clstudy.settings.claims import check_claims
+from clstudy.settings.expansion import Expansion, check_buffer_sizes, check_trial_count, expand
 from clstudy.settings.metric_directions import AS_PUBLISHED
 from clstudy.settings.overrides import with_settings
 from clstudy.settings.profiles import PROFILES, Profile
-from clstudy.settings.space import (
-    Cell,
-    Expansion,
-    SearchSpace,
-    TrialSpec,
-    check_buffer_sizes,
-    check_trial_count,
-    expand,
-    load_space,
-    override,
-)
+from clstudy.settings.space import SearchSpace
+from clstudy.settings.space_file import load_space, override
+from clstudy.settings.trial_spec import Cell, TrialSpec
+from clstudy.storage.content_addressed_store import StudyStore
 from clstudy.storage.places import Place, open_place, require_writable
-from clstudy.storage.values import StudyStore
 from clstudy.strategies import make_strategy
 from clstudy.strategies.lookup import strategy_class
 from clstudy.study.cost import duration
 from clstudy.study.plan import Plan, make_plan
 from clstudy.study.preflight import Equipment, equip, require_alignment
 from clstudy.study.run_options import RunOptions
-from clstudy.study.search.main_job import SearchSetup, chosen_rates, search_plan, set_up_search, uses_buffer_size
-from clstudy.tracking.writer import local_database, tracking_address
+from clstudy.study.search.search_setup import SearchSetup, chosen_rates, search_plan, set_up_search, uses_buffer_size
+from clstudy.tracking.addresses import tracking_address
+from clstudy.tracking.local_database import local_database
 from clstudy.trial.requests import Basis
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from clstudy.identities.dataset import DataSet
 from clstudy.records.results import result_keys, result_path
 from clstudy.records.study_document import read_document
 from clstudy.settings.profiles import Profile
-from clstudy.settings.space import TrialSpec
+from clstudy.settings.trial_spec import TrialSpec
 from clstudy.trial.requests import Basis, identity_digest, version_digest
 
 _REMEDY = "expected what `python -m clstudy.run` leaves behind, e.g. runs/hull_sizes"

@@ -15,9 +15,11 @@ from clstudy.errors import UserError
 from clstudy.identities.dataset import DataSet
 from clstudy.records.study_document import NAME, parse_document, write_document
 from clstudy.settings.claims import Statement, read_statements, state
-from clstudy.settings.space import SearchSpace, TrialSpec
+from clstudy.settings.space import SearchSpace
+from clstudy.settings.trial_spec import TrialSpec
 from clstudy.storage.documents import STUDY
-from clstudy.storage.places import Place, list_files, read_plain
+from clstudy.storage.places import Place, read_plain
+from clstudy.storage.trees import list_files
 from clstudy.strategies.lookup import strategy_class
 from clstudy.study.plan import Plan
 from clstudy.trial.requests import Basis, identity_digest

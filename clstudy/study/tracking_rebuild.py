@@ -21,21 +21,16 @@ from clstudy.images import decode_png, enlarged, photo_row
 from clstudy.records.results import REMEDY, contradicts_stages, read_result, result_path
 from clstudy.records.stage_record import STAGE_RECORD, StageRecord
 from clstudy.records.study_document import read_failures
-from clstudy.settings.space import TrialSpec
+from clstudy.settings.trial_spec import TrialSpec
 from clstudy.storage.checksums import State
+from clstudy.storage.content_addressed_store import LOSSES, StudyStore, read_losses
 from clstudy.storage.places import require_writable
-from clstudy.storage.values import LOSSES, StudyStore, read_losses
 from clstudy.strategies.lookup import strategy_class
 from clstudy.study.stored_study import read_study_file, stage_keys, stored_photos, stored_trials, stored_version
-from clstudy.tracking.writer import (
-    LOSS_METRIC,
-    MlflowWriter,
-    artifact_folder,
-    local_database,
-    run_names,
-    trial_params,
-    trial_tags,
-)
+from clstudy.tracking.addresses import artifact_folder
+from clstudy.tracking.local_database import local_database
+from clstudy.tracking.run_contents import LOSS_METRIC, run_names, trial_params, trial_tags
+from clstudy.tracking.writer import MlflowWriter
 
 _PATIENCE_S = 60.0
 

@@ -1,7 +1,7 @@
 """Where a study's trials come from, one after the other, as workers become free (no torch, no Ray).
 
-A list of trials is one source; a learning-rate search (``clstudy.study.search.rates``), which makes the next trial from
-the results of earlier ones, is another.
+A list of trials is one source; a learning-rate search (``clstudy.study.search.rate_search``), which makes the next
+trial from the results of earlier ones, is another.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Protocol
 
-from clstudy.settings.space import TrialSpec
+from clstudy.settings.trial_spec import TrialSpec
 
 
 class TrialSource(Protocol):

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 
-from clstudy.storage.values import StudyStore
+from clstudy.storage.content_addressed_store import StudyStore
 from clstudy.study.retention import Chain, droppable_learned, droppable_weights
 
 

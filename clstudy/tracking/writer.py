@@ -1,4 +1,4 @@
-"""MLflow: one flat run per trial, written by one process, and never in a trial's way.
+"""The writer of MLflow's runs: one flat run per trial, written by one process, and never in a trial's way.
 
 Parquet is the truth; MLflow is a view of it that can be written again at any time. So everything here can be
 repeated: a trial's run is found by its tag, a metric's time is a function of its timestamp (the same row logged
@@ -11,182 +11,42 @@ Ray is not imported; the study puts one :class:`MlflowWriter` into one actor. ``
 
 from __future__ import annotations
 
-import json
 import logging
 import math
-import os
 import tempfile
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote, urlsplit, urlunsplit
 
 import numpy as np
 
 from clstudy.images import encode_png
 from clstudy.safe_text import printable, redacted, shown_address
-from clstudy.storage.places import Place, write_atomically
+from clstudy.tracking.local_database import close_connections, database_file, images_beside, quiet_client
+from clstudy.tracking.run_contents import (
+    ERROR_TAG,
+    FINAL_STATES,
+    LOSS_METRIC,
+    REPORT_TAG,
+    TRIAL_TAG,
+    VERSION_TAG,
+    curve_metric,
+    loss_curve,
+    step_time_ms,
+)
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-    from clstudy.settings.space import TrialSpec
-
 _log = logging.getLogger(__name__)
-
-TRIAL_TAG = "clstudy.trial"
-ERROR_TAG = "clstudy.error"
-VERSION_TAG = "clstudy.version"
-"""What makes a trial's numbers what they are and its parameters do not say (``clstudy.trial.requests.run_version``). A
-tag: as a parameter it differed in every run, which is noise in a comparison. Runs of earlier versions have it as the
-parameter ``version``."""
-LOSS_METRIC = "train/loss"
-REPORT_TAG = "clstudy.report"
-"""On the run that holds the report, and on the experiment, where it says which run that is.
-
-That run has no parameters and metrics, but MLflow's charts list every run in their legends, by start, latest first: it
-starts before all others, so that it comes last.
-"""
-CHARTS_HINT = "Charts, group by strategy"
-MOST_CURVE_POINTS = 60
-"""Points of a stage's loss curve in MLflow: enough to see its course, few enough for one batch."""
-FINAL_STATES = ("FINISHED", "FAILED", "KILLED")
-
-_SQLITE = "sqlite:///"
-_STEP_TIME_ORIGIN_MS = 1_767_225_600_000  # 2026-01-01 UTC: any fixed moment does
 _REPORT_START_MS = 1_000_000_000_000  # 2001: before any run of a trial
 _BACKOFF_S = (0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 _TRIES_WHILE_SERVER_ANSWERS = 5
 _REFUSALS = {"INVALID_PARAMETER_VALUE", "INVALID_STATE", "BAD_REQUEST", "MALFORMED_REQUEST"}
 _MAX_ERROR_TEXT = 4000
-
-
-def sqlite_uri(file: Path) -> str:
-    """Return the tracking URI of a local database file (created on first use)."""
-    return f"{_SQLITE}{file.expanduser().resolve()}"
-
-
-def tracking_address(home: Path) -> str:
-    """Return the tracking URI of the environment, else that of the database among the studies of a local folder."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or sqlite_uri(home / "mlflow.db")
-
-
-def step_time_ms(timestamp: int) -> int:
-    """Return the time in ms under which metrics of a timestamp are logged: one second per timestamp, no clock.
-
-    MLflow keeps one row per (metric, step, time, value), so a stage logged again after a kill leaves no duplicate.
-    """
-    return _STEP_TIME_ORIGIN_MS + 1000 * timestamp
-
-
-LOCAL_SERVER = "http://127.0.0.1:5000"
-"""Where ``mlflow ui`` listens."""
-TRACKED = "tracked.json"
-"""In a study's folder: the id of its experiment, for the address of its runs in the report."""
-
-
-def runs_page(address: str, experiment_id: str | None) -> str:
-    """Return the page of a tracking server that lists an experiment's runs; without an id, the server's first page.
-
-    MLflow 3 opens the experiment itself on an overview of GenAI traces, which is empty here; no tag changes that.
-    """
-    server = address.rstrip("/")
-    return server if experiment_id is None else f"{server}/#/experiments/{quote(experiment_id, safe='')}/runs"
-
-
-def server_address(tracking_uri: str) -> str | None:
-    """Address of a tracking server as a browser takes it, without credentials; None for a local database."""
-    if not tracking_uri.startswith("http"):
-        return None
-    parts = urlsplit(tracking_uri)
-    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
-
-
-def keep_address(study: Place, tracking_uri: str, experiment_id: str | None) -> None:
-    """Write ``tracked.json``, without a server's credentials; nothing where the server did not answer."""
-    if experiment_id is None:
-        return
-    document = {"experiment_id": experiment_id, "server": server_address(tracking_uri)}
-    write_atomically(study / TRACKED, (json.dumps(document) + "\n").encode())
-
-
-def loss_curve(losses: np.ndarray, most: int = MOST_CURVE_POINTS) -> dict[int, float]:
-    """Thin a stage's losses for a chart: optimiser step (from 1) -> mean loss of the steps since the point before.
-
-    Args:
-        losses: of every step ``[steps]``.
-        most: points at most.
-    """
-    if not len(losses):
-        return {}
-    return {
-        int(part[-1]) + 1: float(np.mean(losses[part], dtype=np.float64))
-        for part in np.array_split(np.arange(len(losses)), min(most, len(losses)))
-    }
-
-
-def curve_metric(timestamp: int) -> str:
-    """Name of the metric with the loss by optimiser step of one timestamp: strategies lie over each other in it."""
-    return f"loss_by_step/t{timestamp:02d}"
-
-
-def run_names(trials: Sequence[TrialSpec]) -> dict[str, str]:
-    """Run names a person can tell apart, by trial id: what varies in the study, and nothing else."""
-    rates = len({spec.learning_rate for spec in trials}) > 1
-    seeds = len({spec.seed for spec in trials}) > 1
-    names = {}
-    for spec in trials:
-        parts = [spec.identity, spec.strategy]
-        parts += [f"K={spec.buffer_size}"] if spec.buffer_size is not None else []
-        parts += [f"lr={spec.learning_rate:g}"] if rates else []
-        parts += [f"seed={spec.seed}"] if seeds else []
-        names[spec.trial_id] = " ".join(parts)
-    return names
-
-
-def trial_params(spec: TrialSpec, *, profile: str, timestamps: int, joint: bool) -> dict[str, Any]:
-    """Parameters of a trial's run.
-
-    MLflow's comparison page draws the first three parameters that vary, by name: buffer_size, identity and strategy
-    come first on purpose.
-
-    Args:
-        spec: the trial.
-        profile: its name.
-        timestamps: how many the trial has.
-        joint: whether it trains on everything at once: that is no buffer size, and would stretch every chart over it.
-    """
-    return {
-        "buffer_size": None if joint else spec.buffer_size or 0,
-        "identity": spec.identity,
-        "strategy": spec.strategy,
-        "learning_rate": spec.learning_rate,
-        "seed": spec.seed,
-        "profile": profile,
-        "timestamps": timestamps,
-    }
-
-
-def artifact_folder(study: Place, tracking_uri: str) -> Path | None:
-    """Where a study's pictures go: a server keeps them where it likes, a local database gets a folder in the study."""
-    if isinstance(study, Path) and tracking_uri.startswith("sqlite:"):
-        return (study / "mlflow-artifacts").resolve()
-    return None
-
-
-def trial_tags(spec: TrialSpec, version: str | None) -> dict[str, str]:
-    """Tags of a trial's run.
-
-    Args:
-        spec: the trial.
-        version: as ``VERSION_TAG`` says; if it changes, a new run begins. None: not known.
-    """
-    known = {} if version is None else {VERSION_TAG: version}
-    return {"identity": spec.identity, "strategy": spec.strategy, **known}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -203,7 +63,7 @@ class MlflowWriter:
     """Writes the trials of one study to one MLflow experiment. Use exactly one per experiment, in one process.
 
     Args:
-        tracking_uri: ``sqlite:///…`` (see :func:`sqlite_uri`) or the address of a server.
+        tracking_uri: ``sqlite:///…`` (``clstudy.tracking.local_database.sqlite_uri``) or the address of a server.
         experiment: name of the experiment, i.e. of the study; created if missing, restored if deleted.
         tags: tags of the experiment.
         artifact_location: folder for the images of a new experiment (local studies: inside the study's folder);
@@ -229,7 +89,7 @@ class MlflowWriter:
         self._uri = tracking_uri
         self._experiment = experiment
         self._experiment_tags = dict(tags or {})
-        self._artifact_location = artifact_location or _images_beside(tracking_uri)
+        self._artifact_location = artifact_location or images_beside(tracking_uri)
         self._make_client = make_client or quiet_client
         self._clock, self._sleep = clock, sleep
         self._client_or_none: MlflowClient | None = None
@@ -490,7 +350,7 @@ class MlflowWriter:
         if self._client_or_none is None or database_file(self._uri) == self._file_or_none:
             return
         _log.warning("the database of %s was deleted or replaced; a new one goes on from here", self._uri)
-        _close_connections(self._client_or_none)
+        close_connections(self._client_or_none)
         self._client_or_none = self._experiment_id_or_none = self._run_ids_or_none = None
 
     def _experiment_id(self) -> str:
@@ -538,66 +398,7 @@ class MlflowWriter:
         """Return the trial's run; one that was never started (a writer restarted midway) gets its id as name."""
         return self._known_run_id(trial_id) or self._create_run(trial_id, trial_id, _now_ms())
 
-
-def quiet_client(uri: str) -> MlflowClient:
-    """Return a client that fails fast and does not narrate its database migrations."""
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
-    from mlflow import MlflowClient  # after the variables above; takes seconds, so not when this module is imported
-
-    for name in ("alembic", "mlflow.store.db.utils"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    if (file := local_database(uri)) is not None and database_file(uri) is None:
-        _create_database(file)
-    return MlflowClient(tracking_uri=uri)
-
-
-def database_file(uri: str) -> tuple[int, int] | None:
-    """Which file a local database is (device and inode); None where it is not there or empty, or for a server."""
-    if (file := local_database(uri)) is None:
-        return None
-    try:
-        found = file.stat()
-    except OSError:
-        return None
-    return (found.st_dev, found.st_ino) if found.st_size else None
-
-
-def _close_connections(client: MlflowClient) -> None:
-    """Let go of a database: MLflow keeps one pool of connections per address, whatever becomes of the file."""
-    with suppress(Exception):  # not part of its interface; without it SQLite refuses to write to the deleted file
-        client._tracking_client.store.engine.dispose()
-
-
-def _create_database(file: Path) -> None:
-    """Make a new database whole or not at all.
-
-    MLflow builds its tables in some forty migrations over seconds; killed in the middle of them, it leaves a file that
-    it never opens again ("table … already exists").
-    """
-    from mlflow import MlflowClient
-
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".mlflow-", dir=file.parent) as folder:
-        draft = Path(folder) / "new.db"
-        MlflowClient(tracking_uri=sqlite_uri(draft)).search_experiments(max_results=1)
-        try:
-            os.link(draft, file)
-        except FileExistsError:
-            if file.stat().st_size == 0:  # what SQLite leaves where a file was deleted under it
-                os.replace(draft, file)
-            # else somebody else was faster
-
-
-def local_database(uri: str) -> Path | None:
-    """Return the file of a local database; None for a server."""
-    return Path(uri.removeprefix(_SQLITE)) if uri.startswith(_SQLITE) else None
-
-
-def _images_beside(uri: str) -> Path | None:
-    """Return a folder beside a local database; MLflow's own default is the current directory, wherever that is."""
-    file = local_database(uri)
-    return None if file is None else file.parent / "mlflow-images"
+        # else somebody else was faster
 
 
 def _is_refusal(error: Exception) -> bool:

@@ -14,7 +14,7 @@ from torch import Tensor
 from clstudy.identities.dataset import Identity, Photo
 from clstudy.records.stage_record import owned_by
 from clstudy.seeding import derive_rng
-from clstudy.storage.values import StudyStore
+from clstudy.storage.content_addressed_store import StudyStore
 from clstudy.training.evaluation import TestSet
 from clstudy.training.micro_batches import with_smaller_batches
 from clstudy.training.personalise import TrainingPhotos

@@ -15,8 +15,8 @@ from typing import Any
 from clstudy.identities.dataset import Identity, Photo, Timestamp
 from clstudy.records.stage_record import anchors_key as anchors_key_of
 from clstudy.settings.profiles import Profile, key_document
-from clstudy.settings.space import TrialSpec
-from clstudy.storage.values import StudyStore, digest_of
+from clstudy.settings.trial_spec import TrialSpec
+from clstudy.storage.content_addressed_store import StudyStore, digest_of
 from clstudy.strategies.base import Item, Memory, memory_from_dict
 from clstudy.strategies.lookup import make_strategy, strategy_class, strategy_document
 

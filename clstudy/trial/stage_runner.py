@@ -21,7 +21,7 @@ from clstudy.records.results import parquet_bytes
 from clstudy.records.rows import stage_table
 from clstudy.records.stage_record import STAGE_RECORD, StageRecord, owned_by
 from clstudy.seeding import derive_rng
-from clstudy.storage.values import LOSSES, StudyStore, Timing, losses_bytes, read_losses
+from clstudy.storage.content_addressed_store import LOSSES, StudyStore, Timing, losses_bytes, read_losses
 from clstudy.strategies.base import Memory, make_items, memory_to_dict
 from clstudy.strategies.lookup import make_strategy
 from clstudy.trial.claims import Claims, NoClaims, stored_or_computed

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from clstudy.records.stage_record import STAGE_RECORD, StageRecord, owned_by
 from clstudy.seeding import derive_rng
-from clstudy.storage.values import StudyStore
+from clstudy.storage.content_addressed_store import StudyStore
 from clstudy.strategies.base import Generated, Past, Penalty, Trained
 from clstudy.strategies.lookup import make_strategy
 from clstudy.training.micro_batches import with_smaller_batches

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from clstudy.identities.dataset import Identity
-from clstudy.settings.space import TrialSpec
+from clstudy.settings.trial_spec import TrialSpec
 from clstudy.trial.listener import Listener, StageReport
 from clstudy.trial.requests import StageRequest, stage_requests
 from clstudy.trial.stage_runner import StageRunner

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from clstudy.identities.dataset import Identity
 from clstudy.settings.profiles import Profile, key_document
-from clstudy.storage.values import digest_of
+from clstudy.storage.content_addressed_store import digest_of
 from clstudy.trial.requests import Basis, StageRequest
 
 

@@ -41,7 +41,7 @@ from clstudy.analysis.tables import (
 )
 from clstudy.errors import UserError
 from clstudy.records.rows import RESULT_SCHEMA, STAGE_KEYS
-from clstudy.storage.values import STAGE_FILES, StudyStore, digest_of
+from clstudy.storage.content_addressed_store import STAGE_FILES, StudyStore, digest_of
 from tests.analysis.test_report import PANELS, Study, spoken
 
 LPIPS = ("reconstruction", "lpips")

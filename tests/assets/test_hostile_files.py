@@ -25,7 +25,7 @@ from clstudy.generators.ir_se_encoder import read_encoder
 from clstudy.identities.check import inspect_folder
 from clstudy.metrics.dists import load_dists
 from clstudy.metrics.inception import load_inception
-from clstudy.settings.space import load_space
+from clstudy.settings.space_file import load_space
 from clstudy.storage.documents import SPACE, Bounds, DocumentError, check_yaml, load_json, load_yaml, read_text, shorten
 from clstudy.study.stored_study import read_study_file
 

@@ -10,8 +10,8 @@ from rich.console import Console
 
 from clstudy.cli.display import _Board, plan_lines, print_plan
 from clstudy.identities.dataset import DataSet
-from clstudy.settings.space import TrialSpec
-from clstudy.storage.values import StudyStore
+from clstudy.settings.trial_spec import TrialSpec
+from clstudy.storage.content_addressed_store import StudyStore
 from clstudy.study.plan import START_SECONDS, Plan, make_plan
 from tests.support.furnished import BASIS, person
 

@@ -26,7 +26,8 @@ from clstudy.cluster.ray_folder import PREFIX
 from clstudy.identities.synthetic import make_synthetic
 from clstudy.records.rows import RESULT_SCHEMA
 from clstudy.strategies import STRATEGIES
-from clstudy.tracking.writer import TRIAL_TAG, sqlite_uri
+from clstudy.tracking.local_database import sqlite_uri
+from clstudy.tracking.run_contents import TRIAL_TAG
 from tests.support.network_watch import Watched, run_watched
 from tests.support.processes import family, kill_driver
 

@@ -22,7 +22,7 @@ from clstudy.settings.overrides import (
     with_settings,
 )
 from clstudy.settings.profiles import PROFILES
-from clstudy.settings.space import load_space, override
+from clstudy.settings.space_file import load_space, override
 
 SPACE = """\
 name: mine

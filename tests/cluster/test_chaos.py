@@ -23,7 +23,8 @@ from mlflow import MlflowClient
 
 from clstudy.analysis.matrix import load_rows
 from clstudy.storage.driver_lock import only_driver
-from clstudy.tracking.writer import TRIAL_TAG, sqlite_uri
+from clstudy.tracking.local_database import sqlite_uri
+from clstudy.tracking.run_contents import TRIAL_TAG
 
 SEED = 20261121
 KILLS = 30

@@ -23,8 +23,10 @@ from benchmarks.orchestration import TIMESTAMPS, made_up_rows, make_stored_study
 from clstudy.analysis.matrix import load_rows
 from clstudy.records.rows import stage_table
 from clstudy.settings.profiles import Resources
-from clstudy.storage.places import Place, list_files, open_place
-from clstudy.tracking.writer import TRIAL_TAG, sqlite_uri
+from clstudy.storage.places import Place, open_place
+from clstudy.storage.trees import list_files
+from clstudy.tracking.local_database import sqlite_uri
+from clstudy.tracking.run_contents import TRIAL_TAG
 from tests.support.object_store import BUCKET, running_object_store
 from tests.support.processes import kill_driver
 

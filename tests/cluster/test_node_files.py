@@ -19,7 +19,7 @@ from PIL import Image
 from clstudy.cluster.node_files import Inputs, photos_of
 from clstudy.errors import UserError
 from clstudy.identities.dataset import DataSet, load_folder
-from clstudy.storage.places import list_files
+from clstudy.storage.trees import list_files
 from clstudy.strategies.lookup import foreign_sources
 from tests.cli.test_custom_strategy import NAME, readme_strategy
 

@@ -14,7 +14,8 @@ import pytest
 from mlflow import MlflowClient
 
 from clstudy.analysis.matrix import load_rows
-from clstudy.tracking.writer import TRIAL_TAG, sqlite_uri
+from clstudy.tracking.local_database import sqlite_uri
+from clstudy.tracking.run_contents import TRIAL_TAG
 from tests.support.namespace_hosts import Host, missing, namespace_hosts
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(bool(missing()), reason=missing())]

@@ -60,8 +60,9 @@ from clstudy.doctor.probes import (
 )
 from clstudy.doctor.sheet import whole_facts
 from clstudy.settings.profiles import PROFILES, Resources
-from clstudy.storage.places import list_files, open_place
-from clstudy.tracking.writer import sqlite_uri
+from clstudy.storage.places import open_place
+from clstudy.storage.trees import list_files
+from clstudy.tracking.local_database import sqlite_uri
 from tests.support.namespace_hosts import missing, namespace_hosts
 from tests.support.object_store import BUCKET, object_store
 

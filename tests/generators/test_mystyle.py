@@ -27,7 +27,7 @@ from clstudy.errors import UserError
 from clstudy.generators.checkpoint_generator import CheckpointKind
 from clstudy.generators.ir_se_encoder import IRSEEncoder
 from clstudy.identities.dcgan import LATENT_SIZE, FaceSource
-from clstudy.tracking.writer import sqlite_uri
+from clstudy.tracking.local_database import sqlite_uri
 from tests.cli.test_run import ENV, TRIAL_RUNS
 from tests.support import persistence_writer as writer
 

@@ -39,7 +39,7 @@ from clstudy.metrics.psnr import PSNRMetric
 from clstudy.settings.claims import Primary
 from clstudy.settings.metric_directions import AS_PUBLISHED
 from clstudy.settings.profiles import PROFILES, InversionSettings, key_document
-from clstudy.storage.values import digest_of
+from clstudy.storage.content_addressed_store import digest_of
 from clstudy.study.preflight import equip
 from clstudy.study.preparation import with_as_published
 from clstudy.study.run_options import RunOptions

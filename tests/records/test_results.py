@@ -36,9 +36,10 @@ from clstudy.records.study_document import FAILURES, read_document, read_failure
 from clstudy.records.study_document import NAME as STUDY_FILE
 from clstudy.storage.checksum_names import SUFFIX
 from clstudy.storage.checksums import State, checksum_place, read_checked, write_checked
-from clstudy.storage.places import copy_tree, write_atomically
-from clstudy.storage.values import MARKER, StudyStore
-from clstudy.tracking.writer import TRACKED
+from clstudy.storage.content_addressed_store import MARKER, StudyStore
+from clstudy.storage.places import write_atomically
+from clstudy.storage.trees import copy_tree
+from clstudy.tracking.addresses import TRACKED
 
 TRIAL = SPECS[1].trial_id
 

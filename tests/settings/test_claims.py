@@ -29,8 +29,10 @@ from clstudy.settings.claims import (
     read_statements,
     state,
 )
-from clstudy.settings.space import SearchSpace, expand, load_space, override
-from clstudy.storage.values import StudyStore
+from clstudy.settings.expansion import expand
+from clstudy.settings.space import SearchSpace
+from clstudy.settings.space_file import load_space, override
+from clstudy.storage.content_addressed_store import StudyStore
 from clstudy.strategies.lookup import strategy_class
 from clstudy.study.plan import make_plan
 from clstudy.study.privacy.forget import without

@@ -9,24 +9,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clstudy.errors import UserError
-from clstudy.settings.space import (
-    MAX_PROPOSALS,
+from clstudy.settings.expansion import (
     MAX_TRIALS_WITHOUT_YES,
-    Cell,
     Expansion,
-    RateRange,
-    SearchSpace,
-    TrialSpec,
     check_buffer_sizes,
     check_trial_count,
     choose_identities,
     expand,
     expand_cells,
-    known_spaces,
-    load_space,
-    override,
-    refuse_equal_ids,
 )
+from clstudy.settings.packaged_spaces import known_spaces
+from clstudy.settings.space import MAX_PROPOSALS, RateRange, SearchSpace
+from clstudy.settings.space_file import load_space, override
+from clstudy.settings.trial_spec import Cell, TrialSpec, refuse_equal_ids
 
 PEOPLE = [f"person_{i:02d}" for i in range(8)]
 BOUNDS = ("lower", "upper")

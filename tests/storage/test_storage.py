@@ -16,21 +16,18 @@ import pytest
 
 from clstudy.cli.storage import main
 from clstudy.errors import UserError
+from clstudy.storage.content_addressed_store import MARKER, ValueStore, digest_of
+from clstudy.storage.patience import patiently
 from clstudy.storage.places import (
     Place,
     RemotePath,
-    copy_tree,
     free_bytes,
-    list_files,
-    local_view,
     open_place,
-    patiently,
     read_schema,
-    remove_tree,
     require_writable,
     write_atomically,
 )
-from clstudy.storage.values import MARKER, ValueStore, digest_of
+from clstudy.storage.trees import copy_tree, list_files, local_view, remove_tree
 from tests.support.object_store import BUCKET, object_store
 
 KEY = digest_of({"what": "test", "n": 1})
@@ -212,13 +209,13 @@ def test_a_disk_that_is_really_full_loses_nothing(tmp_path: Path) -> None:
             assert list_files(disk) == {"ballast": 1_500_000}, "what did not fit was removed again"
             (disk / "ballast").unlink()
 
-        import clstudy.storage as storage
+        from clstudy.storage import patience
 
-        pause, storage._FULL_PAUSE_S = storage._FULL_PAUSE_S, 0.0
+        pause, patience._FULL_PAUSE_S = patience._FULL_PAUSE_S, 0.0
         try:
             ValueStore(disk / "stages", make_room).put(KEY, {"weights.bin": bytes(1_000_000)})
         finally:
-            storage._FULL_PAUSE_S = pause
+            patience._FULL_PAUSE_S = pause
         assert len(heard) == 1 and "the disk is full" in heard[0]
         assert ValueStore(disk / "stages").get(KEY) == {"weights.bin": bytes(1_000_000)}
     finally:
@@ -240,7 +237,7 @@ def test_reading_while_the_store_is_down_does_not_throw_values_away(
         return real(path)
 
     monkeypatch.setattr(Path, "read_bytes", unsteady)
-    monkeypatch.setattr("clstudy.storage.places._PAUSES_S", (0.0, 0.0, 0.0))
+    monkeypatch.setattr("clstudy.storage.patience._PAUSES_S", (0.0, 0.0, 0.0))
     assert store.get(KEY) == FILES and failing == [0]
     assert isinstance(store.root, Path) and not (store.root / "damaged").exists()
 

@@ -21,8 +21,8 @@ from clstudy.identities.dcgan import LATENT_SIZE, FaceSource
 from clstudy.metrics.lpips import LPIPS
 from clstudy.metrics.psnr import PSNRMetric
 from clstudy.settings.profiles import EvaluationSettings, InversionSettings, Profile, TrainerSettings, smoke
-from clstudy.settings.space import TrialSpec
-from clstudy.storage.values import StudyStore
+from clstudy.settings.trial_spec import TrialSpec
+from clstudy.storage.content_addressed_store import StudyStore
 from clstudy.strategies.base import Memory, Past, make_items
 from clstudy.strategies.ewc import ElasticWeightConsolidation
 from clstudy.strategies.generated import frozen_images

@@ -10,7 +10,7 @@ import pytest
 from clstudy.records.sessions import hours_unit, unit_hours
 from clstudy.settings.precision import PRECISIONS
 from clstudy.settings.profiles import InversionSettings, Profile, Resources, TrainerSettings, embedded
-from clstudy.storage.values import STAGE_FILES, StudyStore, Timing
+from clstudy.storage.content_addressed_store import STAGE_FILES, StudyStore, Timing
 from clstudy.study.cost import pace_from, pace_of_neighbours, pace_of_profile, write_history
 from clstudy.study.plan import disk_estimate, make_plan
 from clstudy.trial.requests import stage_requests

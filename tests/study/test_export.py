@@ -30,9 +30,10 @@ from clstudy.metrics.lpips import LPIPS
 from clstudy.records.results import result_path
 from clstudy.records.rows import RESULT_SCHEMA, STAGE_KEYS
 from clstudy.settings.profiles import Profile, mystyle
-from clstudy.settings.space import TrialSpec
-from clstudy.storage.places import copy_tree, open_place
-from clstudy.storage.values import StudyStore, digest_of
+from clstudy.settings.trial_spec import TrialSpec
+from clstudy.storage.content_addressed_store import StudyStore, digest_of
+from clstudy.storage.places import open_place
+from clstudy.storage.trees import copy_tree
 from clstudy.study.export import choose_trial
 from clstudy.study.stored_study import stage_keys
 from clstudy.trial.requests import Basis

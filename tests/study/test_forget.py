@@ -27,8 +27,9 @@ from clstudy.analysis.loss_path_numbers import PATH_SCHEMA, TOLERANCE
 from clstudy.analysis.report import build_report
 from clstudy.assets import manifest
 from clstudy.cli.identities import main
-from clstudy.cluster.actors import Coordinator, Recorder
+from clstudy.cluster.coordinator import Coordinator
 from clstudy.cluster.node_files import Inputs
+from clstudy.cluster.recorder import Recorder
 from clstudy.cluster.worker import Job
 from clstudy.errors import UserError
 from clstudy.generators.embedded import EmbeddedGenerator
@@ -36,13 +37,17 @@ from clstudy.identities.catalogue import open_data_set
 from clstudy.identities.dataset import DataSet, load_folder
 from clstudy.metrics.lpips import LPIPS, LPIPSMetric
 from clstudy.records.results import parquet_bytes, result_path
-from clstudy.settings.space import Cell, RateRange, SearchSpace, TrialSpec, expand, load_space
+from clstudy.settings.expansion import expand
+from clstudy.settings.space import RateRange, SearchSpace
+from clstudy.settings.space_file import load_space
+from clstudy.settings.trial_spec import Cell, TrialSpec
 from clstudy.storage.checksum_names import checked_name, checksum_name
+from clstudy.storage.content_addressed_store import StudyStore, digest_of
 from clstudy.storage.driver_lock import only_driver
-from clstudy.storage.places import copy_tree, list_files, open_place
-from clstudy.storage.values import StudyStore, digest_of
+from clstudy.storage.places import open_place
+from clstudy.storage.trees import copy_tree, list_files
 from clstudy.strategies.lookup import strategy_class
-from clstudy.study.loss_path import write_results
+from clstudy.study.loss_path.results import write_results
 from clstudy.study.plan import Plan, make_plan
 from clstudy.study.privacy.forget import (
     KINDS,
@@ -60,10 +65,12 @@ from clstudy.study.privacy.forget import (
 from clstudy.study.privacy.forget import (
     forget as forget_people,
 )
-from clstudy.study.search.rates import RateSearch
+from clstudy.study.search.rate_search import RateSearch
 from clstudy.study.search.validation_people import VALIDATION_MARK
 from clstudy.study.study_file import write_study_file
-from clstudy.tracking.writer import REPORT_TAG, TRIAL_TAG, MlflowWriter, run_names, sqlite_uri
+from clstudy.tracking.local_database import sqlite_uri
+from clstudy.tracking.run_contents import REPORT_TAG, TRIAL_TAG, run_names
+from clstudy.tracking.writer import MlflowWriter
 from clstudy.training.numerics import configure_torch
 from clstudy.trial.requests import Basis
 from clstudy.trial.stage_runner import StageRunner
@@ -466,7 +473,7 @@ def test_a_storage_that_does_not_answer_is_no_reason_to_remove(
     world: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """What does not say whose it is may go; what cannot be asked may not."""
-    monkeypatch.setattr("clstudy.storage.places._PAUSES_S", ())
+    monkeypatch.setattr("clstudy.storage.patience._PAUSES_S", ())
     study = world / "runs" / "small"
     owners = take_census(study, read_document(study)).owners
     key = next(key for (kind, key), who in owners.items() if kind == "anchors" and who == {STAYS})

@@ -35,8 +35,9 @@ from clstudy.generators.embedded import EmbeddedGenerator
 from clstudy.images import to_unit_range
 from clstudy.metrics.lpips import LPIPS
 from clstudy.records.study_document import write_document
-from clstudy.settings.space import TrialSpec
-from clstudy.study.loss_path import interpolate, tasks, trial_lines
+from clstudy.settings.trial_spec import TrialSpec
+from clstudy.study.loss_path.interpolation import interpolate
+from clstudy.study.loss_path.lines import tasks, trial_lines
 from tests.support.small_study import TIMESTAMPS, make_study
 
 CURVES = arrays(np.float64, st.integers(2, 12), elements=st.floats(-10, 10, width=32))

@@ -26,20 +26,12 @@ from benchmarks import rate_search as benchmark
 from clstudy.errors import UserError
 from clstudy.identities.dataset import Identity, Photo, Timestamp
 from clstudy.seeding import derive_rng
-from clstudy.settings.space import Cell, RateRange, TrialSpec
-from clstudy.study.search.rates import (
-    DIGITS,
-    DIVERGED,
-    FINISHED,
-    PROPOSALS_SCHEMA,
-    RUNNING,
-    SPREAD,
-    STOPPED,
-    HalvingPruner,
-    RateSearch,
-    nearest_free_rate,
-    spread_position,
-)
+from clstudy.settings.space import RateRange
+from clstudy.settings.trial_spec import Cell, TrialSpec
+from clstudy.study.search.cell_proposals import DIVERGED, FINISHED, RUNNING, STOPPED
+from clstudy.study.search.cell_sampler import DIGITS, SPREAD, nearest_free_rate, spread_position
+from clstudy.study.search.halving import HalvingPruner
+from clstudy.study.search.rate_search import PROPOSALS_SCHEMA, RateSearch
 from clstudy.study.search.validation_people import hold_out_third, validation_people
 
 CELLS = (Cell(strategy="lower", buffer_size=None), Cell(strategy="er_rand", buffer_size=3))

@@ -9,7 +9,7 @@ from pathlib import Path
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clstudy.storage.values import STAGE_FILES, StudyStore, digest_of
+from clstudy.storage.content_addressed_store import STAGE_FILES, StudyStore, digest_of
 from clstudy.study.retention import Chain, droppable_learned, droppable_weights
 from clstudy.study.weight_cleanup import WeightKeeper, progressed
 

@@ -18,7 +18,7 @@ import yaml
 from mlflow import MlflowClient
 
 from clstudy.analysis.matrix import load_rows
-from clstudy.tracking.writer import sqlite_uri
+from clstudy.tracking.local_database import sqlite_uri
 
 ENV = {**os.environ, "RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0", "COLUMNS": "120"}
 SPACE = """\

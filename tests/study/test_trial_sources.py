@@ -9,9 +9,10 @@ from mlflow import MlflowClient
 
 from benchmarks.orchestration import TIMESTAMPS, make_stored_study, run_stored
 from clstudy.settings.profiles import Resources
-from clstudy.settings.space import TrialSpec
+from clstudy.settings.trial_spec import TrialSpec
 from clstudy.study.trial_sources import ListedTrials
-from clstudy.tracking.writer import TRIAL_TAG, sqlite_uri
+from clstudy.tracking.local_database import sqlite_uri
+from clstudy.tracking.run_contents import TRIAL_TAG
 
 
 class Choosy(ListedTrials):

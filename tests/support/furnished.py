@@ -14,8 +14,8 @@ from safetensors.numpy import save
 from clstudy.identities.dataset import Identity, Photo, Timestamp
 from clstudy.records.rows import STAGE_KEYS
 from clstudy.settings.profiles import PROFILES
-from clstudy.settings.space import TrialSpec
-from clstudy.storage.values import StudyStore, Timing, digest_of
+from clstudy.settings.trial_spec import TrialSpec
+from clstudy.storage.content_addressed_store import StudyStore, Timing, digest_of
 from clstudy.strategies import STRATEGIES
 from clstudy.strategies.base import Memory, make_items
 from clstudy.trial.requests import (

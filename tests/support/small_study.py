@@ -15,19 +15,21 @@ from PIL import Image
 
 import clstudy
 from clstudy.assets import manifest
-from clstudy.cluster.actors import Coordinator, Recorder
+from clstudy.cluster.coordinator import Coordinator
+from clstudy.cluster.recorder import Recorder
 from clstudy.cluster.worker import Job, TrialTrainable
 from clstudy.generators.embedded import EmbeddedGenerator
 from clstudy.identities.dataset import Identity, load_folder
 from clstudy.identities.dcgan import LATENT_SIZE, FaceSource
 from clstudy.metrics.lpips import LPIPS, LPIPSMetric
+from clstudy.settings.expansion import expand
 from clstudy.settings.profiles import EvaluationSettings, InversionSettings, Profile, TrainerSettings, smoke
-from clstudy.settings.space import expand, load_space
-from clstudy.storage.values import StudyStore
+from clstudy.settings.space_file import load_space
+from clstudy.storage.content_addressed_store import StudyStore
 from clstudy.strategies.lookup import strategy_class
 from clstudy.study.plan import make_plan
 from clstudy.study.study_file import write_study_file
-from clstudy.tracking.writer import run_names
+from clstudy.tracking.run_contents import run_names
 from clstudy.training.numerics import configure_torch
 from clstudy.trial.requests import Basis
 from clstudy.trial.stage_runner import StageRunner

@@ -21,22 +21,22 @@ from PIL import Image
 from clstudy.cli.tracking import main
 from clstudy.images import encode_png
 from clstudy.records.results import result_path
-from clstudy.settings.space import TrialSpec
+from clstudy.settings.trial_spec import TrialSpec
 from clstudy.study.tracking_rebuild import StudyReplay, complete_runs
-from clstudy.tracking.writer import (
+from clstudy.tracking.addresses import runs_page
+from clstudy.tracking.local_database import sqlite_uri
+from clstudy.tracking.run_contents import (
     ERROR_TAG,
     REPORT_TAG,
     TRIAL_TAG,
     VERSION_TAG,
-    MlflowWriter,
     curve_metric,
     loss_curve,
     run_names,
-    runs_page,
-    sqlite_uri,
     step_time_ms,
     trial_params,
 )
+from clstudy.tracking.writer import MlflowWriter
 from tests.support.small_study import make_study
 
 STUDY = "hull_sizes"
@@ -665,11 +665,11 @@ def test_a_database_that_is_deleted_under_a_study_is_made_whole_from_the_rows(
 
 
 def test_a_driver_says_that_the_database_was_deleted(tmp_path: Path):
-    from clstudy.cluster.driver import _Watcher
+    from clstudy.cluster.watcher import Watcher
 
     uri, heard = sqlite_uri(tmp_path / "mlflow.db"), []
     settings = SimpleNamespace(tracking_uri=uri, out=tmp_path / "study")
-    watcher = _Watcher(settings, None, None, None, None, heard.append)  # type: ignore[arg-type]
+    watcher = Watcher(settings, None, None, None, None, heard.append)  # type: ignore[arg-type]
     watcher._look_after_database()  # before the recorder made it
     (tmp_path / "mlflow.db").write_bytes(b"a database")
     watcher._look_after_database()

@@ -19,8 +19,8 @@ from clstudy.settings.profiles import (
     key_document,
     search_document,
 )
-from clstudy.settings.space import TrialSpec
-from clstudy.storage.values import STAGE_FILES, StudyStore, digest_of
+from clstudy.settings.trial_spec import TrialSpec
+from clstudy.storage.content_addressed_store import STAGE_FILES, StudyStore, digest_of
 from clstudy.strategies import STRATEGIES
 from clstudy.strategies.base import Memory, make_items
 from clstudy.strategies.ewc import ElasticWeightConsolidation

@@ -37,38 +37,25 @@ from clstudy.errors import UserError, nearest
 from clstudy.records.stage_record import StageInputs
 from clstudy.records.study_document import write_document, write_failures
 from clstudy.safe_text import printable, redacted, shown_address
-from clstudy.settings.space import TrialSpec
+from clstudy.settings.trial_spec import TrialSpec
 from clstudy.storage.checksum_names import checked_name, checksum_name
 from clstudy.storage.checksums import State, read_checked, remove_checked
+from clstudy.storage.content_addressed_store import MARKER, StudyStore, digest_of
 from clstudy.storage.documents import json_object, read_json
 from clstudy.storage.driver_lock import NAME as LOCK
 from clstudy.storage.driver_lock import only_driver
-from clstudy.storage.places import (
-    Place,
-    RemotePath,
-    list_files,
-    local_view,
-    open_place,
-    patiently,
-    remove_tree,
-    together,
-    write_atomically,
-)
+from clstudy.storage.patience import patiently
+from clstudy.storage.places import Place, RemotePath, open_place, write_atomically
 from clstudy.storage.private_folder import is_private, node_folder
-from clstudy.storage.values import MARKER, StudyStore, digest_of
+from clstudy.storage.trees import list_files, local_view, remove_tree, together
 from clstudy.strategies.lookup import strategy_document
 from clstudy.study.privacy.ray_sessions import forget_in_sessions
 from clstudy.study.search.validation_people import VALIDATION_MARK
 from clstudy.study.stored_study import read_study_file
-from clstudy.tracking.writer import (
-    REPORT_TAG,
-    TRACKED,
-    TRIAL_TAG,
-    MlflowWriter,
-    artifact_folder,
-    quiet_client,
-    sqlite_uri,
-)
+from clstudy.tracking.addresses import TRACKED, artifact_folder
+from clstudy.tracking.local_database import quiet_client, sqlite_uri
+from clstudy.tracking.run_contents import REPORT_TAG, TRIAL_TAG
+from clstudy.tracking.writer import MlflowWriter
 from clstudy.trial.requests import HOOKS_VERSION
 
 if TYPE_CHECKING:
@@ -889,7 +876,7 @@ def _remake_loss_path(study: Place, view: Path, names: Collection[str]) -> None:
     kept = rows.filter(pc.invert(pc.is_in(rows["identity"], pa.array(sorted(names)))))
     if kept.num_rows:
         from clstudy.analysis.loss_path_numbers import TOLERANCE
-        from clstudy.study.loss_path import write_results  # torch only where there is a loss path
+        from clstudy.study.loss_path.results import write_results  # matplotlib only where there is one
 
         write_results(view, kept, TOLERANCE)
 

@@ -1,16 +1,11 @@
-"""The two Ray actors of a running study: the coordinator (claims, progress) and the recorder (MLflow's one writer)."""
+"""The coordinator of a running study: the Ray actor that knows which worker holds which stage, and the progress."""
 
 from __future__ import annotations
 
 import time
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import ray
-
-from clstudy.storage.file_modes import apply
-from clstudy.tracking.writer import MlflowWriter
 
 ENOUGH = "so many stages were asked for"
 CLAIM_SECONDS = 20.0
@@ -91,9 +86,7 @@ class Coordinator:
             self._running[trial] = state
 
     def stage(self, trial: str, key: str, learned: str | None, *, reused: bool, seconds: float) -> None:
-        """A stage of a trial was computed or read from the store; ``learned`` as in
-        ``clstudy.study.retention.Chain``.
-        """
+        """A stage was computed or read from the store; ``learned`` as in ``clstudy.study.retention.Chain``."""
         self._chains.setdefault(trial, []).append((key, learned))
         self._stages["reused" if reused else "computed"] += 1
         if reused:
@@ -130,54 +123,4 @@ class Coordinator:
         }
 
 
-class Recorder:
-    """Feeds MLflow from one process; workers send finished rows and never wait for it."""
-
-    def __init__(
-        self,
-        tracking_uri: str,
-        experiment: str,
-        artifacts: Path | None,
-        tags: dict[str, str],
-        images: bool = True,
-        umask: int | None = None,
-    ):
-        if umask is not None:  # an actor's process is its own; in tests it is not
-            apply(umask)
-        self._writer = MlflowWriter(tracking_uri, experiment, tags, artifact_location=artifacts)
-        self._images = images
-
-    def start_trial(self, trial: str, name: str, params: dict[str, Any], tags: dict[str, str]) -> None:
-        """Find or create the trial's run."""
-        self._writer.start_trial(trial, name, params, tags)
-
-    def log_stage(
-        self,
-        trial: str,
-        t: int,
-        metrics: dict[str, float],
-        images: dict[str, np.ndarray],
-        losses: np.ndarray | None,
-    ) -> None:
-        """One batch of metrics at step t with the loss of every step, and the pictures of t."""
-        self._writer.log_stage(trial, t, metrics, images if self._images else None, losses)
-
-    def finish_trial(self, trial: str) -> None:
-        """Mark the run finished."""
-        self._writer.finish_trial(trial, "FINISHED")
-
-    def fail_trial(self, trial: str, message: str) -> None:
-        """Mark the run failed, with the reason."""
-        self._writer.fail_trial(trial, message)
-
-    def leave_trial(self, trial: str) -> None:
-        """Mark the run as ended before its time: a learning-rate search stopped it."""
-        self._writer.finish_trial(trial, "KILLED")
-
-    def close(self, patience_s: float = 30.0) -> int:
-        """Send what is pending, for at most so long; return how many calls could not be delivered."""
-        return self._writer.flush(patience_s) + self._writer.dropped()
-
-
 CoordinatorActor = ray.remote(num_cpus=0)(Coordinator)
-RecorderActor = ray.remote(num_cpus=0, max_restarts=3)(Recorder)

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from clstudy.storage.content_addressed_store import MARKER, StudyStore, ValueStore, digest_of
 from clstudy.storage.places import write_atomically
-from clstudy.storage.values import MARKER, StudyStore, ValueStore, digest_of
 
 FILES = {"weights.bin": b"w" * 5000, "rows.bin": b"rows"}
 KEY = digest_of({"what": "test", "n": 1})

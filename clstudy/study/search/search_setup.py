@@ -1,7 +1,7 @@
-"""The learning-rate search as part of the main job: what it runs on, what it will cost, what it leaves behind.
+"""A study's learning-rate search before and after it runs: what it runs on, what it will cost, what it leaves behind.
 
-Proposals and decisions are :mod:`clstudy.study.search.rates`'s; its trials are ordinary trials of validation people
-(:mod:`clstudy.study.search.validation_people`) whose rows go to ``search/`` of the study instead of ``results/``.
+Proposals and decisions are :mod:`clstudy.study.search.rate_search`'s; its trials are ordinary trials of validation
+people (:mod:`clstudy.study.search.validation_people`) whose rows go to the study's ``search/``, not ``results/``.
 """
 
 from __future__ import annotations
@@ -15,16 +15,18 @@ from optuna.storages import InMemoryStorage
 from clstudy.analysis.tables import to_csv
 from clstudy.errors import UserError
 from clstudy.identities.dataset import DataSet
+from clstudy.settings.expansion import expand_cells
 from clstudy.settings.profiles import search_document
-from clstudy.settings.space import Cell, RateRange, SearchSpace, expand_cells
+from clstudy.settings.space import RateRange, SearchSpace
+from clstudy.settings.trial_spec import Cell
 from clstudy.storage.checksums import write_checked
+from clstudy.storage.content_addressed_store import StudyStore, digest_of
 from clstudy.storage.places import Place, write_atomically
-from clstudy.storage.values import StudyStore, digest_of
 from clstudy.strategies.lookup import strategy_class, strategy_document
 from clstudy.study.plan import START_SECONDS, Plan, disk_estimate, find_pace
-from clstudy.study.search.rates import RateSearch
+from clstudy.study.search.rate_search import RateSearch
 from clstudy.study.search.validation_people import validation_people
-from clstudy.tracking.writer import sqlite_uri
+from clstudy.tracking.local_database import sqlite_uri
 from clstudy.trial.requests import Basis, identity_digest
 from clstudy.trial.work import likely_work
 

@@ -1,10 +1,10 @@
-"""Content-addressed store of finished values: stages, their weights, strategy memories, anchors.
+"""The content-addressed store of finished values: stages, their weights, strategy memories, anchors.
 
 A value is a folder of files named by its key; the marker ``COMPLETE`` (sizes and sha256 of every file) is the last file
 written. On a disk it is written beside its place and renamed when whole; an object store knows no renaming, there the
 marker written last is what makes it a value. One that is missing a file, is too short or does not match its checksum
 counts as not there: it is moved aside, said, and computed again. A storage that does not answer for a moment, or is
-full, is waited for (``clstudy.storage.places.patiently``) and never taken for a damaged value.
+full, is waited for (``clstudy.storage.patience.patiently``) and never taken for a damaged value.
 """
 
 from __future__ import annotations
@@ -26,18 +26,9 @@ from safetensors.numpy import load as load_arrays
 from safetensors.numpy import save as save_arrays
 
 from clstudy.storage.documents import MOST_JSON_BYTES, is_number, json_object
-from clstudy.storage.places import (
-    NoPlainFileError,
-    Place,
-    RemotePath,
-    list_files,
-    patiently,
-    read_plain,
-    remove_tree,
-    together,
-    write_atomically,
-    write_durably,
-)
+from clstudy.storage.patience import patiently
+from clstudy.storage.places import NoPlainFileError, Place, RemotePath, read_plain, write_atomically, write_durably
+from clstudy.storage.trees import list_files, remove_tree, together
 
 MARKER = "COMPLETE"
 STAGE_FILES = ("rows.parquet", "stage.json", "faces.png")

@@ -1,0 +1,73 @@
+"""A trial and a cell of a study as values, and the file names that trials give."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from clstudy.errors import UserError
+
+MAX_NAME_BYTES = 200
+"""Of a trial's id: file systems take 255, and drafts and endings need some of them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """What a learning rate is chosen for: strategy x buffer size (None: it does not depend on it)."""
+
+    strategy: str
+    buffer_size: int | None
+
+    @property
+    def label(self) -> str:
+        """The cell in words, e.g. ``er_rand K=3``."""
+        return self.strategy if self.buffer_size is None else f"{self.strategy} K={self.buffer_size}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialSpec:
+    """One trial: identity x strategy x buffer size x learning rate x seed.
+
+    ``buffer_size`` is None for a strategy that does not depend on it (``lower``, ``upper``).
+    """
+
+    identity: str
+    strategy: str
+    buffer_size: int | None
+    learning_rate: float
+    seed: int
+
+    @property
+    def trial_id(self) -> str:
+        """A name that is safe as a file name, e.g. ``person_00-er_hull-k10-lr0.003-s0``."""
+        size = "" if self.buffer_size is None else f"-k{self.buffer_size}"
+        text = f"{self.identity}-{self.strategy}{size}-lr{self.learning_rate:g}-s{self.seed}"
+        return re.sub(r"^\.|[^\w.+-]", "_", text)
+
+    def columns(self) -> dict[str, Any]:
+        """What rows and ``study.yaml`` say of it: its id, then the fields (``clstudy.records.rows.TRIAL_FIELDS``)."""
+        return {"trial": self.trial_id, **asdict(self)}
+
+
+def refuse_equal_ids(trials: Iterable[TrialSpec]) -> None:
+    """Two trials must not share a result file (names that differ only in case or unsafe characters, rates in digit 7).
+
+    Raises:
+        UserError: they would, or a name is too long for a file.
+    """
+    by_id: dict[str, TrialSpec] = {}
+    for trial in trials:
+        if len(trial.trial_id.encode()) > MAX_NAME_BYTES:
+            raise UserError(
+                f"the trial {trial.trial_id[:60]}… would have a name of {len(trial.trial_id.encode())} bytes, too long "
+                f"for a file (at most {MAX_NAME_BYTES}); give the identity, or the strategy's class, a shorter name"
+            )
+        other = by_id.setdefault(trial.trial_id.casefold(), trial)
+        if other is not trial:
+            raise UserError(
+                f"two trials would both be called {trial.trial_id!r}: {other} and {trial}; rename an identity so that "
+                "names differ in letters (not only in their case) or digits, or use learning rates that differ in "
+                "their first six digits"
+            )

@@ -1,0 +1,103 @@
+"""Whole folders of a place: listing, removing, copying and viewing them."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+from typing import TypeVar
+
+import pyarrow.fs as pafs
+
+from clstudy.storage.checksum_names import checked_name
+from clstudy.storage.places import Place, RemotePath, write_atomically
+
+T = TypeVar("T")
+_THREADS = 16
+"""Requests to an object store at a time, where many small files are read."""
+
+
+def list_files(place: Place) -> dict[str, int]:
+    """All files below a folder: path relative to it (with ``/``) -> bytes; nothing where there is no folder."""
+    if isinstance(place, RemotePath):
+        selector = pafs.FileSelector(place.path, recursive=True, allow_not_found=True)
+        found = (info for info in place.system.get_file_info(selector) if info.type == pafs.FileType.File)
+        return {str(PurePosixPath(info.path).relative_to(place.path)): info.size for info in found}
+    listed = {}
+    for path in place.rglob("*"):
+        try:
+            if path.is_file():
+                listed[path.relative_to(place).as_posix()] = path.stat().st_size
+        except FileNotFoundError:  # removed by another process meanwhile
+            continue
+    return listed
+
+
+def remove_tree(place: Place) -> None:
+    """Remove a folder with everything in it; nothing happens where there is none."""
+    if isinstance(place, RemotePath):
+        if place.is_dir():
+            place.system.delete_dir(place.path)
+        return
+    shutil.rmtree(place, ignore_errors=True)
+
+
+def together(action: Callable[[str], T], names: Sequence[str], place: Place) -> list[T]:
+    """``action`` of every name, many at a time where each waits for an object store."""
+    if not isinstance(place, RemotePath):
+        return [action(name) for name in names]
+    with ThreadPoolExecutor(_THREADS) as pool:
+        return list(pool.map(action, names))
+
+
+def copy_tree(
+    source: Place, target: Place, wanted: Callable[[str], bool] = lambda name: True, *, replace: bool = False
+) -> int:
+    """Copy the wanted files of a folder that the target lacks or has in another size; returns how many.
+
+    Markers (``COMPLETE``) and checksums come last, as when a value is written; a file whose checksum is another one is
+    copied whatever its size.
+
+    Args:
+        replace: copy also what is there in the same size; files change without changing their size.
+    """
+    there = {} if replace else list_files(target)
+    sizes = {name: size for name, size in list_files(source).items() if wanted(name)}
+    remote = source if isinstance(source, RemotePath) else target
+
+    def changed(name: str) -> bool:
+        return (source / name).read_bytes() != (target / name).read_bytes()
+
+    # a checksum never changes its size, and neither need the file that it is of
+    same = [name for name in sizes if checked_name(name) and there.get(name) == sizes[name]]
+    stale = {name for name, differs in zip(same, together(changed, same, remote), strict=True) if differs}
+    stale |= {checked_name(name) or name for name in stale}
+    names = [name for name, size in sizes.items() if there.get(name) != size or name in stale]
+    last = {name for name in names if PurePosixPath(name).name == "COMPLETE" or checked_name(name)}
+
+    def copy(name: str) -> None:
+        write_atomically(target / name, (source / name).read_bytes())
+
+    for part in ([name for name in names if name not in last], sorted(last)):
+        together(copy, part, remote)
+    return len(names)
+
+
+@contextmanager
+def local_view(place: Place, wanted: Callable[[str], bool] = lambda name: True) -> Iterator[Path]:
+    """A local folder with the wanted files of a study, for code that reads much and at random.
+
+    A local study is its own view. Of a remote one it is a copy that is removed at the end: people's pictures do not
+    stay outside the storage that was named.
+    """
+    if isinstance(place, Path):
+        yield place
+        return
+    with tempfile.TemporaryDirectory(prefix="clstudy-view-") as folder:
+        view = Path(folder) / place.name
+        view.mkdir()
+        copy_tree(place, view, wanted)
+        yield view

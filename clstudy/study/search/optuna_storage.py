@@ -1,0 +1,81 @@
+"""Opening the Optuna storage of a search and the Optuna study of each of its cells."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import optuna
+from optuna.pruners import BasePruner
+from optuna.samplers import BaseSampler
+from optuna.storages import BaseStorage, RDBStorage
+
+from clstudy.errors import UserError
+
+_SETTINGS = "clstudy.settings"
+
+
+def open_storage(url: str) -> RDBStorage:
+    """Open or create the storage at an URL of SQLAlchemy's, e.g. ``sqlite:///…``.
+
+    Raises:
+        UserError: it is damaged, or in a folder that does not exist.
+    """
+    # a dashboard that reads holds a SQLite file for moments only; the default gives up after 5 s
+    waiting = {"connect_args": {"timeout": 60}} if url.startswith("sqlite:") else {}
+    try:
+        return RDBStorage(url, engine_kwargs=waiting)
+    except Exception as error:  # SQLAlchemy's, Alembic's and Optuna's own, of many kinds
+        raise damaged_storage(url, error) from error
+
+
+def damaged_storage(url: str, error: Exception) -> UserError:
+    """The error to raise where a storage cannot be used: what it says, and what to do."""
+    reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+    return UserError(
+        f"{url} cannot be opened as an Optuna storage ({reason}); expected the file of an earlier search, or none in a "
+        "folder that exists. Move the file away and run the same command again: the search proposes the same rates, "
+        "and their finished stages are used again"
+    )
+
+
+def open_study(
+    storage: BaseStorage, name: str, sampler: BaseSampler, pruner: BasePruner, settings: Mapping[str, Any]
+) -> optuna.Study:
+    """Open or create the study of one cell.
+
+    Raises:
+        UserError: it exists with other settings.
+    """
+    with _quiet():
+        study = optuna.create_study(
+            storage=storage, study_name=name, sampler=sampler, pruner=pruner, direction="minimize", load_if_exists=True
+        )
+    found = study.user_attrs.get(_SETTINGS)
+    if found is None and not study.get_trials(deepcopy=False):
+        study.set_user_attr(_SETTINGS, dict(settings))
+    elif found != settings:
+        there = found or {}
+        differing = "; ".join(
+            f"{key} {there.get(key)!r} there, {value!r} now"
+            for key, value in settings.items()
+            if there.get(key) != value
+        )
+        raise UserError(
+            f"the Optuna storage holds a search {name!r} with other settings ({differing}), whose objectives do not "
+            "compare. Choose another study folder with --out, or move the storage's file away: finished stages that "
+            "still hold are used again"
+        )
+    return study
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Optuna prints a line to stderr for every study it creates."""
+    before = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(max(before, optuna.logging.WARNING))
+    try:
+        yield
+    finally:
+        optuna.logging.set_verbosity(before)
