@@ -20,6 +20,9 @@ from clstudy.settings.profiles import Profile
 class DomainGenerator(ABC):
     """A pretrained generator. Never changed: trials work on copies made by ``fresh``.
 
+    Which parameters of a copy are trained, the generator says: those that require a gradient in what ``fresh`` returns
+    (``trainable``). The trainer, penalties and what is stored go by that and nothing else.
+
     Attributes:
         w_dim: width of a latent.
         device: where copies live and compute.
@@ -36,13 +39,18 @@ class DomainGenerator(ABC):
         ``tunable`` are weights saved by ``tunable_state``; None gives the pretrained ones.
         """
 
-    @abstractmethod
     def tunable_state(self, module: nn.Module) -> dict[str, Tensor]:
-        """Return the weights that personalising changes, by name."""
+        """Return the weights that personalising changes, by name: copies of the trainable parameters."""
+        return {name: value.detach().clone() for name, value in trainable(module).items()}
 
     @abstractmethod
     def anchors(self, photos: Tensor) -> Tensor:
         """Return w ``[n, w_dim]`` of photos ``[n, 3, s, s]`` under the *pretrained* generator (protocol, step 1)."""
+
+
+def trainable(module: nn.Module) -> dict[str, nn.Parameter]:
+    """The parameters of a generator's copy that are trained, by name, in the module's order."""
+    return {name: value for name, value in module.named_parameters() if value.requires_grad}
 
 
 @dataclass(frozen=True)

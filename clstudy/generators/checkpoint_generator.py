@@ -37,7 +37,7 @@ class CheckpointGenerator(SynthesisCopies):
         lpips: LPIPS,
         encoder: IRSEEncoder | None = None,
     ):
-        super().__init__(network, profile.compute, device)
+        super().__init__(network, profile.compute, device, profile.low_rank)
         self._settings: AnchorSettings = profile.anchors
         self._lpips = lpips
         self._encoder = None if encoder is None else encoder.eval().requires_grad_(False).to(device)

@@ -16,7 +16,7 @@ from clstudy.generators.encoder import WEncoder
 from clstudy.generators.stylegan2 import StyleGAN2, StyleGAN2Settings
 from clstudy.generators.synthesis_copies import SynthesisCopies, arrays_under, encoded
 from clstudy.metrics.lpips import LPIPS
-from clstudy.settings.profiles import ComputeSettings, Profile
+from clstudy.settings.profiles import ComputeSettings, LowRankSettings, Profile
 
 _FILE = "embedded_generator.safetensors"
 
@@ -34,11 +34,14 @@ class EmbeddedGenerator(SynthesisCopies):
         arrays: Mapping[str, np.ndarray] | None = None,
         compute: ComputeSettings | None = None,
         device: torch.device | None = None,
+        low_rank: LowRankSettings | None = None,
     ):
         arrays = embedded_arrays() if arrays is None else arrays
         network = StyleGAN2(StyleGAN2Settings())
         network.load_state_dict(arrays_under("generator.", arrays))
-        super().__init__(network, compute or ComputeSettings(), device or torch.device("cpu"))
+        super().__init__(
+            network, compute or ComputeSettings(), device or torch.device("cpu"), low_rank or LowRankSettings()
+        )
         encoder = WEncoder()
         encoder.load_state_dict(arrays_under("encoder.", arrays))
         self._encoder = encoder.eval().requires_grad_(False).to(self.device)
@@ -54,7 +57,7 @@ class EmbeddedKind(GeneratorKind):
         return GeneratorWeights(embedded_arrays())
 
     def build(self, weights: GeneratorWeights, profile: Profile, device: torch.device, lpips: LPIPS) -> DomainGenerator:
-        return EmbeddedGenerator(weights.arrays, profile.compute, device)
+        return EmbeddedGenerator(weights.arrays, profile.compute, device, profile.low_rank)
 
 
 GENERATORS.register("embedded")(EmbeddedKind())

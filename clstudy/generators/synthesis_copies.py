@@ -9,9 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from clstudy.generators.base import DomainGenerator
+from clstudy.generators.low_rank import add_low_rank
 from clstudy.generators.stylegan2 import StyleGAN2
-from clstudy.settings.profiles import ComputeSettings
+from clstudy.settings.profiles import ComputeSettings, LowRankSettings
 from clstudy.training.numerics import apply_compute
+
+_ALL_WEIGHTS = LowRankSettings()
 
 
 def arrays_under(prefix: str, arrays: Mapping[str, np.ndarray]) -> dict[str, Tensor]:
@@ -33,24 +36,30 @@ def encoded(encoder: nn.Module, photos: Tensor) -> Tensor:
 
 
 class SynthesisCopies(DomainGenerator):
-    """A generator whose copies are StyleGAN2 synthesis networks with every weight tunable."""
+    """A generator whose copies are StyleGAN2 synthesis networks, with every weight trainable or low-rank factors."""
 
-    def __init__(self, network: StyleGAN2, compute: ComputeSettings, device: torch.device):
+    def __init__(
+        self,
+        network: StyleGAN2,
+        compute: ComputeSettings,
+        device: torch.device,
+        low_rank: LowRankSettings = _ALL_WEIGHTS,
+    ):
         self.settings = network.settings
         self.w_dim = network.settings.w_dim
         self.device = device
         self.network = network.eval().requires_grad_(False).to(device)
         self._compute = compute
+        self._low_rank = low_rank
 
     def fresh(self, tunable: Mapping[str, Tensor] | None = None) -> nn.Module:
         with torch.device("meta"):
             module = StyleGAN2(self.settings).synthesis
         module.to_empty(device=self.device)
         module.load_state_dict(self.network.synthesis.state_dict())
+        if self._low_rank.rank:
+            add_low_rank(module, self._low_rank)
         if tunable is not None:
             module.load_state_dict(dict(tunable), strict=False)
         apply_compute(module, self._compute)
         return module
-
-    def tunable_state(self, module: nn.Module) -> dict[str, Tensor]:
-        return {name: value.detach().clone() for name, value in module.named_parameters()}

@@ -14,7 +14,14 @@ from pydantic import TypeAdapter, ValidationError
 
 from clstudy.errors import UserError, nearest
 from clstudy.settings.metric_directions import HIGHER_IS_BETTER
-from clstudy.settings.profiles import AnchorSettings, EvaluationSettings, InversionSettings, Profile, TrainerSettings
+from clstudy.settings.profiles import (
+    AnchorSettings,
+    EvaluationSettings,
+    InversionSettings,
+    LowRankSettings,
+    Profile,
+    TrainerSettings,
+)
 from clstudy.storage.documents import shorten
 
 SECTIONS: Mapping[str, type[Any]] = {
@@ -22,6 +29,7 @@ SECTIONS: Mapping[str, type[Any]] = {
     "inversion": InversionSettings,
     "anchors": AnchorSettings,
     "evaluation": EvaluationSettings,
+    "low_rank": LowRankSettings,
 }
 """Parts of a profile that may be changed, by their names in it."""
 

@@ -123,6 +123,17 @@ class EvaluationSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
+class LowRankSettings:
+    """Train low-rank factors beside frozen weights (Hu et al., 2106.09685) instead of the weights.
+
+    ``rank``: of the factors; 0: the weights themselves are trained. ``scale``: of their product.
+    """
+
+    rank: Annotated[int, Field(ge=0)] = 0
+    scale: _Rate = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
 class Resources:
     """Share of a machine per trial, and the torch threads it computes with (part of a stage's key)."""
 
@@ -164,6 +175,7 @@ class Profile:
     inversion: InversionSettings = field(default_factory=InversionSettings)
     evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
     anchors: AnchorSettings = field(default_factory=AnchorSettings)
+    low_rank: LowRankSettings = field(default_factory=LowRankSettings, metadata=_LATER)
     compute: ComputeSettings = field(default_factory=ComputeSettings)
     resources: Resources = field(default_factory=Resources)
     stage_seconds: float
@@ -176,8 +188,13 @@ class Profile:
     """Whether MLflow gets faces, buffers and the report; off, people's pictures stay in the study's own storage."""
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain nested dictionary, e.g. for ``study.yaml``."""
-        return asdict(self)
+        """Plain nested dictionary, e.g. for ``study.yaml``; parts added later are left out while they say nothing."""
+        document = asdict(self)
+        for entry in fields(self):
+            value = getattr(self, entry.name)
+            if entry.metadata.get("later") and value == type(value)():
+                del document[entry.name]
+        return document
 
 
 def key_document(settings: Any) -> dict[str, Any]:
@@ -217,6 +234,22 @@ def embedded() -> Profile:
         name="embedded",
         description="packaged 64 px StyleGAN2 on people who do not exist; runs on a laptop without GPU or network",
         stage_seconds=11.5,
+    )
+
+
+@PROFILES.register("embedded_lora")
+def embedded_lora() -> Profile:
+    """The embedded profile with low-rank factors: what of a person fits into few numbers, and what is forgotten then.
+
+    The learning rate is a study's own choice, as ever; factors take a larger one than weights.
+    """
+    profile = embedded()
+    return replace(
+        profile,
+        name="embedded_lora",
+        description="the embedded profile, training low-rank factors (rank 4) beside frozen weights",
+        low_rank=LowRankSettings(rank=4),
+        stage_bytes=450_000,
     )
 
 

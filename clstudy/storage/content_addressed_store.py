@@ -35,9 +35,6 @@ STAGE_FILES = ("rows.parquet", "stage.json", "faces.png")
 """What every stage holds (others: whose it is, generated replays, weights in studies of earlier versions)."""
 _LOG = logging.getLogger(__name__)
 
-KEY_EXCLUSIONS = ("log level", "device index", "node", "number of workers", "order of trials", "stage_seconds")
-"""What a key leaves out, because it cannot change a number. Everything else a stage depends on is in its key."""
-
 
 def digest_of(document: Mapping[str, Any]) -> str:
     """sha256 of a JSON-able document in canonical form: the key of the value it describes."""

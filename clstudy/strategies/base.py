@@ -117,7 +117,7 @@ class Trained:
     """A generator just personalised, for ``consolidate``.
 
     Attributes:
-        module: the generator with the weights of t; must not be changed.
+        module: the generator with the weights of t; must not be changed. What of it was trained requires a gradient.
         photos: how many training photos timestamp t has.
         loss: the training loss of one of them (by number), as a scalar with gradients to the module's parameters.
     """

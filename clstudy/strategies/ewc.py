@@ -51,9 +51,8 @@ class ElasticWeightConsolidation(Strategy):
         fisher = past.learned
 
         def elastic(module: nn.Module) -> Tensor:
-            terms = [
-                (fisher[name] * (value - before[name]).square()).sum() for name, value in module.named_parameters()
-            ]
+            trained = [(name, value) for name, value in module.named_parameters() if value.requires_grad]
+            terms = [(fisher[name] * (value - before[name]).square()).sum() for name, value in trained]
             return 0.5 * self.weight * sum(terms[1:], terms[0])
 
         return elastic
@@ -61,7 +60,7 @@ class ElasticWeightConsolidation(Strategy):
     def consolidate(self, past: Past | None, trained: Trained) -> Mapping[str, Tensor]:
         import torch
 
-        parameters = dict(trained.module.named_parameters())
+        parameters = {name: value for name, value in trained.module.named_parameters() if value.requires_grad}
         total = {name: torch.zeros_like(value) for name, value in parameters.items()}
         for photo in range(trained.photos):
             # materialised: a weight that the loss does not reach has no information about it

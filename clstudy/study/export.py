@@ -23,6 +23,7 @@ from clstudy.errors import UserError, nearest
 from clstudy.generators import load_generators
 from clstudy.generators.base import GENERATORS
 from clstudy.generators.checkpoints import Checkpoint, infer_settings, read_checkpoint, write_safetensors
+from clstudy.generators.low_rank import merged_state
 from clstudy.generators.synthesis_copies import SynthesisCopies
 from clstudy.metrics.lpips import LPIPS
 from clstudy.records.results import result_keys, result_path
@@ -140,7 +141,7 @@ _NO_LICENCE = "the licence of the pretrained checkpoint holds for this file too"
 def merged(pretrained: Pretrained, weights: Mapping[str, Tensor], notes: Sequence[str]) -> Checkpoint:
     """The whole network with these tuned weights, under StyleGAN2's names."""
     generator = pretrained.generator
-    synthesis = generator.fresh(weights).state_dict()
+    synthesis = merged_state(generator.fresh(weights))
     state = generator.network.state_dict() | {f"synthesis.{name}": value for name, value in synthesis.items()}
     tensors = {name: value.detach().cpu().float().numpy() for name, value in state.items()}
     return Checkpoint(

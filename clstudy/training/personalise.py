@@ -243,7 +243,7 @@ def personalise(
     micro_batch: int | None = None,
     losses: list[float] | None = None,
 ) -> float:
-    """Tune every parameter of ``module`` in place and return the mean loss of the last epoch.
+    """Tune every parameter of ``module`` that requires a gradient, in place; return the mean loss of the last epoch.
 
     Each step takes ``batch_size`` new photos and, if there is a buffer, ``replay_batch_size`` replayed ones; its
     loss is the mean over all of them of LPIPS + mse_weight * MSE, plus ``penalty(module)`` where a strategy has one.
@@ -254,9 +254,9 @@ def personalise(
     Raises:
         TrainingDivergedError: the loss is NaN or infinite, or that of the photos is above ``largest_sane_loss``.
     """
-    module.requires_grad_(True)
     device = new.latents.device
-    optimizer = torch.optim.Adam(module.parameters(), lr=learning_rate, betas=settings.betas)
+    trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.Adam(trained, lr=learning_rate, betas=settings.betas)
     steps = total_steps(len(new), settings)
     batches = [schedule(epochs(len(new), settings.batch_size, new_rng), steps, device)]
     sources = [new]

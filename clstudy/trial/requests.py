@@ -57,6 +57,11 @@ class Basis:
             **({"compile": True} if compute.compile else {}),
         }
 
+    def adapted(self) -> dict[str, Any]:
+        """What is trained instead of the weights; nothing where they are."""
+        low_rank = self.profile.low_rank
+        return {"low_rank": key_document(low_rank)} if low_rank.rank else {}
+
     def measuring(self) -> dict[str, Any]:
         """How a stage is scored beyond the profile's settings; nothing where all of that is packaged."""
         alignment = self.profile.data.alignment
@@ -100,6 +105,7 @@ def version_digest(basis: Basis, spec: TrialSpec, *, fingerprint: Mapping[str, A
     return digest_of(
         {
             "settings": [key_document(part) for part in (profile.trainer, profile.inversion, profile.evaluation)],
+            **basis.adapted(),
             **basis.measuring(),
             "fingerprint": fingerprint,
             "generator": basis.generator_digest,
@@ -192,6 +198,7 @@ class StageRequest:
             "inversion": key_document(profile.inversion),
             "evaluation": key_document(profile.evaluation),
             **self.basis.measuring(),
+            **self.basis.adapted(),
             "image_size": profile.data.image_size,
             "learning_rate": self.spec.learning_rate,
             "stream": [self.spec.seed, self.identity.name, self.t],

@@ -143,7 +143,7 @@ class StageTrainer:
             assert stage.parent is not None
             past = self._past(request.before, self.weights(stage.parent))
         photos = self._photos.training(stage.identity, stage.trained_on)
-        module = self.frozen(stage).requires_grad_(True)
+        module = self._workload.network(self.weights(stage))
         trained = Trained(module, len(photos), lambda index: self._workload.photo_loss(module, photos, index))
         tensors = dict(make_strategy(request.strategy).consolidate(past, trained))
         self._store.learned.put(request.key, {_LEARNED: save_tensors(tensors), **owned_by(stage.identity.name)})

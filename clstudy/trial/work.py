@@ -61,5 +61,6 @@ def cost_kind(basis: Basis) -> str:
             "evaluation": key_document(profile.evaluation),
             "fingerprint": basis.fingerprint(),
             "recompute": profile.compute.recompute,
+            **basis.adapted(),
         }
     )[:12]
