@@ -21,13 +21,9 @@ from ray import tune
 from clstudy.analysis.partial_scores import running_metrics
 from clstudy.cluster.node_files import Inputs
 from clstudy.errors import UserError
-from clstudy.generators import load_generators
-from clstudy.generators.base import GENERATORS, GeneratorWeights
+from clstudy.generators.base import GeneratorWeights
 from clstudy.identities.dataset import Identity
 from clstudy.images import enlarged
-from clstudy.metrics import load_metrics
-from clstudy.metrics.base import METRICS, MetricSettings
-from clstudy.metrics.lpips import LPIPS
 from clstudy.records.results import result_path, trial_table, write_result
 from clstudy.safe_text import redacted
 from clstudy.settings.trial_spec import TrialSpec
@@ -45,6 +41,7 @@ from clstudy.trial.listener import StageReport
 from clstudy.trial.requests import Basis, StageRequest, run_version
 from clstudy.trial.stage_runner import StageRunner
 from clstudy.trial.story import trial_stages
+from clstudy.workloads import workload_of
 
 _BEAT_SECONDS = 5.0
 _TELL_SECONDS = 0.4
@@ -52,9 +49,6 @@ _DELIVERY_SECONDS = 120.0
 _PAUSE_SECONDS = 2.0
 _MOST_DEATHS = 5
 """A trial whose worker dies so often without finishing a stage is not tried again: it would go on for ever."""
-OBJECTIVE = "aip/reconstruction_lpips"
-"""What a learning-rate search minimises, as the tracking page names it."""
-FINAL = "ap/reconstruction_lpips"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,26 +152,14 @@ class TrialTrainable(tune.Trainable):
         profile = job.basis.profile
         device = torch_device(profile.resources)
         notes = configure_torch(profile.compute, profile.resources)
-        load_metrics()
-        load_generators()
         owner = ray.get_runtime_context().get_actor_id() or "driver"
-        lpips = LPIPS().to(device)
         files = job.files if job.inputs is None else job.inputs.local_files(job.files, job.basis.metric_files)
-        measuring = MetricSettings(
-            threads=profile.resources.threads,
-            files=files,
-            device=device,
-            alignment=profile.data.alignment,
-            evaluation=profile.evaluation,
-        )
-        metrics = [METRICS[name](measuring) for name in profile.evaluation.metrics]
-        for note in [*notes, *(note for metric in metrics for note in metric.notes)]:
+        workload = workload_of(profile).build(profile, weights, files, device)
+        for note in [*notes, *workload.notes]:
             self._say(note)
-        return StageRunner.personalising(
+        return StageRunner(
             basis=job.basis,
-            generator=GENERATORS[profile.generator].build(weights, profile, device, lpips),
-            lpips=lpips,
-            metrics=metrics,
+            workload=workload,
             store=StudyStore(job.out, self._say),
             claims=ActorClaims(job.coordinator, owner),
             say=self._say,
@@ -284,7 +266,8 @@ class TrialTrainable(tune.Trainable):
         )
         self._record("log_stage", report.t, {**metrics, LOSS_METRIC: report.loss}, images, report.losses)
         # joint training has no AIP: its one row is what there is to choose by
-        self._objective = metrics.get(OBJECTIVE, metrics.get(FINAL, math.nan))
+        kind = workload_of(self._job.basis.profile)
+        self._objective = metrics.get(kind.objective, metrics.get(kind.final_objective, math.nan))
         if report.t + 1 == len(self._identity.timestamps):
             return self._finish()
         return {"t": report.t, "train_loss": report.loss, "objective": self._objective, "done": False}

@@ -166,6 +166,8 @@ class Profile:
 
     name: str
     description: str
+    workload: str = field(default="personalise", metadata=_LATER)
+    """What a stage does: a name of ``clstudy.workloads``."""
     generator: str = "embedded"
     weights: str | None = "embedded_generator.safetensors"
     required_files: tuple[str, ...] = ()
@@ -191,8 +193,8 @@ class Profile:
         """Plain nested dictionary, e.g. for ``study.yaml``; parts added later are left out while they say nothing."""
         document = asdict(self)
         for entry in fields(self):
-            value = getattr(self, entry.name)
-            if entry.metadata.get("later") and value == type(value)():
+            usual = entry.default_factory() if callable(entry.default_factory) else entry.default
+            if entry.metadata.get("later") and getattr(self, entry.name) == usual:
                 del document[entry.name]
         return document
 

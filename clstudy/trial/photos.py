@@ -19,7 +19,7 @@ from clstudy.training.evaluation import TestSet
 from clstudy.training.micro_batches import with_smaller_batches
 from clstudy.training.personalise import TrainingPhotos
 from clstudy.trial.requests import Basis, StageRequest, anchors_key, canonical_test, canonical_train
-from clstudy.workloads.personalise import Personalise
+from clstudy.workloads.personalised_generator import PersonalisedGenerator
 
 _LOG = logging.getLogger(__name__)
 _ANCHORS = "anchors.safetensors"
@@ -28,7 +28,7 @@ _ANCHORS = "anchors.safetensors"
 class StagePhotos:
     """Photos of the people whose stages a worker computes. Test sets are kept between trials of one person."""
 
-    def __init__(self, basis: Basis, workload: Personalise, store: StudyStore, say: Callable[[str], None]):
+    def __init__(self, basis: Basis, workload: PersonalisedGenerator, store: StudyStore, say: Callable[[str], None]):
         self._basis = basis
         self._workload = workload
         self._store = store

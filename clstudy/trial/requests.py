@@ -19,6 +19,7 @@ from clstudy.settings.trial_spec import TrialSpec
 from clstudy.storage.content_addressed_store import StudyStore, digest_of
 from clstudy.strategies.base import Item, Memory, memory_from_dict
 from clstudy.strategies.lookup import make_strategy, strategy_class, strategy_document
+from clstudy.workloads import workload_of
 
 NUMERICS_VERSION = 1
 """Raised by hand when the mathematics of a stage changes, so that older stages are not reused."""
@@ -56,6 +57,11 @@ class Basis:
             "torch": ".".join(version("torch").split("+")[0].split(".")[:2]),
             **({"compile": True} if compute.compile else {}),
         }
+
+    def workload(self) -> dict[str, Any]:
+        """Which workload, where it is not the first one: keys of studies that knew no other stay as they are."""
+        name = self.profile.workload
+        return {"workload": name} if name != "personalise" else {}
 
     def adapted(self) -> dict[str, Any]:
         """What is trained instead of the weights; nothing where they are."""
@@ -104,7 +110,8 @@ def version_digest(basis: Basis, spec: TrialSpec, *, fingerprint: Mapping[str, A
     profile = basis.profile
     return digest_of(
         {
-            "settings": [key_document(part) for part in (profile.trainer, profile.inversion, profile.evaluation)],
+            **basis.workload(),
+            "settings": list(workload_of(profile).key_sections(profile).values()),
             **basis.adapted(),
             **basis.measuring(),
             "fingerprint": fingerprint,
@@ -194,9 +201,8 @@ class StageRequest:
             "what": "stage",
             "fingerprint": self.basis.fingerprint(),
             "generator": self.basis.generator_digest,
-            "trainer": key_document(profile.trainer),
-            "inversion": key_document(profile.inversion),
-            "evaluation": key_document(profile.evaluation),
+            **self.basis.workload(),
+            **workload_of(profile).key_sections(profile),
             **self.basis.measuring(),
             **self.basis.adapted(),
             "image_size": profile.data.image_size,

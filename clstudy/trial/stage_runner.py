@@ -30,7 +30,7 @@ from clstudy.trial.photos import StagePhotos, buffer_photos
 from clstudy.trial.requests import Basis, MemoryRequest, StageRequest, canonical_train, recall
 from clstudy.trial.stage_training import StageTrainer
 from clstudy.trial.work import cost_kind, stage_work
-from clstudy.workloads.personalise import Personalise, ScoredStage
+from clstudy.workloads.personalised_generator import PersonalisedGenerator, ScoredStage
 
 _LOG = logging.getLogger(__name__)
 _ROWS, _FACES, _REPLAYS = "rows.parquet", "faces.png", "replays.png"
@@ -41,14 +41,15 @@ class StageRunner:
     """What a worker keeps between trials to run their stages: networks and metrics, photos, the store."""
 
     basis: Basis
-    workload: Personalise
+    workload: PersonalisedGenerator
     store: StudyStore
     claims: Claims = field(default_factory=NoClaims)
     wait_seconds: float = 0.3
     say: Callable[[str], None] = _LOG.warning
 
     def __post_init__(self) -> None:
-        self.photos = StagePhotos(self.basis, self.workload, self.store, self.say)
+        # looked up when something is said: who listens may be set later
+        self.photos = StagePhotos(self.basis, self.workload, self.store, lambda text: self.say(text))
         self.trainer = StageTrainer(self.workload, self.photos, self.store, self.claims, self.wait_seconds)
 
     @classmethod
@@ -64,7 +65,7 @@ class StageRunner:
         say: Callable[[str], None] = _LOG.warning,
     ) -> StageRunner:
         """A runner of stages that personalise a generator."""
-        workload = Personalise(basis.profile, generator, lpips, metrics)
+        workload = PersonalisedGenerator(basis.profile, generator, lpips, metrics)
         return cls(basis, workload, store, claims=claims or NoClaims(), say=say)
 
     def remember(self, request: MemoryRequest) -> Memory:
@@ -109,7 +110,7 @@ class StageRunner:
             files["replays.safetensors"] = save_tensors({"latents": trained.generated.latents})
             files[_REPLAYS] = encode_png(generated)
         # the weights first: where there are rows, there were weights
-        self.trainer.keep_weights(request, trained.module)
+        self.trainer.keep_weights(request, trained.weights)
         self.store.stages.put(request.key, files)
         seconds = time.monotonic() - started
         timing = Timing(seconds=seconds, work=stage_work(request), kind=cost_kind(self.basis))

@@ -23,7 +23,7 @@ from clstudy.trial.claims import Claims, stored_or_computed
 from clstudy.trial.listener import Deaf, Listener
 from clstudy.trial.photos import StagePhotos, loaded
 from clstudy.trial.requests import LearnedRequest, StageRequest, Support
-from clstudy.workloads.personalise import Personalise, TrainedStage, TrainingInput
+from clstudy.workloads.personalised_generator import PersonalisedGenerator, TrainedStage, TrainingInput
 
 WEIGHTS = "weights.safetensors"
 _LEARNED = "learned.safetensors"
@@ -34,7 +34,12 @@ class StageTrainer:
     """Trains stages, and gives what trained ones left: weights by stage, learned tensors by request."""
 
     def __init__(
-        self, workload: Personalise, photos: StagePhotos, store: StudyStore, claims: Claims, wait_seconds: float
+        self,
+        workload: PersonalisedGenerator,
+        photos: StagePhotos,
+        store: StudyStore,
+        claims: Claims,
+        wait_seconds: float,
     ):
         self._workload = workload
         self._photos = photos
@@ -116,18 +121,18 @@ class StageTrainer:
             files = self._store.stages.get(key)
         return None if files is None else loaded(files[WEIGHTS], self._workload.device)
 
-    def keep_weights(self, request: StageRequest, module: nn.Module) -> dict[str, Tensor]:
-        """Store what training changed in a stage's network, and return it."""
-        state = self._workload.weights(module)
-        self._store.weights.put(request.key, {WEIGHTS: save_tensors(state), **owned_by(request.identity.name)})
-        return state
+    def keep_weights(self, request: StageRequest, weights: Mapping[str, Tensor]) -> None:
+        """Store what training changed in a stage's network."""
+        files = {WEIGHTS: save_tensors(dict(weights)), **owned_by(request.identity.name)}
+        self._store.weights.put(request.key, files)
 
     def _trained_again(self, request: StageRequest) -> dict[str, Tensor]:
         # in the micro-batch that the stage was scored with: another one differs in the last bits
         files = self._store.stages.get(request.key)
         first = None if files is None else StageRecord.decode(files[STAGE_RECORD]).micro_batch
         trained, _ = self.within_memory(request, lambda size: self.train(request, Deaf(), size), first)
-        return self.keep_weights(request, trained.module)
+        self.keep_weights(request, trained.weights)
+        return dict(trained.weights)
 
     def frozen(self, request: StageRequest) -> nn.Module:
         """The network of a finished stage, frozen."""

@@ -8,6 +8,7 @@ from clstudy.identities.dataset import Identity
 from clstudy.settings.profiles import Profile, key_document
 from clstudy.storage.content_addressed_store import digest_of
 from clstudy.trial.requests import Basis, StageRequest
+from clstudy.workloads import workload_of
 
 
 def work_of(profile: Profile, *, new: int, replayed: bool, tested: Sequence[int]) -> float:
@@ -19,10 +20,8 @@ def work_of(profile: Profile, *, new: int, replayed: bool, tested: Sequence[int]
         replayed: whether every step takes replayed photos (or generated ones) as well.
         tested: test photos of every timestamp k <= t.
     """
-    trainer = profile.trainer
-    steps = -(-new // trainer.batch_size)
-    training = trainer.passes * (new + (steps * trainer.replay_batch_size if replayed else 0))
-    return float(training + sum(tested) * profile.inversion.steps)
+    kind = workload_of(profile)
+    return kind.training_work(profile, new=new, replayed=replayed) + kind.test_work(profile, tested)
 
 
 def stage_work(request: StageRequest) -> float:
@@ -37,8 +36,9 @@ def stage_work(request: StageRequest) -> float:
 
 def training_work(request: StageRequest) -> float:
     """Photo passes of training alone: a stage whose weights were dropped is trained again, not tested again."""
-    tested = sum(len(timestamp.test) for timestamp in request.identity.timestamps[: request.t + 1])
-    return stage_work(request) - tested * request.basis.profile.inversion.steps
+    profile = request.basis.profile
+    tested = [len(timestamp.test) for timestamp in request.identity.timestamps[: request.t + 1]]
+    return stage_work(request) - workload_of(profile).test_work(profile, tested)
 
 
 def likely_work(profile: Profile, identity: Identity, t: int) -> float:
