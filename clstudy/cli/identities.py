@@ -253,7 +253,8 @@ def _say_drift(inspection: Inspection, size: int) -> None:
 def _prepare(args: argparse.Namespace) -> int:
     # its networks take seconds to import; `check` needs none of them
     from clstudy.identities.preparation.filters import filter_settings
-    from clstudy.identities.preparation.prepare import PrepareSettings, prepare
+    from clstudy.identities.preparation.prepare import prepare
+    from clstudy.identities.preparation.settings import PrepareSettings
     from clstudy.identities.preparation.video import Sampling
 
     settings = PrepareSettings(
