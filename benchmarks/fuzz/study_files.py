@@ -50,7 +50,9 @@ from clstudy.storage.values import StudyStore, Timing
 from clstudy.strategies.base import Memory, memory_to_dict
 from clstudy.study.cost import write_history
 from clstudy.study.plan import Plan, make_plan
-from clstudy.study.privacy.forget import find_traces, read_document, take_census
+from clstudy.study.privacy.census import take_census
+from clstudy.study.privacy.removal_plan import read_document
+from clstudy.study.privacy.traces import find_traces
 from clstudy.study.search.rates import RateSearch
 from clstudy.study.study_file import write_study_file
 from clstudy.study.tracking_rebuild import StudyReplay
