@@ -19,7 +19,7 @@ from clstudy.cluster.ray_folder import PREFIX, keep_logs, private_folder, remove
 from clstudy.errors import UserError
 from clstudy.identities.catalogue import open_data_set
 from clstudy.storage.file_modes import current_mask, mask_of, new_files, open_to_others
-from clstudy.study.privacy.forget import names_somebody
+from clstudy.study.privacy.names import names_somebody
 from clstudy.study.privacy.ray_sessions import experiment_name, forget_in_sessions
 from clstudy.study.run_options import RunOptions
 from tests.analysis.test_report import Study

@@ -37,7 +37,8 @@ from clstudy.cluster.recorder import Recorder
 from clstudy.doctor.judges import judge_tracking
 from clstudy.doctor.probes import ask_tracking
 from clstudy.errors import UserError
-from clstudy.identities.preparation.prepare import PrepareSettings, report_text
+from clstudy.identities.preparation.report import report_text
+from clstudy.identities.preparation.settings import PrepareSettings
 from clstudy.identities.preparation.video import Found
 from clstudy.safe_text import csv_cell, markdown, one_line, printable, redacted, shown_address
 from clstudy.storage.places import RemotePath, open_place

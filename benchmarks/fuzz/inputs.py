@@ -36,7 +36,7 @@ from clstudy.generators.ir_se_encoder import IRSEEncoder, read_encoder
 from clstudy.generators.stylegan2 import StyleGAN2, StyleGAN2Settings
 from clstudy.identities.dataset import load_folder
 from clstudy.identities.preparation.filters import Measures
-from clstudy.identities.preparation.prepare import stored_scan
+from clstudy.identities.preparation.scans import stored_scan
 from clstudy.identities.preparation.video import find_occasions, read_photo
 from clstudy.metrics.dists import load_dists, weight_shapes
 from clstudy.metrics.inception import load_inception

@@ -51,7 +51,9 @@ from clstudy.storage.driver_lock import only_driver
 from clstudy.strategies.base import Memory, memory_to_dict
 from clstudy.study.cost import write_history
 from clstudy.study.plan import Plan, make_plan
-from clstudy.study.privacy.forget import find_traces, read_document, take_census
+from clstudy.study.privacy.census import take_census
+from clstudy.study.privacy.removal_plan import read_document
+from clstudy.study.privacy.traces import find_traces
 from clstudy.study.search.rate_search import RateSearch
 from clstudy.study.study_file import write_study_file
 from clstudy.study.tracking_rebuild import StudyReplay

@@ -253,7 +253,8 @@ def _say_drift(inspection: Inspection, size: int) -> None:
 def _prepare(args: argparse.Namespace) -> int:
     # its networks take seconds to import; `check` needs none of them
     from clstudy.identities.preparation.filters import filter_settings
-    from clstudy.identities.preparation.prepare import PrepareSettings, prepare
+    from clstudy.identities.preparation.prepare import prepare
+    from clstudy.identities.preparation.settings import PrepareSettings
     from clstudy.identities.preparation.video import Sampling
 
     settings = PrepareSettings(
@@ -288,9 +289,25 @@ def _prepare(args: argparse.Namespace) -> int:
 
 def _forget(args: argparse.Namespace) -> int:
     # reads and draws reports, which takes a second to import
-    from clstudy.study.privacy.forget import run
+    from clstudy.study.privacy.forget import forget
 
-    return run(args.name, args.study, to=args.to, photos=args.photos, yes=args.yes)
+    def confirm() -> bool:
+        if args.yes:
+            return True
+        if not sys.stdin.isatty():
+            raise UserError("this cannot be undone and there is nobody to ask; add --yes. Nothing was removed")
+        return input("Remove all of this for good? [y/N] ").strip().lower() in ("y", "yes")
+
+    try:
+        left = forget(args.name, args.study, to=args.to, photos=args.photos, confirm=confirm)
+    except OSError as error:
+        raise UserError(f"stopped: {error}. The same command goes on from here") from error
+    if left is None:
+        print("nothing was removed")
+        return 2
+    for what in left:
+        print(f"left: {what}", file=sys.stderr)
+    return 1 if left else 0
 
 
 _COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {"check": _check, "prepare": _prepare, "forget": _forget}

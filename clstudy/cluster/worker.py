@@ -41,7 +41,7 @@ from clstudy.trial.listener import StageReport
 from clstudy.trial.requests import Basis, StageRequest, run_version
 from clstudy.trial.stage_runner import StageRunner
 from clstudy.trial.story import trial_stages
-from clstudy.workloads import workload_of
+from clstudy.workloads.base import workload_of
 
 _BEAT_SECONDS = 5.0
 _TELL_SECONDS = 0.4

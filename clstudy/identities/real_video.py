@@ -23,7 +23,7 @@ from clstudy.assets.packages import PinnedArchive, pinned_archive
 from clstudy.storage.places import write_atomically
 
 REAL_VIDEO_VERSION = 2
-"""Raised by hand whenever the photos made from the same clip change (with ``prepare.PREPARE_VERSION``)."""
+"""Raised by hand whenever the photos made from the same clip change (with ``preparation.settings.PREPARE_VERSION``)."""
 
 TIMESTAMPS = 3
 MAX_TRAIN, MAX_TEST = 6, 3
@@ -86,8 +86,9 @@ def make_real_video(root: Path, *, clip: Path, train: int = MAX_TRAIN, test: int
         UserError: impossible counts, or PyAV is not installed.
     """
     # its networks take seconds to import, and opening a finished data set needs none of them
-    from clstudy.identities.preparation.prepare import PrepareSettings, prepare
+    from clstudy.identities.preparation.prepare import prepare
     from clstudy.identities.preparation.selection import Apart
+    from clstudy.identities.preparation.settings import PrepareSettings
     from clstudy.identities.preparation.video import Sampling
 
     settings = PrepareSettings(

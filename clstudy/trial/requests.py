@@ -19,7 +19,7 @@ from clstudy.settings.trial_spec import TrialSpec
 from clstudy.storage.content_addressed_store import StudyStore, digest_of
 from clstudy.strategies.base import Item, Memory, memory_from_dict
 from clstudy.strategies.lookup import make_strategy, strategy_class, strategy_document
-from clstudy.workloads import workload_of
+from clstudy.workloads.base import workload_of
 
 NUMERICS_VERSION = 1
 """Raised by hand when the mathematics of a stage changes, so that older stages are not reused."""

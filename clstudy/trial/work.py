@@ -8,7 +8,7 @@ from clstudy.identities.dataset import Identity
 from clstudy.settings.profiles import Profile, key_document
 from clstudy.storage.content_addressed_store import digest_of
 from clstudy.trial.requests import Basis, StageRequest
-from clstudy.workloads import workload_of
+from clstudy.workloads.base import workload_of
 
 
 def work_of(profile: Profile, *, new: int, replayed: bool, tested: Sequence[int]) -> float:

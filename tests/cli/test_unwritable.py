@@ -84,7 +84,7 @@ def test_a_packaged_data_set(file: Path) -> None:
 def test_prepare_photos(tmp_path: Path, file: Path, capsys, monkeypatch) -> None:
     (tmp_path / "source" / "2024-01-01").mkdir(parents=True)
     (tmp_path / "source" / "2024-01-01" / "a.png").write_bytes(b"")
-    monkeypatch.setattr(prepare_module, "_Tools", lambda name: pytest.fail("networks were opened first"))
+    monkeypatch.setattr(prepare_module, "Tools", lambda name: pytest.fail("networks were opened first"))
     for out in (file / "photos", Path("/proc/clstudy/photos")):
         arguments = ["prepare", str(tmp_path / "source"), str(out), "--identity", "anna"]
         assert f"the folder {out} cannot be written" in refused("clstudy.cli.identities", arguments, capsys)

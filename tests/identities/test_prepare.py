@@ -48,12 +48,12 @@ from clstudy.identities.catalogue import open_data_set
 from clstudy.identities.dataset import load_folder
 from clstudy.identities.orl import fetch_orl, read_orl_photo
 from clstudy.identities.people import FaceTools, Person, draw_person
-from clstudy.identities.preparation import filters, video
-from clstudy.identities.preparation import prepare as preparing
+from clstudy.identities.preparation import filters, scans, video
 from clstudy.identities.preparation.contact_sheet import TILE, Strip, contact_sheet
 from clstudy.identities.preparation.filters import FilterSettings, Measures, drop_reason
 from clstudy.identities.preparation.perceptual import perceptual_vectors
-from clstudy.identities.preparation.prepare import PrepareSettings, prepare
+from clstudy.identities.preparation.prepare import prepare
+from clstudy.identities.preparation.settings import PrepareSettings
 from clstudy.identities.preparation.video import Occasion, Sampling, find_occasions, read_photo, sampled, video_frames
 from clstudy.identities.real_video import CLIPS, fetch_clip
 from clstudy.images import require_heif, to_unit_range
@@ -850,8 +850,8 @@ AT_ONCE = """
 import sys
 from pathlib import Path
 from clstudy.errors import UserError
-from clstudy.identities.preparation import prepare as preparing
-from clstudy.identities.preparation.prepare import PrepareSettings, prepare
+from clstudy.identities.preparation.prepare import prepare
+from clstudy.identities.preparation.settings import PrepareSettings
 source, out, reference, rounds = Path(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]), int(sys.argv[4])
 wanted = PrepareSettings(identity="anna", train=6, test=3)
 for number in range(rounds):
@@ -999,7 +999,7 @@ def test_advice_follows_the_cause(tmp_path, footage, reference, prepared, change
 
 
 def test_what_is_written_is_private_and_long_work_says_how_far_it_is(tmp_path, tools, anna, capsys, monkeypatch):
-    monkeypatch.setattr(preparing, "_SAY_EVERY_S", 0.0)
+    monkeypatch.setattr(scans, "_SAY_EVERY_S", 0.0)
     source = tmp_path / "album"
     for number, face in enumerate(expressions(tools, anna, 4, 8)):
         save_photo(source / "2020-05-06" / f"{number}.png", put(background(number), face, 100, 60))

@@ -35,7 +35,7 @@ from clstudy.settings.space_file import load_space, override
 from clstudy.storage.content_addressed_store import StudyStore
 from clstudy.strategies.lookup import strategy_class
 from clstudy.study.plan import make_plan
-from clstudy.study.privacy.forget import without
+from clstudy.study.privacy.names import without
 from clstudy.study.study_file import statements, write_study_file
 from tests.support.furnished import BASIS, person
 from tests.support.small_study import make_photos

@@ -49,22 +49,17 @@ from clstudy.storage.trees import copy_tree, list_files
 from clstudy.strategies.lookup import strategy_class
 from clstudy.study.loss_path.results import write_results
 from clstudy.study.plan import Plan, make_plan
-from clstudy.study.privacy.forget import (
-    KINDS,
-    carry_out,
-    find_traces,
-    names_somebody,
-    photo_folders,
-    plan_forgetting,
-    read_document,
-    remove_photos,
-    take_census,
-    vacuum,
-    without,
-)
+from clstudy.study.privacy.census import take_census
 from clstudy.study.privacy.forget import (
     forget as forget_people,
 )
+from clstudy.study.privacy.names import names_somebody, without
+from clstudy.study.privacy.photo_folders import photo_folders, remove_photos
+from clstudy.study.privacy.removal import carry_out
+from clstudy.study.privacy.removal_plan import plan_forgetting, read_document
+from clstudy.study.privacy.study_layout import KINDS
+from clstudy.study.privacy.traces import find_traces
+from clstudy.study.privacy.tracked_runs import vacuum
 from clstudy.study.search.rate_search import RateSearch
 from clstudy.study.search.validation_people import VALIDATION_MARK
 from clstudy.study.study_file import write_study_file

@@ -1,0 +1,105 @@
+"""The output folder: what may be written there, who may, and how a person is replaced in one step."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from clstudy.errors import UserError
+from clstudy.identities.preparation.photo_files import kind_of_photos
+from clstudy.identities.preparation.settings import PrepareSettings
+from clstudy.storage.documents import read_json
+from clstudy.storage.file_lock import file_lock, holder
+from clstudy.storage.places import write_atomically
+
+
+def require_place(source: Path, out: Path, report: Path, settings: PrepareSettings) -> None:
+    """Check where the photos and the report go, before any work.
+
+    Raises:
+        UserError: they would lie in the source or around it, replace a folder that prepare did not make, or lie beside
+            people's photos of another size or alignment.
+    """
+    inside = source.resolve() if source.is_dir() else source.resolve().parent
+    for folder in (out.resolve(), report.resolve()):
+        if folder == inside or (source.is_dir() and (inside in folder.parents or folder in inside.parents)):
+            raise UserError(
+                f"output folder {str(out)!r} and source {str(source)!r} lie inside each other; the source is never "
+                "written to. Give an output folder elsewhere"
+            )
+    target = out / settings.identity
+    if target.exists() and not (target / "prepared.json").is_file():
+        raise UserError(
+            f"{str(target)!r} exists and was not made by prepare; it is left alone. Choose another --identity or "
+            "output folder"
+        )
+    _require_one_kind(out, settings)
+
+
+def _require_one_kind(out: Path, settings: PrepareSettings) -> None:
+    """All people of a folder have one size and alignment."""
+    target = out / settings.identity
+    try:
+        there = read_json(out / "prepared.json")
+    except (OSError, ValueError):
+        return
+    if not isinstance(there, dict):
+        return
+    differing = {
+        name: (there.get(name), wanted)
+        for name, wanted in (("alignment", settings.aligned), ("size", settings.size))
+        if there.get(name) != wanted
+    }
+    others = [entry.name for entry in out.iterdir() if (entry / "prepared.json").is_file() and entry != target]
+    if differing and others:
+        said = ", ".join(f"{name} {have}, wanted {wanted}" for name, (have, wanted) in differing.items())
+        raise UserError(
+            f"output folder {str(out)!r} holds photos prepared otherwise ({said}: {', '.join(sorted(others))}); a data "
+            "set has one size and alignment. Give another output folder"
+        )
+
+
+@contextmanager
+def only_one(out: Path, identity: str) -> Iterator[None]:
+    """Hold a person's place for as long as the block runs: of two runs for one person the second is told."""
+    scans = out / ".prepare"
+
+    def busy(card: Mapping[str, Any]) -> UserError:
+        return UserError(
+            f"another process prepares {identity!r} in {str(out)!r} ({holder(card)}); wait until it ends, stop it, or "
+            "give another --identity or output folder"
+        )
+
+    try:
+        with file_lock(scans / f"{identity}.lock", busy, remove=True):
+            _mend(out, identity)
+            yield
+    finally:
+        with suppress(OSError):  # scans are in it, or somebody else is at work
+            scans.rmdir()
+
+
+def _mend(out: Path, identity: str) -> None:
+    """Put the photos back that a run was about to replace when it was killed."""
+    if _replaced(out, identity).exists() and not (out / identity).exists():
+        _replaced(out, identity).rename(out / identity)
+
+
+def put_in_place(building: Path, out: Path, settings: PrepareSettings) -> None:
+    """Swap the finished photos in; a stop between the two renames is mended by :func:`_mend`."""
+    target, replaced = out / settings.identity, _replaced(out, settings.identity)
+    _require_one_kind(out, settings)  # somebody else may have been prepared meanwhile
+    shutil.rmtree(replaced, ignore_errors=True)
+    if target.exists():
+        target.rename(replaced)
+    building.rename(target)
+    shutil.rmtree(replaced, ignore_errors=True)
+    write_atomically(out / "prepared.json", (json.dumps(kind_of_photos(settings), indent=1) + "\n").encode())
+
+
+def _replaced(out: Path, identity: str) -> Path:
+    return out / ".prepare" / f"replaced-{identity}"

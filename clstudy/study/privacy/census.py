@@ -1,0 +1,205 @@
+"""Whose everything in a study's folder is: as values say, and as stages' records show of those that do not."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import chain
+from pathlib import PurePosixPath
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from clstudy.errors import UserError
+from clstudy.records.stage_record import StageInputs
+from clstudy.storage.checksums import State, read_checked
+from clstudy.storage.content_addressed_store import MARKER, StudyStore, digest_of
+from clstudy.storage.documents import json_object
+from clstudy.storage.patience import patiently
+from clstudy.storage.places import Place
+from clstudy.storage.trees import list_files, together
+from clstudy.strategies.lookup import strategy_document
+from clstudy.study.privacy.names import file_name, with_derived
+from clstudy.study.privacy.study_layout import is_result, is_value
+from clstudy.study.search.validation_people import VALIDATION_MARK
+from clstudy.trial.requests import HOOKS_VERSION
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageFacts:
+    """What a stage's record (``stage.json``) says: of whom it is, the photos it has seen, what belongs to it.
+
+    ``anchors`` and ``learned`` are keys; ``learned`` also has those of what may have been learned after the stage.
+    """
+
+    identity: str
+    photos: frozenset[str]
+    anchors: frozenset[str]
+    learned: frozenset[str]
+
+
+def stage_facts(key: str, record: Mapping[str, Any], strategies: Sequence[Mapping[str, Any]]) -> StageFacts | None:
+    """Read a stage's record; None for what is none.
+
+    Args:
+        key: of the stage.
+        record: content of ``stage.json``.
+        strategies: documents of the strategies that may have learned from a first stage (later ones name theirs).
+    """
+    try:
+        asked = StageInputs.read(record["request"])
+        before = asked.support
+        after = strategies if before is None else [before["strategy"]]
+        learned = {_learned_key(key, strategy, before) for strategy in after}
+        if before is not None and before["learned"] is not None:
+            learned.add(before["learned"])
+        return StageFacts(
+            identity=asked.identity,
+            photos=frozenset(chain(*asked.anchored, *asked.tested)),
+            anchors=frozenset(asked.anchors_key(k) for k in range(len(asked.anchored))),
+            learned=frozenset(learned),
+        )
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError):
+        return None
+
+
+def _learned_key(stage: str, strategy: Mapping[str, Any], before: Mapping[str, Any] | None) -> str:
+    """As ``clstudy.trial.requests.LearnedRequest.key``, from a stage's record (tested)."""
+    return digest_of(
+        {"what": "learned", "version": HOOKS_VERSION, "strategy": strategy, "stage": stage, "before": before}
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Census:
+    """Whose everything in a study's folder is.
+
+    Attributes:
+        files: path -> bytes.
+        planned: trial of ``study.yaml`` -> person.
+        unplanned: result file of a trial that is in no plan any more -> person (empty: it does not say).
+        owners: (kind, key) of every value -> people; nobody where it is not known, or the value is not whole.
+        photos: person -> digests of their photos, as far as stages have seen them.
+    """
+
+    files: Mapping[str, int]
+    planned: Mapping[str, str]
+    unplanned: Mapping[str, str]
+    owners: Mapping[tuple[str, str], frozenset[str]]
+    photos: Mapping[str, frozenset[str]]
+
+    @cached_property
+    def people(self) -> tuple[str, ...]:
+        """Everybody who is named anywhere; the derived people of a search count as the person they are made from."""
+        found = {*self.planned.values()}
+        for name in chain(self.unplanned.values(), *self.owners.values()):
+            found.add(name if name in found else name.removesuffix(VALIDATION_MARK))
+        return tuple(sorted(found - {""}))
+
+    def of_trial(self, trial: str) -> str:
+        """The person of a trial by its name; empty if that is nobody known."""
+        if trial in self.planned:
+            return self.planned[trial]
+        known = [name for name in self._everybody if trial.startswith(f"{file_name(name)}-")]
+        return max(known, key=lambda name: len(file_name(name)), default="")
+
+    def of_rows(self, path: str) -> str:
+        """The person of a result file: as its rows say, else by its name."""
+        return self.unplanned.get(path) or self.of_trial(PurePosixPath(path).stem)
+
+    @cached_property
+    def _everybody(self) -> tuple[str, ...]:
+        return tuple(chain.from_iterable(with_derived(name) for name in self.people))
+
+
+def take_census(study: Place, document: Mapping[str, Any]) -> Census:
+    """Read whose everything is: one small file per value, and the listing."""
+    files = list_files(study)
+    planned = {str(entry["trial"]): str(entry["identity"]) for entry in document["trials"]}
+    values: dict[tuple[str, str], set[str]] = {}
+    for parts in (PurePosixPath(name).parts for name in files):
+        if is_value(parts):
+            values.setdefault((parts[0], parts[2]), set()).add(parts[3])
+    whole = {value for value, held in values.items() if MARKER in held}
+    strategies = _strategy_documents({str(entry["strategy"]) for entry in document["trials"]})
+    records = _read_values(study, [value for value in values if value[0] == "stages"], "stage.json")
+    facts = {
+        key: found
+        for (_, key), record in records.items()
+        if (found := stage_facts(key, record, strategies)) is not None
+    }
+    photos: dict[str, frozenset[str]] = {}
+    for stage in facts.values():
+        photos[stage.identity] = photos.get(stage.identity, frozenset()) | stage.photos
+    said = _read_values(study, [value for value in whole if "about.json" in values[value]], "about.json")
+    named = {value: frozenset({str(about["identity"])}) for value, about in said.items() if about.get("identity")}
+    rows = [name for name in files if is_result(name) and PurePosixPath(name).stem not in planned]
+    return Census(
+        files=files,
+        planned=planned,
+        unplanned=dict(zip(rows, together(lambda name: _identity_of_rows(study / name), rows, study), strict=True)),
+        owners={
+            **dict.fromkeys(values, frozenset()),
+            **_legacy_owners(study, whole - named.keys(), facts, photos),
+            **named,
+        },
+        photos=photos,
+    )
+
+
+def _read_values(study: Place, values: Sequence[tuple[str, str]], name: str) -> dict[tuple[str, str], dict[str, Any]]:
+    """One small document of each value, many at a time where each is a request."""
+    store = StudyStore(study)
+
+    def read(value: str) -> dict[str, Any]:
+        kind, key = value.split("/")
+        try:  # checked: a name that changed by itself must not keep (or lose) somebody else's value
+            return json_object(getattr(store, kind).read_file(key, name) or b"")
+        except ValueError:
+            return {}
+
+    return dict(zip(values, together(read, [f"{kind}/{key}" for kind, key in values], study), strict=True))
+
+
+def _strategy_documents(names: Iterable[str]) -> list[dict[str, Any]]:
+    found = []
+    for name in sorted(names):
+        with suppress(UserError):  # one of the user's own that is not here: what it learned belongs to nobody known
+            found.append(json.loads(json.dumps(strategy_document(name))))
+    return found
+
+
+def _legacy_owners(
+    study: Place,
+    values: Collection[tuple[str, str]],
+    facts: Mapping[str, StageFacts],
+    photos: Mapping[str, frozenset[str]],
+) -> dict[tuple[str, str], frozenset[str]]:
+    """People of values without ``about.json``, from the stages' records."""
+    owners: dict[tuple[str, str], set[str]] = {}
+    for key, stage in facts.items():
+        named = [("stages", key), ("weights", key)]
+        named += [("anchors", other) for other in stage.anchors] + [("learned", other) for other in stage.learned]
+        for value in named:
+            owners.setdefault(value, set()).add(stage.identity)
+    memories = _read_values(study, [value for value in values if value[0] == "memories"], "memory.json")
+    for value, memory in memories.items():
+        stored = {item.get("digest") for item in memory.get("items", [])}
+        owners[value] = {name for name, seen in photos.items() if stored and stored <= seen}
+    return {value: frozenset(owners.get(value, ())) for value in values}
+
+
+def _identity_of_rows(place: Place) -> str:
+    """The person of a result file; empty where it does not say."""
+    try:
+        state, content = patiently(lambda: read_checked(place))
+        if state not in (State.WHOLE, State.UNCHECKED):
+            return ""
+        table = pq.read_table(pa.BufferReader(content), columns=["identity"])
+        return str(table["identity"][0].as_py()) if table.num_rows else ""
+    except (pa.ArrowException, KeyError):
+        return ""

@@ -1,0 +1,58 @@
+"""A person's name as it stands in a study: in files, in names of trials, in study.yaml."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any
+
+import yaml
+
+from clstudy.settings.trial_spec import TrialSpec
+from clstudy.study.search.validation_people import VALIDATION_MARK
+
+_SETTINGS = (
+    "name", "description", "profile", "claims", "generator", "metric_files", "fingerprint", "versions", "git_commit"
+)  # fmt: skip
+"""Parts of ``study.yaml`` that hold no names of people (and may hold words that are somebody's name)."""
+
+
+def with_derived(name: str) -> frozenset[str]:
+    """The person, and the one that a learning-rate search makes from two thirds of their photos."""
+    return frozenset({name, name + VALIDATION_MARK})
+
+
+def file_name(name: str) -> str:
+    """How a person's name begins a trial's (``TrialSpec.trial_id``)."""
+    spec = TrialSpec(identity=name, strategy="x", buffer_size=None, learning_rate=1.0, seed=0)
+    return spec.trial_id.removesuffix("-x-lr1-s0")
+
+
+def names_somebody(content: bytes, names: Iterable[str]) -> bool:
+    """Whether one of the names stands in a file as a word, as it is or escaped as JSON and YAML do."""
+    in_yaml = {yaml.safe_dump(name, width=10_000).splitlines()[0].strip("\"'") for name in names}
+    forms = {*names, *(json.dumps(name)[1:-1] for name in names), *in_yaml}
+    words = "|".join(re.escape(form) for form in sorted(forms, key=len, reverse=True))
+    return re.search(rf"(?<!\w)(?:{words})(?!\w)".encode(), content) is not None
+
+
+def names_files(content: bytes, names: Collection[str]) -> bool:
+    """As ``names_somebody``, also as the name begins a trial's and with that the names of its files."""
+    return names_somebody(content, names) or any(f"{file_name(name)}-".encode() in content for name in names)
+
+
+def without(document: Mapping[str, Any], names: Collection[str]) -> dict[str, Any]:
+    """``study.yaml`` as if the study had been planned without these people."""
+    trials = [entry for entry in document["trials"] if entry["identity"] not in names]
+    kept = {key: value if key in _SETTINGS else _dropped(value, names) for key, value in document.items()}
+    sizes = {entry["buffer_size"] for entry in trials} - {None}
+    return kept | {"trials": trials} | ({"buffer_sizes": sorted(sizes)} if "buffer_sizes" in document else {})
+
+
+def _dropped(value: Any, names: Collection[str]) -> Any:
+    if isinstance(value, dict):
+        return {key: _dropped(entry, names) for key, entry in value.items() if key not in names}
+    if isinstance(value, list):
+        return [_dropped(entry, names) for entry in value if not (isinstance(entry, str) and entry in names)]
+    return value

@@ -1,0 +1,94 @@
+"""Photos of a person in the storage's own data sets: found, removed."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from shutil import rmtree
+from typing import Any
+
+from clstudy.assets import sha256_file
+from clstudy.storage.documents import read_json
+from clstudy.storage.places import Place, RemotePath, write_atomically
+from clstudy.study.privacy.study_layout import PHOTO_SUFFIXES, VIEW
+
+
+@dataclass(frozen=True, kw_only=True)
+class PhotoFolder:
+    """A person in a data set that lies in the storage: ``<home>/data/<data set>/<person>``."""
+
+    root: Path
+    name: str
+
+    @property
+    def photos(self) -> Path:
+        """Their photos."""
+        return self.root / self.name
+
+    @property
+    def doomed(self) -> Path:
+        """Where they are while they are removed: a stop leaves nothing there that could not be told for theirs."""
+        return self.root / VIEW / self.name
+
+    @property
+    def beside(self) -> tuple[Path, ...]:
+        """What ``python -m clstudy.identities prepare`` left of them; its scans do not say whose they are."""
+        report = self.root.with_name(f"{self.root.name}-report") / self.name
+        return (report, self.root / ".report", self.root / ".prepare")
+
+
+def photo_folders(study: Place, document: Mapping[str, Any], name: str, digests: Collection[str]) -> list[PhotoFolder]:
+    """Folders in the storage's ``data`` with photos of this very person (others may be called the same)."""
+    data = (Path("runs") if isinstance(study, RemotePath) else study.parent) / "data"
+    made = re.compile(rf"{re.escape(str(document.get('data_set')))}(-[0-9a-f]{{16}})?")
+    found: list[PhotoFolder] = []
+    if PurePosixPath(name).name != name or name in (".", ".."):  # of a study.yaml from elsewhere: no folder's name
+        return found
+    for root in sorted(data.glob("*")):
+        folder = PhotoFolder(root=root, name=name)
+        if made.fullmatch(root.name) and folder.doomed.is_dir():
+            found.append(folder)
+            continue
+        if not (made.fullmatch(root.name) and folder.photos.is_dir()):
+            continue
+        if data.resolve() not in folder.photos.resolve().parents:  # a link: the originals, or another storage
+            continue
+        if any(sha256_file(photo) in digests for photo in _photos_in(folder.photos)):
+            found.append(folder)
+    return found
+
+
+def _photos_in(folder: Path) -> Iterator[Path]:
+    return (path for path in folder.rglob("*") if path.suffix.lower() in PHOTO_SUFFIXES and path.is_file())
+
+
+def remove_photos(folder: PhotoFolder) -> None:
+    """Remove a person from a data set: photos, the manifest's lines, what preparing left."""
+    manifest = folder.root / "manifest.json"
+    with suppress(OSError, ValueError):
+        document = read_json(manifest)
+        write_atomically(manifest, (json.dumps(_without_paths(document, folder.name), indent=1) + "\n").encode())
+    for place in folder.beside:
+        rmtree(place, ignore_errors=True)
+    folder.doomed.parent.mkdir(exist_ok=True)
+    with suppress(FileNotFoundError):
+        folder.photos.rename(folder.doomed)
+    rmtree(folder.doomed.parent)
+    left = {path.name for path in folder.root.iterdir()}
+    if left <= {"manifest.json", "prepared.json"}:  # nobody is left in it
+        rmtree(folder.root)
+
+
+def _without_paths(value: Any, name: str) -> Any:
+    """A manifest without entries of a person (``person_00/t00/…``)."""
+    if not isinstance(value, dict):
+        return value
+    return {
+        key: _without_paths(entry, name)
+        for key, entry in value.items()
+        if key != name and not key.startswith(f"{name}/")
+    }

@@ -1,0 +1,104 @@
+"""What is going to be removed from one study, looked up and said before anything is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from clstudy.errors import UserError
+from clstudy.storage.checksum_names import checked_name
+from clstudy.storage.places import Place
+from clstudy.storage.trees import local_view
+from clstudy.study.privacy.census import Census, take_census
+from clstudy.study.privacy.photo_folders import PhotoFolder, photo_folders
+from clstudy.study.privacy.traces import Traces, find_traces
+from clstudy.study.privacy.tracked_runs import Tracked, find_tracked, tracking_uri
+from clstudy.study.stored_study import read_study_file
+
+
+@dataclass(frozen=True, kw_only=True)
+class Forgetting:
+    """What is going to be removed from one study, all of it known before anything is."""
+
+    name: str
+    study: Place
+    document: Mapping[str, Any]
+    census: Census
+    traces: Traces
+    tracked: Tracked | None
+    folders: tuple[PhotoFolder, ...]
+    photos: bool
+
+    @property
+    def last(self) -> bool:
+        """Whether nobody would be left in the plan."""
+        return not self.traces.others
+
+    def lines(self) -> list[str]:
+        """What will be removed, for the user to confirm."""
+        traces = self.traces
+        counts = [
+            *((kind, len(keys)) for kind, keys in traces.values.items()),
+            *((what, len(paths)) for what, paths in traces.files.items()),
+            ("failures", len(traces.failures)),
+        ]
+        held = ", ".join(f"{count} {what}" for what, count in counts if count)
+        text = [
+            f"{self.name} in {self.study}: {traces.trials} of {len(self.census.planned)} planned trials, "
+            f"{traces.size / 1e6:.1f} MB ({held or 'no values'})"
+        ]
+        if self.last:
+            stays = f"; what is finished of {', '.join(traces.strangers)} stays" if traces.strangers else ""
+            text.append(f"  nobody is left in its plan: the whole study goes, report and study.yaml too{stays}")
+        else:
+            text.append("  study.yaml and the report are made anew without them")
+        if traces.files["search"]:
+            text.append("  the record of the learning-rate search goes: the next run of the space searches again")
+        if self.tracked is not None:
+            pictures = ", the attached report is replaced" if self.tracked.reports else ""
+            text.append(f"  MLflow at {self.tracked.shown}: {len(self.tracked.runs)} runs{pictures}")
+        for folder in self.folders:
+            text.append(f"  photos in {folder.photos}" + ("" if self.photos else " stay (--photos removes them too)"))
+            if beside := [str(place) for place in folder.beside if place.exists()]:
+                text.append(
+                    f"  what preparing left beside them ({', '.join(beside)}), with faces of others in the footage, "
+                    + ("too" if self.photos else "stays as well")
+                )
+        return text
+
+
+def plan_forgetting(name: str, study: Place, to: str | None, photos: bool) -> Forgetting | None:
+    """Look at everything; None where the study knows nobody of this name.
+
+    Raises:
+        UserError: the folder is no study, or MLflow does not answer.
+    """
+    document = read_document(study)
+    census = take_census(study, document)
+    if name not in census.people:
+        return None
+    traces = find_traces(study, census, name)
+    uri = tracking_uri(study, to)
+    return Forgetting(
+        name=name,
+        study=study,
+        document=document,
+        census=census,
+        traces=traces,
+        tracked=find_tracked(uri, document["name"], census, traces.names) if uri else None,
+        folders=tuple(photo_folders(study, document, name, traces.digests)),
+        photos=photos,
+    )
+
+
+def read_document(study: Place) -> dict[str, Any]:
+    """``study.yaml``, wherever the study lies.
+
+    Raises:
+        UserError: the folder is no study.
+    """
+    if not (study / "study.yaml").is_file():
+        raise UserError(f"{study} is no study: it has no study.yaml; expected a folder such as runs/hull_sizes")
+    with local_view(study, lambda path: (checked_name(path) or path) == "study.yaml") as view:
+        return read_study_file(view)
