@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from clstudy.assets import manifest, sha256_file
-from clstudy.assets.onnx_file import require_whole
+from clstudy.assets.readers.onnx_file import require_whole
 from clstudy.errors import UserError, nearest
 from clstudy.registry import Registry
 from clstudy.settings.metric_files import required_by_settings, used_by_settings
@@ -41,7 +41,9 @@ def torch_hub_folder() -> tuple[Path, ...]:
 
 def _recognition_network(path: Path) -> Path:
     if path.is_dir():
-        from clstudy.assets.onnx_network import recognition_network  # onnxruntime only where a pack is looked into
+        from clstudy.assets.readers.onnx_network import (
+            recognition_network,  # onnxruntime only where a pack is looked into
+        )
 
         path = recognition_network(path)
     return require_whole(path)

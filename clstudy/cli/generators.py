@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from clstudy.assets.restricted_pickle import CheckpointError
+from clstudy.assets.readers.errors import CheckpointError
 from clstudy.cli.entry_point import entry_point
 from clstudy.errors import UserError
 from clstudy.generators.checkpoints import Checkpoint, read_checkpoint, write_safetensors

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from clstudy.assets import asset_path
-from clstudy.assets.onnx_network import (
+from clstudy.assets.readers.onnx_network import (
     EMBEDDING_CROP,
     not_an_embedder,
     open_network,

@@ -16,8 +16,8 @@ import onnxruntime
 import torch
 
 from clstudy.assets.extras import import_extra
-from clstudy.assets.onnx_file import first_node_names
-from clstudy.assets.onnx_network import open_network, takes_raw_pixels
+from clstudy.assets.readers.onnx_file import first_node_names
+from clstudy.assets.readers.onnx_network import open_network, takes_raw_pixels
 from clstudy.errors import UserError
 from clstudy.faces.landmarks import Face, distinct_boxes
 from clstudy.faces.opencv_sampling import resize_bilinear, warp_bilinear

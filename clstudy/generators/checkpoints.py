@@ -25,18 +25,12 @@ import torch
 from safetensors.numpy import load as load_safetensors
 from safetensors.numpy import save as save_safetensors
 
-from clstudy.assets.pickle_limits import Limits
-from clstudy.assets.restricted_pickle import (
-    CheckpointError,
-    PersistentObject,
-    TensorRef,
-    UnknownGlobals,
-    arrays,
-    modules,
-    read_objects,
-    tensor_refs,
-)
-from clstudy.assets.tensor_files import LARGEST_HEADER
+from clstudy.assets.readers.errors import CheckpointError, UnknownGlobals
+from clstudy.assets.readers.network_tensors import arrays, modules, tensor_refs
+from clstudy.assets.readers.pickle_limits import Limits
+from clstudy.assets.readers.pickle_objects import PersistentObject, TensorRef
+from clstudy.assets.readers.restricted_pickle import read_objects
+from clstudy.assets.readers.tensor_files import LARGEST_HEADER
 from clstudy.errors import UserError, nearest
 from clstudy.generators.rosinality import looks_like_rosinality, translate
 from clstudy.generators.stylegan2 import StyleGAN2, StyleGAN2Settings, fir_filter

@@ -15,7 +15,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from clstudy.assets.restricted_pickle import CheckpointError, TensorRef, arrays, read_state
+from clstudy.assets.readers.errors import CheckpointError
+from clstudy.assets.readers.network_tensors import arrays
+from clstudy.assets.readers.pickle_objects import TensorRef
+from clstudy.assets.readers.restricted_pickle import read_state
 from clstudy.errors import UserError
 from clstudy.faces.ir_se_50 import FEATURES, ir_se_50
 

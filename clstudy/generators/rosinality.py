@@ -14,7 +14,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from clstudy.assets.restricted_pickle import CheckpointError
+from clstudy.assets.readers.errors import CheckpointError
 
 _CONV = {
     "weight": "conv.weight",

@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from clstudy.assets.tensor_files import read_tensors
+from clstudy.assets.readers.tensor_files import read_tensors
 from clstudy.errors import UserError
 from clstudy.metrics.base import METRICS, Metric, MetricSettings
 

@@ -23,8 +23,8 @@ from torch import Tensor, nn
 
 from clstudy.assets import sha256_file
 from clstudy.assets.model_files import ROLES
-from clstudy.assets.restricted_pickle import CheckpointError
-from clstudy.assets.tensor_files import read_state_dict
+from clstudy.assets.readers.errors import CheckpointError
+from clstudy.assets.readers.tensor_files import read_state_dict
 from clstudy.errors import UserError
 from clstudy.images import to_uint8
 

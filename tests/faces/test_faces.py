@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.ndimage import gaussian_filter, map_coordinates
 
-from clstudy.assets.onnx_network import EMBEDDING_CROP
+from clstudy.assets.readers.onnx_network import EMBEDDING_CROP
 from clstudy.errors import UserError
 from clstudy.faces.embedding import IdentityEmbedder, crop_grid
 from clstudy.faces.landmarks import (

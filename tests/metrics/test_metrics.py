@@ -20,8 +20,8 @@ from torch import Tensor
 
 from clstudy.assets import asset_path
 from clstudy.assets.model_files import find_files
-from clstudy.assets.onnx_file import external_files, first_node_names
-from clstudy.assets.onnx_network import recognition_network, takes_raw_pixels
+from clstudy.assets.readers.onnx_file import external_files, first_node_names
+from clstudy.assets.readers.onnx_network import recognition_network, takes_raw_pixels
 from clstudy.cli.metrics import main
 from clstudy.errors import UserError
 from clstudy.faces.embedding import ALIGNMENTS, IdentityEmbedder, identity_crops
