@@ -21,7 +21,7 @@ from clstudy.assets.readers.errors import CheckpointError
 from clstudy.assets.readers.onnx_network import takes_raw_pixels
 from clstudy.assets.readers.restricted_pickle import read_objects
 from clstudy.errors import UserError
-from clstudy.generators.checkpoints import read_checkpoint
+from clstudy.generators.checkpoints.reading import read_checkpoint
 from clstudy.generators.ir_se_encoder import read_encoder
 from clstudy.identities.check import inspect_folder
 from clstudy.metrics.dists import load_dists

@@ -33,7 +33,10 @@ from clstudy.assets.readers.pickle_scan import Scan
 from clstudy.assets.readers.restricted_pickle import _load, read_objects
 from clstudy.cli.generators import main
 from clstudy.errors import UserError
-from clstudy.generators.checkpoints import Checkpoint, channel_rule, read_checkpoint, write_safetensors
+from clstudy.generators.checkpoints.checkpoint import Checkpoint
+from clstudy.generators.checkpoints.reading import read_checkpoint
+from clstudy.generators.checkpoints.safetensors_files import write_safetensors
+from clstudy.generators.checkpoints.sizes import channel_rule
 from clstudy.generators.stylegan2 import StyleGAN2, StyleGAN2Settings
 from tests.support.persistence_writer import (
     CLASSES,
