@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from clstudy.assets import manifest
-from clstudy.generators.embedded import EmbeddedGenerator
+from clstudy.generators.embedded_generator import EmbeddedGenerator
 from clstudy.identities.catalogue import open_data_set
 from clstudy.metrics import load_metrics
 from clstudy.metrics.base import METRICS, MetricSettings

@@ -20,7 +20,7 @@ from clstudy.assets.readers.onnx_network import (
     takes_raw_pixels,
 )
 from clstudy.errors import UserError
-from clstudy.faces.landmarks import embedding_crop_map
+from clstudy.faces.geometry import embedding_crop_map
 from clstudy.registry import Registry
 
 CropMap = Callable[[int], tuple[float, np.ndarray]]
@@ -34,7 +34,7 @@ ALIGNMENTS.register("embedded")(embedding_crop_map)
 
 @ALIGNMENTS.register("ffhq")
 def _ffhq_crop_map(size: int) -> tuple[float, np.ndarray]:
-    from clstudy.faces.ffhq import ffhq_embedding_crop_map
+    from clstudy.faces.alignments import ffhq_embedding_crop_map
 
     return ffhq_embedding_crop_map(size)
 

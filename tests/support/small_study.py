@@ -17,7 +17,7 @@ import clstudy
 from clstudy.assets import manifest
 from clstudy.cluster.actors import Coordinator, Recorder
 from clstudy.cluster.worker import Job, TrialTrainable
-from clstudy.generators.embedded import EmbeddedGenerator
+from clstudy.generators.embedded_generator import EmbeddedGenerator
 from clstudy.identities.dataset import Identity, load_folder
 from clstudy.identities.dcgan import LATENT_SIZE, FaceSource
 from clstudy.metrics.lpips import LPIPS, LPIPSMetric

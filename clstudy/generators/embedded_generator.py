@@ -12,7 +12,7 @@ from torch import Tensor
 
 from clstudy.assets import asset_path
 from clstudy.generators.base import GENERATORS, DomainGenerator, GeneratorKind, GeneratorWeights
-from clstudy.generators.encoder import WEncoder
+from clstudy.generators.w_encoder import WEncoder
 from clstudy.generators.stylegan2 import StyleGAN2, StyleGAN2Settings
 from clstudy.generators.synthesis_copies import SynthesisCopies, arrays_under, encoded
 from clstudy.metrics.lpips import LPIPS

@@ -19,7 +19,7 @@ from clstudy.assets.extras import import_extra
 from clstudy.assets.readers.onnx_file import first_node_names
 from clstudy.assets.readers.onnx_network import open_network, takes_raw_pixels
 from clstudy.errors import UserError
-from clstudy.faces.landmarks import Face, distinct_boxes
+from clstudy.faces.face_finder import Face, distinct_boxes
 from clstudy.faces.opencv_sampling import resize_bilinear, warp_bilinear
 
 DETECTION_SIZE = 640
