@@ -23,8 +23,8 @@ from PIL import Image
 from clstudy.assets.pinned_archives import PinnedArchive, pinned_archive
 from clstudy.errors import UserError
 from clstudy.faces.alignments import aligned_photo, embedded_transform
-from clstudy.faces.geometry import FACE_SIZE
 from clstudy.faces.face_finder import FaceFinder
+from clstudy.faces.geometry import FACE_SIZE
 from clstudy.images import opened_picture
 
 ORL_VERSION = 2

@@ -16,6 +16,7 @@ from scipy.ndimage import gaussian_filter, map_coordinates
 from clstudy.assets.readers.onnx_network import EMBEDDING_CROP
 from clstudy.errors import UserError
 from clstudy.faces.embedding import IdentityEmbedder, crop_grid
+from clstudy.faces.face_finder import FaceFinder
 from clstudy.faces.geometry import (
     INSIGHTFACE_TEMPLATE,
     aligned_template,
@@ -24,7 +25,6 @@ from clstudy.faces.geometry import (
     similarity_transform,
     warp,
 )
-from clstudy.faces.face_finder import FaceFinder
 from clstudy.identities.catalogue import open_data_set
 from clstudy.identities.orl import PEOPLE, PHOTOS, fetch_orl, orl_split, read_orl_photo
 from clstudy.images import to_unit_range

@@ -36,8 +36,8 @@ from clstudy.faces.alignments import (
     outside_by,
 )
 from clstudy.faces.detectors import DETECTORS
-from clstudy.faces.geometry import INSIGHTFACE_TEMPLATE, aligned_template, embedding_crop_map, warp
 from clstudy.faces.face_finder import Face, distinct_boxes
+from clstudy.faces.geometry import INSIGHTFACE_TEMPLATE, aligned_template, embedding_crop_map, warp
 from clstudy.identities.catalogue import open_data_set
 from clstudy.identities.dataset import load_folder
 from clstudy.identities.orl import fetch_orl, read_orl_photo

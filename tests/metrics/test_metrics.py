@@ -31,10 +31,10 @@ from clstudy.images import to_unit_range
 from clstudy.metrics import load_metrics
 from clstudy.metrics.base import METRICS, MetricSettings
 from clstudy.metrics.dists import DISTS, DISTSMetric, weight_shapes
-from clstudy.metrics.weights_from_pypi import fetch_dists
 from clstudy.metrics.identity import IdentityMetric
 from clstudy.metrics.lpips import LPIPSMetric
 from clstudy.metrics.psnr import PSNRMetric
+from clstudy.metrics.weights_from_pypi import fetch_dists
 from clstudy.settings.metric_directions import HIGHER_IS_BETTER
 from clstudy.settings.metric_files import NEEDED_FILES
 from clstudy.settings.profiles import PROFILES, EvaluationSettings

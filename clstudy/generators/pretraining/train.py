@@ -31,8 +31,8 @@ from torch import Tensor, nn
 from clstudy.errors import UserError
 from clstudy.faces.embedding import IdentityEmbedder
 from clstudy.faces.torch_embedder import TorchIdentityEmbedder
-from clstudy.generators.w_encoder import WEncoder
 from clstudy.generators.stylegan2 import StyleGAN2, StyleGAN2Settings
+from clstudy.generators.w_encoder import WEncoder
 from clstudy.images import to_uint8, to_unit_range
 from clstudy.metrics.lpips import LPIPS
 from clstudy.seeding import derive_rng, derive_seed

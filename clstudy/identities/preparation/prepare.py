@@ -37,9 +37,9 @@ from scipy.sparse.csgraph import connected_components
 from clstudy.assets import manifest as asset_manifest
 from clstudy.assets import sha256_file
 from clstudy.errors import UserError, nearest
+from clstudy.faces.alignments import TRANSFORMS, aligned_photo, usual_alignment
 from clstudy.faces.detectors import detector_key, detector_title, open_detector, parse_detector
 from clstudy.faces.embedding import IdentityEmbedder
-from clstudy.faces.alignments import TRANSFORMS, aligned_photo, usual_alignment
 from clstudy.faces.face_finder import Face, FaceDetector
 from clstudy.identities.preparation.contact_sheet import Strip, contact_sheet
 from clstudy.identities.preparation.filters import (
