@@ -242,7 +242,8 @@ def generator_digest(profile: Profile, found: FoundFiles) -> str:
         UserError: the profile's generator comes from a file that is not there.
     """
     if profile.weights is not None:
-        return manifest()[profile.weights]["sha256"]
+        sha256: str = manifest()[profile.weights]["sha256"]
+        return sha256
     if "generator" not in found.digests:
         raise UserError(f"profile {profile.name!r} needs a {ROLES['generator'].what}. {ROLES['generator'].remedy}")
     encoder, base = found.digests.get("encoder"), found.digests.get("base")

@@ -150,11 +150,13 @@ class IdentityEmbedder:
     def _output(self, crop: Tensor) -> np.ndarray:
         """What the network makes of one crop ``[3, 112, 112]`` in [-1, 1]: the embedding, of any length and shape."""
         value = ((crop + 1) * 127.5 if self._raw else crop).cpu().numpy()
-        return self._session.run(None, {self._input: value[None]})[0]
+        embedding: np.ndarray = self._session.run(None, {self._input: value[None]})[0]
+        return embedding
 
     def _width(self) -> int:
         blank = np.zeros((1, 3, EMBEDDING_CROP, EMBEDDING_CROP), np.float32)
-        return self._session.run(None, {self._input: blank})[0].size
+        width: int = self._session.run(None, {self._input: blank})[0].size
+        return width
 
 
 def _device_note(session: onnxruntime.InferenceSession, device: torch.device) -> str | None:

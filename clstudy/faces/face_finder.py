@@ -129,7 +129,8 @@ class FaceFinder:
         grey = Image.fromarray(np.ascontiguousarray(image[y0:y1, x0:x1])).convert("L")
         values = np.asarray(grey.resize((64, 64), Image.Resampling.BILINEAR), np.float32) / 256
         found = self._landmarker.run(None, {"input": values[None, None]})[0].reshape(68, 2)
-        return found * np.array([x1 - x0, y1 - y0]) + np.array([x0, y0])
+        points: np.ndarray = found * np.array([x1 - x0, y1 - y0]) + np.array([x0, y0])
+        return points
 
     def align(self, image: np.ndarray, *, size: int = FACE_SIZE) -> tuple[np.ndarray, Face] | None:
         """Return the aligned photo ``[size, size, 3]`` and the face in *source* pixels, or None if none is found."""

@@ -31,7 +31,8 @@ def aligned_template(size: int = FACE_SIZE) -> np.ndarray:
     crop of an aligned photo is one fixed affine map (``embedding_crop_map``).
     """
     points = (INSIGHTFACE_TEMPLATE - _CROP_CENTRE) * _CROP_SCALE + _FACE_CENTRE
-    return (points + 0.5) * (size / FACE_SIZE) - 0.5
+    scaled: np.ndarray = (points + 0.5) * (size / FACE_SIZE) - 0.5
+    return scaled
 
 
 def embedding_crop_map(size: int = FACE_SIZE) -> tuple[float, np.ndarray]:

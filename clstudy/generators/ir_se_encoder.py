@@ -64,7 +64,8 @@ class IRSEEncoder(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Return w ``[n, w_dim]`` for images ``[n, 3, s, s]`` in [-1, 1] of any size."""
         x = self.body(self.input_layer(encoder_input(images)))
-        return self.linear(x.mean(dim=(2, 3))) + self.adds_mean * self.latent_avg
+        w: Tensor = self.linear(x.mean(dim=(2, 3))) + self.adds_mean * self.latent_avg
+        return w
 
 
 def encoder_input(images: Tensor) -> Tensor:

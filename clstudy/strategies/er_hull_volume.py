@@ -65,7 +65,8 @@ def select_volume_subset(
     volumes = log_volumes(points, subsets)
     if np.isneginf(volumes).all():
         volumes = log_extents(points, subsets)
-    return subsets[np.argmax(volumes >= volumes.max() - _TIE)]
+    chosen: np.ndarray = subsets[np.argmax(volumes >= volumes.max() - _TIE)]
+    return chosen
 
 
 def log_extents(latents: np.ndarray, subsets: np.ndarray) -> np.ndarray:

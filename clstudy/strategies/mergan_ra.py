@@ -54,6 +54,7 @@ class MerganReplayAlignment(RandomAnchors):
 
         def alignment(module: nn.Module) -> Tensor:
             index = torch.from_numpy(next(draws)).to(shown.latents.device)
-            return self.weight * (module(shown.latents[index]) - shown.images[index]).square().mean()
+            penalty: Tensor = self.weight * (module(shown.latents[index]) - shown.images[index]).square().mean()
+            return penalty
 
         return alignment

@@ -175,7 +175,8 @@ def _set(*given: Any) -> set[Any]:
 def _latin1_bytes(text: Any, encoding: Any) -> bytes:
     if encoding != "latin1":
         raise pickle.UnpicklingError("bytes in an encoding other than latin1")
-    return text.encode("latin1")
+    encoded: bytes = text.encode("latin1")
+    return encoded
 
 
 REBUILD: dict[str, Callable[..., Any]] = {

@@ -121,7 +121,8 @@ class _Reader:
     @property
     def width(self) -> int:
         """Width of w."""
-        return self.take("conv1.conv.modulation.weight").shape[-1]
+        width: int = self.take("conv1.conv.modulation.weight").shape[-1]
+        return width
 
     def take(self, name: str, shape: tuple[int, ...] | None = None) -> np.ndarray:
         if name not in self._tensors or (shape is None and self._tensors[name].ndim == 0):

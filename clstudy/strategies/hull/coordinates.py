@@ -33,7 +33,8 @@ def edges_from(coordinates: np.ndarray, subsets: np.ndarray, rest: np.ndarray) -
     vertices, points = coordinates[subsets], coordinates[rest]
     k = subsets.shape[1]
     if coordinates.shape[1] <= k:
-        return vertices[:, None] - points[:, :, None]
+        differences: np.ndarray = vertices[:, None] - points[:, :, None]
+        return differences
     basis, triangle = np.linalg.qr((vertices[:, 1:] - vertices[:, :1]).swapaxes(1, 2))  # [m, r, k - 1]
     offset = points - vertices[:, :1]
     along = offset @ basis  # [m, o, k - 1]

@@ -123,7 +123,8 @@ def _solve(systems: np.ndarray, right: np.ndarray) -> np.ndarray:
     try:
         return np.linalg.solve(systems, right)
     except np.linalg.LinAlgError:  # one exactly singular system in the batch
-        return np.linalg.pinv(systems, hermitian=True) @ right
+        solution: np.ndarray = np.linalg.pinv(systems, hermitian=True) @ right
+        return solution
 
 
 def _careful_norm(edges: np.ndarray) -> float:

@@ -102,7 +102,8 @@ def select_hull_subset(
     row, _ = candidates.best(subsets)
     if refine and count_subsets(labels, capacity) > len(subsets):
         return exchange_search(np.concatenate([subsets[[row]], subsets]), labels, candidates.improve)
-    return subsets[row]
+    chosen: np.ndarray = subsets[row]
+    return chosen
 
 
 class _Candidates:
@@ -172,7 +173,8 @@ class _Problem:
 
     def scores(self, rows: np.ndarray, distances: np.ndarray) -> np.ndarray:
         """Scores ``[m]`` of subsets from the scaled distances ``[m, n - k]`` of the candidates they leave out."""
-        return self.scale * (self.weight[rows] * distances).sum(axis=1) + self.constant[rows]
+        scores: np.ndarray = self.scale * (self.weight[rows] * distances).sum(axis=1) + self.constant[rows]
+        return scores
 
     def exact_scores(self, rows: np.ndarray, start: np.ndarray) -> np.ndarray:
         """Exact scores ``[m]`` of subsets, from feasible weights ``[m, n - k, k]`` to start from."""
@@ -279,4 +281,5 @@ class _Ascent:
         """Weights ``[m, n - k, k]`` >= 0 that sum to 1."""
         weights = np.maximum(self._weights.transpose(2, 1, 0), 0.0)
         weights[weights < 1e-9] = 0.0
-        return weights / weights.sum(axis=2, keepdims=True)
+        shares: np.ndarray = weights / weights.sum(axis=2, keepdims=True)
+        return shares

@@ -63,7 +63,8 @@ def log_volumes(latents: ArrayLike, subsets: ArrayLike) -> np.ndarray:
     size = max(1, BLOCK // (rows.shape[1] * coordinates.shape[1]))
     for first in range(0, len(rows), size):
         volumes[first : first + size] = _log_volumes(coordinates[rows[first : first + size]], unsure)
-    return volumes + (rows.shape[1] - 1) * math.log(scale)
+    in_own_unit: np.ndarray = volumes + (rows.shape[1] - 1) * math.log(scale)
+    return in_own_unit
 
 
 def _log_volumes(corners: np.ndarray, unsure: np.ndarray) -> np.ndarray:
