@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from clstudy.assets import manifest
-from clstudy.generators.embedded import EmbeddedGenerator
+from clstudy.generators.embedded_generator import EmbeddedGenerator
 from clstudy.identities.catalogue import open_data_set
 from clstudy.metrics import load_metrics
 from clstudy.metrics.base import METRICS, MetricSettings
@@ -76,6 +76,7 @@ def main() -> None:
                 new_rng=np.random.default_rng(0),
                 replay_rng=np.random.default_rng(1),
             )
+            module.requires_grad_(False)
             for space in LATENT_SPACE_WORDS:
                 settings = replace(profile.inversion, latent_space=space)
                 w = invert(module, test, features, start, settings=settings, lpips=lpips)

@@ -30,7 +30,7 @@ from scipy.optimize import minimize
 
 from clstudy.strategies import make_items
 from clstudy.strategies.balance import count_subsets, draw_subsets, enumerate_subsets
-from clstudy.strategies.hull.convex_hull import best_subset, score_subsets, select_hull_subset
+from clstudy.strategies.hull.subsets import best_subset, score_subsets, select_hull_subset
 
 if TYPE_CHECKING:  # torch is imported on request only: it would be most of the memory
     import torch
@@ -143,7 +143,7 @@ def torch_bounds(
     """Lower and upper bounds ``[m]`` on the scores of subsets ``[m, k]``.
 
     Weights in the affine hulls are made feasible by coordinate ascent in the multipliers of a >= 0, as in
-    ``convex_hull``. Any weights of sum 1 give a lower bound, by the plane through the nearest vertex; any feasible
+    ``hull.distance``. Any weights of sum 1 give a lower bound, by the plane through the nearest vertex; any feasible
     ones give an upper bound.
 
     Args:

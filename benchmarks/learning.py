@@ -20,7 +20,7 @@ import torch
 import yaml
 
 from clstudy.assets import manifest
-from clstudy.generators.embedded import EmbeddedGenerator
+from clstudy.generators.embedded_generator import EmbeddedGenerator
 from clstudy.identities.catalogue import open_data_set
 from clstudy.identities.dataset import DataSet
 from clstudy.metrics.lpips import LPIPS, LPIPSMetric

@@ -31,7 +31,10 @@ from clstudy.analysis.summary import read_study
 from clstudy.assets import asset_path
 from clstudy.errors import UserError
 from clstudy.faces.embedding import IdentityEmbedder
-from clstudy.generators.checkpoints import Checkpoint, infer_settings, read_checkpoint, write_safetensors
+from clstudy.generators.checkpoints.checkpoint import Checkpoint
+from clstudy.generators.checkpoints.reading import read_checkpoint
+from clstudy.generators.checkpoints.safetensors_files import write_safetensors
+from clstudy.generators.checkpoints.sizes import infer_settings
 from clstudy.generators.ir_se_encoder import IRSEEncoder, read_encoder
 from clstudy.generators.stylegan2 import StyleGAN2, StyleGAN2Settings
 from clstudy.identities.dataset import load_folder

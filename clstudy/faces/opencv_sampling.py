@@ -19,7 +19,8 @@ def resize_bilinear(image: np.ndarray, width: int, height: int) -> np.ndarray:
     rows = (pixels[:, left] * first[:, None] + pixels[:, right] * second[:, None]) >> 4
     above, below, first, second = _taps(height, image.shape[0], clamp_weights=False)
     total = ((rows[above] * first[:, None, None]) >> 16) + ((rows[below] * second[:, None, None]) >> 16)
-    return ((total + 2) >> 2).clip(0, 255).astype(np.uint8)
+    resized: np.ndarray = ((total + 2) >> 2).clip(0, 255).astype(np.uint8)
+    return resized
 
 
 def _taps(wanted: int, given: int, *, clamp_weights: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
@@ -59,9 +60,11 @@ def warp_bilinear(image: np.ndarray, inverse: np.ndarray, size: int) -> np.ndarr
     upper, lower = pixels(top, left), pixels(top + 1, left)
     upper = _fused(across, pixels(top, left + 1) - upper, upper)
     lower = _fused(across, pixels(top + 1, left + 1) - lower, lower)
-    return np.rint(_fused(down, lower - upper, upper)).clip(0, 255).astype(np.uint8)
+    warped: np.ndarray = np.rint(_fused(down, lower - upper, upper)).clip(0, 255).astype(np.uint8)
+    return warped
 
 
 def _fused(a: np.ndarray, b: np.ndarray | np.floating, c: np.ndarray) -> np.ndarray:
     """a * b + c of float32, rounded once, as the processor's fused multiply-add has it."""
-    return (a.astype(np.float64) * b + c).astype(np.float32)
+    rounded: np.ndarray = (a.astype(np.float64) * b + c).astype(np.float32)
+    return rounded

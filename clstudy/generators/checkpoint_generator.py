@@ -11,7 +11,8 @@ from torch import Tensor
 
 from clstudy.errors import UserError
 from clstudy.generators.base import GENERATORS, DomainGenerator, GeneratorKind, GeneratorWeights
-from clstudy.generators.checkpoints import SYNTHESIS_ALONE, read_checkpoint
+from clstudy.generators.checkpoints.nvidia import SYNTHESIS_ALONE
+from clstudy.generators.checkpoints.reading import read_checkpoint
 from clstudy.generators.ir_se_encoder import IRSEEncoder, read_encoder
 from clstudy.generators.stylegan2 import StyleGAN2, StyleGAN2Settings
 from clstudy.generators.synthesis_copies import SynthesisCopies, arrays_under, encoded

@@ -15,7 +15,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from clstudy.assets.restricted_pickle import CheckpointError, TensorRef, arrays, read_state
+from clstudy.assets.readers.errors import CheckpointError
+from clstudy.assets.readers.network_tensors import arrays
+from clstudy.assets.readers.pickle_objects import TensorRef
+from clstudy.assets.readers.restricted_pickle import read_state
 from clstudy.errors import UserError
 from clstudy.faces.ir_se_50 import FEATURES, ir_se_50
 
@@ -61,7 +64,8 @@ class IRSEEncoder(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Return w ``[n, w_dim]`` for images ``[n, 3, s, s]`` in [-1, 1] of any size."""
         x = self.body(self.input_layer(encoder_input(images)))
-        return self.linear(x.mean(dim=(2, 3))) + self.adds_mean * self.latent_avg
+        w: Tensor = self.linear(x.mean(dim=(2, 3))) + self.adds_mean * self.latent_avg
+        return w
 
 
 def encoder_input(images: Tensor) -> Tensor:

@@ -313,4 +313,5 @@ class StyleGAN2(nn.Module):
 
     def forward(self, z: Tensor, c: Tensor | None = None, *, truncation_psi: float = 1.0, noise: bool = True) -> Tensor:
         """Return images ``[n, 3, r, r]`` for z ``[n, z_dim]``."""
-        return self.synthesis(self.mapping(z, c, truncation_psi=truncation_psi), noise=noise)
+        images: Tensor = self.synthesis(self.mapping(z, c, truncation_psi=truncation_psi), noise=noise)
+        return images

@@ -142,11 +142,13 @@ def put_on(photo: np.ndarray, landmarks: np.ndarray, appearance: Appearance) -> 
     # a shoulder instead of hard clipping: 0.8 and below stay, brighter tones approach 1
     light = np.where(light > 0.8, 0.8 + 0.2 * np.tanh((light - 0.8) / 0.2), light)
     shown = light ** (appearance.gamma / _DISPLAY_GAMMA)
-    return np.clip(np.round(shown * 255), 0, 255).astype(np.uint8)
+    graded: np.ndarray = np.clip(np.round(shown * 255), 0, 255).astype(np.uint8)
+    return graded
 
 
 def _blend(under: np.ndarray, over: np.ndarray, share: np.ndarray) -> np.ndarray:
-    return under * (1 - share) + over * share
+    blended: np.ndarray = under * (1 - share) + over * share
+    return blended
 
 
 @dataclass(frozen=True)
@@ -191,7 +193,8 @@ class _Head:
     @cached_property
     def relative(self) -> np.ndarray:
         """Pixels relative to the ellipse ``[s, s, 2]``: length 1 on its edge."""
-        return (self.grid - self.centre) / (self.radii * 1.12)
+        relative: np.ndarray = (self.grid - self.centre) / (self.radii * 1.12)
+        return relative
 
     @cached_property
     def mask(self) -> np.ndarray:
@@ -200,7 +203,8 @@ class _Head:
         head = _step((1.05 - radius) / 0.06)
         below = self.grid - self.centre
         neck = _step((below[..., 1] - 0.7 * self.radii[1]) / 2) * _step((0.75 * self.radii[0] - abs(below[..., 0])) / 2)
-        return np.maximum(head, neck)
+        mask: np.ndarray = np.maximum(head, neck)
+        return mask
 
     def points(self, local: np.ndarray) -> list[tuple[float, float]]:
         """Face coordinates ``[n, 2]`` (across, down; eye distances) to pixels of the supersampled canvas."""
@@ -209,7 +213,8 @@ class _Head:
 
 
 def _step(x: np.ndarray) -> np.ndarray:
-    return 1 / (1 + np.exp(-np.clip(x, -40, 40)))
+    step: np.ndarray = 1 / (1 + np.exp(-np.clip(x, -40, 40)))
+    return step
 
 
 def _shading(head: _Head, appearance: Appearance) -> np.ndarray:
@@ -240,7 +245,8 @@ def _along(head: _Head, appearance: Appearance) -> np.ndarray:
     """Signed distance from the face's middle along the shadow's direction, in units of the photo's side."""
     direction = np.array([np.cos(appearance.shadow_angle), np.sin(appearance.shadow_angle)])
     middle = head.origin + head.down * head.unit * 0.4
-    return (head.grid - middle) @ direction / head.size - appearance.shadow_offset
+    along: np.ndarray = (head.grid - middle) @ direction / head.size - appearance.shadow_offset
+    return along
 
 
 @SHADOWS.register("none")
@@ -265,7 +271,8 @@ def _corner_shadow(head: _Head, appearance: Appearance) -> np.ndarray:
     lit = _step((0.22 - abs(_along(head, appearance))) / softness) * _step(
         (0.28 - abs(_along(head, turned))) / softness
     )
-    return 1 - lit
+    shadow: np.ndarray = 1 - lit
+    return shadow
 
 
 @SHADOWS.register("leaves")
@@ -299,7 +306,8 @@ class _Canvas:
         layer = np.asarray(self._image, float) / 255
         weighted = np.concatenate([layer[..., :3] * layer[..., 3:], layer[..., 3:]], axis=-1)
         mean = weighted.reshape(size, _SUPERSAMPLING, size, _SUPERSAMPLING, 4).mean((1, 3))
-        return scene * (1 - mean[..., 3:]) + mean[..., :3]
+        covered: np.ndarray = scene * (1 - mean[..., 3:]) + mean[..., :3]
+        return covered
 
 
 def _ink(colour: Colour, opacity: float) -> tuple[int, int, int, int]:
@@ -331,7 +339,8 @@ def _rounded(centre: tuple[float, float], half: tuple[float, float], power: floa
     """Closed superellipse |x/a|^p + |y/b|^p = 1, ``[64, 2]``: p = 2 an ellipse, p = 4 a rounded rectangle."""
     turn = np.linspace(0, 2 * np.pi, 64)
     unit = np.stack([np.cos(turn), np.sin(turn)], axis=1)
-    return np.array(centre) + np.array(half) * np.sign(unit) * abs(unit) ** (2 / power)
+    outline: np.ndarray = np.array(centre) + np.array(half) * np.sign(unit) * abs(unit) ** (2 / power)
+    return outline
 
 
 def _glasses(

@@ -71,9 +71,10 @@ class _Synthetic(PackagedSet):
     description = "people who do not exist, any number of them, at any number of timestamps (64x64; made in seconds)"
 
     def settings(self, wanted: Wanted) -> Settings:
+        from clstudy.faces.geometry import FACE_SIZE
         from clstudy.identities import synthetic
 
-        if wanted.image_size != synthetic.FACE_SIZE:
+        if wanted.image_size != FACE_SIZE:
             raise UserError(
                 f"data set 'synthetic' with photos of {wanted.image_size} pixels; it only has 64x64 ones. Use the "
                 "embedded profile, or give a folder of photos"

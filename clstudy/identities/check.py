@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from clstudy.errors import UserError
-from clstudy.faces.ffhq import TRANSFORMS, usual_alignment
+from clstudy.faces.alignments import TRANSFORMS, usual_alignment
 from clstudy.images import opened_picture, read_picture_file
 from clstudy.storage.documents import read_json
 

@@ -39,4 +39,5 @@ class FaceSource:
         """Return uint8 RGB faces ``[n, 64, 64, 3]`` for latents ``[n, 100]`` (standard normal)."""
         z = torch.from_numpy(np.asarray(latents, np.float32))[:, :, None, None]
         images = self._net(z).add(1).mul(127.5).round().clamp(0, 255).byte()
-        return images.permute(0, 2, 3, 1).contiguous().numpy()
+        faces: np.ndarray = images.permute(0, 2, 3, 1).contiguous().numpy()
+        return faces

@@ -20,10 +20,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from clstudy.assets.packages import PinnedArchive, pinned_archive
+from clstudy.assets.pinned_archives import PinnedArchive, pinned_archive
 from clstudy.errors import UserError
-from clstudy.faces.ffhq import aligned_photo, embedded_transform
-from clstudy.faces.landmarks import FACE_SIZE, FaceFinder
+from clstudy.faces.alignments import aligned_photo, embedded_transform
+from clstudy.faces.face_finder import FaceFinder
+from clstudy.faces.geometry import FACE_SIZE
 from clstudy.images import opened_picture
 
 ORL_VERSION = 2

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from clstudy.faces.embedding import IdentityEmbedder
-from clstudy.faces.landmarks import FaceFinder, aligned_template, similarity_transform
+from clstudy.faces.face_finder import FaceFinder
+from clstudy.faces.geometry import aligned_template, similarity_transform
 from clstudy.identities.dcgan import LATENT_SIZE, FaceSource
 from clstudy.images import to_unit_range
 from clstudy.seeding import derive_rng

@@ -19,7 +19,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from clstudy.assets.packages import PinnedArchive, pinned_archive
+from clstudy.assets.pinned_archives import PinnedArchive, pinned_archive
 from clstudy.storage.places import write_atomically
 
 REAL_VIDEO_VERSION = 2

@@ -23,7 +23,7 @@ import numpy as np
 from PIL import Image
 
 from clstudy.errors import UserError
-from clstudy.faces.landmarks import FACE_SIZE, aligned_template, similarity_transform
+from clstudy.faces.geometry import FACE_SIZE, aligned_template, similarity_transform
 from clstudy.identities.appearance import Appearance, put_on, timestamp_appearance
 from clstudy.identities.dcgan import LATENT_SIZE
 from clstudy.identities.people import FaceTools, Person, draw_person

@@ -155,7 +155,7 @@ class WholeImageIdentity(Metric):
     def prepare(self, targets: Tensor) -> Tensor:
         """Unit embeddings ``[n, 512]``, on the CPU."""
         # one image at a time: the answer for a photo must not depend on what else is in the batch
-        pooled = F.adaptive_avg_pool2d(targets, INPUT_SIZE).split(1)
+        pooled = torch.split(F.adaptive_avg_pool2d(targets, INPUT_SIZE), 1)
         return torch.cat([self._net(image.to(self.settings.device)).cpu() for image in pooled])
 
     def pairs(self, images: Tensor, prepared: Tensor) -> Tensor:

@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from clstudy.assets.tensor_files import read_tensors
+from clstudy.assets.readers.tensor_files import read_tensors
 from clstudy.errors import UserError
 from clstudy.metrics.base import METRICS, Metric, MetricSettings
 
@@ -115,7 +115,8 @@ class DISTS(nn.Module):
     def distance(self, ours: DISTSFeatures, theirs: DISTSFeatures) -> Tensor:
         """Return distances ``[n]`` between two sets of features (equation 6)."""
         similarity = torch.zeros(len(ours.maps[0]), device=self.alpha.device)
-        alphas, betas = self.alpha.split(FEATURE_CHANNELS), self.beta.split(FEATURE_CHANNELS)
+        channels = list(FEATURE_CHANNELS)
+        alphas, betas = torch.split(self.alpha, channels), torch.split(self.beta, channels)
         for level, (alpha, beta) in enumerate(zip(alphas, betas, strict=True)):
             x_mean, y_mean = ours.means[level], theirs.means[level]
             texture = (2 * x_mean * y_mean + _TINY) / (x_mean.square() + y_mean.square() + _TINY)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from clstudy.metrics.base import METRICS
-from clstudy.metrics.set_metric import InceptionSetMetric
+from clstudy.metrics.inception_set_metric import InceptionSetMetric
 from clstudy.metrics.set_statistics import fid
 
 

@@ -23,8 +23,8 @@ from torch import Tensor, nn
 
 from clstudy.assets import sha256_file
 from clstudy.assets.model_files import ROLES
-from clstudy.assets.restricted_pickle import CheckpointError
-from clstudy.assets.tensor_files import read_state_dict
+from clstudy.assets.readers.errors import CheckpointError
+from clstudy.assets.readers.tensor_files import read_state_dict
 from clstudy.errors import UserError
 from clstudy.images import to_uint8
 
@@ -229,7 +229,8 @@ class InceptionFeatures(nn.Module):
         x = self.Mixed_5d(self.Mixed_5c(self.Mixed_5b(F.max_pool2d(x, 3, stride=2))))
         x = self.Mixed_6e(self.Mixed_6d(self.Mixed_6c(self.Mixed_6b(self.Mixed_6a(x)))))
         x = self.Mixed_7c(self.Mixed_7b(self.Mixed_7a(x)))
-        return x.mean(dim=(2, 3))
+        features: Tensor = x.mean(dim=(2, 3))
+        return features
 
 
 @torch.no_grad()
@@ -240,7 +241,7 @@ def inception_features(network: InceptionFeatures, images: Tensor) -> np.ndarray
     """
     device = network.Conv2d_1a_3x3.conv.weight.device
     pixels = torch.from_numpy(resize_for_inception(to_uint8(images)))
-    parts = [network(part.to(device)).cpu() for part in pixels.split(_BATCH)]
+    parts = [network(part.to(device)).cpu() for part in torch.split(pixels, _BATCH)]
     return torch.cat(parts).double().numpy() if parts else np.zeros((0, FEATURES))
 
 

@@ -14,8 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from clstudy.assets.model_files import ROLES
-from clstudy.assets.restricted_pickle import CheckpointError
-from clstudy.assets.tensor_files import read_torch_state
+from clstudy.assets.readers.errors import CheckpointError
+from clstudy.assets.readers.tensor_files import read_torch_state
 from clstudy.errors import UserError
 from clstudy.faces.ir_se_50 import FEATURES, ir_se_50
 

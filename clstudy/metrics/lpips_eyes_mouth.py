@@ -24,7 +24,8 @@ import torch
 from torch import Tensor
 
 from clstudy.faces.embedding import ALIGNMENTS, resampling_weights
-from clstudy.faces.landmarks import INSIGHTFACE_TEMPLATE, FaceFinder
+from clstudy.faces.face_finder import FaceFinder
+from clstudy.faces.geometry import INSIGHTFACE_TEMPLATE
 from clstudy.images import to_uint8
 from clstudy.metrics.base import METRICS, Metric, MetricSettings
 from clstudy.metrics.lpips import LPIPS, Features

@@ -21,8 +21,8 @@ from torch import Tensor, nn
 from clstudy.assets import asset_path, sha256_file
 from clstudy.assets.extras import import_official_lpips
 from clstudy.assets.model_files import ROLES
-from clstudy.assets.restricted_pickle import CheckpointError
-from clstudy.assets.tensor_files import read_state_dict
+from clstudy.assets.readers.errors import CheckpointError
+from clstudy.assets.readers.tensor_files import read_state_dict
 from clstudy.errors import UserError
 from clstudy.metrics.base import MetricSettings
 from clstudy.settings.metric_files import LPIPS_NETWORKS

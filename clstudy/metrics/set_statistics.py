@@ -78,20 +78,22 @@ def kid(features_a: np.ndarray, features_b: np.ndarray) -> float:
 
 
 def _kernel(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    return (a.astype(np.float64) @ b.astype(np.float64).T / a.shape[1] + 1) ** 3
+    values: np.ndarray = (a.astype(np.float64) @ b.astype(np.float64).T / a.shape[1] + 1) ** 3
+    return values
 
 
 def _other_pairs(features: np.ndarray) -> float:
     """Mean kernel value over pairs of different rows."""
     values = _kernel(features, features)
     count = len(features)
-    return (values.sum() - np.trace(values)) / (count * (count - 1))
+    return float((values.sum() - np.trace(values)) / (count * (count - 1)))
 
 
 def _scaled(features: np.ndarray) -> np.ndarray:
     """Rows whose product with themselves (AᵀA) is the covariance."""
     centred = features.astype(np.float64) - features.mean(axis=0, dtype=np.float64)
-    return centred / np.sqrt(len(features) - 1)
+    scaled: np.ndarray = centred / np.sqrt(len(features) - 1)
+    return scaled
 
 
 def _at_most_square(rows: np.ndarray) -> np.ndarray:

@@ -25,7 +25,8 @@ _ENUMERATE_UP_TO = 4  # times the wanted number of distinct subsets: above it, r
 
 def draw_subset(groups: np.ndarray, capacity: int, rng: np.random.Generator) -> np.ndarray:
     """Draw one balanced subset in two steps; sorted indices ``[min(capacity, n)]``."""
-    return _draw(_Shares(groups, capacity), 1, rng)[0]
+    subset: np.ndarray = _draw(_Shares(groups, capacity), 1, rng)[0]
+    return subset
 
 
 def draw_subsets(groups: np.ndarray, capacity: int, count: int, rng: np.random.Generator) -> np.ndarray:

@@ -8,7 +8,7 @@ from typing import ClassVar
 import numpy as np
 
 from clstudy.strategies.base import STRATEGIES, Item, PhotoStrategy, stack_latents, timestamps_of
-from clstudy.strategies.hull.convex_hull import select_hull_subset
+from clstudy.strategies.hull.subsets import select_hull_subset
 
 
 @STRATEGIES.register("er_hull")

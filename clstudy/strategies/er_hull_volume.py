@@ -9,7 +9,8 @@ from numpy.typing import ArrayLike
 
 from clstudy.strategies.balance import draw_subsets
 from clstudy.strategies.base import STRATEGIES, Item, PhotoStrategy, stack_latents, timestamps_of
-from clstudy.strategies.hull.convex_hull import NUM_SUBSETS, log_volumes
+from clstudy.strategies.hull.subsets import NUM_SUBSETS
+from clstudy.strategies.hull.volume import log_volumes
 
 _TIE = 1e-10  # difference of logs below which two volumes are equal
 _FLAT = 16 * np.finfo(float).eps  # relative rounding of a latent, times k: extents below it are none
@@ -64,7 +65,8 @@ def select_volume_subset(
     volumes = log_volumes(points, subsets)
     if np.isneginf(volumes).all():
         volumes = log_extents(points, subsets)
-    return subsets[np.argmax(volumes >= volumes.max() - _TIE)]
+    chosen: np.ndarray = subsets[np.argmax(volumes >= volumes.max() - _TIE)]
+    return chosen
 
 
 def log_extents(latents: np.ndarray, subsets: np.ndarray) -> np.ndarray:

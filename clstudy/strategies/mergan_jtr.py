@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from clstudy.strategies.base import STRATEGIES, Generated, Past
-from clstudy.strategies.generated import RandomAnchors, generate
+from clstudy.strategies.generative_replay import RandomAnchors, generate
 
 
 @STRATEGIES.register("mergan_jtr")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from clstudy.strategies.base import STRATEGIES, Past, Penalty
-from clstudy.strategies.generated import RandomAnchors, generate
+from clstudy.strategies.generative_replay import RandomAnchors, generate
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -54,6 +54,7 @@ class MerganReplayAlignment(RandomAnchors):
 
         def alignment(module: nn.Module) -> Tensor:
             index = torch.from_numpy(next(draws)).to(shown.latents.device)
-            return self.weight * (module(shown.latents[index]) - shown.images[index]).square().mean()
+            penalty: Tensor = self.weight * (module(shown.latents[index]) - shown.images[index]).square().mean()
+            return penalty
 
         return alignment

@@ -22,7 +22,10 @@ from clstudy.assets.model_files import find_files, generator_digest
 from clstudy.errors import UserError, nearest
 from clstudy.generators import load_generators
 from clstudy.generators.base import GENERATORS
-from clstudy.generators.checkpoints import Checkpoint, infer_settings, read_checkpoint, write_safetensors
+from clstudy.generators.checkpoints.checkpoint import Checkpoint
+from clstudy.generators.checkpoints.reading import read_checkpoint
+from clstudy.generators.checkpoints.safetensors_files import write_safetensors
+from clstudy.generators.checkpoints.sizes import infer_settings
 from clstudy.generators.low_rank import merged_state
 from clstudy.generators.synthesis_copies import SynthesisCopies
 from clstudy.metrics.lpips import LPIPS

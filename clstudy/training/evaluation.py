@@ -63,7 +63,8 @@ def _uniform_weights(size: int, rng: np.random.Generator) -> np.ndarray:
 @COMBINATION_WEIGHTS.register("normalised")
 def _normalised_weights(size: int, rng: np.random.Generator) -> np.ndarray:
     numbers = 1 - rng.random(size)  # in (0, 1]: a sum of zeros could not be divided by
-    return numbers / numbers.sum()
+    weights: np.ndarray = numbers / numbers.sum()
+    return weights
 
 
 def convex_combinations(anchors: Tensor, settings: EvaluationSettings, rng: np.random.Generator) -> Tensor:
@@ -132,7 +133,7 @@ class _Cell:
 @torch.no_grad()
 def _images(module: nn.Module, w: Tensor, batch: int) -> Tensor:
     """Images ``[n, 3, s, s]`` as the generator makes them, not clamped."""
-    return torch.cat([module(part) for part in w.split(batch)])
+    return torch.cat([module(part) for part in torch.split(w, batch)])
 
 
 @dataclass(frozen=True)

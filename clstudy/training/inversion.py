@@ -48,7 +48,7 @@ def invert(
     """
     found = []
     beginning = LATENT_SPACES[settings.latent_space](start, module)
-    for rows in torch.arange(len(targets)).split(settings.batch_size):
+    for rows in torch.split(torch.arange(len(targets)), settings.batch_size):
         w = beginning[rows].clone().requires_grad_(True)
         wanted = index_features(features, rows)
         optimizer = torch.optim.Adam([w], lr=settings.learning_rate)

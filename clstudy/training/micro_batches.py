@@ -93,5 +93,6 @@ def with_smaller_batches(
 
 def _give_back_memory() -> None:
     gc.collect()  # reference cycles, of which exceptions and modules make some
-    if torch.cuda.is_initialized():
+    is_initialized: Callable[[], bool] = torch.cuda.is_initialized  # torch gives it no types
+    if is_initialized():
         torch.cuda.empty_cache()

@@ -63,7 +63,7 @@ class TrainingPhotos:
         with torch.no_grad():
             if micro_batch is None:
                 return cls(latents, images, lpips.features(images))
-            levels = zip(*(lpips.features(part) for part in images.split(micro_batch)), strict=True)
+            levels = zip(*(lpips.features(part) for part in torch.split(images, micro_batch)), strict=True)
             return cls(latents, images, tuple(torch.cat(maps) for maps in levels))
 
     @classmethod
@@ -88,7 +88,8 @@ def photo_losses(module: nn.Module, photos: TrainingPhotos, settings: TrainerSet
     """LPIPS + mse_weight * MSE of each photo ``[n]``."""
     images = module(photos.latents)
     mse = (images - photos.images).square().mean(dim=(1, 2, 3))
-    return lpips.distance(lpips.features(images), photos.features) + settings.mse_weight * mse
+    losses: Tensor = lpips.distance(lpips.features(images), photos.features) + settings.mse_weight * mse
+    return losses
 
 
 def epochs(count: int, batch: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
@@ -118,7 +119,7 @@ def schedule(draws: Iterator[np.ndarray], steps: int, device: torch.device) -> t
     """The index batches of all steps, moved to the device at once: nothing is moved inside the loop."""
     batches = list(islice(draws, steps))
     flat = torch.from_numpy(np.concatenate(batches)).to(device)
-    return flat.split([len(batch) for batch in batches])
+    return torch.split(flat, [len(batch) for batch in batches])
 
 
 Batches = tuple[Tensor, ...]
@@ -165,18 +166,18 @@ def backpropagate(
         loss = photo_losses(module, batch, settings, lpips).mean()
         # after the photos and in a pass of its own, so that a penalty of weight 0 leaves every bit as it is
         total = loss if penalty is None else loss + penalty(module)
-        total.backward()
+        torch.autograd.backward(total)
         return StepLoss(loss.detach(), total.detach())
     parts = []
-    for rows in torch.arange(len(batch), device=batch.latents.device).split(micro_batch):
+    for rows in torch.split(torch.arange(len(batch), device=batch.latents.device), micro_batch):
         part = photo_losses(module, batch.rows(rows), settings, lpips).mean() * (len(rows) / len(batch))
-        part.backward()
+        torch.autograd.backward(part)
         parts.append(part.detach())
     photos = torch.stack(parts).sum()
     if penalty is None:
         return StepLoss(photos, photos)
     more = penalty(module)
-    more.backward()
+    torch.autograd.backward(more)
     return StepLoss(photos, photos + more.detach())
 
 
@@ -274,7 +275,6 @@ def personalise(
         optimizer.step()
         if looked and on_step is not None:
             on_step(len(log.values), steps, log.values[-1])
-    module.requires_grad_(False)
     if losses is not None:
         losses.extend(log.values)
     return float(np.mean(log.values[steps - steps // settings.passes :]))

@@ -32,7 +32,7 @@ class TrainedStage:
 
     module: nn.Module
     weights: Mapping[str, Tensor]
-    """What training changed in it, by name. Copies: scoring freezes the module."""
+    """What training changed in it, by name."""
     loss: float
     """Mean of the last epoch."""
     losses: np.ndarray
@@ -157,7 +157,7 @@ class PersonalisedGenerator:
         on_step: Callable[[int, int, float], None],
         micro_batch: int | None = None,
     ) -> TrainedStage:
-        """Train a network in place.
+        """Train a network in place, and freeze it.
 
         Raises:
             TrainingDivergedError: the loss is not finite, or beyond all sense.
@@ -180,9 +180,9 @@ class PersonalisedGenerator:
             micro_batch=micro_batch,
             losses=losses,
         )
-        return TrainedStage(
-            module, self.generator.tunable_state(module), loss, np.array(losses, np.float32), given.generated
-        )
+        weights = self.generator.tunable_state(module)
+        module.requires_grad_(False)  # scoring inverts photos through it
+        return TrainedStage(module, weights, loss, np.array(losses, np.float32), given.generated)
 
     def photo_loss(self, module: nn.Module, photos: TrainingPhotos, index: int) -> Tensor:
         """The training loss of one photo, a scalar."""

@@ -17,10 +17,11 @@ from benchmarks.fuzz import bombs, inputs
 from benchmarks.fuzz.harness import FAILURES, Outcome, prepare, run_child
 from clstudy.analysis.summary import read_study
 from clstudy.assets.model_files import require_file
-from clstudy.assets.onnx_network import takes_raw_pixels
-from clstudy.assets.restricted_pickle import CheckpointError, read_objects
+from clstudy.assets.readers.errors import CheckpointError
+from clstudy.assets.readers.onnx_network import takes_raw_pixels
+from clstudy.assets.readers.restricted_pickle import read_objects
 from clstudy.errors import UserError
-from clstudy.generators.checkpoints import read_checkpoint
+from clstudy.generators.checkpoints.reading import read_checkpoint
 from clstudy.generators.ir_se_encoder import read_encoder
 from clstudy.identities.check import inspect_folder
 from clstudy.metrics.dists import load_dists

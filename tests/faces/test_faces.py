@@ -13,12 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.ndimage import gaussian_filter, map_coordinates
 
-from clstudy.assets.onnx_network import EMBEDDING_CROP
+from clstudy.assets.readers.onnx_network import EMBEDDING_CROP
 from clstudy.errors import UserError
 from clstudy.faces.embedding import IdentityEmbedder, crop_grid
-from clstudy.faces.landmarks import (
+from clstudy.faces.face_finder import FaceFinder
+from clstudy.faces.geometry import (
     INSIGHTFACE_TEMPLATE,
-    FaceFinder,
     aligned_template,
     embedding_crop_map,
     five_points,

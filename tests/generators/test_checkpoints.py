@@ -26,10 +26,17 @@ from safetensors import safe_open
 from safetensors.numpy import save as save_safetensors
 from scipy.signal import convolve2d, correlate2d
 
-from clstudy.assets.restricted_pickle import CheckpointError, TensorRef, UnknownGlobals, read_objects
+from clstudy.assets.readers.errors import CheckpointError, UnknownGlobals
+from clstudy.assets.readers.pickle_limits import Limits
+from clstudy.assets.readers.pickle_objects import TensorRef
+from clstudy.assets.readers.pickle_scan import Scan
+from clstudy.assets.readers.restricted_pickle import _load, read_objects
 from clstudy.cli.generators import main
 from clstudy.errors import UserError
-from clstudy.generators.checkpoints import Checkpoint, channel_rule, read_checkpoint, write_safetensors
+from clstudy.generators.checkpoints.checkpoint import Checkpoint
+from clstudy.generators.checkpoints.reading import read_checkpoint
+from clstudy.generators.checkpoints.safetensors_files import write_safetensors
+from clstudy.generators.checkpoints.sizes import channel_rule
 from clstudy.generators.stylegan2 import StyleGAN2, StyleGAN2Settings
 from tests.support.persistence_writer import (
     CLASSES,
@@ -784,15 +791,13 @@ def test_handwritten_pickles(tmp_path, program, expected):
 
 def test_hidden_names_pass_the_scan_and_are_refused_all_the_same():
     """The first of the two hidden programs above is found by the scan, the second by the unpickler."""
-    from clstudy.assets import restricted_pickle
-
     program = b"\x80\x04" + _text("posix") + b"N0" + _text("mkdir") + b"N0\x93(Vx\ntR."
-    limits = restricted_pickle.Limits(len(program))
-    scan = restricted_pickle._Scan(limits=limits)
+    limits = Limits(len(program))
+    scan = Scan(limits=limits)
     scan.read(io.BytesIO(program))
     assert not scan.unknown
     with pytest.raises(UnknownGlobals, match=r"posix\.mkdir"):
-        restricted_pickle._load(io.BytesIO(program), limits)
+        _load(io.BytesIO(program), limits)
 
 
 def test_all_unknown_names_are_listed_at_once(tmp_path):

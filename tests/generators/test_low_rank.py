@@ -12,7 +12,7 @@ from safetensors.torch import load as load_tensors
 from torch import nn
 
 from clstudy.generators.base import trainable
-from clstudy.generators.embedded import EmbeddedGenerator
+from clstudy.generators.embedded_generator import EmbeddedGenerator
 from clstudy.generators.low_rank import LowRank, merged_state
 from clstudy.generators.stylegan2 import StyleGAN2, StyleGAN2Settings
 from clstudy.identities.dataset import Identity

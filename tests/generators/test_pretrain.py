@@ -10,7 +10,7 @@ import torch
 
 from clstudy.faces.embedding import IdentityEmbedder
 from clstudy.faces.torch_embedder import TorchIdentityEmbedder
-from clstudy.generators.embedded import EmbeddedGenerator
+from clstudy.generators.embedded_generator import EmbeddedGenerator
 from clstudy.generators.pretraining.train import (
     IdentityLoss,
     Networks,

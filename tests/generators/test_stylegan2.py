@@ -10,7 +10,7 @@ import torch
 from safetensors import safe_open
 
 from clstudy.assets import asset_path
-from clstudy.generators.embedded import EmbeddedGenerator
+from clstudy.generators.embedded_generator import EmbeddedGenerator
 from clstudy.generators.stylegan2 import StyleGAN2, StyleGAN2Settings, fir_filter, modulated_conv
 
 DATA = Path(__file__).parents[1] / "data"

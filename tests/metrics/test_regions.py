@@ -16,9 +16,10 @@ from torch import Tensor
 
 from clstudy.analysis.report import write_report
 from clstudy.analysis.report_data import gather
+from clstudy.faces.alignments import TRANSFORMS, ffhq_template
 from clstudy.faces.embedding import ALIGNMENTS
-from clstudy.faces.ffhq import TRANSFORMS, ffhq_template
-from clstudy.faces.landmarks import FaceFinder, aligned_template, warp
+from clstudy.faces.face_finder import FaceFinder
+from clstudy.faces.geometry import aligned_template, warp
 from clstudy.identities.dcgan import LATENT_SIZE, FaceSource
 from clstudy.identities.orl import PEOPLE, fetch_orl, read_orl_photo
 from clstudy.images import to_unit_range

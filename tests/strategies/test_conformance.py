@@ -19,8 +19,9 @@ from clstudy.cli.strategies import main
 from clstudy.strategies import STRATEGIES, AnchorStrategy, Memory, PhotoStrategy, Strategy, candidates, make_items
 from clstudy.strategies.balance import draw_subset
 from clstudy.strategies.base import Generated, timestamps_of
-from clstudy.strategies.generated import generate
-from clstudy.strategies.testing.conformance import CHECKS, SITUATIONS, Finding, Situation, check_strategy
+from clstudy.strategies.generative_replay import generate
+from clstudy.strategies.testing.conformance import CHECKS, Finding, check_strategy
+from clstudy.strategies.testing.situations import SITUATIONS, Situation
 
 NAMES = list(STRATEGIES)
 

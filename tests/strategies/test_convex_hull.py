@@ -17,14 +17,9 @@ from scipy.spatial import ConvexHull
 from clstudy.strategies import STRATEGIES, Memory, make_items
 from clstudy.strategies.balance import draw_subsets
 from clstudy.strategies.er_hull_volume import log_extents, select_volume_subset
-from clstudy.strategies.hull.convex_hull import (
-    best_subset,
-    distance_to_hull,
-    log_volume,
-    log_volumes,
-    score_subsets,
-    select_hull_subset,
-)
+from clstudy.strategies.hull.distance import distance_to_hull
+from clstudy.strategies.hull.subsets import best_subset, score_subsets, select_hull_subset
+from clstudy.strategies.hull.volume import log_volume, log_volumes
 
 
 def rational_distance(point: np.ndarray, vertices: np.ndarray) -> float:

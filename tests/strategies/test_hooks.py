@@ -15,7 +15,7 @@ from safetensors.torch import load
 from torch import Tensor
 
 from clstudy.assets import manifest
-from clstudy.generators.embedded import EmbeddedGenerator
+from clstudy.generators.embedded_generator import EmbeddedGenerator
 from clstudy.identities.dataset import Identity, load_folder
 from clstudy.identities.dcgan import LATENT_SIZE, FaceSource
 from clstudy.metrics.lpips import LPIPS
@@ -25,7 +25,7 @@ from clstudy.settings.trial_spec import TrialSpec
 from clstudy.storage.content_addressed_store import StudyStore
 from clstudy.strategies.base import Memory, Past, make_items
 from clstudy.strategies.ewc import ElasticWeightConsolidation
-from clstudy.strategies.generated import frozen_images
+from clstudy.strategies.generative_replay import frozen_images
 from clstudy.strategies.mergan_jtr import MerganJointRetraining
 from clstudy.trial.listener import StageReport
 from clstudy.trial.requests import Basis, LearnedRequest, StageRequest, Support, stage_requests

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clstudy.strategies.balance import count_subsets, draw_subset, draw_subsets, enumerate_subsets, is_balanced
-from clstudy.strategies.hull.convex_hull import best_subset, score_subsets, select_hull_subset
 from clstudy.strategies.hull.refinement import balanced_exchanges, exchange_search
+from clstudy.strategies.hull.subsets import best_subset, score_subsets, select_hull_subset
 from tests.strategies.test_convex_hull import of_kind
 
 CASES = 60  # benchmarks/hull_selection.py does it with 200

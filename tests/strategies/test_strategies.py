@@ -25,7 +25,7 @@ from clstudy.strategies.balance import (
 )
 from clstudy.strategies.gdumb import greedy_balance
 from clstudy.strategies.herding import herding_order
-from clstudy.strategies.hull.convex_hull import score_subsets
+from clstudy.strategies.hull.subsets import score_subsets
 from clstudy.strategies.k_center import farthest_first
 from clstudy.strategies.kmeans import kmeans_centroids, nearest_unused
 

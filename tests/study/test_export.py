@@ -23,8 +23,8 @@ from clstudy.cli.run import main as run_study
 from clstudy.errors import UserError
 from clstudy.generators import load_generators
 from clstudy.generators.base import GENERATORS, DomainGenerator
-from clstudy.generators.checkpoints import read_checkpoint
-from clstudy.generators.embedded import EmbeddedGenerator
+from clstudy.generators.checkpoints.reading import read_checkpoint
+from clstudy.generators.embedded_generator import EmbeddedGenerator
 from clstudy.generators.stylegan2 import StyleGAN2
 from clstudy.metrics.lpips import LPIPS
 from clstudy.records.results import result_path

@@ -32,7 +32,7 @@ from clstudy.cluster.node_files import Inputs
 from clstudy.cluster.recorder import Recorder
 from clstudy.cluster.worker import Job
 from clstudy.errors import UserError
-from clstudy.generators.embedded import EmbeddedGenerator
+from clstudy.generators.embedded_generator import EmbeddedGenerator
 from clstudy.identities.catalogue import open_data_set
 from clstudy.identities.dataset import DataSet, load_folder
 from clstudy.metrics.lpips import LPIPS, LPIPSMetric

@@ -31,7 +31,7 @@ from clstudy.analysis.loss_path_numbers import (
     strategy_numbers,
 )
 from clstudy.cli.loss_path import main
-from clstudy.generators.embedded import EmbeddedGenerator
+from clstudy.generators.embedded_generator import EmbeddedGenerator
 from clstudy.images import to_unit_range
 from clstudy.metrics.lpips import LPIPS
 from clstudy.records.study_document import write_document

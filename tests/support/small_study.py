@@ -18,7 +18,7 @@ from clstudy.assets import manifest
 from clstudy.cluster.coordinator import Coordinator
 from clstudy.cluster.recorder import Recorder
 from clstudy.cluster.worker import Job, TrialTrainable
-from clstudy.generators.embedded import EmbeddedGenerator
+from clstudy.generators.embedded_generator import EmbeddedGenerator
 from clstudy.identities.dataset import Identity, load_folder
 from clstudy.identities.dcgan import LATENT_SIZE, FaceSource
 from clstudy.metrics.lpips import LPIPS, LPIPSMetric

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from clstudy.generators.embedded import EmbeddedGenerator
+from clstudy.generators.embedded_generator import EmbeddedGenerator
 from clstudy.identities.dataset import Identity
 from tests.strategies import test_hooks
 from tests.strategies.test_hooks import bench, run, spec

@@ -31,8 +31,8 @@ from torch import Tensor, nn
 from clstudy.errors import UserError
 from clstudy.faces.embedding import IdentityEmbedder
 from clstudy.faces.torch_embedder import TorchIdentityEmbedder
-from clstudy.generators.encoder import WEncoder
 from clstudy.generators.stylegan2 import StyleGAN2, StyleGAN2Settings
+from clstudy.generators.w_encoder import WEncoder
 from clstudy.images import to_uint8, to_unit_range
 from clstudy.metrics.lpips import LPIPS
 from clstudy.seeding import derive_rng, derive_seed
@@ -92,7 +92,8 @@ class Networks:
 
     def reconstruct(self, images: Tensor) -> Tensor:
         """Images ``[n, 3, 64, 64]`` -> reconstructions of the same shape."""
-        return self.generator.synthesis(self.encoder(images))
+        reconstructions: Tensor = self.generator.synthesis(self.encoder(images))
+        return reconstructions
 
 
 class IdentityLoss:
@@ -105,7 +106,7 @@ class IdentityLoss:
     def __init__(self, photos: Tensor):
         self._embedder = TorchIdentityEmbedder()
         with torch.no_grad():
-            self._mean = torch.cat([self._embedder(part) for part in photos.split(50)]).mean(dim=0)
+            self._mean = torch.cat([self._embedder(part) for part in torch.split(photos, 50)]).mean(dim=0)
 
     def _centred(self, images: Tensor) -> Tensor:
         return F.normalize(self._embedder(images) - self._mean, dim=1)
@@ -238,7 +239,7 @@ def evaluate(networks: Networks, held_out: np.ndarray) -> dict[str, dict[str, fl
     lpips, target = LPIPS(), to_unit_range(held_out)
     module = networks.generator.synthesis.requires_grad_(False)
     with torch.no_grad():
-        start = torch.cat([networks.encoder(part) for part in target.split(50)])
+        start = torch.cat([networks.encoder(part) for part in torch.split(target, 50)])
         features = lpips.features(target)
     found = invert(module, target, features, start, settings=embedded().inversion, lpips=lpips)
     return {
@@ -263,13 +264,13 @@ def reconstruction_figures(module: nn.Module, w: Tensor, target: Tensor, lpips: 
     cosine to its own photo is above that to the photo of another person.
     """
     embedder = IdentityEmbedder()
-    image = torch.cat([module(part) for part in w.split(50)]).clamp(-1, 1)
+    image = torch.cat([module(part) for part in torch.split(w, 50)]).clamp(-1, 1)
     mse = (image - target).square().mean(dim=(1, 2, 3))
     variance = float((target - target.mean(dim=0)).square().mean())
     cosine = embedder(image) @ embedder(target).t()
     own = cosine.diagonal()
     others = cosine[~torch.eye(len(cosine), dtype=torch.bool)].view(len(cosine), -1)
-    distances = [lpips(a, b) for a, b in zip(image.split(50), target.split(50), strict=True)]
+    distances = [lpips(a, b) for a, b in zip(torch.split(image, 50), torch.split(target, 50), strict=True)]
     return {
         "faces": len(target),
         "lpips_alex": float(torch.cat(distances).mean()),

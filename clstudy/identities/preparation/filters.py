@@ -19,15 +19,9 @@ from scipy.ndimage import gaussian_filter
 from scipy.spatial import ConvexHull
 
 from clstudy.errors import UserError, nearest
-from clstudy.faces.ffhq import outside_by
-from clstudy.faces.landmarks import (
-    INSIGHTFACE_TEMPLATE,
-    Face,
-    FaceDetector,
-    aligned_template,
-    similarity_transform,
-    warp,
-)
+from clstudy.faces.alignments import outside_by
+from clstudy.faces.face_finder import Face, FaceDetector
+from clstudy.faces.geometry import INSIGHTFACE_TEMPLATE, aligned_template, similarity_transform, warp
 
 LOOK_SIZE = 64
 """Side of the picture in which two photos are compared, in pixels."""

@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from clstudy.errors import UserError
-from clstudy.faces.ffhq import TRANSFORMS, aligned_photo
+from clstudy.faces.alignments import TRANSFORMS, aligned_photo
 from clstudy.identities.preparation.reference import Reference
 from clstudy.identities.preparation.scans import Scan
 from clstudy.identities.preparation.settings import PREPARE_VERSION, PrepareSettings

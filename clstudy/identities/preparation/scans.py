@@ -19,10 +19,10 @@ from PIL import Image
 from clstudy.assets import manifest as asset_manifest
 from clstudy.assets import sha256_file
 from clstudy.errors import UserError
+from clstudy.faces.alignments import TRANSFORMS
 from clstudy.faces.detectors import detector_key, open_detector, parse_detector
 from clstudy.faces.embedding import IdentityEmbedder
-from clstudy.faces.ffhq import TRANSFORMS
-from clstudy.faces.landmarks import Face, FaceDetector
+from clstudy.faces.face_finder import Face, FaceDetector
 from clstudy.identities.preparation.filters import LOOK_SIZE, Measures, look, measure, portrait
 from clstudy.identities.preparation.settings import PREPARE_VERSION, PrepareSettings
 from clstudy.identities.preparation.video import Found, Occasion

@@ -7,7 +7,7 @@ import re
 from dataclasses import asdict, dataclass, field
 
 from clstudy.errors import UserError, nearest
-from clstudy.faces.ffhq import TRANSFORMS, usual_alignment
+from clstudy.faces.alignments import TRANSFORMS, usual_alignment
 from clstudy.identities.preparation.filters import FilterSettings
 from clstudy.identities.preparation.selection import Apart, Wanted
 from clstudy.identities.preparation.video import Sampling

@@ -31,7 +31,8 @@ def exchange_search(starts: np.ndarray, groups: np.ndarray, improve: Improve, ma
     Returns:
         Sorted candidate indices ``[k]``, a subset that no balanced exchange improves.
     """
-    best, lowest = starts[0], np.inf
+    best: np.ndarray = starts[0]
+    lowest = np.inf
     seen: set[tuple[int, ...]] = set()
     descents = 0
     for start in starts:

@@ -12,13 +12,9 @@ From the command line: ``python -m clstudy.strategies check er_rand my_package.m
 
 from __future__ import annotations
 
-import copy
 import json
-import random
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
-from itertools import product
-from typing import Any
 
 import numpy as np
 
@@ -26,16 +22,24 @@ from clstudy.strategies.balance import is_balanced
 from clstudy.strategies.base import (
     STRATEGIES,
     Item,
-    Memory,
     Strategy,
-    candidates,
-    make_items,
     memory_from_dict,
     memory_to_dict,
     timestamps_of,
 )
+from clstudy.strategies.testing.played_situations import (
+    Make,
+    Outcome,
+    Record,
+    SelectError,
+    Step,
+    error_text,
+    memory_text,
+    play,
+    select_once,
+)
+from clstudy.strategies.testing.situations import SITUATIONS, W_DIM, Situation
 
-_W_DIM = 8
 _FACTS = {
     "name": str,
     "description": str,
@@ -45,8 +49,6 @@ _FACTS = {
     "uses_buffer_size": bool,
     "joint": bool,
 }
-
-Make = Callable[[], Strategy]
 
 
 @dataclass(frozen=True)
@@ -64,104 +66,6 @@ class Finding:
     message: str
 
 
-@dataclass(frozen=True)
-class Situation:
-    """A short generated trial.
-
-    Attributes:
-        counts: training photos of each timestamp, each >= 1.
-        capacity: the buffer size K, >= 1.
-        distinct: how many different latents there are in the whole trial; None: every photo has its own.
-        seed: of photos and draws.
-    """
-
-    counts: tuple[int, ...]
-    capacity: int
-    distinct: int | None = None
-    seed: int = 0
-
-    def photos(self, t: int) -> list[Item]:
-        """The training photos of timestamp t, the same at every call."""
-        rng = np.random.default_rng([self.seed, t])
-        count = self.counts[t]
-        latents = rng.normal(size=_W_DIM) + rng.normal(size=(count, _W_DIM))
-        if self.distinct is not None:
-            few = np.random.default_rng(self.seed).normal(size=(self.distinct, _W_DIM))
-            latents = few[rng.integers(self.distinct, size=count)]
-        return make_items(t, [rng.bytes(4).hex() for _ in range(count)], latents)
-
-    def rng(self, t: int) -> np.random.Generator:
-        """A fresh generator for the selection at timestamp t, always with the same seed."""
-        return np.random.default_rng([self.seed, t, 1])
-
-    def __str__(self) -> str:
-        photos = ", ".join(map(str, self.counts))
-        times = f"{len(self.counts)} timestamps of {photos} photos" if len(self.counts) > 1 else f"{photos} photos"
-        latents = "" if self.distinct is None else f" ({self.distinct} different latents)"
-        return f"{times}{latents}, K = {self.capacity}, seed {self.seed}"
-
-
-SITUATIONS: tuple[Situation, ...] = tuple(
-    Situation(counts, capacity, distinct)
-    for (counts, distinct), capacity in product(
-        (
-            ((7,), None),  # one timestamp
-            ((5, 5, 5, 5), None),
-            ((1, 7, 2, 9), None),  # uneven
-            ((1, 1, 1, 1, 1, 1), None),  # one photo per timestamp
-            ((6, 4, 6), 3),  # duplicate latents, within and across timestamps
-            ((5, 5), 1),  # nothing but duplicates
-        ),
-        (1, 2, 3, 5, 10),
-    )
-)
-"""What ``check_strategy`` plays by default; among them are all orders of K, timestamps and candidates."""
-
-
-class _SelectError(Exception):
-    """A strategy raised an exception, or returned something that is no memory; says where."""
-
-
-@dataclass(frozen=True)
-class _Outcome:
-    """What one call of ``select`` returned, and what it did that it must not do (empty: nothing)."""
-
-    memory: Memory
-    changed: str
-    drew: str
-
-
-@dataclass(frozen=True)
-class _Step:
-    """One timestamp of one situation, played as a trial does: with a new instance."""
-
-    situation: Situation
-    t: int
-    before: Memory
-    outcome: _Outcome
-
-    def __str__(self) -> str:
-        return f"{self.situation}, at t = {self.t}"
-
-    @property
-    def after(self) -> Memory:
-        return self.outcome.memory
-
-    @property
-    def pool(self) -> tuple[Item, ...]:
-        return candidates(self.before, self.situation.photos(self.t))
-
-
-@dataclass(frozen=True)
-class _Record:
-    """All steps that could be made, and what went wrong where one could not."""
-
-    make: Make
-    strategy: Strategy
-    steps: tuple[_Step, ...]
-    errors: tuple[str, ...]
-
-
 def check_strategy(make: Make, situations: Iterable[Situation] = SITUATIONS) -> list[Finding]:
     """Hold a strategy to the contract of ``clstudy.strategies.base``.
 
@@ -176,77 +80,27 @@ def check_strategy(make: Make, situations: Iterable[Situation] = SITUATIONS) -> 
     try:
         strategy = make()
     except Exception as error:
-        return [Finding("facts", False, f"no instance could be made: {_text(error)}")]
-    record = _play(make, strategy, situations)
+        return [Finding("facts", False, f"no instance could be made: {error_text(error)}")]
+    record = play(make, strategy, situations)
     return [_judge(name, check, record) for name, check in CHECKS.items()]
 
 
-def _play(make: Make, strategy: Strategy, situations: Iterable[Situation]) -> _Record:
-    steps: list[_Step] = []
-    errors: list[str] = []
-    for situation in situations:
-        memory = Memory()
-        try:
-            for t in range(len(situation.counts)):
-                outcome = _select(make, situation, t, memory)
-                steps.append(_Step(situation, t, memory, outcome))
-                memory = outcome.memory
-        except _SelectError as error:
-            errors.append(str(error))
-    return _Record(make, strategy, tuple(steps), tuple(errors))
-
-
-def _select(
-    make: Make,
-    situation: Situation,
-    t: int,
-    memory: Memory,
-    new: Sequence[Item] | None = None,
-    capacity: int | None = None,
-) -> _Outcome:
-    """Call ``select`` on copies, so that a strategy that changes its arguments cannot spoil other checks."""
-    new = situation.photos(t) if new is None else list(new)
-    try:
-        old = _copied(memory)
-        arguments, generators = (_document(old), _contents(new)), _global_generators_now()
-        after = make().select(old, new, situation.capacity if capacity is None else capacity, situation.rng(t))
-        if not isinstance(after, Memory):
-            raise TypeError(f"select returned {type(after).__name__}, expected Memory")
-        wrong = [
-            (_document(old) != arguments[0], "the memory handed in was changed"),
-            (_contents(new) != arguments[1], "the list of new photos was changed"),
-        ]
-        drew = [
-            name
-            for name, one, two in zip(("numpy.random", "random"), generators, _global_generators_now(), strict=True)
-            if one != two
-        ]
-        return _Outcome(_copied(after), next((text for found, text in wrong if found), ""), " and ".join(drew))
-    except Exception as error:
-        changed = "" if capacity is None else f" with a capacity of {capacity}"
-        raise _SelectError(f"{situation}, at t = {t}{changed}: {_text(error)}") from error
-
-
-def _copied(memory: Memory) -> Memory:
-    return replace(memory, state=copy.deepcopy(memory.state))
-
-
-def _judge(name: str, check: Callable[[_Record], Iterator[str]], record: _Record) -> Finding:
+def _judge(name: str, check: Callable[[Record], Iterator[str]], record: Record) -> Finding:
     if not record.steps and name not in ("facts", "runs"):
         return Finding(name, False, "not checked: select failed in every situation")
     try:
         problem = next(check(record), "")
-    except _SelectError as error:
+    except SelectError as error:
         problem = str(error)
     except Exception as error:
-        problem = _text(error)
+        problem = error_text(error)
     return Finding(name, not problem, problem)
 
 
 # Checks: each yields what is wrong, most telling first, or nothing.
 
 
-def _facts(record: _Record) -> Iterator[str]:
+def _facts(record: Record) -> Iterator[str]:
     """the class attributes are there, have the right types and agree with each other"""
     strategy = record.strategy
     kind = type(strategy)
@@ -273,12 +127,12 @@ def _facts(record: _Record) -> Iterator[str]:
         yield "uses_buffer_size is False, but it stores items, and how many depends on the buffer size"
 
 
-def _runs(record: _Record) -> Iterator[str]:
+def _runs(record: Record) -> Iterator[str]:
     """select returns a memory in every situation"""
     yield from record.errors
 
 
-def _capacity(record: _Record) -> Iterator[str]:
+def _capacity(record: Record) -> Iterator[str]:
     """min(K, candidates) items are kept, or none where it stores neither photos nor anchors"""
     stores = record.strategy.stores_items()
     for step in record.steps:
@@ -288,7 +142,7 @@ def _capacity(record: _Record) -> Iterator[str]:
             yield f"{step}: keeps {len(step.after.items)} of {len(step.pool)} candidates, expected {wanted}{reason}"
 
 
-def _items(record: _Record) -> Iterator[str]:
+def _items(record: Record) -> Iterator[str]:
     """items are candidates, unaltered, each once"""
     for step in record.steps:
         known = {_key(item): item for item in step.pool}
@@ -302,14 +156,14 @@ def _items(record: _Record) -> Iterator[str]:
                 yield f"{step}: keeps {_named(item)} {keys.count(_key(item))} times"
 
 
-def _order(record: _Record) -> Iterator[str]:
+def _order(record: Record) -> Iterator[str]:
     """items are in canonical order (timestamp, digest)"""
     for step in record.steps:
         if [_key(item) for item in step.after.items] != sorted(_key(item) for item in step.after.items):
             yield f"{step}: the items are in another order: {_listed(step.after.items)}"
 
 
-def _balance(record: _Record) -> Iterator[str]:
+def _balance(record: Record) -> Iterator[str]:
     """the balance rule holds, where the class declares it"""
     if not record.strategy.balanced:
         return
@@ -321,21 +175,21 @@ def _balance(record: _Record) -> Iterator[str]:
             yield f"{step}: keeps {_shares(groups[chosen])} of {_shares(groups)}"
 
 
-def _repeatable(record: _Record) -> Iterator[str]:
+def _repeatable(record: Record) -> Iterator[str]:
     """the same seed gives the same answer"""
     for step in record.steps:
-        again = _select(record.make, step.situation, step.t, step.before)
+        again = select_once(record.make, step.situation, step.t, step.before)
         yield from _difference(step, again, "once more with the same seed")
 
 
-def _instances(record: _Record) -> Iterator[str]:
+def _instances(record: Record) -> Iterator[str]:
     """an instance used before answers like a new one"""
     for step in record.steps:
-        again = _select(lambda: record.strategy, step.situation, step.t, step.before)
+        again = select_once(lambda: record.strategy, step.situation, step.t, step.before)
         yield from _difference(step, again, "with an instance used before")
 
 
-def _arrival(record: _Record) -> Iterator[str]:
+def _arrival(record: Record) -> Iterator[str]:
     """the order in which stored and new photos are handed in is irrelevant"""
     for step in record.steps:
         shuffle = np.random.default_rng([step.situation.seed, step.t, 2])
@@ -343,51 +197,51 @@ def _arrival(record: _Record) -> Iterator[str]:
         old = step.before.items
         before = replace(step.before, items=tuple(old[index] for index in shuffle.permutation(len(old))))
         shuffled = [new[index] for index in shuffle.permutation(len(new))]
-        again = _select(record.make, step.situation, step.t, before, shuffled)
+        again = select_once(record.make, step.situation, step.t, before, shuffled)
         yield from _difference(step, again, "with the same photos in another order")
 
 
-def _arguments(record: _Record) -> Iterator[str]:
+def _arguments(record: Record) -> Iterator[str]:
     """nothing handed in is changed"""
     for step in record.steps:
         if step.outcome.changed:
             yield f"{step}: {step.outcome.changed}"
 
 
-def _plain_data(record: _Record) -> Iterator[str]:
+def _plain_data(record: Record) -> Iterator[str]:
     """a memory survives being written as JSON, and so does what is selected from it"""
     for step in record.steps:
         try:
             text = json.dumps(memory_to_dict(step.after), allow_nan=False)
         except (TypeError, ValueError) as error:
-            yield f"{step}: the state cannot be written as JSON: {_text(error)}"
+            yield f"{step}: the state cannot be written as JSON: {error_text(error)}"
             return
         back = memory_from_dict(json.loads(text))
         if back != step.after:
             yield f"{step}: the state reads back from JSON as {_short(back.state)}, it was {_short(step.after.state)}"
         if step.t > 0:
             read = memory_from_dict(json.loads(json.dumps(memory_to_dict(step.before))))
-            again = _select(record.make, step.situation, step.t, read)
+            again = select_once(record.make, step.situation, step.t, read)
             yield from _difference(step, again, "from a memory written as JSON and read back")
 
 
-def _global_generators(record: _Record) -> Iterator[str]:
+def _global_generators(record: Record) -> Iterator[str]:
     """the global generators of numpy and random are left alone"""
     for step in record.steps:
         if step.outcome.drew:
             yield f"{step}: draws from the global generator of {step.outcome.drew}; draw from rng"
 
 
-def _buffer_size(record: _Record) -> Iterator[str]:
+def _buffer_size(record: Record) -> Iterator[str]:
     """the buffer size changes nothing, where the class says that it does not use it"""
     if record.strategy.uses_buffer_size:
         return
     for step in record.steps:
-        again = _select(record.make, step.situation, step.t, step.before, capacity=0)  # as a trial without one
+        again = select_once(record.make, step.situation, step.t, step.before, capacity=0)  # as a trial without one
         yield from _difference(step, again, "with a capacity of 0")
 
 
-def _hooks(record: _Record) -> Iterator[str]:
+def _hooks(record: Record) -> Iterator[str]:
     """hooks are repeatable, give what the trainer expects and leave the frozen generator alone"""
     strategy = record.strategy
     if not isinstance(strategy, Strategy) or not (strategy.changes_training() or strategy.learns()):
@@ -398,11 +252,11 @@ def _hooks(record: _Record) -> Iterator[str]:
         memories = [step.after for step in record.steps if step.situation == situation]
         if len(memories) >= 2:
             yield from (
-                f"{situation}: {fault}" for fault in hook_faults(record.make, (memories[0], memories[1]), _W_DIM)
+                f"{situation}: {fault}" for fault in hook_faults(record.make, (memories[0], memories[1]), W_DIM)
             )
 
 
-CHECKS: dict[str, Callable[[_Record], Iterator[str]]] = {
+CHECKS: dict[str, Callable[[Record], Iterator[str]]] = {
     "facts": _facts,
     "runs": _runs,
     "capacity": _capacity,
@@ -428,24 +282,9 @@ def _key(item: Item) -> tuple[int, str]:
     return item.timestamp, item.digest
 
 
-def _contents(items: Iterable[Item]) -> list[tuple[int, str, float, bytes]]:
-    return [(item.timestamp, item.digest, item.spread, item.latent.tobytes()) for item in items]
-
-
-def _global_generators_now() -> tuple[object, object]:
-    """The states of numpy's and Python's global generators."""
-    state: Any = np.random.get_state()
-    return (state[1].tobytes(), *state[2:]), random.getstate()
-
-
-def _document(memory: Memory) -> str:
-    """Everything in a memory as text; also where it is not plain data, which is another check's business."""
-    return json.dumps(memory_to_dict(memory), sort_keys=True, default=repr)
-
-
-def _difference(step: _Step, outcome: _Outcome, how: str) -> Iterator[str]:
+def _difference(step: Step, outcome: Outcome, how: str) -> Iterator[str]:
     again = outcome.memory
-    if _document(again) == _document(step.after):
+    if memory_text(again) == memory_text(step.after):
         return
     if again.items != step.after.items:
         yield f"{step}: keeps {_listed(step.after.items)}, and {how} {_listed(again.items)}"
@@ -471,7 +310,3 @@ def _shares(groups: np.ndarray) -> str:
 def _short(value: object) -> str:
     text = repr(value)
     return text if len(text) <= 200 else f"{text[:200]}…"
-
-
-def _text(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__

@@ -131,7 +131,7 @@ def _check_penalty(make: Callable[[], Strategy], past: Past, w_dim: int, t: int)
             if not isinstance(value, Tensor) or value.ndim or not torch.isfinite(value):
                 raise HookFaultError(f"{what}: expected a finite scalar tensor, got {value!r}")
             if value.requires_grad:
-                value.backward()
+                torch.autograd.backward(value)
             values.append(value.detach())
         return values
 

@@ -11,10 +11,15 @@ the TensorFlow original mirrors them, and the converter from there takes care of
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
-from clstudy.assets.restricted_pickle import CheckpointError
+from clstudy.assets.readers.errors import CheckpointError
+from clstudy.assets.readers.network_tensors import arrays
+from clstudy.assets.readers.pickle_objects import TensorRef
+from clstudy.generators.checkpoints.checkpoint import FoundNetwork
+from clstudy.generators.stylegan2 import fir_filter
 
 _CONV = {
     "weight": "conv.weight",
@@ -29,7 +34,6 @@ _TORGB = {
     "affine.bias": "conv.modulation.bias",
     "bias": "bias",
 }
-
 
 _MOST_BLOCKS = 10
 """Blocks after the first: 8 to 4096 px."""
@@ -117,7 +121,8 @@ class _Reader:
     @property
     def width(self) -> int:
         """Width of w."""
-        return self.take("conv1.conv.modulation.weight").shape[-1]
+        width: int = self.take("conv1.conv.modulation.weight").shape[-1]
+        return width
 
     def take(self, name: str, shape: tuple[int, ...] | None = None) -> np.ndarray:
         if name not in self._tensors or (shape is None and self._tensors[name].ndim == 0):
@@ -136,3 +141,16 @@ class _Reader:
                 f"its tensor {name} has shape {list(value.shape)}, which does not fit {list(shape)} "
                 "(-1: any); expected a StyleGAN2 of rosinality's repository"
             ) from None
+
+
+def rosinality_network(state: Mapping[Any, Any], latent_avg: Any, source: str) -> FoundNetwork:
+    """Return the tensors of a generator's state dict; ``source`` is its key in the file, or "bare".
+
+    Raises:
+        CheckpointError: as ``translate``.
+    """
+    mean = latent_avg.array() if isinstance(latent_avg, TensorRef) else None
+    tensors, notes = translate(arrays(state), mean, fir_filter().numpy())
+    if source == "g":
+        notes = ("g_ema is not in the file; g was read, whose weights are not averaged over training", *notes)
+    return FoundNetwork(format=f"rosinality state dict ({source})", tensors=tensors, notes=notes)

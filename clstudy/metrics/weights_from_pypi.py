@@ -13,8 +13,8 @@ import torch
 from safetensors.numpy import save
 
 from clstudy.assets.build import PYPI_LPIPS, SOURCE_SHA256
-from clstudy.assets.packages import PinnedArchive, pinned_archive
-from clstudy.assets.restricted_pickle import read_objects
+from clstudy.assets.pinned_archives import PinnedArchive, pinned_archive
+from clstudy.assets.readers.restricted_pickle import read_objects
 from clstudy.metrics.dists import weight_shapes
 from clstudy.registry import Registry
 from clstudy.storage.places import write_atomically

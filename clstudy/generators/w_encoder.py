@@ -22,7 +22,8 @@ class ResidualBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """``[n, c, h, w] -> [n, c, h, w]``."""
         y = self.conv0(F.leaky_relu(self.norm0(x), _SLOPE))
-        return x + self.conv1(F.leaky_relu(self.norm1(y), _SLOPE))
+        total: Tensor = x + self.conv1(F.leaky_relu(self.norm1(y), _SLOPE))
+        return total
 
 
 class WEncoder(nn.Module):
@@ -59,4 +60,5 @@ class WEncoder(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Return w ``[n, w_dim]`` for images ``[n, 3, 64, 64]`` in [-1, 1]."""
         x = F.leaky_relu(self.norm(self.features(images)), _SLOPE)
-        return self.head(self.neck(x).flatten(1))
+        w: Tensor = self.head(self.neck(x).flatten(1))
+        return w

@@ -15,9 +15,9 @@ from PIL import Image
 
 from clstudy.errors import UserError
 from clstudy.faces.detectors import DETECTORS, detector_key, detector_title, open_detector, parse_detector
-from clstudy.faces.landmarks import Face, FaceFinder
+from clstudy.faces.face_finder import Face, FaceFinder
+from clstudy.faces.insightface_packs import LANDMARK_OUTPUTS, STRIDES, PackFinder, fit_into, landmark_crop
 from clstudy.faces.opencv_sampling import resize_bilinear, warp_bilinear
-from clstudy.faces.packs import LANDMARK_OUTPUTS, STRIDES, PackFinder, fit_into, landmark_crop
 from clstudy.identities.orl import fetch_orl, read_orl_photo
 
 _PASSING = 6

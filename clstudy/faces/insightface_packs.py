@@ -16,10 +16,10 @@ import onnxruntime
 import torch
 
 from clstudy.assets.extras import import_extra
-from clstudy.assets.onnx_file import first_node_names
-from clstudy.assets.onnx_network import open_network, takes_raw_pixels
+from clstudy.assets.readers.onnx_file import first_node_names
+from clstudy.assets.readers.onnx_network import open_network, takes_raw_pixels
 from clstudy.errors import UserError
-from clstudy.faces.landmarks import Face, distinct_boxes
+from clstudy.faces.face_finder import Face, distinct_boxes
 from clstudy.faces.opencv_sampling import resize_bilinear, warp_bilinear
 
 DETECTION_SIZE = 640
@@ -123,8 +123,9 @@ class PackFinder:
         blob = crop if self._raw else (crop - np.float32(127.5)) * np.float32(1 / 128)
         name = self._landmarks.get_inputs()[0].name
         found = self._landmarks.run(None, {name: blob.transpose(2, 0, 1)[None]})[0][0].reshape(-1, 3)[-68:]
-        points = (found[:, :2] + 1) * (LANDMARK_CROP // 2)
-        return (points @ inverse[:, :2].T + inverse[:, 2]).astype(np.float32)
+        in_crop = (found[:, :2] + 1) * (LANDMARK_CROP // 2)
+        points: np.ndarray = (in_crop @ inverse[:, :2].T + inverse[:, 2]).astype(np.float32)
+        return points
 
     def _detect(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Scores ``[n]`` and boxes ``[n, 4]`` in the image's pixels, of all places with ``MIN_SCORE`` or more."""
@@ -226,7 +227,8 @@ class InsightFaceFinder:
     def landmarks(self, image: np.ndarray, box: np.ndarray) -> np.ndarray:
         """Return 68 landmarks ``[68, 2]`` of the face inside a box (x0, y0, x1, y1)."""
         model = self._app.models["landmark_3d_68"]
-        return model.get(_blue_first(image), self._found(bbox=np.asarray(box)))[:, :2]
+        points: np.ndarray = model.get(_blue_first(image), self._found(bbox=np.asarray(box)))[:, :2]
+        return points
 
 
 def _blue_first(image: np.ndarray) -> np.ndarray:

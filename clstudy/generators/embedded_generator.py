@@ -12,9 +12,9 @@ from torch import Tensor
 
 from clstudy.assets import asset_path
 from clstudy.generators.base import GENERATORS, DomainGenerator, GeneratorKind, GeneratorWeights
-from clstudy.generators.encoder import WEncoder
 from clstudy.generators.stylegan2 import StyleGAN2, StyleGAN2Settings
 from clstudy.generators.synthesis_copies import SynthesisCopies, arrays_under, encoded
+from clstudy.generators.w_encoder import WEncoder
 from clstudy.metrics.lpips import LPIPS
 from clstudy.settings.profiles import ComputeSettings, LowRankSettings, Profile
 

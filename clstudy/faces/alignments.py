@@ -1,7 +1,7 @@
 """Where a face lies in an aligned photo: our own template, or as in FFHQ (what StyleGAN2 and EG3D were trained on).
 
 The identity crop must fit the alignment: each one has a fixed map from the embedder's 112 px crop into the photo
-(``faces.embedding_crop_map``, ``ffhq_embedding_crop_map``).
+(``embedding_crop_map``, ``ffhq_embedding_crop_map``).
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
-from clstudy.faces.landmarks import INSIGHTFACE_TEMPLATE, aligned_template, five_points, similarity_transform, warp
+from clstudy.faces.geometry import INSIGHTFACE_TEMPLATE, aligned_template, five_points, similarity_transform, warp
 
 FFHQ_FIVE_POINTS = np.array([[0.378, 0.474], [0.622, 0.474], [0.500, 0.610], [0.400, 0.733], [0.600, 0.733]])
 """Eyes, nose tip and mouth corners of the mean face in an FFHQ-aligned photo, as shares of its side.

@@ -7,7 +7,7 @@ from pathlib import Path
 import onnxruntime
 import torch
 
-from clstudy.assets.onnx_file import first_node_names, require_whole
+from clstudy.assets.readers.onnx_file import first_node_names, require_whole
 from clstudy.errors import UserError
 
 EMBEDDING_CROP = 112

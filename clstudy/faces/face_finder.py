@@ -1,112 +1,21 @@
-"""Face detection, landmarks, alignment and identity embedding with the packaged ONNX models.
+"""Faces in a photo with the packaged ONNX networks: detection and landmarks.
 
-Conventions: images are uint8 RGB arrays ``[h, w, 3]``; points are ``(x, y)`` in pixels with the centre of the
-top-left pixel at (0, 0). Used when a data set is made; evaluation never detects faces: identity embeddings
-(``IdentityEmbedder``) and the metric of eyes and mouth look where the alignment has the face.
+Used when a data set is made; evaluation never detects faces: identity embeddings (``IdentityEmbedder``) and the metric
+of eyes and mouth look where the alignment has the face. Conventions: as ``clstudy.faces.geometry``.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal, Protocol
+from typing import Protocol
 
 import numpy as np
 import onnxruntime
 from PIL import Image
 
 from clstudy.assets import asset_path
-
-FACE_SIZE = 64
-"""Side of an aligned photo of the embedded profile, in pixels."""
-
-
-INSIGHTFACE_TEMPLATE = np.array(
-    [[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], [41.5493, 92.3655], [70.7299, 92.2041]]
-)
-"""The customary five points (eyes, nose tip, mouth corners) in a 112x112 ArcFace crop (InsightFace)."""
-
-_CROP_SCALE = 0.5
-_CROP_CENTRE = np.array([56.0, 72.0])
-_FACE_CENTRE = np.array([31.5, 39.0])
-
-
-def aligned_template(size: int = FACE_SIZE) -> np.ndarray:
-    """Five points ``[5, 2]`` in an aligned photo of ``size`` pixels.
-
-    A scaled and shifted copy of the ArcFace template that leaves room for hair and chin, so that the identity
-    crop of an aligned photo is one fixed affine map (``embedding_crop_map``).
-    """
-    points = (INSIGHTFACE_TEMPLATE - _CROP_CENTRE) * _CROP_SCALE + _FACE_CENTRE
-    return (points + 0.5) * (size / FACE_SIZE) - 0.5
-
-
-def embedding_crop_map(size: int = FACE_SIZE) -> tuple[float, np.ndarray]:
-    """Return ``(scale, offset)`` with photo_xy = crop_xy * scale + offset for a photo of ``size`` pixels."""
-    ratio = size / FACE_SIZE
-    scale = _CROP_SCALE * ratio
-    offset = (_FACE_CENTRE - _CROP_CENTRE * _CROP_SCALE + 0.5) * ratio - 0.5
-    return scale, offset
-
-
-def similarity_transform(source: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """Least-squares rotation, scale and shift ``[2, 3]`` that maps source points ``[n, 2]`` to target points.
-
-    Source: S. Umeyama, "Least-squares estimation of transformation parameters between two point patterns", 1991.
-    """
-    source_mean, target_mean = source.mean(0), target.mean(0)
-    source_centred, target_centred = source - source_mean, target - target_mean
-    u, singular, vt = np.linalg.svd(target_centred.T @ source_centred / len(source))
-    sign = np.array([1.0, np.sign(np.linalg.det(u @ vt))])
-    rotation = u @ np.diag(sign) @ vt
-    scale = (singular * sign).sum() / source_centred.var(0).sum()
-    linear = scale * rotation
-    return np.hstack([linear, (target_mean - linear @ source_mean)[:, None]])
-
-
-def warp(
-    image: np.ndarray, transform: np.ndarray, size: int, *, beyond: Literal["edge", "reflect"] = "edge"
-) -> np.ndarray:
-    """Resample ``image`` so that its point p lands at ``transform @ p``.
-
-    Shrinking goes through a reduced copy first, because a bicubic lookup alone would alias.
-
-    Args:
-        beyond: what lies outside the image: its edge continued, or the image mirrored there.
-    """
-    linear, shift = transform[:, :2], transform[:, 2]
-    scale = np.sqrt(abs(np.linalg.det(linear)))
-    if scale < 0.5:
-        factor = int(0.75 / scale) or 1
-        height, width = (image.shape[0] // factor) * factor, (image.shape[1] // factor) * factor
-        image = np.asarray(Image.fromarray(image[:height, :width]).reduce(factor))
-        # old pixel centre p lies at (p + 0.5) / factor - 0.5 in the reduced image
-        linear = linear * factor
-        shift = shift + (transform[:, :2] @ np.full(2, (factor - 1) / 2))
-    inverse = np.linalg.inv(linear)
-    corners = np.array([[-0.5, -0.5], [size - 0.5, -0.5], [-0.5, size - 0.5], [size - 0.5, size - 0.5]])
-    reach = (corners - shift) @ inverse.T
-    far = max(-reach.min(), (reach - (np.array(image.shape[1::-1]) - 1)).max(), 0)
-    pad = int(min(np.ceil(far) + 3, 4 * max(image.shape[:2])))
-    padded = np.pad(image, ((pad, pad), (pad, pad), (0, 0)), mode=beyond)
-    # PIL samples at (x + 0.5) in continuous coordinates; ours has pixel centres at integers
-    offset = pad + 0.5 + inverse @ (-0.5 - shift)
-    data = (inverse[0, 0], inverse[0, 1], offset[0], inverse[1, 0], inverse[1, 1], offset[1])
-    out = Image.fromarray(padded).transform((size, size), Image.Transform.AFFINE, data, Image.Resampling.BICUBIC)
-    return np.asarray(out)
-
-
-def five_points(landmarks: np.ndarray) -> np.ndarray:
-    """Eyes, nose tip and mouth corners ``[5, 2]`` of 68 landmarks ``[68, 2]`` (the iBUG numbering)."""
-    return np.stack(
-        [
-            landmarks[36:42].mean(0),
-            landmarks[42:48].mean(0),
-            landmarks[30],
-            landmarks[[48, 60]].mean(0),
-            landmarks[[54, 64]].mean(0),
-        ]
-    )
+from clstudy.faces.geometry import FACE_SIZE, aligned_template, five_points, similarity_transform, warp
 
 
 @dataclass(frozen=True)
@@ -220,7 +129,8 @@ class FaceFinder:
         grey = Image.fromarray(np.ascontiguousarray(image[y0:y1, x0:x1])).convert("L")
         values = np.asarray(grey.resize((64, 64), Image.Resampling.BILINEAR), np.float32) / 256
         found = self._landmarker.run(None, {"input": values[None, None]})[0].reshape(68, 2)
-        return found * np.array([x1 - x0, y1 - y0]) + np.array([x0, y0])
+        points: np.ndarray = found * np.array([x1 - x0, y1 - y0]) + np.array([x0, y0])
+        return points
 
     def align(self, image: np.ndarray, *, size: int = FACE_SIZE) -> tuple[np.ndarray, Face] | None:
         """Return the aligned photo ``[size, size, 3]`` and the face in *source* pixels, or None if none is found."""

@@ -9,7 +9,8 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from clstudy.assets.restricted_pickle import arrays, read_state
+from clstudy.assets.readers.network_tensors import arrays
+from clstudy.assets.readers.restricted_pickle import read_state
 
 LARGEST_HEADER = 4_000_000
 """Bytes of names, types and shapes; a network of a thousand tensors has 0.1 MB, and parsing takes far more memory."""
@@ -36,7 +37,7 @@ def read_torch_state(path: Path, prefix: str = "") -> dict[str, Tensor]:
 
     Raises:
         ValueError: it holds something else.
-        OSError, clstudy.assets.restricted_pickle.CheckpointError: it cannot be read, is damaged, or holds code.
+        OSError, clstudy.assets.readers.errors.CheckpointError: it cannot be read, is damaged, or holds code.
     """
     content = read_state(path)
     if not isinstance(content, Mapping):

@@ -62,4 +62,4 @@ def frozen_images(frozen: nn.Module, latents: Tensor) -> Tensor:
     import torch
 
     with torch.no_grad():
-        return torch.cat([frozen(part) for part in latents.split(_BATCH)])
+        return torch.cat([frozen(part) for part in torch.split(latents, _BATCH)])

@@ -1,0 +1,96 @@
+"""Our own files: a checkpoint as safetensors, with its settings and where it came from."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import fields
+from pathlib import Path
+
+from safetensors.numpy import load as load_safetensors
+from safetensors.numpy import save as save_safetensors
+
+from clstudy.assets.readers.errors import CheckpointError
+from clstudy.assets.readers.tensor_files import LARGEST_HEADER
+from clstudy.errors import UserError
+from clstudy.generators.checkpoints.checkpoint import Checkpoint, FoundNetwork
+from clstudy.generators.checkpoints.sizes import checked_clamp, infer_settings
+from clstudy.generators.stylegan2 import StyleGAN2Settings
+from clstudy.storage.places import write_atomically
+
+FORMAT_VERSION = 1
+"""Version of our safetensors files; raised when an older clstudy could misread a newer file."""
+
+_METADATA_KEY = "clstudy"
+
+
+def write_safetensors(checkpoint: Checkpoint, path: Path) -> None:
+    """Write a checkpoint in our format, in one step; equal checkpoints give equal bytes.
+
+    Raises:
+        UserError: the path does not end in .safetensors or cannot be written.
+    """
+    if path.suffix != ".safetensors":
+        raise UserError(f"{path}: expected a name that ends in .safetensors, e.g. {path.with_suffix('.safetensors')}")
+    document = {
+        "format_version": FORMAT_VERSION,
+        "kind": checkpoint.kind,
+        "settings": checkpoint.settings.to_dict(),
+        "source": checkpoint.format,
+        "source_sha256": checkpoint.sha256,
+        "notes": checkpoint.notes,
+    }
+    # One key only: safetensors writes metadata keys in an order that changes from run to run.
+    content = save_safetensors(dict(checkpoint.tensors), metadata={_METADATA_KEY: json.dumps(document, sort_keys=True)})
+    try:
+        write_atomically(path, content)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written ({error.strerror}); choose another place") from error
+
+
+def read_safetensors(data: bytes) -> FoundNetwork:
+    """Read what ``write_safetensors`` wrote.
+
+    Raises:
+        CheckpointError: something else wrote it, it is damaged, or its settings do not fit its tensors.
+    """
+    length = int.from_bytes(data[:8], "little")
+    if length > LARGEST_HEADER:
+        raise CheckpointError(
+            f"it is a safetensors file whose header takes {length:,} bytes; expected at most {LARGEST_HEADER:,}, "
+            "far more than a generator needs; convert the original checkpoint"
+        )
+    try:
+        header = json.loads(data[8 : 8 + length])
+        text = header.get("__metadata__", {}).get(_METADATA_KEY)
+    except (ValueError, AttributeError, RecursionError):
+        raise CheckpointError("it is a safetensors file that is cut off or damaged; copy or convert it again") from None
+    if text is None:
+        raise CheckpointError(
+            "it is a safetensors file that `python -m clstudy.generators convert` did not write, so its sizes "
+            "and its origin are unknown; convert the original checkpoint"
+        )
+    try:
+        document = json.loads(text)
+        version, sizes = document["format_version"], document["settings"]
+        origin = f"converted from {document['source']}, sha256 {document['source_sha256']}"
+        notes = tuple(str(note) for note in document["notes"])
+        tensors = load_safetensors(data)
+    except Exception:  # whatever a damaged file does to the library
+        raise CheckpointError("it is a safetensors file that is cut off or damaged; copy or convert it again") from None
+    if version != FORMAT_VERSION:
+        raise CheckpointError(
+            f"it has format version {version}; this clstudy reads version {FORMAT_VERSION}; convert the original "
+            "checkpoint with this clstudy"
+        )
+    try:
+        unknown = set(sizes) - {entry.name for entry in fields(StyleGAN2Settings)}
+        if unknown:
+            raise ValueError(f"unknown settings {', '.join(sorted(unknown))}")
+        checked_clamp(sizes.get("conv_clamp"))
+        settings = StyleGAN2Settings(**sizes)
+    except (AttributeError, TypeError, ValueError) as error:
+        raise CheckpointError(f"its settings cannot be used ({error}); convert the original checkpoint again") from None
+    # What the tensors say is believed over what the file says of them.
+    if infer_settings(tensors, conv_clamp=settings.conv_clamp) != settings:
+        raise CheckpointError("its settings do not fit its tensors; convert the original checkpoint again")
+    return FoundNetwork(format="clstudy safetensors", tensors=tensors, settings=settings, notes=(*notes, origin))

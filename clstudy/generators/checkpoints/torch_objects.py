@@ -1,0 +1,67 @@
+"""Which network a pickle or a torch file holds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from clstudy.assets.readers.errors import CheckpointError, UnknownGlobals
+from clstudy.assets.readers.pickle_objects import PersistentObject
+from clstudy.assets.readers.restricted_pickle import read_objects
+from clstudy.generators.checkpoints.checkpoint import FoundNetwork, refusal
+from clstudy.generators.checkpoints.nvidia import DISCRIMINATOR, EG3D, nvidia_network
+from clstudy.generators.checkpoints.rosinality import looks_like_rosinality, rosinality_network
+
+_TENSORFLOW = (
+    "it is a TensorFlow pickle of NVIDIA's older repositories (it names dnnlib.tflib.network); expected a PyTorch one; "
+    "download the PyTorch version, or, if you trust its source, convert it with `python legacy.py --source=OLD.pkl "
+    "--dest=NEW.pkl` of the stylegan2-ada-pytorch or stylegan3 repository"
+)
+
+_KNOWN_BY_NAMES: tuple[tuple[tuple[str, ...], str, str, str], ...] = (
+    (("dnnlib.tflib.",), "", _TENSORFLOW, "tensorflow"),
+    # EG3D keeps its renderer and its decoder as ordinary modules.
+    (("training.volumetric_rendering.", "torch.nn.modules."), "TriPlaneGenerator", EG3D, "eg3d"),
+)
+"""Networks known by globals that we do not rebuild: prefixes of all of them, a word in the file, sentence, kind."""
+
+
+def read_torch_objects(data: bytes) -> FoundNetwork:
+    """Read the generator in a pickle or a torch file.
+
+    Raises:
+        CheckpointError: it holds none, another kind of network, or names what no published generator needs.
+    """
+    try:
+        content, is_torch_file = read_objects(data)
+    except UnknownGlobals as error:
+        for prefixes, word, sentence, kind in _KNOWN_BY_NAMES:
+            # All of them: a harmful file must not pass for another kind of network, which the user may then open.
+            if all(name.startswith(prefixes) for name in error.names) and word in (error.words | {""}):
+                raise CheckpointError(sentence, kind=kind) from error
+        raise
+    if isinstance(content, PersistentObject):
+        return nvidia_network(content, "a bare network", is_torch_file)
+    if isinstance(content, dict):
+        for key in ("G_ema", "G"):
+            if isinstance(content.get(key), PersistentObject):
+                return nvidia_network(content[key], key, is_torch_file)
+        for key in ("g_ema", "g"):
+            if looks_like_rosinality(content.get(key)):
+                return rosinality_network(content[key], content.get("latent_avg"), key)
+        if looks_like_rosinality(content):
+            return rosinality_network(content, content.get("latent_avg"), "bare")
+        if _has_discriminator(content):
+            raise CheckpointError(DISCRIMINATOR, kind="discriminator")
+        keys = ", ".join(str(key)[:60] for key in list(content)[:6]) + (", …" if len(content) > 6 else "")
+        raise refusal(f"it holds a dictionary without a generator (keys: {keys or 'none'})")
+    raise refusal(f"it holds an object of type {type(content).__name__}, not a network")
+
+
+def _has_discriminator(content: Mapping[Any, Any]) -> bool:
+    """A snapshot with D only, or the state dict of rosinality's discriminator, alone or as ``d``."""
+    return (
+        isinstance(content.get("D"), PersistentObject)
+        or "final_linear.0.weight" in content
+        or (isinstance(content.get("d"), dict) and "final_linear.0.weight" in content["d"])
+    )
