@@ -37,8 +37,8 @@ PEOPLE, TIMESTAMPS, TRAIN, TEST = ("anna", "ben"), 2, 3, 2
 DRIVER = """
 import sys
 from dataclasses import replace
-from clstudy.settings.profiles import (PROFILES, AnchorSettings, EvaluationSettings, InversionSettings, TrainerSettings,
-mystyle) from clstudy.cli.run import main
+from clstudy.cli.run import main
+from clstudy.settings.profiles import PROFILES, AnchorSettings, mystyle
 
 def small():
     profile = mystyle()
