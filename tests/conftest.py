@@ -1,4 +1,4 @@
-"""Half of the tests beside the other half (``pytest -n 2``): then each process has one core to itself.
+"""What all tests share: half of them beside the other half (``pytest -n 2``), the longest first, one smoke study.
 
 PyTorch's threads wait for each other in a loop; two processes with two threads each on two cores take several times as
 long as with one. What is tested runs its trials on one thread anyway.
@@ -7,7 +7,41 @@ long as with one. What is tested runs its trials on one thread anyway.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from tests.support.smoke_study import SmokeStudy
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # before a test module imports torch or numpy
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+LONGEST_FIRST = (
+    "cli/test_run.py",
+    "generators/test_mystyle.py",
+    "identities/test_prepare.py",
+)
+"""Files of tests that take longest: begun last, one of them would keep one process busy while the other has nothing."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Order by file only. ``loadfile`` gives files out in this order if told ``--no-loadscope-reorder``."""
+    tests = Path(__file__).parent
+    place = {tests / name: number for number, name in enumerate(LONGEST_FIRST)}
+    items.sort(key=lambda item: place.get(item.path, len(place)))
+
+
+@pytest.fixture(scope="session")
+def smoke_study(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SmokeStudy]:
+    """A finished study of the space ``smoke``, one for all processes: to be read, not to be written to."""
+    from tests.support.smoke_study import share_smoke_study, written_files
+
+    root = tmp_path_factory.getbasetemp()
+    study = share_smoke_study(root.parent if "PYTEST_XDIST_WORKER" in os.environ else root)
+    before = written_files(study)
+    yield study
+    assert written_files(study) == before, "a test wrote to the study that all share; it wants a copy"
