@@ -37,11 +37,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def smoke_study(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SmokeStudy]:
-    """A finished study of the space ``smoke``, one for all processes: to be read, not to be written to."""
+    """A finished study of the space ``smoke``, one for all processes: to be read, not to be written to.
+
+    ``CLSTUDY_SMOKE_STUDY`` names a folder in which it outlives the session, for the next one with the same code.
+    """
     from tests.support.smoke_study import share_smoke_study, written_files
 
     root = tmp_path_factory.getbasetemp()
-    study = share_smoke_study(root.parent if "PYTEST_XDIST_WORKER" in os.environ else root)
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        root = root.parent
+    study = share_smoke_study(Path(os.environ.get("CLSTUDY_SMOKE_STUDY", root)))
     before = written_files(study)
     yield study
     assert written_files(study) == before, "a test wrote to the study that all share; it wants a copy"
