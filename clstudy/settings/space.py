@@ -319,7 +319,7 @@ def search_folders() -> tuple[Path, ...]:
 
     An installed wheel carries them inside the package; a clone (also an editable install) has them beside it.
     """
-    package = Path(__file__).resolve().parent
+    package = Path(__file__).resolve().parents[1]
     candidates = (package / "search_spaces", package.parent / "search_spaces")
     return tuple(folder for folder in candidates if folder.is_dir())
 
