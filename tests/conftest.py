@@ -1,4 +1,4 @@
-"""What all tests share: half of them beside the other half (``pytest -n 2``), the longest first, one smoke study.
+"""What all tests share: half of them beside the other half (``pytest -n 2``), the longest first, shared studies.
 
 PyTorch's threads wait for each other in a loop; two processes with two threads each on two cores take several times as
 long as with one. What is tested runs its trials on one thread anyway.
@@ -7,11 +7,13 @@ long as with one. What is tested runs its trials on one thread anyway.
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from filelock import FileLock
 
 if TYPE_CHECKING:
     from tests.support.smoke_study import SmokeStudy
@@ -36,17 +38,43 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
-def smoke_study(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SmokeStudy]:
-    """A finished study of the space ``smoke``, one for all processes: to be read, not to be written to.
+def shared_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that all processes of this session have in common.
 
-    ``CLSTUDY_SMOKE_STUDY`` names a folder in which it outlives the session, for the next one with the same code.
+    ``CLSTUDY_TESTS_SHARE`` names one that outlives the session, for the next one with the same code.
     """
-    from tests.support.smoke_study import share_smoke_study, written_files
-
     root = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
         root = root.parent
-    study = share_smoke_study(Path(os.environ.get("CLSTUDY_SMOKE_STUDY", root)))
-    before = written_files(study)
+    return Path(os.environ.get("CLSTUDY_TESTS_SHARE", root))
+
+
+@pytest.fixture(scope="session")
+def smoke_study(shared_folder: Path) -> Iterator[SmokeStudy]:
+    """A finished study of the space ``smoke``, one for all processes: to be read, not to be written to."""
+    from tests.support.smoke_study import share_smoke_study, written_files
+
+    study = share_smoke_study(shared_folder)
+    before = written_files(study.folder / "runs")
     yield study
-    assert written_files(study) == before, "a test wrote to the study that all share; it wants a copy"
+    assert written_files(study.folder / "runs") == before, "a test wrote to the study that all share; it wants a copy"
+
+
+@pytest.fixture(scope="module")
+def small_study(shared_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A module's own copy of a study of seconds (``tests.support.small_study``): one person, three strategies.
+
+    Its photos are at ``small_study.parents[1] / "photos"``.
+    """
+    from tests.support.small_study import SHARED, make_study
+
+    made = shared_folder / "small"
+    with FileLock(shared_folder / "small.lock"):
+        if not made.exists():
+            draft = shared_folder / "small-draft"
+            shutil.rmtree(draft, ignore_errors=True)
+            make_study(draft, SHARED)
+            draft.rename(made)
+    copy = tmp_path_factory.mktemp("small") / "copy"
+    shutil.copytree(made, copy)
+    return copy / "runs" / "small"

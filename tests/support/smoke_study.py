@@ -124,11 +124,11 @@ def copy_smoke_photos(given: SmokeStudy, folder: Path) -> Path:
     return folder
 
 
-def written_files(given: SmokeStudy) -> dict[str, tuple[int, int]]:
+def written_files(folder: Path) -> dict[str, tuple[int, int]]:
     """Size and moment of writing of every file but MLflow's database, which readers of SQLite touch, too."""
     found = {}
-    for path in sorted((given.folder / "runs").rglob("*")):
+    for path in sorted(folder.rglob("*")):
         if path.is_file() and not path.name.startswith("mlflow.db"):
             state = path.stat()
-            found[str(path.relative_to(given.folder))] = (state.st_size, state.st_mtime_ns)
+            found[str(path)] = (state.st_size, state.st_mtime_ns)
     return found
