@@ -78,3 +78,17 @@ def small_study(shared_folder: Path, tmp_path_factory: pytest.TempPathFactory) -
     copy = tmp_path_factory.mktemp("small") / "copy"
     shutil.copytree(made, copy)
     return copy / "runs" / "small"
+
+
+@pytest.fixture(scope="session")
+def empty_database(shared_folder: Path) -> Path:
+    """MLflow's tables without a run: making them takes seconds, copying them does not."""
+    from clstudy.tracking.writer import quiet_client, sqlite_uri
+
+    made = shared_folder / "empty.db"
+    with FileLock(shared_folder / "empty.lock"):
+        if not made.exists():
+            draft = shared_folder / "empty-draft.db"
+            quiet_client(sqlite_uri(draft))
+            made.write_bytes(draft.read_bytes())
+    return made
