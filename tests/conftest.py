@@ -23,11 +23,18 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # before a test module imports torch or
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 LONGEST_FIRST = (
+    "cluster/test_chaos.py",
     "cli/test_run.py",
-    "generators/test_mystyle.py",
+    "study/test_forget.py",
     "identities/test_prepare.py",
+    "generators/test_mystyle.py",
+    "tracking/test_tracking.py",
+    "doctor/test_doctor.py",
 )
-"""Files of tests that take longest: begun last, one of them would keep one process busy while the other has nothing."""
+"""Files of tests that take longest: begun last, one of them would keep one process busy while the other has nothing.
+
+``test_run`` makes the smoke study; what stands beside it needs none, so that the other process does not wait for it.
+"""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
