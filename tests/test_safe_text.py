@@ -43,7 +43,7 @@ from clstudy.identities.preparation.video import Found
 from clstudy.safe_text import csv_cell, markdown, one_line, printable, redacted, shown_address
 from clstudy.storage.places import RemotePath, open_place
 from clstudy.study.run_options import RunOptions
-from clstudy.tracking.local_database import quiet_client, sqlite_uri
+from clstudy.tracking.local_database import sqlite_uri
 from clstudy.tracking.writer import MlflowWriter
 from tests.analysis.test_report import Study
 from tests.support.small_study import Clusterless, Direct
@@ -150,14 +150,6 @@ def test_no_path_prints_the_tracking_servers_password(
     assert "***@127.0.0.1:9" in shown and "does not answer" in shown and "credentials" in shown
     assert not leaks(shown), [line for line in shown.splitlines() if leaks(line)]
     assert str(RemotePath(f"s3://k:{CANARY}@bucket/x")) == "s3://***@bucket/x"
-
-
-@pytest.fixture(scope="module")
-def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """MLflow's tables, which take seconds to make."""
-    file = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
-    quiet_client(sqlite_uri(file))
-    return file
 
 
 def test_a_failed_trial_writes_no_password(

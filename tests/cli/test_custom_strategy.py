@@ -5,13 +5,18 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 
+from clstudy.cli.run import main as run
+from clstudy.cli.strategies import main as check
 from clstudy.errors import UserError
 from clstudy.strategies.lookup import make_strategy, strategy_class, strategy_document
+from tests.support.small_study import make_study
+from tests.support.smoke_study import SmokeStudy, copy_smoke_photos
 
 README = Path(__file__).parents[2] / "README.md"
 NAME = "my_strategies:MostTypical"
@@ -32,22 +37,44 @@ def readme_strategy() -> str:
     return found[1]
 
 
-def command(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", *arguments], cwd=folder, capture_output=True, text=True, timeout=900)
-
-
-def test_the_readmes_strategy_is_checked_and_studied(tmp_path: Path) -> None:
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The user's folder, as ``python -m`` sees it: modules that lie in it can be imported."""
     source = readme_strategy()
     assert len(source.splitlines()) <= 16
     (tmp_path / "my_strategies.py").write_text(source)
     (tmp_path / "space.yaml").write_text(SPACE)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    yield tmp_path
+    sys.modules.pop("my_strategies", None)
 
-    checked = command(tmp_path, "clstudy.strategies", "check", NAME)
-    assert checked.returncode == 0, checked.stdout + checked.stderr
 
-    ran = command(tmp_path, "clstudy.run", "--space", "space.yaml", "--timestamps", "2")
-    assert ran.returncode == 0, ran.stdout + ran.stderr
-    (file,) = (tmp_path / "runs" / "mine" / "results").glob("*.parquet")
+def test_the_readmes_strategy_is_checked_planned_and_studied_in_this_process(
+    folder: Path, smoke_study: SmokeStudy, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert check(["check", NAME]) == 0, capsys.readouterr().out
+    copy_smoke_photos(smoke_study, folder)
+    assert run(["--space", "space.yaml", "--timestamps", "3", "--dry-run"]) == 0
+    assert "1 trials" in capsys.readouterr().out
+    (file,) = (make_study(folder, (NAME,)) / "results").glob("*.parquet")
+    rows = pq.read_table(file)
+    assert set(rows["strategy"].to_pylist()) == {NAME} and set(rows["train_timestamp"].to_pylist()) == {0, 1, 2}
+
+
+@pytest.mark.slow
+@pytest.mark.ci_slow
+def test_the_readmes_strategy_is_checked_and_studied(folder: Path) -> None:
+    """By the commands themselves, in a cluster whose workers find the file, too."""
+
+    def command(*arguments: str) -> None:
+        whole = [sys.executable, "-m", *arguments]
+        done = subprocess.run(whole, cwd=folder, capture_output=True, text=True, timeout=900)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+    command("clstudy.strategies", "check", NAME)
+    command("clstudy.run", "--space", "space.yaml", "--timestamps", "2")
+    (file,) = (folder / "runs" / "mine" / "results").glob("*.parquet")
     rows = pq.read_table(file)
     assert set(rows["strategy"].to_pylist()) == {NAME} and set(rows["train_timestamp"].to_pylist()) == {0, 1}
 

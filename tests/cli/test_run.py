@@ -1,4 +1,8 @@
-"""The main job through the real command line: Ray, MLflow on SQLite, Parquet, real photos, real kills."""
+"""The main job through the real command line: Ray, MLflow on SQLite, Parquet, real photos, real kills.
+
+What needs no Ray is asked of ``main`` in this process. A kill and its resumption are here once; signals, damage, other
+kills, budgets and full disks, each a driver of its own, are slow, and ``.ci/run`` has some of them.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +10,11 @@ import ipaddress
 import json
 import os
 import random
-import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -22,29 +24,63 @@ import pytest
 from mlflow import MlflowClient
 
 from clstudy.analysis.matrix import load_rows
-from clstudy.cluster.ray_folder import PREFIX
+from clstudy.cli.run import main
 from clstudy.identities.synthetic import make_synthetic
 from clstudy.records.rows import RESULT_SCHEMA
 from clstudy.strategies import STRATEGIES
 from clstudy.tracking.local_database import sqlite_uri
 from clstudy.tracking.run_contents import TRIAL_TAG
-from tests.support.network_watch import Watched, run_watched
 from tests.support.processes import family, kill_driver
+from tests.support.smoke_study import (
+    SmokeStudy,
+    copy_smoke_photos,
+    copy_smoke_study,
+    smoke_arguments,
+    smoke_command,
+)
 
 TRIAL_RUNS = f"tags.`{TRIAL_TAG}` LIKE '%'"
 """Filter: all runs of an experiment but the one that holds the report."""
 ENV = {**os.environ, "RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0", "COLUMNS": "120"}
-SMALL = ["--identities", "person_00", "--seeds", "3"]
+PERSON = "person_00"
+SMALL = ["--identities", PERSON]
+"""Half of ``smoke``: the rows must be those that the whole of it has of this person."""
 
 
-def command(folder: Path, *options: str, space: str = "smoke") -> list[str]:
-    return [sys.executable, "-m", "clstudy.run", "--space", space, "--out", str(folder / "runs" / "study"), *options]
+def run(
+    folder: Path, *options: str, space: str = "smoke", env: Mapping[str, str] = ENV
+) -> subprocess.CompletedProcess[str]:
+    command = smoke_command(folder, *options, space=space)
+    return subprocess.run(command, env=env, capture_output=True, text=True, timeout=900, cwd=folder)
 
 
-def run(folder: Path, *options: str, space: str = "smoke") -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        command(folder, *options, space=space), env=ENV, capture_output=True, text=True, timeout=900, cwd=folder
-    )
+@pytest.fixture
+def run_here(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """``run`` without a process of its own, for what starts no Ray."""
+
+    def run_main(folder: Path, *options: str, space: str = "smoke") -> subprocess.CompletedProcess[str]:
+        arguments = smoke_arguments(folder, *options, space=space)
+        monkeypatch.chdir(folder)
+        monkeypatch.setenv("COLUMNS", "120")
+        capsys.readouterr()
+        code = main(arguments)
+        return subprocess.CompletedProcess(arguments, code, *capsys.readouterr())
+
+    return run_main
+
+
+def rows_of_person(given: SmokeStudy) -> pa.Table:
+    """What a run with ``SMALL`` must give."""
+    rows = load_rows(given.study)
+    return rows.filter(pa.compute.equal(rows["identity"], PERSON))
+
+
+@pytest.fixture
+def photos(smoke_study: SmokeStudy, tmp_path: Path) -> Path:
+    """A folder with the photos of ``smoke`` and nothing else."""
+    return copy_smoke_photos(smoke_study, tmp_path)
 
 
 def markers(folder: Path) -> dict[str, int]:
@@ -58,7 +94,7 @@ def markers(folder: Path) -> dict[str, int]:
 def start_and_await_a_stage(folder: Path, *options: str) -> subprocess.Popen[str]:
     """Start the driver and return it as soon as it has finished a first stage."""
     driver = subprocess.Popen(
-        command(folder, *options),
+        smoke_command(folder, *options),
         env=ENV,
         cwd=folder,
         stdout=subprocess.PIPE,
@@ -99,7 +135,7 @@ def kill_at(folder: Path, moments: Sequence[tuple[int, float]], *options: str, s
     seen: dict[str, int] = {}
     for wanted, wait in moments:
         driver = subprocess.Popen(
-            command(folder, *options, space=space),
+            smoke_command(folder, *options, space=space),
             env=ENV,
             cwd=folder,
             stdout=subprocess.DEVNULL,
@@ -117,49 +153,8 @@ def kill_at(folder: Path, moments: Sequence[tuple[int, float]], *options: str, s
     return seen
 
 
-def ray_folders(temporary: Path) -> list[str]:
-    """Folders for Ray's sessions, and clstudy's records in Ray's usual place."""
-    places = {temporary: f"{PREFIX}*", temporary / "ray": "session_2*/artifacts/*/clstudy-*"}
-    return [str(path) for place, names in places.items() for path in place.glob(names)]
-
-
-@pytest.fixture(scope="module")
-def watched(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Watched]:
-    """A whole run of ``smoke`` as somebody who just installed clstudy has it: a new home, no setting of any library."""
-    folder = tmp_path_factory.mktemp("smoke")
-    (folder / "home").mkdir()
-    environment = {"PATH": os.environ["PATH"], "HOME": str(folder / "home"), "COLUMNS": "120"}
-    # a temporary folder that tests beside this one do not use; with a short name, for the sake of Ray's sockets
-    temporary = Path(tempfile.mkdtemp(prefix="ct-"))
-    environment["TMPDIR"] = str(temporary)
-    done = run_watched(command(folder), env=environment, cwd=folder, timeout=900)
-    assert done.returncode == 0, done.stdout + done.stderr
-    (folder / "left.txt").write_text("\n".join(ray_folders(temporary)))
-    shutil.rmtree(temporary)
-    (folder / "stdout.txt").write_text(done.stdout)
-    return folder, done
-
-
-@pytest.fixture(scope="module")
-def finished(watched: tuple[Path, Watched]) -> Path:
-    """The folder of a whole run of ``smoke``."""
-    return watched[0]
-
-
-@pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One person, undisturbed; by a user whose home folder is not there and cannot be made."""
-    folder = tmp_path_factory.mktemp("undisturbed")
-    homeless = {"PATH": os.environ["PATH"], "HOME": "/proc/clstudy", "COLUMNS": "120"}
-    done = subprocess.run(
-        command(folder, *SMALL), env=homeless, capture_output=True, text=True, timeout=900, cwd=folder
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return folder
-
-
-def test_smoke_gives_rows_tables_and_says_where(finished: Path) -> None:
-    study = finished / "runs" / "study"
+def test_smoke_gives_rows_tables_and_says_where(smoke_study: SmokeStudy) -> None:
+    study = smoke_study.study
     rows = load_rows(study)
     assert rows.schema.equals(RESULT_SCHEMA)
     trials = set(rows["trial"].to_pylist())
@@ -171,34 +166,33 @@ def test_smoke_gives_rows_tables_and_says_where(finished: Path) -> None:
     assert cells.num_rows == 2 * (6 + 6 + 3) * 4
     reconstruction = cells.filter(pa.compute.equal(cells["protocol"], "reconstruction"))
     assert set(reconstruction["count_all"].to_pylist()) == {2}, "one row per test photo"
-    stdout = (finished / "stdout.txt").read_text()
     for expected in ("6 trials", "stages", "AIP", "Forgetting", "mlflow ui"):
-        assert expected in stdout, stdout
+        assert expected in smoke_study.stdout, smoke_study.stdout
     for name in ("index.html", "summary.csv", "paired.csv", "tables.md", "tables.tex", "evidence.csv"):
         assert (study / "report" / name).stat().st_size > 100
     settings = (study / "study.yaml").read_text()
     assert "data_digests" in settings and "versions" in settings
 
 
-def test_no_process_of_a_run_reaches_beyond_this_machine(watched: tuple[Path, Watched]) -> None:
+def test_no_process_of_a_run_reaches_beyond_this_machine(smoke_study: SmokeStudy) -> None:
     """Driver, Ray's processes and workers; that the watch sees what leaves is shown in test_telemetry.py."""
-    folder, done = watched
-    assert not done.outside, "\n".join(map(str, done.outside))
-    processes = {contact.process for contact in done.contacts}
+    outside = [contact for contact in smoke_study.contacts if not contact.local]
+    assert not outside, "\n".join(map(str, outside))
+    processes = {contact.process for contact in smoke_study.contacts}
     for kind in ("clstudy.run", "raylet", "gcs_server", "ray::"):  # else this would say nothing of them
         assert any(kind in process for process in processes), processes
-    left = {path.name for path in (folder / "home").rglob("*") if path.is_file()}
+    left = {path.name for path in smoke_study.home.rglob("*") if path.is_file()}
     assert not left & {"deviceid", "onnxruntime.db", "telemetry.json"}, "an ID was made up to report under"
     assert "auth_token" not in left, "a run's token is its own"
 
 
-def test_nobody_else_can_read_what_a_study_writes_and_ray_leaves_nothing(finished: Path) -> None:
+def test_nobody_else_can_read_what_a_study_writes_and_ray_leaves_nothing(smoke_study: SmokeStudy) -> None:
     """Of all writers: driver, workers, MLflow's, the report's; the usual umask of a shell lets others read."""
-    written = [finished / "runs", *(finished / "runs").rglob("*")]
+    written = [smoke_study.folder / "runs", *(smoke_study.folder / "runs").rglob("*")]
     assert {"mlflow.db", "data", "study"} <= {path.name for path in written}
     assert [f"{path} {path.lstat().st_mode:o}" for path in written if path.lstat().st_mode & 0o077] == []
-    assert (finished / "left.txt").read_text() == ""
-    assert not (finished / "runs" / "study" / "ray").exists()
+    assert smoke_study.left_by_ray == ()
+    assert not (smoke_study.study / "ray").exists()
 
 
 @pytest.mark.slow
@@ -208,7 +202,7 @@ def test_a_tracking_servers_password_is_nowhere(tmp_path: Path) -> None:
     environment = {**ENV, "MLFLOW_TRACKING_URI": f"http://someone:{canary}@127.0.0.1:9/x?access_token={token}"}
     for _ in range(2):
         done = subprocess.run(
-            command(tmp_path, *SMALL), env=environment, capture_output=True, text=True, timeout=900, cwd=tmp_path
+            smoke_command(tmp_path, *SMALL), env=environment, capture_output=True, text=True, timeout=900, cwd=tmp_path
         )
         assert done.returncode == 0, done.stdout + done.stderr
         said = done.stdout + done.stderr
@@ -219,13 +213,13 @@ def test_a_tracking_servers_password_is_nowhere(tmp_path: Path) -> None:
         assert canary.encode() not in content and token.encode() not in content, path
 
 
-def test_mlflow_has_one_flat_run_per_trial_with_steps_and_images(finished: Path) -> None:
-    client = MlflowClient(sqlite_uri(finished / "runs" / "mlflow.db"))
+def test_mlflow_has_one_flat_run_per_trial_with_steps_and_images(smoke_study: SmokeStudy) -> None:
+    client = MlflowClient(sqlite_uri(smoke_study.folder / "runs" / "mlflow.db"))
     experiment = client.get_experiment_by_name("smoke")
     assert experiment is not None
     runs = client.search_runs([experiment.experiment_id], TRIAL_RUNS)
     assert len({run.data.tags[TRIAL_TAG] for run in runs}) == len(runs) == 6
-    rows = load_rows(finished / "runs" / "study")
+    rows = load_rows(smoke_study.study)
     for one in runs:
         assert one.info.status == "FINISHED"
         joint = one.data.params["strategy"] == "upper"
@@ -243,18 +237,20 @@ def test_mlflow_has_one_flat_run_per_trial_with_steps_and_images(finished: Path)
     assert "report/index.html" in [file.path for file in client.list_artifacts(report.info.run_id, "report")]
 
 
-def test_the_same_command_again_computes_nothing(finished: Path) -> None:
-    before = markers(finished)
-    done = run(finished)
+def test_the_same_command_again_computes_nothing(
+    smoke_study: SmokeStudy, tmp_path: Path, run_here: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
+    folder = copy_smoke_study(smoke_study, tmp_path)
+    before = markers(folder)
+    done = run_here(folder)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "nothing to compute" in done.stdout and markers(finished) == before
+    assert "nothing to compute" in done.stdout and markers(folder) == before
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("harm", ["truncate", "delete"])
-def test_only_a_damaged_stage_is_computed_again(undisturbed: Path, tmp_path: Path, harm: str) -> None:
-    folder = tmp_path / "copy"
-    shutil.copytree(undisturbed, folder)
+@pytest.mark.parametrize("harm", [pytest.param("truncate", marks=pytest.mark.ci_slow), "delete"])
+def test_only_a_damaged_stage_is_computed_again(smoke_study: SmokeStudy, tmp_path: Path, harm: str) -> None:
+    folder = copy_smoke_study(smoke_study, tmp_path)
     before, rows = markers(folder), load_rows(folder / "runs" / "study")
     victim = sorted(before)[len(before) // 2]
     file = folder / "runs" / "study" / "stages" / victim[:2] / victim / "rows.parquet"
@@ -263,7 +259,7 @@ def test_only_a_damaged_stage_is_computed_again(undisturbed: Path, tmp_path: Pat
     else:
         file.write_bytes(file.read_bytes()[:1000])
     # the data set's photos lie beside the study and were copied with it
-    done = run(folder, *SMALL)
+    done = run(folder)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "1 stages computed" in done.stdout, done.stdout
     after = markers(folder)
@@ -271,20 +267,21 @@ def test_only_a_damaged_stage_is_computed_again(undisturbed: Path, tmp_path: Pat
     assert load_rows(folder / "runs" / "study").equals(rows)
 
 
-def test_killed_drivers_go_on_and_the_rows_are_the_same(undisturbed: Path, tmp_path: Path) -> None:
-    """A SIGKILL at a seeded moment inside a stage (three: the next test; thirty: tests/cluster/test_chaos.py)."""
-    folder = tmp_path / "killed"
-    folder.mkdir()
-    shutil.copytree(undisturbed / "runs" / "data", folder / "runs" / "data")
+def test_a_killed_driver_goes_on_and_the_rows_are_the_same(smoke_study: SmokeStudy, photos: Path) -> None:
+    """A SIGKILL at a seeded moment inside a stage (three: the next test; thirty: tests/cluster/test_chaos.py).
+
+    Gone on by a user whose home folder is not there and cannot be made.
+    """
     rng = random.Random(20261121)
     moments = [(3, rng.uniform(0.3, 0.9))]
-    seen = kill_at(folder, moments, *SMALL, "--max-concurrent", "1")
-    done = run(folder, *SMALL)
+    seen = kill_at(photos, moments, *SMALL, "--max-concurrent", "1")
+    homeless = {"PATH": os.environ["PATH"], "HOME": "/proc/clstudy", "COLUMNS": "120"}
+    done = run(photos, *SMALL, env=homeless)
     assert done.returncode == 0, done.stdout + done.stderr
-    now = markers(folder)
+    now = markers(photos)
     assert all(now[key] == seen[key] for key in seen), "a finished stage was computed twice"
-    assert load_rows(folder / "runs" / "study").equals(load_rows(undisturbed / "runs" / "study"))
-    client = MlflowClient(sqlite_uri(folder / "runs" / "mlflow.db"))
+    assert load_rows(photos / "runs" / "study").equals(rows_of_person(smoke_study))
+    client = MlflowClient(sqlite_uri(photos / "runs" / "mlflow.db"))
     experiment = client.get_experiment_by_name("smoke")
     assert experiment is not None
     runs = client.search_runs([experiment.experiment_id], TRIAL_RUNS)
@@ -295,12 +292,12 @@ def test_killed_drivers_go_on_and_the_rows_are_the_same(undisturbed: Path, tmp_p
 
 
 @pytest.mark.slow
-def test_every_strategy_goes_on_after_kills_with_the_same_rows(undisturbed: Path, tmp_path: Path) -> None:
+def test_every_strategy_goes_on_after_kills_with_the_same_rows(smoke_study: SmokeStudy, tmp_path: Path) -> None:
     """All of ``replay_families`` at the size of ``smoke``: replays, Fisher terms and memories are resumed too."""
     options, space = ["--profile", "smoke", "--identities", "person_00"], "replay_families"
     folders = [tmp_path / "whole", tmp_path / "killed"]
     for folder in folders:
-        shutil.copytree(undisturbed / "runs" / "data", folder / "runs" / "data")
+        copy_smoke_photos(smoke_study, folder)
     whole, killed = folders
     rng = random.Random(3)
     seen = kill_at(killed, [(wanted, rng.uniform(0.0, 2.0)) for wanted in (2, 7, 11)], *options, space=space)
@@ -317,35 +314,36 @@ def press_ctrl_c(driver: subprocess.Popen[str]) -> None:
     os.killpg(driver.pid, signal.SIGINT)  # a terminal's goes to all of a session's foreground processes
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
-    "tell", [press_ctrl_c, pytest.param(subprocess.Popen.terminate, marks=pytest.mark.slow)], ids=["Ctrl-C", "SIGTERM"]
+    "tell",
+    [pytest.param(press_ctrl_c, marks=pytest.mark.ci_slow), subprocess.Popen.terminate],
+    ids=["Ctrl-C", "SIGTERM"],
 )
 def test_a_signal_lets_the_stages_in_flight_finish_and_ends_with_130(
-    undisturbed: Path, tmp_path: Path, tell: Callable[[subprocess.Popen[str]], None]
+    smoke_study: SmokeStudy, photos: Path, tell: Callable[[subprocess.Popen[str]], None]
 ) -> None:
-    shutil.copytree(undisturbed / "runs" / "data", tmp_path / "runs" / "data")
-    driver = start_and_await_a_stage(tmp_path, *SMALL, "--max-concurrent", "1")
+    driver = start_and_await_a_stage(photos, *SMALL, "--max-concurrent", "1")
     listening = listeners(driver.pid)
-    before = len(markers(tmp_path))
+    before = len(markers(photos))
     tell(driver)
     stdout, _ = driver.communicate(timeout=400)
     assert driver.returncode == 130, stdout
     assert "finishing the stages in flight" in stdout and "run the same command to go on" in stdout
     # one trial at a time, so one stage was in flight (another may have ended just before it was told to stop)
-    assert "Traceback" not in stdout and before < len(markers(tmp_path)) <= before + 2, stdout
+    assert "Traceback" not in stdout and before < len(markers(photos)) <= before + 2, stdout
     assert listening and all(address.is_loopback for address in listening), "nothing is open to other machines"
-    (session,) = json.loads((tmp_path / "runs" / "study" / "sessions.json").read_text())
-    assert session["ended"] == "interrupted" and session["stages_computed"] == len(markers(tmp_path))
-    seen = markers(tmp_path)
-    done = run(tmp_path, *SMALL)
-    assert done.returncode == 0 and seen.items() <= markers(tmp_path).items(), "nothing was computed again"
-    assert load_rows(tmp_path / "runs" / "study").equals(load_rows(undisturbed / "runs" / "study"))
+    (session,) = json.loads((photos / "runs" / "study" / "sessions.json").read_text())
+    assert session["ended"] == "interrupted" and session["stages_computed"] == len(markers(photos))
+    seen = markers(photos)
+    done = run(photos, *SMALL)
+    assert done.returncode == 0 and seen.items() <= markers(photos).items(), "nothing was computed again"
+    assert load_rows(photos / "runs" / "study").equals(rows_of_person(smoke_study))
 
 
 @pytest.mark.slow
-def test_ctrl_c_twice_ends_at_once(undisturbed: Path, tmp_path: Path) -> None:
-    shutil.copytree(undisturbed / "runs" / "data", tmp_path / "runs" / "data")
-    driver = start_and_await_a_stage(tmp_path, *SMALL)
+def test_ctrl_c_twice_ends_at_once(photos: Path) -> None:
+    driver = start_and_await_a_stage(photos, *SMALL)
     press_ctrl_c(driver)
     time.sleep(0.2)
     press_ctrl_c(driver)
@@ -370,76 +368,74 @@ def scores_in_mlflow(folder: Path) -> dict[tuple[str, str], list[tuple[int, floa
 
 
 @pytest.mark.slow
-def test_mlflow_is_made_whole_where_its_database_is_deleted_during_a_run(undisturbed: Path, tmp_path: Path) -> None:
-    shutil.copytree(undisturbed / "runs" / "data", tmp_path / "runs" / "data")
-    driver = start_and_await_a_stage(tmp_path, *SMALL)
-    database = tmp_path / "runs" / "mlflow.db"
+def test_mlflow_is_made_whole_where_its_database_is_deleted_during_a_run(smoke_study: SmokeStudy, photos: Path) -> None:
+    driver = start_and_await_a_stage(photos, *SMALL)
+    database = photos / "runs" / "mlflow.db"
     while not database.exists() and driver.poll() is None:
         time.sleep(0.05)
-    before = len(markers(tmp_path))
+    before = len(markers(photos))
     for file in database.parent.glob("mlflow.db*"):
         file.unlink()
     stdout, _ = driver.communicate(timeout=900)
-    assert driver.returncode == 0 and before < len(markers(tmp_path)), stdout
+    assert driver.returncode == 0 and before < len(markers(photos)), stdout
     # the driver looks twice a second; what it did not see, the recorder could not deliver
     assert "was deleted or replaced" in stdout or "MLflow calls were not delivered" in stdout, stdout
     assert "in MLflow completed from the rows" in stdout, stdout
-    assert scores_in_mlflow(tmp_path) == scores_in_mlflow(undisturbed)
+    whole = scores_in_mlflow(smoke_study.folder)
+    assert scores_in_mlflow(photos) == {key: told for key, told in whole.items() if key[0].startswith(PERSON)}
 
 
 @pytest.mark.slow
-def test_a_second_driver_is_told_and_changes_nothing(undisturbed: Path, tmp_path: Path) -> None:
-    shutil.copytree(undisturbed / "runs" / "data", tmp_path / "runs" / "data")
-    first = start_and_await_a_stage(tmp_path, *SMALL)
-    second = run(tmp_path, *SMALL)
+def test_a_second_driver_is_told_and_changes_nothing(photos: Path) -> None:
+    first = start_and_await_a_stage(photos, *SMALL)
+    second = run(photos, *SMALL)
     assert second.returncode == 4 and f"process {first.pid} on" in second.stderr, second.stderr
     stdout, _ = first.communicate(timeout=900)
     assert first.returncode == 0, stdout
 
 
 @pytest.mark.slow
-def test_a_rate_that_explodes_fails_its_trials_only_and_says_when(undisturbed: Path, tmp_path: Path) -> None:
-    shutil.copytree(undisturbed / "runs" / "data", tmp_path / "runs" / "data")
-    space = tmp_path / "mine.yaml"
+def test_a_rate_that_explodes_fails_its_trials_only_and_says_when(photos: Path) -> None:
+    space = photos / "mine.yaml"
     space.write_text(GOOD_YAML.format(identity="[person_00]", strategy="[lower]", size="[3]", rate="[0.003, 1000.0]"))
-    done = run(tmp_path, "--seeds", "3", space=str(space))
+    done = run(photos, "--seeds", "3", space=str(space))
     assert done.returncode == 1, done.stdout
-    study = tmp_path / "runs" / "study"
+    study = photos / "runs" / "study"
     (message,) = json.loads((study / "failures.json").read_text()).values()
     assert "timestamp 0" in message and "step" in message and "smaller learning rate" in message
     assert [path.stem for path in (study / "results").glob("*.parquet")] == ["person_00-lower-lr0.003-s3"]
 
 
 @pytest.mark.slow
-def test_a_budget_refuses_or_stops_cleanly(undisturbed: Path, tmp_path: Path) -> None:
-    shutil.copytree(undisturbed / "runs" / "data", tmp_path / "runs" / "data")
-    refused = run(tmp_path, *SMALL, "--budget-hours", "0.001")
+def test_a_budget_refuses_or_stops_cleanly(smoke_study: SmokeStudy, photos: Path) -> None:
+    refused = run(photos, *SMALL, "--budget-hours", "0.001")
     assert refused.returncode == 2 and "--budget-hours is 0.001" in refused.stderr and "--yes" in refused.stderr
-    assert not (tmp_path / "runs" / "study" / "stages").exists()
+    assert not (photos / "runs" / "study" / "stages").exists()
     # 0.0012 hours are 4 s: not enough for six stages one after another
-    stopped = run(tmp_path, *SMALL, "--budget-hours", "0.0012", "--yes", "--max-concurrent", "1")
+    stopped = run(photos, *SMALL, "--budget-hours", "0.0012", "--yes", "--max-concurrent", "1")
     assert stopped.returncode == 3 and "the budget is used up" in stopped.stdout, stopped.stdout
-    assert len(markers(tmp_path)) < len(markers(undisturbed))
+    assert len(markers(photos)) < len(markers(smoke_study.folder)) // 2
 
 
 @pytest.mark.slow
-def test_a_pilot_measures_one_stage_and_keeps_it(undisturbed: Path, tmp_path: Path) -> None:
-    shutil.copytree(undisturbed / "runs" / "data", tmp_path / "runs" / "data")
-    done = run(tmp_path, *SMALL, "--pilot", "--price-per-hour", "2")
-    assert done.returncode == 0 and len(markers(tmp_path)) == 1, done.stdout + done.stderr
+def test_a_pilot_measures_one_stage_and_keeps_it(photos: Path) -> None:
+    done = run(photos, *SMALL, "--pilot", "--price-per-hour", "2")
+    assert done.returncode == 0 and len(markers(photos)) == 1, done.stdout + done.stderr
     before, after = done.stdout.split("pilot: one stage in")
     assert "from the profile's figure" in before and "from the stages computed so far" in after
     assert " at 2 each" in after and "1 done already" in after
 
 
-def test_weights_stay_for_first_and_last_stages_only_and_extensions_train_the_rest_again(undisturbed: Path) -> None:
-    study = undisturbed / "runs" / "study"
+def test_weights_stay_for_first_and_last_stages_only_and_extensions_train_the_rest_again(
+    smoke_study: SmokeStudy,
+) -> None:
+    study = smoke_study.study
     first_and_last = set()
     for path in (study / "results").glob("*.parquet"):
         keys = json.loads((pq.read_schema(path).metadata or {})[b"clstudy.stage_keys"])
         first_and_last |= {keys[0], keys[-1]}
     kept = {path.parent.name for path in (study / "weights").glob("??/*/COMPLETE")}
-    assert kept == first_and_last and len(kept) < len(markers(undisturbed))
+    assert kept == first_and_last and len(kept) < len(markers(smoke_study.folder))
 
 
 @pytest.mark.slow
@@ -490,45 +486,51 @@ seeds: [0]
     ],
 )
 def test_bad_input_is_one_clear_message_and_exit_2(
-    undisturbed: Path, change: dict[str, str] | None, options: list[str], expected: list[str]
+    photos: Path,
+    change: dict[str, str] | None,
+    options: list[str],
+    expected: list[str],
+    run_here: Callable[..., subprocess.CompletedProcess[str]],
 ) -> None:
-    values = {"identity": "[person_00]", "strategy": "[er_rand]", "size": "[3]", "rate": "[0.003]", **(change or {})}
-    space = undisturbed / "mine.yaml"
+    values = {"identity": f"[{PERSON}]", "strategy": "[er_rand]", "size": "[3]", "rate": "[0.003]", **(change or {})}
+    space = photos / "mine.yaml"
     space.write_text(BAD_YAML if change is None else GOOD_YAML.format(**values))
-    done = run(undisturbed, *options, space=str(space))
+    # one through the real command: its exit code, and that no traceback gets past it
+    done = (run if change is None else run_here)(photos, *options, space=str(space))
     assert done.returncode == 2, done.stdout + done.stderr
     assert all(part in done.stderr for part in expected), done.stderr
     assert "Traceback" not in done.stderr and "live in MLflow" not in done.stdout
 
 
-def test_dry_run_plans_without_running(tmp_path: Path) -> None:
-    done = run(tmp_path, "--dry-run")
+def test_dry_run_plans_without_running(photos: Path, run_here: Callable[..., subprocess.CompletedProcess[str]]) -> None:
+    done = run_here(photos, "--dry-run")
     assert done.returncode == 0, done.stderr
     for expected in ("6 trials", "at most", "shared between trials", "time", "disk"):
         assert expected in done.stdout
-    assert not (tmp_path / "runs" / "study").exists()
+    assert not (photos / "runs" / "study").exists()
 
 
-def test_list_and_version_and_no_space(tmp_path: Path) -> None:
-    listed = subprocess.run([sys.executable, "-m", "clstudy.run", "--list"], capture_output=True, text=True, env=ENV)
-    assert listed.returncode == 0
+def test_list_and_version_and_no_space(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--list"]) == 0
+    listed = capsys.readouterr().out
     for name in ("hull_sizes", "smoke", "er_hull", "kmeans", "embedded", "synthetic", "orl"):
-        assert name in listed.stdout
-    shown = subprocess.run([sys.executable, "-m", "clstudy.run", "--version"], capture_output=True, text=True, env=ENV)
-    assert shown.stdout.startswith("clstudy 0.")
+        assert name in listed
+    with pytest.raises(SystemExit, match="^0$"):
+        main(["--version"])
+    assert capsys.readouterr().out.startswith("clstudy 0.")
     nothing = subprocess.run([sys.executable, "-m", "clstudy.run"], capture_output=True, text=True, env=ENV)
     assert nothing.returncode == 2 and "--list" in nothing.stderr
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(os.geteuid() != 0, reason="a disk of its own needs root (mount)")
-def test_a_nearly_full_disk_pauses_new_trials_until_there_is_room(undisturbed: Path, tmp_path: Path) -> None:
+def test_a_nearly_full_disk_pauses_new_trials_until_there_is_room(smoke_study: SmokeStudy, tmp_path: Path) -> None:
     disk = tmp_path / "disk"
     disk.mkdir()
     if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=560m", "tmpfs", str(disk)], capture_output=True).returncode:
         pytest.skip("mounting a tmpfs is not allowed here")
     try:
-        shutil.copytree(undisturbed / "runs" / "data", disk / "runs" / "data")
+        copy_smoke_photos(smoke_study, disk)
         driver = start_and_await_a_stage(disk, *SMALL, "--max-concurrent", "1")
         (disk / "ballast").write_bytes(bytes(120_000_000))
         time.sleep(25)  # the trial under way ends, the next one waits
@@ -538,6 +540,6 @@ def test_a_nearly_full_disk_pauses_new_trials_until_there_is_room(undisturbed: P
         stdout, _ = driver.communicate(timeout=900)
         assert driver.returncode == 0, stdout
         assert "no new trial begins below 0.50 GB" in stdout and "there is room again" in stdout
-        assert load_rows(disk / "runs" / "study").equals(load_rows(undisturbed / "runs" / "study"))
+        assert load_rows(disk / "runs" / "study").equals(rows_of_person(smoke_study))
     finally:
         subprocess.run(["umount", "-l", str(disk)], check=True)

@@ -19,7 +19,6 @@ from clstudy.identities.preparation import prepare as prepare_module
 from clstudy.storage.driver_lock import only_driver
 from clstudy.storage.places import require_writable
 from clstudy.study.preparation import require_places
-from tests.support.small_study import make_study
 
 
 @pytest.fixture
@@ -30,11 +29,10 @@ def file(tmp_path: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def study(small_study: Path) -> Path:
     """A finished study whose report cannot be written: a file is in its place."""
-    out = make_study(tmp_path_factory.mktemp("small"), ("lower",))
-    (out / "report").write_text("in the way")
-    return out
+    (small_study / "report").write_text("in the way")
+    return small_study
 
 
 def refused(module: str, arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:

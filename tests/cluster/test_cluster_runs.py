@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.compute
 import pyarrow.parquet as pq
 import pytest
 from mlflow import MlflowClient
@@ -29,9 +30,11 @@ from clstudy.tracking.local_database import sqlite_uri
 from clstudy.tracking.run_contents import TRIAL_TAG
 from tests.support.object_store import BUCKET, running_object_store
 from tests.support.processes import kill_driver
+from tests.support.smoke_study import SmokeStudy
 
 ENV = {**os.environ, "RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0", "COLUMNS": "120"}
-ONE_PERSON = ["--space", "smoke", "--identities", "person_00", "--seeds", "3"]
+PERSON = "person_00"
+ONE_PERSON = ["--space", "smoke", "--identities", PERSON]
 
 
 def main_command(folder: Path, *options: str) -> subprocess.Popen[str]:
@@ -58,13 +61,10 @@ def stage_count(study: Place) -> int:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> pa.Table:
-    """The rows of an ordinary run on this machine."""
-    folder = tmp_path_factory.mktemp("undisturbed")
-    process = main_command(folder)
-    stdout, _ = process.communicate(timeout=900)
-    assert process.returncode == 0, stdout
-    return load_rows(folder / "runs" / "smoke")
+def undisturbed(smoke_study: SmokeStudy) -> pa.Table:
+    """The person's rows of an ordinary run on this machine."""
+    rows = load_rows(smoke_study.study)
+    return rows.filter(pa.compute.equal(rows["identity"], PERSON))
 
 
 @pytest.mark.slow

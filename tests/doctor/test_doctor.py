@@ -634,9 +634,10 @@ def free_port() -> int:
 
 
 @pytest.fixture(scope="module")
-def mlflow_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+def mlflow_server(tmp_path_factory: pytest.TempPathFactory, empty_database: Path) -> Iterator[int]:
     """A tracking server that takes connections from everywhere; its port."""
     port, folder = free_port(), tmp_path_factory.mktemp("server")
+    shutil.copy(empty_database, folder / "mlflow.db")
     server = subprocess.Popen(
         [sys.executable, "-m", "mlflow", "server", "--host", "0.0.0.0", "--port", str(port), "--workers", "1"]
         + ["--backend-store-uri", sqlite_uri(folder / "mlflow.db")],

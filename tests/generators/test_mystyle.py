@@ -10,6 +10,7 @@ import json
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +28,7 @@ from clstudy.errors import UserError
 from clstudy.generators.checkpoint_generator import CheckpointKind
 from clstudy.generators.ir_se_encoder import IRSEEncoder
 from clstudy.identities.dcgan import LATENT_SIZE, FaceSource
+from clstudy.settings.profiles import PROFILES
 from clstudy.tracking.local_database import sqlite_uri
 from tests.cli.test_run import ENV, TRIAL_RUNS
 from tests.support import persistence_writer as writer
@@ -34,8 +36,7 @@ from tests.support import persistence_writer as writer
 DATA = Path(__file__).parents[1] / "data"
 PEOPLE, TIMESTAMPS, TRAIN, TEST = ("anna", "ben"), 2, 3, 2
 
-DRIVER = """
-import sys
+PROFILE = """
 from dataclasses import replace
 from clstudy.settings.profiles import PROFILES, AnchorSettings, mystyle
 from clstudy.cli.run import main
@@ -53,6 +54,11 @@ def small():
     )
 
 PROFILES.register("small")(small)
+"""
+DRIVER = f"""
+import sys
+from clstudy.cli.run import main
+{PROFILE}
 sys.exit(main(sys.argv[1:]))
 """
 
@@ -96,12 +102,33 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def drive(place: Path, *options: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "driver.py", "--space", "small.yaml", "--device", "cpu", *options]
+def drive(place: Path, *options: str, space: str = "small.yaml") -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "driver.py", "--space", space, "--device", "cpu", *options]
     return subprocess.run(command, cwd=place, env=ENV, capture_output=True, text=True, timeout=900)
 
 
-def test_the_study_runs_from_checkpoint_and_photos_and_resumes(place: Path) -> None:
+@pytest.fixture
+def drive_here(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """``drive`` without a process of its own, for what starts no Ray."""
+
+    def run_main(*options: str) -> subprocess.CompletedProcess[str]:
+        arguments = ["--space", "small.yaml", "--device", "cpu", *options]
+        capsys.readouterr()
+        code = main(arguments)
+        return subprocess.CompletedProcess(arguments, code, *capsys.readouterr())
+
+    monkeypatch.chdir(place)
+    monkeypatch.setenv("COLUMNS", "120")
+    monkeypatch.setattr(PROFILES, "_entries", dict(PROFILES.items()))
+    exec(PROFILE, {})
+    return run_main
+
+
+def test_the_study_runs_from_checkpoint_and_photos_and_resumes(
+    place: Path, drive_here: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
     done = drive(place, "--mlflow-images", "on")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "3 training and 2 test photos each, 32 px" in done.stdout
@@ -114,7 +141,7 @@ def test_the_study_runs_from_checkpoint_and_photos_and_resumes(place: Path) -> N
     assert np.isfinite(table["value"].to_numpy()).all()
     study = yaml.safe_load((place / "runs" / "small" / "study.yaml").read_text())
     assert set(study["metric_files"]) == {"arcface"}
-    again = drive(place)
+    again = drive_here()
     assert "every trial is finished already" in again.stdout, again.stdout + again.stderr
 
 
@@ -130,12 +157,13 @@ def test_the_tracker_has_every_step_of_every_trial(place: Path) -> None:
         assert len(client.list_artifacts(run.info.run_id, "faces")) == TIMESTAMPS
 
 
+@pytest.mark.slow
+@pytest.mark.ci_slow
 def test_real_peoples_pictures_stay_in_the_storage_unless_told_otherwise(place: Path) -> None:
     space = yaml.safe_load((place / "small.yaml").read_text())
     space["grid"] |= {"identity": 1, "strategy": ["lower"]}
     (place / "private.yaml").write_text(yaml.safe_dump({**space, "name": "private"}))
-    command = [sys.executable, "driver.py", "--space", "private.yaml", "--device", "cpu"]
-    done = subprocess.run(command, cwd=place, env=ENV, capture_output=True, text=True, timeout=900)
+    done = drive(place, space="private.yaml")
     assert done.returncode == 0, done.stdout + done.stderr
     client = MlflowClient(sqlite_uri(place / "runs" / "mlflow.db"))
     experiment = client.get_experiment_by_name("private")
@@ -146,13 +174,15 @@ def test_real_peoples_pictures_stay_in_the_storage_unless_told_otherwise(place: 
     assert list((place / "runs" / "private" / "stages").glob("??/*/faces.png")), "the report has them, at home"
 
 
-def test_an_encoder_gives_other_anchors_and_other_stages(place: Path) -> None:
+def test_an_encoder_gives_other_anchors_and_other_stages(
+    place: Path, drive_here: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
     write_encoder(place / "encoder.pt", 24)
-    plan = drive(place, "--weights", "encoder=encoder.pt", "--dry-run")
+    plan = drive_here("--weights", "encoder=encoder.pt", "--dry-run")
     assert plan.returncode == 0, plan.stdout + plan.stderr
     assert "0 done already" in plan.stdout
     write_encoder(place / "encoder.pt", 32)
-    refused = drive(place, "--weights", "encoder=encoder.pt", "--dry-run")
+    refused = drive_here("--weights", "encoder=encoder.pt", "--dry-run")
     assert refused.returncode == 2 and "for a generator with 24 numbers per latent" in refused.stderr
 
 

@@ -40,15 +40,15 @@ from clstudy.trial.requests import Basis
 from clstudy.trial.stage_runner import StageRunner
 from tests.support import persistence_writer as writer
 from tests.support.object_store import BUCKET, object_store
-from tests.support.small_study import PROFILE, make_photos, make_study
+from tests.support.small_study import PROFILE, make_photos
 
 DATA = Path(__file__).parents[1] / "data"
 TRIAL = "anna-er_rand-k2-lr0.003-s0"
 
 
 @pytest.fixture(scope="module")
-def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_study(tmp_path_factory.mktemp("export"), ("lower", "er_rand"))
+def study(small_study: Path) -> Path:
+    return small_study
 
 
 @pytest.fixture(scope="module")
@@ -195,7 +195,7 @@ def test_mistakes(study: Path, exported: Path, tmp_path: Path, capsys: pytest.Ca
     assert "exists already" in refused(TRIAL, exported) and exported.read_bytes() == before
     assert "ends in .safetensors" in refused(TRIAL, tmp_path / "x.pt")
     assert f"Did you mean '{TRIAL}'" in refused("ana-er_rand-k2-lr0.003-s0")
-    assert "is 2 trials" in refused("anna*")
+    assert "is 3 trials" in refused("anna*")
     (key,) = (stage_keys(copy, TRIAL) or [])[-1:]
     StudyStore(copy).weights.remove(key)
     assert "the final weights" in refused(TRIAL)

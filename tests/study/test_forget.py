@@ -215,7 +215,7 @@ def path_rows() -> pa.Table:
 
 
 @pytest.fixture(scope="module")
-def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def original(tmp_path_factory: pytest.TempPathFactory, empty_database: Path) -> Path:
     """``photos`` (outside the storage) and ``runs`` with the study, MLflow and a data set."""
     folder = tmp_path_factory.mktemp("original")
     make_photos(folder / "photos", (STAYS, GONE))
@@ -223,7 +223,7 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copy(folder / "photos" / STAYS / "t0/train/0.png", folder / "photos" / GONE / "t0/train/9.png")
     out = folder / "runs" / "small"
     out.mkdir(parents=True)
-    mlflow = sqlite_uri(folder / "runs" / "mlflow.db")
+    mlflow = sqlite_uri(Path(shutil.copy(empty_database, folder / "runs" / "mlflow.db")))
     data, plan = write_plan(folder, out, (STAYS, GONE), folder / "photos")
     compute(out, plan, data, mlflow)
     furnish(out, data, mlflow)

@@ -38,7 +38,7 @@ from clstudy.records.study_document import write_document
 from clstudy.settings.trial_spec import TrialSpec
 from clstudy.study.loss_path.interpolation import interpolate
 from clstudy.study.loss_path.lines import tasks, trial_lines
-from tests.support.small_study import TIMESTAMPS, make_study
+from tests.support.small_study import TIMESTAMPS
 
 CURVES = arrays(np.float64, st.integers(2, 12), elements=st.floats(-10, 10, width=32))
 NUMBERS = st.floats(-100, 100, width=32)
@@ -188,8 +188,8 @@ def test_shared_stages_and_equal_networks_are_computed_once() -> None:
 
 
 @pytest.fixture(scope="module")
-def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_study(tmp_path_factory.mktemp("study"), ("lower", "er_rand", "upper"))
+def study(small_study: Path) -> Path:
+    return small_study
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,7 @@
-"""The learning-rate search through the real command line: search, choose, run in full on the reported people."""
+"""The learning-rate search through the real command line: search, choose, run in full on the reported people.
+
+The pieces, without Ray: tests/study/test_rate_search.py.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,9 @@ import yaml
 from mlflow import MlflowClient
 
 from clstudy.analysis.matrix import load_rows
+from clstudy.cli.run import main
 from clstudy.tracking.local_database import sqlite_uri
+from tests.support.smoke_study import SmokeStudy, copy_smoke_photos
 
 ENV = {**os.environ, "RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0", "COLUMNS": "120"}
 SPACE = """\
@@ -49,19 +54,31 @@ def markers(folder: Path) -> dict[str, int]:
     return {path.parent.name: path.stat().st_mtime_ns for path in found}
 
 
+def test_a_search_is_planned_without_running(
+    smoke_study: SmokeStudy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copy_smoke_photos(smoke_study, tmp_path)
+    (tmp_path / "rates.yaml").write_text(SPACE)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "120")
+    assert main(["--space", "rates.yaml", "--dry-run"]) == 0
+    planned = capsys.readouterr().out
+    assert "2 cells x 2 learning rates" in planned and "at most 4 left" in planned, planned
+    assert not (tmp_path / "runs" / "rates").exists()
+
+
 @pytest.fixture(scope="module")
-def searched(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("search")
+def searched(smoke_study: SmokeStudy, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = copy_smoke_photos(smoke_study, tmp_path_factory.mktemp("search"))
     (folder / "rates.yaml").write_text(SPACE)
-    planned = run(folder, "--dry-run")
-    assert planned.returncode == 0 and "2 cells x 2 learning rates" in planned.stdout, planned.stdout + planned.stderr
-    assert "at most 4 left" in planned.stdout and not (folder / "runs" / "rates").exists()
     done = run(folder)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "chosen   er_rand K=2: learning rate" in done.stdout
     return folder
 
 
+@pytest.mark.slow
+@pytest.mark.ci_slow
 def test_every_cell_runs_in_full_at_the_rate_that_was_best_on_validation_photos(searched: Path) -> None:
     study = searched / "runs" / "rates"
     tried = [line.split(",") for line in proposals(searched).replace('"', "").splitlines()[1:]]
@@ -81,6 +98,8 @@ def test_every_cell_runs_in_full_at_the_rate_that_was_best_on_validation_photos(
     assert "Learning rate chosen for every cell" in (study / "report" / "index.html").read_text()
 
 
+@pytest.mark.slow
+@pytest.mark.ci_slow
 def test_the_search_saw_no_test_photo(searched: Path) -> None:
     study = searched / "runs" / "rates"
     reported, judged = set(), set()
@@ -95,6 +114,8 @@ def test_the_search_saw_no_test_photo(searched: Path) -> None:
     }
 
 
+@pytest.mark.slow
+@pytest.mark.ci_slow
 def test_optuna_and_mlflow_show_the_search(searched: Path) -> None:
     storage = f"sqlite:///{searched / 'runs' / 'rates' / 'search' / 'optuna.db'}"
     names = optuna.get_all_study_names(storage)

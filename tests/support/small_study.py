@@ -35,6 +35,8 @@ from clstudy.trial.requests import Basis
 from clstudy.trial.stage_runner import StageRunner
 
 TIMESTAMPS, TRAIN, TEST = 3, 3, 2
+SHARED = ("lower", "er_rand", "upper")
+"""Strategies of the small study that a session's tests share (``small_study`` in ``tests/conftest.py``)."""
 PROFILE: Profile = replace(
     smoke(),
     name="small",

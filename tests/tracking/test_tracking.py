@@ -44,20 +44,10 @@ PARAMS = {"identity": "person_00", "strategy": "er_hull", "buffer_size": 10, "le
 FACE = np.arange(48, dtype=np.uint8).reshape(4, 4, 3)
 
 
-@pytest.fixture(scope="module")
-def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A migrated, empty database: creating one takes seconds, copying it does not."""
-    file = tmp_path_factory.mktemp("mlflow") / "empty.db"
-    writer = MlflowWriter(sqlite_uri(file), "unused")
-    writer.start_trial("unused", "unused", {}, {})
-    assert writer.pending() == 0
-    return file
-
-
 @pytest.fixture
-def uri(database: Path, tmp_path: Path) -> str:
+def uri(empty_database: Path, tmp_path: Path) -> str:
     copy = tmp_path / "mlflow.db"
-    copy.write_bytes(database.read_bytes())
+    copy.write_bytes(empty_database.read_bytes())
     return sqlite_uri(copy)
 
 
@@ -419,10 +409,10 @@ TRIALS = {
 
 
 @pytest.fixture(scope="module")
-def live(tmp_path_factory: pytest.TempPathFactory, database: Path) -> Path:
+def live(tmp_path_factory: pytest.TempPathFactory, empty_database: Path) -> Path:
     """A study that was tracked while it ran (in ``live.db`` beside its photos), with a report."""
     folder = tmp_path_factory.mktemp("live")
-    shutil.copy(database, folder / "live.db")
+    shutil.copy(empty_database, folder / "live.db")
     strategies = ("lower", "er_rand", "mergan_jtr", "upper")
     study = make_study(folder, strategies, mlflow=sqlite_uri(folder / "live.db"))
     (study / "report").mkdir()
@@ -577,12 +567,12 @@ def test_a_server_that_is_not_there_costs_little(port: int):
 
 
 @pytest.fixture
-def start_server(port: int, tmp_path: Path, database: Path) -> Iterator[Callable[[], str]]:
+def start_server(port: int, tmp_path: Path, empty_database: Path) -> Iterator[Callable[[], str]]:
     started: list[subprocess.Popen[bytes]] = []
 
     def start() -> str:
         copy = tmp_path / "server.db"
-        copy.write_bytes(database.read_bytes())
+        copy.write_bytes(empty_database.read_bytes())
         options = ["--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
         options += ["--backend-store-uri", sqlite_uri(copy), "--artifacts-destination", str(tmp_path / "served")]
         quiet = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
