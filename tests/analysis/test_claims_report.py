@@ -28,9 +28,9 @@ from clstudy.analysis.claims import (
     primary_answer,
     primary_table,
 )
-from clstudy.analysis.claims_page import claim_files, claim_sections
 from clstudy.analysis.figures import Gallery
-from clstudy.analysis.html import study_page
+from clstudy.analysis.pages.claims import claim_files, claim_sections
+from clstudy.analysis.pages.study import study_page
 from clstudy.analysis.report_data import gather
 from clstudy.analysis.summary import summarise
 from clstudy.analysis.tables import to_markdown

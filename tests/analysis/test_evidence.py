@@ -13,7 +13,7 @@ from scipy import stats
 
 from clstudy.analysis import report
 from clstudy.analysis.evidence import EVIDENCE_SCHEMA, evidence_files, judge
-from clstudy.analysis.evidence_page import evidence_sections
+from clstudy.analysis.pages.evidence import evidence_sections
 from clstudy.analysis.report_data import gather
 from clstudy.analysis.sensitivity import SENSITIVITY_SCHEMA
 from clstudy.analysis.summary import summarise

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
+from clstudy.analysis.pages.variance import variance_sections
 from clstudy.analysis.report_data import gather
 from clstudy.analysis.scores import SCORES
 from clstudy.analysis.summary import summarise
@@ -27,7 +28,6 @@ from clstudy.analysis.variance import (
     variance_budget,
     variance_table,
 )
-from clstudy.analysis.variance_page import variance_sections
 from tests.analysis.test_report import Study
 
 PANEL = ("reconstruction", "lpips")

@@ -24,11 +24,11 @@ from benchmarks.fuzz.study_files import (
     plan_of,
     search_on,
 )
-from clstudy.analysis.loss_path_page import loss_path_sections
 from clstudy.analysis.matrix import read_rows
-from clstudy.analysis.rates_page import rate_sections
+from clstudy.analysis.pages.loss_path import loss_path_sections
+from clstudy.analysis.pages.rates import rate_sections
+from clstudy.analysis.pages.tracking import tracking_sections
 from clstudy.analysis.summary import summarise
-from clstudy.analysis.tracking_page import tracking_sections
 from clstudy.errors import UserError
 from clstudy.records.results import parquet_bytes, read_result, restore_results, result_path, same_rows
 from clstudy.records.sessions import add_session, read_sessions

@@ -7,9 +7,10 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from clstudy.analysis.html import Section, element, figure_element, joined
 from clstudy.analysis.loss_path_figures import loss_path_drawings
 from clstudy.analysis.loss_path_numbers import PATH_SCHEMA, path_curves, strategy_numbers
+from clstudy.analysis.pages.blocks import Section, paragraph, soft_paragraph
+from clstudy.analysis.pages.pictures import picture
 from clstudy.errors import UserError
 from clstudy.storage.checksums import State, read_checked
 
@@ -22,17 +23,17 @@ def loss_path_sections(study: Path) -> list[Section]:
     try:
         rows = read_loss_path(study)
     except UserError as error:
-        return [Section(anchor="loss-path", title=title, body=element("p", str(error)))]
+        return [Section(anchor="loss-path", title=title, blocks=(paragraph(str(error)),))]
     if rows is None:
         text = (
             f"Not computed: `python -m clstudy.loss_path runs/{study.name}` (or the path of this page's study, the "
             "folder above report/) follows the loss along the straight lines between the weights of two stages. It "
             "needs the stored weights and says first what it costs."
         )
-        return [Section(anchor="loss-path", title=title, body=element("p", text, class_="soft"))]
+        return [Section(anchor="loss-path", title=title, blocks=(soft_paragraph(text),))]
     curves = path_curves(rows)
     drawings = loss_path_drawings(curves, strategy_numbers(curves))
-    return [Section(anchor="loss-path", title=title, body=joined(figure_element(drawing) for drawing in drawings))]
+    return [Section(anchor="loss-path", title=title, blocks=tuple(map(picture, drawings)))]
 
 
 def read_loss_path(study: Path) -> pa.Table | None:
