@@ -28,7 +28,8 @@ from clstudy.analysis import report
 from clstudy.analysis.pages.blocks import Folded, Picture, paragraph, rows_section
 from clstudy.analysis.pages.render import render
 from clstudy.analysis.paper import escape_latex
-from clstudy.analysis.tables import summarise, table_files, to_csv, to_terminal
+from clstudy.analysis.summary import summarise
+from clstudy.analysis.tables import table_files, to_csv, to_terminal
 from clstudy.cli import report as cli_report
 from clstudy.cli import run
 from clstudy.cli.clean_output import CleanConsole, clean_streams

@@ -25,10 +25,9 @@ from benchmarks.fuzz.harness import GIVEN, Outcome, Target
 from benchmarks.fuzz.mutations import damage_one_file, kinds_of_files
 from clstudy.analysis.evidence import evidence_files, judge
 from clstudy.analysis.figures import Gallery
-from clstudy.analysis.loss_path_numbers import PATH_SCHEMA, path_curves, strategy_numbers
+from clstudy.analysis.loss_path_numbers import FILE as LOSS_PATH
+from clstudy.analysis.loss_path_numbers import PATH_SCHEMA, path_curves, read_loss_path, strategy_numbers
 from clstudy.analysis.pages.evidence import evidence_sections
-from clstudy.analysis.pages.loss_path import FILE as LOSS_PATH
-from clstudy.analysis.pages.loss_path import read_loss_path
 from clstudy.analysis.pages.rates import rate_sections
 from clstudy.analysis.pages.study import study_page
 from clstudy.analysis.report_data import gather

@@ -18,8 +18,9 @@ from clstudy.analysis.pages.study import comparison_page, study_page
 from clstudy.analysis.pages.tracking import tracking_sections
 from clstudy.analysis.pages.variance import variance_sections
 from clstudy.analysis.report_data import Material, gather
-from clstudy.analysis.summary import study_labels
-from clstudy.analysis.tables import Summary, summarise, table_files, to_csv
+from clstudy.analysis.study_plan import study_labels
+from clstudy.analysis.summary import Summary, summarise
+from clstudy.analysis.tables import table_files, to_csv
 from clstudy.analysis.variance import variance_table
 from clstudy.errors import UserError
 from clstudy.storage.places import Place, copy_tree, local_view, require_writable, write_atomically

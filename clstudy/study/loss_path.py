@@ -21,8 +21,8 @@ import torch
 from torch import Tensor, nn
 
 from clstudy.analysis.loss_path_figures import loss_path_drawings
+from clstudy.analysis.loss_path_numbers import FILE as LOSS_PATH
 from clstudy.analysis.loss_path_numbers import GROUPS, PATH_SCHEMA, path_curves, strategy_numbers
-from clstudy.analysis.pages.loss_path import FILE as LOSS_PATH
 from clstudy.analysis.tables import to_csv
 from clstudy.errors import UserError, nearest
 from clstudy.generators import load_generators

@@ -15,16 +15,11 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy import stats
 
+from clstudy.analysis.claim_notes import claim_notes
 from clstudy.analysis.claims import (
-    CANNOT_SAY,
-    EXCEEDS,
-    RULES_OUT,
     chance_marks,
-    claim_notes,
     differences_of_interest,
-    equivalence,
     equivalence_table,
-    paired_t,
     primary_answer,
     primary_table,
 )
@@ -32,6 +27,7 @@ from clstudy.analysis.figures import Gallery
 from clstudy.analysis.pages.claims import claim_files, claim_sections
 from clstudy.analysis.pages.study import study_page
 from clstudy.analysis.report_data import gather
+from clstudy.analysis.statistics.equivalence import CANNOT_SAY, EXCEEDS, RULES_OUT, equivalence, paired_t
 from clstudy.analysis.summary import summarise
 from clstudy.analysis.tables import to_markdown
 from tests.analysis.test_report import Study, spoken

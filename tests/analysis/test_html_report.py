@@ -23,7 +23,7 @@ from clstudy.analysis.pages.blocks import Code, Paragraph, rows_section, text_ta
 from clstudy.analysis.pages.render import environment
 from clstudy.analysis.pages.study import study_page
 from clstudy.analysis.report_data import gather
-from clstudy.analysis.tables import summarise
+from clstudy.analysis.summary import summarise
 from clstudy.cli import report as cli_report
 from clstudy.records.rows import RESULT_SCHEMA
 from tests.analysis.test_report import Study

@@ -7,11 +7,9 @@ from typing import Any
 
 import pyarrow as pa
 
+from clstudy.analysis.claim_notes import claim_notes
 from clstudy.analysis.claims import (
-    CANNOT_SAY,
-    EXCEEDS,
     PrimaryAnswer,
-    claim_notes,
     effects_of,
     equivalence_table,
     main_panel,
@@ -19,10 +17,13 @@ from clstudy.analysis.claims import (
     primary_table,
 )
 from clstudy.analysis.pages.blocks import Block, Bullets, Section, paragraph, soft_paragraph, text_table
-from clstudy.analysis.report_data import Material, panel_title
+from clstudy.analysis.printed import DECIMALS, DEFAULT_DECIMALS
+from clstudy.analysis.report_data import Material
+from clstudy.analysis.score_tables import panel_title
 from clstudy.analysis.scores import SCORES
+from clstudy.analysis.statistics.equivalence import CANNOT_SAY, EXCEEDS
 from clstudy.analysis.summary import Summary
-from clstudy.analysis.tables import DECIMALS, DEFAULT_DECIMALS, to_csv
+from clstudy.analysis.tables import to_csv
 from clstudy.settings.claims import Statement, in_words
 
 _PRIMARY_COLUMNS = ("comparison", "difference [95%]", "identities", "t test p (Holm)", "sign-flip p (Holm)", "verdict")

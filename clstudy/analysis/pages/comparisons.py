@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from clstudy.analysis.claims import exploratory_notes
+from clstudy.analysis.claim_notes import exploratory_notes
 from clstudy.analysis.pages.blocks import (
     Block,
     Folded,

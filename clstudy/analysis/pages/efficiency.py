@@ -10,7 +10,8 @@ from clstudy.analysis.pages.blocks import (
 from clstudy.analysis.printed import (
     mean_and_interval,
 )
-from clstudy.analysis.report_data import Arm, Material, panel_title
+from clstudy.analysis.report_data import Arm, Material
+from clstudy.analysis.score_tables import panel_title
 
 
 def efficiency_section(material: Material) -> list[Section]:

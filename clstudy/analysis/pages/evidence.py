@@ -6,12 +6,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from clstudy.analysis.evidence import StudyEvidence
-from clstudy.analysis.intervals import CONFIDENCE
 from clstudy.analysis.pages.blocks import Block, Folded, Section, paragraph, soft_paragraph, text_table
 from clstudy.analysis.printed import digits_for, mean_and_interval
 from clstudy.analysis.report_data import Material
 from clstudy.analysis.scores import SCORES
 from clstudy.analysis.sensitivity import BOOTSTRAP_T, CHECKED_SCORES
+from clstudy.analysis.statistics.intervals import CONFIDENCE
 
 _OPEN = "forgetting"
 _COLUMNS = (

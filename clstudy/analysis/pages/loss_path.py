@@ -4,17 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from clstudy.analysis.loss_path_figures import loss_path_drawings
-from clstudy.analysis.loss_path_numbers import PATH_SCHEMA, path_curves, strategy_numbers
+from clstudy.analysis.loss_path_numbers import path_curves, read_loss_path, strategy_numbers
 from clstudy.analysis.pages.blocks import Section, paragraph, soft_paragraph
 from clstudy.analysis.pages.pictures import picture
 from clstudy.errors import UserError
-from clstudy.storage.checksums import State, read_checked
-
-FILE = "loss_path.parquet"
 
 
 def loss_path_sections(study: Path) -> list[Section]:
@@ -34,25 +28,3 @@ def loss_path_sections(study: Path) -> list[Section]:
     curves = path_curves(rows)
     drawings = loss_path_drawings(curves, strategy_numbers(curves))
     return [Section(anchor="loss-path", title=title, blocks=tuple(map(picture, drawings)))]
-
-
-def read_loss_path(study: Path) -> pa.Table | None:
-    """The rows that ``clstudy.loss_path`` left (``PATH_SCHEMA``), None where it has not been run.
-
-    Raises:
-        UserError: they are damaged.
-    """
-    path = study / "report" / FILE
-    remedy = f"`python -m clstudy.loss_path {study.name}` makes it again"
-    try:
-        state, content = read_checked(path)
-        if state is State.ABSENT:
-            return None
-        if state is State.DAMAGED:
-            raise UserError(f"{path} does not match its checksum; {remedy}.")
-        table = pq.read_table(pa.BufferReader(content))
-    except (pa.ArrowException, OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read ({' '.join(str(error).split())[:200]}); {remedy}.") from error
-    if table.schema.names != PATH_SCHEMA.names or table.schema.types != PATH_SCHEMA.types:
-        raise UserError(f"{path} has other columns than a loss path; {remedy}.")
-    return table

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from clstudy.analysis.intervals import CONFIDENCE
 from clstudy.analysis.limits import not_concluded
 from clstudy.analysis.matrix import Cell
+from clstudy.analysis.notes import BEST, notes
 from clstudy.analysis.pages.blocks import (
     Block,
     Bullets,
@@ -30,9 +30,10 @@ from clstudy.analysis.printed import (
     printed_value,
     score_title,
 )
-from clstudy.analysis.report_data import Arm, Material, panel_title
-from clstudy.analysis.summary import Column, Summary
-from clstudy.analysis.tables import BEST, notes
+from clstudy.analysis.report_data import Arm, Material
+from clstudy.analysis.score_tables import Column, panel_title
+from clstudy.analysis.statistics.intervals import CONFIDENCE
+from clstudy.analysis.summary import Summary
 
 _BEST = f"({BEST})"
 

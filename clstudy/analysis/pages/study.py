@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from clstudy.analysis.answer import answer
-from clstudy.analysis.claims import primary_notes
+from clstudy.analysis.claim_notes import primary_notes
 from clstudy.analysis.figures import Gallery
 from clstudy.analysis.limits import not_concluded
 from clstudy.analysis.pages.blocks import (
