@@ -18,11 +18,7 @@ import numpy as np
 
 from clstudy.analysis.matrix import Cell, ScoreValues
 from clstudy.analysis.scores import SCORES
-from clstudy.analysis.statistics.intervals import (
-    CONFIDENCE,
-    Interval,
-    identity_interval,
-)
+from clstudy.analysis.statistics.intervals import CONFIDENCE, Interval, identity_interval
 from clstudy.analysis.statistics.paired import (
     ALPHA,
     ROUNDING,

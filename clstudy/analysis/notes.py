@@ -6,18 +6,10 @@ from clstudy.analysis.claim_notes import claim_notes
 from clstudy.analysis.claims import main_panel
 from clstudy.analysis.limits import not_concluded
 from clstudy.analysis.photo_bias_notes import photo_bias_notes
-from clstudy.analysis.printed import (
-    DECIMALS,
-    DEFAULT_DECIMALS,
-)
-from clstudy.analysis.score_tables import (
-    JOINT_NOTE,
-    UNBUFFERED_NOTE,
-)
+from clstudy.analysis.printed import DECIMALS, DEFAULT_DECIMALS
+from clstudy.analysis.score_tables import JOINT_NOTE, UNBUFFERED_NOTE
 from clstudy.analysis.statistics.intervals import CONFIDENCE, NEW_IDENTITIES
-from clstudy.analysis.summary import (
-    Summary,
-)
+from clstudy.analysis.summary import Summary
 from clstudy.safe_text import one_line
 from clstudy.settings.profiles import LATENT_SPACE_WORDS
 

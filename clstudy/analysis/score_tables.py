@@ -14,10 +14,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 
 from clstudy.analysis.comparisons import BASELINES, compare, paired_difference
-from clstudy.analysis.matrix import (
-    Cell,
-    ScoreValues,
-)
+from clstudy.analysis.matrix import Cell, ScoreValues
 from clstudy.analysis.printed import PRINTED_SCORES
 from clstudy.analysis.published import Setting, published_value
 from clstudy.analysis.scores import SCORES

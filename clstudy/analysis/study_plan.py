@@ -8,10 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from clstudy.analysis.matrix import (
-    JOINT_STRATEGIES,
-    Trial,
-)
+from clstudy.analysis.matrix import JOINT_STRATEGIES, Trial
 from clstudy.analysis.published import Practice, read_practice
 from clstudy.errors import UserError
 from clstudy.records.study_document import read_document, read_failures

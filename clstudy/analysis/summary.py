@@ -13,14 +13,7 @@ from statistics import fmean
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from clstudy.analysis.matrix import (
-    Cell,
-    ResultMatrix,
-    ScoreValues,
-    read_rows,
-    result_matrices,
-    score_values,
-)
+from clstudy.analysis.matrix import Cell, ResultMatrix, ScoreValues, read_rows, result_matrices, score_values
 from clstudy.analysis.photo_bias import trial_photo_biases
 from clstudy.analysis.published import Setting, comparable
 from clstudy.analysis.score_tables import (

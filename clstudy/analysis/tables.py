@@ -33,16 +33,8 @@ from clstudy.analysis.printed import (
     printed_row,
     score_title,
 )
-from clstudy.analysis.score_tables import (
-    CELL_FIELDS,
-    JOINT_NOTE,
-    Column,
-    panel_title,
-)
-from clstudy.analysis.summary import (
-    Summary,
-    curve_table,
-)
+from clstudy.analysis.score_tables import CELL_FIELDS, JOINT_NOTE, Column, panel_title
+from clstudy.analysis.summary import Summary, curve_table
 from clstudy.safe_text import csv_cell, markdown
 
 MISSING_IN_TERMINAL = 12

@@ -6,15 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from clstudy.analysis.claim_notes import exploratory_notes
-from clstudy.analysis.pages.blocks import (
-    Block,
-    Folded,
-    Section,
-    Table,
-    TableCell,
-    TableRow,
-    paragraph,
-)
+from clstudy.analysis.pages.blocks import Block, Folded, Section, Table, TableCell, TableRow, paragraph
 from clstudy.analysis.printed import (
     PRINTED_SCORES,
     better_when,

@@ -3,13 +3,8 @@
 from __future__ import annotations
 
 from clstudy.analysis.efficiency import ABOVE_UPPER, efficiency_table
-from clstudy.analysis.pages.blocks import (
-    Section,
-    rows_section,
-)
-from clstudy.analysis.printed import (
-    mean_and_interval,
-)
+from clstudy.analysis.pages.blocks import Section, rows_section
+from clstudy.analysis.printed import mean_and_interval
 from clstudy.analysis.report_data import Arm, Material
 from clstudy.analysis.score_tables import panel_title
 

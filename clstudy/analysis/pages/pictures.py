@@ -6,13 +6,7 @@ import base64
 import io
 
 from clstudy.analysis.figures import Drawing, Gallery
-from clstudy.analysis.pages.blocks import (
-    Block,
-    Bullets,
-    Heading,
-    Picture,
-    Section,
-)
+from clstudy.analysis.pages.blocks import Block, Bullets, Heading, Picture, Section
 from clstudy.images import opened_picture
 
 _SVG_UP_TO = 600_000

@@ -6,14 +6,7 @@ import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from clstudy.analysis.pages.blocks import (
-    Block,
-    Section,
-    Table,
-    paragraph,
-    soft_paragraph,
-    text_table,
-)
+from clstudy.analysis.pages.blocks import Block, Section, Table, paragraph, soft_paragraph, text_table
 from clstudy.analysis.report_data import Material
 from clstudy.analysis.study_folder import stage_seconds
 from clstudy.analysis.summary import Summary

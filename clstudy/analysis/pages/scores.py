@@ -23,13 +23,7 @@ from clstudy.analysis.pages.blocks import (
 )
 from clstudy.analysis.pages.comparisons import printed_numbers
 from clstudy.analysis.paper import PaperCell, PaperTable, paper_tables, shortfall
-from clstudy.analysis.printed import (
-    PRINTED_SCORES,
-    number,
-    printed_higher_is_better,
-    printed_value,
-    score_title,
-)
+from clstudy.analysis.printed import PRINTED_SCORES, number, printed_higher_is_better, printed_value, score_title
 from clstudy.analysis.report_data import Arm, Material
 from clstudy.analysis.score_tables import Column, panel_title
 from clstudy.analysis.statistics.intervals import CONFIDENCE

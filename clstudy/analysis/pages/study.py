@@ -11,11 +11,7 @@ from clstudy.analysis.answer import answer
 from clstudy.analysis.claim_notes import primary_notes
 from clstudy.analysis.figures import Gallery
 from clstudy.analysis.limits import not_concluded
-from clstudy.analysis.pages.blocks import (
-    Heading,
-    Section,
-    paragraph,
-)
+from clstudy.analysis.pages.blocks import Heading, Section, paragraph
 from clstudy.analysis.pages.comparisons import comparison_section
 from clstudy.analysis.pages.efficiency import efficiency_section
 from clstudy.analysis.pages.pictures import figure_section

@@ -19,12 +19,7 @@ import numpy as np
 from scipy.optimize import brentq
 from scipy.special import betaincinv, chdtri, gammaln, nctdtr
 
-from clstudy.analysis.statistics.intervals import (
-    CONFIDENCE,
-    NEW_IDENTITIES,
-    THIS_IDENTITY,
-    Interval,
-)
+from clstudy.analysis.statistics.intervals import CONFIDENCE, NEW_IDENTITIES, THIS_IDENTITY, Interval
 
 ALPHA = 0.05
 ROUNDING = 64 * float(np.finfo(np.float64).eps)

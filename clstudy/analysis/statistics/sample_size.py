@@ -15,15 +15,8 @@ import numpy as np
 from scipy.optimize import brentq
 from scipy.special import chdtri, stdtrit
 
-from clstudy.analysis.statistics.intervals import (
-    CONFIDENCE,
-)
-from clstudy.analysis.statistics.paired import (
-    ALPHA,
-    checked_differences,
-    has_spread,
-    noncentral_t,
-)
+from clstudy.analysis.statistics.intervals import CONFIDENCE
+from clstudy.analysis.statistics.paired import ALPHA, checked_differences, has_spread, noncentral_t
 
 POWER = 0.8
 MOST_IDENTITIES = 1_000_000
