@@ -29,19 +29,20 @@ def notes(summary: Summary) -> list[str]:
     panel = main_panel(summary)
     decimals = DEFAULT_DECIMALS if panel is None else DECIMALS.get(panel[1], DEFAULT_DECIMALS)
     return [
-        *_population_notes(summary),
+        *population_notes(summary),
         *_layout_notes(summary),
         *photo_bias_notes(summary.scores),
         *claim_notes(summary, decimals),
-        *_limits(summary),
+        *limit_notes(summary),
     ]
 
 
-def _limits(summary: Summary) -> list[str]:
+def limit_notes(summary: Summary) -> list[str]:
+    """What cannot be concluded, and whether published values stand beside the numbers."""
     return [*not_concluded(summary), *([summary.published_note] if summary.scores.num_rows else [])]
 
 
-def _population_notes(summary: Summary) -> list[str]:
+def population_notes(summary: Summary) -> list[str]:
     """Which population the numbers speak of."""
     if not summary.scores.num_rows:
         return []

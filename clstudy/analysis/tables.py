@@ -21,7 +21,7 @@ from rich.text import Text
 from clstudy.analysis.comparisons import BASELINES
 from clstudy.analysis.efficiency import efficiency_table
 from clstudy.analysis.limits import not_concluded
-from clstudy.analysis.notes import BEST, BEST_NOTE, MINUS_BWT_NOTE, _limits, _population_notes, missing_notes, notes
+from clstudy.analysis.notes import BEST, BEST_NOTE, MINUS_BWT_NOTE, limit_notes, missing_notes, notes, population_notes
 from clstudy.analysis.paper import markdown_table, paper_latex, paper_markdown, paper_tables, shortfall
 from clstudy.analysis.printed import (
     PRINTED_SCORES,
@@ -91,7 +91,7 @@ def to_latex(summary: Summary) -> str:
     marks = [BEST_NOTE.format(mark="Bold")] if summary.best else []
     marks += [MINUS_BWT_NOTE] if "bwt" in summary.scores["score"].to_pylist() else []
     joint = [f"*: {JOINT_NOTE}."] if any(table.joint for table in paper_tables(summary)) else []
-    return paper_latex(summary, [*_population_notes(summary), *marks, *joint, *_limits(summary)])
+    return paper_latex(summary, [*population_notes(summary), *marks, *joint, *limit_notes(summary)])
 
 
 def to_markdown(summary: Summary) -> str:
@@ -128,8 +128,7 @@ def to_terminal(summary: Summary, width: int = 100, *, everything: bool = True) 
         incomplete = [*incomplete[:MISSING_IN_TERMINAL], f"and {rest} more: see tables.md"]
     parts = [part for grid in grids for part in _rich_tables(grid, width)]
     parts += [
-        Text(note)
-        for note in (notes(summary) if everything else [*_population_notes(summary), *not_concluded(summary)])
+        Text(note) for note in (notes(summary) if everything else [*population_notes(summary), *not_concluded(summary)])
     ]
     parts += [Text(note, style="yellow") for note in incomplete]
     return Group(*parts)

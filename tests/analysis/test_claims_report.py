@@ -31,6 +31,7 @@ from clstudy.analysis.statistics.equivalence import CANNOT_SAY, EXCEEDS, RULES_O
 from clstudy.analysis.summary import summarise
 from clstudy.analysis.tables import to_markdown
 from tests.analysis.test_report import Study, spoken
+from tests.support.pages import shown
 
 PANEL = ("reconstruction", "lpips")
 PRIMARY = {"protocol": "reconstruction", "metric": "lpips", "score": "forgetting", "between": ["er_hull", "er_rand"]}
@@ -61,7 +62,7 @@ def differences(study, score, strategy, size, baseline, baseline_size):
 
 def page_of(summary):
     """The report's sections on claims."""
-    return "\n".join(f"{section.title}\n{section.body}" for section in claim_sections(gather(summary)))
+    return "\n".join(f"{section.title}\n{shown(section)}" for section in claim_sections(gather(summary)))
 
 
 # --- numbers ---------------------------------------------------------------------------------------------------------

@@ -39,6 +39,7 @@ from clstudy.storage.checksums import State, checksum_place, read_checked, write
 from clstudy.storage.places import copy_tree, write_atomically
 from clstudy.storage.values import MARKER, StudyStore
 from clstudy.tracking.writer import TRACKED
+from tests.support.pages import shown
 
 TRIAL = SPECS[1].trial_id
 
@@ -277,11 +278,11 @@ def test_a_damaged_part_of_the_report_is_one_sentence(study: Path, name: str) ->
     path = study / name
     path.write_bytes(path.read_bytes()[:-30])
     (section,) = loss_path_sections(study) if "loss" in name else rate_sections(study)
-    assert f"{path.name} does not match its checksum" in str(section.body)
+    assert f"{path.name} does not match its checksum" in shown(section)
     checksum_place(path).unlink()
     path.write_bytes(b"\x00\xff garbage")
     (section,) = loss_path_sections(study) if "loss" in name else rate_sections(study)
-    assert "cannot be read" in str(section.body)
+    assert "cannot be read" in shown(section)
 
 
 def put_pipe(path: Path) -> None:
