@@ -109,7 +109,7 @@ def _trial_rows(spec: dict[str, Any], effect: float, rng: np.random.Generator) -
 _MEASURE = """
 import json, resource, sys, time
 started = time.perf_counter()
-from clstudy.analysis.tables import summarise
+from clstudy.analysis.summary import summarise
 imported = time.perf_counter()
 summary = summarise(sys.argv[1])
 done = time.perf_counter()

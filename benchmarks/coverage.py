@@ -30,8 +30,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from clstudy.analysis.comparisons import effect_size, probability_of_improvement
-from clstudy.analysis.intervals import (
+from clstudy.analysis.photo_bias import photo_bias
+from clstudy.analysis.scores import average_incremental_performance, backward_transfer, forgetting
+from clstudy.analysis.statistics.intervals import (
     BOOTSTRAP_T_FROM,
     SUBSETS_UP_TO,
     IdentityImages,
@@ -40,8 +41,7 @@ from clstudy.analysis.intervals import (
     sign_flip_interval,
     t_interval,
 )
-from clstudy.analysis.photo_bias import photo_bias
-from clstudy.analysis.scores import average_incremental_performance, backward_transfer, forgetting
+from clstudy.analysis.statistics.paired import effect_size, probability_of_improvement
 
 SIZES = (5, 10, 25)
 LABELS = ("strategy", "baseline")

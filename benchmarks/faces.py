@@ -17,9 +17,10 @@ import numpy as np
 from PIL import Image
 
 from clstudy.analysis.figures.faces import cell_side, resized
-from clstudy.analysis.report_data import Arm, Material, gather, panel_title
+from clstudy.analysis.report_data import Arm, Material, gather
+from clstudy.analysis.score_tables import panel_title
 from clstudy.analysis.study_folder import stage_faces
-from clstudy.analysis.tables import summarise
+from clstudy.analysis.summary import summarise
 from clstudy.errors import UserError
 from clstudy.images import encode_png
 from clstudy.settings.metric_directions import HIGHER_IS_BETTER

@@ -11,6 +11,7 @@ import shutil
 import sqlite3
 import sys
 import unicodedata
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -24,9 +25,11 @@ from rich.live import Live
 from rich.text import Text
 
 from clstudy.analysis import report
-from clstudy.analysis.html import element
+from clstudy.analysis.pages.blocks import Folded, Picture, paragraph, rows_section
+from clstudy.analysis.pages.render import render
 from clstudy.analysis.paper import escape_latex
-from clstudy.analysis.tables import summarise, table_files, to_csv, to_terminal
+from clstudy.analysis.summary import summarise
+from clstudy.analysis.tables import table_files, to_csv, to_terminal
 from clstudy.cli import report as cli_report
 from clstudy.cli import run
 from clstudy.cli.clean_output import CleanConsole, clean_streams
@@ -312,8 +315,15 @@ def test_markdown_acts_on_nothing_that_came_from_a_file() -> None:
 
 def test_latex_and_html_spell_out_what_would_act() -> None:
     assert not acts(escape_latex(HOSTILE)) and "\\textless{}script" in escape_latex(HOSTILE)
-    page = element("p", HOSTILE, ADDRESS, title=HOSTILE)
-    assert not acts(page) and "<script" not in page and not leaks(page)
+    names = {"name": HOSTILE, "title": HOSTILE, "alt": HOSTILE, "source": HOSTILE}
+    picture = Picture(**names, caption=ADDRESS, narrowest=1, widest=2)
+    section = rows_section(HOSTILE, HOSTILE, [HOSTILE, ADDRESS], [[HOSTILE, ADDRESS]], [HOSTILE, ADDRESS])
+    folded = Folded(title=HOSTILE, blocks=(picture, paragraph(ADDRESS, HOSTILE)))
+    section = replace(section, blocks=(*section.blocks, folded))
+    said = {"answer": [HOSTILE], "alerts": [HOSTILE, ADDRESS], "facts": [(HOSTILE, ADDRESS)]}
+    page = render("study.html.j2", title=ADDRESS, name=HOSTILE, description=ADDRESS, sections=[section], **said)
+    page += render("side_by_side.html.j2", title=ADDRESS, studies=[section])
+    assert page.count("&lt;script&gt;") > 20 and not acts(page) and "<script" not in page and not leaks(page)
 
 
 def test_the_report_command_prints_nothing_that_acts(

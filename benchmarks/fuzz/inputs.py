@@ -27,7 +27,7 @@ from safetensors.numpy import save as save_safetensors
 from benchmarks.fuzz import bombs
 from benchmarks.fuzz.harness import GIVEN, Outcome, Target
 from benchmarks.fuzz.mutations import damage_one_file
-from clstudy.analysis.summary import read_study
+from clstudy.analysis.study_plan import read_study
 from clstudy.assets import asset_path
 from clstudy.errors import UserError
 from clstudy.faces.embedding import IdentityEmbedder

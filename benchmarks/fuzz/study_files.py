@@ -24,13 +24,12 @@ from safetensors.numpy import save as save_arrays
 from benchmarks.fuzz.harness import GIVEN, Outcome, Target
 from benchmarks.fuzz.mutations import damage_one_file, kinds_of_files
 from clstudy.analysis.evidence import evidence_files, judge
-from clstudy.analysis.evidence_page import evidence_sections
 from clstudy.analysis.figures import Gallery
-from clstudy.analysis.html import study_page
-from clstudy.analysis.loss_path_numbers import PATH_SCHEMA, path_curves, strategy_numbers
-from clstudy.analysis.loss_path_page import FILE as LOSS_PATH
-from clstudy.analysis.loss_path_page import read_loss_path
-from clstudy.analysis.rates_page import rate_sections
+from clstudy.analysis.loss_path_numbers import FILE as LOSS_PATH
+from clstudy.analysis.loss_path_numbers import PATH_SCHEMA, path_curves, read_loss_path, strategy_numbers
+from clstudy.analysis.pages.evidence import evidence_sections
+from clstudy.analysis.pages.rates import rate_sections
+from clstudy.analysis.pages.study import study_page
 from clstudy.analysis.report_data import gather
 from clstudy.analysis.study_folder import anchor_latents, stage_faces, trial_stages
 from clstudy.analysis.summary import Summary, summarise

@@ -21,11 +21,12 @@ from collections.abc import Iterable, Sequence
 from statistics import fmean
 
 from clstudy.analysis.comparisons import paired_difference
-from clstudy.analysis.intervals import CONFIDENCE, Interval, identity_interval
 from clstudy.analysis.matrix import Cell
 from clstudy.analysis.printed import interval_texts, number, printed_value, score_title
-from clstudy.analysis.report_data import Material, panel_title
+from clstudy.analysis.report_data import Material
+from clstudy.analysis.score_tables import panel_title
 from clstudy.analysis.scores import SCORES
+from clstudy.analysis.statistics.intervals import CONFIDENCE, Interval, identity_interval
 from clstudy.settings.metric_directions import HIGHER_IS_BETTER
 
 _PHOTOS = "stored photos"

@@ -19,10 +19,11 @@ from safetensors.numpy import load as load_arrays
 from scipy.special import stdtrit
 
 from clstudy.analysis.comparisons import paired_difference
-from clstudy.analysis.intervals import CONFIDENCE, NEW_IDENTITIES, THIS_IDENTITY, Interval
 from clstudy.analysis.matrix import Cell, ScoreValues, Trial
+from clstudy.analysis.score_tables import CELL_FIELDS, JOINT_NOTE, cell_order
 from clstudy.analysis.scores import gap_closed
-from clstudy.analysis.summary import CELL_FIELDS, JOINT_NOTE, Summary, cell_order
+from clstudy.analysis.statistics.intervals import CONFIDENCE, NEW_IDENTITIES, THIS_IDENTITY, Interval
+from clstudy.analysis.summary import Summary
 from clstudy.records.results import result_keys, result_path
 from clstudy.records.stage_record import STAGE_RECORD, StageRecord
 from clstudy.settings.metric_directions import HIGHER_IS_BETTER

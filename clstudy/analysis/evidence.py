@@ -24,11 +24,12 @@ from clstudy.analysis.comparisons import (
     compare_sizes,
     families,
     paired_differences,
-    size_next_study,
     weigh,
 )
+from clstudy.analysis.score_tables import CELL_FIELDS, INTERVAL_FIELDS
 from clstudy.analysis.sensitivity import comparison_cells, comparison_fields, sensitivity_table
-from clstudy.analysis.summary import CELL_FIELDS, INTERVAL_FIELDS, Summary
+from clstudy.analysis.statistics.sample_size import size_next_study
+from clstudy.analysis.summary import Summary
 from clstudy.analysis.tables import to_csv, to_parquet
 from clstudy.seeding import derive_rng
 

@@ -9,8 +9,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from clstudy.analysis.intervals import IdentityImages
 from clstudy.analysis.matrix import TRIAL_COLUMNS, Cell, codes
+from clstudy.analysis.statistics.intervals import IdentityImages
 from clstudy.errors import UserError
 
 

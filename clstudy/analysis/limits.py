@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 
 from clstudy.analysis.comparisons import paired_difference
-from clstudy.analysis.intervals import NEW_IDENTITIES
 from clstudy.analysis.matrix import Cell
 from clstudy.analysis.printed import decimals_of, mean_and_interval
-from clstudy.analysis.summary import PANEL_TITLES, Summary, timestamp_counts
+from clstudy.analysis.score_tables import PANEL_TITLES
+from clstudy.analysis.statistics.intervals import NEW_IDENTITIES
+from clstudy.analysis.summary import Summary, timestamp_counts
 from clstudy.settings.metric_directions import HIGHER_IS_BETTER
 
 _MOST_NAMED = 6

@@ -7,14 +7,20 @@ The curves come from ``python -m clstudy.loss_path``. After *Plateau in Monotoni
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 
-from clstudy.analysis.intervals import identity_interval
+from clstudy.analysis.statistics.intervals import identity_interval
+from clstudy.errors import UserError
 from clstudy.records.rows import TRIAL_FIELDS
+from clstudy.storage.checksums import State, read_checked
 
+FILE = "loss_path.parquet"
+"""Where ``python -m clstudy.loss_path`` leaves its rows, beside a report."""
 GROUPS = {"all": "all parameters", "weights": "weights only", "biases": "biases only"}
 """What moves along the line; the rest stays as it is at the start."""
 SPANS = {"step": "from each stage to the next (t-1 to t)", "whole": "from t = 0 to the last stage"}
@@ -188,3 +194,25 @@ def mean_curves(curves: pa.Table) -> dict[tuple[Any, ...], np.ndarray]:
 
 def _mean_of_means(seeds: Mapping[int, Sequence[float]]) -> float:
     return float(np.mean([np.mean(paths) for paths in seeds.values()]))
+
+
+def read_loss_path(study: Path) -> pa.Table | None:
+    """The rows that ``clstudy.loss_path`` left (``PATH_SCHEMA``), None where it has not been run.
+
+    Raises:
+        UserError: they are damaged.
+    """
+    path = study / "report" / FILE
+    remedy = f"`python -m clstudy.loss_path {study.name}` makes it again"
+    try:
+        state, content = read_checked(path)
+        if state is State.ABSENT:
+            return None
+        if state is State.DAMAGED:
+            raise UserError(f"{path} does not match its checksum; {remedy}.")
+        table = pq.read_table(pa.BufferReader(content))
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read ({' '.join(str(error).split())[:200]}); {remedy}.") from error
+    if table.schema.names != PATH_SCHEMA.names or table.schema.types != PATH_SCHEMA.types:
+        raise UserError(f"{path} has other columns than a loss path; {remedy}.")
+    return table

@@ -15,7 +15,8 @@ from typing import Any
 
 from clstudy.analysis.printed import mean_and_interval, printed_higher_is_better, printed_row, score_title
 from clstudy.analysis.published import published_value
-from clstudy.analysis.summary import CELL_FIELDS, Column, Summary
+from clstudy.analysis.score_tables import CELL_FIELDS, Column
+from clstudy.analysis.summary import Summary
 from clstudy.safe_text import one_line, redacted
 from clstudy.settings.metric_directions import AS_PUBLISHED
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from clstudy.analysis.summary import PANEL_TITLES
+from clstudy.analysis.score_tables import PANEL_TITLES
 
 SAID_FROM = 0.2
 """Share of a cell's Forgetting above which its estimated bias is said in words."""

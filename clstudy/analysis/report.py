@@ -8,19 +8,20 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from clstudy.analysis.claims import differences_of_interest
-from clstudy.analysis.claims_page import claim_files, claim_sections
 from clstudy.analysis.evidence import evidence_files, judge
-from clstudy.analysis.evidence_page import evidence_sections
 from clstudy.analysis.figures import draw
-from clstudy.analysis.html import comparison_page, study_page
-from clstudy.analysis.loss_path_page import loss_path_sections
-from clstudy.analysis.rates_page import rate_sections
+from clstudy.analysis.pages.claims import claim_files, claim_sections
+from clstudy.analysis.pages.evidence import evidence_sections
+from clstudy.analysis.pages.loss_path import loss_path_sections
+from clstudy.analysis.pages.rates import rate_sections
+from clstudy.analysis.pages.study import comparison_page, study_page
+from clstudy.analysis.pages.tracking import tracking_sections
+from clstudy.analysis.pages.variance import variance_sections
 from clstudy.analysis.report_data import Material, gather
-from clstudy.analysis.summary import study_labels
-from clstudy.analysis.tables import Summary, summarise, table_files, to_csv
-from clstudy.analysis.tracking_page import tracking_sections
+from clstudy.analysis.study_plan import study_labels
+from clstudy.analysis.summary import Summary, summarise
+from clstudy.analysis.tables import table_files, to_csv
 from clstudy.analysis.variance import variance_table
-from clstudy.analysis.variance_page import variance_sections
 from clstudy.errors import UserError
 from clstudy.storage.places import Place, require_writable, write_atomically
 from clstudy.storage.trees import copy_tree, local_view

@@ -13,14 +13,9 @@ from clstudy.analysis.matrix import ResultMatrix, ScoreValues, Trial
 from clstudy.analysis.printed import DEFAULT_DECIMALS, decimals_of
 from clstudy.analysis.scores import missing_cells
 from clstudy.analysis.study_folder import StoredStage, trial_stages
-from clstudy.analysis.summary import PANEL_TITLES, Summary
+from clstudy.analysis.summary import Summary
 
 FOCUS_SIZE = 3
-
-
-def panel_title(panel: tuple[str, str]) -> str:
-    """Name of a protocol and metric as in the tables."""
-    return PANEL_TITLES.get(panel, " ".join(panel).capitalize())
 
 
 class Arm(NamedTuple):

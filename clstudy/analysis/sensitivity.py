@@ -17,7 +17,10 @@ import pyarrow.compute as pc
 
 from clstudy.analysis.comparisons import Comparison, compare, families
 from clstudy.analysis.image_values import identity_images
-from clstudy.analysis.intervals import (
+from clstudy.analysis.matrix import Cell, read_rows
+from clstudy.analysis.score_tables import CELL_FIELDS, INTERVAL_FIELDS
+from clstudy.analysis.scores import SCORES, missing_cells
+from clstudy.analysis.statistics.intervals import (
     BOOTSTRAP_T_FROM,
     CONFIDENCE,
     BootstrapInterval,
@@ -27,9 +30,7 @@ from clstudy.analysis.intervals import (
     cluster_bootstrap,
     sign_flip_interval,
 )
-from clstudy.analysis.matrix import Cell, read_rows
-from clstudy.analysis.scores import SCORES, missing_cells
-from clstudy.analysis.summary import CELL_FIELDS, INTERVAL_FIELDS, Summary
+from clstudy.analysis.summary import Summary
 from clstudy.seeding import derive_rng
 from clstudy.settings.metric_directions import HIGHER_IS_BETTER
 

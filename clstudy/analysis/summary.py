@@ -1,93 +1,37 @@
-"""A study's answers as tidy tables: scores, paired differences, curves; what is missing.
+"""A study summarised: its tidy tables (scores, paired differences, curves) and what is missing from them.
 
 Everything is computed from ``results/*.parquet`` and ``study.yaml``; equal rows give equal tables.
 """
 
 from __future__ import annotations
 
-import math
-from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import fmean
-from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from clstudy.analysis.comparisons import BASELINES, compare, paired_difference
-from clstudy.analysis.intervals import Interval, identity_interval
-from clstudy.analysis.matrix import (
-    JOINT_STRATEGIES,
-    Cell,
-    ResultMatrix,
-    ScoreValues,
-    Trial,
-    read_rows,
-    result_matrices,
-    score_values,
-)
+from clstudy.analysis.matrix import Cell, ResultMatrix, ScoreValues, read_rows, result_matrices, score_values
 from clstudy.analysis.photo_bias import trial_photo_biases
-from clstudy.analysis.printed import PRINTED_SCORES
-from clstudy.analysis.published import Practice, Setting, comparable, published_value, read_practice
-from clstudy.analysis.scores import SCORES, MissingCellsError, average_performance, missing_cells
+from clstudy.analysis.published import Setting, comparable
+from clstudy.analysis.score_tables import (
+    CELL_FIELDS,
+    INTERVAL_FIELDS,
+    Column,
+    best_in_columns,
+    cell_order,
+    interval_fields,
+    paired_table,
+    scores_table,
+)
+from clstudy.analysis.scores import MissingCellsError, average_performance, missing_cells
+from clstudy.analysis.statistics.intervals import identity_interval
+from clstudy.analysis.study_plan import Study, read_study, study_labels
 from clstudy.errors import UserError
 from clstudy.records.results import Examined, examine
-from clstudy.records.study_document import read_document, read_failures
-from clstudy.settings.claims import Statement, primary_before_results, read_statements
-from clstudy.settings.metric_directions import HIGHER_IS_BETTER
 
-JOINT_NOTE = "final (joint training; not a continual learner)"
-UNBUFFERED_NOTE = "no buffer: the same trials in every buffer-size column"
-MAIN_SCORES = ("aip", "forgetting", "final")
-PANEL_TITLES = {
-    ("reconstruction", "lpips"): "Reconstruction LPIPS",
-    ("reconstruction", "id"): "Reconstruction ID similarity",
-    ("reconstruction", "lpips_eyes_mouth"): "Reconstruction LPIPS of eyes and mouth",
-    ("reconstruction", "psnr"): "Reconstruction PSNR (dB)",
-    ("reconstruction", "dists"): "Reconstruction DISTS",
-    ("synthesis", "id"): "Synthesis ID similarity",
-    ("synthesis", "fid"): "Synthesis FID (few images: biased upward)",
-    ("synthesis", "kid"): "Synthesis KID (few images: noisy)",
-    ("reconstruction", "lpips_as_published"): "Reconstruction LPIPS as published",
-    ("reconstruction", "id_as_published"): "Reconstruction ID similarity as published",
-    ("reconstruction", "psnr_as_published"): "Reconstruction PSNR as published (dB)",
-    ("reconstruction", "dists_as_published"): "Reconstruction DISTS as published",
-    ("synthesis", "id_as_published"): "Synthesis ID similarity as published",
-}
-"""(protocol, metric) -> its name; the order of the tables, of which the first is the study's main one."""
-
-MOST_TIMESTAMPS = 1000
-"""A matrix has its square of cells: beyond this a number in ``study.yaml`` is a mistake."""
-
-CELL_FIELDS = [
-    ("protocol", pa.string()),
-    ("metric", pa.string()),
-    ("score", pa.string()),
-    ("learning_rate", pa.float64()),
-    ("strategy", pa.string()),
-    ("buffer_size", pa.int64()),
-]
-INTERVAL_FIELDS = [
-    ("mean", pa.float64()),
-    ("low", pa.float64()),
-    ("high", pa.float64()),
-    ("n_identities", pa.int64()),
-    ("n_seeds", pa.int64()),
-]
-SCORES_SCHEMA = pa.schema(
-    CELL_FIELDS
-    + INTERVAL_FIELDS
-    + [("n_trials", pa.int64()), ("n_planned", pa.int64()), ("population", pa.string()), ("note", pa.string())]
-    + [("published", pa.float64()), ("photo_bias", pa.float64())]
-)
-PAIRED_SCHEMA = pa.schema(
-    CELL_FIELDS
-    + [("baseline", pa.string())]
-    + INTERVAL_FIELDS
-    + [("better_when", pa.string()), ("verdict", pa.string()), ("population", pa.string()), ("claim", pa.string())]
-)
 CURVES_SCHEMA = pa.schema(
     [field for field in CELL_FIELDS if field[0] != "score"]
     + [("timestamp", pa.int64())]
@@ -97,65 +41,11 @@ CURVES_SCHEMA = pa.schema(
 
 
 @dataclass(frozen=True, kw_only=True)
-class Study:
-    """What the analysis needs of ``study.yaml`` and ``failures.json``."""
-
-    folder: Path
-    name: str
-    timestamps: int | Mapping[str, int] | None
-    buffer_sizes: tuple[int, ...]
-    trials: tuple[Trial, ...]
-    failures: Mapping[str, str]
-    profile: str | None = None
-    practice: Practice = field(default_factory=Practice)
-    chosen_rates: tuple[tuple[str, int | None, float], ...] = ()
-    """Strategy, buffer size and learning rate of every cell, where a search chose them; then ``trials`` have none."""
-    claims: tuple[Statement, ...] = ()
-    """What the study's space claimed, and when (``clstudy.settings.claims``); empty where it never claimed anything."""
-
-    @property
-    def identities(self) -> tuple[str, ...]:
-        """Every identity of the plan, in its order."""
-        return tuple(dict.fromkeys(trial.identity for trial in self.trials))
-
-    @property
-    def strategies(self) -> tuple[str, ...]:
-        """Lower bound first, joint training last, the others in the plan's order."""
-        names = dict.fromkeys(trial.strategy for trial in self.trials)
-        return tuple(sorted(names, key=lambda name: (name in self.joint_strategies, name != "lower")))
-
-    @property
-    def joint_strategies(self) -> frozenset[str]:
-        """The strategies that are joint training."""
-        return frozenset(trial.strategy for trial in self.trials if trial.joint)
-
-    @property
-    def rates(self) -> tuple[float | None, ...]:
-        """Learning rates of the plan, ascending; one None where every cell has its own."""
-        return tuple(sorted({trial.learning_rate for trial in self.trials}, key=lambda rate: rate or 0.0))
-
-    @property
-    def columns(self) -> tuple[int | None, ...]:
-        """Buffer sizes as the tables' columns; one column without a size where no trial has one."""
-        return self.buffer_sizes or (None,)
-
-
-@dataclass(frozen=True, kw_only=True)
 class Missing:
     """A trial of the plan that is not (wholly) in the numbers, and why."""
 
     trial: str
     reason: str
-
-
-class Column(NamedTuple):
-    """One column of one block of a table: the cells that compete for "best"."""
-
-    protocol: str
-    metric: str
-    score: str
-    learning_rate: float | None
-    buffer_size: int | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -216,42 +106,6 @@ class Summary:
         return not self.missing
 
 
-def read_study(study_dir: Path | str) -> Study:
-    """Read a study's plan and failures.
-
-    Raises:
-        UserError: no such folder, no ``study.yaml`` in it, or one that cannot be understood.
-    """
-    folder = Path(study_dir)
-    path = folder / "study.yaml"
-    plan = read_document(folder)
-    try:
-        trials = tuple(_trial(entry) for entry in plan["trials"])
-        sizes = plan.get("buffer_sizes") or {trial.buffer_size for trial in trials}
-        timestamps = plan.get("timestamps")
-        for count in timestamps.values() if isinstance(timestamps, dict) else [timestamps]:
-            if count is not None and not (type(count) is int and 1 <= count <= MOST_TIMESTAMPS):
-                raise TypeError(
-                    f"timestamps is {str(count)[:40]}, expected a number from 1 to {MOST_TIMESTAMPS} or a mapping "
-                    "identity: number"
-                )
-        return Study(
-            folder=folder,
-            name=str(plan.get("name", folder.name)),
-            timestamps=timestamps,
-            buffer_sizes=tuple(sorted(int(size) for size in sizes if size is not None)),
-            trials=trials,
-            failures=_failures(folder),
-            profile=_profile(plan.get("profile")),
-            practice=read_practice(plan.get("profile")),
-            chosen_rates=tuple(_chosen(entry) for entry in plan.get("chosen_rates") or ()),
-            claims=read_statements(plan.get("claims")),
-        )
-    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
-        message = " ".join(f"{type(error).__name__}: {error}".split())[:300]
-        raise UserError(f"{path} cannot be understood ({message}). Run the study again to rewrite it.") from error
-
-
 def summarise(study_dir: Path | str) -> Summary:
     """Compute all scores, intervals and paired differences of a study.
 
@@ -284,8 +138,8 @@ def summarise(study_dir: Path | str) -> Summary:
     biases = trial_photo_biases(found, matrices)
     return Summary(
         study=study,
-        scores=_scores_table(study, values, setting, biases),
-        paired=_paired_table(study, values),
+        scores=scores_table(study, values, setting, biases),
+        paired=paired_table(study, values),
         missing=tuple(_missing(study, results, gaps)),
         left_out=tuple(sorted(files - planned.keys())),
         files=results.readable,
@@ -311,26 +165,6 @@ def summarise_many(study_dirs: Iterable[Path | str]) -> dict[str, Summary]:
     folders = list(dict.fromkeys(Path(folder).resolve() for folder in study_dirs))
     summaries = [summarise(folder) for folder in folders]
     return dict(zip(study_labels([summary.study for summary in summaries]), summaries, strict=True))
-
-
-def study_labels(studies: Sequence[Study]) -> list[str]:
-    """A distinct name per study (of distinct folders): its own, with the end of its path where others share it."""
-    labels = []
-    shared = Counter(study.name for study in studies)
-    for study in studies:
-        if shared[study.name] == 1:
-            labels.append(study.name)
-            continue
-        parts = study.folder.resolve().parts
-        others = [other.folder.resolve().parts for other in studies if other.name == study.name and other is not study]
-        length = next(n for n in range(1, len(parts) + 1) if all(other[-n:] != parts[-n:] for other in others))
-        labels.append(f"{study.name} ({'/'.join(parts[-length:])})")
-    # a study may be called what another is labelled: counting ends that, too
-    repeated: Counter[str] = Counter()
-    for place, label in enumerate(labels):
-        repeated[label] += 1
-        labels[place] = label if repeated[label] == 1 else f"{label} #{repeated[label]}"
-    return labels
 
 
 def combine(tables: Mapping[str, pa.Table]) -> pa.Table:
@@ -366,43 +200,6 @@ def read_studies(
     return combine(tables)
 
 
-def best_in_columns(study: Study, values: ScoreValues) -> dict[Column, str]:
-    """The strategies that are best where it is shown: the paired interval to *every* other of the column excludes 0.
-
-    Joint training does not compete, strategies without a buffer compete in every column. No correction for their number
-    is needed: to be marked wrongly a strategy must be told apart from the truly best one (or, where two
-    share that place, one of them from the other), which a single 95% interval already makes a 5% event.
-    """
-    fields: dict[
-        tuple[str, str, str, float | None], dict[tuple[str, int | None], Mapping[str, Mapping[int, float]]]
-    ] = {}
-    joint = study.joint_strategies
-    for cell, found in values.items():
-        if cell.score in MAIN_SCORES and cell.strategy not in joint:
-            block = fields.setdefault((cell.protocol, cell.metric, cell.score, cell.learning_rate), {})
-            block[cell.strategy, cell.buffer_size] = found
-    best = {}
-    for head, block in fields.items():
-        sign = 1.0 if SCORES[head[2]].direction(HIGHER_IS_BETTER[head[1]]) else -1.0
-        for size in study.columns:
-            rivals = {name: found for (name, at), found in block.items() if at in (None, size)}
-            means = {name: sign * fmean(_identity_means(found)) for name, found in rivals.items()}
-            first = max(means, key=means.__getitem__, default=None)
-            if first is not None and _beats_all(first, rivals, sign):
-                best[Column(*head, size)] = first
-    return best
-
-
-def _beats_all(name: str, rivals: Mapping[str, Mapping[str, Mapping[int, float]]], sign: float) -> bool:
-    others = [found for other, found in rivals.items() if other != name]
-    for other in others:
-        paired = paired_difference(rivals[name], other)
-        # NaN (one identity) compares false, as it should
-        if paired is None or not (sign * paired[0].low > 0 and sign * paired[0].high > 0):
-            return False
-    return bool(others)
-
-
 def curve_table(summary: Summary) -> pa.Table:
     """AP_t of every strategy and buffer size, with the t interval over identities: ``CURVES_SCHEMA``.
 
@@ -424,97 +221,9 @@ def curve_table(summary: Summary) -> pa.Table:
     for cell in sorted(found, key=cell_order(summary.study)):
         for t, identities in sorted(found[cell].items()):
             means = [fmean(identities[identity]) for identity in sorted(identities)]
-            fields = _interval_fields(identity_interval(means), min(map(len, identities.values())))
+            fields = interval_fields(identity_interval(means), min(map(len, identities.values())))
             rows.append(cell._asdict() | {"timestamp": t} | fields)
     return pa.Table.from_pylist(rows, schema=CURVES_SCHEMA)
-
-
-# --- tidy tables --------------------------------------------------------------------------------------------------
-
-
-def _scores_table(study: Study, values: ScoreValues, setting: Setting | None, biases: ScoreValues) -> pa.Table:
-    planned = Counter((trial.learning_rate, trial.strategy, trial.buffer_size) for trial in study.trials)
-    joint = study.joint_strategies
-    measured = {cell.metric for cell in values}
-    rows = []
-    for cell in sorted(values, key=cell_order(study)):
-        identities = values[cell]
-        seeds = [len(by_seed) for by_seed in identities.values()]
-        means = _identity_means(identities)
-        place = (cell.protocol, cell.metric, cell.score, cell.strategy, cell.buffer_size)
-        unbuffered = UNBUFFERED_NOTE if cell.buffer_size is None else ""
-        rows.append(
-            cell._asdict()
-            | _interval_fields(identity_interval(means), min(seeds))
-            | {
-                "n_trials": sum(seeds),
-                "n_planned": planned[cell.learning_rate, cell.strategy, cell.buffer_size],
-                "note": JOINT_NOTE if cell.strategy in joint else unbuffered,
-                "published": published_value(setting, place, cell.learning_rate, measured),
-                "photo_bias": _mean_bias(biases.get(cell)),
-            }
-        )
-    return pa.Table.from_pylist(rows, schema=SCORES_SCHEMA)
-
-
-def _paired_table(study: Study, values: ScoreValues) -> pa.Table:
-    order = cell_order(study)
-    primary = primary_before_results(study.claims)
-    comparisons = sorted(
-        compare(values, scores=PRINTED_SCORES), key=lambda c: (order(c.cell), BASELINES.index(c.baseline))
-    )
-    rows = [
-        c.cell._asdict()
-        | _interval_fields(c.difference, c.n_seeds)
-        | {
-            "baseline": c.baseline,
-            "better_when": "negative" if c.negative_is_better else "positive",
-            "verdict": c.verdict,
-            "claim": "primary"
-            if primary is not None
-            and primary.covers(
-                (c.cell.protocol, c.cell.metric), c.cell.score, c.cell.strategy, c.baseline, c.cell.buffer_size
-            )
-            else "exploratory",
-        }
-        for c in comparisons
-    ]
-    return pa.Table.from_pylist(rows, schema=PAIRED_SCHEMA)
-
-
-def _mean_bias(identities: Mapping[str, Mapping[int, float]] | None) -> float | None:
-    """As a cell's mean is: over seeds, then identities; None where it is not known of all its trials."""
-    mean = math.nan if identities is None else fmean(_identity_means(identities))
-    return None if math.isnan(mean) else mean
-
-
-def _identity_means(identities: Mapping[str, Mapping[int, float]]) -> list[float]:
-    """Mean over seeds per identity, in the identities' order by name."""
-    return [fmean(identities[identity].values()) for identity in sorted(identities)]
-
-
-def _interval_fields(interval: Interval, n_seeds: int) -> dict[str, Any]:
-    return {
-        "mean": interval.mean,
-        "low": None if math.isnan(interval.low) else interval.low,
-        "high": None if math.isnan(interval.high) else interval.high,
-        "n_identities": interval.n,
-        "n_seeds": n_seeds,
-        "population": interval.population,
-    }
-
-
-def cell_order(study: Study) -> Callable[[Cell], tuple[Any, ...]]:
-    """Sort key of cells: panels as in ``PANEL_TITLES`` (others after them), then the order of the tables."""
-    panels, scores, strategies = list(PANEL_TITLES), list(SCORES), study.strategies
-
-    def key(cell: Cell) -> tuple[Any, ...]:
-        panel = (cell.protocol, cell.metric)
-        size = -1 if cell.buffer_size is None else cell.buffer_size
-        place = panels.index(panel) if panel in panels else len(panels)
-        return place, panel, scores.index(cell.score), cell.learning_rate, strategies.index(cell.strategy), size
-
-    return key
 
 
 def _gaps(matrices: Sequence[ResultMatrix]) -> dict[str, list[str]]:
@@ -564,35 +273,6 @@ def _missing(study: Study, results: Examined, gaps: Mapping[str, list[str]]) -> 
         else:
             other.append(Missing(trial=name, reason="not finished"))
     return failed + other
-
-
-def _trial(entry: Mapping[str, Any]) -> Trial:
-    size, joint = entry["buffer_size"], entry.get("joint", entry["strategy"] in JOINT_STRATEGIES)
-    if not isinstance(joint, bool):
-        raise TypeError(f"joint is {joint!r} for trial {entry['trial']}, expected true or false")
-    return Trial(
-        trial=str(entry["trial"]),
-        identity=str(entry["identity"]),
-        strategy=str(entry["strategy"]),
-        buffer_size=None if size is None else int(size),
-        learning_rate=float(entry["learning_rate"]),
-        seed=int(entry["seed"]),
-        joint=joint,
-    )
-
-
-def _chosen(entry: Mapping[str, Any]) -> tuple[str, int | None, float]:
-    size = entry["buffer_size"]
-    return str(entry["strategy"]), None if size is None else int(size), float(entry["learning_rate"])
-
-
-def _failures(folder: Path) -> dict[str, str]:
-    return {trial: " ".join(message.split()) for trial, message in read_failures(folder).items()}
-
-
-def _profile(entry: Any) -> str | None:
-    name = entry.get("name") if isinstance(entry, Mapping) else entry
-    return None if name is None else str(name)
 
 
 def timestamp_counts(study: Study, matrices: Sequence[ResultMatrix]) -> dict[str, int]:

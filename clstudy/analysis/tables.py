@@ -1,6 +1,6 @@
 """A study's answers as text: terminal (rich), Markdown, LaTeX, CSV; and every table file of a report.
 
-The tidy tables themselves are made in ``clstudy.analysis.summary``; equal rows give byte-identical output.
+The tidy tables themselves are made in ``clstudy.analysis.score_tables``; equal rows give byte-identical output.
 """
 
 from __future__ import annotations
@@ -18,16 +18,12 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from clstudy.analysis.claims import claim_notes, main_panel
 from clstudy.analysis.comparisons import BASELINES
 from clstudy.analysis.efficiency import efficiency_table
-from clstudy.analysis.intervals import CONFIDENCE, NEW_IDENTITIES
 from clstudy.analysis.limits import not_concluded
+from clstudy.analysis.notes import BEST, BEST_NOTE, MINUS_BWT_NOTE, limit_notes, missing_notes, notes, population_notes
 from clstudy.analysis.paper import markdown_table, paper_latex, paper_markdown, paper_tables, shortfall
-from clstudy.analysis.photo_bias_notes import photo_bias_notes
 from clstudy.analysis.printed import (
-    DECIMALS,
-    DEFAULT_DECIMALS,
     PRINTED_SCORES,
     better_when,
     decimals_of,
@@ -37,73 +33,11 @@ from clstudy.analysis.printed import (
     printed_row,
     score_title,
 )
-from clstudy.analysis.summary import (
-    CELL_FIELDS,
-    CURVES_SCHEMA,
-    INTERVAL_FIELDS,
-    JOINT_NOTE,
-    PAIRED_SCHEMA,
-    PANEL_TITLES,
-    SCORES_SCHEMA,
-    UNBUFFERED_NOTE,
-    Column,
-    Missing,
-    Study,
-    Summary,
-    combine,
-    curve_table,
-    read_studies,
-    read_study,
-    summarise,
-    summarise_many,
-)
-from clstudy.safe_text import csv_cell, markdown, one_line
-from clstudy.settings.profiles import LATENT_SPACE_WORDS
-
-__all__ = [
-    "CELL_FIELDS",
-    "CURVES_SCHEMA",
-    "DECIMALS",
-    "DEFAULT_DECIMALS",
-    "INTERVAL_FIELDS",
-    "JOINT_NOTE",
-    "PAIRED_SCHEMA",
-    "PANEL_TITLES",
-    "SCORES_SCHEMA",
-    "Column",
-    "Missing",
-    "Study",
-    "Summary",
-    "combine",
-    "curve_table",
-    "efficiency_markdown",
-    "efficiency_table",
-    "missing_notes",
-    "not_concluded",
-    "notes",
-    "paper_tables",
-    "read_studies",
-    "read_study",
-    "summarise",
-    "summarise_many",
-    "table_files",
-    "to_csv",
-    "to_latex",
-    "to_markdown",
-    "to_parquet",
-    "to_terminal",
-]
+from clstudy.analysis.score_tables import CELL_FIELDS, JOINT_NOTE, Column, panel_title
+from clstudy.analysis.summary import Summary, curve_table
+from clstudy.safe_text import csv_cell, markdown
 
 MISSING_IN_TERMINAL = 12
-MINUS_BWT_NOTE = (
-    "−BWT stands beside Forgetting because Forgetting's max over time picks up photo noise: where nothing is forgotten "
-    "it is above 0 on average, and −BWT is not. summary.csv and paired.csv hold BWT itself (higher is better)."
-)
-BEST = "best"
-BEST_NOTE = (
-    "{mark}: best of its column, shown only where the paired interval to every other strategy excludes 0; upper does "
-    "not compete."
-)
 _EFFICIENCY_NOTES = (
     "gain: final performance over lower's, on the same identities and seeds; positive is better, whichever way the "
     "metric points",
@@ -157,7 +91,7 @@ def to_latex(summary: Summary) -> str:
     marks = [BEST_NOTE.format(mark="Bold")] if summary.best else []
     marks += [MINUS_BWT_NOTE] if "bwt" in summary.scores["score"].to_pylist() else []
     joint = [f"*: {JOINT_NOTE}."] if any(table.joint for table in paper_tables(summary)) else []
-    return paper_latex(summary, [*_population_notes(summary), *marks, *joint, *_limits(summary)])
+    return paper_latex(summary, [*population_notes(summary), *marks, *joint, *limit_notes(summary)])
 
 
 def to_markdown(summary: Summary) -> str:
@@ -194,8 +128,7 @@ def to_terminal(summary: Summary, width: int = 100, *, everything: bool = True) 
         incomplete = [*incomplete[:MISSING_IN_TERMINAL], f"and {rest} more: see tables.md"]
     parts = [part for grid in grids for part in _rich_tables(grid, width)]
     parts += [
-        Text(note)
-        for note in (notes(summary) if everything else [*_population_notes(summary), *not_concluded(summary)])
+        Text(note) for note in (notes(summary) if everything else [*population_notes(summary), *not_concluded(summary)])
     ]
     parts += [Text(note, style="yellow") for note in incomplete]
     return Group(*parts)
@@ -217,7 +150,7 @@ def efficiency_markdown(summary: Summary, table: pa.Table | None = None) -> str:
     head += ["gain per photo", "gain per MB", "gain per 1000 s", "note"]
     for panel in _panels(table):
         body = [_efficiency_cells(row, rates) for row in table.to_pylist() if (row["protocol"], row["metric"]) == panel]
-        lines += [f"## {_panel_title(panel)}", "", *markdown_table(head, body), ""]
+        lines += [f"## {panel_title(panel)}", "", *markdown_table(head, body), ""]
     return markdown(lines)
 
 
@@ -249,98 +182,6 @@ def _given(value: float | None, style: str) -> str:
     return "–" if value is None else format(value, style)
 
 
-# --- notes ----------------------------------------------------------------------------------------------------------
-
-
-def notes(summary: Summary) -> list[str]:
-    """What a reader must know about the numbers, in sentences: population, layout, claims, limits, published values."""
-    panel = main_panel(summary)
-    decimals = DEFAULT_DECIMALS if panel is None else DECIMALS.get(panel[1], DEFAULT_DECIMALS)
-    return [
-        *_population_notes(summary),
-        *_layout_notes(summary),
-        *photo_bias_notes(summary.scores),
-        *claim_notes(summary, decimals),
-        *_limits(summary),
-    ]
-
-
-def _limits(summary: Summary) -> list[str]:
-    return [*not_concluded(summary), *([summary.published_note] if summary.scores.num_rows else [])]
-
-
-def _population_notes(summary: Summary) -> list[str]:
-    """Which population the numbers speak of."""
-    if not summary.scores.num_rows:
-        return []
-    n = max(summary.scores["n_identities"].to_pylist())
-    seeds = sorted(set(summary.scores["n_seeds"].to_pylist()))
-    span = str(seeds[0]) if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
-    over = f"each the average over {span} seed{'' if seeds == [1] else 's'}"
-    if n == 1:
-        return [f"Values of one identity (n = 1), {over}."]
-    interval = f"Mean [{CONFIDENCE:.0%} Student t interval] over n = {n} identities, {over}."
-    return [f"{interval} The intervals speak of {NEW_IDENTITIES}."]
-
-
-def _inversion_note(space: str) -> str:
-    smaller = ", which fits forgotten faces, too: scores and their differences are smaller than in W"
-    said = f"Test photos were inverted in {LATENT_SPACE_WORDS.get(space, one_line(space))}"
-    return f"{said}{smaller if space == 'w_plus' else ''}."
-
-
-def _layout_notes(summary: Summary) -> list[str]:
-    if not summary.scores.num_rows:
-        return []
-    said = []
-    strategies, joint = set(summary.scores["strategy"].to_pylist()), summary.study.joint_strategies
-    rows = summary.scores.to_pylist()
-    if "reconstruction" in summary.scores["protocol"].to_pylist():
-        said.append(_inversion_note(summary.study.practice.latent_space))
-    if "lower" in strategies:
-        said.append(f"lower: {UNBUFFERED_NOTE}.")
-    said += [f"{name} *: {JOINT_NOTE}: no AIP, no Forgetting." for name in sorted(strategies & joint)]
-    if summary.study.chosen_rates:
-        chosen = (
-            f"{strategy}{'' if size is None else f' K = {size}'}: {rate:g}"
-            for strategy, size, rate in summary.study.chosen_rates
-        )
-        said.append(f"Every cell at the learning rate that a search chose for it ({'; '.join(chosen)}).")
-    if summary.best:
-        said.append(BEST_NOTE.format(mark=BEST))
-    elif max(summary.scores["n_identities"].to_pylist()) > 1 and len(strategies - joint) > 1:
-        said.append("Nothing is marked best: in no column do the paired intervals tell one strategy from every other.")
-    if summary.paired.num_rows:
-        said.append(
-            "Paired differences are strategy minus baseline on the same identities and seeds; "
-            '"better" or "worse" stands only where the interval excludes 0.'
-        )
-    if any(row["score"] == "bwt" for row in rows):
-        said.append(MINUS_BWT_NOTE)
-    else:
-        said.append("Forgetting and BWT are not defined here: they need a continual learner and two timestamps.")
-    if any(row["n_trials"] < row["n_planned"] for row in rows):
-        said.append("A cell with n=... or .../... trials rests only on the identities or trials that are there.")
-    if summary.checksum_note:
-        said.append(summary.checksum_note)
-    return said
-
-
-def missing_notes(summary: Summary) -> list[str]:
-    """Trials that are missing in whole or in part, one a line, and results that are not of the plan."""
-    said = []
-    if summary.missing:
-        total = len(summary.study.trials)
-        said.append(f"{len(summary.missing)} of {total} trials are missing, in whole or in part:")
-        said += [f"{missing.trial}: {missing.reason}" for missing in summary.missing]
-    if summary.left_out:
-        said.append(f"Not of this plan and left out: {', '.join(summary.left_out)}")
-    return said
-
-
-# --- layout shared by terminal and Markdown -------------------------------------------------------------------------
-
-
 @dataclass(frozen=True, kw_only=True)
 class _Grid:
     """A table: sections of (label, cells); a cell is (value, interval) so that it can be broken in two lines."""
@@ -360,7 +201,7 @@ def _main_grids(summary: Summary) -> list[_Grid]:
             direction = "higher" if printed_higher_is_better(score, panel[1]) else "lower"
             title = f"{score_title(score)} ({direction} is better)"
             sections.append((title, _grid_rows(summary, table, (*panel, score), _score_cell)))
-        grids.append(_grid(summary, _panel_title(panel), sections))
+        grids.append(_grid(summary, panel_title(panel), sections))
     return grids
 
 
@@ -377,7 +218,7 @@ def _paired_grids(summary: Summary) -> list[_Grid]:
                 }
                 title = f"{score_title(score)} minus {baseline}'s ({better_when(score, panel[1])} is better)"
                 sections.append((title, _grid_rows(summary, table, (*panel, score), _paired_cell)))
-        grids.append(_grid(summary, f"{_panel_title(panel)}: paired differences", sections))
+        grids.append(_grid(summary, f"{panel_title(panel)}: paired differences", sections))
     return grids
 
 
@@ -429,10 +270,6 @@ def _numbers(row: Mapping[str, Any]) -> tuple[str, str]:
 
 def _panels(table: pa.Table) -> list[tuple[str, str]]:
     return list(dict.fromkeys(zip(table["protocol"].to_pylist(), table["metric"].to_pylist(), strict=True)))
-
-
-def _panel_title(panel: tuple[str, str]) -> str:
-    return PANEL_TITLES.get(panel, " ".join(panel).capitalize())
 
 
 def _rich_tables(grid: _Grid, width: int) -> list[Table | Text]:

@@ -31,10 +31,11 @@ import pyarrow.compute as pc
 from scipy.special import chdtri, stdtrit
 
 from clstudy.analysis.comparisons import Comparison, compare
-from clstudy.analysis.intervals import CONFIDENCE
 from clstudy.analysis.matrix import Cell, codes, read_rows
+from clstudy.analysis.score_tables import CELL_FIELDS, cell_order
 from clstudy.analysis.scores import SCORES
-from clstudy.analysis.summary import CELL_FIELDS, Summary, cell_order
+from clstudy.analysis.statistics.intervals import CONFIDENCE
+from clstudy.analysis.summary import Summary
 from clstudy.settings.metric_directions import HIGHER_IS_BETTER
 
 BUDGETED_SCORES = ("aip", "forgetting")

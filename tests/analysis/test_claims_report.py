@@ -15,26 +15,23 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy import stats
 
+from clstudy.analysis.claim_notes import claim_notes
 from clstudy.analysis.claims import (
-    CANNOT_SAY,
-    EXCEEDS,
-    RULES_OUT,
     chance_marks,
-    claim_notes,
     differences_of_interest,
-    equivalence,
     equivalence_table,
-    paired_t,
     primary_answer,
     primary_table,
 )
-from clstudy.analysis.claims_page import claim_files, claim_sections
 from clstudy.analysis.figures import Gallery
-from clstudy.analysis.html import study_page
+from clstudy.analysis.pages.claims import claim_files, claim_sections
+from clstudy.analysis.pages.study import study_page
 from clstudy.analysis.report_data import gather
+from clstudy.analysis.statistics.equivalence import CANNOT_SAY, EXCEEDS, RULES_OUT, equivalence, paired_t
 from clstudy.analysis.summary import summarise
 from clstudy.analysis.tables import to_markdown
 from tests.analysis.test_report import Study, spoken
+from tests.support.pages import shown
 
 PANEL = ("reconstruction", "lpips")
 PRIMARY = {"protocol": "reconstruction", "metric": "lpips", "score": "forgetting", "between": ["er_hull", "er_rand"]}
@@ -65,7 +62,7 @@ def differences(study, score, strategy, size, baseline, baseline_size):
 
 def page_of(summary):
     """The report's sections on claims."""
-    return "\n".join(f"{section.title}\n{section.body}" for section in claim_sections(gather(summary)))
+    return "\n".join(f"{section.title}\n{shown(section)}" for section in claim_sections(gather(summary)))
 
 
 # --- numbers ---------------------------------------------------------------------------------------------------------

@@ -11,10 +11,12 @@ from scipy import stats
 
 from clstudy.analysis.efficiency import efficiency_table
 from clstudy.analysis.limits import not_concluded
+from clstudy.analysis.notes import missing_notes, notes
 from clstudy.analysis.photos import other_photos, photo_marks
 from clstudy.analysis.report_data import gather
-from clstudy.analysis.summary import JOINT_NOTE, summarise
-from clstudy.analysis.tables import efficiency_markdown, missing_notes, notes, to_latex, to_markdown
+from clstudy.analysis.score_tables import JOINT_NOTE
+from clstudy.analysis.summary import summarise
+from clstudy.analysis.tables import efficiency_markdown, to_latex, to_markdown
 from clstudy.errors import UserError
 from clstudy.records.rows import RESULT_SCHEMA
 from tests.analysis.test_report import Study, spoken

@@ -12,27 +12,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import integrate, stats
 
-from clstudy.analysis.comparisons import (
+from clstudy.analysis.comparisons import compare, compare_all, compare_sizes, families, weigh
+from clstudy.analysis.image_values import identity_images
+from clstudy.analysis.matrix import Cell, result_matrices, score_values
+from clstudy.analysis.scores import SCORES, MissingCellsError
+from clstudy.analysis.statistics.intervals import cluster_bootstrap, t_interval
+from clstudy.analysis.statistics.paired import effect_size, holm, probability_of_improvement, sign_flip
+from clstudy.analysis.statistics.sample_size import (
     cautious_sd,
-    compare,
-    compare_all,
-    compare_sizes,
-    effect_size,
-    families,
-    holm,
     identities_for_difference,
     identities_for_half_width,
     minimum_detectable_difference,
     power_of,
-    probability_of_improvement,
-    sign_flip,
     size_next_study,
-    weigh,
 )
-from clstudy.analysis.image_values import identity_images
-from clstudy.analysis.intervals import cluster_bootstrap, t_interval
-from clstudy.analysis.matrix import Cell, result_matrices, score_values
-from clstudy.analysis.scores import SCORES, MissingCellsError
 from clstudy.errors import UserError
 from clstudy.records.rows import RESULT_SCHEMA
 

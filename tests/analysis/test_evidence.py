@@ -13,11 +13,12 @@ from scipy import stats
 
 from clstudy.analysis import report
 from clstudy.analysis.evidence import EVIDENCE_SCHEMA, evidence_files, judge
-from clstudy.analysis.evidence_page import evidence_sections
+from clstudy.analysis.pages.evidence import evidence_sections
 from clstudy.analysis.report_data import gather
 from clstudy.analysis.sensitivity import SENSITIVITY_SCHEMA
 from clstudy.analysis.summary import summarise
 from tests.analysis.test_report import Study
+from tests.support.pages import shown
 
 PANEL = ("reconstruction", "lpips")
 
@@ -124,7 +125,7 @@ def sensitivity_of(summary, **wanted):
 
 def section_of(summary):
     (section,) = evidence_sections(gather(summary), judge(summary))
-    return section.body
+    return shown(section)
 
 
 def test_every_pair_rests_on_the_people_and_seeds_that_it_has(tmp_path):

@@ -25,7 +25,7 @@ from clstudy.analysis.figures.memory import hull_outline, principal_plane, store
 from clstudy.analysis.figures.style import shades, spread
 from clstudy.analysis.report_data import Arm, gather
 from clstudy.analysis.study_folder import anchor_latents, stage_faces, trial_stages
-from clstudy.analysis.tables import summarise
+from clstudy.analysis.summary import summarise
 from clstudy.trial import requests as fold
 from tests.analysis.test_report import Study
 from tests.support.furnished import BASIS, furnish, latents, person

@@ -13,14 +13,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
+from jinja2 import UndefinedError
 from scipy import stats
 
 from clstudy.analysis import report
 from clstudy.analysis.answer import answer
 from clstudy.analysis.figures import FIGURES, Gallery
-from clstudy.analysis.html import Markup, element, rows_section, study_page
+from clstudy.analysis.pages.blocks import Code, Paragraph, rows_section, text_table
+from clstudy.analysis.pages.render import environment
+from clstudy.analysis.pages.study import study_page
 from clstudy.analysis.report_data import gather
-from clstudy.analysis.tables import summarise
+from clstudy.analysis.summary import summarise
 from clstudy.cli import report as cli_report
 from clstudy.records.rows import RESULT_SCHEMA
 from tests.analysis.test_report import Study
@@ -322,9 +325,28 @@ def test_names_are_text_whatever_they_hold(tmp_path):
     assert "<script" not in text and html.escape(NASTY) in text
 
 
-def test_elements_escape_all_that_is_not_markup():
-    assert element("p", "<b>", Markup("<i></i>"), class_='a"b') == '<p class="a&quot;b">&lt;b&gt;<i></i></p>'
-    assert element("img", src="x", alt=None) == '<img src="x">'
+def shown(block):
+    return environment().get_template(block.template).render(block=block)
+
+
+def test_templates_escape_all_that_they_print():
+    assert shown(Paragraph(("<b>", Code("<i>")), soft=True)) == '<p class="soft">&lt;b&gt;<code>&lt;i&gt;</code></p>'
+    table = shown(text_table('a"b', ["x", "<y>"], [["K = 3", "<td>'\x1b"]]))
+    assert 'aria-label="a&quot;b"' in table and '<th scope="col">&lt;y&gt;</th>' in table
+    assert '<th scope="row">K\u00a0=\u00a03</th><td>&lt;td&gt;&#x27;\\x1b</td>' in table
+
+
+def test_no_template_leaves_the_escaping_out():
+    templates = environment()
+    assert len(templates.list_templates()) > 8 and templates.autoescape is True
+    for name in templates.list_templates():
+        source = templates.loader.get_source(templates, name)[0]
+        assert not re.search(r"\|\s*safe|autoescape", source), name
+
+
+def test_a_value_that_is_missing_is_an_error():
+    with pytest.raises(UndefinedError, match="spans"):
+        environment().get_template("paragraph.html.j2").render(block={"soft": False})
 
 
 def test_statistics_from_elsewhere_have_their_place(tmp_path):

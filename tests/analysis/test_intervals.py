@@ -15,14 +15,6 @@ from hypothesis.extra import numpy as hnp
 from scipy import stats
 
 from clstudy.analysis.comparisons import compare, paired_difference
-from clstudy.analysis.intervals import (
-    IdentityImages,
-    bootstrap_t,
-    cluster_bootstrap,
-    identity_interval,
-    sign_flip_interval,
-    t_interval,
-)
 from clstudy.analysis.matrix import Cell
 from clstudy.analysis.scores import (
     MissingCellsError,
@@ -30,6 +22,14 @@ from clstudy.analysis.scores import (
     backward_transfer,
     final_performance,
     forgetting,
+)
+from clstudy.analysis.statistics.intervals import (
+    IdentityImages,
+    bootstrap_t,
+    cluster_bootstrap,
+    identity_interval,
+    sign_flip_interval,
+    t_interval,
 )
 
 # scipy's oracles are undefined where the spread underflows to 0, so values lie on a grid.

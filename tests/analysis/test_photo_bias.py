@@ -13,11 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clstudy.analysis.evidence import judge
+from clstudy.analysis.notes import notes
 from clstudy.analysis.photo_bias import photo_bias
 from clstudy.analysis.photo_bias_notes import photo_bias_notes
+from clstudy.analysis.score_tables import SCORES_SCHEMA
 from clstudy.analysis.scores import forgetting
-from clstudy.analysis.summary import SCORES_SCHEMA, summarise
-from clstudy.analysis.tables import notes
+from clstudy.analysis.summary import summarise
 from tests.analysis.test_report import Study
 
 PANEL = ("reconstruction", "lpips")

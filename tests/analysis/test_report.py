@@ -18,7 +18,9 @@ from rich.console import Console
 from scipy import stats
 
 from clstudy.analysis import report
-from clstudy.analysis.tables import JOINT_NOTE, summarise, to_terminal
+from clstudy.analysis.score_tables import JOINT_NOTE
+from clstudy.analysis.summary import summarise
+from clstudy.analysis.tables import to_terminal
 from clstudy.cli import report as cli_report
 from clstudy.errors import UserError
 from clstudy.records.rows import RESULT_SCHEMA

@@ -22,23 +22,14 @@ from scipy import optimize, stats
 from benchmarks.analysis import write_study
 from clstudy.analysis import report
 from clstudy.analysis.efficiency import Cost, efficiency_table, gap_interval, trial_costs
+from clstudy.analysis.limits import not_concluded
 from clstudy.analysis.matrix import Trial
+from clstudy.analysis.notes import notes
 from clstudy.analysis.paper import escape_latex, paper_tables
 from clstudy.analysis.published import SETTINGS, Practice, comparable, published, read_practice
-from clstudy.analysis.summary import Column
-from clstudy.analysis.tables import (
-    combine,
-    curve_table,
-    efficiency_markdown,
-    not_concluded,
-    notes,
-    read_studies,
-    summarise,
-    summarise_many,
-    table_files,
-    to_latex,
-    to_markdown,
-)
+from clstudy.analysis.score_tables import Column
+from clstudy.analysis.summary import combine, curve_table, read_studies, summarise, summarise_many
+from clstudy.analysis.tables import efficiency_markdown, table_files, to_latex, to_markdown
 from clstudy.errors import UserError
 from clstudy.records.rows import RESULT_SCHEMA, STAGE_KEYS
 from clstudy.storage.content_addressed_store import STAGE_FILES, StudyStore, digest_of

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
+from clstudy.analysis.pages.variance import variance_sections
 from clstudy.analysis.report_data import gather
 from clstudy.analysis.scores import SCORES
 from clstudy.analysis.summary import summarise
@@ -27,8 +28,8 @@ from clstudy.analysis.variance import (
     variance_budget,
     variance_table,
 )
-from clstudy.analysis.variance_page import variance_sections
 from tests.analysis.test_report import Study
+from tests.support.pages import shown
 
 PANEL = ("reconstruction", "lpips")
 
@@ -223,9 +224,9 @@ def test_a_studys_budget_is_what_loops_over_its_rows_find(tmp_path, seeds):
             assert row["seeds"] == pytest.approx(within * scale) and row["note"] == ""
             assert row["people"] == pytest.approx(row["variance"] - row["seeds"] - row["photos"], abs=1e-12)
     (section,) = variance_sections(gather(summary), table)
-    assert ("One seed: people and seeds cannot be told apart." in section.body) == (len(seeds) == 1)
-    assert "% with seeds" in section.body if len(seeds) == 1 else "with seeds" not in section.body
-    assert "a spread is known to within a factor of 0.6 to 3.7" in section.body
+    assert ("One seed: people and seeds cannot be told apart." in shown(section)) == (len(seeds) == 1)
+    assert "% with seeds" in shown(section) if len(seeds) == 1 else "with seeds" not in shown(section)
+    assert "a spread is known to within a factor of 0.6 to 3.7" in shown(section)
 
 
 def rewrite(study, change):

@@ -15,7 +15,7 @@ import yaml
 
 from benchmarks.fuzz import bombs, inputs
 from benchmarks.fuzz.harness import FAILURES, Outcome, prepare, run_child
-from clstudy.analysis.summary import read_study
+from clstudy.analysis.study_plan import read_study
 from clstudy.assets.model_files import require_file
 from clstudy.assets.readers.errors import CheckpointError
 from clstudy.assets.readers.onnx_network import takes_raw_pixels

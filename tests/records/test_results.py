@@ -24,11 +24,11 @@ from benchmarks.fuzz.study_files import (
     plan_of,
     search_on,
 )
-from clstudy.analysis.loss_path_page import loss_path_sections
 from clstudy.analysis.matrix import read_rows
-from clstudy.analysis.rates_page import rate_sections
+from clstudy.analysis.pages.loss_path import loss_path_sections
+from clstudy.analysis.pages.rates import rate_sections
+from clstudy.analysis.pages.tracking import tracking_sections
 from clstudy.analysis.summary import summarise
-from clstudy.analysis.tracking_page import tracking_sections
 from clstudy.errors import UserError
 from clstudy.records.results import parquet_bytes, read_result, restore_results, result_path, same_rows
 from clstudy.records.sessions import add_session, read_sessions
@@ -40,6 +40,7 @@ from clstudy.storage.content_addressed_store import MARKER, StudyStore
 from clstudy.storage.places import write_atomically
 from clstudy.storage.trees import copy_tree
 from clstudy.tracking.addresses import TRACKED
+from tests.support.pages import shown
 
 TRIAL = SPECS[1].trial_id
 
@@ -278,11 +279,11 @@ def test_a_damaged_part_of_the_report_is_one_sentence(study: Path, name: str) ->
     path = study / name
     path.write_bytes(path.read_bytes()[:-30])
     (section,) = loss_path_sections(study) if "loss" in name else rate_sections(study)
-    assert f"{path.name} does not match its checksum" in str(section.body)
+    assert f"{path.name} does not match its checksum" in shown(section)
     checksum_place(path).unlink()
     path.write_bytes(b"\x00\xff garbage")
     (section,) = loss_path_sections(study) if "loss" in name else rate_sections(study)
-    assert "cannot be read" in str(section.body)
+    assert "cannot be read" in shown(section)
 
 
 def put_pipe(path: Path) -> None:

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clstudy.analysis.comparisons import COMPARED_SCORES
-from clstudy.analysis.summary import read_study
+from clstudy.analysis.study_plan import read_study
 from clstudy.cli.run import main
 from clstudy.errors import UserError
 from clstudy.records.study_document import write_document

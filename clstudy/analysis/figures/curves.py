@@ -24,10 +24,11 @@ from clstudy.analysis.figures.style import (
     shades,
     timestamp_colours,
 )
-from clstudy.analysis.intervals import identity_interval
 from clstudy.analysis.printed import PRINTED_SCORES, printed_higher_is_better, printed_row, score_title
-from clstudy.analysis.report_data import Arm, Material, panel_title
+from clstudy.analysis.report_data import Arm, Material
+from clstudy.analysis.score_tables import panel_title
 from clstudy.analysis.scores import average_performance
+from clstudy.analysis.statistics.intervals import identity_interval
 from clstudy.settings.metric_directions import HIGHER_IS_BETTER
 
 CURVE_PANELS = 2

@@ -11,7 +11,8 @@ from PIL import Image
 from clstudy.analysis.figures.style import INK, TEXT, Drawing, NothingToDrawError, drawing, panel_grid
 from clstudy.analysis.matrix import Trial
 from clstudy.analysis.printed import number
-from clstudy.analysis.report_data import Arm, Material, panel_title
+from clstudy.analysis.report_data import Arm, Material
+from clstudy.analysis.score_tables import panel_title
 from clstudy.analysis.study_folder import stage_faces
 from clstudy.settings.metric_directions import HIGHER_IS_BETTER
 

@@ -7,7 +7,8 @@ import numpy as np
 
 from clstudy.analysis.figures.style import SEQUENCE, TEXT, Drawing, NothingToDrawError, drawing, panel_grid
 from clstudy.analysis.printed import DECIMALS
-from clstudy.analysis.report_data import Arm, Material, panel_title
+from clstudy.analysis.report_data import Arm, Material
+from clstudy.analysis.score_tables import panel_title
 from clstudy.settings.metric_directions import HIGHER_IS_BETTER
 
 _SIDE, _COLUMNS = 1.55, 3

@@ -7,8 +7,8 @@ from pathlib import Path
 import pyarrow as pa
 
 from clstudy.analysis.loss_path_figures import loss_path_drawings
+from clstudy.analysis.loss_path_numbers import FILE as LOSS_PATH
 from clstudy.analysis.loss_path_numbers import path_curves, strategy_numbers
-from clstudy.analysis.loss_path_page import FILE as LOSS_PATH
 from clstudy.analysis.tables import to_csv
 from clstudy.errors import UserError
 from clstudy.records.results import parquet_bytes

@@ -7,7 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from clstudy.analysis.html import Section, data_table, element, joined
+from clstudy.analysis.pages.blocks import Block, Folded, Section, paragraph, soft_paragraph, text_table
 from clstudy.analysis.report_data import Material
 from clstudy.analysis.scores import SCORES
 from clstudy.analysis.variance import BUDGETED_SCORES, spread_factors
@@ -45,12 +45,10 @@ def variance_sections(material: Material, table: pa.Table) -> list[Section]:
         if own:
             lines = [_line(row, material.digits, with_rate) for row in own]
             parts.append(
-                element(
-                    "details",
-                    element("summary", f"{SCORES[score].title}: where the uncertainty comes from"),
-                    *(element("p", note) for note in _remarks(own)),
-                    data_table("", _COLUMNS, lines),
-                    open="open" if score == _OPEN else None,
+                Folded(
+                    title=f"{SCORES[score].title}: where the uncertainty comes from",
+                    blocks=(*map(paragraph, _remarks(own)), text_table("", _COLUMNS, lines)),
+                    opened=score == _OPEN,
                 )
             )
     n = max(row["n_identities"] for row in rows)
@@ -58,8 +56,8 @@ def variance_sections(material: Material, table: pa.Table) -> list[Section]:
     if n > 1:
         low, high = spread_factors(n)
         notes.append(f"From {n} people, a spread is known to within a factor of {low:.1f} to {high:.1f} (95%).")
-    body = joined([*parts, *(element("p", note, class_="soft") for note in notes)])
-    return [Section(anchor="variance", title="People, seeds, photos: what more of each would buy", body=body)]
+    blocks: tuple[Block, ...] = (*parts, *map(soft_paragraph, notes))
+    return [Section(anchor="variance", title="People, seeds, photos: what more of each would buy", blocks=blocks)]
 
 
 def _line(row: Mapping[str, Any], digits: int, with_rate: bool) -> list[str]:

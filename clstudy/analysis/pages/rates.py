@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.csv
 
-from clstudy.analysis.html import Section, data_table, element, joined
+from clstudy.analysis.pages.blocks import Section, paragraph, soft_paragraph, text_table
 from clstudy.errors import UserError
 from clstudy.storage.checksums import State, read_checked
 
@@ -30,27 +30,25 @@ def rate_sections(study: Path) -> list[Section]:
     try:
         rows = _proposals(study / "search" / "proposals.csv")
     except UserError as error:
-        return [Section(anchor="learning-rates", title="Learning rates", body=element("p", str(error)))]
+        return [Section(anchor="learning-rates", title="Learning rates", blocks=(paragraph(str(error)),))]
     if not rows:
         return []
     cells: dict[tuple[str, int | None], list[Mapping[str, Any]]] = {}
     for row in rows:
         cells.setdefault((row["strategy"], row["buffer_size"]), []).append(row)
-    told = [
-        element(
-            "p",
+    blocks = (
+        soft_paragraph(
             "Every cell has its own learning rate: TPE, judged by AIP (reconstruction LPIPS; final performance for "
             "joint training) on validation photos, never on test photos. Lower is better. `optuna-dashboard "
             "sqlite:///…/search/optuna.db` shows every proposal.",
-            class_="soft",
         ),
-        data_table(
+        text_table(
             "Learning rate chosen for every cell",
             ["cell", "chosen", "objective", "tried", "from", "to", "diverged", "stopped"],
             [_line(strategy, size, rows) for (strategy, size), rows in cells.items()],
         ),
-    ]
-    return [Section(anchor="learning-rates", title="Learning rates", body=joined(told))]
+    )
+    return [Section(anchor="learning-rates", title="Learning rates", blocks=blocks)]
 
 
 def _proposals(path: Path) -> list[Mapping[str, Any]]:

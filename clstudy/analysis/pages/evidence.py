@@ -6,12 +6,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from clstudy.analysis.evidence import StudyEvidence
-from clstudy.analysis.html import Markup, Section, data_table, element, joined
-from clstudy.analysis.intervals import CONFIDENCE
+from clstudy.analysis.pages.blocks import Block, Folded, Section, paragraph, soft_paragraph, text_table
 from clstudy.analysis.printed import digits_for, mean_and_interval
 from clstudy.analysis.report_data import Material
 from clstudy.analysis.scores import SCORES
 from clstudy.analysis.sensitivity import BOOTSTRAP_T, CHECKED_SCORES
+from clstudy.analysis.statistics.intervals import CONFIDENCE
 
 _OPEN = "forgetting"
 _COLUMNS = (
@@ -60,17 +60,14 @@ def evidence_sections(material: Material, found: StudyEvidence) -> list[Section]
         parts.append(_folded(f"{title}: the same differences by other intervals", columns, lines, _check_notes(checks)))
     if not parts:
         return []
-    body = joined([*parts, *(element("p", note, class_="soft") for note in _NOTES)])
-    return [Section(anchor="evidence", title="What the differences are worth", body=body)]
+    blocks: tuple[Block, ...] = (*parts, *map(soft_paragraph, _NOTES))
+    return [Section(anchor="evidence", title="What the differences are worth", blocks=blocks)]
 
 
 def _folded(
     title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], said: Iterable[str], *, opened: bool = False
-) -> Markup:
-    notes = [element("p", text) for text in said]
-    return element(
-        "details", element("summary", title), *notes, data_table("", columns, rows), open="open" if opened else None
-    )
+) -> Folded:
+    return Folded(title=title, blocks=(*map(paragraph, said), text_table("", columns, rows)), opened=opened)
 
 
 def _of(row: Mapping[str, Any], panel: tuple[str, str], score: str) -> bool:

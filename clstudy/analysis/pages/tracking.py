@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from clstudy.analysis.html import Section, element, joined
+from clstudy.analysis.pages.blocks import Code, Section, paragraph
 from clstudy.storage.documents import MOST_JSON_BYTES, load_json
 from clstudy.storage.places import read_plain
 from clstudy.tracking.addresses import LOCAL_SERVER, TRACKED, runs_page
@@ -21,18 +21,15 @@ def tracking_sections(study: Path) -> list[Section]:
     if not isinstance(experiment, str) or not isinstance(server, str | None):
         return []
     page = runs_page(server or LOCAL_SERVER, experiment)
-    parts = []
+    blocks = []
     if server is None:
         command = "mlflow ui --backend-store-uri sqlite:///mlflow.db"
-        parts.append(
-            element("p", "In the folder that holds the study's folder and mlflow.db, start ", element("code", command))
-        )
-    parts.append(
-        element(
-            "p",
+        blocks.append(paragraph("In the folder that holds the study's folder and mlflow.db, start ", Code(command)))
+    blocks.append(
+        paragraph(
             "The runs, a loss curve per timestamp among their metrics, are at ",
-            element("code", page),
+            Code(page),
             f" (the experiment's own address opens on an empty overview). To compare strategies: {CHARTS_HINT}.",
         )
     )
-    return [Section(anchor="mlflow", title="Runs in MLflow", body=joined(parts))]
+    return [Section(anchor="mlflow", title="Runs in MLflow", blocks=tuple(blocks))]

@@ -7,22 +7,23 @@ from typing import Any
 
 import pyarrow as pa
 
+from clstudy.analysis.claim_notes import claim_notes
 from clstudy.analysis.claims import (
-    CANNOT_SAY,
-    EXCEEDS,
     PrimaryAnswer,
-    claim_notes,
     effects_of,
     equivalence_table,
     main_panel,
     primary_answer,
     primary_table,
 )
-from clstudy.analysis.html import Section, bullets, data_table, element, joined
-from clstudy.analysis.report_data import Material, panel_title
+from clstudy.analysis.pages.blocks import Block, Bullets, Section, paragraph, soft_paragraph, text_table
+from clstudy.analysis.printed import DECIMALS, DEFAULT_DECIMALS
+from clstudy.analysis.report_data import Material
+from clstudy.analysis.score_tables import panel_title
 from clstudy.analysis.scores import SCORES
+from clstudy.analysis.statistics.equivalence import CANNOT_SAY, EXCEEDS
 from clstudy.analysis.summary import Summary
-from clstudy.analysis.tables import DECIMALS, DEFAULT_DECIMALS, to_csv
+from clstudy.analysis.tables import to_csv
 from clstudy.settings.claims import Statement, in_words
 
 _PRIMARY_COLUMNS = ("comparison", "difference [95%]", "identities", "t test p (Holm)", "sign-flip p (Holm)", "verdict")
@@ -52,14 +53,14 @@ def claim_sections(material: Material) -> list[Section]:
         return []
     answer = primary_answer(summary)
     decimals = _decimals(main_panel(summary))
-    parts = [bullets(claim_notes(summary, decimals))]
+    blocks: list[Block] = [Bullets(tuple(claim_notes(summary, decimals)), soft=True)]
     if answer is not None and answer.family.members:
-        parts.append(data_table("The primary family", _PRIMARY_COLUMNS, _primary_lines(answer, decimals)))
-        parts.append(element("p", answer.family.statement, class_="soft"))
+        blocks.append(text_table("The primary family", _PRIMARY_COLUMNS, _primary_lines(answer, decimals)))
+        blocks.append(soft_paragraph(answer.family.statement))
     if len(summary.study.claims) > 1:
-        parts.append(element("p", "What the study's space claimed, in order:"))
-        parts.append(bullets(map(_statement_text, summary.study.claims)))
-    sections = [Section(anchor="claims", title="Primary comparison and exploration", body=joined(parts))]
+        blocks.append(paragraph("What the study's space claimed, in order:"))
+        blocks.append(Bullets(tuple(map(_statement_text, summary.study.claims)), soft=True))
+    sections = [Section(anchor="claims", title="Primary comparison and exploration", blocks=tuple(blocks))]
     if effects_of(summary):
         sections.append(_equivalence_section(summary, decimals))
     return sections
@@ -90,17 +91,17 @@ def _primary_lines(answer: PrimaryAnswer, decimals: int) -> list[list[str]]:
 def _equivalence_section(summary: Summary, decimals: int) -> Section:
     table: pa.Table = equivalence_table(summary)
     panel = main_panel(summary)
-    parts = []
+    blocks: list[Block] = []
     for score, effect in effects_of(summary).items():
         rows = [row for row in table.to_pylist() if row["score"] == score]
         if rows:
             title = f"{SCORES[score].title}: {effect.text}" + (f" ({panel_title(panel)})" if panel else "")
             lines = [_equivalence_line(row, decimals) for row in rows]
             notes = dict.fromkeys(row["note"] for row in rows if row["note"])
-            parts.append(data_table(title, _EQUIVALENCE_COLUMNS, lines))
-            parts += [element("p", f"{note[0].upper()}{note[1:]}.", class_="soft") for note in notes]
-    body = joined([*parts, element("p", _EQUIVALENCE_NOTE, class_="soft")])
-    return Section(anchor="equivalence", title="Which differences are ruled out", body=body)
+            blocks.append(text_table(title, _EQUIVALENCE_COLUMNS, lines))
+            blocks += [soft_paragraph(f"{note[0].upper()}{note[1:]}.") for note in notes]
+    blocks.append(soft_paragraph(_EQUIVALENCE_NOTE))
+    return Section(anchor="equivalence", title="Which differences are ruled out", blocks=tuple(blocks))
 
 
 def _equivalence_line(row: Mapping[str, Any], decimals: int) -> list[str]:

@@ -1,0 +1,154 @@
+"""What a page's sections are made of: paragraphs, lists, tables, figures, parts that fold away.
+
+All of it is plain text. HTML is written by the templates alone (``clstudy.analysis.pages.render``), one per kind of
+block, which escape every text; so a study, a person or an error message may be called anything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+
+@dataclass(frozen=True)
+class Code:
+    """A part of a sentence that is to be typed or copied as it is."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Paragraph:
+    """A paragraph; ``soft``: an explanation beside the numbers, in a quieter colour."""
+
+    template: ClassVar[str] = "paragraph.html.j2"
+    spans: tuple[str | Code, ...]
+    soft: bool = False
+
+
+@dataclass(frozen=True)
+class Heading:
+    """A heading within a section."""
+
+    template: ClassVar[str] = "heading.html.j2"
+    text: str
+
+
+@dataclass(frozen=True)
+class Bullets:
+    """A list of sentences; ``soft`` as in ``Paragraph``."""
+
+    template: ClassVar[str] = "bullets.html.j2"
+    texts: tuple[str, ...]
+    soft: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class TableCell:
+    """A cell of a table.
+
+    Attributes:
+        small: a second line, an interval for instance; None: no such line.
+        kind: its look: "better", "worse" or "long" (running text); None: ordinary.
+    """
+
+    text: str
+    small: str | None = None
+    kind: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class TableRow:
+    """A row of a table; ``spans``: it has no cells, its label stands over the rows below it."""
+
+    label: str
+    cells: tuple[TableCell, ...] = ()
+    spans: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """A table in a box that scrolls by itself; the first column heads the rows."""
+
+    template: ClassVar[str] = "table.html.j2"
+    caption: str
+    columns: tuple[str, ...]
+    rows: tuple[TableRow, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Picture:
+    """A figure as the page holds it.
+
+    Attributes:
+        name: stem of its files beside the page.
+        alt: what it shows, for who does not see it.
+        source: its ``data:`` address.
+        narrowest, widest: limits of its width in CSS pixels.
+    """
+
+    template: ClassVar[str] = "picture.html.j2"
+    name: str
+    title: str
+    caption: str
+    alt: str
+    source: str
+    narrowest: int
+    widest: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Folded:
+    """Blocks under a title that a click unfolds; ``opened``: they are shown from the start."""
+
+    template: ClassVar[str] = "folded.html.j2"
+    title: str
+    blocks: tuple[Block, ...]
+    opened: bool = False
+
+
+Block = Paragraph | Heading | Bullets | Table | Picture | Folded
+
+
+@dataclass(frozen=True, kw_only=True)
+class Section:
+    """A part of the page; ``anchor`` is its id, made of letters, digits and hyphens."""
+
+    anchor: str
+    title: str
+    blocks: tuple[Block, ...]
+
+
+def paragraph(*spans: str | Code) -> Paragraph:
+    """A paragraph of text, parts of which may be code."""
+    return Paragraph(spans)
+
+
+def soft_paragraph(*spans: str | Code) -> Paragraph:
+    """As ``paragraph``, in a quieter colour."""
+    return Paragraph(spans, soft=True)
+
+
+def text_table(caption: str, columns: Sequence[str], rows: Iterable[Sequence[str]], *, long: bool = False) -> Table:
+    """A table of texts, one sequence per row: its label, then its cells; ``long``: these are running text."""
+    kind = "long" if long else None
+    return Table(
+        caption=caption,
+        columns=tuple(columns),
+        rows=tuple(
+            TableRow(label=label, cells=tuple(TableCell(text=text, kind=kind) for text in texts))
+            for label, *texts in rows
+        ),
+    )
+
+
+def rows_section(
+    anchor: str, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], notes: Sequence[str] = ()
+) -> Section:
+    """A section of one table of texts and notes under it; the first column heads the rows.
+
+    The place for statistics that are computed elsewhere: hand the section to ``study_page`` as ``extra``.
+    """
+    table = [text_table("", columns, rows)] if rows else []
+    return Section(anchor=anchor, title=title, blocks=(*table, *map(soft_paragraph, notes)))

@@ -1,0 +1,53 @@
+"""The section of the HTML report on what a memory gains and what it costs."""
+
+from __future__ import annotations
+
+from clstudy.analysis.efficiency import ABOVE_UPPER, efficiency_table
+from clstudy.analysis.pages.blocks import Section, rows_section
+from clstudy.analysis.printed import mean_and_interval
+from clstudy.analysis.report_data import Arm, Material
+from clstudy.analysis.score_tables import panel_title
+
+
+def efficiency_section(material: Material) -> list[Section]:
+    """What a memory gains over ``lower`` and what it costs, under the main metric; nothing without ``lower``."""
+    rows = [
+        row
+        for row in efficiency_table(material.summary).to_pylist()
+        if material.panel == (row["protocol"], row["metric"])
+    ]
+    if not rows or material.panel is None:
+        return []
+    digits = material.digits
+    lines = []
+    for row in rows:
+        label = Arm(row["strategy"], row["buffer_size"]).label
+        label += f", lr {row['learning_rate']:g}" if len(material.rates) > 1 else ""
+        gain = (
+            "–"
+            if row["gain"] is None
+            else " ".join(
+                filter(None, mean_and_interval(row["gain"], row["gain_low"], row["gain_high"], digits, signed=True))
+            )
+        )
+        gap = _ranged(row["gap_closed"], row["gap_low"], row["gap_high"], ".0%")
+        costs = [_given(row["photos"], ".4g"), _given(row["megabytes"], ".2g"), _given(row["seconds"], ".0f")]
+        lines.append([label, gain, gap, *costs])
+    heads = ["strategy", "gain over lower", "gap to upper closed", "stored photos", "MB stored", "core-seconds"]
+    exceeded = ABOVE_UPPER if any((row["gap_closed"] or 0) > 1 for row in rows) else ""
+    said = (
+        f"Final performance in {panel_title(material.panel)}; a positive gain is better. Gap closed: share of the gap "
+        "between lower and upper, with Fieller's interval. Costs are means per trial; core-seconds count stages that "
+        f"trials share in full.{exceeded} efficiency.md beside this page holds all metrics and the gain per photo, MB "
+        "and second."
+    )
+    return [rows_section("efficiency", "Gain and cost", heads, lines, [said])]
+
+
+def _ranged(value: float | None, low: float | None, high: float | None, form: str) -> str:
+    between = "" if low is None or high is None else f" [{low:{form}}, {high:{form}}]"
+    return _given(value, form) + between
+
+
+def _given(value: float | None, form: str) -> str:
+    return "–" if value is None else format(value, form)

@@ -1,0 +1,53 @@
+"""The section of the HTML report with the figures, which the page holds in itself."""
+
+from __future__ import annotations
+
+import base64
+import io
+
+from clstudy.analysis.figures import Drawing, Gallery
+from clstudy.analysis.pages.blocks import Block, Bullets, Heading, Picture, Section
+from clstudy.images import opened_picture
+
+_SVG_UP_TO = 600_000
+"""Bytes up to which a drawing is embedded as SVG; larger ones as a picture."""
+_NARROWEST = 0.62
+"""Below this share of its natural width a figure scrolls instead of shrinking: its text would be too small to read."""
+_LARGER = 1.3
+"""Most that a figure grows on a wide screen."""
+
+
+def figure_section(gallery: Gallery) -> Section:
+    """All figures with captions, then what could not be drawn and why."""
+    blocks: list[Block] = [picture(drawing) for drawing in gallery.drawings]
+    if gallery.skipped:
+        blocks += [Heading("Not drawn"), Bullets(tuple(f"{s.title}: {s.reason}" for s in gallery.skipped))]
+    return Section(anchor="figures", title="Figures", blocks=tuple(blocks))
+
+
+def picture(drawing: Drawing) -> Picture:
+    """A drawing as a block of a page."""
+    kind, content, width = embedded(drawing)
+    return Picture(
+        name=drawing.name,
+        title=drawing.title,
+        caption=drawing.caption,
+        alt=drawing.alt,
+        source=f"data:{kind};base64,{base64.b64encode(content).decode('ascii')}",
+        narrowest=min(width, round(width * _NARROWEST)),
+        widest=round(width * _LARGER),
+    )
+
+
+def embedded(drawing: Drawing) -> tuple[str, bytes, int]:
+    """A drawing as the page holds it: media type, bytes, natural width in CSS pixels.
+
+    Lines and text stay SVG; photos, and drawings with very many elements, become WebP.
+    """
+    with opened_picture(drawing.files["png"], ("PNG",)) as image:
+        width = round(image.width * 96 / drawing.dpi)
+        if not drawing.photographic and len(drawing.files["svg"]) <= _SVG_UP_TO:
+            return "image/svg+xml", drawing.files["svg"], width
+        sink = io.BytesIO()
+        image.convert("RGB").save(sink, "WEBP", quality=86, method=4)
+    return "image/webp", sink.getvalue(), width

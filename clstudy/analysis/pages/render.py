@@ -1,0 +1,63 @@
+"""HTML pages from the templates beside this module (Jinja2).
+
+Every value that a template prints passes through ``escaped``; no template needs to, and none can forget it. Equal
+values give equal bytes.
+"""
+
+from __future__ import annotations
+
+import html
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from clstudy.safe_text import printable, redacted
+
+# Nothing may be loaded from anywhere, should a name ever get past the escaping.
+_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+
+
+def render(template: str, **values: Any) -> str:
+    """A complete page.
+
+    Args:
+        template: its file's name under ``templates``.
+        values: what it prints.
+
+    Raises:
+        jinja2.UndefinedError: the template prints a value that is not there.
+    """
+    return environment().get_template(template).render(values, policy=_POLICY, style=_style()) + "\n"
+
+
+@cache
+def environment() -> Environment:
+    """The templates with their rules: what is printed is escaped, a missing value is an error."""
+    return Environment(
+        loader=PackageLoader("clstudy.analysis.pages", "templates"),
+        autoescape=True,
+        finalize=escaped,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+
+
+def escaped(value: Any) -> Markup:
+    """A value as HTML shows it: tags, quotes, control characters and secrets do nothing.
+
+    Jinja2's own escaping, which comes after this, leaves ``Markup`` as it is: it knows nothing of control characters
+    and secrets.
+    """
+    if isinstance(value, Markup):
+        return value
+    return Markup(html.escape(printable(redacted(str(value)))))
+
+
+@cache
+def _style() -> Markup:
+    """The page's style sheet, the only text that is markup already."""
+    return Markup(files("clstudy.analysis.pages").joinpath("report.css").read_text(encoding="utf-8"))

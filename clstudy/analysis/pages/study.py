@@ -1,0 +1,93 @@
+"""A study's report as one HTML page that needs nothing else: no network, no script, no other file.
+
+Equal studies give equal bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from clstudy.analysis.answer import answer
+from clstudy.analysis.claim_notes import primary_notes
+from clstudy.analysis.figures import Gallery
+from clstudy.analysis.limits import not_concluded
+from clstudy.analysis.pages.blocks import Heading, Section, paragraph
+from clstudy.analysis.pages.comparisons import comparison_section
+from clstudy.analysis.pages.efficiency import efficiency_section
+from clstudy.analysis.pages.pictures import figure_section
+from clstudy.analysis.pages.render import render
+from clstudy.analysis.pages.run_record import missing_section, settings_section, timing_section
+from clstudy.analysis.pages.scores import identity_section, main_section
+from clstudy.analysis.report_data import Material
+from clstudy.analysis.study_folder import settings
+
+
+def study_page(material: Material, gallery: Gallery, extra: Sequence[Section] = ()) -> str:
+    """The whole report; ``extra`` sections stand after the paired comparisons.
+
+    Args:
+        material: the study's numbers.
+        gallery: its figures, and those that could not be drawn.
+        extra: further sections, for instance of ``rows_section``.
+    """
+    summary = material.summary
+    document = settings(summary.study.folder)
+    return render(
+        "study.html.j2",
+        title=f"{summary.study.name}: clstudy report",
+        name=summary.study.name,
+        description=document.get("description") or "",
+        answer=_answer(material),
+        facts=_facts(material),
+        alerts=_alerts(material, gallery),
+        sections=[
+            main_section(material),
+            figure_section(gallery),
+            comparison_section(material),
+            *extra,
+            *efficiency_section(material),
+            identity_section(material),
+            missing_section(summary),
+            settings_section(document),
+            timing_section(material),
+        ],
+    )
+
+
+def comparison_page(materials: Mapping[str, Material]) -> str:
+    """Main tables of several studies side by side: study name -> material."""
+    studies = []
+    for place, (name, material) in enumerate(materials.items()):
+        table = main_section(material)
+        blocks = (*map(paragraph, _answer(material)), Heading(table.title), *table.blocks)
+        studies.append(Section(anchor=f"study-{place}", title=name, blocks=blocks))
+    return render("side_by_side.html.j2", title="clstudy studies", studies=studies)
+
+
+def _answer(material: Material) -> list[str]:
+    """What a study was run for and what came of it, then its answer."""
+    return [*primary_notes(material.summary, material.digits), *answer(material)]
+
+
+def _facts(material: Material) -> list[tuple[str, str]]:
+    """How large the study is: (number, of what)."""
+    study = material.summary.study
+    counts = [
+        (len(study.identities), "identity", "identities"),
+        (len(study.strategies), "strategy", "strategies"),
+        (len({trial.seed for trial in study.trials}), "seed", "seeds"),
+    ]
+    facts = [(str(n), one if n == 1 else more) for n, one, more in counts]
+    if study.buffer_sizes:
+        facts.append((", ".join(map(str, study.buffer_sizes)), "stored photos (K)"))
+    done = len(study.trials) - len(material.summary.missing)
+    return [*facts, (f"{done}/{len(study.trials)}", "trials in the numbers")]
+
+
+def _alerts(material: Material, gallery: Gallery) -> list[str]:
+    """What cannot be concluded, and what of this page is missing, before anything is read."""
+    summary = material.summary
+    said = not_concluded(summary)
+    if summary.missing:
+        said.append(f"{len(summary.missing)} of {len(summary.study.trials)} trials are missing, in whole or in part.")
+    return said + [f"{broken.title}: {broken.reason}" for broken in gallery.skipped if broken.broken]
