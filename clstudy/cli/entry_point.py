@@ -37,9 +37,9 @@ def invoke(command: click.Command, arguments: Sequence[str] | None, program: str
         except click.exceptions.Exit as end:
             return end.exit_code
         except click.ClickException as error:
-            context = getattr(error, "ctx", None)
-            if context is not None:
-                print(f"{context.get_usage()}\nTry '{context.command_path} --help' for help.\n", file=sys.stderr)
+            if isinstance(error, click.UsageError) and error.ctx is not None:
+                where = error.ctx
+                print(f"{where.get_usage()}\nTry '{where.command_path} --help' for help.\n", file=sys.stderr)
             say_error(error.format_message())
             return WRONG_INPUT
         except UserError as error:

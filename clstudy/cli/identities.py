@@ -262,7 +262,6 @@ def prepare(
         train, test = stamp.counts()
         print(f"{stamp.name}: {train} training and {test} test photos of {len(stamp.verdicts)} frames ({stamp.source})")
     print(f"photos: {done.photos}\nreport: {done.report}")
-    return 0
 
 
 @command(

@@ -14,7 +14,7 @@ from clstudy.cli.entry_point import invoke
 from clstudy.errors import UserError
 from clstudy.storage.places import open_place
 from clstudy.tracking.addresses import server_address, tracking_address
-from clstudy.tracking.local_database import database_file
+from clstudy.tracking.local_database import local_database
 
 
 @command(
@@ -34,7 +34,7 @@ def ui(study: str, port: int) -> None:
     if server is not None:
         print(f"the runs are at {server}")
         return
-    file = database_file(uri)
+    file = local_database(uri)
     if file is not None and not file.is_file():
         raise UserError(f"there is no database {file}; give a study's folder, such as runs/hull_sizes")
     sys.stdout.flush()

@@ -1,4 +1,4 @@
-"""What a study has done so far and who is at work on it, from its folder alone (no torch, no Ray; nothing is written)."""
+"""What a study has done so far and who is at work on it, from its folder alone (no torch, no Ray)."""
 
 from __future__ import annotations
 
