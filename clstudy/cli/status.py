@@ -79,12 +79,12 @@ def status_lines(progress: Progress, now: float) -> list[str]:
         counts += f", {len(progress.failed)} failed" if progress.failed else ""
         lines.append(f"trials    {counts}, {progress.open_trials} to go")
         stages = f"{progress.stages}"
-        if progress.open_trials:
+        if progress.open_trials and planned.stages is not None:
             stages += f" of at most {planned.stages} (trials that keep the same photos share stages)"
         lines.append(f"stages    {stages}")
     if progress.seconds_left is not None:
         how = "at the pace of this run" if at_work else "of one worker's time; run the same command to go on"
-        lines.append(f"left      at most about {duration(progress.seconds_left)} {how}")
+        lines.append(f"left      about {duration(progress.seconds_left)} {how}")
     for place, stage in enumerate(progress.newest):
         took = "" if stage.seconds is None else f", took {duration(stage.seconds)}"
         ago = duration(max(now - stage.written, 0.0))

@@ -43,11 +43,11 @@ class Planned:
     Attributes:
         trials: their ids.
         stages: at most: strategies share t = 0 of a person, seed and learning rate, and later stages where they keep
-            the same photos, which is not known before.
+            the same photos, which is not known before. None where a search of learning rates left stages of its own.
     """
 
     trials: tuple[str, ...]
-    stages: int
+    stages: int | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +63,7 @@ class Progress:
         newest: the stages finished last, the last one first.
         sessions: runs that ended.
         seconds_left: wall time where a driver is at work, else time of one worker; None where there is nothing to tell
-            it from. An upper estimate, as ``Planned.stages`` is.
+            it from. Rather too much, as ``Planned.stages`` is.
     """
 
     driver: Mapping[str, Any]
@@ -96,11 +96,11 @@ def read_progress(study: Place) -> Progress:
     trials = () if planned is None else planned.trials
     finished = results.intersection(trials)
     failed = {trial: why for trial, why in read_failures(study).items() if trial in trials and trial not in finished}
-    times = {name.removesuffix(".json"): time for name, time in written_at(store.timings).items()}
-    times = {key: time for key, time in times.items() if is_key(key)}
+    times = {name.removesuffix(".json"): moment for name, moment in written_at(store.timings).items()}
+    times = {key: moment for key, moment in times.items() if is_key(key)}
     newest = sorted(times, key=lambda key: (-times[key], key))[:NEWEST]
     left = None
-    if planned is not None and len(finished) + len(failed) < len(trials):
+    if planned is not None and planned.stages is not None and len(finished) + len(failed) < len(trials):
         left = _seconds_left(max(planned.stages - stages, 0), driver, times, store)
     return Progress(
         driver=driver,
@@ -119,6 +119,7 @@ def _planned(document: Mapping[str, Any], study: Place) -> Planned:
         timestamps = {str(name): int(count) for name, count in document["timestamps"].items()}
         trials = tuple(str(entry["trial"]) for entry in document["trials"])
         stages, shared = 0, set()
+        searched = "chosen_rates" in document
         for entry in document["trials"]:
             if entry.get("joint"):
                 stages += 1
@@ -130,7 +131,7 @@ def _planned(document: Mapping[str, Any], study: Place) -> Planned:
             f"{study / NAME} does not list its trials as expected ({type(error).__name__}: {error}); run the study "
             "again: it writes the file anew"
         ) from error
-    return Planned(trials=trials, stages=stages + len(shared))
+    return Planned(trials=trials, stages=None if searched else stages + len(shared))
 
 
 def _seconds_left(left: int, driver: Mapping[str, Any], times: Mapping[str, float], store: StudyStore) -> float | None:

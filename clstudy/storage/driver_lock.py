@@ -17,13 +17,14 @@ from typing import Any
 
 from clstudy.errors import UserError
 from clstudy.storage.file_lock import file_lock, holder, is_held, process_card, read_card
-from clstudy.storage.places import Place, RemotePath, write_atomically
+from clstudy.storage.places import Place, RemotePath, read_plain, write_atomically
 
 NAME = "driver.lock"
 BEAT_SECONDS = 10.0
 STALE_SECONDS = 45.0
 _RECORD_BYTES = 1000
 _SETTLE_SECONDS = 1.0
+_LONGEST_CARD = 10_000
 
 
 class StudyBusyError(UserError):
@@ -54,7 +55,7 @@ def driver_at(study: Place) -> dict[str, Any]:
     if isinstance(path, RemotePath):
         return _fresh_holder(path)
     try:
-        card = read_card(path.read_text())
+        card = read_card(read_plain(path, _LONGEST_CARD).decode(errors="replace"))
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
         return {}
     # a driver that ends clears its card: only one that was killed leaves a card without a lock. The lock of such a card

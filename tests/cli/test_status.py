@@ -13,7 +13,7 @@ import pytest
 from clstudy.cli.commands import main
 from clstudy.records import progress as progress_module
 from clstudy.records.progress import read_progress
-from clstudy.records.study_document import write_failures
+from clstudy.records.study_document import read_document, write_document, write_failures
 from clstudy.storage import driver_lock
 from clstudy.storage.content_addressed_store import StudyStore
 from clstudy.storage.driver_lock import NAME, driver_at, only_driver
@@ -55,6 +55,11 @@ def test_an_unfinished_study(study: Path, capsys: pytest.CaptureFixture[str]) ->
     assert found.planned is not None and found.planned.stages == 2 * (TIMESTAMPS - 1) + 1 + 1
     assert (found.finished, found.open_trials, found.driver) == (2, 1, {})
     assert found.stages == len(StudyStore(study).stages.sizes()) == found.planned.stages and found.seconds_left == 0
+    document = read_document(study)
+    write_document(study, document | {"chosen_rates": []})
+    searched = read_progress(study)
+    assert searched.planned is not None and searched.planned.stages is searched.seconds_left is None
+    write_document(study, document)
     shutil.rmtree(sorted((study / "stages").glob("??"))[0])
     found = read_progress(study)
     seconds = StudyStore(study).seconds_per_stage()
@@ -70,11 +75,13 @@ def test_an_unfinished_study(study: Path, capsys: pytest.CaptureFixture[str]) ->
 
 def test_while_a_driver_is_at_work(study: Path, capsys: pytest.CaptureFixture[str]) -> None:
     shutil.rmtree(sorted((study / "stages").glob("??"))[0])
+    now = time.time()
+    for path in (study / "timings").glob("*.json"):
+        os.utime(path, (now - 100, now - 100))
     with only_driver(study):
         assert driver_at(study)["pid"] == os.getpid()
         found = read_progress(study)
         assert found.seconds_left is None, "no stage was finished by this run"
-        now = time.time()
         for number, path in enumerate(sorted((study / "timings").glob("*.json"))[:2]):
             os.utime(path, (now + 4 * (number + 1), now + 4 * (number + 1)))
         found = read_progress(study)
@@ -92,6 +99,8 @@ def test_while_a_driver_is_at_work(study: Path, capsys: pytest.CaptureFixture[st
 def test_a_killed_driver_is_not_at_work(study: Path) -> None:
     card = {"host": "elsewhere", "pid": 1, "since": "2026-01-01 00:00:00 UTC", "token": "x"}
     (study / NAME).write_text(json.dumps(card))
+    assert driver_at(study) == {}
+    (study / NAME).write_bytes(b"\xff{")
     assert driver_at(study) == {}
     with only_driver(study):
         pass
