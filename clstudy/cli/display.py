@@ -17,11 +17,10 @@ from rich.text import Text
 
 from clstudy.identities.catalogue import is_outline
 from clstudy.identities.dataset import DataSet
-from clstudy.records.sessions import priced_hours
+from clstudy.records.sessions import duration, priced_hours
 from clstudy.settings.claims import Statement, claim_lines
 from clstudy.settings.profiles import LATENT_SPACE_WORDS, Profile
 from clstudy.storage.checksums import State
-from clstudy.study.cost import duration
 from clstudy.study.plan import Plan
 
 Show = Callable[[Mapping[str, Any]], None]

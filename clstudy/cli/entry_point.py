@@ -1,36 +1,55 @@
-"""What every command of the package does around its own work: private files, clean output."""
+"""How every command is run: private files, clean output, one prefix for errors, exit codes."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Sequence
 from contextlib import ExitStack
-from functools import wraps
-from typing import ParamSpec, TypeVar
+
+import click
 
 from clstudy.cli.clean_output import clean_streams
 from clstudy.errors import UserError
 from clstudy.storage.file_modes import new_files
 
-P = ParamSpec("P")
-T = TypeVar("T")
+WRONG_INPUT, INTERRUPTED = 2, 130
 
 
-def entry_point(main: Callable[P, T]) -> Callable[P, T]:
-    """Decorate the ``main`` of a command with the modes of its files and the cleaning of what it prints.
+def invoke(command: click.Command, arguments: Sequence[str] | None, program: str) -> int:
+    """Run a command; returns its exit code.
 
     What it writes is readable as ``clstudy.storage.file_modes`` says, what it prints is free of control characters and
-    secrets. Both are as before when it returns.
+    secrets; both are as before when it returns. A mistake of the user's, in the options or in what they name, is one
+    message after ``error: `` on standard error and exit code 2.
+
+    Args:
+        arguments: as typed, None: those of this process.
+        program: what is typed before them, as the help repeats it.
     """
+    typed = list(sys.argv[1:] if arguments is None else arguments)
+    with clean_streams(), ExitStack() as files:
+        try:
+            files.enter_context(new_files())
+            # not ``command.main``, which takes an EOFError of ours for Ctrl-D
+            with command.make_context(program, typed) as context:
+                code = command.invoke(context)
+            return code if isinstance(code, int) else 0
+        except click.exceptions.Exit as end:
+            return end.exit_code
+        except click.ClickException as error:
+            if isinstance(error, click.UsageError) and error.ctx is not None:
+                where = error.ctx
+                print(f"{where.get_usage()}\nTry '{where.command_path} --help' for help.\n", file=sys.stderr)
+            say_error(error.format_message())
+            return WRONG_INPUT
+        except UserError as error:
+            say_error(error)
+            return WRONG_INPUT
+        except KeyboardInterrupt:
+            say_error("interrupted")
+            return INTERRUPTED
 
-    @wraps(main)
-    def run(*arguments: P.args, **options: P.kwargs) -> T:
-        with clean_streams(), ExitStack() as files:
-            try:
-                files.enter_context(new_files())
-            except UserError as error:
-                print(f"error: {error}", file=sys.stderr)
-                sys.exit(2)
-            return main(*arguments, **options)
 
-    return run
+def say_error(error: object) -> None:
+    """Print what went wrong, as every command does."""
+    print(f"error: {error}", file=sys.stderr)

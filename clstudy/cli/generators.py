@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import click
+
 from clstudy.assets.readers.errors import CheckpointError
-from clstudy.cli.entry_point import entry_point
+from clstudy.cli.command_line import FOLDER, command, flag, group, option, verbatim
+from clstudy.cli.entry_point import invoke
 from clstudy.errors import UserError
 from clstudy.generators.checkpoints.checkpoint import Checkpoint
 from clstudy.generators.checkpoints.reading import read_checkpoint
@@ -34,57 +35,7 @@ used where a profile takes a generator from a file (--weights generator=FILE).
 """
 
 _EXIT_CODES = "exit code: 0 done, 2 the file cannot be used"
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m clstudy.generators",
-        description="Look into checkpoints of StyleGAN2 generators, convert them, or export a trial's.",
-    )
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    inspect = commands.add_parser(
-        "inspect",
-        help="say what a checkpoint is: format, sizes, sha256",
-        description="Reads a checkpoint whole and prints what it is.\n\n" + _FORMATS,
-        epilog=_EXIT_CODES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    inspect.add_argument("file", type=Path, metavar="FILE", help="the checkpoint")
-    convert = commands.add_parser(
-        "convert",
-        help="write a checkpoint as .safetensors",
-        description="Reads a checkpoint and writes the generator's tensors (float32) and sizes as .safetensors, which "
-        "opens faster and holds no\ncode. Equal checkpoints give equal bytes.\n\n" + _FORMATS,
-        epilog=_EXIT_CODES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    convert.add_argument("file", type=Path, metavar="FILE", help="the checkpoint")
-    convert.add_argument("out", type=Path, metavar="OUT", help="file to write; its name ends in .safetensors")
-    convert.add_argument("--force", action="store_true", help="replace OUT if it is there")
-    _add_export(commands)
-    return parser
-
-
-def _add_export(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    command = commands.add_parser(
-        "export",
-        help="write the final generator of a trial as .safetensors",
-        description=_EXPORT_HELP,
-        epilog=_EXIT_CODES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    add = command.add_argument
-    add("study", metavar="STUDY", help="a folder such as runs/hull_sizes, or s3://bucket/folder")
-    add("trial", metavar="TRIAL", help="its id, its run's name in MLflow, the beginning of one, or a pattern")
-    add("--to", type=Path, required=True, metavar="FILE", help="file to write; its name ends in .safetensors")
-    add(
-        "--weights",
-        action="append",
-        default=[],
-        metavar="FOLDER|ROLE=FILE",
-        help="where the pretrained generator is, if it is not the packaged one; as in python -m clstudy.run",
-    )
-    add("--force", action="store_true", help="replace FILE if it is there")
+_PATH = click.Path(path_type=Path)
 
 
 def description_lines(checkpoint: Checkpoint) -> list[str]:
@@ -112,7 +63,7 @@ def description_lines(checkpoint: Checkpoint) -> list[str]:
     return [f"{name:<{width}}  {value}" for name, value in rows]
 
 
-def convert(file: Path, out: Path, *, force: bool) -> str:
+def converted(file: Path, out: Path, *, force: bool) -> str:
     """Convert a checkpoint and return the sentence that says what was written.
 
     Raises:
@@ -130,22 +81,71 @@ def convert(file: Path, out: Path, *, force: bool) -> str:
     )
 
 
-@entry_point
+@group("generators", help="Look into checkpoints of StyleGAN2 generators, convert them, or export a trial's.")
+def generators() -> None:
+    """Has three commands."""
+
+
+@generators.command(
+    "inspect",
+    short_help="say what a checkpoint is: format, sizes, sha256",
+    help=verbatim("Reads a checkpoint whole and prints what it is.\n\n" + _FORMATS),
+    epilog=_EXIT_CODES,
+)
+@click.argument("file", type=_PATH, help="the checkpoint")
+def inspect(file: Path) -> None:
+    """Print what it is, also of one that is recognised and refused."""
+    try:
+        print("\n".join(description_lines(read_checkpoint(file))))
+    except CheckpointError as error:
+        if error.kind:
+            print(f"kind  {error.kind}")
+        raise
+
+
+@generators.command(
+    "convert",
+    short_help="write a checkpoint as .safetensors",
+    help=verbatim(
+        "Reads a checkpoint and writes the generator's tensors (float32) and sizes as .safetensors, which "
+        "opens faster and holds no\ncode. Equal checkpoints give equal bytes.\n\n" + _FORMATS
+    ),
+    epilog=_EXIT_CODES,
+)
+@click.argument("file", type=_PATH, help="the checkpoint")
+@click.argument("out", type=_PATH, help="file to write; its name ends in .safetensors")
+@flag("--force", help="replace OUT if it is there")
+def convert(file: Path, out: Path, force: bool) -> None:
+    """Convert, and say what was written."""
+    print(converted(file, out, force=force))
+
+
+@command(
+    "export",
+    short_help="write the final generator of a trial as .safetensors",
+    help=verbatim(_EXPORT_HELP),
+    epilog=_EXIT_CODES,
+)
+@click.argument("study", type=FOLDER, help="a folder such as runs/hull_sizes, or s3://bucket/folder")
+@click.argument("trial", help="its id, its run's name in MLflow, the beginning of one, or a pattern")
+@option("--to", type=_PATH, required=True, metavar="FILE", help="file to write; its name ends in .safetensors")
+@option(
+    "--weights",
+    multiple=True,
+    metavar="FOLDER|ROLE=FILE",
+    help="where the pretrained generator is, if it is not the packaged one; as in python -m clstudy.run",
+)
+@flag("--force", help="replace FILE if it is there")
+def export(study: str, trial: str, to: Path, weights: tuple[str, ...], force: bool) -> None:
+    """Export, and say what was written."""
+    from clstudy.study.export import export as export_trial  # the only one that needs more than this package
+
+    print(export_trial(study, trial, to, weights=list(weights), force=force))
+
+
+generators.add_command(export)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
-    args = _parser().parse_args(arguments)
-    try:
-        if args.command == "convert":
-            print(convert(args.file, args.out, force=args.force))
-        elif args.command == "export":
-            from clstudy.study.export import export  # the only one that needs more than this package
-
-            print(export(args.study, args.trial, args.to, weights=args.weights, force=args.force))
-        else:
-            print("\n".join(description_lines(read_checkpoint(args.file))))
-    except UserError as error:
-        if args.command == "inspect" and isinstance(error, CheckpointError) and error.kind:
-            print(f"kind  {error.kind}")
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return invoke(generators, arguments, "python -m clstudy.generators")

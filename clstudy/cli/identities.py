@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-from clstudy.cli.entry_point import entry_point
+import click
+from click.core import ParameterSource
+
+from clstudy.cli.command_line import FOLDER, Decorator, Several, command, flag, group, option, verbatim
+from clstudy.cli.entry_point import invoke
 from clstudy.errors import UserError
 from clstudy.identities.check import LAYOUT, Inspection, inspect_folder
 from clstudy.identities.preparation.selection import Apart
@@ -53,182 +56,52 @@ exit code: 0 forgotten, 1 forgotten here, and what is left elsewhere is said, 2 
 """
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m clstudy.identities", description="Look after the photo folders that a study reads."
-    )
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    check = commands.add_parser(
-        "check",
-        help="list every problem of a photo folder",
-        description=_CHECK_HELP,
-        epilog=_EXIT_CODES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    check.add_argument("path", type=Path, metavar="PATH", help="folder that holds one folder per identity")
-    check.add_argument(
-        "--size",
-        type=_positive,
-        default=64,
-        metavar="PIXELS",
-        help="width and height every photo must have (default: %(default)s, the embedded profile)",
-    )
-    check.add_argument(
-        "--no-drift", dest="drift", action="store_false", help="do not measure how much the photos change over time"
-    )
-    _add_prepare(commands)
-    _add_forget(commands)
-    return parser
+_APART = Apart()
+_PATH = click.Path(path_type=Path)
 
 
-def _add_prepare(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    command = commands.add_parser(
-        "prepare",
-        help="make a photo folder from videos or dated photos",
-        description=_PREPARE_HELP,
-        epilog="exit code: 0 done, 2 something was wrong (said, with what to do)",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    add = command.add_argument
-    add("source", type=Path, metavar="SOURCE", help="video, or folder of videos or dated photos")
-    add("out", type=Path, metavar="OUT", help="data folder to make or to add the person to")
-    add("--identity", required=True, metavar="NAME", help="folder name of the person")
-    add("--size", type=int, default=64, metavar="PIXELS", help="side of the photos (default: %(default)s)")
-    add("--train", type=int, default=20, metavar="N", help="training photos per timestamp (default: %(default)s)")
-    add("--test", type=int, default=10, metavar="N", help="test photos per timestamp (default: %(default)s)")
-    add(
-        "--allow-fewer",
-        action="store_true",
-        help="keep timestamps that have fewer photos, at least 2 + 1; leave out the others and unreadable files",
-    )
-    add(
-        "--reference",
-        type=Path,
-        nargs="+",
-        default=[],
-        metavar="PHOTO",
-        help="photos of the person (default: whoever is seen on most occasions)",
-    )
-    add(
-        "--min-cosine",
-        type=float,
-        default=0.35,
-        metavar="C",
-        help="least identity cosine to the reference (default: %(default)s)",
-    )
-    add(
-        "--limit",
-        action="append",
-        default=[],
-        metavar="NAME=VALUE",
-        help="another limit of a filter, again for others: max_upsampling, max_face_outside, max_outside, max_yaw, "
-        "min_sharpness, min_fine_sharpness, max_unsteadiness, min_symmetry (the report lists them with their values)",
-    )
-    apart = Apart()
-    for name, value, unit, said in (
-        ("--min-gap", apart.min_gap, "SECONDS", "between a training and a test photo of one video"),
-        ("--min-difference", apart.min_difference, "LPIPS", "between the faces of a training and a test photo"),
-        ("--min-variety", apart.min_variety, "LPIPS", "between the faces of two training or two test photos"),
-    ):
-        add(name, type=float, default=value, metavar=unit, help=f"least distance {said} (default: %(default)s)")
-    add(
-        "--manifest", type=Path, metavar="FILE", help="text file that names the videos or photo folders, earliest first"
-    )
-    add(
-        "--segments",
-        type=int,
-        metavar="N",
-        help="cut the only video into N timestamps (a stand-in; the report says so)",
-    )
-    sampling = command.add_mutually_exclusive_group()
-    sampling.add_argument("--every", type=float, metavar="SECONDS", help="look at one frame every so many seconds")
-    sampling.add_argument(
-        "--frames",
-        type=int,
-        default=300,
-        metavar="N",
-        help="look at this many frames per video at most, evenly spread (default: %(default)s)",
-    )
-    add(
-        "--alignment",
-        metavar="NAME",
-        help="embedded (default at 64 pixels) or ffhq (default above: what StyleGAN2 and EG3D expect)",
-    )
-    add(
-        "--detector",
-        default="packaged",
-        metavar="NAME[=FOLDER]",
-        help="packaged (default); pack=FOLDER: the networks of an unpacked insightface pack such as buffalo_l; "
-        "insightface[=FOLDER]: the same by insightface itself (default folder: ~/.insightface/models/buffalo_l)",
-    )
-    add("--seed", type=int, default=0, metavar="N", help="seed of the split (default: %(default)s)")
-    add(
-        "--keep-scans",
-        action="store_true",
-        help="leave OUT/.prepare (faces and embeddings of everybody in the footage): other limits, or another person "
-        "of the same footage, then need no second look at the frames; a stopped run leaves it anyway",
-    )
+def _distance(name: str, value: float, unit: str, said: str) -> Decorator:
+    """An option of ``Apart``."""
+    return option(name, type=float, default=value, metavar=unit, help=f"least distance {said} (default: {value})")
 
 
-def _add_forget(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    command = commands.add_parser(
-        "forget",
-        help="remove everything that studies and MLflow hold of one person",
-        description=_FORGET_HELP,
-        epilog=_FORGET_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    add = command.add_argument
-    add("name", metavar="NAME", help="the person, as their photo folder is called")
-    add(
-        "--study",
-        action="append",
-        required=True,
-        metavar="FOLDER|URI",
-        help="a study, e.g. runs/hull_sizes; again for others",
-    )
-    add("--to", metavar="URI", help="MLflow, e.g. sqlite:///runs/mlflow.db, or none to leave it alone")
-    add(
-        "--photos",
-        action="store_true",
-        help="also their photos in the storage's own data sets (runs/data/…); never a folder elsewhere",
-    )
-    add("--yes", action="store_true", help="do not ask")
-
-
-def _positive(text: str) -> int:
-    try:
-        value = int(text)
-    except ValueError:
-        value = 0
+def _positive(context: click.Context, parameter: click.Parameter, value: int) -> int:
     if value < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a positive number of pixels")
+        raise click.BadParameter(f"{value} is not a positive number of pixels", context, parameter)
     return value
 
 
-@entry_point
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit code."""
-    args = _parser().parse_args(arguments)
-    try:
-        return _COMMANDS[args.command](args)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+@group("identities", help="Look after the photo folders that a study reads.")
+def identities() -> None:
+    """Has three commands."""
 
 
-def _check(args: argparse.Namespace) -> int:
-    inspection = inspect_folder(args.path, image_size=args.size)
+@identities.command(
+    "check", short_help="list every problem of a photo folder", help=verbatim(_CHECK_HELP), epilog=_EXIT_CODES
+)
+@click.argument("path", type=_PATH, help="folder that holds one folder per identity")
+@option(
+    "--size",
+    type=int,
+    default=64,
+    metavar="PIXELS",
+    callback=_positive,
+    help="width and height every photo must have (default: 64, the embedded profile)",
+)
+@flag("--no-drift", help="do not measure how much the photos change over time")
+def check(path: Path, size: int, no_drift: bool) -> int:
+    """Print every problem, or how much there is to forget."""
+    inspection = inspect_folder(path, image_size=size)
     identities, timestamps, photos = inspection.counts()
     held = f"identities: {identities}, timestamps: {timestamps}, readable photos: {photos}"
     if inspection.problems:
-        print(f"{args.path}: {len(inspection.problems)} problem(s) ({held})")
+        print(f"{path}: {len(inspection.problems)} problem(s) ({held})")
         for problem in inspection.problems:
             print(f"  - {problem}")
         return 1
-    print(f"{args.path}: fine ({held})")
-    if args.drift:
-        _say_drift(inspection, args.size)
+    print(f"{path}: fine ({held})")
+    if not no_drift:
+        _say_drift(inspection, size)
     return 0
 
 
@@ -250,56 +123,182 @@ def _say_drift(inspection: Inspection, size: int) -> None:
             print(WARNING)
 
 
-def _prepare(args: argparse.Namespace) -> int:
+@identities.command(
+    "prepare",
+    short_help="make a photo folder from videos or dated photos",
+    help=verbatim(_PREPARE_HELP),
+    epilog="exit code: 0 done, 2 something was wrong (said, with what to do)",
+)
+@click.argument("source", type=_PATH, help="video, or folder of videos or dated photos")
+@click.argument("out", type=_PATH, help="data folder to make or to add the person to")
+@option("--identity", required=True, metavar="NAME", help="folder name of the person")
+@option("--size", type=int, default=64, metavar="PIXELS", help="side of the photos (default: 64)")
+@option("--train", type=int, default=20, metavar="N", help="training photos per timestamp (default: 20)")
+@option("--test", type=int, default=10, metavar="N", help="test photos per timestamp (default: 10)")
+@flag(
+    "--allow-fewer",
+    help="keep timestamps that have fewer photos, at least 2 + 1; leave out the others and unreadable files",
+)
+@option(
+    "--reference",
+    cls=Several,
+    type=_PATH,
+    multiple=True,
+    metavar="PHOTO",
+    help="photos of the person, one or more (default: whoever is seen on most occasions)",
+)
+@option(
+    "--min-cosine",
+    type=float,
+    default=0.35,
+    metavar="C",
+    help="least identity cosine to the reference (default: 0.35)",
+)
+@option(
+    "--limit",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="another limit of a filter, again for others: max_upsampling, max_face_outside, max_outside, max_yaw, "
+    "min_sharpness, min_fine_sharpness, max_unsteadiness, min_symmetry (the report lists them with their values)",
+)
+@_distance("--min-gap", _APART.min_gap, "SECONDS", "between a training and a test photo of one video")
+@_distance("--min-difference", _APART.min_difference, "LPIPS", "between the faces of a training and a test photo")
+@_distance("--min-variety", _APART.min_variety, "LPIPS", "between the faces of two training or two test photos")
+@option(
+    "--manifest",
+    type=_PATH,
+    metavar="FILE",
+    help="text file that names the videos or photo folders, earliest first",
+)
+@option(
+    "--segments",
+    type=int,
+    metavar="N",
+    help="cut the only video into N timestamps (a stand-in; the report says so)",
+)
+@option("--every", type=float, metavar="SECONDS", help="look at one frame every so many seconds (not with --frames)")
+@option(
+    "--frames",
+    type=int,
+    default=300,
+    metavar="N",
+    help="look at this many frames per video at most, evenly spread (default: 300)",
+)
+@option(
+    "--alignment",
+    metavar="NAME",
+    help="embedded (default at 64 pixels) or ffhq (default above: what StyleGAN2 and EG3D expect)",
+)
+@option(
+    "--detector",
+    default="packaged",
+    metavar="NAME[=FOLDER]",
+    help="packaged (default); pack=FOLDER: the networks of an unpacked insightface pack such as buffalo_l; "
+    "insightface[=FOLDER]: the same by insightface itself (default folder: ~/.insightface/models/buffalo_l)",
+)
+@option("--seed", type=int, default=0, metavar="N", help="seed of the split (default: 0)")
+@flag(
+    "--keep-scans",
+    help="leave OUT/.prepare (faces and embeddings of everybody in the footage): other limits, or another person "
+    "of the same footage, then need no second look at the frames; a stopped run leaves it anyway",
+)
+@click.pass_context
+def prepare(
+    context: click.Context,
+    source: Path,
+    out: Path,
+    *,
+    identity: str,
+    size: int,
+    train: int,
+    test: int,
+    allow_fewer: bool,
+    reference: tuple[Path, ...],
+    min_cosine: float,
+    limit: tuple[str, ...],
+    min_gap: float,
+    min_difference: float,
+    min_variety: float,
+    manifest: Path | None,
+    segments: int | None,
+    every: float | None,
+    frames: int,
+    alignment: str | None,
+    detector: str,
+    seed: int,
+    keep_scans: bool,
+) -> None:
+    """Prepare, and say what there is now of every timestamp."""
+    if every is not None and context.get_parameter_source("frames") is ParameterSource.COMMANDLINE:
+        raise click.UsageError("--every and --frames exclude each other: give one of them", context)
     # its networks take seconds to import; `check` needs none of them
     from clstudy.identities.preparation.filters import filter_settings
-    from clstudy.identities.preparation.prepare import prepare
+    from clstudy.identities.preparation.prepare import prepare as prepare_photos
     from clstudy.identities.preparation.settings import PrepareSettings
     from clstudy.identities.preparation.video import Sampling
 
     settings = PrepareSettings(
-        identity=args.identity,
-        size=args.size,
-        train=args.train,
-        test=args.test,
-        alignment=args.alignment,
-        detector=args.detector,
-        sampling=Sampling(every=args.every, frames=args.frames),
-        segments=args.segments,
-        allow_fewer=args.allow_fewer,
-        seed=args.seed,
-        limits=filter_settings(args.limit, min_cosine=args.min_cosine),
-        apart=Apart(min_gap=args.min_gap, min_difference=args.min_difference, min_variety=args.min_variety),
+        identity=identity,
+        size=size,
+        train=train,
+        test=test,
+        alignment=alignment,
+        detector=detector,
+        sampling=Sampling(every=every, frames=frames),
+        segments=segments,
+        allow_fewer=allow_fewer,
+        seed=seed,
+        limits=filter_settings(list(limit), min_cosine=min_cosine),
+        apart=Apart(min_gap=min_gap, min_difference=min_difference, min_variety=min_variety),
     )
-    done = prepare(
-        args.source,
-        args.out,
+    done = prepare_photos(
+        source,
+        out,
         settings,
-        references=args.reference,
-        manifest=args.manifest,
-        keep_scans=args.keep_scans,
+        references=list(reference),
+        manifest=manifest,
+        keep_scans=keep_scans,
         say=print,
     )
     for stamp in (stamp for stamp in done.stamps if not stamp.left_out):
         train, test = stamp.counts()
         print(f"{stamp.name}: {train} training and {test} test photos of {len(stamp.verdicts)} frames ({stamp.source})")
     print(f"photos: {done.photos}\nreport: {done.report}")
-    return 0
 
 
-def _forget(args: argparse.Namespace) -> int:
+@command(
+    "forget",
+    short_help="remove everything that studies and MLflow hold of one person",
+    help=verbatim(_FORGET_HELP),
+    epilog=verbatim(_FORGET_EPILOG),
+)
+@click.argument("name", help="the person, as their photo folder is called")
+@option(
+    "--study",
+    "studies",
+    multiple=True,
+    required=True,
+    type=FOLDER,
+    metavar="FOLDER|URI",
+    help="a study, e.g. runs/hull_sizes; again for others",
+)
+@option("--to", metavar="URI", help="MLflow, e.g. sqlite:///runs/mlflow.db, or none to leave it alone")
+@flag("--photos", help="also their photos in the storage's own data sets (runs/data/…); never a folder elsewhere")
+@flag("--yes", help="do not ask")
+def forget(name: str, studies: tuple[str, ...], to: str | None, photos: bool, yes: bool) -> int:
+    """Say what goes, ask, and remove it."""
     # reads and draws reports, which takes a second to import
-    from clstudy.study.privacy.forget import forget
+    from clstudy.study.privacy.forget import forget as forget_person
 
     def confirm() -> bool:
-        if args.yes:
+        if yes:
             return True
         if not sys.stdin.isatty():
             raise UserError("this cannot be undone and there is nobody to ask; add --yes. Nothing was removed")
         return input("Remove all of this for good? [y/N] ").strip().lower() in ("y", "yes")
 
     try:
-        left = forget(args.name, args.study, to=args.to, photos=args.photos, confirm=confirm)
+        left = forget_person(name, list(studies), to=to, photos=photos, confirm=confirm)
     except OSError as error:
         raise UserError(f"stopped: {error}. The same command goes on from here") from error
     if left is None:
@@ -310,4 +309,9 @@ def _forget(args: argparse.Namespace) -> int:
     return 1 if left else 0
 
 
-_COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {"check": _check, "prepare": _prepare, "forget": _forget}
+identities.add_command(forget)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code."""
+    return invoke(identities, arguments, "python -m clstudy.identities")

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import click
 import numpy as np
 import pyarrow as pa
-from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
 from clstudy.analysis.loss_path_numbers import SPANS, TOLERANCE
 from clstudy.cli.clean_output import CleanConsole
-from clstudy.cli.entry_point import entry_point
+from clstudy.cli.command_line import Several, command, flag, option
+from clstudy.cli.entry_point import invoke
 from clstudy.errors import UserError
 from clstudy.storage.places import require_writable
 from clstudy.study.loss_path.cost import dropped_stages, measure_cost, require_weights
@@ -48,51 +48,57 @@ def numbers_table(numbers: pa.Table, span: str) -> Table:
     return table
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """The command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m clstudy.loss_path",
-        description="Loss along the straight lines between the stages of finished trials (t-1 to t, and t = 0 to the "
-        "last), moving all parameters, weights only, or biases only (parameters named *.bias; noise strengths count as "
-        "weights; what does not move stays as at the start). LPIPS + MSE on the test photos of earlier timestamps and "
-        "of the path's end, at their fixed starting latents. Says what it will cost, then writes loss_path.parquet "
-        "(one row per trial, path, group, alpha and test timestamp), loss_path.csv (barrier, hill, plateau and change "
-        "per strategy) and figures into STUDY/report/. Barrier: the most the loss rises above the straight line "
-        "between its ends; hill: above its larger end; plateau: the share of the path, from its start, on which it "
-        "stays within --tolerance of its range; change: end minus start.",
-        epilog="Exit code: 0 done, 2 wrong input, or stages that are needed are not stored any more.",
-    )
-    parser.add_argument("study", type=Path, metavar="STUDY", help="a folder such as runs/hull_sizes")
-    parser.add_argument(
-        "--trials", nargs="+", metavar="TRIAL", help="names or patterns like '*-lower-*' (default: all)"
-    )
-    parser.add_argument("--points", type=int, default=11, help="places on a line, ends included (default: 11)")
-    parser.add_argument("--tolerance", type=float, default=TOLERANCE, help=f"of a plateau (default: {TOLERANCE:g})")
-    parser.add_argument("--weights", action="append", metavar="FOLDER|ROLE=FILE", help="as in python -m clstudy.run")
-    parser.add_argument("--data", help="data set or photo folder of the study, where it is not found")
-    parser.add_argument("--device", choices=("cpu", "cuda"), help="compute there instead of where the profile says")
-    parser.add_argument("--dry-run", action="store_true", help="print the cost and stop")
-    return parser
-
-
-def run(args: argparse.Namespace, console: Console) -> None:
+@command(
+    "loss-path",
+    help="Loss along the straight lines between the stages of finished trials (t-1 to t, and t = 0 to the "
+    "last), moving all parameters, weights only, or biases only (parameters named *.bias; noise strengths count as "
+    "weights; what does not move stays as at the start). LPIPS + MSE on the test photos of earlier timestamps and "
+    "of the path's end, at their fixed starting latents. Says what it will cost, then writes loss_path.parquet "
+    "(one row per trial, path, group, alpha and test timestamp), loss_path.csv (barrier, hill, plateau and change "
+    "per strategy) and figures into STUDY/report/. Barrier: the most the loss rises above the straight line "
+    "between its ends; hill: above its larger end; plateau: the share of the path, from its start, on which it "
+    "stays within --tolerance of its range; change: end minus start.",
+    epilog="Exit code: 0 done, 2 wrong input, or stages that are needed are not stored any more.",
+)
+@click.argument("study", type=click.Path(path_type=Path), help="a folder such as runs/hull_sizes")
+@option(
+    "--trials", cls=Several, multiple=True, metavar="TRIAL", help="names or patterns like '*-lower-*' (default: all)"
+)
+@option("--points", type=int, default=11, help="places on a line, ends included (default: 11)")
+@option("--tolerance", type=float, default=TOLERANCE, help=f"of a plateau (default: {TOLERANCE:g})")
+@option("--weights", multiple=True, metavar="FOLDER|ROLE=FILE", help="as in python -m clstudy.run")
+@option("--data", help="data set or photo folder of the study, where it is not found")
+@option("--device", type=click.Choice(("cpu", "cuda")), help="compute there instead of where the profile says")
+@flag("--dry-run", help="print the cost and stop")
+def loss_path(
+    study: Path,
+    *,
+    trials: tuple[str, ...],
+    points: int,
+    tolerance: float,
+    weights: tuple[str, ...],
+    data: str | None,
+    device: str | None,
+    dry_run: bool,
+) -> None:
     """Check, say the cost, compute, write.
 
     Raises:
         UserError: anything about the input is wrong.
     """
-    if args.points < 2:
-        raise UserError(f"--points is {args.points}; expected at least 2, the two ends")
-    if not 0 < args.tolerance < 1:
-        raise UserError(f"--tolerance is {args.tolerance:g}; expected a share of the loss's range, between 0 and 1")
-    chosen = choose_trials(stored_trials(read_study_file(args.study)), args.trials)
-    if not args.dry_run:
+    console = CleanConsole(width=None if sys.stdout.isatty() else 120, highlight=False)
+    if points < 2:
+        raise UserError(f"--points is {points}; expected at least 2, the two ends")
+    if not 0 < tolerance < 1:
+        raise UserError(f"--tolerance is {tolerance:g}; expected a share of the loss's range, between 0 and 1")
+    chosen = choose_trials(stored_trials(read_study_file(study)), trials or None)
+    if not dry_run:
         remedy = "mend its permissions, or take a copy of the study"
-        require_writable(args.study / "report", "the report's folder", remedy)
-    lines, notes = lines_of(args.study, chosen)
-    alphas = [float(alpha) for alpha in np.linspace(0.0, 1.0, args.points)]
+        require_writable(study / "report", "the report's folder", remedy)
+    lines, notes = lines_of(study, chosen)
+    alphas = [float(alpha) for alpha in np.linspace(0.0, 1.0, points)]
     todo = tasks(lines, alphas)
-    opened = reopen(args.study, weights=args.weights or [], data=args.data, device=args.device)
+    opened = reopen(study, weights=list(weights), data=data, device=device)
     people = {identity.name: identity for identity in opened.data.identities}
     requests = opened.requests(list({line.spec.trial_id: line.spec for line in lines}.values()))
     networks = Networks(opened.runner, requests)
@@ -102,29 +108,20 @@ def run(args: argparse.Namespace, console: Console) -> None:
     cost = measure_cost(networks, opened.runner, people, todo, again)
     for note in (*notes, *opened.notes):
         console.print(f"note: {note}", soft_wrap=True)
-    console.print(
-        f"{len(lines)} paths of {len({line.spec.trial_id for line in lines})} trials, {args.points} places each"
-    )
+    console.print(f"{len(lines)} paths of {len({line.spec.trial_id for line in lines})} trials, {points} places each")
     console.print(cost.sentence(), soft_wrap=True)
-    if args.dry_run:
+    if dry_run:
         return
     with Progress(console=console, transient=True) as progress:
         bar = progress.add_task("forward passes", total=cost.passes)
         losses = compute_losses(networks, opened.runner, people, todo, lambda: progress.advance(bar))
-    numbers, files = write_results(args.study, path_rows(lines, alphas, losses), args.tolerance)
+    numbers, files = write_results(study, path_rows(lines, alphas, losses), tolerance)
     for span in SPANS:
         if span in numbers["span"].to_pylist():
             console.print(numbers_table(numbers, span))
-    console.print(f"Written: {args.study / 'report'} ({', '.join(file.name for file in files)})", soft_wrap=True)
+    console.print(f"Written: {study / 'report'} ({', '.join(file.name for file in files)})", soft_wrap=True)
 
 
-@entry_point
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Entry point; returns the exit code."""
-    args = build_parser().parse_args(arguments)
-    try:
-        run(args, CleanConsole(width=None if sys.stdout.isatty() else 120, highlight=False))
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    """Run the command line; returns the exit code."""
+    return invoke(loss_path, arguments, "python -m clstudy.loss_path")

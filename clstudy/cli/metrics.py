@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from clstudy.cli.entry_point import entry_point
-from clstudy.errors import UserError
+import click
+
+from clstudy.cli.command_line import group, option, verbatim
+from clstudy.cli.entry_point import invoke
 from clstudy.metrics import load_metrics
 from clstudy.metrics.base import METRICS
 from clstudy.metrics.weights_from_pypi import FETCHES
@@ -27,24 +27,6 @@ https://github.com/mseitzer/pytorch-fid/releases/tag/fid_weights
 _EXIT_CODES = "exit code: 0 done, 2 the file cannot be made"
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m clstudy.metrics", description="List metrics, or make the weights that some of them need."
-    )
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    commands.add_parser("list", help="every metric: which way is better, its unit, the files it needs")
-    fetch = commands.add_parser(
-        "fetch",
-        help="make a weights file",
-        description=_FETCH_HELP,
-        epilog=_EXIT_CODES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    fetch.add_argument("what", metavar="WHAT", help=f"one of: {', '.join(FETCHES)}")
-    fetch.add_argument("--to", type=Path, required=True, metavar="FOLDER", help="where the file is written")
-    return parser
-
-
 def metric_lines() -> list[str]:
     """All registered metrics, a line each, in columns."""
     load_metrics()
@@ -59,17 +41,26 @@ def metric_lines() -> list[str]:
     ]
 
 
-@entry_point
+@group("metrics", help="List metrics, or make the weights that some of them need.")
+def metrics() -> None:
+    """Has two commands."""
+
+
+@metrics.command("list", help="every metric: which way is better, its unit, the files it needs")
+def list_metrics() -> None:
+    """Print a table."""
+    print("\n".join(metric_lines()))
+
+
+@metrics.command("fetch", short_help="make a weights file", help=verbatim(_FETCH_HELP), epilog=_EXIT_CODES)
+@click.argument("what", help=f"one of: {', '.join(FETCHES)}")
+@option("--to", type=click.Path(path_type=Path), required=True, metavar="FOLDER", help="where the file is written")
+def fetch(what: str, to: Path) -> None:
+    """Make it, and say how large it is."""
+    path = FETCHES[what](to)
+    print(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
-    args = _parser().parse_args(arguments)
-    try:
-        if args.command == "list":
-            print("\n".join(metric_lines()))
-            return 0
-        path = FETCHES[args.what](args.to)
-        print(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
-        return 0
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    return invoke(metrics, arguments, "python -m clstudy.metrics")

@@ -3,28 +3,29 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Sequence
+from typing import Any
 
 from rich.console import Console
 
 from clstudy.cli.clean_output import CleanConsole
-from clstudy.cli.entry_point import entry_point
-from clstudy.cli.run_options import BUSY, EXIT_CODE_OF, INTERRUPTED_CODE, OK, WRONG_INPUT, build_parser, run_options
-from clstudy.cli.run_view import PrintedRun
-from clstudy.cluster.main_job import MainJob
-from clstudy.errors import UserError
-from clstudy.identities.catalogue import DATA_SETS
-from clstudy.settings.packaged_spaces import known_spaces
-from clstudy.settings.profiles import PROFILES
-from clstudy.settings.space_file import load_space
+from clstudy.cli.command_line import command, verbatim
+from clstudy.cli.entry_point import INTERRUPTED, invoke, say_error
+from clstudy.cli.run_options import EXIT_CODES, run_options, with_run_options
 from clstudy.storage.driver_lock import StudyBusyError
 from clstudy.storage.file_modes import mask_of
-from clstudy.strategies import STRATEGIES
+
+OK, INCOMPLETE, STOPPED, BUSY = 0, 1, 3, 4
 
 
 def print_choices(console: Console) -> None:
     """Everything a user may name, one line each."""
+    from clstudy.identities.catalogue import DATA_SETS
+    from clstudy.settings.packaged_spaces import known_spaces
+    from clstudy.settings.profiles import PROFILES
+    from clstudy.settings.space_file import load_space
+    from clstudy.strategies import STRATEGIES
+
     sections = {
         "spaces": [(name, load_space(path).description) for name, path in known_spaces().items()],
         "strategies": [(name, strategy.description) for name, strategy in STRATEGIES.items()],
@@ -37,27 +38,52 @@ def print_choices(console: Console) -> None:
             console.print(f"  {name:<16} {' '.join(text.split())}", soft_wrap=True, highlight=False)
 
 
-@entry_point
-def main(argv: Sequence[str] | None = None) -> int:
-    """Entry point; returns the exit code."""
-    args = build_parser().parse_args(argv)
+@command(
+    "run",
+    help="Run a study: all trials of a search space, in parallel, resumable, with a table at the end.",
+    epilog=verbatim(EXIT_CODES),
+)
+@with_run_options
+def run(**typed: Any) -> int:
+    """Run it, or list what there is to choose; returns the exit code."""
     console = CleanConsole()
     try:
-        if args.files:
-            os.umask(mask_of(args.files))
-        if args.list:
+        if typed["files"]:
+            os.umask(mask_of(typed["files"]))
+        if typed["list"]:
             print_choices(console)
             return OK
-        options = run_options(args)
-        view = PrintedRun(console, options, everything=args.tables)
-        ending = MainJob(options, view).run(on_start=lambda prepared: view.open_folder(prepared.out))
+        return run_study(typed, console)
     except StudyBusyError as error:
-        print(f"clstudy: {error}", file=sys.stderr)
+        say_error(error)
         return BUSY
     except KeyboardInterrupt:
-        print("clstudy: interrupted before anything was started", file=sys.stderr)
-        return INTERRUPTED_CODE
-    except UserError as error:
-        print(f"clstudy: {error}", file=sys.stderr)
-        return WRONG_INPUT
-    return EXIT_CODE_OF[ending]
+        say_error("interrupted before anything was started")
+        return INTERRUPTED
+
+
+def run_study(typed: dict[str, Any], console: Console) -> int:
+    """Run a study as asked for; returns the exit code.
+
+    Raises:
+        UserError: anything about the input is wrong; nothing was started.
+    """
+    # seconds to import: help and completion need none of it
+    from clstudy.cli.run_view import PrintedRun
+    from clstudy.cluster.main_job import Ending, MainJob
+
+    options = run_options(typed)
+    view = PrintedRun(console, options, everything=typed["tables"])
+    ending = MainJob(options, view).run(on_start=lambda prepared: view.open_folder(prepared.out))
+    codes = {
+        Ending.FINISHED: OK,
+        Ending.INCOMPLETE: INCOMPLETE,
+        Ending.STOPPED: STOPPED,
+        Ending.INTERRUPTED: INTERRUPTED,
+    }
+    return codes[ending]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code."""
+    return invoke(run, arguments, "python -m clstudy.run")

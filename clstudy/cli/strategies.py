@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import argparse
-import sys
 from collections.abc import Sequence
 from functools import partial
 
-from clstudy.cli.entry_point import entry_point
+import click
+from click.shell_completion import CompletionItem
+
+from clstudy.cli.command_line import group, verbatim
+from clstudy.cli.entry_point import invoke
 from clstudy.errors import UserError
 from clstudy.strategies.base import STRATEGIES, Strategy
 from clstudy.strategies.lookup import make_strategy
@@ -24,23 +26,6 @@ A strategy is named as in a search space:
 """
 
 _EXIT_CODES = "exit code: 0 every check passed, 1 a check failed, 2 a strategy cannot be found"
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m clstudy.strategies", description="List strategies, or hold one to the contract."
-    )
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    commands.add_parser("list", help="every registered strategy: what it stores, whether balanced, its source")
-    check = commands.add_parser(
-        "check",
-        help="hold strategies to the contract",
-        description=_CHECK_HELP,
-        epilog=_EXIT_CODES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    check.add_argument("strategies", nargs="*", metavar="STRATEGY", help="default: every registered one")
-    return parser
 
 
 def strategy_lines() -> list[str]:
@@ -90,15 +75,30 @@ def check(names: Sequence[str]) -> int:
     return failed
 
 
-@entry_point
+def _names(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    return [CompletionItem(name) for name in STRATEGIES if name.startswith(incomplete)]
+
+
+@group("strategies", help="List strategies, or hold one to the contract.")
+def strategies() -> None:
+    """Has two commands."""
+
+
+@strategies.command("list", help="every registered strategy: what it stores, whether balanced, its source")
+def list_strategies() -> None:
+    """Print a table."""
+    print("\n".join(strategy_lines()))
+
+
+@strategies.command(
+    "check", short_help="hold strategies to the contract", help=verbatim(_CHECK_HELP), epilog=_EXIT_CODES
+)
+@click.argument("names", nargs=-1, metavar="[STRATEGY]...", shell_complete=_names, help="default: every registered one")
+def check_strategies(names: tuple[str, ...]) -> int:
+    """Print a line per check."""
+    return 1 if check(names or list(STRATEGIES)) else 0
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
-    args = _parser().parse_args(arguments)
-    try:
-        if args.command == "list":
-            print("\n".join(strategy_lines()))
-            return 0
-        return 1 if check(args.strategies or list(STRATEGIES)) else 0
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    return invoke(strategies, arguments, "python -m clstudy.strategies")

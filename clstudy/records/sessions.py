@@ -97,3 +97,12 @@ def priced_hours(resources: Resources, worker_seconds: float, price: float | Non
     hours = unit_hours(resources, worker_seconds)
     paid = "" if price is None else f", {hours * price:.2f} at {price:g} each"
     return f"{hours:.2f} {hours_unit(resources)}{paid}"
+
+
+def duration(seconds: float) -> str:
+    """Seconds as a person says them: 45 s, 12 min, 3.5 h."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 5400:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"

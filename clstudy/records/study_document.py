@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import yaml
@@ -19,7 +18,7 @@ FAILURES = "failures.json"
 _REMEDY = "run the study again: it writes the file anew"
 
 
-def read_document(study: Path) -> dict[str, Any]:
+def read_document(study: Place) -> dict[str, Any]:
     """The document of ``study.yaml``.
 
     Raises:
@@ -60,7 +59,7 @@ def write_document(study: Place, document: Mapping[str, Any]) -> None:
     write_checked(study / NAME, yaml.safe_dump(dict(document), sort_keys=False).encode())
 
 
-def read_failures(study: Path) -> dict[str, str]:
+def read_failures(study: Place) -> dict[str, str]:
     """Trial -> why it failed, as the last run of the study said it; nothing where that is not known."""
     try:
         state, content = read_checked(study / FAILURES, MOST_JSON_BYTES)

@@ -10,20 +10,21 @@ import json
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from clstudy.errors import UserError
-from clstudy.storage.file_lock import file_lock, holder, process_card, read_card
-from clstudy.storage.places import Place, RemotePath, write_atomically
+from clstudy.storage.file_lock import file_lock, holder, is_held, process_card, read_card
+from clstudy.storage.places import Place, RemotePath, read_plain, write_atomically
 
 NAME = "driver.lock"
 BEAT_SECONDS = 10.0
 STALE_SECONDS = 45.0
 _RECORD_BYTES = 1000
 _SETTLE_SECONDS = 1.0
+_LONGEST_CARD = 10_000
 
 
 class StudyBusyError(UserError):
@@ -40,6 +41,31 @@ def only_driver(study: Place) -> Iterator[None]:
     """
     with _remote(study / NAME) if isinstance(study, RemotePath) else _local(study / NAME):
         yield
+
+
+def driver_at(study: Place) -> dict[str, Any]:
+    """Who is at work on a study: the card of its driver (``clstudy.storage.file_lock.process_card``), empty for nobody.
+
+    Nothing is written.
+
+    Raises:
+        OSError: the storage does not answer.
+    """
+    path = study / NAME
+    if isinstance(path, RemotePath):
+        return _fresh_holder(path)
+    try:
+        card = read_card(read_plain(path, _LONGEST_CARD).decode(errors="replace"))
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+        return {}
+    # a driver that ends clears its card: only one that was killed leaves a card without a lock. The lock of such a card
+    # is tried for a moment, and not where the process can be seen to be gone: a new driver must not find it taken.
+    return {} if not card or _is_gone(card) or not is_held(path) else card
+
+
+def _is_gone(card: Mapping[str, Any]) -> bool:
+    """Whether the process of a card was on this machine and is not there any more."""
+    return card.get("host") == socket.gethostname() and not Path(f"/proc/{card.get('pid')}").exists()
 
 
 def _busy(study: Place, card: dict[str, Any], after: str) -> StudyBusyError:
@@ -108,6 +134,4 @@ def _fresh_holder(path: RemotePath) -> dict[str, Any]:
         return {}
     if time.time() - float(card.get("beat", 0.0)) > STALE_SECONDS:
         return {}
-    if card.get("host") == socket.gethostname() and not Path(f"/proc/{card.get('pid')}").exists():
-        return {}
-    return card
+    return {} if _is_gone(card) else card

@@ -80,6 +80,22 @@ def file_lock(path: Path, busy: Callable[[dict[str, Any]], Exception], *, remove
             return
 
 
+def is_held(path: Path) -> bool:
+    """Whether a process holds a file's lock; nothing is written. On a file system without locks nobody does.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    with path.open() as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+    return False
+
+
 def _opened(path: Path) -> IO[str]:
     """Raises: OSError where the folder cannot be made, or goes as often as it is made."""
     end = time.monotonic() + _PATIENCE_S

@@ -6,7 +6,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from typing import TypeVar
 
@@ -34,6 +34,19 @@ def list_files(place: Place) -> dict[str, int]:
         except FileNotFoundError:  # removed by another process meanwhile
             continue
     return listed
+
+
+def written_at(place: Place) -> dict[str, float]:
+    """When each file directly in a folder was last written (Unix time); nothing where there is no folder."""
+    if isinstance(place, RemotePath):
+        selector = pafs.FileSelector(place.path, recursive=False, allow_not_found=True)
+        found = (info for info in place.system.get_file_info(selector) if info.type == pafs.FileType.File)
+        return {info.base_name: info.mtime.timestamp() for info in found if info.mtime is not None}
+    times = {}
+    for path in place.glob("*"):
+        with suppress(FileNotFoundError):  # removed by another process meanwhile
+            times[path.name] = path.stat().st_mtime
+    return times
 
 
 def remove_tree(place: Place) -> None:

@@ -97,12 +97,3 @@ def _folders(storage: Place) -> list[Place]:
     if isinstance(storage, RemotePath):
         return [storage / name for name in sorted(storage.folder_names())]
     return [path for path in sorted(storage.glob("*")) if path.is_dir()] if storage.is_dir() else []
-
-
-def duration(seconds: float) -> str:
-    """Seconds as a person says them: 45 s, 12 min, 3.5 h."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    if seconds < 5400:
-        return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.1f} h"

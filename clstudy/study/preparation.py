@@ -13,6 +13,7 @@ from clstudy.errors import PhotoError, UserError
 from clstudy.identities.catalogue import is_outline, open_data_set
 from clstudy.identities.dataset import DataSet, Identity
 from clstudy.identities.preparation.selection import evenly
+from clstudy.records.sessions import duration
 from clstudy.settings.claims import check_claims
 from clstudy.settings.expansion import Expansion, check_buffer_sizes, check_trial_count, expand
 from clstudy.settings.metric_directions import AS_PUBLISHED
@@ -25,7 +26,6 @@ from clstudy.storage.content_addressed_store import StudyStore
 from clstudy.storage.places import Place, open_place, require_writable
 from clstudy.strategies import make_strategy
 from clstudy.strategies.lookup import strategy_class
-from clstudy.study.cost import duration
 from clstudy.study.plan import Plan, make_plan
 from clstudy.study.preflight import Equipment, equip, require_alignment
 from clstudy.study.run_options import RunOptions

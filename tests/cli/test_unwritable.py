@@ -40,7 +40,7 @@ def refused(module: str, arguments: list[str], capsys: pytest.CaptureFixture[str
     main: Callable[[list[str]], int] = importlib.import_module(module).main
     assert main(arguments) == 2
     said = capsys.readouterr()
-    assert said.err.startswith(("clstudy: ", "error: ")) and said.err.count("\n") == 1, said.err
+    assert said.err.startswith("error: ") and said.err.count("\n") == 1, said.err
     return said.err
 
 

@@ -186,9 +186,7 @@ def test_check_other_exit_codes(tmp_path, capsys, folder):
     assert "does not exist" in capsys.readouterr().err
     assert main(["check", str(folder), "--size", "32"]) == 1
     assert "12 problem(s)" in capsys.readouterr().out
-    with pytest.raises(SystemExit) as caught:
-        main(["check", str(folder), "--size", "-3"])
-    assert caught.value.code == 2
+    assert main(["check", str(folder), "--size", "-3"]) == 2
 
 
 # --- appearance --------------------------------------------------------------------------------------------------

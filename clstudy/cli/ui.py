@@ -1,0 +1,69 @@
+"""``clstudy ui``: MLflow's own pages of the runs, in a browser."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+from clstudy.cli.command_line import FOLDER, command, option
+from clstudy.cli.entry_point import invoke
+from clstudy.errors import UserError
+from clstudy.storage.places import open_place
+from clstudy.tracking.addresses import server_address, tracking_address
+from clstudy.tracking.local_database import local_database
+
+
+@command(
+    "ui",
+    help="Start MLflow's pages for the runs of a study, on this machine only: `mlflow ui` with the database that lies "
+    "beside the study. Where MLFLOW_TRACKING_URI names a server, its address is printed.",
+    epilog="Exit code: that of mlflow (Ctrl-C ends it), 2 there is no database.",
+)
+@click.argument(
+    "study", type=FOLDER, default="runs", required=False, help="a study's folder, or the one that studies lie in"
+)
+@option("--port", type=click.IntRange(1, 65535), default=5000, help="of the pages (default: 5000)")
+def ui(study: str, port: int) -> None:
+    """Become ``mlflow ui``."""
+    uri = tracking_of(study)
+    server = server_address(uri)
+    if server is not None:
+        print(f"the runs are at {server}")
+        return
+    file = local_database(uri)
+    if file is not None and not file.is_file():
+        raise UserError(f"there is no database {file}; give a study's folder, such as runs/hull_sizes")
+    sys.stdout.flush()
+    os.execv(sys.executable, [sys.executable, *_mlflow(uri, port)])
+
+
+def tracking_of(study: str) -> str:
+    """The tracking address of a study's runs.
+
+    Args:
+        study: its folder, or the folder that studies and ``mlflow.db`` lie in.
+
+    Raises:
+        UserError: there is no such folder.
+    """
+    place = open_place(study)
+    if not isinstance(place, Path):  # runs of a study in an object store are tracked here
+        return tracking_address(Path("runs").absolute())
+    if not place.is_dir():
+        raise UserError(f"there is no folder {place}")
+    home = place.absolute()
+    return tracking_address(home if (home / "mlflow.db").exists() else home.parent)
+
+
+def _mlflow(uri: str, port: int) -> list[str]:
+    """Arguments of Python."""
+    return ["-m", "mlflow", "ui", "--backend-store-uri", uri, "--host", "127.0.0.1", "--port", str(port)]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code."""
+    return invoke(ui, arguments, "clstudy ui")

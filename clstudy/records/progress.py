@@ -1,0 +1,164 @@
+"""What a study has done so far and who is at work on it, from its folder alone (no torch, no Ray)."""
+
+from __future__ import annotations
+
+import time
+from calendar import timegm
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from clstudy.errors import UserError
+from clstudy.records.sessions import Session, read_sessions
+from clstudy.records.stage_record import STAGE_RECORD, StageRecord
+from clstudy.records.study_document import NAME, read_document, read_failures
+from clstudy.storage.content_addressed_store import StudyStore, is_key
+from clstudy.storage.driver_lock import driver_at
+from clstudy.storage.places import Place
+from clstudy.storage.trees import list_files, written_at
+
+NEWEST = 5
+"""Stages that are told one by one."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinishedStage:
+    """A stage, and when it was done.
+
+    Attributes:
+        written: Unix time.
+        seconds: of its worker; None where they were not noted.
+        what: person, timestamp and seed in words; empty where its record cannot be read.
+    """
+
+    written: float
+    seconds: float | None
+    what: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Planned:
+    """The plan in ``study.yaml``.
+
+    Attributes:
+        trials: their ids.
+        stages: at most: strategies share t = 0 of a person, seed and learning rate, and later stages where they keep
+            the same photos, which is not known before. None where a search of learning rates left stages of its own.
+    """
+
+    trials: tuple[str, ...]
+    stages: int | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """What a study has done.
+
+    Attributes:
+        driver: card of the one at work; empty for none.
+        planned: None before ``study.yaml`` is there (a search of learning rates writes it at its end).
+        finished: trials of the plan with a result.
+        failed: trials of the plan without a result that failed in the last run that came to its end -> why.
+        stages: finished ones in the folder, of this plan and earlier ones.
+        newest: the stages finished last, the last one first.
+        sessions: runs that ended.
+        seconds_left: wall time where a driver is at work, else time of one worker; None where there is nothing to tell
+            it from. Rather too much, as ``Planned.stages`` is.
+    """
+
+    driver: Mapping[str, Any]
+    planned: Planned | None
+    finished: int
+    failed: Mapping[str, str]
+    stages: int
+    newest: tuple[FinishedStage, ...]
+    sessions: tuple[Session, ...]
+    seconds_left: float | None
+
+    @property
+    def open_trials(self) -> int:
+        """Planned trials that neither finished nor failed."""
+        return 0 if self.planned is None else len(self.planned.trials) - self.finished - len(self.failed)
+
+
+def read_progress(study: Place) -> Progress:
+    """Read a study's folder.
+
+    Raises:
+        UserError: it is no study, or ``study.yaml`` is damaged.
+        OSError: the storage does not answer.
+    """
+    driver, store = driver_at(study), StudyStore(study)
+    stages = len(store.stages.sizes())
+    begun = bool(driver or stages) and not (study / NAME).exists()
+    planned = None if begun else _planned(read_document(study), study)
+    results = {name.removesuffix(".parquet") for name in list_files(study / "results") if name.endswith(".parquet")}
+    trials = () if planned is None else planned.trials
+    finished = results.intersection(trials)
+    failed = {trial: why for trial, why in read_failures(study).items() if trial in trials and trial not in finished}
+    times = {name.removesuffix(".json"): moment for name, moment in written_at(store.timings).items()}
+    times = {key: moment for key, moment in times.items() if is_key(key)}
+    newest = sorted(times, key=lambda key: (-times[key], key))[:NEWEST]
+    left = None
+    if planned is not None and planned.stages is not None and len(finished) + len(failed) < len(trials):
+        left = _seconds_left(max(planned.stages - stages, 0), driver, times, store)
+    return Progress(
+        driver=driver,
+        planned=planned,
+        finished=len(finished),
+        failed=failed,
+        stages=stages,
+        newest=tuple(_finished_stage(store, key, times[key]) for key in newest),
+        sessions=tuple(read_sessions(study)),
+        seconds_left=left,
+    )
+
+
+def _planned(document: Mapping[str, Any], study: Place) -> Planned:
+    try:
+        timestamps = {str(name): int(count) for name, count in document["timestamps"].items()}
+        trials = tuple(str(entry["trial"]) for entry in document["trials"])
+        stages, shared = 0, set()
+        searched = "chosen_rates" in document
+        for entry in document["trials"]:
+            if entry.get("joint"):
+                stages += 1
+                continue
+            stages += timestamps[entry["identity"]] - 1
+            shared.add((entry["identity"], entry["seed"], entry["learning_rate"]))
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise UserError(
+            f"{study / NAME} does not list its trials as expected ({type(error).__name__}: {error}); run the study "
+            "again: it writes the file anew"
+        ) from error
+    return Planned(trials=trials, stages=None if searched else stages + len(shared))
+
+
+def _seconds_left(left: int, driver: Mapping[str, Any], times: Mapping[str, float], store: StudyStore) -> float | None:
+    """At the pace of the run at work, else in time of one worker."""
+    if not driver:
+        seconds = store.seconds_per_stage()
+        return left * sum(seconds) / len(seconds) if seconds else None
+    try:
+        began = timegm(time.strptime(str(driver.get("since")), "%Y-%m-%d %H:%M:%S UTC"))
+    except ValueError:
+        return None
+    mine = [moment for moment in times.values() if moment >= began]
+    return left * (max(mine) - began) / len(mine) if mine else None
+
+
+def _finished_stage(store: StudyStore, key: str, written: float) -> FinishedStage:
+    timing = store.timing(key)
+    content = store.stages.file(key, STAGE_RECORD)
+    try:
+        asked = None if content is None else StageRecord.decode(content).asked
+    except ValueError:
+        asked = None
+    what = (
+        "" if asked is None else f"{asked.identity}, t = {asked.t}, seed {asked.seed}, {_replayed(len(asked.stored))}"
+    )
+    return FinishedStage(written=written, seconds=None if timing is None else timing.seconds, what=what)
+
+
+def _replayed(count: int) -> str:
+    return f"{count} stored photos" if count else "no replay"
