@@ -188,4 +188,4 @@ def test_images_are_opened_in_one_place() -> None:
             on_image = isinstance(node.func.value, ast.Name) and node.func.value.id == "Image"
             if (on_image and node.func.attr == "open") or node.func.attr in readers:
                 found.append((path.relative_to(package).as_posix(), [word.arg for word in node.keywords]))
-    assert found == [("pictures.py", ["formats"])]
+    assert found == [("images.py", ["formats"])]

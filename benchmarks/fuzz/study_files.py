@@ -253,7 +253,7 @@ def answers(out: Path) -> tuple[dict[str, str], Summary]:
     for trial in summary.study.trials:
         for note in trial_stages(out, trial.trial):
             stage_faces(note)
-            anchor_latents(out, note, note.t)
+            anchor_latents(out, note, note.asked.t)
     study_page(material, Gallery(drawings=(), skipped=()), [*evidence_sections(material, found), *rate_sections(out)])
     return tables, summary
 

@@ -195,6 +195,7 @@ def stage(lpips: LPIPS, limit: Callable[[nn.Module], Small]) -> Callable[[int | 
             replay_rng=np.random.default_rng(4),
             micro_batch=micro_batch,
         )
+        module.requires_grad_(False)
         scores = evaluate(
             module,
             [test],
