@@ -80,7 +80,8 @@ def barrier_height(losses: Sequence[float] | np.ndarray) -> np.ndarray:
     line = (1 - alpha) * losses[..., :1] + alpha * losses[..., -1:]
     above = losses - line
     above[..., [0, -1]] = 0.0  # the ends lie on the line, whatever rounding says
-    return above.max(axis=-1)
+    barrier: np.ndarray = above.max(axis=-1)
+    return barrier
 
 
 def hill_height(losses: Sequence[float] | np.ndarray) -> np.ndarray:
@@ -92,7 +93,8 @@ def hill_height(losses: Sequence[float] | np.ndarray) -> np.ndarray:
         ValueError: as :func:`barrier_height`.
     """
     losses = _curves(losses)
-    return losses.max(axis=-1) - np.maximum(losses[..., 0], losses[..., -1])
+    hill: np.ndarray = losses.max(axis=-1) - np.maximum(losses[..., 0], losses[..., -1])
+    return hill
 
 
 def plateau_length(losses: Sequence[float] | np.ndarray, tolerance: float = TOLERANCE) -> np.ndarray:

@@ -55,7 +55,8 @@ def photo_bias(values: np.ndarray, higher_is_better: bool) -> np.ndarray:
         bias = (total / count).max(axis=(-2, -1)) - fair[..., 0]
         unknown = ~there[..., 0, 0] | (count[..., 0, 0] < 2) & (seen.shape[-2] > 1)
         biases.append(np.where(unknown, np.nan, bias))
-    return np.mean(biases, axis=0)
+    mean: np.ndarray = np.mean(biases, axis=0)
+    return mean
 
 
 def trial_photo_biases(files: Sequence[Path], matrices: Sequence[ResultMatrix]) -> ScoreValues:

@@ -43,4 +43,5 @@ def _sentence(panel: tuple[str, str], rows: list[Mapping[str, Any]], with_rate: 
 
 def _cell(row: Mapping[str, Any], with_rate: bool) -> str:
     size = "" if row["buffer_size"] is None else f" K = {row['buffer_size']}"
-    return row["strategy"] + size + (f" lr {row['learning_rate']:g}" if with_rate else "")
+    label: str = row["strategy"] + size + (f" lr {row['learning_rate']:g}" if with_rate else "")
+    return label

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -74,7 +74,7 @@ class Material:
         return self.summary.study.trials[0].learning_rate
 
     @cached_property
-    def rows(self) -> list[dict]:
+    def rows(self) -> list[dict[str, Any]]:
         """Rows of the scores table at the shown learning rate."""
         return [row for row in self.summary.scores.to_pylist() if row["learning_rate"] == self.rate]
 

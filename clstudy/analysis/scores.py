@@ -36,7 +36,8 @@ def average_performance(r: np.ndarray) -> np.ndarray:
     """AP_t = mean over k <= t of R[t, k]; ``[..., T, T] -> [..., T]``."""
     r = _checked(r, _lower_triangle)
     size = r.shape[-1]
-    return np.where(_lower_triangle(size), r, 0.0).sum(axis=-1) / np.arange(1, size + 1)
+    performance: np.ndarray = np.where(_lower_triangle(size), r, 0.0).sum(axis=-1) / np.arange(1, size + 1)
+    return performance
 
 
 def average_incremental_performance(r: np.ndarray, higher_is_better: bool) -> np.ndarray:
@@ -44,7 +45,8 @@ def average_incremental_performance(r: np.ndarray, higher_is_better: bool) -> np
 
     ``higher_is_better`` does not change the number; it is here so that all three trial scores are called alike.
     """
-    return average_performance(r).mean(axis=-1)
+    mean: np.ndarray = average_performance(r).mean(axis=-1)
+    return mean
 
 
 def forgetting(r: np.ndarray, higher_is_better: bool) -> np.ndarray:
@@ -59,7 +61,8 @@ def forgetting(r: np.ndarray, higher_is_better: bool) -> np.ndarray:
     signed = _sign(higher_is_better) * _checked(r, _all_but_corner, at_least=2)
     seen = _lower_triangle(signed.shape[-1] - 1)
     best = np.where(seen, signed[..., :-1, :-1], -np.inf).max(axis=-2)
-    return (best - signed[..., -1, :-1]).mean(axis=-1)
+    lost: np.ndarray = (best - signed[..., -1, :-1]).mean(axis=-1)
+    return lost
 
 
 def backward_transfer(r: np.ndarray, higher_is_better: bool) -> np.ndarray:
@@ -70,12 +73,14 @@ def backward_transfer(r: np.ndarray, higher_is_better: bool) -> np.ndarray:
     """
     r = _checked(r, _diagonal_and_last_row, at_least=2)
     first = np.diagonal(r, axis1=-2, axis2=-1)[..., :-1]
-    return (_sign(higher_is_better) * (r[..., -1, :-1] - first)).mean(axis=-1)
+    transfer: np.ndarray = (_sign(higher_is_better) * (r[..., -1, :-1] - first)).mean(axis=-1)
+    return transfer
 
 
 def final_performance(r: np.ndarray) -> np.ndarray:
     """AP_{T-1} = mean of the last row; ``[..., T, T] -> [...]``. Needs the last row only, so it takes ``upper`` too."""
-    return _checked(r, _last_row)[..., -1, :].mean(axis=-1)
+    final: np.ndarray = _checked(r, _last_row)[..., -1, :].mean(axis=-1)
+    return final
 
 
 def gap_closed(final: np.ndarray, lower: np.ndarray, upper: np.ndarray) -> np.ndarray:
@@ -87,7 +92,9 @@ def gap_closed(final: np.ndarray, lower: np.ndarray, upper: np.ndarray) -> np.nd
     final, lower, upper = (np.asarray(values, dtype=np.float64) for values in (final, lower, upper))
     gap = upper - lower
     defined = np.abs(gap) > TINY_GAP * np.maximum(np.abs(lower), np.abs(upper))
-    return np.divide(final - lower, gap, out=np.full(np.broadcast(final, gap).shape, np.nan), where=defined)
+    nowhere = np.full(np.broadcast(final, gap).shape, np.nan)
+    closed: np.ndarray = np.divide(final - lower, gap, out=nowhere, where=defined)
+    return closed
 
 
 @dataclass(frozen=True, kw_only=True)

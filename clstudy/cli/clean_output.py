@@ -75,7 +75,8 @@ class CleanConsole(Console):
         stream: Any = self._given or (sys.stderr if self.stderr else sys.stdout)
         while (inner := getattr(stream, "rich_proxied_file", None)) is not None:
             stream = inner
-        return stream
+        place: IO[str] = stream
+        return place
 
     @file.setter
     def file(self, stream: IO[str]) -> None:

@@ -122,7 +122,8 @@ def run_study(
 def _close(recorder: Any, patience_s: float) -> int:
     """Calls that MLflow did not get; a recorder that died took its own with it, and the rows are safe all the same."""
     try:
-        return ray.get(recorder.close.remote(patience_s))
+        undelivered: int = ray.get(recorder.close.remote(patience_s))
+        return undelivered
     except ray.exceptions.RayError:
         return 1
 

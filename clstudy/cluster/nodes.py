@@ -75,7 +75,7 @@ def living_nodes() -> list[Node]:
     """Nodes of the connected cluster; those of one host are told apart by the beginning of their ids."""
     import ray
 
-    alive = [node for node in ray.nodes() if node["Alive"]]
+    alive = [node for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]  # of Ray
     hosts = [node["NodeManagerHostname"] for node in alive]
     return [
         Node(

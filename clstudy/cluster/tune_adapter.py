@@ -70,7 +70,7 @@ class SourceScheduler(FIFOScheduler):
     """Lets the source stop a trial that has no prospects (a learning-rate search only)."""
 
     def __init__(self, source: TrialSource, on_stop: Callable[[str], None]):
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]  # of Ray
         self._source = source
         self._on_stop = on_stop
 

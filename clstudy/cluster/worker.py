@@ -82,7 +82,8 @@ class ActorClaims:
         threading.Thread(target=self._beat, daemon=True).start()
 
     def acquire(self, key: str) -> bool:
-        return ray.get(self._coordinator.acquire.remote(key, self._owner))
+        taken: bool = ray.get(self._coordinator.acquire.remote(key, self._owner))
+        return taken
 
     def release(self, key: str) -> None:
         self._coordinator.release.remote(key, self._owner)

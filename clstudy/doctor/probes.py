@@ -55,9 +55,10 @@ def within(seconds: float, action: Callable[[], T]) -> T:
         worked, result = answers.get(timeout=seconds)
     except Empty:
         raise TimeoutError(f"no answer within {seconds:.0f} s") from None
-    if worked:
-        return result
-    raise result
+    if not worked:
+        raise result
+    value: T = result
+    return value
 
 
 # --- storage -------------------------------------------------------------------------------------------------------

@@ -62,7 +62,8 @@ def parquet_bytes(table: pa.Table) -> bytes:
     """Encode a table as Parquet."""
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink)
-    return sink.getvalue().to_pybytes()
+    content: bytes = sink.getvalue().to_pybytes()
+    return content
 
 
 def write_result(place: Place, table: pa.Table) -> None:
@@ -131,7 +132,8 @@ def same_rows(one: pa.Table, other: pa.Table) -> bool:
         ).sort_by([*SORT_KEY, ("value", "ascending")])
         for table in (one, other)
     )
-    return first.equals(second)
+    equal: bool = first.equals(second)
+    return equal
 
 
 def contradicts_stages(result: ResultFile, columns: Mapping[str, Any], stages: ValueStore) -> bool | None:

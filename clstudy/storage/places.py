@@ -45,7 +45,8 @@ class RemotePath:
 
     @cached_property
     def _opened(self) -> tuple[pafs.FileSystem, str]:
-        return pafs.FileSystem.from_uri(self.uri)
+        opened: tuple[pafs.FileSystem, str] = pafs.FileSystem.from_uri(self.uri)
+        return opened
 
     @property
     def system(self) -> pafs.FileSystem:
@@ -90,7 +91,8 @@ class RemotePath:
     def read_bytes(self) -> bytes:
         """Whole content; FileNotFoundError where there is none."""
         with self.system.open_input_file(self.path) as stream:
-            return stream.read()
+            content: bytes = stream.read()
+            return content
 
     def read_text(self, encoding: str = "utf-8") -> str:
         """Whole content as text."""
@@ -103,15 +105,18 @@ class RemotePath:
 
     def is_file(self) -> bool:
         """Whether there is an object of this name."""
-        return self.system.get_file_info(self.path).type == pafs.FileType.File
+        there: bool = self.system.get_file_info(self.path).type == pafs.FileType.File
+        return there
 
     def is_dir(self) -> bool:
         """Whether there are objects below this name."""
-        return self.system.get_file_info(self.path).type == pafs.FileType.Directory
+        there: bool = self.system.get_file_info(self.path).type == pafs.FileType.Directory
+        return there
 
     def exists(self) -> bool:
         """Either of them."""
-        return self.system.get_file_info(self.path).type != pafs.FileType.NotFound
+        there: bool = self.system.get_file_info(self.path).type != pafs.FileType.NotFound
+        return there
 
     def folder_names(self) -> list[str]:
         """Names of the folders directly below."""

@@ -40,7 +40,8 @@ def stored_profile(document: Mapping[str, Any]) -> Profile:
     Raises:
         UserError: a setting that this version does not know.
     """
-    return _build(Profile, document["profile"], "profile")
+    profile: Profile = _build(Profile, document["profile"], "profile")
+    return profile
 
 
 def _build(kind: type[Any], values: Mapping[str, Any], where: str) -> Any:

@@ -392,7 +392,8 @@ class MlflowWriter:
     def _create_run(self, trial_id: str, run_name: str, now: int) -> str:
         run = self._client().create_run(self._experiment_id(), now, {TRIAL_TAG: trial_id}, run_name)
         self._run_ids()[trial_id] = run.info.run_id
-        return run.info.run_id
+        run_id: str = run.info.run_id
+        return run_id
 
     def _run_id(self, trial_id: str) -> str:
         """Return the trial's run; one that was never started (a writer restarted midway) gets its id as name."""

@@ -104,7 +104,7 @@ class PersonalisedGenerator:
 
     def anchors(self, images: Tensor, micro_batch: int | None = None) -> Tensor:
         """Latents ``[n, w_dim]`` of photos ``[n, 3, s, s]`` under the pretrained generator."""
-        parts = [images] if micro_batch is None else images.split(micro_batch)
+        parts = [images] if micro_batch is None else torch.split(images, micro_batch)
         return torch.cat([self.generator.anchors(part) for part in parts])
 
     def training_photos(self, latents: Tensor, images: Tensor, micro_batch: int | None = None) -> TrainingPhotos:

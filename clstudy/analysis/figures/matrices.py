@@ -101,7 +101,8 @@ def mean_matrix(matrices: list[np.ndarray]) -> np.ndarray:
         padded[place, : len(r), : len(r)] = r
     there = np.isfinite(padded)
     total = np.where(there, padded, 0.0).sum(axis=0)
-    return np.divide(total, there.sum(axis=0), out=np.full((size, size), np.nan), where=there.any(axis=0))
+    mean: np.ndarray = np.divide(total, there.sum(axis=0), out=np.full((size, size), np.nan), where=there.any(axis=0))
+    return mean
 
 
 def _left_out(sizes: list[int]) -> str:

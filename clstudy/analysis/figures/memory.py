@@ -174,7 +174,8 @@ def hull_outline(points: np.ndarray) -> np.ndarray:
     """Corners of the convex hull of ``[n, 2]`` in order; points on a line (or fewer than 3) give its ends."""
     if len(points) >= 3:
         try:
-            return points[ConvexHull(points).vertices]
+            corners: np.ndarray = points[ConvexHull(points).vertices]
+            return corners
         except QhullError:
             pass
     along = points @ (points[np.abs(points - points[0]).sum(axis=1).argmax()] - points[0])

@@ -65,7 +65,9 @@ def _proposals(path: Path) -> list[Mapping[str, Any]]:
         if state is State.DAMAGED:
             raise UserError(f"{path} does not match its checksum; {remedy}")
         options = pyarrow.csv.ConvertOptions(column_types=_COLUMN_TYPES, include_columns=_COLUMNS)
-        return pyarrow.csv.read_csv(pa.BufferReader(content), convert_options=options).to_pylist()
+        table = pyarrow.csv.read_csv(pa.BufferReader(content), convert_options=options)
+        rows: list[Mapping[str, Any]] = table.to_pylist()
+        return rows
     except (pa.ArrowException, OSError, ValueError) as error:
         raise UserError(f"{path} cannot be read ({' '.join(str(error).split())[:200]}); {remedy}") from error
 

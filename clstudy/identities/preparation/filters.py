@@ -287,7 +287,8 @@ def _aligned(image: np.ndarray, face: Face, size: int) -> np.ndarray:
 
 
 def _moved(points: np.ndarray, transform: np.ndarray) -> np.ndarray:
-    return points @ transform[:, :2].T + transform[:, 2]
+    moved: np.ndarray = points @ transform[:, :2].T + transform[:, 2]
+    return moved
 
 
 def _grey(image: np.ndarray) -> np.ndarray:
@@ -304,4 +305,5 @@ def _correlations(patch: np.ndarray, windows: np.ndarray) -> np.ndarray:
     patch = patch - patch.mean()
     windows = windows - windows.mean((-2, -1), keepdims=True)
     product = np.sqrt((patch**2).sum() * (windows**2).sum((-2, -1)))
-    return (patch * windows).sum((-2, -1)) / (product + 1e-3 * patch.size)
+    correlation: np.ndarray = (patch * windows).sum((-2, -1)) / (product + 1e-3 * patch.size)
+    return correlation

@@ -15,7 +15,7 @@ def perceptual_vectors(pictures: np.ndarray, *, batch: int = 16) -> np.ndarray:
     """Vectors float32 ``[n, d]`` of uint8 pictures ``[n, s, s, 3]``; the square of their distance is LPIPS."""
     network = LPIPS()
     rows = []
-    for part in to_unit_range(pictures).split(batch):
+    for part in torch.split(to_unit_range(pictures), batch):
         levels = []
         for number, level in enumerate(network.features(part)):
             # distances add (a - b)^2 * head / (h * w) over channels and places; the heads are not negative

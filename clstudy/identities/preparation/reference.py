@@ -86,4 +86,5 @@ def most_seen(scans: Sequence[Scan], settings: PrepareSettings) -> Reference | N
 
 
 def _unit(vector: np.ndarray) -> np.ndarray:
-    return vector / np.linalg.norm(vector)
+    unit: np.ndarray = vector / np.linalg.norm(vector)
+    return unit

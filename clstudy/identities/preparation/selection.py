@@ -154,7 +154,8 @@ def _free(frames: Frames, test: list[int], apart: Apart) -> list[int]:
 
 def too_near(frames: Frames, test: list[int], gap: float) -> np.ndarray:
     """Whether a frame lies within ``gap`` seconds of a test photo, bool ``[n, len(test)]``; unknown times do not."""
-    return np.abs(frames.seconds[:, None] - frames.seconds[test]) < gap - 1e-6
+    near: np.ndarray = np.abs(frames.seconds[:, None] - frames.seconds[test]) < gap - 1e-6
+    return near
 
 
 def varied(frames: Frames, among: list[int], limit: float) -> list[int]:

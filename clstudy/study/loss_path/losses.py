@@ -47,7 +47,7 @@ class Networks:
 @torch.no_grad()
 def photo_batches(module: nn.Module, test: TestSet, profile: Profile, lpips: LPIPS) -> Iterator[Tensor]:
     """The trainer's loss of each test photo at its starting latent, one batch ``[m]`` per forward pass."""
-    for rows in torch.arange(len(test.images)).split(profile.inversion.batch_size):
+    for rows in torch.split(torch.arange(len(test.images)), profile.inversion.batch_size):
         photos = TrainingPhotos(test.start[rows], test.images[rows], index_features(test.features, rows))
         yield photo_losses(module, photos, profile.trainer, lpips)
 

@@ -145,7 +145,8 @@ def remove_pictures(tracked: Tracked, run: Run) -> None:
     """Remove a run's pictures and other artifacts; raises whatever the store that holds them raises."""
     from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
-    get_artifact_repository(run.info.artifact_uri, tracking_uri=tracked.uri).delete_artifacts()
+    artifacts = get_artifact_repository(run.info.artifact_uri, tracking_uri=tracked.uri)
+    artifacts.delete_artifacts()  # type: ignore[no-untyped-call]  # of MLflow
     parts = urlsplit(run.info.artifact_uri)
     folder = Path(unquote(parts.path)).parent
     if parts.scheme == "file" and folder.name == run.info.run_id:
