@@ -8,7 +8,7 @@ from typing import Any
 import click
 from click.shell_completion import CompletionItem
 
-import clstudy
+from clstudy.settings.version import __version__
 
 _CONTEXT: dict[str, Any] = {"help_option_names": ["-h", "--help"], "max_content_width": 120}
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
@@ -16,7 +16,7 @@ Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 def _say_version(context: click.Context, option: click.Parameter, wanted: bool) -> None:
     if wanted and not context.resilient_parsing:
-        click.echo(f"clstudy {clstudy.__version__}")
+        click.echo(f"clstudy {__version__}")
         context.exit()
 
 

@@ -14,7 +14,6 @@ import ray
 from ray import tune
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-import clstudy
 from clstudy.cluster.coordinator import CoordinatorActor
 from clstudy.cluster.node_files import Inputs
 from clstudy.cluster.nodes import ask_nodes, living_nodes
@@ -26,6 +25,7 @@ from clstudy.cluster.watcher import Display, Watcher
 from clstudy.cluster.worker import Job, TrialTrainable
 from clstudy.generators import load_generators
 from clstudy.generators.base import GENERATORS
+from clstudy.settings.version import __version__
 from clstudy.storage.content_addressed_store import StudyStore, digest_of
 from clstudy.storage.file_modes import current_mask
 from clstudy.storage.places import Place, RemotePath
@@ -85,7 +85,7 @@ def run_study(
             settings.tracking_uri,
             settings.experiment,
             artifact_folder(settings.out, settings.tracking_uri),
-            {"clstudy.profile": settings.basis.profile.name, "clstudy.version": clstudy.__version__},
+            {"clstudy.profile": settings.basis.profile.name, "clstudy.version": __version__},
             settings.images,
             current_mask(),
         )

@@ -18,10 +18,10 @@ from importlib.machinery import ModuleSpec
 from importlib.util import find_spec
 from pathlib import Path
 
-import clstudy
 from clstudy.assets import AssetError, asset_path, manifest
 from clstudy.cluster.nodes import why
 from clstudy.doctor.facts import CPU_ONNX, GPU_ONNX, Disk, Facts
+from clstudy.settings.version import __version__
 from clstudy.storage.documents import read_yaml
 
 _PACKAGES = ("ray", "torch", "numpy", "pyarrow", "optuna", "mlflow", CPU_ONNX, GPU_ONNX)
@@ -56,7 +56,7 @@ def gather_facts(look_for_gpus: bool) -> Facts:
 
 
 def _package() -> Path:
-    return Path(clstudy.__file__).resolve().parent
+    return Path(__file__).resolve().parents[1]
 
 
 def source_digest(package: Path) -> str:
@@ -73,7 +73,7 @@ def installed_versions() -> dict[str, str]:
     found = {name: _installed(name) for name in _PACKAGES}
     return {
         "python": platform.python_version(),
-        "clstudy": clstudy.__version__,
+        "clstudy": __version__,
         **{name: version for name, version in found.items() if version},
     }
 

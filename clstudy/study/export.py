@@ -16,7 +16,6 @@ import torch
 from safetensors.torch import load as load_tensors
 from torch import Tensor
 
-import clstudy
 from clstudy.assets import manifest
 from clstudy.assets.model_files import find_files, generator_digest
 from clstudy.errors import UserError, nearest
@@ -32,6 +31,7 @@ from clstudy.metrics.lpips import LPIPS
 from clstudy.records.results import result_keys, result_path
 from clstudy.settings.profiles import ComputeSettings, Profile
 from clstudy.settings.trial_spec import TrialSpec
+from clstudy.settings.version import __version__
 from clstudy.storage.checksum_names import checked_name
 from clstudy.storage.content_addressed_store import StudyStore
 from clstudy.storage.places import Place, open_place, require_writable
@@ -167,7 +167,7 @@ def trial_notes(study: str, spec: TrialSpec) -> tuple[str, ...]:
         **stored,
         "learning rate": f"{spec.learning_rate:g}",
         "seed": spec.seed,
-        "clstudy": clstudy.__version__,
+        "clstudy": __version__,
     }
     return tuple(f"{name}: {value}" for name, value in facts.items())
 

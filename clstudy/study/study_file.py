@@ -10,13 +10,13 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import clstudy
 from clstudy.errors import UserError
 from clstudy.identities.dataset import DataSet
 from clstudy.records.study_document import NAME, parse_document, write_document
 from clstudy.settings.claims import Statement, read_statements, state
 from clstudy.settings.space import SearchSpace
 from clstudy.settings.trial_spec import TrialSpec
+from clstudy.settings.version import __version__
 from clstudy.storage.documents import STUDY
 from clstudy.storage.places import Place, read_plain
 from clstudy.storage.trees import list_files
@@ -58,7 +58,7 @@ def write_study_file(
         "fingerprint": basis.fingerprint(),
         "data_digests": {identity.name: identity_digest(identity) for identity in data.identities},
         "versions": {
-            "clstudy": clstudy.__version__,
+            "clstudy": __version__,
             "python": platform.python_version(),
             **{name: _version(name) for name in _REPORTED_VERSIONS},
         },
