@@ -13,7 +13,7 @@ import pytest
 
 import clstudy
 from clstudy.analysis.summary import summarise
-from tests.support.smoke_study import SmokeStudy, copy_smoke_photos, copy_smoke_study
+from tests.support.smoke_study import SmokeStudy, copy_smoke_study
 
 README = Path(__file__).parents[1] / "README.md"
 
@@ -29,7 +29,6 @@ def test_the_readmes_example_runs(
 ) -> None:
     """On a study that is finished: ``run_study`` finds nothing to compute, and goes on from there."""
     copy_smoke_study(smoke_study, tmp_path)
-    copy_smoke_photos(smoke_study, tmp_path)
     monkeypatch.chdir(tmp_path)
     before = {path: path.read_bytes() for path in (tmp_path / "runs" / "study" / "results").glob("*.parquet")}
     exec(compile(readme_example(), "README.md", "exec"), {})

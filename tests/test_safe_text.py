@@ -242,7 +242,7 @@ def test_messages_of_failed_trials_and_descriptions_of_spaces_are_shown_as_they_
     path = tmp_path / "search_spaces" / "evil.yaml"
     path.write_text(yaml.safe_dump(space))
     screen, sink = console(400)
-    monkeypatch.setattr(run, "known_spaces", lambda: {"evil": path})
+    monkeypatch.setattr("clstudy.settings.packaged_spaces.known_spaces", lambda: {"evil": path})
     run.print_choices(screen)
     PrintedRun(screen, RunOptions(space="any")).failed({HOSTILE: HOSTILE})
     shown = sink.getvalue()
