@@ -2,8 +2,8 @@
 
 Names of people, photos and spaces, messages of failures and of libraries come from files and servers that may be
 anybody's. Each kind of output has one function here, called by what writes that kind: ``printable`` for a terminal
-(``clstudy.terminal``), ``markdown`` for Markdown documents, ``printable`` before the escaping of LaTeX and HTML,
-``csv_cell`` for CSV. Standard library only.
+(``clstudy.cli.clean_output``), ``markdown`` for Markdown documents, ``printable`` before the escaping of LaTeX and
+HTML, ``csv_cell`` for CSV. Standard library only.
 """
 
 from __future__ import annotations

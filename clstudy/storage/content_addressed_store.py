@@ -292,7 +292,7 @@ def read_losses(content: bytes) -> np.ndarray | None:
 
 @dataclass(frozen=True, kw_only=True)
 class Timing:
-    """How long a stage took (core-seconds of its worker) for how much work (``clstudy.study.cost.Work``).
+    """How long a stage took (core-seconds of its worker) for how much work (``clstudy.trial.work``).
 
     ``kind`` is the ``cost_kind`` it was measured under; None in records of older versions.
     """
