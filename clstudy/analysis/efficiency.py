@@ -25,9 +25,9 @@ from clstudy.analysis.scores import gap_closed
 from clstudy.analysis.statistics.intervals import CONFIDENCE, NEW_IDENTITIES, THIS_IDENTITY, Interval
 from clstudy.analysis.summary import Summary
 from clstudy.records.results import result_keys, result_path
-from clstudy.records.stage_record import STAGE_RECORD, StageRecord
+from clstudy.records.stage_record import StageRecord
 from clstudy.settings.metric_directions import HIGHER_IS_BETTER
-from clstudy.storage.content_addressed_store import StudyStore, ValueStore, is_key
+from clstudy.storage.content_addressed_store import ANCHORS, STAGE_RECORD, StudyStore, ValueStore, is_key
 
 LOWER, UPPER = "lower", "upper"
 MEGABYTE = 1e6
@@ -248,7 +248,7 @@ def _bytes(values: ValueStore, key: str) -> float:
 def _latent_bytes(store: StudyStore) -> float:
     """Bytes of one anchor latent, from any anchors that are whole."""
     for key in sorted(store.anchors.sizes()):
-        content = store.anchors.file(key, "anchors.safetensors")
+        content = store.anchors.file(key, ANCHORS)
         if content is not None:
             train = load_arrays(content)["train"]
             return train.nbytes / len(train)

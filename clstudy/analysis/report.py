@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -98,6 +99,21 @@ def build_report(study_dir: Path | str) -> Report:
     return Report(material=material, broken=tuple(broken))
 
 
+@contextmanager
+def reported(place: Place) -> Iterator[tuple[Path, Report]]:
+    """Write a study's report, wherever the study lies, and yield a local folder that looks like it, with the report.
+
+    Raises:
+        UserError: as ``build_report``.
+        OSError: the storage does not answer.
+    """
+    with local_view(place, needed_by_reports) as folder:
+        report = build_report(folder)
+        if folder != place:
+            copy_tree(folder / "report", place / "report", replace=True)
+        yield folder, report
+
+
 def place_report(place: Place) -> Report:
     """As ``build_report``, for a study that may lie in an object store: the report goes there, too.
 
@@ -105,10 +121,7 @@ def place_report(place: Place) -> Report:
         UserError: as ``build_report``, or the storage does not answer.
     """
     try:
-        with local_view(place, needed_by_reports) as folder:
-            report = build_report(folder)
-            if folder != place:
-                copy_tree(folder / "report", place / "report", replace=True)
+        with reported(place) as (_, report):
             return report
     except OSError as error:
         raise UserError(f"the storage {place} cannot be used: {error}") from error

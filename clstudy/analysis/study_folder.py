@@ -16,9 +16,9 @@ from safetensors.numpy import load as load_arrays
 
 from clstudy.images import decode_png
 from clstudy.records.results import result_keys, result_path
-from clstudy.records.stage_record import STAGE_RECORD, StageInputs, StageRecord
+from clstudy.records.stage_record import StageInputs, StageRecord
 from clstudy.records.study_document import read_document
-from clstudy.storage.content_addressed_store import StudyStore, ValueStore
+from clstudy.storage.content_addressed_store import ANCHORS, FACES, STAGE_RECORD, StudyStore, ValueStore
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +48,7 @@ def _stored_stage(stages: ValueStore, key: str) -> StoredStage:
 
 def anchor_latents(study_dir: Path, stage: StoredStage, k: int) -> np.ndarray | None:
     """Anchors of timestamp k's training photos, float ``[n, w_dim]`` in their order, or None."""
-    content = StudyStore(study_dir).anchors.file(stage.asked.anchors_key(k), "anchors.safetensors")
+    content = StudyStore(study_dir).anchors.file(stage.asked.anchors_key(k), ANCHORS)
     try:
         if content is None:
             return None
@@ -61,7 +61,7 @@ def anchor_latents(study_dir: Path, stage: StoredStage, k: int) -> np.ndarray | 
 
 def stage_faces(stage: StoredStage) -> tuple[np.ndarray, np.ndarray] | None:
     """First test photo of every timestamp k <= t and its reconstruction: two uint8 ``[t + 1, s, s, 3]``, if stored."""
-    content = stage.stages.file(stage.key, "faces.png")
+    content = stage.stages.file(stage.key, FACES)
     try:
         if content is None:
             return None

@@ -74,7 +74,7 @@ def run_study(typed: dict[str, Any], console: Console) -> int:
 
     options = run_options(typed)
     view = PrintedRun(console, options, everything=typed["tables"])
-    ending = MainJob(options, view).run(on_start=lambda prepared: view.open_folder(prepared.out))
+    ending = MainJob(options, view).run()
     codes = {
         Ending.FINISHED: OK,
         Ending.INCOMPLETE: INCOMPLETE,

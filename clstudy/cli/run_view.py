@@ -15,7 +15,7 @@ from clstudy.analysis.answer import answer
 from clstudy.analysis.report import Report
 from clstudy.analysis.tables import to_terminal
 from clstudy.cli.display import counted, make_display, plan_lines, print_plan, why_restored
-from clstudy.cluster.main_job import Finished, Show
+from clstudy.cluster.main_job import Finished, Show, View
 from clstudy.records.sessions import priced_hours
 from clstudy.safe_text import shown_address
 from clstudy.settings.overrides import setting_words
@@ -37,7 +37,7 @@ _MOST_NAMED = 5
 """Trials that one line names."""
 
 
-class PrintedRun:
+class PrintedRun(View):
     """A run on a console (``clstudy.cluster.main_job.View``).
 
     Args:
@@ -72,6 +72,10 @@ class PrintedRun:
             changed=setting_words(prepared.space.settings),
         )
         print_plan(lines, self._console)
+
+    def starting(self, prepared: Prepared) -> None:
+        """What is to be known of the study's folder before it is written to."""
+        self.open_folder(prepared.out)
 
     def open_folder(self, out: Place) -> None:
         """Say so where a study's folder can be read by others although its new files cannot: it was made before."""

@@ -9,11 +9,11 @@ from __future__ import annotations
 import enum
 import os
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
-from clstudy.analysis.report import Report, build_report, needed_by_reports
+from clstudy.analysis.report import Report, reported
 from clstudy.errors import UserError
 from clstudy.records.results import restore_results
 from clstudy.records.sessions import Session, add_session, now
@@ -23,7 +23,6 @@ from clstudy.storage.checksums import State
 from clstudy.storage.content_addressed_store import StudyStore
 from clstudy.storage.driver_lock import only_driver
 from clstudy.storage.places import Place
-from clstudy.storage.trees import copy_tree, local_view
 from clstudy.study.plan import Plan
 from clstudy.study.preparation import Prepared, expected_workers, planned, prepare, require_budget
 from clstudy.study.run_options import RunOptions
@@ -71,14 +70,18 @@ class Finished:
     tracked: bool
 
 
-class View(Protocol):
-    """Sees a run. Every method may do nothing."""
+class View:
+    """Sees a run; this one shows nothing of it. Others override what they show."""
 
     def busy(self, text: str) -> AbstractContextManager[object]:
         """Something takes a moment."""
+        return nullcontext()
 
     def plan(self, prepared: Prepared) -> None:
         """What will run."""
+
+    def starting(self, prepared: Prepared) -> None:
+        """It begins: nothing was written so far."""
 
     def restored(self, trials: Mapping[State, Sequence[str]]) -> None:
         """Result files that were made again from finished stages, by what was wrong with them."""
@@ -88,6 +91,7 @@ class View(Protocol):
 
     def live(self, plan: Plan, workers: int) -> AbstractContextManager[Show]:
         """While it computes: yields what takes snapshots of the coordinator."""
+        return nullcontext(lambda snapshot: None)
 
     def note(self, text: str) -> None:
         """Something to know that is no error."""
@@ -126,15 +130,15 @@ class MainJob:
         self._options = options
         self._view = view
 
-    def run(self, on_start: Callable[[Prepared], None] = lambda prepared: None) -> Ending:
-        """Plan, search, compute, report. ``on_start`` is called before anything is written."""
+    def run(self) -> Ending:
+        """Plan, search, compute, report."""
         options = self._options
         prepared = prepare(options, self._view.busy)
         self._view.plan(prepared)
         if options.dry_run:
             return Ending.FINISHED
         require_budget(prepared.plan, options)
-        on_start(prepared)
+        self._view.starting(prepared)
         with only_driver(prepared.out):
             prepared = self._with_restored_results(prepared)
             if options.pilot:
@@ -223,10 +227,7 @@ class MainJob:
         uri, experiment = tracking_address(prepared.home), writer.experiment_id()
         keep_address(prepared.out, uri, experiment)
         completed, trouble = 0, ""
-        with local_view(prepared.out, needed_by_reports) as folder:
-            report = build_report(folder)
-            if folder != prepared.out:
-                copy_tree(folder / "report", prepared.out / "report", replace=True)
+        with reported(prepared.out) as (folder, report):
             try:
                 # runs can lack their end where a driver was killed before everything was delivered
                 completed = complete_runs(folder, writer, data=str(prepared.data.root), images=prepared.images)

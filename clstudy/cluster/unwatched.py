@@ -2,66 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from clstudy.cluster.main_job import Ending, Finished, MainJob, Show
+from clstudy.cluster.main_job import Ending, MainJob, View
 from clstudy.errors import UserError
-from clstudy.settings.space_file import load_space
-from clstudy.settings.trial_spec import Cell
-from clstudy.storage.checksums import State
-from clstudy.study.plan import Plan
-from clstudy.study.preparation import Prepared, study_place
+from clstudy.study.preparation import Prepared
 from clstudy.study.run_options import RunOptions
 from clstudy.study.study_results import StudyResults, open_study
 
 if TYPE_CHECKING:
-    from clstudy.cluster.driver import Outcome
+    pass
 
 
-class Unwatched:
-    """A view that shows nothing (``clstudy.cluster.main_job.View``)."""
-
-    def busy(self, text: str) -> AbstractContextManager[object]:
-        return nullcontext()
+class _Placed(View):
+    """Shows nothing, and keeps where the study lies."""
 
     def plan(self, prepared: Prepared) -> None:
-        return
-
-    def restored(self, trials: Mapping[State, Sequence[str]]) -> None:
-        return
-
-    def tracked_at(self, address: str) -> None:
-        return
-
-    def live(self, plan: Plan, workers: int) -> AbstractContextManager[Show]:
-        return nullcontext(lambda snapshot: None)
-
-    def note(self, text: str) -> None:
-        return
-
-    def ran(self, outcome: Outcome, prepared: Prepared) -> None:
-        return
-
-    def failed(self, failures: Mapping[str, str]) -> None:
-        return
-
-    def stopped(self, why: str, *, searching: bool, left: int) -> None:
-        return
-
-    def chosen(self, rates: Mapping[Cell, float]) -> None:
-        return
-
-    def piloted(self, outcome: Outcome | None) -> None:
-        return
-
-    def nothing_to_compute(self) -> None:
-        return
-
-    def finished(self, study: Finished) -> None:
-        return
+        self.place = prepared.out
 
 
 def run_study(space: str | Path, **options: Any) -> StudyResults:
@@ -79,11 +37,10 @@ def run_study(space: str | Path, **options: Any) -> StudyResults:
         KeyboardInterrupt: it was interrupted; the same call goes on from the finished stages.
         TypeError: an option that does not exist.
     """
-    asked = RunOptions(space=str(space), **options)
-    ending = MainJob(asked, Unwatched()).run()
+    view = _Placed()
+    ending = MainJob(RunOptions(space=str(space), **options), view).run()
     if ending is Ending.INTERRUPTED:
         raise KeyboardInterrupt
-    place = study_place(asked, load_space(asked.space).name)
     if ending is Ending.STOPPED:
-        raise UserError(f"the study {place} stopped before its end ({ending.value}); the same call goes on")
-    return open_study(place)
+        raise UserError(f"the study {view.place} stopped before its end ({ending.value}); the same call goes on")
+    return open_study(view.place)

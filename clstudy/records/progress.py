@@ -10,9 +10,9 @@ from typing import Any
 
 from clstudy.errors import UserError
 from clstudy.records.sessions import Session, read_sessions
-from clstudy.records.stage_record import STAGE_RECORD, StageRecord
+from clstudy.records.stage_record import StageRecord
 from clstudy.records.study_document import NAME, read_document, read_failures
-from clstudy.storage.content_addressed_store import StudyStore, is_key
+from clstudy.storage.content_addressed_store import STAGE_RECORD, StudyStore, is_key
 from clstudy.storage.driver_lock import driver_at
 from clstudy.storage.places import Place
 from clstudy.storage.trees import list_files, written_at

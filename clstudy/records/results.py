@@ -20,13 +20,12 @@ import pyarrow.parquet as pq
 from clstudy.records.rows import RESULT_SCHEMA, SORT_KEY, STAGE_KEYS, STAGE_SCHEMA, result_table
 from clstudy.settings.trial_spec import TrialSpec
 from clstudy.storage.checksums import State, read_checked, write_checked
-from clstudy.storage.content_addressed_store import StudyStore, ValueStore, is_key
+from clstudy.storage.content_addressed_store import ROWS, StudyStore, ValueStore, is_key
 from clstudy.storage.documents import load_json
 from clstudy.storage.patience import patiently
 from clstudy.storage.places import Place
 
 REMEDY = "run the study again: it is rebuilt from its stages"
-_ROWS = "rows.parquet"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,7 +106,7 @@ def rows_from_stages(stages: ValueStore, columns: Mapping[str, Any], keys: Seque
     """A trial's rows (``columns``: its own) made again from its stages; None where one is not there or damaged."""
     tables = []
     for key in keys:
-        content = stages.file(key, _ROWS)
+        content = stages.file(key, ROWS)
         if content is None:
             return None
         try:

@@ -12,11 +12,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from clstudy.storage.content_addressed_store import digest_of
+from clstudy.storage.content_addressed_store import STAGE_RECORD, digest_of
 from clstudy.storage.documents import json_object
-
-STAGE_RECORD = "stage.json"
-"""Its name in a stage's value."""
 
 OWNER = "about.json"
 """File in every value of a study's store that marks which person it belongs to."""

@@ -191,12 +191,7 @@ class Profile:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain nested dictionary, e.g. for ``study.yaml``; parts added later are left out while they say nothing."""
-        document = asdict(self)
-        for entry in fields(self):
-            usual = entry.default_factory() if callable(entry.default_factory) else entry.default
-            if entry.metadata.get("later") and getattr(self, entry.name) == usual:
-                del document[entry.name]
-        return document
+        return key_document(self)
 
 
 def key_document(settings: Any) -> dict[str, Any]:
@@ -205,10 +200,20 @@ def key_document(settings: Any) -> dict[str, Any]:
     A setting that was added later is left out while it has its default, so that stages computed before keep their keys.
     """
     document = asdict(settings)
-    for entry in fields(settings):
-        if entry.metadata.get("later") and document[entry.name] == entry.default:
-            del document[entry.name]
+    for name in _unsaid(settings, "later"):
+        del document[name]
     return document
+
+
+def _unsaid(settings: Any, mark: str) -> list[str]:
+    """The settings with a mark (``_LATER``, ``_LATEST``) that have their default."""
+    return [
+        entry.name
+        for entry in fields(settings)
+        if entry.metadata.get(mark)
+        and getattr(settings, entry.name)
+        == (entry.default_factory() if callable(entry.default_factory) else entry.default)
+    ]
 
 
 def search_document(profile: Profile) -> dict[str, Any]:
@@ -220,9 +225,8 @@ def search_document(profile: Profile) -> dict[str, Any]:
     for section, values in document.items():
         if not isinstance(values, dict):
             continue
-        for entry in fields(getattr(profile, section)):
-            if entry.metadata.get("after searches") and values[entry.name] == entry.default:
-                del values[entry.name]
+        for name in _unsaid(getattr(profile, section), "after searches"):
+            del values[name]
     return document
 
 

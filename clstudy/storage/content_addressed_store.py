@@ -31,7 +31,11 @@ from clstudy.storage.places import NoPlainFileError, Place, RemotePath, read_pla
 from clstudy.storage.trees import list_files, remove_tree, together
 
 MARKER = "COMPLETE"
-STAGE_FILES = ("rows.parquet", "stage.json", "faces.png")
+STAGE_RECORD, ROWS, FACES, REPLAYS = "stage.json", "rows.parquet", "faces.png", "replays.png"
+"""Files of a stage's value: its record, rows, face grid, and what a strategy generated, if it did."""
+WEIGHTS, MEMORY, LEARNED, ANCHORS = "weights.safetensors", "memory.json", "learned.safetensors", "anchors.safetensors"
+"""The file of each other kind of value."""
+STAGE_FILES = (ROWS, STAGE_RECORD, FACES)
 """What every stage holds (others: whose it is, generated replays, weights in studies of earlier versions)."""
 _LOG = logging.getLogger(__name__)
 
@@ -312,10 +316,10 @@ class StudyStore:
     def __init__(self, root: Place, say: Callable[[str], None] = _LOG.warning):
         self.root = root
         self.stages = ValueStore(root / "stages", say, needs=STAGE_FILES)
-        self.weights = ValueStore(root / "weights", say, needs=("weights.safetensors",))
-        self.memories = ValueStore(root / "memories", say, needs=("memory.json",))
-        self.learned = ValueStore(root / "learned", say, needs=("learned.safetensors",))
-        self.anchors = ValueStore(root / "anchors", say, needs=("anchors.safetensors",))
+        self.weights = ValueStore(root / "weights", say, needs=(WEIGHTS,))
+        self.memories = ValueStore(root / "memories", say, needs=(MEMORY,))
+        self.learned = ValueStore(root / "learned", say, needs=(LEARNED,))
+        self.anchors = ValueStore(root / "anchors", say, needs=(ANCHORS,))
         self._say = say
 
     @property
@@ -325,7 +329,7 @@ class StudyStore:
 
     def stage_has_weights(self, key: str) -> bool:
         """Whether a stage's weights lie in its own value, as in studies of earlier versions."""
-        return "weights.safetensors" in (self.stages.names(key) or ())
+        return WEIGHTS in (self.stages.names(key) or ())
 
     @property
     def timings(self) -> Place:

@@ -33,13 +33,11 @@ from clstudy.settings.profiles import ComputeSettings, Profile
 from clstudy.settings.trial_spec import TrialSpec
 from clstudy.settings.version import __version__
 from clstudy.storage.checksum_names import checked_name
-from clstudy.storage.content_addressed_store import StudyStore
+from clstudy.storage.content_addressed_store import WEIGHTS, StudyStore
 from clstudy.storage.places import Place, open_place, require_writable
 from clstudy.storage.trees import local_view
 from clstudy.study.stored_study import read_study_file, stored_profile, stored_trials
 from clstudy.tracking.run_contents import run_names
-
-_WEIGHTS = "weights.safetensors"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,7 +92,7 @@ def final_weights(study: Place, spec: TrialSpec) -> dict[str, Tensor]:
         )
     key = keys[-1]
     store = StudyStore(study)
-    content = store.weights.file(key, _WEIGHTS) or store.stages.file(key, _WEIGHTS)  # with the rows: earlier versions
+    content = store.weights.file(key, WEIGHTS) or store.stages.file(key, WEIGHTS)  # with the rows: earlier versions
     if content is None:
         raise UserError(
             f"the final weights of trial {spec.trial_id} are not in {study} (a copy without weights/, or damaged); use "

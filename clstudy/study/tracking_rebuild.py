@@ -19,11 +19,11 @@ from clstudy.errors import UserError
 from clstudy.identities.dataset import Photo
 from clstudy.images import decode_png, enlarged, photo_row
 from clstudy.records.results import REMEDY, contradicts_stages, read_result, result_path
-from clstudy.records.stage_record import STAGE_RECORD, StageRecord
+from clstudy.records.stage_record import StageRecord
 from clstudy.records.study_document import read_failures
 from clstudy.settings.trial_spec import TrialSpec
 from clstudy.storage.checksums import State
-from clstudy.storage.content_addressed_store import LOSSES, StudyStore, read_losses
+from clstudy.storage.content_addressed_store import FACES, LOSSES, REPLAYS, STAGE_RECORD, StudyStore, read_losses
 from clstudy.storage.places import require_writable
 from clstudy.strategies.lookup import strategy_class
 from clstudy.study.stored_study import read_study_file, stage_keys, stored_photos, stored_trials, stored_version
@@ -153,7 +153,7 @@ class StudyReplay:
         if not self._images:
             return {}
         pictures = {}
-        if (faces := self._stages.file(key, "faces.png")) is not None:
+        if (faces := self._stages.file(key, FACES)) is not None:
             pictures["faces"] = enlarged(decode_png(faces))
         if record is not None and (replay := record.asked.replay):
             known, size = self._known_photos(), record.asked.image_size
@@ -161,7 +161,7 @@ class StudyReplay:
                 pictures["buffer"] = enlarged(photo_row([known[digest].read(size) for _, digest in replay]))
             else:
                 self._told.leave_out("the picture of a buffer whose photos are not here (say where: --data FOLDER)")
-        elif (replays := self._stages.file(key, "replays.png")) is not None:
+        elif (replays := self._stages.file(key, REPLAYS)) is not None:
             pictures["buffer"] = enlarged(decode_png(replays))
         return pictures
 

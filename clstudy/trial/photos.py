@@ -14,7 +14,7 @@ from torch import Tensor
 from clstudy.identities.dataset import Identity, Photo
 from clstudy.records.stage_record import owned_by
 from clstudy.seeding import derive_rng
-from clstudy.storage.content_addressed_store import StudyStore
+from clstudy.storage.content_addressed_store import ANCHORS, StudyStore
 from clstudy.training.evaluation import TestSet
 from clstudy.training.micro_batches import with_smaller_batches
 from clstudy.training.personalise import TrainingPhotos
@@ -22,7 +22,6 @@ from clstudy.trial.requests import Basis, StageRequest, anchors_key, canonical_t
 from clstudy.workloads.personalised_generator import PersonalisedGenerator
 
 _LOG = logging.getLogger(__name__)
-_ANCHORS = "anchors.safetensors"
 
 
 class StagePhotos:
@@ -53,7 +52,7 @@ class StagePhotos:
         key = anchors_key(self._basis, timestamp)
         files = self._store.anchors.get(key)
         if files is not None:
-            tensors = loaded(files[_ANCHORS], self._workload.device)
+            tensors = loaded(files[ANCHORS], self._workload.device)
         else:
             photos = {
                 "train": self.images(canonical_train(timestamp)),
@@ -64,7 +63,7 @@ class StagePhotos:
                 self._basis.profile.anchors.batch_size,
                 self.say_halved(identity.name),
             )
-            self._store.anchors.put(key, {_ANCHORS: save_tensors(tensors), **owned_by(identity.name)})
+            self._store.anchors.put(key, {ANCHORS: save_tensors(tensors), **owned_by(identity.name)})
         return tensors["train"], tensors["test"]
 
     def training(self, identity: Identity, timestamps: Sequence[int], micro_batch: int | None = None) -> TrainingPhotos:
@@ -85,7 +84,8 @@ class StagePhotos:
     def test_set(self, identity: Identity, k: int, seed: int) -> TestSet:
         """The test photos of k and everything that no model changes; kept between trials."""
         photos = canonical_test(identity.timestamps[k])
-        cached = (str(seed), identity.name, str(k), *(photo.digest for photo in photos))
+        digests = tuple(photo.digest for photo in photos)
+        cached = (str(seed), identity.name, str(k), *digests)
         if cached not in self._test_sets:
             # those of other people would only take memory: a worker finishes one trial before it begins another
             for other in [key for key in self._test_sets if key[1] != identity.name]:
@@ -93,7 +93,7 @@ class StagePhotos:
             anchors, start = self.anchors(identity, k)
             self._test_sets[cached] = self._workload.test_set(
                 k,
-                tuple(photo.digest for photo in photos),
+                digests,
                 self.images(photos),
                 start=start,
                 anchors=anchors,

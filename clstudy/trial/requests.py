@@ -16,7 +16,7 @@ from clstudy.identities.dataset import Identity, Photo, Timestamp
 from clstudy.records.stage_record import anchors_key as anchors_key_of
 from clstudy.settings.profiles import Profile, key_document
 from clstudy.settings.trial_spec import TrialSpec
-from clstudy.storage.content_addressed_store import StudyStore, digest_of
+from clstudy.storage.content_addressed_store import MEMORY, StudyStore, digest_of
 from clstudy.strategies.base import Item, Memory, memory_from_dict
 from clstudy.strategies.lookup import make_strategy, strategy_class, strategy_document
 from clstudy.workloads.base import workload_of
@@ -256,7 +256,7 @@ class MemoryRequest:
 def recall(store: StudyStore, request: MemoryRequest) -> Memory | None:
     """Return what the strategy chose before, or None if it has not chosen yet."""
     files = store.memories.get(request.key)
-    return None if files is None else memory_from_dict(json.loads(files["memory.json"]))
+    return None if files is None else memory_from_dict(json.loads(files[MEMORY]))
 
 
 def stage_requests(

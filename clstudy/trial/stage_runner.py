@@ -19,9 +19,20 @@ from clstudy.metrics.base import Metric
 from clstudy.metrics.lpips import LPIPS
 from clstudy.records.results import parquet_bytes
 from clstudy.records.rows import stage_table
-from clstudy.records.stage_record import STAGE_RECORD, StageRecord, owned_by
+from clstudy.records.stage_record import StageRecord, owned_by
 from clstudy.seeding import derive_rng
-from clstudy.storage.content_addressed_store import LOSSES, StudyStore, Timing, losses_bytes, read_losses
+from clstudy.storage.content_addressed_store import (
+    FACES,
+    LOSSES,
+    MEMORY,
+    REPLAYS,
+    ROWS,
+    STAGE_RECORD,
+    StudyStore,
+    Timing,
+    losses_bytes,
+    read_losses,
+)
 from clstudy.strategies.base import Memory, make_items, memory_to_dict
 from clstudy.strategies.lookup import make_strategy
 from clstudy.trial.claims import Claims, NoClaims, stored_or_computed
@@ -33,7 +44,6 @@ from clstudy.trial.work import cost_kind, stage_work
 from clstudy.workloads.personalised_generator import PersonalisedGenerator, ScoredStage
 
 _LOG = logging.getLogger(__name__)
-_ROWS, _FACES, _REPLAYS = "rows.parquet", "faces.png", "replays.png"
 
 
 @dataclass
@@ -80,7 +90,7 @@ class StageRunner:
             request.memory, make_items(request.t, digests, latents.cpu().numpy()), request.spec.buffer_size or 0, rng
         )
         content = json.dumps(memory_to_dict(memory), sort_keys=True).encode()
-        self.store.memories.put(request.key, {"memory.json": content, **owned_by(request.identity.name)})
+        self.store.memories.put(request.key, {MEMORY: content, **owned_by(request.identity.name)})
         return memory
 
     def stage(self, request: StageRequest, listener: Listener) -> StageReport:
@@ -100,15 +110,15 @@ class StageRunner:
         generated = None if trained.generated is None else self.workload.replay_picture(trained.generated)
         record = StageRecord(request=request.document, loss=trained.loss, micro_batch=micro_batch)
         files = {
-            _ROWS: parquet_bytes(rows),
-            _FACES: encode_png(scored.faces),
+            ROWS: parquet_bytes(rows),
+            FACES: encode_png(scored.faces),
             STAGE_RECORD: record.encode(),
             LOSSES: losses_bytes(trained.losses),
             **owned_by(request.identity.name),
         }
         if trained.generated is not None and generated is not None:
             files["replays.safetensors"] = save_tensors({"latents": trained.generated.latents})
-            files[_REPLAYS] = encode_png(generated)
+            files[REPLAYS] = encode_png(generated)
         # the weights first: where there are rows, there were weights
         self.trainer.keep_weights(request, trained.weights)
         self.store.stages.put(request.key, files)
@@ -141,15 +151,15 @@ class StageRunner:
         files = self.store.stages.get(request.key)
         if files is None:
             return None
-        generated = decode_png(files[_REPLAYS]) if _REPLAYS in files else None
+        generated = decode_png(files[REPLAYS]) if REPLAYS in files else None
         return StageReport(
             t=request.t,
-            rows=pq.read_table(pa.BufferReader(files[_ROWS])),
+            rows=pq.read_table(pa.BufferReader(files[ROWS])),
             reused=True,
             seconds=0.0,
             loss=StageRecord.decode(files[STAGE_RECORD]).loss,
             losses=read_losses(files[LOSSES]) if LOSSES in files else None,
-            faces=decode_png(files[_FACES]),
+            faces=decode_png(files[FACES]),
             buffer=self._buffer_picture(request) if request.replay else generated,
         )
 

@@ -12,9 +12,9 @@ from typing import TypeVar
 from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
-from clstudy.records.stage_record import STAGE_RECORD, StageRecord, owned_by
+from clstudy.records.stage_record import StageRecord, owned_by
 from clstudy.seeding import derive_rng
-from clstudy.storage.content_addressed_store import StudyStore
+from clstudy.storage.content_addressed_store import LEARNED, STAGE_RECORD, WEIGHTS, StudyStore
 from clstudy.strategies.base import Generated, Past, Penalty, Trained
 from clstudy.strategies.lookup import make_strategy
 from clstudy.training.micro_batches import with_smaller_batches
@@ -25,8 +25,6 @@ from clstudy.trial.photos import StagePhotos, loaded
 from clstudy.trial.requests import LearnedRequest, StageRequest, Support
 from clstudy.workloads.personalised_generator import PersonalisedGenerator, TrainedStage, TrainingInput
 
-WEIGHTS = "weights.safetensors"
-_LEARNED = "learned.safetensors"
 T = TypeVar("T")
 
 
@@ -142,7 +140,7 @@ class StageTrainer:
         """What a strategy consolidated from a stage; from the store, or computed from the stage's weights."""
         files = self._store.learned.get(request.key)
         if files is not None:
-            return loaded(files[_LEARNED], self._workload.device)
+            return loaded(files[LEARNED], self._workload.device)
         stage, past = request.stage, None
         if request.before is not None:
             assert stage.parent is not None
@@ -151,5 +149,5 @@ class StageTrainer:
         module = self._workload.network(self.weights(stage))
         trained = Trained(module, len(photos), lambda index: self._workload.photo_loss(module, photos, index))
         tensors = dict(make_strategy(request.strategy).consolidate(past, trained))
-        self._store.learned.put(request.key, {_LEARNED: save_tensors(tensors), **owned_by(stage.identity.name)})
+        self._store.learned.put(request.key, {LEARNED: save_tensors(tensors), **owned_by(stage.identity.name)})
         return tensors

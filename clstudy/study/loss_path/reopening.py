@@ -40,7 +40,7 @@ class Reopened:
 
 
 def reopen(study: Path, *, weights: Sequence[str], data: str | None, device: str | None) -> Reopened:
-    """Build the workbench of a study from its folder (and weights and photos from outside, where it had such).
+    """Build the stage runner of a study from its folder (and weights and photos from outside, where it had such).
 
     Raises:
         UserError: the folder is no study, or photos or weights are missing or are not those of the study.

@@ -15,9 +15,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from clstudy.errors import UserError
-from clstudy.records.stage_record import StageInputs
+from clstudy.records.stage_record import OWNER, StageInputs
 from clstudy.storage.checksums import State, read_checked
-from clstudy.storage.content_addressed_store import MARKER, StudyStore, digest_of
+from clstudy.storage.content_addressed_store import MARKER, MEMORY, STAGE_RECORD, StudyStore, digest_of
 from clstudy.storage.documents import json_object
 from clstudy.storage.patience import patiently
 from clstudy.storage.places import Place
@@ -126,7 +126,7 @@ def take_census(study: Place, document: Mapping[str, Any]) -> Census:
             values.setdefault((parts[0], parts[2]), set()).add(parts[3])
     whole = {value for value, held in values.items() if MARKER in held}
     strategies = _strategy_documents({str(entry["strategy"]) for entry in document["trials"]})
-    records = _read_values(study, [value for value in values if value[0] == "stages"], "stage.json")
+    records = _read_values(study, [value for value in values if value[0] == "stages"], STAGE_RECORD)
     facts = {
         key: found
         for (_, key), record in records.items()
@@ -135,7 +135,7 @@ def take_census(study: Place, document: Mapping[str, Any]) -> Census:
     photos: dict[str, frozenset[str]] = {}
     for stage in facts.values():
         photos[stage.identity] = photos.get(stage.identity, frozenset()) | stage.photos
-    said = _read_values(study, [value for value in whole if "about.json" in values[value]], "about.json")
+    said = _read_values(study, [value for value in whole if OWNER in values[value]], OWNER)
     named = {value: frozenset({str(about["identity"])}) for value, about in said.items() if about.get("identity")}
     rows = [name for name in files if is_result(name) and PurePosixPath(name).stem not in planned]
     return Census(
@@ -186,7 +186,7 @@ def _legacy_owners(
         named += [("anchors", other) for other in stage.anchors] + [("learned", other) for other in stage.learned]
         for value in named:
             owners.setdefault(value, set()).add(stage.identity)
-    memories = _read_values(study, [value for value in values if value[0] == "memories"], "memory.json")
+    memories = _read_values(study, [value for value in values if value[0] == "memories"], MEMORY)
     for value, memory in memories.items():
         stored = {item.get("digest") for item in memory.get("items", [])}
         owners[value] = {name for name, seen in photos.items() if stored and stored <= seen}
