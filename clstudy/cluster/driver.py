@@ -30,7 +30,7 @@ from clstudy.storage.content_addressed_store import StudyStore, digest_of
 from clstudy.storage.file_modes import current_mask
 from clstudy.storage.places import Place, RemotePath
 from clstudy.storage.trees import remove_tree
-from clstudy.strategies.lookup import foreign_sources
+from clstudy.strategies.lookup import strategy_sources
 from clstudy.study.cost import write_history
 from clstudy.study.plan import Plan
 from clstudy.study.trial_sources import ListedTrials, TrialSource
@@ -179,7 +179,7 @@ def _fit(
         recorder=recorder,
         part=settings.part,
         inputs=inputs,
-        sources=foreign_sources(settings.space.grid.strategy) if inputs is not None else {},
+        sources=strategy_sources(settings.space.grid.strategy) if inputs is not None else {},
     )
     share = settings.basis.profile.resources
     load_generators()

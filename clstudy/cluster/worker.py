@@ -29,9 +29,10 @@ from clstudy.safe_text import redacted
 from clstudy.settings.trial_spec import TrialSpec
 from clstudy.storage.content_addressed_store import StudyStore
 from clstudy.storage.file_modes import apply
+from clstudy.storage.foreign_modules import provide_sources
 from clstudy.storage.patience import patiently
 from clstudy.storage.places import Place, write_atomically
-from clstudy.strategies.lookup import provide_sources, strategy_class
+from clstudy.strategies.lookup import strategy_class
 from clstudy.study.plan import learned_key
 from clstudy.tracking.run_contents import LOSS_METRIC, trial_params, trial_tags
 from clstudy.training.evaluation import NotFiniteError

@@ -40,7 +40,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from numpy.typing import ArrayLike
 
-from clstudy.registry import Registry
+from clstudy.registry import Registry, subclass_of
 
 if TYPE_CHECKING:  # plans and conformance checks need no torch
     from torch import Tensor, nn
@@ -251,7 +251,7 @@ class AnchorStrategy(PhotoStrategy):
     stores_anchors = True
 
 
-STRATEGIES: Registry[type[Strategy]] = Registry("strategy")
+STRATEGIES: Registry[type[Strategy]] = Registry("strategy", foreign=subclass_of(Strategy))
 
 
 def candidates(memory: Memory, new: Iterable[Item]) -> tuple[Item, ...]:

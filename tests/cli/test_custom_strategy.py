@@ -100,7 +100,7 @@ def test_a_changed_source_changes_the_keys(tmp_path: Path, monkeypatch: pytest.M
         ("ewc(weight", "cannot be read"),
         ("no_such_module_anywhere:Class", "no module 'no_such_module_anywhere'"),
         ("clstudy.strategies.er_hull:ErHul", "Did you mean"),
-        ("clstudy.strategies.base:Item", "not a strategy"),
+        ("clstudy.strategies.base:Item", "not a Strategy"),
         ("clstudy.strategies.base:PhotoStrategy", "does not define choose"),
     ],
 )

@@ -20,7 +20,7 @@ from clstudy.cluster.node_files import Inputs, photos_of
 from clstudy.errors import UserError
 from clstudy.identities.dataset import DataSet, load_folder
 from clstudy.storage.trees import list_files
-from clstudy.strategies.lookup import foreign_sources
+from clstudy.strategies.lookup import strategy_sources
 from tests.cli.test_custom_strategy import NAME, readme_strategy
 
 
@@ -98,10 +98,11 @@ def test_a_users_own_strategy_goes_along(tmp_path: Path, monkeypatch: pytest.Mon
     (tmp_path / "home").mkdir()
     (tmp_path / "home" / "my_strategies.py").write_text(readme_strategy())
     monkeypatch.syspath_prepend(tmp_path / "home")
-    sources = foreign_sources([NAME, "er_rand", "ewc(weight=1.0)"])
+    sources = strategy_sources([NAME, "er_rand", "ewc(weight=1.0)"])
     assert list(sources) == ["my_strategies"]
     code = (
         "import json, sys; from pathlib import Path; from clstudy.strategies.lookup import *; "
+        "from clstudy.storage.foreign_modules import provide_sources; "
         "provide_sources(json.loads(sys.argv[1]), Path(sys.argv[2])); "
         f"print(strategy_class({NAME!r}).description, strategy_document({NAME!r})['source'])"
     )

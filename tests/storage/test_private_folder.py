@@ -15,8 +15,8 @@ import pytest
 
 from clstudy.cluster.node_files import Inputs
 from clstudy.errors import UserError
+from clstudy.storage.foreign_modules import provide_sources
 from clstudy.storage.private_folder import lock_file, made_private, node_folder, private_node_folder
-from clstudy.strategies.lookup import provide_sources
 from clstudy.study.privacy.removal import _drop_local_copies
 
 STRANGER = 65534
