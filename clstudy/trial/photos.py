@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,14 +13,13 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor
 
 from clstudy.identities.dataset import Identity, Photo
+from clstudy.images import to_unit_range
 from clstudy.records.stage_record import owned_by
 from clstudy.seeding import derive_rng
 from clstudy.storage.content_addressed_store import ANCHORS, StudyStore
-from clstudy.training.evaluation import TestSet
 from clstudy.training.micro_batches import with_smaller_batches
-from clstudy.training.personalise import TrainingPhotos
 from clstudy.trial.requests import Basis, StageRequest, anchors_key, canonical_test, canonical_train
-from clstudy.workloads.personalised_generator import PersonalisedGenerator
+from clstudy.workloads.workload import AnchoredSamples, Samples, TestSamples, Workload
 
 _LOG = logging.getLogger(__name__)
 
@@ -27,12 +27,12 @@ _LOG = logging.getLogger(__name__)
 class StagePhotos:
     """Photos of the people whose stages a worker computes. Test sets are kept between trials of one person."""
 
-    def __init__(self, basis: Basis, workload: PersonalisedGenerator, store: StudyStore, say: Callable[[str], None]):
+    def __init__(self, basis: Basis, workload: Workload[Any, Any], store: StudyStore, say: Callable[[str], None]):
         self._basis = basis
         self._workload = workload
         self._store = store
         self._say = say
-        self._test_sets: dict[tuple[str, ...], TestSet] = {}
+        self._test_sets: dict[tuple[str, ...], Any] = {}
 
     def read(self, photos: Sequence[Photo]) -> list[np.ndarray]:
         """Photos from their files, checked against their digests: uint8 ``[s, s, 3]``.
@@ -42,9 +42,10 @@ class StagePhotos:
         """
         return [photo.read(self._basis.profile.data.image_size) for photo in photos]
 
-    def images(self, photos: Sequence[Photo]) -> Tensor:
-        """As ``read``: float32 ``[n, 3, s, s]`` in [-1, 1], on the device."""
-        return self._workload.images(self.read(photos))
+    def samples(self, photos: Sequence[Photo]) -> Samples:
+        """Photos with their conditions, on the device; read as ``read`` does."""
+        images = to_unit_range(np.stack(self.read(photos))).to(self._workload.device)
+        return Samples(digests=tuple(photo.digest for photo in photos), images=images)
 
     def anchors(self, identity: Identity, k: int) -> tuple[Tensor, Tensor]:
         """Anchors of the training photos of k and starting latents of its test photos (canonical order)."""
@@ -54,50 +55,48 @@ class StagePhotos:
         if files is not None:
             tensors = loaded(files[ANCHORS], self._workload.device)
         else:
-            photos = {
-                "train": self.images(canonical_train(timestamp)),
-                "test": self.images(canonical_test(timestamp)),
+            samples = {
+                "train": self.samples(canonical_train(timestamp)),
+                "test": self.samples(canonical_test(timestamp)),
             }
             tensors, _ = with_smaller_batches(
-                lambda size: {split: self._workload.anchors(images, size) for split, images in photos.items()},
+                lambda size: {split: self._workload.candidates(part, size) for split, part in samples.items()},
                 self._basis.profile.anchors.batch_size,
                 self.say_halved(identity.name),
             )
             self._store.anchors.put(key, {ANCHORS: save_tensors(tensors), **owned_by(identity.name)})
         return tensors["train"], tensors["test"]
 
-    def training(self, identity: Identity, timestamps: Sequence[int], micro_batch: int | None = None) -> TrainingPhotos:
-        """Training photos of the given timestamps in canonical order, with anchors and target features."""
-        parts = [
-            (self.anchors(identity, k)[0], self.images(canonical_train(identity.timestamps[k]))) for k in timestamps
-        ]
-        latents = torch.cat([latents for latents, _ in parts])
-        return self._workload.training_photos(latents, torch.cat([images for _, images in parts]), micro_batch)
+    def training(self, identity: Identity, timestamps: Sequence[int]) -> AnchoredSamples:
+        """Training photos of the given timestamps in canonical order, with their anchors."""
+        latents = torch.cat([self.anchors(identity, k)[0] for k in timestamps])
+        photos = [photo for k in timestamps for photo in canonical_train(identity.timestamps[k])]
+        return AnchoredSamples(**vars(self.samples(photos)), latents=latents)
 
-    def stored(self, request: StageRequest, micro_batch: int | None = None) -> TrainingPhotos | None:
+    def stored(self, request: StageRequest) -> AnchoredSamples | None:
         """The buffer's photos with their anchors, in canonical order; None where there is no buffer."""
         if not request.replay:
             return None
         latents = torch.from_numpy(np.stack([item.latent for item in request.replay])).to(self._workload.device)
-        return self._workload.training_photos(latents, self.images(buffer_photos(request)), micro_batch)
+        return AnchoredSamples(**vars(self.samples(buffer_photos(request))), latents=latents)
 
-    def test_set(self, identity: Identity, k: int, seed: int) -> TestSet:
-        """The test photos of k and everything that no model changes; kept between trials."""
+    def test_set(self, identity: Identity, k: int, seed: int) -> Any:
+        """The test photos of k and everything that no state changes (``Workload.test_set``); kept between trials."""
         photos = canonical_test(identity.timestamps[k])
-        digests = tuple(photo.digest for photo in photos)
-        cached = (str(seed), identity.name, str(k), *digests)
+        cached = (str(seed), identity.name, str(k), *(photo.digest for photo in photos))
         if cached not in self._test_sets:
             # those of other people would only take memory: a worker finishes one trial before it begins another
             for other in [key for key in self._test_sets if key[1] != identity.name]:
                 del self._test_sets[other]
             anchors, start = self.anchors(identity, k)
             self._test_sets[cached] = self._workload.test_set(
-                k,
-                digests,
-                self.images(photos),
-                start=start,
-                anchors=anchors,
-                rng=derive_rng(seed, identity.name, k, "synthesis"),
+                TestSamples(
+                    **vars(self.samples(photos)),
+                    timestamp=k,
+                    latents=start,
+                    anchors=anchors,
+                    rng=derive_rng(seed, identity.name, k, "synthesis"),
+                )
             )
         return self._test_sets[cached]
 

@@ -7,6 +7,7 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -33,7 +34,7 @@ from clstudy.storage.content_addressed_store import (
     losses_bytes,
     read_losses,
 )
-from clstudy.strategies.base import Memory, make_items, memory_to_dict
+from clstudy.strategies.base import Generated, Memory, make_items, memory_to_dict
 from clstudy.strategies.lookup import make_strategy
 from clstudy.trial.claims import Claims, NoClaims, stored_or_computed
 from clstudy.trial.listener import Listener, StageReport
@@ -41,9 +42,19 @@ from clstudy.trial.photos import StagePhotos, buffer_photos
 from clstudy.trial.requests import Basis, MemoryRequest, StageRequest, canonical_train, recall
 from clstudy.trial.stage_training import StageTrainer
 from clstudy.trial.work import cost_kind, stage_work
-from clstudy.workloads.personalised_generator import PersonalisedGenerator, ScoredStage
+from clstudy.workloads.personalised_generator import PersonalisedGenerator
+from clstudy.workloads.workload import ScoredStage, TrainedStage, Workload
 
 _LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class _Done:
+    """A computed stage, not stored yet."""
+
+    trained: TrainedStage[Any]
+    scored: ScoredStage
+    generated: Generated | None
 
 
 @dataclass
@@ -51,7 +62,7 @@ class StageRunner:
     """What a worker keeps between trials to run their stages: networks and metrics, photos, the store."""
 
     basis: Basis
-    workload: PersonalisedGenerator
+    workload: Workload[Any, Any]
     store: StudyStore
     claims: Claims = field(default_factory=NoClaims)
     wait_seconds: float = 0.3
@@ -105,9 +116,9 @@ class StageRunner:
 
     def _computed(self, request: StageRequest, listener: Listener) -> StageReport:
         started = time.monotonic()
-        scored, micro_batch = self.trainer.within_memory(request, lambda size: self._scored(request, listener, size))
-        trained, rows = scored.trained, stage_table(scored.rows)
-        generated = None if trained.generated is None else self.workload.replay_picture(trained.generated)
+        done, micro_batch = self.trainer.within_memory(request, lambda size: self._scored(request, listener, size))
+        trained, scored, rows = done.trained, done.scored, stage_table(done.scored.rows)
+        generated = None if done.generated is None else self.workload.replay_picture(done.generated)
         record = StageRecord(request=request.document, loss=trained.loss, micro_batch=micro_batch)
         files = {
             ROWS: parquet_bytes(rows),
@@ -116,8 +127,8 @@ class StageRunner:
             LOSSES: losses_bytes(trained.losses),
             **owned_by(request.identity.name),
         }
-        if trained.generated is not None and generated is not None:
-            files["replays.safetensors"] = save_tensors({"latents": trained.generated.latents})
+        if done.generated is not None and generated is not None:
+            files["replays.safetensors"] = save_tensors({"latents": done.generated.latents})
             files[REPLAYS] = encode_png(generated)
         # the weights first: where there are rows, there were weights
         self.trainer.keep_weights(request, trained.weights)
@@ -136,16 +147,17 @@ class StageRunner:
             buffer=self._buffer_picture(request) if request.replay else generated,
         )
 
-    def _scored(self, request: StageRequest, listener: Listener, micro_batch: int | None) -> ScoredStage:
-        trained = self.trainer.train(request, listener, micro_batch)
+    def _scored(self, request: StageRequest, listener: Listener, micro_batch: int | None) -> _Done:
+        trained, generated = self.trainer.train(request, listener, micro_batch)
         count = request.t + 1
-        return self.workload.score(
+        scored = self.workload.evaluate(
             trained,
             [self.photos.test_set(request.identity, k, request.spec.seed) for k in range(count)],
             timestamp=request.t,
             on_test_set=lambda k: listener.progress(request.t, "test", k + 1, count, trained.loss),
             micro_batch=micro_batch,
         )
+        return _Done(trained, scored, generated)
 
     def _stored(self, request: StageRequest) -> StageReport | None:
         files = self.store.stages.get(request.key)

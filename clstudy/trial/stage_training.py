@@ -7,7 +7,7 @@ is trained again, to the same bits.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
@@ -23,7 +23,7 @@ from clstudy.trial.claims import Claims, stored_or_computed
 from clstudy.trial.listener import Deaf, Listener
 from clstudy.trial.photos import StagePhotos, loaded
 from clstudy.trial.requests import LearnedRequest, StageRequest, Support
-from clstudy.workloads.personalised_generator import PersonalisedGenerator, TrainedStage, TrainingInput
+from clstudy.workloads.workload import StageInput, TrainedStage, Workload
 
 T = TypeVar("T")
 
@@ -33,7 +33,7 @@ class StageTrainer:
 
     def __init__(
         self,
-        workload: PersonalisedGenerator,
+        workload: Workload[Any, Any],
         photos: StagePhotos,
         store: StudyStore,
         claims: Claims,
@@ -47,8 +47,10 @@ class StageTrainer:
 
     # -- training -------------------------------------------------------------------------------------------
 
-    def train(self, request: StageRequest, listener: Listener, micro_batch: int | None) -> TrainedStage:
-        """Train one stage.
+    def train(
+        self, request: StageRequest, listener: Listener, micro_batch: int | None
+    ) -> tuple[TrainedStage[Any], Generated | None]:
+        """Train one stage; what the strategy generated for it comes along.
 
         Raises:
             TrainingDivergedError: the loss is not finite, or beyond all sense; the message says timestamp and step.
@@ -56,9 +58,9 @@ class StageTrainer:
         stream = (request.spec.seed, request.identity.name, request.t)
         parent = None if request.parent is None else self.weights(request.parent)
         generated, penalty = self._hooks(request, parent)
-        given = TrainingInput(
-            new=self._photos.training(request.identity, request.trained_on, micro_batch),
-            stored=self._photos.stored(request, micro_batch),
+        given = StageInput(
+            new=self._photos.training(request.identity, request.trained_on),
+            stored=self._photos.stored(request),
             generated=generated,
             penalty=penalty,
             learning_rate=request.spec.learning_rate,
@@ -66,14 +68,15 @@ class StageTrainer:
             replay_rng=derive_rng(*stream, "replay"),
         )
         try:
-            return self._workload.train(
-                self._workload.network(parent),
+            trained = self._workload.train(
+                self._workload.state(parent),
                 given,
                 on_step=lambda step, total, value: listener.progress(request.t, "train", step, total, value),
                 micro_batch=micro_batch,
             )
         except TrainingDivergedError as error:
             raise TrainingDivergedError(f"timestamp {request.t}: {error}") from error
+        return trained, generated
 
     def _hooks(
         self, request: StageRequest, parent: Mapping[str, Tensor] | None
@@ -91,7 +94,10 @@ class StageTrainer:
     def _past(self, support: Support, weights: Mapping[str, Tensor]) -> Past:
         """What the hooks may use: memory, learned tensors, the frozen generator with the weights of t-1."""
         learned = {} if support.learned is None else self.learned(support.learned)
-        return Past(support.memory, learned, self._workload.network(weights).requires_grad_(False))
+        return Past(support.memory, learned, self._frozen(weights))
+
+    def _frozen(self, weights: Mapping[str, Tensor]) -> nn.Module:
+        return self._workload.network(self._workload.state(weights)).requires_grad_(False)
 
     def within_memory(
         self, request: StageRequest, compute: Callable[[int | None], T], first: int | None = None
@@ -128,13 +134,13 @@ class StageTrainer:
         # in the micro-batch that the stage was scored with: another one differs in the last bits
         files = self._store.stages.get(request.key)
         first = None if files is None else StageRecord.decode(files[STAGE_RECORD]).micro_batch
-        trained, _ = self.within_memory(request, lambda size: self.train(request, Deaf(), size), first)
+        (trained, _), _ = self.within_memory(request, lambda size: self.train(request, Deaf(), size), first)
         self.keep_weights(request, trained.weights)
         return dict(trained.weights)
 
     def frozen(self, request: StageRequest) -> nn.Module:
         """The network of a finished stage, frozen."""
-        return self._workload.network(self.weights(request)).requires_grad_(False)
+        return self._frozen(self.weights(request))
 
     def learned(self, request: LearnedRequest) -> dict[str, Tensor]:
         """What a strategy consolidated from a stage; from the store, or computed from the stage's weights."""
@@ -146,8 +152,8 @@ class StageTrainer:
             assert stage.parent is not None
             past = self._past(request.before, self.weights(stage.parent))
         photos = self._photos.training(stage.identity, stage.trained_on)
-        module = self._workload.network(self.weights(stage))
-        trained = Trained(module, len(photos), lambda index: self._workload.photo_loss(module, photos, index))
+        state = self._workload.state(self.weights(stage))
+        trained = Trained(self._workload.network(state), len(photos), self._workload.photo_loss(state, photos))
         tensors = dict(make_strategy(request.strategy).consolidate(past, trained))
         self._store.learned.put(request.key, {LEARNED: save_tensors(tensors), **owned_by(stage.identity.name)})
         return tensors

@@ -21,7 +21,7 @@ if TYPE_CHECKING:  # a plan needs no torch
     import torch
 
     from clstudy.generators.base import GeneratorWeights
-    from clstudy.workloads.personalised_generator import PersonalisedGenerator
+    from clstudy.workloads.workload import Workload
 
 
 class WorkloadKind(ABC):
@@ -66,7 +66,7 @@ class WorkloadKind(ABC):
         weights: GeneratorWeights,
         files: Mapping[str, Path],
         device: torch.device,
-    ) -> PersonalisedGenerator:
+    ) -> Workload[Any, Any]:
         """Make what a worker keeps between stages.
 
         Args:

@@ -13,67 +13,26 @@ import torch
 from torch import Tensor, nn
 
 from clstudy.generators.base import DomainGenerator
-from clstudy.images import photo_row, to_uint8, to_unit_range
+from clstudy.images import photo_row, to_uint8
 from clstudy.metrics.base import Metric
 from clstudy.metrics.lpips import LPIPS
-from clstudy.records.rows import Row
 from clstudy.settings.profiles import Profile
-from clstudy.strategies.base import Generated, Penalty
 from clstudy.training.evaluation import TestSet, convex_combinations, evaluate
 from clstudy.training.personalise import TrainingPhotos, personalise, photo_losses
-
-_SHOWN_REPLAYS = 10
-"""Generated replays in the picture of a stage's buffer."""
-
-
-@dataclass(frozen=True)
-class TrainedStage:
-    """A stage after training: the network, its losses, what a strategy generated for it."""
-
-    module: nn.Module
-    weights: Mapping[str, Tensor]
-    """What training changed in it, by name."""
-    loss: float
-    """Mean of the last epoch."""
-    losses: np.ndarray
-    """Of every step, float32 ``[steps]``."""
-    generated: Generated | None
-
-
-@dataclass(frozen=True)
-class ScoredStage:
-    """A trained stage with its rows and its face grid: photos above their reconstructions, uint8 ``[2 s, n s, 3]``."""
-
-    trained: TrainedStage
-    rows: tuple[Row, ...]
-    faces: np.ndarray
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainingInput:
-    """What one stage is trained on.
-
-    Args:
-        new: photos of the stage's timestamps.
-        stored: photos of the buffer.
-        generated: what the strategy generates in place of stored photos.
-        penalty: what it adds to the loss.
-        learning_rate: of Adam.
-        new_rng, replay_rng: streams that the order of photos is drawn from.
-    """
-
-    new: TrainingPhotos
-    stored: TrainingPhotos | None
-    generated: Generated | None
-    penalty: Penalty | None
-    learning_rate: float
-    new_rng: np.random.Generator
-    replay_rng: np.random.Generator
+from clstudy.workloads.workload import (
+    AnchoredSamples,
+    Samples,
+    ScoredStage,
+    StageInput,
+    TestSamples,
+    TrainedStage,
+    Workload,
+)
 
 
 @dataclass
-class PersonalisedGenerator:
-    """The networks that a worker keeps warm, and what it does with them. Knows no store, no keys and no other stage."""
+class PersonalisedGenerator(Workload[nn.Module, TestSet]):
+    """The networks that a worker keeps warm; a state is the network that is tuned."""
 
     profile: Profile
     generator: DomainGenerator
@@ -96,80 +55,37 @@ class PersonalisedGenerator:
         """What a user should know of how metrics are computed here."""
         return tuple(note for metric in self.metrics for note in metric.notes)
 
-    # -- photos ---------------------------------------------------------------------------------------------
-
-    def images(self, photos: Sequence[np.ndarray]) -> Tensor:
-        """Photos uint8 ``[s, s, 3]`` as float32 ``[n, 3, s, s]`` in [-1, 1], on the device."""
-        return to_unit_range(np.stack(photos)).to(self.device)
-
-    def anchors(self, images: Tensor, micro_batch: int | None = None) -> Tensor:
-        """Latents ``[n, w_dim]`` of photos ``[n, 3, s, s]`` under the pretrained generator."""
-        parts = [images] if micro_batch is None else torch.split(images, micro_batch)
+    def candidates(self, samples: Samples, micro_batch: int | None = None) -> Tensor:
+        """Anchors: latents under the pretrained generator (protocol, step 1)."""
+        parts = [samples.images] if micro_batch is None else torch.split(samples.images, micro_batch)
         return torch.cat([self.generator.anchors(part) for part in parts])
 
-    def training_photos(self, latents: Tensor, images: Tensor, micro_batch: int | None = None) -> TrainingPhotos:
-        """Photos with their latents and target features."""
-        return TrainingPhotos.prepare(latents, images, self.lpips, micro_batch=micro_batch)
-
-    def test_set(
-        self,
-        timestamp: int,
-        digests: tuple[str, ...],
-        images: Tensor,
-        *,
-        start: Tensor,
-        anchors: Tensor,
-        rng: np.random.Generator,
-    ) -> TestSet:
-        """Test photos and everything about them that no model changes.
-
-        Args:
-            timestamp: theirs.
-            digests: of the photos, in their order.
-            images: ``[n, 3, s, s]``.
-            start: their latents ``[n, w_dim]`` under the pretrained generator.
-            anchors: latents ``[m, w_dim]`` of the timestamp's training photos, which synthesis combines.
-            rng: stream of the synthesis.
-        """
-        with torch.no_grad():
-            features = self.lpips.features(images)
-        return TestSet(
-            timestamp=timestamp,
-            digests=digests,
-            images=images,
-            features=features,
-            start=start,
-            prepared={metric.name: metric.prepare(images) for metric in self.metrics},
-            combinations=convex_combinations(anchors, self.profile.evaluation, rng),
-        )
-
-    # -- a stage --------------------------------------------------------------------------------------------
-
-    def network(self, weights: Mapping[str, Tensor] | None) -> nn.Module:
-        """A new network with the weights of a finished stage; None: the pretrained ones."""
+    def state(self, weights: Mapping[str, Tensor] | None) -> nn.Module:
+        """A network with the weights of a finished stage; None: the pretrained ones."""
         return self.generator.fresh(weights)
+
+    def network(self, state: nn.Module) -> nn.Module:
+        """The state itself."""
+        return state
 
     def train(
         self,
-        module: nn.Module,
-        given: TrainingInput,
+        state: nn.Module,
+        given: StageInput,
         *,
         on_step: Callable[[int, int, float], None],
         micro_batch: int | None = None,
-    ) -> TrainedStage:
-        """Train a network in place, and freeze it.
-
-        Raises:
-            TrainingDivergedError: the loss is not finite, or beyond all sense.
-        """
-        replays = [given.stored]
+    ) -> TrainedStage[nn.Module]:
+        """Tune the network in place (``clstudy.training.personalise``), and freeze it."""
+        new = self._photos(given.new, micro_batch)
+        replays = [] if given.stored is None else [self._photos(given.stored, micro_batch)]
         if given.generated is not None:
-            replays.append(self.training_photos(given.generated.latents, given.generated.images, micro_batch))
+            replays.append(self._prepared(given.generated.latents, given.generated.images, micro_batch))
         losses: list[float] = []
         loss = personalise(
-            module,
-            given.new,
-            TrainingPhotos.joined([photos for photos in replays if photos is not None]),
+            state,
+            new,
+            TrainingPhotos.joined(replays),
             settings=self.profile.trainer,
             learning_rate=given.learning_rate,
             lpips=self.lpips,
@@ -180,32 +96,53 @@ class PersonalisedGenerator:
             micro_batch=micro_batch,
             losses=losses,
         )
-        weights = self.generator.tunable_state(module)
-        module.requires_grad_(False)  # scoring inverts photos through it
-        return TrainedStage(module, weights, loss, np.array(losses, np.float32), given.generated)
+        weights = self.generator.tunable_state(state)
+        state.requires_grad_(False)  # scoring inverts photos through it
+        return TrainedStage(state, weights, loss, np.array(losses, np.float32))
 
-    def photo_loss(self, module: nn.Module, photos: TrainingPhotos, index: int) -> Tensor:
-        """The training loss of one photo, a scalar."""
-        one = photos.rows(torch.tensor([index], device=self.device))
-        return photo_losses(module, one, self.profile.trainer, self.lpips)[0]
+    def _photos(self, samples: AnchoredSamples, micro_batch: int | None = None) -> TrainingPhotos:
+        return self._prepared(samples.latents, samples.images, micro_batch)
 
-    def score(
+    def _prepared(self, latents: Tensor, images: Tensor, micro_batch: int | None) -> TrainingPhotos:
+        return TrainingPhotos.prepare(latents, images, self.lpips, micro_batch=micro_batch)
+
+    def photo_loss(self, state: nn.Module, samples: AnchoredSamples) -> Callable[[int], Tensor]:
+        """LPIPS + MSE of one photo at its anchor."""
+        photos = self._photos(samples)
+
+        def loss(index: int) -> Tensor:
+            one = photos.rows(torch.tensor([index], device=self.device))
+            return photo_losses(state, one, self.profile.trainer, self.lpips)[0]
+
+        return loss
+
+    def test_set(self, samples: TestSamples) -> TestSet:
+        """Test photos with target features, what metrics prepare of them, and the latents of the synthesis protocol."""
+        with torch.no_grad():
+            features = self.lpips.features(samples.images)
+        return TestSet(
+            timestamp=samples.timestamp,
+            digests=samples.digests,
+            images=samples.images,
+            features=features,
+            start=samples.latents,
+            prepared={metric.name: metric.prepare(samples.images) for metric in self.metrics},
+            combinations=convex_combinations(samples.anchors, self.profile.evaluation, samples.rng),
+        )
+
+    def evaluate(
         self,
-        trained: TrainedStage,
-        test_sets: Sequence[TestSet],
+        trained: TrainedStage[nn.Module],
+        tests: Sequence[TestSet],
         *,
         timestamp: int,
         on_test_set: Callable[[int], None],
         micro_batch: int | None = None,
     ) -> ScoredStage:
-        """Score a trained stage on the test photos of all timestamps so far.
-
-        Raises:
-            NotFiniteError: an image, a latent or a metric's value is not finite.
-        """
+        """Rows of reconstruction and synthesis; photos above their reconstructions."""
         found = evaluate(
-            trained.module,
-            test_sets,
+            trained.state,
+            tests,
             self.metrics,
             train_timestamp=timestamp,
             inversion=self.profile.inversion,
@@ -213,12 +150,8 @@ class PersonalisedGenerator:
             on_test_set=on_test_set,
             micro_batch=micro_batch,
         )
-        photos = torch.cat([test.images[:1] for test in test_sets])
-        return ScoredStage(trained, found.rows, face_grid(to_uint8(photos), to_uint8(torch.stack(found.examples))))
-
-    def replay_picture(self, generated: Generated) -> np.ndarray:
-        """Some of what a strategy generated, side by side: uint8 ``[s, n s, 3]``."""
-        return photo_row(list(to_uint8(generated.images[:_SHOWN_REPLAYS])))
+        photos = torch.cat([test.images[:1] for test in tests])
+        return ScoredStage(found.rows, face_grid(to_uint8(photos), to_uint8(torch.stack(found.examples))))
 
 
 def face_grid(photos: np.ndarray, rebuilt: np.ndarray) -> np.ndarray:

@@ -81,7 +81,7 @@ def test_the_base_keeps_every_bit_and_a_stage_stores_factors_alone(
             frozen = f"{name.removesuffix('weight')}parametrizations.weight.original"
             assert torch.equal(state[frozen if frozen in state else name], value), name
         stored = load_tensors(work.store.weights.get(request.key)["weights.safetensors"])  # type: ignore[index]
-        assert set(stored) == set(trainable(work.workload.network(None)))
+        assert set(stored) == set(trainable(work.workload.state(None)))
         assert any(bool(value.any()) for name, value in stored.items() if name.endswith("up")), "nothing was trained"
     if strategy == "ewc":
         _, support = support_of(stages, 1)

@@ -112,7 +112,7 @@ def measure_cost(
         module = networks.build(task)
         built = time.monotonic()
         next(
-            photo_batches(module, test, runner.basis.profile, runner.workload.lpips)
+            photo_batches(module, test, runner.basis.profile, networks.workload.lpips)
         ).sum().item()  # waits for the device
         builds.append(built - started)
         passes.append(time.monotonic() - built)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from clstudy.analysis.loss_path_numbers import GROUPS, PATH_SCHEMA
+from clstudy.errors import UserError
 from clstudy.identities.dataset import Identity
 from clstudy.metrics.lpips import LPIPS, index_features
 from clstudy.settings.profiles import Profile
@@ -19,14 +20,30 @@ from clstudy.training.evaluation import TestSet
 from clstudy.training.personalise import TrainingPhotos, photo_losses
 from clstudy.trial.requests import StageRequest
 from clstudy.trial.stage_runner import StageRunner
+from clstudy.workloads.personalised_generator import PersonalisedGenerator
+
+
+def _personalised(runner: StageRunner) -> PersonalisedGenerator:
+    """The runner's workload, where the loss of this module is the one that it minimises."""
+    if not isinstance(runner.workload, PersonalisedGenerator):
+        raise UserError(
+            f"the study's workload is {runner.basis.profile.workload!r}; loss paths are defined for personalised "
+            "generators (the workload 'personalise') only"
+        )
+    return runner.workload
 
 
 class Networks:
-    """Builds the networks of tasks; keeps the weights of the last two stages."""
+    """Builds the networks of tasks; keeps the weights of the last two stages.
+
+    Raises:
+        UserError: the study personalises no generator.
+    """
 
     def __init__(self, runner: StageRunner, requests: Mapping[str, StageRequest]):
         self._runner = runner
         self._requests = requests
+        self.workload = _personalised(runner)
         self._weights: dict[str, dict[str, Tensor]] = {}
 
     def build(self, task: Task) -> nn.Module:
@@ -35,7 +52,7 @@ class Networks:
         keys = (line.start_key, line.end_key)
         self._weights = {key: self._weights.get(key) or self._of(key) for key in keys}
         weights = interpolate(self._weights[line.start_key], self._weights[line.end_key], task.alpha, task.group)
-        return self._runner.workload.generator.fresh(weights).requires_grad_(False)
+        return self.workload.generator.fresh(weights).requires_grad_(False)
 
     def _of(self, key: str) -> dict[str, Tensor]:
         weights = self._runner.trainer.stored_weights(key)
@@ -67,7 +84,10 @@ def compute_losses(
             batches = []
             # the seed only matters for synthesis, which is not looked at
             for losses in photo_batches(
-                module, runner.photos.test_set(people[task.identity], k, 0), runner.basis.profile, runner.workload.lpips
+                module,
+                runner.photos.test_set(people[task.identity], k, 0),
+                runner.basis.profile,
+                networks.workload.lpips,
             ):
                 batches.append(losses)
                 on_pass()

@@ -1,0 +1,236 @@
+"""What a workload does in a worker: samples to latents, a state trained on samples, a state scored on test samples.
+
+Who calls what, and when. For each timestamp t of a trial, the runner (``clstudy.trial``)
+
+1. asks ``candidates`` for the latents of the photos of t, once for all strategies, and hands them to the strategy as
+   items (``clstudy.strategies.base.make_items``);
+2. makes the ``state`` that the stage before left (at t = 0 the pretrained one), and lets ``train`` change it, on the
+   photos of t, on what the strategy stored, and on what its hooks supply;
+3. makes a ``test_set`` of the test photos of every timestamp k <= t, once per person and seed, and lets ``evaluate``
+   score the state on all of them.
+
+Keys, claims, the store, retraining and the order of it all are the runner's: a workload knows none of them, and no
+other stage than the one it is given.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from clstudy.errors import UserError
+from clstudy.images import photo_row, to_uint8
+from clstudy.records.rows import Row
+from clstudy.settings.profiles import Profile
+from clstudy.strategies.base import Generated, Penalty
+
+S = TypeVar("S")
+T = TypeVar("T")
+_SHOWN_REPLAYS = 10
+"""Generated replays in the picture of a stage's buffer."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Samples:
+    """Photos and what is known of them, n of them in canonical order.
+
+    Attributes:
+        digests: of each photo with its conditions.
+        images: float32 ``[n, 3, s, s]`` in [-1, 1], on the workload's device.
+        conditions: name -> float32 ``[n, width]``: what the photos' sidecar files say (camera, age, class).
+    """
+
+    digests: tuple[str, ...]
+    images: Tensor
+    conditions: Mapping[str, Tensor] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnchoredSamples(Samples):
+    """Samples with the latents ``[n, *latent_shape]`` that ``Workload.candidates`` found for them."""
+
+    latents: Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class TestSamples(AnchoredSamples):
+    """Test samples of one timestamp.
+
+    Attributes:
+        timestamp: theirs.
+        anchors: latents ``[m, *latent_shape]`` of the timestamp's training photos.
+        rng: a stream of the trial's seed, the person and this timestamp: the same at every t and for every strategy.
+    """
+
+    timestamp: int
+    anchors: Tensor
+    rng: np.random.Generator
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageInput:
+    """What one stage is trained on.
+
+    Attributes:
+        new: samples of the stage's timestamps.
+        stored: samples of the buffer; None: there is none.
+        generated: what the strategy's hook generated to be replayed.
+        penalty: what its hook adds to the loss: called once per step with ``Workload.network`` of the state.
+        learning_rate: the trial's.
+        new_rng, replay_rng: streams that the order of new and of replayed samples is drawn from.
+    """
+
+    new: AnchoredSamples
+    stored: AnchoredSamples | None
+    generated: Generated | None
+    penalty: Penalty | None
+    learning_rate: float
+    new_rng: np.random.Generator
+    replay_rng: np.random.Generator
+
+
+@dataclass(frozen=True)
+class TrainedStage(Generic[S]):
+    """A stage after training.
+
+    Attributes:
+        state: as it is scored.
+        weights: all that the next stage starts from, by name: what training changed, and the state of optimisers where
+            they live on.
+        loss: mean of the last epoch.
+        losses: of every step, float32 ``[steps]``.
+    """
+
+    state: S
+    weights: Mapping[str, Tensor]
+    loss: float
+    losses: np.ndarray
+
+
+@dataclass(frozen=True)
+class ScoredStage:
+    """A stage's rows, and a picture of how it does: uint8 ``[h, w, 3]``."""
+
+    rows: tuple[Row, ...]
+    faces: np.ndarray
+
+
+class Workload(ABC, Generic[S, T]):
+    """What a worker keeps warm between stages, and what it does with it.
+
+    ``S`` is the state that stages hand on (one network or several, with optimisers where they live on), ``T`` whatever
+    it makes of test samples before it scores a state on them.
+
+    Attributes:
+        profile: of the study.
+        device: where everything is computed.
+    """
+
+    profile: Profile
+
+    @property
+    @abstractmethod
+    def device(self) -> torch.device:
+        """Where everything is computed."""
+
+    @property
+    @abstractmethod
+    def largest_batch(self) -> int:
+        """Samples in the largest pass of a stage: where the GPU has no room for it, smaller ones are tried."""
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a user should know of how things are computed here."""
+        return ()
+
+    @abstractmethod
+    def candidates(self, samples: Samples, micro_batch: int | None = None) -> Tensor:
+        """Latents ``[n, *latent_shape]`` of samples under the pretrained networks: what strategies choose by.
+
+        Args:
+            samples: training or test photos of one timestamp.
+            micro_batch: most samples in a pass; None: as many as there are.
+        """
+
+    @abstractmethod
+    def state(self, weights: Mapping[str, Tensor] | None) -> S:
+        """A new state from what a trained stage left (``TrainedStage.weights``); None: the pretrained one."""
+
+    @abstractmethod
+    def network(self, state: S) -> nn.Module:
+        """The generator in a state, as hooks see it: latents ``[n, *latent_shape]`` -> images ``[n, 3, s, s]``.
+
+        What of it is trained requires a gradient.
+        """
+
+    @abstractmethod
+    def train(
+        self,
+        state: S,
+        given: StageInput,
+        *,
+        on_step: Callable[[int, int, float], None],
+        micro_batch: int | None = None,
+    ) -> TrainedStage[S]:
+        """Train a state, which may be changed in place.
+
+        Args:
+            state: fresh from ``state``.
+            given: samples, hooks, streams.
+            on_step: told (step, steps in all, loss) now and then.
+            micro_batch: most samples in a pass; gradients are accumulated, so that the mathematics stays.
+
+        Raises:
+            TrainingDivergedError: the loss is not finite, or beyond all sense.
+        """
+
+    def photo_loss(self, state: S, samples: AnchoredSamples) -> Callable[[int], Tensor]:
+        """The training loss of one sample (by number), a scalar with gradients: what ``consolidate`` is given.
+
+        Raises:
+            UserError: this workload has none, so that strategies that ask for it do not go with it.
+        """
+        raise UserError(
+            f"the workload {self.profile.workload!r} offers no loss of one photo, which strategies that learn from "
+            "a trained stage (such as ewc) need; leave them out of the space"
+        )
+
+    @abstractmethod
+    def test_set(self, samples: TestSamples) -> T:
+        """Test samples and everything about them that no state changes; kept between trials of a person."""
+
+    @abstractmethod
+    def evaluate(
+        self,
+        trained: TrainedStage[S],
+        tests: Sequence[T],
+        *,
+        timestamp: int,
+        on_test_set: Callable[[int], None],
+        micro_batch: int | None = None,
+    ) -> ScoredStage:
+        """Score a trained state on the test sets of all timestamps so far.
+
+        Args:
+            trained: what ``train`` returned.
+            tests: of the timestamps 0 to t.
+            timestamp: t.
+            on_test_set: told the timestamp of a test set that is done.
+            micro_batch: most samples in a pass.
+
+        Raises:
+            NotFiniteError: an image, a latent or a metric's value is not finite.
+        """
+
+    def replay_picture(self, generated: Generated) -> np.ndarray:
+        """Some of what a strategy generated, side by side: uint8 ``[s, n s, 3]``."""
+        return photo_row(list(to_uint8(generated.images[:_SHOWN_REPLAYS])))
