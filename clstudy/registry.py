@@ -10,7 +10,8 @@ import hashlib
 import importlib
 import inspect
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar, cast
 
@@ -158,3 +159,40 @@ def foreign_sources(kind: str, names: Iterable[str]) -> dict[str, str]:
     """
     modules = {name: name.partition(":")[0] for name in names if is_foreign(name)}
     return {module: foreign_source(kind, name).decode() for name, module in modules.items() if "." not in module}
+
+
+S = TypeVar("S")
+Check = Callable[[S], Iterator[str]]
+"""Yields what is wrong, most telling first, or nothing; its docstring says what has to hold."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What one check found of what a user brought.
+
+    Attributes:
+        check: its name.
+        promise: what has to hold.
+        problem: the first thing that is wrong, in words; empty where it holds.
+    """
+
+    check: str
+    promise: str
+    problem: str
+
+
+def findings_of(checks: Mapping[str, Check[S]], subject: S) -> list[Finding]:
+    """One finding for each check, in their order; an exception inside a check is a finding, too."""
+    return [
+        Finding(name, " ".join((check.__doc__ or "").split()), _problem(check, subject))
+        for name, check in checks.items()
+    ]
+
+
+def _problem(check: Check[S], subject: S) -> str:
+    try:
+        return next(check(subject), "")
+    except UserError as error:
+        return str(error)
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"

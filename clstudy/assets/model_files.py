@@ -11,7 +11,7 @@ from typing import Any
 from clstudy.assets import manifest, sha256_file
 from clstudy.assets.readers.onnx_file import require_whole
 from clstudy.errors import UserError, nearest
-from clstudy.registry import Registry
+from clstudy.registry import Registry, is_foreign, source_digest
 from clstudy.settings.metric_files import required_by_settings, used_by_settings
 from clstudy.settings.profiles import Profile, key_document
 from clstudy.storage.content_addressed_store import digest_of
@@ -238,13 +238,16 @@ def _folders(folder: Path, role: str) -> str:
 def generator_digest(profile: Profile, found: FoundFiles) -> str:
     """What identifies the pretrained generator and its anchors in every key.
 
+    The source of a generator of the user's own is part of it.
+
     Raises:
         UserError: the profile's generator comes from a file that is not there.
     """
+    own = {"source": source_digest("generator", profile.generator)} if is_foreign(profile.generator) else {}
     if profile.weights is not None:
         sha256: str = manifest()[profile.weights]["sha256"]
-        return sha256
-    if "generator" not in found.digests:
+        return digest_of({"generator": sha256, **own}) if own else sha256
+    if "generator" in profile.required_files and "generator" not in found.digests:
         raise UserError(f"profile {profile.name!r} needs a {ROLES['generator'].what}. {ROLES['generator'].remedy}")
     encoder, base = found.digests.get("encoder"), found.digests.get("base")
     how: dict[str, Any] = {"anchors": key_document(profile.anchors)}
@@ -252,7 +255,7 @@ def generator_digest(profile: Profile, found: FoundFiles) -> str:
         how = {"encoder": encoder, "encoder_version": ENCODER_VERSION}
     if base:
         how["base"] = base
-    return digest_of({"generator": found.digests["generator"], **how})
+    return digest_of({"generator": found.digests.get("generator"), **how, **own})
 
 
 def metric_digests(found: FoundFiles) -> dict[str, str]:

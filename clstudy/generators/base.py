@@ -12,8 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from clstudy.errors import UserError
 from clstudy.metrics.lpips import LPIPS
-from clstudy.registry import Registry
+from clstudy.registry import Registry, instance_of
 from clstudy.settings.profiles import Profile
 
 
@@ -81,4 +82,26 @@ class GeneratorKind(ABC):
         return profile.data.image_size
 
 
-GENERATORS: Registry[GeneratorKind] = Registry("generator")
+GENERATORS: Registry[GeneratorKind] = Registry("generator", foreign=instance_of(GeneratorKind))
+
+
+class NoGenerator(GeneratorKind):
+    """For workloads whose networks begin untrained: there is nothing to read."""
+
+    def read(self, files: Mapping[str, Path]) -> GeneratorWeights:
+        """No weights."""
+        return GeneratorWeights({})
+
+    def build(self, weights: GeneratorWeights, profile: Profile, device: torch.device, lpips: LPIPS) -> DomainGenerator:
+        """Refuse.
+
+        Raises:
+            UserError: always.
+        """
+        raise UserError(
+            f"profile {profile.name!r} has no generator, and its workload {profile.workload!r} needs one; name it: "
+            "generator=…"
+        )
+
+
+GENERATORS.register("none")(NoGenerator())

@@ -10,6 +10,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from types import MappingProxyType
 from typing import Any
 
 from clstudy.storage.content_addressed_store import STAGE_RECORD, digest_of
@@ -86,6 +87,7 @@ class StageInputs:
         replay: stored photos that were replayed.
         anchored: per timestamp seen, digests of its training photos in the order of their anchors.
         tested: per timestamp seen, digests of its test photos in the order of their starting latents.
+        anchors: keys of the timestamps' anchors, where the workload's settings are part of them.
         support: what a strategy with hooks was given (``clstudy.trial.requests.Support.document``); None without hooks.
     """
 
@@ -99,6 +101,7 @@ class StageInputs:
     replay: tuple[StoredItem, ...]
     anchored: tuple[tuple[str, ...], ...]
     tested: tuple[tuple[str, ...], ...]
+    anchors: tuple[str, ...]
     support: Mapping[str, Any] | None
 
     @classmethod
@@ -119,6 +122,7 @@ class StageInputs:
             replay=_items(request["replay"]),
             anchored=tuple(tuple(map(str, digests)) for digests in request["anchored"]),
             tested=tuple(tuple(map(str, digests)) for digests in request["tested"]),
+            anchors=tuple(map(str, request.get("anchors", ()))),
             support=support,
         )
 
@@ -139,6 +143,8 @@ class StageInputs:
 
     def anchors_key(self, k: int) -> str:
         """Key of timestamp k's anchors."""
+        if self.anchors:
+            return self.anchors[k]
         return anchors_key(self.generator, self.fingerprint, train=self.anchored[k], test=self.tested[k])
 
 
@@ -147,7 +153,12 @@ def _items(entries: Any) -> tuple[StoredItem, ...]:
 
 
 def anchors_key(
-    generator: str, fingerprint: Mapping[str, Any], *, train: tuple[str, ...], test: tuple[str, ...]
+    generator: str,
+    fingerprint: Mapping[str, Any],
+    *,
+    train: tuple[str, ...],
+    test: tuple[str, ...],
+    choosing: Mapping[str, Any] = MappingProxyType({}),
 ) -> str:
     """Key of the anchors of a timestamp: its training photos' latents, then its test photos' starting latents.
 
@@ -155,6 +166,7 @@ def anchors_key(
         generator: digest of the pretrained generator.
         fingerprint: what of the machine's arithmetic they depend on.
         train, test: digests of the photos in canonical order.
+        choosing: what else latents depend on (``clstudy.trial.requests.Basis.choosing``).
     """
     return digest_of(
         {
@@ -163,6 +175,7 @@ def anchors_key(
             "fingerprint": dict(fingerprint),
             "train": list(train),
             "test": list(test),
+            **choosing,
         }
     )
 

@@ -14,12 +14,13 @@ from typing import Any
 
 from clstudy.identities.dataset import Identity, Photo, Timestamp
 from clstudy.records.stage_record import anchors_key as anchors_key_of
+from clstudy.registry import is_foreign, source_digest
 from clstudy.settings.profiles import Profile, key_document
 from clstudy.settings.trial_spec import TrialSpec
 from clstudy.storage.content_addressed_store import MEMORY, StudyStore, digest_of
 from clstudy.strategies.base import Item, Memory, memory_from_dict
 from clstudy.strategies.lookup import make_strategy, strategy_class, strategy_document
-from clstudy.workloads.base import workload_of
+from clstudy.workloads.base import FIRST_WORKLOAD, workload_of
 
 NUMERICS_VERSION = 1
 """Raised by hand when the mathematics of a stage changes, so that older stages are not reused."""
@@ -61,7 +62,15 @@ class Basis:
     def workload(self) -> dict[str, Any]:
         """Which workload, where it is not the first one: keys of studies that knew no other stay as they are."""
         name = self.profile.workload
-        return {"workload": name} if name != "personalise" else {}
+        if name == FIRST_WORKLOAD:
+            return {}
+        return {"workload": name, **({"workload_source": source_digest("workload", name)} if is_foreign(name) else {})}
+
+    def choosing(self) -> dict[str, Any]:
+        """What latents depend on beyond generator and photos: nothing for the first workload, all of another one."""
+        if self.profile.workload == FIRST_WORKLOAD:
+            return {}
+        return {**self.workload(), "settings": list(workload_of(self.profile).key_sections(self.profile).values())}
 
     def adapted(self) -> dict[str, Any]:
         """What is trained instead of the weights; nothing where they are."""
@@ -129,6 +138,7 @@ def anchors_key(basis: Basis, timestamp: Timestamp) -> str:
         basis.fingerprint(),
         train=tuple(photo.digest for photo in canonical_train(timestamp)),
         test=tuple(photo.digest for photo in canonical_test(timestamp)),
+        choosing=basis.choosing(),
     )
 
 
@@ -202,6 +212,10 @@ class StageRequest:
             "fingerprint": self.basis.fingerprint(),
             "generator": self.basis.generator_digest,
             **self.basis.workload(),
+            # a record names its anchors where they cannot be reckoned from what it says otherwise
+            **(
+                {"anchors": [anchors_key(self.basis, timestamp) for timestamp in seen]} if self.basis.choosing() else {}
+            ),
             **workload_of(profile).key_sections(profile),
             **self.basis.measuring(),
             **self.basis.adapted(),
@@ -248,6 +262,7 @@ class MemoryRequest:
                 "capacity": self.spec.buffer_size,
                 "stream": [self.spec.seed, self.identity.name, self.t],
                 "previous": self.previous,
+                **self.basis.choosing(),
                 "new": [photo.digest for photo in canonical_train(self.identity.timestamps[self.t])],
             }
         )

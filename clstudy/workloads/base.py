@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from clstudy.registry import Registry
+from clstudy.registry import Registry, instance_of
 from clstudy.settings.profiles import Profile, key_document
 
 if TYPE_CHECKING:  # a plan needs no torch
@@ -77,7 +77,10 @@ class WorkloadKind(ABC):
         """
 
 
-WORKLOADS: Registry[WorkloadKind] = Registry("workload")
+WORKLOADS: Registry[WorkloadKind] = Registry("workload", foreign=instance_of(WorkloadKind))
+
+FIRST_WORKLOAD = "personalise"
+"""The workload of studies that knew no other: their keys do not name it."""
 
 
 def workload_of(profile: Profile) -> WorkloadKind:
