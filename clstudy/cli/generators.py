@@ -1,19 +1,26 @@
-"""``python -m clstudy.generators``: what is in a checkpoint; checkpoints, and trials' results, in our own format."""
+"""``python -m clstudy.generators``: generators, and checkpoint files of them: looked into, converted, exported."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import click
 
 from clstudy.assets.readers.errors import CheckpointError
+from clstudy.cli.checks import EXIT_CODES, print_findings
 from clstudy.cli.command_line import FOLDER, command, flag, group, option, verbatim
 from clstudy.cli.entry_point import invoke
 from clstudy.errors import UserError
+from clstudy.generators import load_generators
+from clstudy.generators.base import GENERATORS
 from clstudy.generators.checkpoints.checkpoint import Checkpoint
 from clstudy.generators.checkpoints.reading import read_checkpoint
 from clstudy.generators.checkpoints.safetensors_files import write_safetensors
+from clstudy.generators.conformance import CHECKS
+from clstudy.registry import findings_of
+from clstudy.settings.profiles import PROFILES
 from clstudy.storage.places import require_writable
 
 _FORMATS = """\
@@ -81,9 +88,52 @@ def converted(file: Path, out: Path, *, force: bool) -> str:
     )
 
 
-@group("generators", help="Look into checkpoints of StyleGAN2 generators, convert them, or export a trial's.")
+_CHECK_HELP = """\
+Builds each generator and says for every promise of the contract whether it holds: anchors, images, copies, gradients,
+what is stored. The contract is explained in clstudy/generators/base.py.
+
+A generator is named as in a profile:
+  embedded               a registered one (see list)
+  package.module:Class   a class of your own, found from the current folder
+
+It is built with the settings of --profile, and from the files that --weights names where it needs such.
+"""
+
+
+@group("generators", help="List generators and check one; look into checkpoints of StyleGAN2, convert or export them.")
 def generators() -> None:
-    """Has three commands."""
+    """Has five commands."""
+
+
+@generators.command("list", help="every registered generator, and the profiles that use it")
+def list_generators() -> None:
+    """Print a table."""
+    load_generators()
+    users = {name: [profile for profile, make in PROFILES.items() if make().generator == name] for name in GENERATORS}
+    rows = [("name", "profiles", "what it is")]
+    rows += [(name, ", ".join(users[name]) or "-", kind.description) for name, kind in GENERATORS.items()]
+    widths = [max(len(row[column]) for row in rows) for column in range(2)]
+    for row in rows:
+        print("  ".join([*(cell.ljust(width) for cell, width in zip(row[:2], widths, strict=True)), row[2]]))
+
+
+@generators.command(
+    "check", short_help="hold generators to the contract", help=verbatim(_CHECK_HELP), epilog=EXIT_CODES
+)
+@click.argument("names", nargs=-1, metavar="[GENERATOR]...", help="default: the packaged one")
+@option("--profile", metavar="PROFILE", help="whose settings it is built with (default: smoke)")
+@option("--weights", multiple=True, metavar="FOLDER|ROLE=FILE", help="as in python -m clstudy.run")
+def check_generators(names: tuple[str, ...], *, profile: str | None, weights: tuple[str, ...]) -> int:
+    """Print a line per check."""
+    load_generators()
+    chosen = {name: GENERATORS[name] for name in names or ("embedded",)}  # all are found before one is built
+    settings = PROFILES[profile or "smoke"]()
+    from clstudy.study.opened_parts import opened_generator
+
+    return print_findings(
+        (name, findings_of(CHECKS, opened_generator(replace(settings, generator=name), list(weights))))
+        for name in chosen
+    )
 
 
 @generators.command(

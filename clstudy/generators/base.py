@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -63,7 +63,13 @@ class GeneratorWeights:
 
 
 class GeneratorKind(ABC):
-    """How to get a generator: ``read`` once, in the driver; ``build`` in every worker."""
+    """How to get a generator: ``read`` once, in the driver; ``build`` in every worker.
+
+    Class attributes:
+        description: one line.
+    """
+
+    description: ClassVar[str] = ""
 
     @abstractmethod
     def read(self, files: Mapping[str, Path]) -> GeneratorWeights:
@@ -87,6 +93,8 @@ GENERATORS: Registry[GeneratorKind] = Registry("generator", foreign=instance_of(
 
 class NoGenerator(GeneratorKind):
     """For workloads whose networks begin untrained: there is nothing to read."""
+
+    description = "no pretrained generator: for workloads whose networks begin untrained"
 
     def read(self, files: Mapping[str, Path]) -> GeneratorWeights:
         """No weights."""

@@ -56,6 +56,8 @@ class CheckpointGenerator(SynthesisCopies):
 class CheckpointKind(GeneratorKind):
     """Reads NVIDIA pickles, rosinality files and our safetensors (``clstudy.generators.checkpoints``)."""
 
+    description = "StyleGAN2 from a checkpoint file, with an encoder where one is given"
+
     def read(self, files: Mapping[str, Path]) -> GeneratorWeights:
         checkpoint = read_checkpoint(files["generator"])
         width = checkpoint.settings.w_dim

@@ -108,7 +108,7 @@ def _changed(held: GeneratorInHand) -> dict[str, Tensor]:
     module = held.generator.fresh()
     with torch.no_grad():
         for value in trainable(module).values():
-            value += 0.05 * torch.ones_like(value)
+            value.add_(0.05)
     return held.generator.tunable_state(module)
 
 
@@ -129,7 +129,7 @@ def _stored(held: GeneratorInHand) -> Iterator[str]:
     module = held.generator.fresh()
     with torch.no_grad():
         for value in trainable(module).values():
-            value += 0.05 * torch.ones_like(value)
+            value.add_(0.05)
         trained = module(held.latents())
     state = held.generator.tunable_state(module)
     if torch.equal(trained, held.images()):

@@ -53,6 +53,8 @@ class EmbeddedGenerator(SynthesisCopies):
 class EmbeddedKind(GeneratorKind):
     """The packaged generator."""
 
+    description = "packaged StyleGAN2 of 64 px with its W encoder"
+
     def read(self, files: Mapping[str, Path]) -> GeneratorWeights:
         return GeneratorWeights(embedded_arrays())
 

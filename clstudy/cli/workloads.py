@@ -1,0 +1,79 @@
+"""``clstudy workloads``: what a stage can do, and whether a workload keeps the contract."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import click
+from click.shell_completion import CompletionItem
+
+from clstudy.cli.checks import EXIT_CODES, print_findings
+from clstudy.cli.command_line import group, option, verbatim
+from clstudy.cli.entry_point import invoke
+from clstudy.registry import findings_of
+from clstudy.settings.profiles import PROFILES, Profile
+from clstudy.workloads import WORKLOADS
+
+_CHECK_HELP = """\
+Plays two stages of an invented person with each workload and says for every promise of the contract whether it holds.
+The contract is explained in clstudy/workloads/workload.py.
+
+A workload is named as in a profile:
+  personalise            a registered one (see list)
+  package.module:Class   a class of your own, found from the current folder
+
+Its settings are those of --profile; choose one that trains for seconds.
+"""
+
+
+@group("workloads", help="List workloads (what a stage does), or hold one to the contract.")
+def workloads() -> None:
+    """Has two commands."""
+
+
+@workloads.command("list", help="every registered workload: what a stage of it does, what a search minimises")
+def list_workloads() -> None:
+    """Print a table."""
+    rows = [("name", "a search minimises", "what a stage does")]
+    rows += [(name, kind.objective, kind.description) for name, kind in WORKLOADS.items()]
+    widths = [max(len(row[column]) for row in rows) for column in range(2)]
+    for row in rows:
+        print("  ".join([*(cell.ljust(width) for cell, width in zip(row[:2], widths, strict=True)), row[2]]))
+
+
+def _names(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    return [CompletionItem(name) for name in WORKLOADS if name.startswith(incomplete)]
+
+
+def _profile(name: str, profile: str | None) -> Profile:
+    """The profile that is asked for, with the workload in it."""
+    if profile is not None:
+        return replace(PROFILES[profile](), workload=name)
+    made = [make() for _, make in PROFILES.items()]
+    own = next((one for one in made if one.workload == name and one.weights is not None), None)
+    return replace(PROFILES["smoke"](), workload=name) if own is None or name == "personalise" else own
+
+
+@workloads.command("check", short_help="hold workloads to the contract", help=verbatim(_CHECK_HELP), epilog=EXIT_CODES)
+@click.argument("names", nargs=-1, metavar="[WORKLOAD]...", shell_complete=_names, help="default: every registered one")
+@option("--profile", metavar="PROFILE", help="whose settings are used (default: smoke's, or the workload's own)")
+@option("--weights", multiple=True, metavar="FOLDER|ROLE=FILE", help="as in python -m clstudy.run")
+def check_workloads(names: tuple[str, ...], *, profile: str | None, weights: tuple[str, ...]) -> int:
+    """Print a line per check."""
+    from clstudy.study.opened_parts import opened_workload
+
+    chosen = {name: _profile(name, profile) for name in names or WORKLOADS}
+    for name in chosen:
+        WORKLOADS[name]  # all of them are found before one is played
+    from clstudy.workloads.conformance import CHECKS, WorkloadInHand
+
+    return print_findings(
+        (name, findings_of(CHECKS, WorkloadInHand(*opened_workload(settings, list(weights)))))
+        for name, settings in chosen.items()
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code."""
+    return invoke(workloads, arguments, "clstudy workloads")

@@ -1,0 +1,277 @@
+"""What every workload promises, checked on a small invented person: ``clstudy workloads check``.
+
+The contract is ``clstudy.workloads.workload.Workload``. A trial of two timestamps is played with photos of noise: the
+first is trained from the pretrained state, the second from what the first left, with two stored photos.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, is_dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from clstudy.errors import UserError
+from clstudy.records.rows import Row
+from clstudy.registry import Check
+from clstudy.seeding import derive_rng
+from clstudy.settings.profiles import Profile
+from clstudy.workloads.base import WorkloadKind
+from clstudy.workloads.workload import (
+    AnchoredSamples,
+    Samples,
+    ScoredStage,
+    StageInput,
+    TestSamples,
+    TrainedStage,
+    Workload,
+)
+
+_TRAIN, _TEST = 4, 2
+_RATE = 1e-3
+
+
+@dataclass(frozen=True)
+class PlayedStage:
+    """A stage that was trained and scored."""
+
+    trained: TrainedStage[Any]
+    scored: ScoredStage
+    steps: tuple[tuple[int, int, float], ...]
+
+
+@dataclass(frozen=True)
+class WorkloadInHand:
+    """A workload to be checked.
+
+    Args:
+        kind, profile, workload: as a study has them.
+    """
+
+    kind: WorkloadKind
+    profile: Profile
+    workload: Workload[Any, Any]
+
+    def samples(self, t: int, part: str, count: int) -> Samples:
+        """Photos of smooth noise, the same every time, with the conditions that the workload asks for."""
+        rng = derive_rng(0, "nobody", t, f"conformance {part}")
+        coarse = torch.from_numpy(rng.uniform(-1, 1, (count, 3, 8, 8)).astype(np.float32))
+        size = self.profile.data.image_size
+        images = torch.nn.functional.interpolate(coarse, size=(size, size), mode="bilinear")
+        return Samples(
+            digests=tuple(f"{part}{index}" for index in range(count)), images=images.to(self.workload.device)
+        )
+
+    def anchored(self, t: int, part: str = "train", count: int = _TRAIN) -> AnchoredSamples:
+        """The same with their latents."""
+        samples = self.samples(t, part, count)
+        return AnchoredSamples(**vars(samples), latents=self.workload.candidates(samples))
+
+    def given(self, t: int) -> StageInput:
+        """What the stage of t is trained on: from t = 1 with two photos of t = 0 in the buffer."""
+        return StageInput(
+            new=self.anchored(t),
+            stored=self.anchored(0, count=2) if t else None,
+            generated=None,
+            penalty=None,
+            learning_rate=_RATE,
+            new_rng=derive_rng(0, "nobody", t, "new photos"),
+            replay_rng=derive_rng(0, "nobody", t, "replay"),
+        )
+
+    def tests(self, t: int) -> list[Any]:
+        """Test sets of the timestamps up to t."""
+        return [
+            self.workload.test_set(
+                TestSamples(
+                    **vars(self.anchored(k, "test", _TEST)),
+                    timestamp=k,
+                    anchors=self.anchored(k).latents,
+                    rng=derive_rng(0, "nobody", k, "synthesis"),
+                )
+            )
+            for k in range(t + 1)
+        ]
+
+    def train(self, t: int, weights: Mapping[str, Tensor] | None) -> tuple[TrainedStage[Any], list[Any]]:
+        """Train the stage of t; with what was told of its steps."""
+        steps: list[Any] = []
+        trained = self.workload.train(
+            self.workload.state(weights), self.given(t), on_step=lambda *told: steps.append(told)
+        )
+        return trained, steps
+
+    def score(self, trained: TrainedStage[Any], t: int) -> ScoredStage:
+        """Score it on all timestamps so far."""
+        return self.workload.evaluate(trained, self.tests(t), timestamp=t, on_test_set=lambda k: None)
+
+    def play(self) -> list[PlayedStage]:
+        """Both stages."""
+        stages: list[PlayedStage] = []
+        for t in range(2):
+            before = {name: value.clone() for name, value in stages[0].trained.weights.items()} if stages else None
+            trained, steps = self.train(t, before)
+            stages.append(PlayedStage(trained, self.score(trained, t), tuple(steps)))
+        return stages
+
+    @cached_property
+    def stages(self) -> list[PlayedStage]:
+        """Both stages, played once."""
+        return self.play()
+
+
+def _facts(held: WorkloadInHand) -> Iterator[str]:
+    """it says what it is, what a search minimises, which settings enter keys and what a stage costs"""
+    kind, profile = held.kind, held.profile
+    for fact in ("description", "objective", "final_objective"):
+        if not isinstance(getattr(kind, fact, None), str) or not getattr(kind, fact).strip():
+            yield f"class attribute {fact!r}: expected a line of text, got {getattr(kind, fact, None)!r}"
+    sections = kind.sections(profile)
+    for name, section in sections.items():
+        if not is_dataclass(section):
+            yield f"section {name!r} is a {type(section).__name__}, expected a dataclass of settings"
+    text = json.dumps(kind.key_sections(profile), sort_keys=True)
+    if text != json.dumps(kind.key_sections(profile), sort_keys=True):
+        yield "key_sections gives another answer the second time"
+    works = {
+        "training_work without replay": kind.training_work(profile, new=_TRAIN, replayed=False),
+        "training_work with replay": kind.training_work(profile, new=_TRAIN, replayed=True),
+        "test_work": kind.test_work(profile, [_TEST, _TEST]),
+    }
+    for name, work in works.items():
+        if not (np.isfinite(work) and work >= 0):
+            yield f"{name} is {work!r}, expected a finite number of photo passes >= 0"
+
+
+def _candidates(held: WorkloadInHand) -> Iterator[str]:
+    """candidates are finite latents [n, *latent_shape] of at least one number, the same every time"""
+    samples = held.samples(0, "train", _TRAIN)
+    latents = held.workload.candidates(samples)
+    if latents.ndim < 2 or len(latents) != _TRAIN or not latents[0].numel():
+        yield f"candidates of {_TRAIN} samples are {tuple(latents.shape)}, expected [{_TRAIN}, *latent_shape]"
+    elif not bool(latents.isfinite().all()):
+        yield "a latent is NaN or infinite"
+    elif not torch.equal(latents, held.workload.candidates(samples)):
+        yield "asked again, it gives other latents; what is drawn must come from fixed seeds"
+    elif latents.requires_grad:
+        yield "latents carry a gradient; compute them under torch.no_grad()"
+
+
+def _trains(held: WorkloadInHand) -> Iterator[str]:
+    """training changes what is stored, with finite losses, one per step, and tells of its steps"""
+    for t, stage in enumerate(held.stages):
+        losses, weights = stage.trained.losses, stage.trained.weights
+        if losses.dtype != np.float32 or losses.ndim != 1 or not len(losses):
+            yield f"t = {t}: losses are {losses.dtype} {losses.shape}, expected float32 [steps]"
+        elif not (np.isfinite(losses).all() and np.isfinite(stage.trained.loss)):
+            yield f"t = {t}: a loss is NaN or infinite at a learning rate of {_RATE:g}"
+        if not weights or not all(isinstance(value, Tensor) for value in weights.values()):
+            yield f"t = {t}: weights are no tensors by name, or there are none"
+        if not stage.steps:
+            yield f"t = {t}: on_step was never called; progress would not show"
+    first, second = (stage.trained.weights for stage in held.stages)
+    if first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first):
+        yield "the second stage left the weights as the first did"
+
+
+def _repeatable(held: WorkloadInHand) -> Iterator[str]:
+    """played again it gives the same weights and rows, bit for bit"""
+    for t, (one, other) in enumerate(zip(held.stages, held.play(), strict=True)):
+        if not _equal(one.trained.weights, other.trained.weights):
+            yield f"t = {t}: other weights; draw from the streams that are given, and from fixed seeds"
+        if one.scored.rows != other.scored.rows:
+            yield f"t = {t}: other rows; draw from the stream of the test samples, and from fixed seeds"
+
+
+def _stored(held: WorkloadInHand) -> Iterator[str]:
+    """a state made from stored weights is the trained one: the same rows, the same stored weights"""
+    for t, stage in enumerate(held.stages):
+        copied = {name: value.clone() for name, value in stage.trained.weights.items()}
+        state = held.workload.state(copied)
+        again = held.score(TrainedStage(state, copied, stage.trained.loss, stage.trained.losses), t)
+        if again.rows != stage.scored.rows:
+            yield f"t = {t}: scored from what was stored, it gives other rows"
+
+
+def _rows(held: WorkloadInHand) -> Iterator[str]:
+    """rows are finite, once each, of every timestamp so far, under names that the workload announces"""
+    for t, stage in enumerate(held.stages):
+        rows = stage.scored.rows
+        wrong = next((row for row in rows if not isinstance(row, Row) or row.train_timestamp != t), None)
+        if wrong is not None:
+            yield f"t = {t}: expected rows with train_timestamp {t}, got {wrong}"
+            return
+        if {row.test_timestamp for row in rows} != set(range(t + 1)):
+            yield f"t = {t}: rows of test timestamps {sorted({row.test_timestamp for row in rows})}, expected 0 to {t}"
+        keys = [row[:5] for row in rows]
+        if len(set(keys)) < len(keys):
+            yield f"t = {t}: two rows have the same timestamps, protocol, metric and image"
+        bad = next((row for row in rows if not np.isfinite(row.value)), None)
+        if bad is not None:
+            yield f"t = {t}: a value is not finite: {bad}"
+
+
+def _pictures(held: WorkloadInHand) -> Iterator[str]:
+    """a stage's picture is uint8 [h, w, 3]"""
+    for t, stage in enumerate(held.stages):
+        faces = stage.scored.faces
+        if faces.dtype != np.uint8 or faces.ndim != 3 or faces.shape[2] != 3:
+            yield f"t = {t}: the picture is {faces.dtype} {faces.shape}"
+
+
+def _hooks(held: WorkloadInHand) -> Iterator[str]:
+    """hooks can be used: the network makes images of latents, penalties reach the loss"""
+    first = held.stages[0].trained.weights
+    frozen = held.workload.network(held.workload.state(first)).requires_grad_(False)
+    anchored = held.anchored(0)
+    with torch.no_grad():
+        images = frozen(anchored.latents)
+    if tuple(images.shape[:2]) != (_TRAIN, 3) or not bool(images.isfinite().all()):
+        yield f"the network makes {tuple(images.shape)} of {_TRAIN} latents, expected finite images [{_TRAIN}, 3, s, s]"
+    asked: list[int] = []
+
+    def penalty(network: torch.nn.Module) -> Tensor:
+        asked.append(1)
+        found = [value.square().sum() for value in network.parameters() if value.requires_grad]
+        return torch.stack(found).sum()
+
+    given = StageInput(**{**vars(held.given(1)), "penalty": penalty})
+    trained = held.workload.train(held.workload.state(first), given, on_step=lambda *told: None)
+    if len(asked) != len(trained.losses):
+        yield f"the penalty was asked {len(asked)} times in {len(trained.losses)} steps, expected once per step"
+    elif _equal(trained.weights, held.stages[1].trained.weights):
+        yield "a penalty on all weights changes nothing"
+
+
+def _consolidation(held: WorkloadInHand) -> Iterator[str]:
+    """the loss of one photo has gradients, or is refused in words"""
+    state, anchored = held.workload.state(held.stages[0].trained.weights), held.anchored(0)
+    try:
+        loss = held.workload.photo_loss(state, anchored)(0)
+    except UserError:
+        return
+    if loss.ndim or not bool(loss.isfinite()) or not loss.requires_grad:
+        yield f"expected a finite scalar with gradients, got {loss}"
+
+
+def _equal(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+CHECKS: dict[str, Check[WorkloadInHand]] = {
+    "facts": _facts,
+    "candidates": _candidates,
+    "trains": _trains,
+    "repeatable": _repeatable,
+    "stored": _stored,
+    "rows": _rows,
+    "pictures": _pictures,
+    "hooks": _hooks,
+    "consolidation": _consolidation,
+}
+"""All checks by name, in the order of their findings."""
