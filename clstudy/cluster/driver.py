@@ -25,6 +25,7 @@ from clstudy.cluster.watcher import Display, Watcher
 from clstudy.cluster.worker import Job, TrialTrainable
 from clstudy.generators import load_generators
 from clstudy.generators.base import GENERATORS
+from clstudy.registry import foreign_sources
 from clstudy.settings.version import __version__
 from clstudy.storage.content_addressed_store import StudyStore, digest_of
 from clstudy.storage.file_modes import current_mask
@@ -179,7 +180,7 @@ def _fit(
         recorder=recorder,
         part=settings.part,
         inputs=inputs,
-        sources=strategy_sources(settings.space.grid.strategy) if inputs is not None else {},
+        sources=_users_modules(settings) if inputs is not None else {},
     )
     share = settings.basis.profile.resources
     load_generators()
@@ -216,6 +217,16 @@ def _fit(
         ),
     )
     tuner.fit()
+
+
+def _users_modules(settings: StudySettings) -> dict[str, str]:
+    """Source of all modules of the user's own that the study needs, by name."""
+    profile = settings.basis.profile
+    return {
+        **strategy_sources(settings.space.grid.strategy),
+        **foreign_sources("generator", [profile.generator]),
+        **foreign_sources("workload", [profile.workload]),
+    }
 
 
 def _nameless(trial: Any) -> str:

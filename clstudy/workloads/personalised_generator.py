@@ -6,7 +6,7 @@ Sources: protocol, steps 1 to 5; Y. Nitzan et al., "MyStyle" (2203.17272).
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -39,16 +39,13 @@ class PersonalisedGenerator(Workload[nn.Module, TestSet]):
     lpips: LPIPS
     metrics: Sequence[Metric]
 
-    @property
-    def device(self) -> torch.device:
-        """Where everything is computed."""
-        return self.generator.device
+    device: torch.device = field(init=False)
+    largest_batch: int = field(init=False)
 
-    @property
-    def largest_batch(self) -> int:
-        """Photos in the largest pass of a stage."""
+    def __post_init__(self) -> None:
         trainer = self.profile.trainer
-        return max(trainer.batch_size + trainer.replay_batch_size, self.profile.inversion.batch_size)
+        self.device = self.generator.device
+        self.largest_batch = max(trainer.batch_size + trainer.replay_batch_size, self.profile.inversion.batch_size)
 
     @property
     def notes(self) -> tuple[str, ...]:

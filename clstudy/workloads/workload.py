@@ -133,19 +133,12 @@ class Workload(ABC, Generic[S, T]):
     Attributes:
         profile: of the study.
         device: where everything is computed.
+        largest_batch: samples in the largest pass of a stage: where the GPU has no room for it, smaller ones are tried.
     """
 
     profile: Profile
-
-    @property
-    @abstractmethod
-    def device(self) -> torch.device:
-        """Where everything is computed."""
-
-    @property
-    @abstractmethod
-    def largest_batch(self) -> int:
-        """Samples in the largest pass of a stage: where the GPU has no room for it, smaller ones are tried."""
+    device: torch.device
+    largest_batch: int
 
     @property
     def notes(self) -> tuple[str, ...]:

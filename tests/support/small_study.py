@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,6 +19,8 @@ from clstudy.assets import manifest
 from clstudy.cluster.coordinator import Coordinator
 from clstudy.cluster.recorder import Recorder
 from clstudy.cluster.worker import Job, TrialTrainable
+from clstudy.generators import load_generators
+from clstudy.generators.base import GENERATORS
 from clstudy.generators.embedded_generator import EmbeddedGenerator
 from clstudy.identities.dataset import Identity, load_folder
 from clstudy.identities.dcgan import LATENT_SIZE, FaceSource
@@ -25,14 +28,18 @@ from clstudy.metrics.lpips import LPIPS, LPIPSMetric
 from clstudy.settings.expansion import expand
 from clstudy.settings.profiles import EvaluationSettings, InversionSettings, Profile, TrainerSettings, smoke
 from clstudy.settings.space_file import load_space
+from clstudy.settings.trial_spec import TrialSpec
 from clstudy.storage.content_addressed_store import StudyStore
 from clstudy.strategies.lookup import strategy_class
 from clstudy.study.plan import make_plan
+from clstudy.study.preparation import prepare
+from clstudy.study.run_options import RunOptions
 from clstudy.study.study_file import write_study_file
 from clstudy.tracking.run_contents import run_names
-from clstudy.training.numerics import configure_torch
+from clstudy.training.numerics import configure_torch, torch_device
 from clstudy.trial.requests import Basis
 from clstudy.trial.stage_runner import StageRunner
+from clstudy.workloads.base import workload_of
 
 TIMESTAMPS, TRAIN, TEST = 3, 3, 2
 SHARED = ("lower", "er_rand", "upper")
@@ -106,9 +113,23 @@ def make_study(folder: Path, strategies: tuple[str, ...], *, mlflow: str | None 
     write_study_file(out, space, basis, data, plan)
     tags = {"clstudy.profile": "small", "clstudy.version": clstudy.__version__}
     recorder = Recorder(mlflow, "small", out / "mlflow-artifacts", tags) if mlflow else Deaf()
+    runner = StageRunner.personalising(basis, EmbeddedGenerator(), LPIPS(), [LPIPSMetric()], StudyStore(out))
+    run_trials(trials, identities, runner, out, recorder)
+    (out / "failures.json").write_text(json.dumps({}))
+    return out
+
+
+def run_trials(
+    trials: Sequence[TrialSpec], identities: Mapping[str, Identity], runner: StageRunner, out: Path, recorder: Any
+) -> None:
+    """Run trials one after the other, as workers do.
+
+    Raises:
+        AssertionError: a trial failed.
+    """
     worker = Clusterless.__new__(Clusterless)  # ``setup`` wants a cluster; all of the rest is as it is
     worker._job = Job(
-        basis=basis,
+        basis=runner.basis,
         identities=identities,
         run_names=run_names(tuple(trials)),
         out=out,
@@ -116,12 +137,27 @@ def make_study(folder: Path, strategies: tuple[str, ...], *, mlflow: str | None 
         coordinator=Direct(Coordinator()),
         recorder=Direct(recorder),
     )
-    worker._runner = StageRunner.personalising(basis, EmbeddedGenerator(), LPIPS(), [LPIPSMetric()], StudyStore(out))
+    worker._runner = runner
     for spec in trials:
         worker._begin(spec.columns())
         while not (state := worker.step())["done"]:
             pass
         assert "failed" not in state, state
     assert recorder.close() == 0
-    (out / "failures.json").write_text(json.dumps({}))
-    return out
+
+
+def run_in_process(space: Path, **options: Any) -> Path:
+    """The main job's own preparation, plan and workers on a space, without Ray and MLflow; returns the study."""
+    prepared = prepare(RunOptions(space=str(space), **options), lambda text: nullcontext())
+    profile, data = prepared.profile, prepared.data
+    assert isinstance(prepared.out, Path)
+    write_study_file(prepared.out, prepared.space, prepared.basis, data, prepared.plan)
+    configure_torch(profile.compute, profile.resources)
+    load_generators()
+    weights = prepared.weights or GENERATORS[profile.generator].read(prepared.equipment.files)
+    workload = workload_of(profile).build(profile, weights, prepared.equipment.files, torch_device(profile.resources))
+    runner = StageRunner(prepared.basis, workload, StudyStore(prepared.out))
+    people = {identity.name: identity for identity in data.identities}
+    run_trials(prepared.plan.trials, people, runner, prepared.out, Deaf())
+    (prepared.out / "failures.json").write_text(json.dumps({}))
+    return prepared.out

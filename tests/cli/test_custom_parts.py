@@ -1,0 +1,111 @@
+"""The README's generator and workload, as a user would have them: files of their own, checked and then studied."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+import yaml
+
+from clstudy.cli.generators import main as generators
+from clstudy.cli.report import main as report
+from clstudy.cli.run import main as run
+from clstudy.cli.workloads import main as workloads
+from clstudy.errors import UserError
+from clstudy.generators.base import GENERATORS
+from clstudy.settings.profiles import PROFILES
+from clstudy.study.stored_study import read_study_file, stored_profile
+from clstudy.workloads import WORKLOADS
+from tests.support.small_study import make_photos, run_in_process
+
+README = Path(__file__).parents[2] / "README.md"
+
+
+def readme_block(name: str) -> str:
+    found = re.search(rf"<!-- test:custom-{name} -->\n```python\n(.*?)```", README.read_text(), re.DOTALL)
+    assert found is not None
+    return found[1]
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The user's folder, as ``python -m`` sees it: modules that lie in it can be imported."""
+    for name in ("generator", "workload"):
+        (tmp_path / f"my_{name}.py").write_text(readme_block(name))
+    make_photos(tmp_path / "photos", ("anna",))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    yield tmp_path
+    for name in ("generator", "workload"):
+        sys.modules.pop(f"my_{name}", None)
+
+
+def write_space(folder: Path, profile: object) -> Path:
+    grid = {"identity": 1, "strategy": ["lower", "er_hull", "upper"], "buffer_size": [2], "learning_rate": [0.003]}
+    path = folder / "mine.yaml"
+    path.write_text(yaml.safe_dump({"name": "mine", "profile": profile, "data": "photos", "grid": grid}))
+    return path
+
+
+def test_the_readmes_generator_is_checked_planned_and_studied(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert generators(["check", "my_generator:MosaicKind", "--profile", "my_generator:mosaic"]) == 0, (
+        capsys.readouterr().out
+    )
+    quick = {"base": "my_generator:mosaic", "trainer": {"passes": 2}, "inversion": {"steps": 2}}
+    space = write_space(folder, quick)
+    assert run(["--space", str(space), "--dry-run"]) == 0
+    study = run_in_process(space)
+    rows = pq.read_table(study / "results")
+    assert set(rows["strategy"].to_pylist()) == {"lower", "er_hull", "upper"}
+    assert set(rows["metric"].to_pylist()) == {"lpips", "id", "psnr"}
+    source = folder / "my_generator.py"
+    before = read_study_file(study)["generator"]
+    source.write_text(source.read_text() + "# changed\n")
+    assert run_in_process(space, out=str(folder / "again")) != study
+    assert read_study_file(folder / "again")["generator"] != before, "its source is not part of the keys"
+
+
+def test_the_readmes_workload_is_checked_planned_and_studied(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert workloads(["check", "my_workload:CodesKind", "--profile", "my_workload:codes"]) == 0, capsys.readouterr().out
+    space = write_space(folder, {"base": "my_workload:codes", "code": {"steps": 10}})
+    assert run(["--space", str(space), "--dry-run"]) == 0
+    assert "code.steps=10" in capsys.readouterr().out
+    study = run_in_process(space)
+    rows = pq.read_table(study / "results")
+    assert set(rows["metric"].to_pylist()) == {"mse"} and rows.num_rows == 2 * 2 * (1 + 2 + 3) + 2 * 3
+    assert stored_profile(read_study_file(study)).code.steps == 10  # type: ignore[attr-defined]
+    assert report([str(study)]) == 0
+    assert "Reconstruction MSE" in (study / "report" / "index.html").read_text()
+
+
+def test_a_workloads_settings_and_source_are_in_its_keys(folder: Path) -> None:
+    def keys(*, steps: int, out: str) -> set[str]:
+        study = run_in_process(write_space(folder, {"base": "my_workload:codes", "code": {"steps": steps}}), out=out)
+        return {path.name for kind in ("stages", "anchors", "memories") for path in (study / kind).glob("*/*")}
+
+    first = keys(steps=2, out="first")
+    assert keys(steps=2, out="second") == first
+    assert not keys(steps=3, out="third") & first
+    source = folder / "my_workload.py"
+    source.write_text(source.read_text() + "# changed\n")
+    assert not keys(steps=2, out="fourth") & first
+
+
+@pytest.mark.parametrize(
+    ("registry", "name", "message"),
+    [
+        (GENERATORS, "my_generator:Mosaic", "is not a GeneratorKind"),
+        (GENERATORS, "my_generator:MosaikKind", "Did you mean 'MosaicKind'"),
+        (GENERATORS, "clstudy.generators.base:GeneratorKind", "does not define build, read"),
+        (WORKLOADS, "my_workload:Codes", "is not a WorkloadKind"),
+        (WORKLOADS, "no_such_module_at_all:Kind", "there is no module"),
+        (PROFILES, "my_workload:State", "profile"),
+    ],
+)
+def test_what_is_not_of_its_kind_is_one_clear_message(folder: Path, registry: object, name: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        registry[name]  # type: ignore[index]
