@@ -53,7 +53,7 @@ class Item:
     Attributes:
         digest: sha256 of the photo's file.
         timestamp: index of the timestamp it came from, >= 0.
-        latent: its anchor, float32 ``[w_dim]``, finite; a read-only copy is kept.
+        latent: its anchor, float32 ``[*latent_shape]`` of one dimension or more, finite; a read-only copy is kept.
         spread: mean distance of its anchor to the other training photos of its timestamp (see ``make_items``).
     """
 
@@ -64,8 +64,10 @@ class Item:
 
     def __post_init__(self) -> None:
         latent = np.array(self.latent, dtype=np.float32)
-        if latent.ndim != 1 or not np.isfinite(latent).all():
-            raise ValueError(f"latent of {self.digest!r}: expected finite numbers [w_dim], got shape {latent.shape}")
+        if not latent.size or not latent.ndim or not np.isfinite(latent).all():
+            raise ValueError(
+                f"latent of {self.digest!r}: expected finite numbers [*latent_shape], got shape {latent.shape}"
+            )
         if not (np.isfinite(self.spread) and self.spread >= 0):
             raise ValueError(f"spread of {self.digest!r}: expected a finite number >= 0, got {self.spread!r}")
         latent.flags.writeable = False
@@ -73,8 +75,8 @@ class Item:
         object.__setattr__(self, "timestamp", int(self.timestamp))
         object.__setattr__(self, "spread", float(self.spread))
 
-    def _content(self) -> tuple[int, str, float, bytes]:
-        return self.timestamp, self.digest, self.spread, self.latent.tobytes()
+    def _content(self) -> tuple[int, str, float, bytes, tuple[int, ...]]:
+        return self.timestamp, self.digest, self.spread, self.latent.tobytes(), self.latent.shape
 
     def __eq__(self, other: object) -> bool:
         return self._content() == other._content() if isinstance(other, Item) else NotImplemented
@@ -103,8 +105,8 @@ class Past:
     Attributes:
         memory: what ``select`` returned after t-1.
         learned: what ``consolidate`` returned after t-1, by name.
-        frozen: the generator with the weights of t-1, w ``[n, w_dim]`` -> images ``[n, 3, s, s]``; its weights take
-            no gradient and must not be changed. Its parameters have the names of those being tuned.
+        frozen: the generator with the weights of t-1, latents ``[n, *latent_shape]`` -> images ``[n, 3, s, s]``; its
+            weights take no gradient and must not be changed. Its parameters have the names of those being tuned.
     """
 
     memory: Memory
@@ -129,7 +131,7 @@ class Trained:
 
 @dataclass(frozen=True)
 class Generated:
-    """Photos made by the frozen generator: latents ``[n, w_dim]``, images ``[n, 3, s, s]``."""
+    """Photos made by the frozen generator: latents ``[n, *latent_shape]``, images ``[n, 3, s, s]``."""
 
     latents: Tensor
     images: Tensor
@@ -264,8 +266,8 @@ def candidates(memory: Memory, new: Iterable[Item]) -> tuple[Item, ...]:
 
 
 def stack_latents(items: Sequence[Item]) -> np.ndarray:
-    """Return the items' anchors as float64 ``[n, w_dim]``."""
-    return np.stack([item.latent for item in items]).astype(np.float64)
+    """Return the items' anchors as float64 vectors ``[n, d]``: distances are Euclidean over all their numbers."""
+    return np.stack([item.latent.ravel() for item in items]).astype(np.float64)
 
 
 def timestamps_of(items: Sequence[Item]) -> np.ndarray:
@@ -282,15 +284,17 @@ def make_items(timestamp: int, digests: Sequence[str], latents: ArrayLike) -> li
     Args:
         timestamp: its index.
         digests: the photos' digests.
-        latents: their anchors ``[n, w_dim]``, taken as float32.
+        latents: their anchors ``[n, *latent_shape]`` (w, W+, z, …), taken as float32.
 
     Raises:
         ValueError: digests and latents do not match.
     """
     anchors = np.asarray(latents, dtype=np.float32)
-    if anchors.ndim != 2 or len(anchors) != len(digests):
-        raise ValueError(f"expected one latent [w_dim] for each of {len(digests)} photos, got shape {anchors.shape}")
-    exact = anchors.astype(np.float64)
+    if anchors.ndim < 2 or len(anchors) != len(digests):
+        raise ValueError(
+            f"expected one latent [*latent_shape] for each of {len(digests)} photos, got shape {anchors.shape}"
+        )
+    exact = anchors.reshape(len(anchors), -1).astype(np.float64)
     others = max(len(exact) - 1, 1)
     spreads = [float(np.linalg.norm(exact - anchor, axis=1).sum() / others) for anchor in exact]
     return [
@@ -308,6 +312,7 @@ def memory_to_dict(memory: Memory) -> dict[str, Any]:
                 "timestamp": item.timestamp,
                 "spread": item.spread,
                 "latent": base64.b64encode(item.latent.astype("<f4").tobytes()).decode("ascii"),
+                **({"shape": list(item.latent.shape)} if item.latent.ndim > 1 else {}),
             }
             for item in memory.items
         ],
@@ -321,7 +326,7 @@ def memory_from_dict(values: Mapping[str, Any]) -> Memory:
         Item(
             digest=entry["digest"],
             timestamp=entry["timestamp"],
-            latent=np.frombuffer(base64.b64decode(entry["latent"]), dtype="<f4"),
+            latent=np.frombuffer(base64.b64decode(entry["latent"]), dtype="<f4").reshape(entry.get("shape", [-1])),
             spread=entry["spread"],
         )
         for entry in values["items"]

@@ -8,12 +8,13 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from clstudy.errors import UserError
 from clstudy.metrics.lpips import LPIPS, Features, index_features
 from clstudy.registry import Registry
 from clstudy.settings.profiles import InversionSettings
 
 LATENT_SPACES: Registry[Callable[[Tensor, nn.Module], Tensor]] = Registry("latent space")
-"""Name -> where the search begins: w ``[n, w_dim]`` and the generator to a latent of that space."""
+"""Name -> where the search begins: latents ``[n, *latent_shape]`` and the generator to a latent of that space."""
 
 
 @LATENT_SPACES.register("w")
@@ -23,8 +24,12 @@ def _in_w(w: Tensor, module: nn.Module) -> Tensor:
 
 @LATENT_SPACES.register("w_plus")
 def _in_w_plus(w: Tensor, module: nn.Module) -> Tensor:
-    layers = module.num_ws
-    assert isinstance(layers, int)
+    layers = getattr(module, "num_ws", None)
+    if w.ndim != 2 or not isinstance(layers, int):
+        raise UserError(
+            f"inversion.latent_space is w_plus, and this generator's latents {list(w.shape[1:])} are no w of which its "
+            "layers take one each; use latent_space=w, which inverts in the generator's own latents"
+        )
     return w[:, None].repeat(1, layers, 1)
 
 
@@ -39,9 +44,10 @@ def invert(
 ) -> Tensor:
     """Return latents that minimise LPIPS + mse_weight * MSE (+ a prior) to targets ``[n, 3, s, s]``.
 
-    ``settings.latent_space`` says which: w ``[n, w_dim]``, or in W+ ws ``[n, num_ws, w_dim]``, which begin equal in all
-    layers; ``num_ws`` is the module's. Either goes into ``module``.
-    Starts from ``start [n, w_dim]`` (the photo's latent under the *pretrained* generator, the same at every
+    ``settings.latent_space`` says which: the generator's own ``[n, *latent_shape]`` ("w"), or, for a generator of w, W+:
+    ws ``[n, num_ws, w_dim]``, equal in all layers at first; ``num_ws`` is the module's. Either goes into ``module``.
+
+    Starts from ``start [n, *latent_shape]`` (the photo's latent under the *pretrained* generator, the same at every
     timestamp and for every strategy) and takes the same number of Adam steps for every photo. Adam is
     elementwise and the loss a sum over photos, so photos in a batch do not influence each other.
     ``module`` must not require gradients itself; its weights stay as they are.

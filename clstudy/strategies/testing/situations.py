@@ -24,12 +24,14 @@ class Situation:
         capacity: the buffer size K, >= 1.
         distinct: how many different latents there are in the whole trial; None: every photo has its own.
         seed: of photos and draws.
+        shape: of a latent.
     """
 
     counts: tuple[int, ...]
     capacity: int
     distinct: int | None = None
     seed: int = 0
+    shape: tuple[int, ...] = (W_DIM,)
 
     def photos(self, t: int) -> list[Item]:
         """The training photos of timestamp t, the same at every call."""
@@ -39,7 +41,7 @@ class Situation:
         if self.distinct is not None:
             few = np.random.default_rng(self.seed).normal(size=(self.distinct, W_DIM))
             latents = few[rng.integers(self.distinct, size=count)]
-        return make_items(t, [rng.bytes(4).hex() for _ in range(count)], latents)
+        return make_items(t, [rng.bytes(4).hex() for _ in range(count)], latents.reshape(count, *self.shape))
 
     def rng(self, t: int) -> np.random.Generator:
         """A fresh generator for the selection at timestamp t, always with the same seed."""
@@ -49,7 +51,8 @@ class Situation:
         photos = ", ".join(map(str, self.counts))
         times = f"{len(self.counts)} timestamps of {photos} photos" if len(self.counts) > 1 else f"{photos} photos"
         latents = "" if self.distinct is None else f" ({self.distinct} different latents)"
-        return f"{times}{latents}, K = {self.capacity}, seed {self.seed}"
+        shape = "" if self.shape == (W_DIM,) else f", latents {list(self.shape)}"
+        return f"{times}{latents}{shape}, K = {self.capacity}, seed {self.seed}"
 
 
 SITUATIONS: tuple[Situation, ...] = tuple(
@@ -65,5 +68,5 @@ SITUATIONS: tuple[Situation, ...] = tuple(
         ),
         (1, 2, 3, 5, 10),
     )
-)
+) + (Situation((4, 5, 4), 3, shape=(2, W_DIM // 2)),)  # latents of several layers, as in W+
 """What ``check_strategy`` plays by default; among them are all orders of K, timestamps and candidates."""
