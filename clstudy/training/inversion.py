@@ -44,7 +44,7 @@ def invert(
 ) -> Tensor:
     """Return latents that minimise LPIPS + mse_weight * MSE (+ a prior) to targets ``[n, 3, s, s]``.
 
-    ``settings.latent_space`` says which: the generator's own ``[n, *latent_shape]`` ("w"), or, for a generator of w, W+:
+    ``settings.latent_space`` says which: the generator's own ``[n, *latent_shape]`` ("w") or, for generators of w, W+:
     ws ``[n, num_ws, w_dim]``, equal in all layers at first; ``num_ws`` is the module's. Either goes into ``module``.
 
     Starts from ``start [n, *latent_shape]`` (the photo's latent under the *pretrained* generator, the same at every
