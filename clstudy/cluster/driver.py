@@ -22,9 +22,10 @@ from clstudy.cluster.recorder import RecorderActor
 from clstudy.cluster.study_settings import StudySettings
 from clstudy.cluster.tune_adapter import DeathNotice, Gate, SourceScheduler, SourceSearcher
 from clstudy.cluster.watcher import Display, Watcher
-from clstudy.cluster.worker import Job, TrialTrainable
+from clstudy.cluster.worker import Job, SentBasis, TrialTrainable
 from clstudy.generators import load_generators
 from clstudy.generators.base import GENERATORS
+from clstudy.settings.named_profiles import profile_sources
 from clstudy.settings.version import __version__
 from clstudy.storage.content_addressed_store import StudyStore, digest_of
 from clstudy.storage.file_modes import current_mask
@@ -158,6 +159,11 @@ def _provide_inputs(settings: StudySettings) -> Inputs | None:
     return inputs
 
 
+def _sources(settings: StudySettings) -> dict[str, str]:
+    """Modules of the user's own that workers need."""
+    return strategy_sources(settings.space.grid.strategy) | profile_sources(settings.basis.profile)
+
+
 def _fit(
     settings: StudySettings,
     plan: Plan,
@@ -170,7 +176,7 @@ def _fit(
 ) -> None:
     job = Job(
         umask=current_mask(),
-        basis=settings.basis,
+        basis=SentBasis.of(settings.basis),
         identities={identity.name: identity for identity in settings.data.identities},
         run_names=run_names(plan.trials),
         out=settings.out if isinstance(settings.out, RemotePath) else settings.out.resolve(),
@@ -179,7 +185,7 @@ def _fit(
         recorder=recorder,
         part=settings.part,
         inputs=inputs,
-        sources=strategy_sources(settings.space.grid.strategy) if inputs is not None else {},
+        sources=_sources(settings) if inputs is not None else {},
     )
     share = settings.basis.profile.resources
     load_generators()

@@ -17,8 +17,9 @@ from clstudy.records.sessions import duration
 from clstudy.settings.claims import check_claims
 from clstudy.settings.expansion import Expansion, check_buffer_sizes, check_trial_count, expand
 from clstudy.settings.metric_directions import AS_PUBLISHED
+from clstudy.settings.named_profiles import named_profile
 from clstudy.settings.overrides import with_settings
-from clstudy.settings.profiles import PROFILES, Profile
+from clstudy.settings.profiles import Profile
 from clstudy.settings.space import SearchSpace
 from clstudy.settings.space_file import load_space, override
 from clstudy.settings.trial_spec import Cell, TrialSpec
@@ -125,7 +126,7 @@ def open_study(options: RunOptions, busy: Busy) -> Opened:
         UserError: anything about it is wrong.
     """
     space = override(
-        load_space(options.space),
+        load_space(options.space, profile=options.profile),
         identities=options.identities,
         seeds=options.seeds,
         profile=options.profile,
@@ -138,7 +139,7 @@ def open_study(options: RunOptions, busy: Busy) -> Opened:
     home = out.parent if isinstance(out, Path) else Path("runs")
     if not options.dry_run:
         require_places(out, home)
-    profile = with_compute(with_settings(PROFILES[space.profile](), space.settings), options)
+    profile = with_compute(with_settings(named_profile(space.profile), space.settings), options)
     equipment = equip(
         with_as_published(profile, options.without) if options.as_published else profile,
         weights=list(options.weights),

@@ -14,6 +14,7 @@ from typing import Any
 
 from clstudy.identities.dataset import Identity, Photo, Timestamp
 from clstudy.records.stage_record import anchors_key as anchors_key_of
+from clstudy.settings.named_profiles import own_sections
 from clstudy.settings.profiles import Profile, key_document
 from clstudy.settings.trial_spec import TrialSpec
 from clstudy.storage.content_addressed_store import MEMORY, StudyStore, digest_of
@@ -64,9 +65,9 @@ class Basis:
         return {"workload": name} if name != "personalise" else {}
 
     def adapted(self) -> dict[str, Any]:
-        """What is trained instead of the weights; nothing where they are."""
+        """What is trained instead of the weights, and sections of the user's own; nothing without such."""
         low_rank = self.profile.low_rank
-        return {"low_rank": key_document(low_rank)} if low_rank.rank else {}
+        return ({"low_rank": key_document(low_rank)} if low_rank.rank else {}) | own_sections(self.profile)
 
     def measuring(self) -> dict[str, Any]:
         """How a stage is scored beyond the profile's settings; nothing where all of that is packaged."""
