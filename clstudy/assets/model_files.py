@@ -239,9 +239,11 @@ def generator_digest(profile: Profile, found: FoundFiles) -> str:
     """What identifies the pretrained generator and its anchors in every key.
 
     Raises:
-        UserError: the profile's generator comes from a file that is not there.
+        UserError: the profile's generator comes from a file that is not there, or is not in the package.
     """
     if profile.weights is not None:
+        if profile.weights not in manifest():
+            raise UserError(f"profile {profile.name!r}: its weights {profile.weights!r} are not in the package")
         sha256: str = manifest()[profile.weights]["sha256"]
         return sha256
     if "generator" not in found.digests:

@@ -54,11 +54,14 @@ def profile_problems(profile: Profile) -> list[str]:
             f"its class {kind.__qualname__} cannot be imported from {kind.__module__} when the study is read again; "
             "define it at the top of a module of its own"
         )
-    return [*problems, *_value_problems(profile, ""), *_metric_problems(profile)]
+    problems += _value_problems(profile, "")
+    if not problems and (problem := metrics_problem(profile.evaluation.metrics)):
+        problems.append(f"evaluation.metrics: {problem}")
+    return problems
 
 
 def _value_problems(settings: Any, where: str) -> Iterator[str]:
-    for name, adapter in setting_types(type(settings)).items():
+    for name, adapter in setting_types(type(settings)).items():  # type: ignore[arg-type]
         value = getattr(settings, name)
         if is_dataclass(value):
             yield from _value_problems(value, f"{where}{name}.")
@@ -75,11 +78,6 @@ def refusal(item: Any) -> str:
     return f"{shorten(item['input'])}: {item['msg'].lower() if own is None else own}"
 
 
-def _metric_problems(profile: Profile) -> Iterator[str]:
-    if problem := metrics_problem(profile.evaluation.metrics):
-        yield f"evaluation.metrics: {problem}"
-
-
 def metrics_problem(names: Sequence[str]) -> str:
     """What is wrong with a list of metrics; empty where nothing is."""
     if not names or len(set(names)) < len(names):
@@ -90,7 +88,7 @@ def metrics_problem(names: Sequence[str]) -> str:
     return f"unknown metric {unknown[0]!r}.{nearest(unknown[0], HIGHER_IS_BETTER)} Known: {', '.join(HIGHER_IS_BETTER)}"
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=64)  # making one takes milliseconds, and profiles are checked wherever they are named
 def setting_types(kind: type[Any]) -> Mapping[str, TypeAdapter[Any]]:
     """What checks each field of a dataclass, by its name.
 
