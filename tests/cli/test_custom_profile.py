@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import re
 import sys
 from collections.abc import Iterator
@@ -185,6 +186,7 @@ def test_a_basis_is_opened_where_its_module_was_provided(folder: Path, monkeypat
     sent, sources = SentBasis.of(Basis(profile, "generator")), profile_sources(profile)
     monkeypatch.delitem(sys.modules, "own_tiles")
     (folder / "own_tiles.py").unlink()
+    sent = pickle.loads(pickle.dumps(sent))  # as Ray does before anything of ours runs on a node
     with pytest.raises(UserError, match="there is no module 'own_tiles'"):
         sent.opened()
     monkeypatch.setattr(sys, "path", list(sys.path))
