@@ -241,10 +241,12 @@ def generator_digest(profile: Profile, found: FoundFiles) -> str:
     The source of a generator of the user's own is part of it.
 
     Raises:
-        UserError: the profile's generator comes from a file that is not there.
+        UserError: the profile's generator comes from a file that is not there, or is not in the package.
     """
     own = {"source": source_digest("generator", profile.generator)} if is_foreign(profile.generator) else {}
     if profile.weights is not None:
+        if profile.weights not in manifest():
+            raise UserError(f"profile {profile.name!r}: its weights {profile.weights!r} are not in the package")
         sha256: str = manifest()[profile.weights]["sha256"]
         return digest_of({"generator": sha256, **own}) if own else sha256
     if "generator" in profile.required_files and "generator" not in found.digests:

@@ -35,6 +35,7 @@ ENTRIES = {
     "identities": Entry(module="identities", name="identities", line="photo folders: prepare one, check one"),
     "forget": Entry(module="identities", name="forget", line="remove one person from studies and MLflow"),
     "strategies": Entry(module="strategies", name="strategies", line="list strategies, check one of your own"),
+    "profiles": Entry(module="profiles", name="profiles", line="list profiles, check one of your own"),
     "metrics": Entry(module="metrics", name="metrics", line="list metrics, make the weights that some need"),
     "generators": Entry(module="generators", name="generators", line="list generators, check one; checkpoint files"),
     "workloads": Entry(module="workloads", name="workloads", line="list what a stage can do, check one of your own"),

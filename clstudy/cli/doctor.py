@@ -12,6 +12,7 @@ from clstudy.cli.command_line import FOLDER, command, option
 from clstudy.cli.entry_point import invoke
 from clstudy.doctor.facts import FIX
 from clstudy.doctor.sheet import Request, sheet
+from clstudy.settings.named_profiles import named_profile
 from clstudy.settings.profiles import PROFILES
 from clstudy.storage.places import RemotePath, open_place
 from clstudy.study.preflight import on_device
@@ -58,7 +59,7 @@ def make_request(
     Raises:
         UserError: a name or a place that does not exist.
     """
-    chosen = on_device(PROFILES[profile](), device)
+    chosen = on_device(named_profile(profile), device)
     opened = open_place(storage or "runs")
     place = opened if isinstance(opened, RemotePath) else opened.absolute()
     home = place if isinstance(place, Path) else Path("runs").absolute()

@@ -20,6 +20,7 @@ from clstudy.generators.checkpoints.reading import read_checkpoint
 from clstudy.generators.checkpoints.safetensors_files import write_safetensors
 from clstudy.generators.conformance import CHECKS
 from clstudy.registry import findings_of
+from clstudy.settings.named_profiles import named_profile
 from clstudy.settings.profiles import PROFILES
 from clstudy.storage.places import require_writable
 
@@ -127,7 +128,7 @@ def check_generators(names: tuple[str, ...], *, profile: str | None, weights: tu
     """Print a line per check."""
     load_generators()
     chosen = {name: GENERATORS[name] for name in names or ("embedded",)}  # all are found before one is built
-    settings = PROFILES[profile or "smoke"]()
+    settings = named_profile(profile or "smoke")
     from clstudy.study.opened_parts import opened_generator
 
     return print_findings(

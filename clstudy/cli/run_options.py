@@ -9,10 +9,10 @@ from typing import Any
 import click
 
 from clstudy.cli.command_line import FOLDER, Decorator, flag, option
-from clstudy.settings.overrides import SECTIONS
+from clstudy.settings.named_profiles import section_names
 from clstudy.settings.packaged_spaces import known_spaces
 from clstudy.settings.precision import PRECISIONS
-from clstudy.settings.profiles import PROFILES
+from clstudy.settings.profiles import PROFILES, Profile
 from clstudy.storage.file_modes import DEFAULT, MODES, VARIABLE
 from clstudy.study.retention import POLICIES
 from clstudy.study.run_options import RunOptions
@@ -55,7 +55,7 @@ _OPTIONS: tuple[Decorator, ...] = (
         multiple=True,
         metavar="SECTION.NAME=VALUE",
         help="a setting of the profile, again for more, e.g. inversion.latent_space=w_plus; sections: "
-        f"{', '.join(SECTIONS)} (all names and values: clstudy/settings/profiles.py)",
+        f"{', '.join(section_names(Profile))} (all names and values: clstudy/settings/profiles.py)",
     ),
     option("--without", metavar="METRICS", help="metrics to leave out, separated by commas"),
     flag(

@@ -12,6 +12,7 @@ from clstudy.cli.checks import EXIT_CODES, print_findings
 from clstudy.cli.command_line import group, option, verbatim
 from clstudy.cli.entry_point import invoke
 from clstudy.registry import findings_of
+from clstudy.settings.named_profiles import named_profile
 from clstudy.settings.profiles import PROFILES, Profile
 from clstudy.workloads import WORKLOADS
 
@@ -49,7 +50,7 @@ def _names(context: click.Context, parameter: click.Parameter, incomplete: str) 
 def _profile(name: str, profile: str | None) -> Profile:
     """The profile that is asked for, with the workload in it."""
     if profile is not None:
-        return replace(PROFILES[profile](), workload=name)
+        return replace(named_profile(profile), workload=name)
     made = [make() for _, make in PROFILES.items()]
     own = next((one for one in made if one.workload == name and one.weights is not None), None)
     return replace(PROFILES["smoke"](), workload=name) if own is None or name == "personalise" else own

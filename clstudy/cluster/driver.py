@@ -22,10 +22,11 @@ from clstudy.cluster.recorder import RecorderActor
 from clstudy.cluster.study_settings import StudySettings
 from clstudy.cluster.tune_adapter import DeathNotice, Gate, SourceScheduler, SourceSearcher
 from clstudy.cluster.watcher import Display, Watcher
-from clstudy.cluster.worker import Job, TrialTrainable
+from clstudy.cluster.worker import Job, SentBasis, TrialTrainable
 from clstudy.generators import load_generators
 from clstudy.generators.base import GENERATORS
 from clstudy.registry import foreign_sources
+from clstudy.settings.named_profiles import profile_sources
 from clstudy.settings.version import __version__
 from clstudy.storage.content_addressed_store import StudyStore, digest_of
 from clstudy.storage.file_modes import current_mask
@@ -159,6 +160,17 @@ def _provide_inputs(settings: StudySettings) -> Inputs | None:
     return inputs
 
 
+def _sources(settings: StudySettings) -> dict[str, str]:
+    """Modules of the user's own that workers need."""
+    profile = settings.basis.profile
+    return {
+        **strategy_sources(settings.space.grid.strategy),
+        **profile_sources(profile),
+        **foreign_sources("generator", [profile.generator]),
+        **foreign_sources("workload", [profile.workload]),
+    }
+
+
 def _fit(
     settings: StudySettings,
     plan: Plan,
@@ -171,7 +183,7 @@ def _fit(
 ) -> None:
     job = Job(
         umask=current_mask(),
-        basis=settings.basis,
+        basis=SentBasis.of(settings.basis),
         identities={identity.name: identity for identity in settings.data.identities},
         run_names=run_names(plan.trials),
         out=settings.out if isinstance(settings.out, RemotePath) else settings.out.resolve(),
@@ -180,7 +192,7 @@ def _fit(
         recorder=recorder,
         part=settings.part,
         inputs=inputs,
-        sources=_users_modules(settings) if inputs is not None else {},
+        sources=_sources(settings) if inputs is not None else {},
     )
     share = settings.basis.profile.resources
     load_generators()
@@ -217,16 +229,6 @@ def _fit(
         ),
     )
     tuner.fit()
-
-
-def _users_modules(settings: StudySettings) -> dict[str, str]:
-    """Source of all modules of the user's own that the study needs, by name."""
-    profile = settings.basis.profile
-    return {
-        **strategy_sources(settings.space.grid.strategy),
-        **foreign_sources("generator", [profile.generator]),
-        **foreign_sources("workload", [profile.workload]),
-    }
 
 
 def _nameless(trial: Any) -> str:

@@ -11,6 +11,7 @@ import time
 import traceback
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from clstudy.identities.dataset import Identity
 from clstudy.images import enlarged
 from clstudy.records.results import result_path, trial_table, write_result
 from clstudy.safe_text import redacted
+from clstudy.settings.profiles import profile_from_document
 from clstudy.settings.trial_spec import TrialSpec
 from clstudy.storage.content_addressed_store import StudyStore
 from clstudy.storage.file_modes import apply
@@ -53,15 +55,41 @@ _MOST_DEATHS = 5
 
 
 @dataclass(frozen=True, kw_only=True)
+class SentBasis:
+    """A basis on its way to a worker, plain: the class of its profile may be in a module that is not there yet."""
+
+    profile: Mapping[str, Any]
+    generator_digest: str
+    metric_files: Mapping[str, str]
+
+    @classmethod
+    def of(cls, basis: Basis) -> SentBasis:
+        """Packed, in the driver."""
+        return cls(
+            profile=basis.profile.to_dict(),
+            generator_digest=basis.generator_digest,
+            metric_files=dict(basis.metric_files),
+        )
+
+    def opened(self) -> Basis:
+        """The basis, where the modules of the user's own are (``provide_sources``).
+
+        Raises:
+            UserError: they are not.
+        """
+        return Basis(profile_from_document(self.profile), self.generator_digest, self.metric_files)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Job:
     """Everything a worker needs to know, small enough to travel with every trial.
 
     ``part`` is the folder of the study that takes the trials' rows; ``inputs`` fetches files that a node lacks,
-    ``sources`` are modules with strategies of the user's own, and ``umask`` is the driver's
+    ``sources`` are modules of the user's own (strategies, profiles), and ``umask`` is the driver's
     (``clstudy.storage.file_modes``).
     """
 
-    basis: Basis
+    basis: Basis | SentBasis
     identities: Mapping[str, Identity]
     run_names: Mapping[str, str]
     out: Place
@@ -141,6 +169,12 @@ class TrialTrainable(tune.Trainable):
                 raise
         self._begin(config)
 
+    @cached_property
+    def _basis(self) -> Basis:
+        """The job's, once its modules are there; raises as ``SentBasis.opened``."""
+        basis = self._job.basis
+        return basis if isinstance(basis, Basis) else basis.opened()
+
     def _ask(self, method: str, *arguments: Any) -> Any:
         """An answer of the coordinator."""
         return ray.get(getattr(self._job.coordinator, method).remote(*arguments))
@@ -151,16 +185,17 @@ class TrialTrainable(tune.Trainable):
     def _build(self, job: Job, weights: GeneratorWeights) -> StageRunner:
         if job.inputs is not None and job.sources:
             provide_sources(job.sources, job.inputs.private_cache("modules"))
-        profile = job.basis.profile
+        basis = self._basis
+        profile = basis.profile
         device = torch_device(profile.resources)
         notes = configure_torch(profile.compute, profile.resources)
         owner = ray.get_runtime_context().get_actor_id() or "driver"
-        files = job.files if job.inputs is None else job.inputs.local_files(job.files, job.basis.metric_files)
+        files = job.files if job.inputs is None else job.inputs.local_files(job.files, basis.metric_files)
         workload = workload_of(profile).build(profile, weights, files, device)
         for note in [*notes, *workload.notes]:
             self._say(note)
         return StageRunner(
-            basis=job.basis,
+            basis=basis,
             workload=workload,
             store=StudyStore(job.out, self._say),
             claims=ActorClaims(job.coordinator, owner),
@@ -191,7 +226,7 @@ class TrialTrainable(tune.Trainable):
             self._spec.trial_id, {"t": 0, "phase": "start", "done": 0, "total": 1, "loss": float("nan")}
         )
         name = self._job.run_names.get(self._spec.trial_id, self._spec.trial_id)
-        version = run_version(self._job.basis, self._spec, self._identity)
+        version = run_version(self._basis, self._spec, self._identity)
         self._record("start_trial", name, self._params(), trial_tags(self._spec, version))
         self._stages = iter(())
         if self._runner is None or deaths >= _MOST_DEATHS:
@@ -206,7 +241,7 @@ class TrialTrainable(tune.Trainable):
     def _params(self) -> dict[str, Any]:
         return trial_params(
             self._spec,
-            profile=self._job.basis.profile.name,
+            profile=self._basis.profile.name,
             timestamps=len(self._identity.timestamps),
             joint=strategy_class(self._spec.strategy).joint,
         )
@@ -268,7 +303,7 @@ class TrialTrainable(tune.Trainable):
         )
         self._record("log_stage", report.t, {**metrics, LOSS_METRIC: report.loss}, images, report.losses)
         # joint training has no AIP: its one row is what there is to choose by
-        kind = workload_of(self._job.basis.profile)
+        kind = workload_of(self._basis.profile)
         self._objective = metrics.get(kind.objective, metrics.get(kind.final_objective, math.nan))
         if report.t + 1 == len(self._identity.timestamps):
             return self._finish()

@@ -71,9 +71,11 @@ class GeneratorKind(ABC):
 
     Class attributes:
         description: one line.
+        from_file: whether ``read`` wants a file of the role ``generator``.
     """
 
     description: ClassVar[str] = ""
+    from_file: ClassVar[bool] = False
 
     @abstractmethod
     def read(self, files: Mapping[str, Path]) -> GeneratorWeights:

@@ -1,37 +1,21 @@
 """Settings of a profile that a search space or ``--set`` changes: checked by their types, applied to the profile.
 
-No torch, no Ray. What depends on the machine (``compute``, ``resources``) and on the photos (``data``) has options of
-its own and is not changed here.
+No torch, no Ray. Which settings there are, the profile says: its sections may be the user's own. A few are not changed
+here, and their fields say why (``clstudy.settings.profiles.FIXED``).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, fields, replace
-from typing import Any
+from dataclasses import Field, fields, replace
+from typing import Any, get_args, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
 from clstudy.errors import UserError, nearest
-from clstudy.settings.metric_directions import HIGHER_IS_BETTER
-from clstudy.settings.profiles import (
-    AnchorSettings,
-    EvaluationSettings,
-    InversionSettings,
-    LowRankSettings,
-    Profile,
-    TrainerSettings,
-)
+from clstudy.settings.named_profiles import metrics_problem, refusal, section_names
+from clstudy.settings.profiles import FIXED, EvaluationSettings, Profile
 from clstudy.storage.documents import shorten
-
-SECTIONS: Mapping[str, type[Any]] = {
-    "trainer": TrainerSettings,
-    "inversion": InversionSettings,
-    "anchors": AnchorSettings,
-    "evaluation": EvaluationSettings,
-    "low_rank": LowRankSettings,
-}
-"""Parts of a profile that may be changed, by their names in it."""
 
 Settings = Mapping[str, Mapping[str, Any]]
 """section -> name -> value."""
@@ -45,55 +29,64 @@ class SettingError(ValueError):
         self.place = place
 
 
-def checked_settings(raw: object) -> dict[str, dict[str, Any]]:
+def checked_settings(raw: object, profile: Profile) -> dict[str, dict[str, Any]]:
     """Settings as the profile takes them, from what a YAML file or the command line says.
 
     Raises:
-        SettingError: an unknown section or name, or a value of another type or range than the setting's.
+        SettingError: an unknown section or name, a value of another type or range than the setting's, or a setting
+            that is not changed here.
     """
     if not isinstance(raw, Mapping):
-        raise SettingError((), f"{shorten(raw)} is not a group of keys; expected some of {', '.join(SECTIONS)}")
-    return {str(section): _checked_section(str(section), values) for section, values in raw.items()}
+        known = ", ".join(section_names(profile))
+        raise SettingError((), f"{shorten(raw)} is not a group of keys; expected some of {known}")
+    return {str(section): _checked_section(str(section), values, profile) for section, values in raw.items()}
 
 
-def _checked_section(section: str, values: object) -> dict[str, Any]:
-    if section not in SECTIONS:
-        raise SettingError(
-            (section,), f"unknown section {section!r}.{nearest(section, SECTIONS)} Known: {', '.join(SECTIONS)}"
-        )
-    kind = SECTIONS[section]
-    known = [entry.name for entry in fields(kind)]
+def _checked_section(section: str, values: object, profile: Profile) -> dict[str, Any]:
+    sections = section_names(profile)
+    if section not in sections:
+        listed = f"{nearest(section, sections)} Known: {', '.join(sections)}"
+        if section in {entry.name for entry in fields(profile)}:
+            listed = (
+                " It belongs to the profile as a whole, which a profile of your own (module:Name) says. Known: "
+                f"{', '.join(sections)}"
+            )
+        raise SettingError((section,), f"unknown section {section!r}.{listed}")
+    base = getattr(profile, section)
+    known = {entry.name: entry for entry in fields(base) if entry.init}
     if not isinstance(values, Mapping):
         raise SettingError(
             (section,), f"{shorten(values)} is not a group of settings; expected some of {', '.join(known)}"
         )
+    kind = type(base)
+    hints = get_type_hints(kind)
     for name, value in values.items():
         if name not in known:
             raise SettingError(
                 (section, str(name)), f"unknown setting {name!r}.{nearest(str(name), known)} Known: {', '.join(known)}"
             )
-        if isinstance(value, bool):
+        _require_open(section, known[name])
+        if isinstance(value, bool) and not _takes_bool(hints[name]):  # or it would count as 0 or 1
             raise SettingError((section, name), f"{str(value).lower()} is neither a number nor a word")
     try:
-        made = TypeAdapter(kind).validate_python({**asdict(kind()), **values})
+        made = TypeAdapter(kind).validate_python({**{name: getattr(base, name) for name in known}, **values})
     except ValidationError as error:
         item = error.errors()[0]
-        raise SettingError((section, str(item["loc"][0])), f"{shorten(item['input'])}: {item['msg'].lower()}") from None
-    if isinstance(made, EvaluationSettings):
-        _check_metrics(made.metrics)
+        place = (section, *map(str, item["loc"][:1]))  # of the section as a whole where its own code refuses
+        raise SettingError(place, refusal(item)) from None
+    if isinstance(made, EvaluationSettings) and (problem := metrics_problem(made.metrics)):
+        raise SettingError((section, "metrics"), problem)
     return {name: getattr(made, name) for name in values}
 
 
-def _check_metrics(names: Sequence[str]) -> None:
-    place = ("evaluation", "metrics")
-    if not names or len(set(names)) < len(names):
-        raise SettingError(place, f"{shorten(list(names))}: expected at least one metric, and none of them twice")
-    for name in names:
-        if name not in HIGHER_IS_BETTER:
-            raise SettingError(
-                place,
-                f"unknown metric {name!r}.{nearest(name, HIGHER_IS_BETTER)} Known: {', '.join(HIGHER_IS_BETTER)}",
-            )
+def _require_open(section: str, entry: Field[Any]) -> None:
+    why = entry.metadata.get(FIXED)
+    if why is not None:
+        raise SettingError((section, entry.name), f"{section}.{entry.name} is not changed here: {why}")
+
+
+def _takes_bool(hint: Any) -> bool:
+    return hint in (bool, Any) or any(map(_takes_bool, get_args(hint)))
 
 
 def with_settings(profile: Profile, settings: Settings) -> Profile:
@@ -103,7 +96,7 @@ def with_settings(profile: Profile, settings: Settings) -> Profile:
     )
 
 
-def parse_settings(options: Sequence[str]) -> dict[str, dict[str, Any]]:
+def parse_settings(options: Sequence[str], profile: Profile) -> dict[str, dict[str, Any]]:
     """Read ``--set SECTION.NAME=VALUE`` options; values of several words or numbers are separated by commas.
 
     Raises:
@@ -116,19 +109,18 @@ def parse_settings(options: Sequence[str]) -> dict[str, dict[str, Any]]:
         if not (equals and dot and section and name):
             raise UserError(
                 f"--set {option}: expected SECTION.NAME=VALUE, e.g. inversion.latent_space=w_plus; sections: "
-                f"{', '.join(SECTIONS)}"
+                f"{', '.join(section_names(profile))}"
             )
         group = settings.setdefault(section, {})
         if name in group:
             raise UserError(f"--set gives {section}.{name} twice; leave one of them out")
-        group[name] = _parsed(section, name, value.strip())
+        group[name] = _parsed(getattr(profile, section, None), name, value.strip())
     return settings
 
 
-def _parsed(section: str, name: str, value: str) -> Any:
+def _parsed(section: object, name: str, value: str) -> Any:
     """A list where the setting is one; what else it may be, its type says (``checked_settings``)."""
-    defaults = asdict(SECTIONS[section]()) if section in SECTIONS else {}
-    if isinstance(defaults.get(name), tuple):
+    if isinstance(getattr(section, name, None), tuple):
         return [part.strip() for part in value.split(",") if part.strip()]
     return value
 

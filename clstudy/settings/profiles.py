@@ -1,25 +1,45 @@
 """Profiles: complete, typed descriptions of what a trial is made of.
 
-A profile is a function that returns a :class:`Profile`; adding one is one function and its ``register`` line.
+A profile is a function that returns a :class:`Profile`; adding one is one function and its ``register`` line, or
+``module:Name`` where it is asked for by name. What reads one by its name is :mod:`clstudy.settings.named_profiles`.
 Nothing here imports torch or Ray.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, fields, replace
-from typing import Annotated, Any, Literal
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
+from typing import Annotated, Any, Literal, cast, get_origin, get_type_hints
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
-from clstudy.registry import Registry
+from clstudy.errors import UserError, nearest
+from clstudy.registry import Registry, foreign_object, subclass_of
+from clstudy.settings.precision import PRECISIONS
 
 _LATER = {"later": True}
 """Marks a setting that was added when studies existed already; see ``key_document``."""
 _LATEST = {"later": True, "after searches": True}
 """Marks one that was added when searches for learning rates existed too; see ``search_document``."""
 
-# what a setting may be is checked where one is given from outside (``clstudy.settings.overrides``)
+FIXED = "fixed"
+"""Marks in a field's metadata a setting that a search space cannot change; its value says why, for messages."""
+
+
+def _fixed(why: str) -> dict[str, str]:
+    return {FIXED: why}
+
+
+def _known_precision(name: str) -> str:
+    if name not in PRECISIONS:
+        raise ValueError(f"unknown precision.{nearest(name, PRECISIONS)} Known: {', '.join(PRECISIONS)}")
+    return name
+
+
+# what a setting may be is checked where a profile or a setting is given from outside (``clstudy.settings.overrides``)
+_Count = Annotated[int, Field(ge=1)]
+_Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 _Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 _Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 _Decay = Annotated[float, Field(ge=0, lt=1)]
@@ -35,13 +55,15 @@ class DataSettings:
     ``alignment`` says how the photos' faces lie in them ("embedded" or "ffhq"): it fixes the crop of the ID metric.
     """
 
-    name: str = "synthetic"
-    timestamps: int = 5
-    train: int = 8
-    test: int = 4
-    data_seed: int = 0
-    image_size: int = 64
-    alignment: str = "embedded"
+    name: str = field(default="synthetic", metadata=_fixed("`data:` of the space and --data say which photos"))
+    timestamps: _Count = 5
+    train: _Count = 8
+    test: _Count = 4
+    data_seed: Annotated[int, Field(ge=0)] = 0
+    image_size: _Count = field(default=64, metadata=_fixed("photos have the size that the generator makes"))
+    alignment: Literal["embedded", "ffhq"] = field(
+        default="embedded", metadata=_fixed("photos are aligned as those that the generator was trained on")
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,9 +159,11 @@ class LowRankSettings:
 class Resources:
     """Share of a machine per trial, and the torch threads it computes with (part of a stage's key)."""
 
-    cpus: float = 1.0
-    gpus: float = 0.0
-    threads: int = 1
+    cpus: _Amount = 1.0
+    gpus: _Amount = field(
+        default=0.0, metadata=_fixed("it depends on the machine, so each run says it: --device, --gpu-share")
+    )
+    threads: _Count = 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,7 +174,7 @@ class ComputeSettings:
     network. ``recompute``: activation checkpointing, for little memory.
     """
 
-    precision: str = "float32"
+    precision: Annotated[str, AfterValidator(_known_precision)] = "float32"
     compile: bool = False
     recompute: bool = False
 
@@ -158,6 +182,9 @@ class ComputeSettings:
 @dataclass(frozen=True, kw_only=True)
 class Profile:
     """Everything about a trial that a search space does not vary.
+
+    Its sections are the fields that are dataclasses. A subclass may add sections of its own: a space changes, checks,
+    shows and stores them as those here, and they enter the stages' keys.
 
     ``weights`` names the packaged file of the generator; None: it comes from files outside the package, by role
     (``clstudy.assets.model_files``), of which ``required_files`` must be there and ``optional_files`` are used if they
@@ -180,18 +207,66 @@ class Profile:
     low_rank: LowRankSettings = field(default_factory=LowRankSettings, metadata=_LATER)
     compute: ComputeSettings = field(default_factory=ComputeSettings)
     resources: Resources = field(default_factory=Resources)
-    stage_seconds: float
+    stage_seconds: _Amount
     """Core-seconds of one average stage on the machine of the README: the estimate until a study has its own."""
     estimate_from: str = "the profile's figure"
     """Where ``stage_seconds`` comes from, as the plan says it."""
-    stage_bytes: int = 5_900_000
+    stage_bytes: Annotated[int, Field(ge=0)] = 5_900_000
     """Disk per stage: the tunable weights in float32, a few rows and a small picture."""
     log_images: bool = True
     """Whether MLflow gets faces, buffers and the report; off, people's pictures stay in the study's own storage."""
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain nested dictionary, e.g. for ``study.yaml``; parts added later are left out while they say nothing."""
-        return key_document(self)
+        """Plain nested dictionary, e.g. for ``study.yaml``; parts added later are left out while they say nothing.
+
+        A subclass's has ``class``, by which ``profile_from_document`` finds it again.
+        """
+        kind = type(self)
+        return key_document(self) | ({} if kind is Profile else {"class": f"{kind.__module__}:{kind.__qualname__}"})
+
+
+def profile_from_document(document: Mapping[str, Any], kind: type[Profile] = Profile) -> Profile:
+    """A profile from its ``to_dict``; settings that were added since have their defaults.
+
+    Args:
+        document: as it was written.
+        kind: its class, unless the document names one.
+
+    Raises:
+        UserError: a setting that this version does not know, or a class that cannot be imported.
+    """
+    values = dict(document)
+    if (name := values.pop("class", None)) is not None:
+        found = foreign_object("class of the profile", str(name))
+        try:
+            kind = subclass_of(Profile)(found)
+        except ValueError as error:
+            raise UserError(f"class of the profile {name} {error}") from error
+    return cast(Profile, _built(kind, values, "profile"))
+
+
+def _built(kind: type[Any], values: Mapping[str, Any], where: str) -> Any:
+    known = [entry.name for entry in fields(kind)]
+    unknown = [name for name in values if name not in known]
+    if unknown:
+        raise UserError(
+            f"study.yaml has the setting {where}.{unknown[0]}, which this version of clstudy does not know."
+            f"{nearest(unknown[0], known)} Use the version named there under versions"
+        )
+    hints = get_type_hints(kind)
+    try:
+        return kind(**{name: _plain(hints[name], value, f"{where}.{name}") for name, value in values.items()})
+    except (TypeError, ValueError) as error:
+        raise UserError(f"study.yaml: {where} does not make a {kind.__name__}: {error}") from error
+
+
+def _plain(hint: Any, value: Any, where: str) -> Any:
+    """A value as the dataclass has it: YAML knows lists only."""
+    if isinstance(hint, type) and is_dataclass(hint) and isinstance(value, Mapping):
+        return _built(hint, value, where)
+    if isinstance(value, list) and list not in (hint, get_origin(hint)):
+        return tuple(_plain(None, one, where) for one in value)
+    return value
 
 
 def key_document(settings: Any) -> dict[str, Any]:
@@ -221,7 +296,7 @@ def search_document(profile: Profile) -> dict[str, Any]:
 
     Settings added when searches existed are left out while they have their default, so that those searches go on.
     """
-    document = profile.to_dict()
+    document = key_document(profile)
     for section, values in document.items():
         if not isinstance(values, dict):
             continue
@@ -230,7 +305,25 @@ def search_document(profile: Profile) -> dict[str, Any]:
     return document
 
 
-PROFILES: Registry[Callable[[], Profile]] = Registry("profile")
+def _profile_function(found: object) -> Callable[[], Profile]:
+    """For the registry: a function of the user's own, which is not called here.
+
+    Only functions written in Python are taken: a search space from elsewhere must not name any call it likes.
+    """
+    if not inspect.isfunction(found):
+        raise ValueError("is no function; expected one without arguments that returns a clstudy.Profile")
+    needed = [one.name for one in inspect.signature(found).parameters.values() if _is_needed(one)]
+    if needed:
+        raise ValueError(f"has the arguments {', '.join(needed)}; expected a function without arguments")
+    return cast("Callable[[], Profile]", found)
+
+
+def _is_needed(parameter: inspect.Parameter) -> bool:
+    loose = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    return parameter.default is inspect.Parameter.empty and parameter.kind not in loose
+
+
+PROFILES: Registry[Callable[[], Profile]] = Registry("profile", foreign=_profile_function)
 
 
 @PROFILES.register("embedded")

@@ -28,7 +28,9 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from clstudy.errors import UserError
 from clstudy.settings.claims import Effects, Primary, effects_fit_grid, primary_fits_grid
+from clstudy.settings.named_profiles import named_profile
 from clstudy.settings.overrides import SettingError, checked_settings
 from clstudy.settings.trial_spec import MAX_NAME_BYTES
 from clstudy.storage.documents import shorten
@@ -208,7 +210,7 @@ class SearchSpace(_Strict):
     ``data`` is the name of a data set or a folder; None means the profile's own. ``weights`` is the storage policy
     (``clstudy.study.retention``). ``search`` is None exactly where the learning rates are a list. ``primary`` and
     ``effects`` say how the results will be read (``clstudy.settings.claims``). ``settings`` take the place of the
-    profile's (``clstudy.settings.overrides``).
+    profile's (``clstudy.settings.overrides``); ``profile: {base: NAME, SECTION: {NAME: VALUE}}`` says both at once.
     """
 
     name: Annotated[str, BeforeValidator(_study_name)]
@@ -223,11 +225,46 @@ class SearchSpace(_Strict):
     effects: Effects | None = None
     settings: dict[str, dict[str, Any]] = {}
 
+    @model_validator(mode="before")
+    @classmethod
+    def _base_and_settings(cls, raw: Any) -> Any:
+        """Take a mapping apart; one that cannot be is left to ``_not_a_mapping``, so that all mistakes are said."""
+        given = raw.get("profile") if isinstance(raw, Mapping) else None
+        if not isinstance(given, Mapping) or "base" not in given or raw.get("settings"):
+            return raw
+        return {
+            **raw,
+            "profile": given["base"],
+            "settings": {section: values for section, values in given.items() if section != "base"},
+        }
+
+    @field_validator("profile", mode="before")
+    @classmethod
+    def _not_a_mapping(cls, given: Any) -> Any:
+        if not isinstance(given, Mapping):
+            return given
+        if "base" not in given:
+            raise ValueError("names no base; write which profile it changes: {base: embedded, trainer: {passes: 48}}")
+        raise ValueError(
+            "changes settings of its base, and `settings:` is there as well; put all of them into one of the two"
+        )
+
+    @field_validator("profile")
+    @classmethod
+    def _profile_exists(cls, name: str) -> str:
+        try:
+            named_profile(name)
+        except UserError as error:
+            raise ValueError(str(error)) from None
+        return name
+
     @field_validator("settings", mode="before")
     @classmethod
-    def _settings_exist(cls, settings: Any) -> dict[str, dict[str, Any]]:
+    def _settings_exist(cls, settings: Any, info: ValidationInfo) -> dict[str, dict[str, Any]]:
+        if "profile" not in info.data:  # its own mistake is reported already
+            return {}
         try:
-            return checked_settings(settings)
+            return checked_settings(settings, named_profile(info.data["profile"]))
         except SettingError as error:
             raise PydanticCustomError(INSIDE, "{what}", {"what": str(error), "inside": error.place}) from None
 

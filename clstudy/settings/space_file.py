@@ -18,6 +18,7 @@ from pydantic import (
 
 from clstudy.errors import UserError, nearest
 from clstudy.settings.claims import Effects, Primary
+from clstudy.settings.named_profiles import named_profile
 from clstudy.settings.overrides import parse_settings
 from clstudy.settings.packaged_spaces import known_spaces
 from clstudy.settings.space import INSIDE, UNION_TAGS, Grid, RateRange, RateSearchSettings, SearchSpace, shown
@@ -45,17 +46,23 @@ class _LineLoader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-def load_space(name_or_path: str | Path, search_path: Sequence[Path] | None = None) -> SearchSpace:
+def load_space(
+    name_or_path: str | Path, search_path: Sequence[Path] | None = None, *, profile: str | None = None
+) -> SearchSpace:
     """Read and check a search space.
 
     Args:
         name_or_path: the name of a packaged space, or the path of a YAML file (anything that ends in .yaml or
             .yml or contains a path separator).
         search_path: folders to look for names in; by default the packaged ones.
+        profile: instead of the file's; the file's settings are then checked as settings of this one.
 
     Raises:
-        UserError: no such space, not readable as YAML (file and line), or not valid (every problem with its place).
+        UserError: no such profile, no such space, not readable as YAML (file and line), or not valid (every problem
+            with its place).
     """
+    if profile is not None:
+        named_profile(profile)
     text = str(name_or_path)
     file = Path(text).expanduser()
     if file.name == text and not text.endswith(_FILE_ENDINGS):
@@ -66,7 +73,7 @@ def load_space(name_or_path: str | Path, search_path: Sequence[Path] | None = No
                 "To use a file of your own, give its path: --space path/to/file.yaml."
             )
         file = known[text]
-    return _parse(_read(file), str(file))
+    return _parse(_read(file), str(file), profile)
 
 
 def _read(file: Path) -> str:
@@ -82,7 +89,7 @@ def _read(file: Path) -> str:
         raise UserError(f"search space {file} cannot be read: {error.strerror}") from None
 
 
-def _parse(text: str, origin: str) -> SearchSpace:
+def _parse(text: str, origin: str, profile: str | None) -> SearchSpace:
     lines: dict[_Place, int] = {}
     try:
         check_yaml(text, SPACE, _LineLoader)
@@ -107,7 +114,13 @@ def _parse(text: str, origin: str) -> SearchSpace:
         keys = ", ".join(SearchSpace.model_fields)
         raise UserError(f"{origin} {given}; expected a search space with the keys {keys}")
     _collect_lines(node, (), lines)
-    return _validated(raw, origin, lines)
+    return _validated(raw if profile is None else _with_profile(raw, profile), origin, lines)
+
+
+def _with_profile(raw: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """A space with another profile; the settings that it changes stay."""
+    given = raw.get("profile")
+    return {**raw, "profile": {**given, "base": name} if isinstance(given, Mapping) else name}
 
 
 def _collect_lines(node: yaml.Node | None, place: _Place, lines: dict[_Place, int]) -> None:
@@ -129,7 +142,9 @@ def _validated(raw: Mapping[str, Any], origin: str, lines: Mapping[_Place, int])
     try:
         return SearchSpace.model_validate(raw)
     except ValidationError as error:
-        problems = sorted((_problem(item, lines) for item in error.errors()), key=lambda problem: problem[0] or 0)
+        mapped = isinstance(raw.get("profile"), Mapping)
+        found = (_problem(item, lines, mapped=mapped) for item in error.errors())
+        problems = sorted(found, key=lambda problem: problem[0] or 0)
     more = len(problems) - _MOST_PROBLEMS
     if len(problems) == 1:
         line, text = problems[0]
@@ -139,11 +154,16 @@ def _validated(raw: Mapping[str, Any], origin: str, lines: Mapping[_Place, int])
     raise UserError(f"{origin} has {len(problems)} problems:\n{listed}{rest}")
 
 
-def _problem(item: Any, lines: Mapping[_Place, int]) -> tuple[int | None, str]:
-    """Return (line, "place: what is wrong") for one pydantic error."""
+def _problem(item: Any, lines: Mapping[_Place, int], *, mapped: bool) -> tuple[int | None, str]:
+    """Return (line, "place: what is wrong") for one pydantic error.
+
+    ``mapped``: the settings stand under ``profile``.
+    """
     place = tuple(part for part in item["loc"] if part not in UNION_TAGS)
     if item["type"] == INSIDE:
         place = (*place, *item["ctx"]["inside"])
+    if mapped and place[:1] == ("settings",) and ("settings",) not in lines:
+        place = ("profile", *place[1:])
     around = place
     while around and around not in lines:
         around = around[:-1]
@@ -211,7 +231,8 @@ def override(
         if value is not None:
             given.append(f"--{option}")
             raw[option] = value
-    for section, values in parse_settings(settings).items():
+    changed = parse_settings(settings, named_profile(raw["profile"])) if settings else {}
+    for section, values in changed.items():
         given += [f"--set {section}.{name}" for name in values]
         raw["settings"].setdefault(section, {}).update(values)
     return _validated(raw, " ".join(given), {}) if given else space

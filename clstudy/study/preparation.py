@@ -10,15 +10,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from clstudy.errors import PhotoError, UserError
-from clstudy.identities.catalogue import is_outline, open_data_set
+from clstudy.identities.catalogue import DATA_SETS, is_outline, open_data_set
 from clstudy.identities.dataset import DataSet, Identity
 from clstudy.identities.preparation.selection import evenly
 from clstudy.records.sessions import duration
+from clstudy.registry import is_foreign
 from clstudy.settings.claims import check_claims
 from clstudy.settings.expansion import Expansion, check_buffer_sizes, check_trial_count, expand
 from clstudy.settings.metric_directions import AS_PUBLISHED
+from clstudy.settings.named_profiles import named_profile
 from clstudy.settings.overrides import with_settings
-from clstudy.settings.profiles import PROFILES, Profile
+from clstudy.settings.profiles import Profile
 from clstudy.settings.space import SearchSpace
 from clstudy.settings.space_file import load_space, override
 from clstudy.settings.trial_spec import Cell, TrialSpec
@@ -28,6 +30,7 @@ from clstudy.strategies import make_strategy
 from clstudy.strategies.lookup import strategy_class
 from clstudy.study.plan import Plan, make_plan
 from clstudy.study.preflight import Equipment, equip, require_alignment
+from clstudy.study.profile_check import require_parts
 from clstudy.study.run_options import RunOptions
 from clstudy.study.search.search_setup import SearchSetup, chosen_rates, search_plan, set_up_search, uses_buffer_size
 from clstudy.tracking.addresses import tracking_address
@@ -125,7 +128,7 @@ def open_study(options: RunOptions, busy: Busy) -> Opened:
         UserError: anything about it is wrong.
     """
     space = override(
-        load_space(options.space),
+        load_space(options.space, profile=options.profile),
         identities=options.identities,
         seeds=options.seeds,
         profile=options.profile,
@@ -138,7 +141,10 @@ def open_study(options: RunOptions, busy: Busy) -> Opened:
     home = out.parent if isinstance(out, Path) else Path("runs")
     if not options.dry_run:
         require_places(out, home)
-    profile = with_compute(with_settings(PROFILES[space.profile](), space.settings), options)
+    profile = with_compute(with_settings(named_profile(space.profile), space.settings), options)
+    require_used(space, profile)
+    if is_foreign(space.profile):
+        require_parts(profile)
     equipment = equip(
         with_as_published(profile, options.without) if options.as_published else profile,
         weights=list(options.weights),
@@ -239,6 +245,21 @@ def require_answerable(space: SearchSpace, profile: Profile, data: DataSet) -> N
         joint=lambda name: strategy_class(name).joint,
         timestamps=min(len(identity.timestamps) for identity in data.identities),
     )
+
+
+def require_used(space: SearchSpace, profile: Profile) -> None:
+    """Refuse settings of packaged photos for photos of a folder, which are what they are.
+
+    Raises:
+        UserError: the space sets one.
+    """
+    folder = space.data or profile.data.name
+    given = [name for name in space.settings.get("data", {}) if name != "timestamps"]
+    if given and folder not in DATA_SETS:
+        raise UserError(
+            f"data.{given[0]} is set, and all photos of the folder {folder!r} are used as they lie there; leave it out "
+            f"(packaged data sets have it: {', '.join(DATA_SETS)})"
+        )
 
 
 def training_photos(people: Iterable[Identity]) -> dict[str, int]:

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import MISSING, Field, fields
 from pathlib import Path
 from typing import Any
 
-from clstudy.errors import UserError, nearest
+from clstudy.errors import UserError
 from clstudy.identities.catalogue import DATA_SETS, open_data_set
 from clstudy.identities.dataset import DataSet
 from clstudy.records.results import result_keys, result_path
 from clstudy.records.study_document import read_document
-from clstudy.settings.profiles import Profile
+from clstudy.settings.profiles import Profile, profile_from_document
 from clstudy.settings.trial_spec import TrialSpec
 from clstudy.trial.requests import Basis, identity_digest, version_digest
 
@@ -38,27 +37,9 @@ def stored_profile(document: Mapping[str, Any]) -> Profile:
     """The profile a study was made with, as it was then; settings that came later have their defaults.
 
     Raises:
-        UserError: a setting that this version does not know.
+        UserError: a setting that this version does not know, or a class of the user's own that cannot be imported.
     """
-    profile: Profile = _build(Profile, document["profile"], "profile")
-    return profile
-
-
-def _build(kind: type[Any], values: Mapping[str, Any], where: str) -> Any:
-    known = {entry.name: entry for entry in fields(kind)}
-    unknown = [name for name in values if name not in known]
-    if unknown:
-        raise UserError(
-            f"study.yaml has the setting {where}.{unknown[0]}, which this version of clstudy does not know."
-            f"{nearest(unknown[0], known)} Use the version named there under versions"
-        )
-    return kind(**{name: _plain(known[name], value, where) for name, value in values.items()})
-
-
-def _plain(entry: Field[Any], value: Any, where: str) -> Any:
-    if entry.default_factory is not MISSING and isinstance(value, Mapping):
-        return _build(entry.default_factory, value, f"{where}.{entry.name}")  # type: ignore[arg-type]
-    return tuple(value) if isinstance(value, list) else value
+    return profile_from_document(document["profile"])
 
 
 def stored_trials(document: Mapping[str, Any]) -> tuple[TrialSpec, ...]:

@@ -15,6 +15,7 @@ from typing import Any
 from clstudy.identities.dataset import Identity, Photo, Timestamp
 from clstudy.records.stage_record import anchors_key as anchors_key_of
 from clstudy.registry import is_foreign, source_digest
+from clstudy.settings.named_profiles import own_sections
 from clstudy.settings.profiles import Profile, key_document
 from clstudy.settings.trial_spec import TrialSpec
 from clstudy.storage.content_addressed_store import MEMORY, StudyStore, digest_of
@@ -67,15 +68,15 @@ class Basis:
         return {"workload": name, **({"workload_source": source_digest("workload", name)} if is_foreign(name) else {})}
 
     def choosing(self) -> dict[str, Any]:
-        """What latents depend on beyond generator and photos: nothing for the first workload, all of another one."""
+        """What latents depend on beyond generator and photos: settings of the user's own, all of another workload's."""
         if self.profile.workload == FIRST_WORKLOAD:
-            return {}
+            return own_sections(self.profile)
         return {**self.workload(), "settings": list(workload_of(self.profile).key_sections(self.profile).values())}
 
     def adapted(self) -> dict[str, Any]:
-        """What is trained instead of the weights; nothing where they are."""
+        """What is trained instead of the weights, and sections of the user's own; nothing without such."""
         low_rank = self.profile.low_rank
-        return {"low_rank": key_document(low_rank)} if low_rank.rank else {}
+        return ({"low_rank": key_document(low_rank)} if low_rank.rank else {}) | own_sections(self.profile)
 
     def measuring(self) -> dict[str, Any]:
         """How a stage is scored beyond the profile's settings; nothing where all of that is packaged."""

@@ -23,6 +23,7 @@ from clstudy.tracking.local_database import sqlite_uri
 SUBCOMMANDS = [
     *(("identities", name) for name in ("prepare", "check", "forget")),
     *(("strategies", name) for name in ("list", "check")),
+    *(("profiles", name) for name in ("list", "check")),
     *(("metrics", name) for name in ("list", "fetch")),
     *(("generators", name) for name in ("inspect", "convert", "export")),
     ("storage", "copy"),

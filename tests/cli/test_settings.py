@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from clstudy.cli.run import main
 from clstudy.errors import UserError
+from clstudy.settings.named_profiles import section_names
 from clstudy.settings.overrides import (
-    SECTIONS,
     SettingError,
     checked_settings,
     parse_settings,
@@ -24,6 +24,7 @@ from clstudy.settings.overrides import (
 from clstudy.settings.profiles import PROFILES
 from clstudy.settings.space_file import load_space, override
 
+EMBEDDED = PROFILES["embedded"]()
 SPACE = """\
 name: mine
 profile: smoke
@@ -75,7 +76,13 @@ def test_the_command_line_goes_before_the_file(tmp_path: Path) -> None:
         ("inversion.latent_space=wplus", r"--set inversion.latent_space: .*'wplus': input should be 'w' or 'w_plus'"),
         ("inversion.step=3", r"unknown setting 'step'. Did you mean 'steps'\?"),
         ("inversoin.steps=3", r"unknown section 'inversoin'. Did you mean 'inversion'\?"),
-        ("data.train=3", r"unknown section 'data'"),
+        ("data.train=0", r"data.train: '0': input should be greater than or equal to 1"),
+        ("data.name=orl", r"data.name is not changed here: `data:` of the space and --data"),
+        ("data.image_size=32", r"photos have the size that the generator makes"),
+        ("data.alignment=ffhq", r"not changed here: photos are aligned"),
+        ("resources.gpus=1", r"each run says it: --device, --gpu-share"),
+        ("compute.precision=tf3", r"unknown precision. Did you mean 'tf32'\?"),
+        ("generator.name=1", r"unknown section 'generator'. It belongs to the profile as a whole"),
         ("evaluation.metrics=lpips,idd", r"unknown metric 'idd'. Did you mean 'id'\?"),
         ("evaluation.metrics=id,id", r"none of them twice"),
         ("evaluation.metrics=", r"at least one metric"),
@@ -95,7 +102,7 @@ def test_a_wrong_option_is_one_message(option: str, said: str) -> None:
 
 def test_a_setting_given_twice_is_refused() -> None:
     with pytest.raises(UserError, match="--set gives inversion.steps twice"):
-        parse_settings(["inversion.steps=1", "inversion.steps=2"])
+        parse_settings(["inversion.steps=1", "inversion.steps=2"], EMBEDDED)
 
 
 @pytest.mark.parametrize(
@@ -118,18 +125,19 @@ _ANYTHING = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
     max_leaves=6,
 )
-_NAMES = sorted({name for kind in SECTIONS.values() for name in asdict(kind())})
+_SECTIONS = sorted(section_names(EMBEDDED))
+_NAMES = sorted({name for section in _SECTIONS for name in asdict(getattr(EMBEDDED, section))})
 
 
-@given(st.dictionaries(st.sampled_from(sorted(SECTIONS)), st.dictionaries(st.sampled_from(_NAMES), _ANYTHING)))
+@given(st.dictionaries(st.sampled_from(_SECTIONS), st.dictionaries(st.sampled_from(_NAMES), _ANYTHING)))
 def test_whatever_is_given_is_taken_or_refused_in_words(raw: Mapping[str, Any]) -> None:
     try:
-        settings = checked_settings(raw)
+        settings = checked_settings(raw, EMBEDDED)
     except SettingError as error:
         assert str(error) and len(error.place) <= 2
         return
-    assert checked_settings(settings) == settings
-    assert with_settings(PROFILES["embedded"](), settings)
+    assert checked_settings(settings, EMBEDDED) == settings
+    assert with_settings(EMBEDDED, settings)
 
 
 def test_the_plan_says_what_is_changed(

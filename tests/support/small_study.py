@@ -18,7 +18,7 @@ import clstudy
 from clstudy.assets import manifest
 from clstudy.cluster.coordinator import Coordinator
 from clstudy.cluster.recorder import Recorder
-from clstudy.cluster.worker import Job, TrialTrainable
+from clstudy.cluster.worker import Job, SentBasis, TrialTrainable
 from clstudy.generators import load_generators
 from clstudy.generators.base import GENERATORS
 from clstudy.generators.embedded_generator import EmbeddedGenerator
@@ -94,10 +94,12 @@ def make_photos(root: Path, people: tuple[str, ...]) -> None:
                     Image.fromarray(next(faces)).save(folder / f"{number}.png")
 
 
-def make_study(folder: Path, strategies: tuple[str, ...], *, mlflow: str | None = None) -> Path:
+def make_study(
+    folder: Path, strategies: tuple[str, ...], *, mlflow: str | None = None, profile: Profile = PROFILE
+) -> Path:
     """Run every trial of one person as the workers do; photos in ``folder/photos``, runs at the URI ``mlflow``."""
     people = ("anna",)
-    configure_torch(PROFILE.compute, PROFILE.resources)
+    configure_torch(profile.compute, profile.resources)
     make_photos(folder / "photos", people)
     grid = {"identity": len(people), "strategy": list(strategies), "buffer_size": [2], "learning_rate": [0.003]}
     (folder / "small.yaml").write_text(
@@ -107,7 +109,7 @@ def make_study(folder: Path, strategies: tuple[str, ...], *, mlflow: str | None 
     data = load_folder(folder / "photos")
     identities: dict[str, Identity] = {identity.name: identity for identity in data.identities}
     trials = expand(space, list(identities), lambda name: strategy_class(name).uses_buffer_size).trials
-    basis = Basis(PROFILE, manifest()["embedded_generator.safetensors"]["sha256"])
+    basis = Basis(profile, manifest()["embedded_generator.safetensors"]["sha256"])
     out = folder / "runs" / "small"
     plan = make_plan(trials, identities, basis, StudyStore(out), out, workers=1)
     write_study_file(out, space, basis, data, plan)
@@ -129,7 +131,7 @@ def run_trials(
     """
     worker = Clusterless.__new__(Clusterless)  # ``setup`` wants a cluster; all of the rest is as it is
     worker._job = Job(
-        basis=runner.basis,
+        basis=SentBasis.of(runner.basis),
         identities=identities,
         run_names=run_names(tuple(trials)),
         out=out,

@@ -1,0 +1,79 @@
+"""``clstudy profiles``: which profiles there are, and whether a profile of your own holds together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import click
+from click.shell_completion import CompletionItem
+
+from clstudy.cli.command_line import group, verbatim
+from clstudy.settings.profiles import PROFILES
+
+_CHECK_HELP = """\
+Calls each profile's function twice and says for every check whether it holds, and if not, why: settings by their types
+and ranges, generator, workload and metrics, weights, study.yaml, keys. Nothing is trained.
+
+A profile is named as in a search space:
+  embedded                 a registered one (see list)
+  package.module:name      a function of your own without arguments, found from the current folder
+"""
+
+_EXIT_CODES = "exit code: 0 every check passed, 1 a check failed, 2 a profile cannot be found"
+
+
+def profile_lines() -> list[str]:
+    """All registered profiles, a line each, in columns."""
+    rows = [("name", "workload", "generator", "image size", "description")]
+    for name, make in PROFILES.items():
+        profile = make()
+        size = f"{profile.data.image_size} px"
+        rows.append((name, profile.workload, profile.generator, size, " ".join(profile.description.split())))
+    widths = [max(len(row[column]) for row in rows) for column in range(4)]
+    return [
+        "  ".join([*(cell.ljust(width) for cell, width in zip(row[:4], widths, strict=True)), row[4]]) for row in rows
+    ]
+
+
+def check(names: Sequence[str]) -> int:
+    """Check profiles, print a line per check, return how many checks failed.
+
+    Raises:
+        UserError: one of them cannot be found; nothing has been checked then.
+    """
+    from clstudy.study.profile_check import CHECKS, check_profile
+
+    for name in names:
+        _ = PROFILES[name]
+    failed = 0
+    width = max(map(len, CHECKS))
+    for name in names:
+        print(name)
+        for finding in check_profile(name):
+            word, said = ("ok", CHECKS[finding.check]) if finding.passed else ("FAILED", finding.message)
+            print(f"  {word:<6}  {finding.check:<{width}}  {said}")
+            failed += not finding.passed
+    print(f"failed checks: {failed}" if failed else "every check passed")
+    return failed
+
+
+def _names(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    return [CompletionItem(name) for name in PROFILES if name.startswith(incomplete)]
+
+
+@group("profiles", help="List profiles, or check one of your own.")
+def profiles() -> None:
+    """Has two commands."""
+
+
+@profiles.command("list", help="every registered profile: its workload, generator, image size")
+def list_profiles() -> None:
+    """Print a table."""
+    print("\n".join(profile_lines()))
+
+
+@profiles.command("check", short_help="check profiles", help=verbatim(_CHECK_HELP), epilog=_EXIT_CODES)
+@click.argument("names", nargs=-1, metavar="[PROFILE]...", shell_complete=_names, help="default: every registered one")
+def check_profiles(names: tuple[str, ...]) -> int:
+    """Print a line per check."""
+    return 1 if check(names or list(PROFILES)) else 0
