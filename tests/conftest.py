@@ -87,6 +87,15 @@ def small_study(shared_folder: Path, tmp_path_factory: pytest.TempPathFactory) -
     return copy / "runs" / "small"
 
 
+@pytest.fixture
+def few_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only the first of a report's figures, for tests of the rest of it: all of them take as long as ten reports."""
+    from clstudy.analysis.figures import FIGURES
+
+    for title in list(FIGURES)[1:]:
+        monkeypatch.delitem(FIGURES, title)
+
+
 @pytest.fixture(scope="session")
 def empty_database(shared_folder: Path) -> Path:
     """MLflow's tables without a run: making them takes seconds, copying them does not."""

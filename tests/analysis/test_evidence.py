@@ -214,6 +214,7 @@ def test_equal_studies_give_equal_bytes(study, found):
     assert found.evidence.schema == EVIDENCE_SCHEMA and found.sensitivity.schema == SENSITIVITY_SCHEMA
 
 
+@pytest.mark.usefixtures("few_figures")
 @pytest.mark.parametrize("identities", [("ann",), ("ann", "bob")])
 def test_small_studies_say_what_does_not_exist(tmp_path, identities):
     study = Study(tmp_path / "study", identities=identities, seeds=(0,))
@@ -248,6 +249,7 @@ def test_a_study_with_a_hole_still_gets_its_tables(tmp_path):
     assert {row["n_seeds"] for row in rows_of(found.evidence, "aip", strategy="er_hull", buffer_size=3)} == {1}
 
 
+@pytest.mark.usefixtures("few_figures")
 def test_the_report_shows_them_and_keeps_the_files(study):
     report.write_report(study.folder)
     folder = study.folder / "report"

@@ -367,13 +367,6 @@ def test_learning_rates_are_told_apart(tmp_path):
 # --- the command ------------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def few_figures(monkeypatch):
-    """Only the first figure: the command is what is tested."""
-    for title in list(FIGURES)[1:]:
-        monkeypatch.delitem(FIGURES, title)
-
-
 def test_several_studies_are_shown_side_by_side(tmp_path, capsys, few_figures):
     folders = [Study(tmp_path / name, identities=("ann", "bob"), seeds=(0,)).folder for name in ("one", "two")]
     assert cli_report.main([*map(str, folders)]) == 0

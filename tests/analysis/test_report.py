@@ -97,6 +97,7 @@ def interval_of(values):
     return stats.ttest_1samp(list(values), 0).confidence_interval(0.95)
 
 
+@pytest.mark.usefixtures("few_figures")
 def test_csv_equals_numbers_computed_here(tmp_path):
     study = Study(tmp_path / "study")
     summary = report.write_report(study.folder)
@@ -134,6 +135,7 @@ def test_csv_equals_numbers_computed_here(tmp_path):
         assert row["verdict"] == ("interval includes 0" if low <= 0 <= high else decided)
 
 
+@pytest.mark.usefixtures("few_figures")
 def test_equal_rows_give_equal_bytes(tmp_path):
     study = Study(tmp_path / "study")
     names = ("summary.csv", "paired.csv", "tables.md")
@@ -145,6 +147,7 @@ def test_equal_rows_give_equal_bytes(tmp_path):
     assert [(study.folder / "report" / name).read_bytes() for name in names] == first
 
 
+@pytest.mark.usefixtures("few_figures")
 def test_tables_read_well(tmp_path):
     study = Study(tmp_path / "study")
     summary = report.write_report(study.folder)
@@ -166,6 +169,7 @@ def test_tables_read_well(tmp_path):
     assert max(map(len, narrow.splitlines())) <= 60 and "…" not in narrow
 
 
+@pytest.mark.usefixtures("few_figures")
 def test_missing_and_failed_trials_are_named_and_counted(tmp_path):
     skip = ("ann-er_hull-k3-lr0.001-s0", "bob-lower-lr0.001-s0")
     study = Study(tmp_path / "study", seeds=(0,), skip=skip)
@@ -232,6 +236,7 @@ def test_a_trial_with_a_hole_is_left_out_by_name(tmp_path):
     assert counts["reconstruction", "id", "er_hull", 3] == 3
 
 
+@pytest.mark.usefixtures("few_figures")
 def test_one_identity_has_no_interval_in_words(tmp_path):
     study = Study(tmp_path / "study", identities=("ann",), seeds=(0,))
     summary = report.write_report(study.folder)
@@ -287,6 +292,7 @@ def test_results_of_another_plan_are_left_out_and_contradictions_refused(tmp_pat
         summarise(study.folder)
 
 
+@pytest.mark.usefixtures("few_figures")
 def test_exit_codes_and_one_line_errors(tmp_path, capsys):
     good = Study(tmp_path / "good", identities=("ann", "bob"), seeds=(0,)).folder
     short = Study(tmp_path / "short", seeds=(0,), skip=("ann-lower-lr0.001-s0",)).folder

@@ -206,6 +206,7 @@ def scored_as_published(study):
         pq.write_table(pa.Table.from_pylist(rows + more, schema=RESULT_SCHEMA), study.results(spec["trial"]))
 
 
+@pytest.mark.usefixtures("few_figures")
 def test_published_values_stand_beside_the_columns_that_are_scored_their_way(tmp_path):
     study = Study(tmp_path / "study", identities=("ann", "bob"), seeds=(0,), rates=(0.0003,), size=10)
     rewrite(study, profile={"name": "mystyle", "inversion": {"latent_space": "w_plus"}})
@@ -628,6 +629,7 @@ def test_another_network_of_lpips_is_a_difference():
     assert "LPIPS is computed on another network, there on AlexNet" in note
 
 
+@pytest.mark.usefixtures("few_figures")
 @pytest.mark.parametrize(
     ("profile", "said"),
     [

@@ -1,7 +1,7 @@
 """The main job through the real command line: Ray, MLflow on SQLite, Parquet, real photos, real kills.
 
-What needs no Ray is asked of ``main`` in this process. A kill and its resumption are here once; signals, damage, other
-kills, budgets and full disks, each a driver of its own, are slow, and ``.ci/run`` has some of them.
+What needs no Ray is asked of ``main`` in this process. Kills, signals, damage, budgets and full disks, each a driver of
+its own, are slow, and ``.ci/run`` has some of them.
 """
 
 from __future__ import annotations
@@ -267,6 +267,8 @@ def test_only_a_damaged_stage_is_computed_again(smoke_study: SmokeStudy, tmp_pat
     assert load_rows(folder / "runs" / "study").equals(rows)
 
 
+@pytest.mark.slow
+@pytest.mark.ci_slow
 def test_a_killed_driver_goes_on_and_the_rows_are_the_same(smoke_study: SmokeStudy, photos: Path) -> None:
     """A SIGKILL at a seeded moment inside a stage (three: the next test; thirty: tests/cluster/test_chaos.py).
 

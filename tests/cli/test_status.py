@@ -20,19 +20,14 @@ from clstudy.storage.driver_lock import NAME, driver_at, only_driver
 from clstudy.storage.places import open_place
 from clstudy.storage.trees import copy_tree
 from tests.support.object_store import BUCKET, object_store
-from tests.support.small_study import TIMESTAMPS, make_study
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_study(tmp_path_factory.mktemp("small"), ("lower", "er_rand", "upper"))
+from tests.support.small_study import TIMESTAMPS
 
 
 @pytest.fixture
-def study(finished: Path, tmp_path: Path) -> Path:
+def study(small_study: Path, tmp_path: Path) -> Path:
     """A copy in which one trial is not finished."""
     copy = tmp_path / "small"
-    shutil.copytree(finished, copy)
+    shutil.copytree(small_study, copy)
     (next((copy / "results").glob("anna-er_rand-*.parquet"))).unlink()
     return copy
 
@@ -41,13 +36,13 @@ def everything(folder: Path) -> dict[str, bytes]:
     return {str(path): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def test_a_finished_study(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    before = everything(finished)
-    assert main(["status", str(finished)]) == 0
+def test_a_finished_study(small_study: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = everything(small_study)
+    assert main(["status", str(small_study)]) == 0
     said = capsys.readouterr().out
     assert "none is at work" in said and "3 of 3 finished, 0 to go" in said and "left" not in said
     assert "anna, t = " in said and " ago: " in said and "took" in said
-    assert everything(finished) == before
+    assert everything(small_study) == before
 
 
 def test_an_unfinished_study(study: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -126,6 +126,8 @@ def drive_here(
     return run_main
 
 
+@pytest.mark.slow
+@pytest.mark.ci_slow
 def test_the_study_runs_from_checkpoint_and_photos_and_resumes(
     place: Path, drive_here: Callable[..., subprocess.CompletedProcess[str]]
 ) -> None:
@@ -145,6 +147,8 @@ def test_the_study_runs_from_checkpoint_and_photos_and_resumes(
     assert "every trial is finished already" in again.stdout, again.stdout + again.stderr
 
 
+@pytest.mark.slow
+@pytest.mark.ci_slow
 def test_the_tracker_has_every_step_of_every_trial(place: Path) -> None:
     """The last one too: its pictures are large enough to be lost with the worker that sends them."""
     client = MlflowClient(sqlite_uri(place / "runs" / "mlflow.db"))

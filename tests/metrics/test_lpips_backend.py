@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import sys
 import warnings
@@ -54,8 +55,9 @@ def pairs(size: int = 64, count: int = 3) -> tuple[Tensor, Tensor]:
     return a, (a + 0.3 * torch.randn(a.shape, generator=rng)).clamp(-1, 1)
 
 
+@functools.cache
 def random_backbone(network: str, seed: int = 3) -> nn.Module:
-    """torchvision's network with small random weights; VGG16 without its large classifier."""
+    """torchvision's network with small random weights; VGG16 without its large classifier. To be read only."""
     from torchvision import models
 
     torch.manual_seed(seed)

@@ -310,6 +310,7 @@ def test_the_profile_for_real_people_has_it_beside_lpips_and_no_key_of_another_p
         assert "lpips_eyes_mouth" not in PROFILES[name]().evaluation.metrics
 
 
+@pytest.mark.usefixtures("few_figures")
 def test_reports_print_it_by_name_and_keep_lpips_in_front(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     regions = ("reconstruction", "lpips_eyes_mouth")
     monkeypatch.setattr(test_report, "PANELS", [regions, *test_report.PANELS])

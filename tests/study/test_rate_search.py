@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -127,6 +127,12 @@ def drive(
             search = make()
 
 
+@cache
+def undisturbed(objective: Objective, asha: bool = False) -> RateSearch:
+    """What one worker finds that nothing kills; to be read only."""
+    return drive(partial(make_search, asha=asha), objective).search
+
+
 def rows(search: RateSearch) -> list[dict]:
     return search.table().to_pylist()
 
@@ -144,13 +150,13 @@ def shown(search: RateSearch) -> str:
 @settings(max_examples=12, deadline=None)
 @given(seed=st.integers(0, 2**32), workers=st.integers(1, 7), kill=st.sampled_from([0.0, 0.01, 0.03]))
 def test_workers_order_and_kills_change_nothing(asha: bool, objective: Objective, seed: int, workers: int, kill: float):
-    undisturbed = drive(partial(make_search, asha=asha), objective).search
+    expected = undisturbed(objective, asha)
     storage = InMemoryStorage()
     run = drive(
         partial(make_search, storage, asha=asha), objective, np.random.default_rng(seed), workers=workers, kill=kill
     )
-    assert shown(run.search) == shown(undisturbed)
-    assert run.search.best() == undisturbed.best()
+    assert shown(run.search) == shown(expected)
+    assert run.search.best() == expected.best()
     assert run.search.complete()
 
 
@@ -203,8 +209,8 @@ for _name in (
 @pytest.mark.filterwarnings("error")
 def test_a_kill_after_any_write_changes_nothing():
     make = partial(make_search, cells=CELLS[1:], asha=True, trials=SPREAD + 4)
-    undisturbed = drive(make, chance).search
-    assert {row["state"] for row in rows(undisturbed)} == {FINISHED, STOPPED, DIVERGED}
+    expected = shown(whole := drive(make, chance).search)
+    assert {row["state"] for row in rows(whole)} == {FINISHED, STOPPED, DIVERGED}
     kills = 0
     while True:
         storage = DyingStorage(kills + 1)
@@ -215,7 +221,7 @@ def test_a_kill_after_any_write_changes_nothing():
         else:
             break
         storage.left = None
-        assert shown(drive(partial(make, storage), chance).search) == shown(undisturbed)
+        assert shown(drive(partial(make, storage), chance).search) == expected
     assert kills > 5 * (SPREAD + 4)  # trial, rate, two notes, end, of every proposal
 
 
@@ -236,7 +242,7 @@ def test_a_killed_process_leaves_a_search_that_goes_on_and_others_may_read_it(tm
         child.wait()
     resumed = drive(partial(make_search, url), bowl)
     assert len(resumed.handed) == (len(CELLS) * TRIALS - 9) * len(PEOPLE)
-    assert shown(resumed.search) == shown(drive(make_search, bowl).search)
+    assert shown(resumed.search) == shown(undisturbed(bowl))
 
 
 def drive_and_hang(url: str, proposals: int) -> None:
@@ -272,7 +278,7 @@ def test_more_trials_go_on_where_fewer_ended():
     few = drive(partial(make_search, storage, trials=8), bowl).search
     more = drive(partial(make_search, storage, trials=TRIALS), bowl)
     assert len(more.handed) == (TRIALS - 8) * len(CELLS) * len(PEOPLE)
-    assert shown(more.search) == shown(drive(make_search, bowl).search)
+    assert shown(more.search) == shown(undisturbed(bowl))
     again = make_search(storage, trials=8)
     assert again.exhausted() and again.complete() and again.next() is None
     assert again.best() == few.best()
@@ -313,7 +319,7 @@ def test_the_cell_that_is_behind_comes_first():
 
 def test_the_spread_is_the_eighths_in_an_order_whose_every_part_is_spread():
     assert [spread_position(number) for number in range(SPREAD)] == [4 / 8, 2 / 8, 6 / 8, 1 / 8, 5 / 8, 3 / 8, 7 / 8]
-    table = drive(make_search, bowl).search.table().slice(0, SPREAD)
+    table = undisturbed(bowl).table().slice(0, SPREAD)
     positions = [math.log(rate / 3e-4) / math.log(100) for rate in table["learning_rate"].to_pylist()]
     assert positions == pytest.approx([spread_position(number) for number in range(SPREAD)], abs=1e-4)
 
@@ -377,7 +383,7 @@ def test_it_finds_the_best_rate_and_beats_a_grid_of_the_same_size():
 
 
 def test_an_objective_is_the_mean_of_its_trials():
-    search = drive(make_search, bowl).search
+    search = undisturbed(bowl)
     for row in rows(search):
         spec = {"strategy": row["strategy"], "buffer_size": row["buffer_size"], "learning_rate": row["learning_rate"]}
         ends = [bowl(TrialSpec(identity=person, seed=0, **spec), TIMESTAMPS - 1) for person in PEOPLE]
@@ -460,7 +466,7 @@ def test_a_trial_that_broke_for_other_reasons_is_tried_again_by_the_next_process
         search.best()
     resumed = make_search(storage)
     assert resumed.next() == broken
-    assert shown(drive(partial(make_search, storage), bowl).search) == shown(drive(make_search, bowl).search)
+    assert shown(drive(partial(make_search, storage), bowl).search) == shown(undisturbed(bowl))
 
 
 def test_an_unknown_trial_is_refused():
