@@ -25,6 +25,7 @@ from clstudy.cluster.watcher import Display, Watcher
 from clstudy.cluster.worker import Job, TrialTrainable
 from clstudy.generators import load_generators
 from clstudy.generators.base import GENERATORS
+from clstudy.registry import foreign_sources
 from clstudy.settings.version import __version__
 from clstudy.storage.content_addressed_store import StudyStore, digest_of
 from clstudy.storage.file_modes import current_mask
@@ -158,6 +159,12 @@ def _provide_inputs(settings: StudySettings) -> Inputs | None:
     return inputs
 
 
+def _own_sources(settings: StudySettings) -> dict[str, str]:
+    """Source of the modules of the user's own strategies and metrics, by name, for machines that lack them."""
+    metrics = [one.place for one in settings.basis.own_metrics]
+    return strategy_sources(settings.space.grid.strategy) | foreign_sources("metric", metrics)
+
+
 def _fit(
     settings: StudySettings,
     plan: Plan,
@@ -179,7 +186,7 @@ def _fit(
         recorder=recorder,
         part=settings.part,
         inputs=inputs,
-        sources=strategy_sources(settings.space.grid.strategy) if inputs is not None else {},
+        sources=_own_sources(settings) if inputs is not None else {},
     )
     share = settings.basis.profile.resources
     load_generators()

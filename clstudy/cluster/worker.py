@@ -26,6 +26,7 @@ from clstudy.identities.dataset import Identity
 from clstudy.images import enlarged
 from clstudy.records.results import result_path, trial_table, write_result
 from clstudy.safe_text import redacted
+from clstudy.settings.metric_facts import known_metrics
 from clstudy.settings.trial_spec import TrialSpec
 from clstudy.storage.content_addressed_store import StudyStore
 from clstudy.storage.file_modes import apply
@@ -255,7 +256,7 @@ class TrialTrainable(tune.Trainable):
         request, report = following
         self._tables.append(report.rows)
         self._keys.append(request.key)
-        metrics = running_metrics(self._tables, report.t)
+        metrics = running_metrics(self._tables, report.t, known_metrics(self._job.basis.own_metrics))
         images = {"faces": enlarged(report.faces)}
         if report.buffer is not None:
             images["buffer"] = enlarged(report.buffer)

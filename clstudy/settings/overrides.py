@@ -6,6 +6,7 @@ its own and is not changed here.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields, replace
 from typing import Any
@@ -13,7 +14,8 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from clstudy.errors import UserError, nearest
-from clstudy.settings.metric_directions import HIGHER_IS_BETTER
+from clstudy.registry import is_foreign
+from clstudy.settings.metric_facts import packaged_metrics
 from clstudy.settings.profiles import (
     AnchorSettings,
     EvaluationSettings,
@@ -32,6 +34,8 @@ SECTIONS: Mapping[str, type[Any]] = {
     "low_rank": LowRankSettings,
 }
 """Parts of a profile that may be changed, by their names in it."""
+
+_OWN = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 
 Settings = Mapping[str, Mapping[str, Any]]
 """section -> name -> value."""
@@ -88,11 +92,16 @@ def _check_metrics(names: Sequence[str]) -> None:
     place = ("evaluation", "metrics")
     if not names or len(set(names)) < len(names):
         raise SettingError(place, f"{shorten(list(names))}: expected at least one metric, and none of them twice")
+    known = packaged_metrics()
     for name in names:
-        if name not in HIGHER_IS_BETTER:
+        if is_foreign(name):
+            if not _OWN.fullmatch(name):
+                raise SettingError(place, f"{shorten(name)} is not module:Name, as a metric of your own is named")
+        elif name not in known:
             raise SettingError(
                 place,
-                f"unknown metric {name!r}.{nearest(name, HIGHER_IS_BETTER)} Known: {', '.join(HIGHER_IS_BETTER)}",
+                f"unknown metric {name!r}.{nearest(name, known)} Known: {', '.join(known)}; or one of your own, "
+                "module:Name",
             )
 
 
