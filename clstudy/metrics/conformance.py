@@ -22,7 +22,7 @@ from clstudy.settings.metric_facts import PROTOCOLS, MetricFacts
 
 SIDE = 64
 """Of the images in pixels, as in the packaged profiles."""
-COUNT = 4
+COUNT = 3
 """Images that a metric is given at once; as many target photos."""
 _BEYOND = 1.2
 """By how much the images of a metric that takes them ``unclamped`` exceed [-1, 1]."""
@@ -47,6 +47,8 @@ class Scored:
     images: Tensor
     targets: Tensor
     values: Any
+    changed: str
+    """What is not as it was handed in; empty if all is."""
 
     def __str__(self) -> str:
         return f"{self.protocol}, {len(self.images)} images of {self.images.shape[-1]} px"
@@ -99,9 +101,12 @@ class Record:
         metric = self.metric if metric is None else metric
         images = self.images if images is None else images
         targets = self.targets if targets is None else targets
-        prepared = metric.prepare(targets)
-        call = metric.pairs if protocol == "reconstruction" else metric.synthesis
-        return Scored(protocol, images, targets, call(images, prepared))
+        given, known = images.clone(), targets.clone()
+        prepared = metric.prepare(known)
+        values = (metric.pairs if protocol == "reconstruction" else metric.synthesis)(given, prepared)
+        handed = {"images": (given, images), "target photos": (known, targets)}
+        changed = " and ".join(what for what, (now, before) in handed.items() if not torch.equal(now, before))
+        return Scored(protocol, images, targets, values, changed)
 
 
 def check_metric(kind: type[Metric], settings: MetricSettings | None = None) -> list[Finding]:
@@ -210,12 +215,9 @@ def _device(record: Record) -> Iterator[str]:
 
 def _arguments(record: Record) -> Iterator[str]:
     """images and target photos are not changed"""
-    for protocol in record.protocols:
-        images, targets = record.images.clone(), record.targets.clone()
-        record.score(protocol, images=images, targets=targets)
-        for what, given, before in (("images", images, record.images), ("target photos", targets, record.targets)):
-            if not torch.equal(given, before):
-                yield f"{protocol}: the {what} are not as they were handed in"
+    for one in record.scored:
+        if one.changed:
+            yield f"{one}: the {one.changed} are not as they were handed in"
 
 
 def _repeatable(record: Record) -> Iterator[str]:
@@ -232,7 +234,8 @@ def _batch(record: Record) -> Iterator[str]:
     for one in record.scored:
         if one.protocol == "synthesis" and record.kind.of_set:
             continue
-        for place, value in enumerate(one.values.tolist()):
+        values = one.values.tolist()
+        for place, value in ((0, values[0]), (len(values) - 1, values[-1])):
             image = one.images[place : place + 1]
             # a reconstruction has one target, a generated image is compared with all
             targets = one.targets[place : place + 1] if one.protocol == "reconstruction" else one.targets

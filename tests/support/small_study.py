@@ -21,8 +21,10 @@ from clstudy.cluster.worker import Job, TrialTrainable
 from clstudy.generators.embedded_generator import EmbeddedGenerator
 from clstudy.identities.dataset import Identity, load_folder
 from clstudy.identities.dcgan import LATENT_SIZE, FaceSource
-from clstudy.metrics.lpips import LPIPS, LPIPSMetric
+from clstudy.metrics.base import METRICS
+from clstudy.metrics.lpips import LPIPS
 from clstudy.settings.expansion import expand
+from clstudy.settings.metric_facts import own_metrics
 from clstudy.settings.profiles import EvaluationSettings, InversionSettings, Profile, TrainerSettings, smoke
 from clstudy.settings.space_file import load_space
 from clstudy.storage.content_addressed_store import StudyStore
@@ -87,10 +89,13 @@ def make_photos(root: Path, people: tuple[str, ...]) -> None:
                     Image.fromarray(next(faces)).save(folder / f"{number}.png")
 
 
-def make_study(folder: Path, strategies: tuple[str, ...], *, mlflow: str | None = None) -> Path:
+def make_study(
+    folder: Path, strategies: tuple[str, ...], *, mlflow: str | None = None, metrics: tuple[str, ...] = ("lpips",)
+) -> Path:
     """Run every trial of one person as the workers do; photos in ``folder/photos``, runs at the URI ``mlflow``."""
     people = ("anna",)
-    configure_torch(PROFILE.compute, PROFILE.resources)
+    profile = replace(PROFILE, evaluation=replace(PROFILE.evaluation, metrics=metrics))
+    configure_torch(profile.compute, profile.resources)
     make_photos(folder / "photos", people)
     grid = {"identity": len(people), "strategy": list(strategies), "buffer_size": [2], "learning_rate": [0.003]}
     (folder / "small.yaml").write_text(
@@ -100,7 +105,8 @@ def make_study(folder: Path, strategies: tuple[str, ...], *, mlflow: str | None 
     data = load_folder(folder / "photos")
     identities: dict[str, Identity] = {identity.name: identity for identity in data.identities}
     trials = expand(space, list(identities), lambda name: strategy_class(name).uses_buffer_size).trials
-    basis = Basis(PROFILE, manifest()["embedded_generator.safetensors"]["sha256"])
+    generator = manifest()["embedded_generator.safetensors"]["sha256"]
+    basis = Basis(profile, generator, own_metrics=own_metrics(metrics))
     out = folder / "runs" / "small"
     plan = make_plan(trials, identities, basis, StudyStore(out), out, workers=1)
     write_study_file(out, space, basis, data, plan)
@@ -116,7 +122,9 @@ def make_study(folder: Path, strategies: tuple[str, ...], *, mlflow: str | None 
         coordinator=Direct(Coordinator()),
         recorder=Direct(recorder),
     )
-    worker._runner = StageRunner.personalising(basis, EmbeddedGenerator(), LPIPS(), [LPIPSMetric()], StudyStore(out))
+    worker._runner = StageRunner.personalising(
+        basis, EmbeddedGenerator(), LPIPS(), [METRICS[name]() for name in metrics], StudyStore(out)
+    )
     for spec in trials:
         worker._begin(spec.columns())
         while not (state := worker.step())["done"]:
