@@ -113,7 +113,16 @@ def _problems(facts: MetricFacts) -> Iterator[str]:
 @cache
 def packaged_metrics() -> Metrics:
     """The metrics of the package by name, in the order of ``clstudy/metrics/__init__.py``."""
-    bodies = _Bodies()
+    return metrics_in(_PACKAGE)
+
+
+def metrics_in(folder: Path) -> Metrics:
+    """The metrics that a folder of modules registers, of those in the list ``MODULES`` of its ``__init__.py``.
+
+    Raises:
+        ValueError: a fact is no literal, is missing, or is not as expected; the message names the module.
+    """
+    bodies = _Bodies(folder)
     listed: tuple[str, ...] = bodies.constant("__init__", "MODULES")
     found = [facts for module in listed for facts in bodies.registered(module)]
     return MappingProxyType({facts.name: facts for facts in found})
@@ -127,21 +136,27 @@ def as_published() -> Mapping[str, str]:
 
 
 class _Bodies:
-    """Class bodies of ``clstudy/metrics/*.py``, read and not run.
+    """Class bodies of a folder's modules, read and not run.
 
     What a class says is a literal, or the attribute of another class; what it does not say, its bases do.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
         self._trees: dict[str, list[ast.stmt]] = {}
 
     def registered(self, module: str) -> list[MetricFacts]:
         """The facts of the classes that a module registers."""
-        return [
-            MetricFacts.read(self._facts(module, node.name))
-            for node in self._tree(module)
-            if isinstance(node, ast.ClassDef) and any(map(_registers, node.decorator_list))
-        ]
+        usual = self._facts("base", "Metric")  # a base may be imported from ``clstudy`` itself
+        classes = [node for node in self._tree(module) if isinstance(node, ast.ClassDef)]
+        try:
+            return [
+                MetricFacts.read(usual | self._facts(module, node.name))
+                for node in classes
+                if any(map(_registers, node.decorator_list))
+            ]
+        except ValueError as error:
+            raise ValueError(f"clstudy/metrics/{module}.py: {error}") from None
 
     def constant(self, module: str, name: str) -> Any:
         """The literal that a module gives a name."""
@@ -149,7 +164,7 @@ class _Bodies:
 
     def _tree(self, module: str) -> list[ast.stmt]:
         if module not in self._trees:
-            self._trees[module] = ast.parse((_PACKAGE / f"{module}.py").read_text(encoding="utf-8")).body
+            self._trees[module] = ast.parse((self._folder / f"{module}.py").read_text(encoding="utf-8")).body
         return self._trees[module]
 
     def _facts(self, module: str, name: str) -> dict[str, Any]:
@@ -174,8 +189,8 @@ class _Bodies:
             return ast.literal_eval(node)
         except ValueError:
             raise ValueError(
-                f"clstudy/metrics/{module}.py, line {node.lineno}: {ast.unparse(node)!r} is no literal; facts of a "
-                "metric are read without running them"
+                f"line {node.lineno}: {ast.unparse(node)!r} is no literal; facts of a metric are read without running "
+                "them"
             ) from None
 
 
@@ -188,7 +203,11 @@ def _assigned(body: Sequence[ast.stmt]) -> dict[str, ast.expr]:
     found: dict[str, ast.expr] = {}
     for node in body:
         if isinstance(node, ast.Assign):
-            found |= {target.id: node.value for target in node.targets if isinstance(target, ast.Name)}
+            for target in node.targets:
+                pairs = [(target, node.value)]
+                if isinstance(target, ast.Tuple) and isinstance(node.value, ast.Tuple):  # name, title = …, …
+                    pairs = list(zip(target.elts, node.value.elts, strict=False))
+                found |= {name.id: value for name, value in pairs if isinstance(name, ast.Name)}
         elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.value is not None:
             found[node.target.id] = node.value
     return found

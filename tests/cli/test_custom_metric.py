@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -93,9 +94,7 @@ def test_the_readmes_metric_is_checked_planned_studied_and_reported_in_this_proc
 
 
 def test_the_command_line_names_a_metric_as_a_space_does_and_leaves_it_out_by_either_name(folder: Path) -> None:
-    profile = PROFILE.__class__(
-        name="small", description="", stage_seconds=1.0, evaluation=PROFILE.evaluation.__class__(metrics=("psnr", NAME))
-    )
+    profile = replace(PROFILE, evaluation=replace(PROFILE.evaluation, metrics=("psnr", NAME)))
     for name in (NAME, "sharpness"):
         assert equip(profile, without=[name]).profile.evaluation.metrics == ("psnr",)
     assert equip(profile).profile.evaluation.metrics == ("psnr", NAME)
@@ -108,9 +107,9 @@ def test_the_command_line_names_a_metric_as_a_space_does_and_leaves_it_out_by_ei
         (("my_metrics:Sharpness", "my_metric:Sharpness"), "no module 'my_metric'"),
         (("my_metrics:Sharpness", "my_metrics:sharpness"), "is not a Metric"),
         (("my_metrics:Sharpness", "my-metrics:Sharpness"), "not module:Name"),
-        (('name, higher_is_better = "sharpness"', 'name, higher_is_better = "lpips"'), "as a packaged metric is"),
-        (('name, higher_is_better = "sharpness"', 'name, higher_is_better = "My Sharpness"'), "expected up to 40"),
-        (("title, unit =", "unit, unit ="), "title is missing"),
+        (('unit = "sharpness"', 'unit = "lpips"'), "as a packaged metric is"),
+        (('unit = "sharpness"', 'unit = "My Sharpness"'), "expected up to 40"),
+        (("name, title, unit =", "name, other, unit ="), "title is missing"),
         (("def pairs", "def other"), None),
     ],
 )
