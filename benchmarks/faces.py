@@ -17,13 +17,12 @@ import numpy as np
 from PIL import Image
 
 from clstudy.analysis.figures.faces import cell_side, resized
+from clstudy.analysis.printed import panel_title
 from clstudy.analysis.report_data import Arm, Material, gather
-from clstudy.analysis.score_tables import panel_title
 from clstudy.analysis.study_folder import stage_faces
 from clstudy.analysis.summary import summarise
 from clstudy.errors import UserError
 from clstudy.images import encode_png
-from clstudy.settings.metric_directions import HIGHER_IS_BETTER
 
 MOST_BYTES = 150_000
 _GAP = 8
@@ -38,8 +37,9 @@ def ranked_people(material: Material, arm: Arm, panel: tuple[str, str]) -> list[
     values = material.identity_values(panel, lambda r: r[-1].mean()).get(arm)
     if not values:
         known = "; ".join(found.label for found in material.arms)
-        raise UserError(f"no {panel_title(panel)} of {arm.label} in {material.summary.study.folder}; it has: {known}")
-    sign = -1 if HIGHER_IS_BETTER[panel[1]] else 1
+        title, folder = panel_title(material.metrics, panel), material.summary.study.folder
+        raise UserError(f"no {title} of {arm.label} in {folder}; it has: {known}")
+    sign = -1 if material.metrics[panel[1]].higher_is_better else 1
     return sorted(((name, float(score)) for name, score in values.items()), key=lambda each: (sign * each[1], each[0]))
 
 
@@ -96,7 +96,7 @@ def main() -> None:
     args.to.write_bytes(content)
     for place, (name, score) in zip(("best", "worst"), chosen, strict=False):
         which = f"{place} of {len(people)} people" if len(people) > 1 else "the only person"
-        print(f"{which}, {arm.label}: {name}, {panel_title(panel)} {score:.4f}")
+        print(f"{which}, {arm.label}: {name}, {panel_title(material.metrics, panel)} {score:.4f}")
     print(f"{args.to}: {len(content) / 1000:.0f} kB")
 
 

@@ -22,12 +22,10 @@ from statistics import fmean
 
 from clstudy.analysis.comparisons import paired_difference
 from clstudy.analysis.matrix import Cell
-from clstudy.analysis.printed import interval_texts, number, printed_value, score_title
+from clstudy.analysis.printed import interval_texts, number, panel_title, printed_value, score_title
 from clstudy.analysis.report_data import Material
-from clstudy.analysis.score_tables import panel_title
 from clstudy.analysis.scores import SCORES
 from clstudy.analysis.statistics.intervals import CONFIDENCE, Interval, identity_interval
-from clstudy.settings.metric_directions import HIGHER_IS_BETTER
 
 _PHOTOS = "stored photos"
 _MOST_NAMED = 3
@@ -95,7 +93,7 @@ def _beaten_by_lower(material: Material, cell: Cell) -> bool:
     for lower in material.values:
         if lower._replace(learning_rate=cell.learning_rate) == _lower(cell):
             paired = paired_difference(material.values[cell], material.values[lower])
-            if paired is not None and _sign(cell) * paired[0].mean < 0:
+            if paired is not None and _sign(material, cell) * paired[0].mean < 0:
                 return True
     return False
 
@@ -144,7 +142,7 @@ def _without_forgetting(material: Material, cells: Sequence[Cell], eligible: Seq
     first = [
         f"Nothing was measurably forgotten here{alone}: {_named(material, lower)} has a Forgetting of "
         f"{_level(material, lower, 'forgetting')} and a −BWT of {_level(material, lower, 'bwt')} "
-        f"({panel_title((best.protocol, best.metric))}), so strategies cannot be told apart by Forgetting."
+        f"({_title(material, best)}), so strategies cannot be told apart by Forgetting."
     ]
     if not eligible:
         first.append("In AIP none is better than lower on average, so none is called best.")
@@ -160,7 +158,7 @@ def _without_forgetting(material: Material, cells: Sequence[Cell], eligible: Seq
 
 def _nobody_is_best(material: Material, cells: Sequence[Cell]) -> tuple[str, str]:
     closest = _first(material, cells, "aip")
-    name, title = _named(material, closest), panel_title((closest.protocol, closest.metric))
+    name, title = _named(material, closest), _title(material, closest)
     worse = "worse than lower in AIP on average"
     first = [
         f"No strategy is called best: all are {worse}, {name} least so ({title})."
@@ -176,7 +174,7 @@ def _nobody_is_best(material: Material, cells: Sequence[Cell]) -> tuple[str, str
 def _lead(material: Material, best: Cell, eligible: Sequence[Cell]) -> str:
     """Who is best: in AIP, and in Forgetting, too, where that is so among those that may be called best."""
     name, where = _named(material, best), _where(best, material)
-    title = panel_title((best.protocol, best.metric))
+    title = _title(material, best)
     if _first(material, eligible, "forgetting") != best:
         return f"{name} has the best AIP{where} ({title})."
     if len(eligible) == 1:
@@ -333,7 +331,11 @@ def _enough_memory(material: Material, best: Cell, scores: Sequence[str]) -> str
     enough, differences = largest, dict[str, Interval]()
     for size in reversed(sizes[:-1]):
         found = _minus_largest(material, best._replace(buffer_size=size), largest, scores)
-        worse = {score: one for score, one in found.items() if _decided(one) and _sign(_of(best, score)) * one.mean < 0}
+        worse = {
+            score: one
+            for score, one in found.items()
+            if _decided(one) and _sign(material, _of(best, score)) * one.mean < 0
+        }
         if worse or len(found) < len(scores):
             if enough == largest:
                 how = "; ".join(
@@ -378,15 +380,20 @@ def _lower(cell: Cell) -> Cell:
     return cell._replace(strategy="lower", buffer_size=None)
 
 
-def _sign(cell: Cell) -> float:
+def _title(material: Material, cell: Cell) -> str:
+    return panel_title(material.metrics, (cell.protocol, cell.metric))
+
+
+def _sign(material: Material, cell: Cell) -> float:
     """+1 where a higher score is better."""
-    return 1.0 if SCORES[cell.score].direction(HIGHER_IS_BETTER[cell.metric]) else -1.0
+    return 1.0 if SCORES[cell.score].direction(material.metrics[cell.metric].higher_is_better) else -1.0
 
 
 def _first(material: Material, cells: Sequence[Cell], score: str) -> Cell:
     """The cell with the best mean of a score; the first of equals."""
     return max(
-        cells, key=lambda cell: (_sign(_of(cell, score)) * _mean(material, _of(cell, score)), -cells.index(cell))
+        cells,
+        key=lambda cell: (_sign(material, _of(cell, score)) * _mean(material, _of(cell, score)), -cells.index(cell)),
     )
 
 

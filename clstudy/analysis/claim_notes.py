@@ -16,7 +16,7 @@ from clstudy.analysis.claims import (
     equivalence_table,
     primary_answer,
 )
-from clstudy.analysis.score_tables import panel_title
+from clstudy.analysis.printed import panel_title
 from clstudy.analysis.scores import SCORES
 from clstudy.analysis.statistics.equivalence import CANNOT_SAY, EXCEEDS, RULES_OUT
 from clstudy.analysis.statistics.intervals import CONFIDENCE
@@ -47,7 +47,7 @@ def primary_notes(summary: Summary, decimals: int) -> list[str]:
     if answer is None:
         return []
     primary, family = answer.primary, answer.family
-    title = f"{SCORES[primary.score].title} ({panel_title((primary.protocol, primary.metric))})"
+    title = f"{SCORES[primary.score].title} ({panel_title(summary.study.metrics, (primary.protocol, primary.metric))})"
     what = f"{title} of {' minus '.join(primary.between)}"
     named = "named before anything was measured" if not answer.late else f"but {answer.late}: read it as exploratory"
     if not family.members:
@@ -91,7 +91,7 @@ def exploratory_notes(summary: Summary) -> list[str]:
     if len(set(zip(summary.paired["protocol"].to_pylist(), summary.paired["metric"].to_pylist(), strict=True))) == 1:
         return [f"{why}: {_marks_text(everything)}."]
     panel = (summary.paired["protocol"][0].as_py(), summary.paired["metric"][0].as_py())
-    here = _marks_text(chance_marks(summary, panel), f" in {panel_title(panel)}")
+    here = _marks_text(chance_marks(summary, panel), f" in {panel_title(summary.study.metrics, panel)}")
     return [f"{why}: {here}; over all metrics {_marks_text(everything, short=True)}."]
 
 

@@ -96,7 +96,11 @@ def primary_answer(summary: Summary) -> PrimaryAnswer | None:
         return None
     order = cell_order(summary.study)
     members = sorted(
-        (one for one in compare(summary.values, [primary.between[1]]) if _covers(primary, one)),
+        (
+            one
+            for one in compare(summary.values, [primary.between[1]], metrics=summary.study.metrics)
+            if _covers(primary, one)
+        ),
         key=lambda one: (order(one.cell), one.baseline_size or 0),
     )
     p_t = [paired_t(one.differences) for one in members]
@@ -189,7 +193,7 @@ def equivalence_table(summary: Summary) -> pa.Table:
     comparisons = sorted(
         (
             one
-            for one in compare(summary.values, list(baselines))
+            for one in compare(summary.values, list(baselines), metrics=summary.study.metrics)
             if one.cell.score in effects and (one.cell.protocol, one.cell.metric) == panel
         ),
         key=lambda one: (order(one.cell), one.baseline, one.baseline_size or 0),

@@ -29,7 +29,7 @@ from clstudy.analysis.statistics.paired import (
     probability_of_improvement,
     sign_flip,
 )
-from clstudy.settings.metric_directions import HIGHER_IS_BETTER
+from clstudy.settings.metric_facts import Metrics, known_metrics
 
 BASELINES = ("er_rand", "lower")
 COMPARED_SCORES = ("aip", "forgetting", "final")
@@ -145,13 +145,20 @@ def paired_differences(
 
 
 def compare(
-    values: ScoreValues, baselines: Sequence[str] = BASELINES, scores: Sequence[str] = COMPARED_SCORES
+    values: ScoreValues,
+    baselines: Sequence[str] = BASELINES,
+    scores: Sequence[str] = COMPARED_SCORES,
+    *,
+    metrics: Metrics | None = None,
 ) -> list[Comparison]:
     """Every strategy against every baseline at the same buffer size and learning rate, for some scores.
 
     A strategy without a buffer size (``upper``) meets a baseline at each of the baseline's sizes, and a baseline
     without one (``lower``) meets every size. ``lower`` itself is only ever a baseline: turned round, the number is
     already there. Pairs without a common identity are left out.
+
+    Args:
+        metrics: of the study; by default the packaged ones. They say which way is better.
     """
     pairs = (
         (cell, other, size)
@@ -159,13 +166,13 @@ def compare(
         if cell.strategy != "lower"
         for other, size in _opponents(cell, values, baselines)
     )
-    return list(_comparisons(values, pairs))
+    return list(_comparisons(values, metrics, pairs))
 
 
-def compare_all(values: ScoreValues) -> list[Comparison]:
+def compare_all(values: ScoreValues, *, metrics: Metrics | None = None) -> list[Comparison]:
     """Every two strategies at the same buffer size and learning rate, once each, in alphabetical order of the two.
 
-    The later name is subtracted from the earlier. Buffer sizes meet as in ``compare``.
+    The later name is subtracted from the earlier. Buffer sizes, and ``metrics``, are as in ``compare``.
     """
     names = sorted({cell.strategy for cell in values})
     pairs = (
@@ -173,10 +180,10 @@ def compare_all(values: ScoreValues) -> list[Comparison]:
         for cell in _compared(values)
         for other, size in _opponents(cell, values, [name for name in names if name > cell.strategy])
     )
-    return list(_comparisons(values, pairs))
+    return list(_comparisons(values, metrics, pairs))
 
 
-def compare_sizes(values: ScoreValues) -> list[Comparison]:
+def compare_sizes(values: ScoreValues, *, metrics: Metrics | None = None) -> list[Comparison]:
     """Every strategy at every two of its buffer sizes (and one learning rate): the larger minus the smaller."""
     pairs = (
         (cell, other, cell.buffer_size)
@@ -186,7 +193,7 @@ def compare_sizes(values: ScoreValues) -> list[Comparison]:
         and cell.buffer_size > other.buffer_size
         and cell._replace(buffer_size=other.buffer_size) == other
     )
-    return list(_comparisons(values, pairs))
+    return list(_comparisons(values, metrics, pairs))
 
 
 def families(comparisons: Iterable[Comparison]) -> dict[tuple[str, str, str, float | None], list[Comparison]]:
@@ -238,8 +245,11 @@ def _compared(values: ScoreValues, scores: Sequence[str] = COMPARED_SCORES) -> l
     return [cell for cell in values if cell.score in scores]
 
 
-def _comparisons(values: ScoreValues, pairs: Iterable[tuple[Cell, Cell, int | None]]) -> Iterator[Comparison]:
+def _comparisons(
+    values: ScoreValues, metrics: Metrics | None, pairs: Iterable[tuple[Cell, Cell, int | None]]
+) -> Iterator[Comparison]:
     """Of every (cell, other, size at which they meet) that have an identity in common."""
+    known = known_metrics() if metrics is None else metrics
     for cell, other, size in pairs:
         differences, n_seeds = paired_differences(values[cell], values[other])
         if differences:
@@ -248,7 +258,7 @@ def _comparisons(values: ScoreValues, pairs: Iterable[tuple[Cell, Cell, int | No
                 baseline=other.strategy,
                 difference=identity_interval(list(differences.values())),
                 n_seeds=n_seeds,
-                negative_is_better=not SCORES[cell.score].direction(HIGHER_IS_BETTER[cell.metric]),
+                negative_is_better=not SCORES[cell.score].direction(known[cell.metric].higher_is_better),
                 baseline_size=other.buffer_size,
                 identities=tuple(differences),
                 differences=tuple(differences.values()),

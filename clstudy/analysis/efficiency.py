@@ -26,7 +26,7 @@ from clstudy.analysis.statistics.intervals import CONFIDENCE, NEW_IDENTITIES, TH
 from clstudy.analysis.summary import Summary
 from clstudy.records.results import result_keys, result_path
 from clstudy.records.stage_record import StageRecord
-from clstudy.settings.metric_directions import HIGHER_IS_BETTER
+from clstudy.settings.metric_facts import MetricFacts
 from clstudy.storage.content_addressed_store import ANCHORS, STAGE_RECORD, StudyStore, ValueStore, is_key
 
 LOWER, UPPER = "lower", "upper"
@@ -133,7 +133,7 @@ def efficiency_table(summary: Summary, costs: Mapping[str, Cost] | None = None) 
         lower = cell._replace(strategy=LOWER, buffer_size=None)
         if cell.score != "final" or lower not in summary.values:
             continue
-        worth = _worth(summary.values, cell, lower, cell.strategy in study.joint_strategies)
+        worth = _worth(summary.values, cell, lower, study.metrics[cell.metric], cell.strategy in study.joint_strategies)
         if worth is None:
             continue
         spent = [
@@ -145,15 +145,15 @@ def efficiency_table(summary: Summary, costs: Mapping[str, Cost] | None = None) 
     return pa.Table.from_pylist(rows, schema=EFFICIENCY_SCHEMA)
 
 
-def _worth(values: ScoreValues, cell: Cell, lower: Cell, joint: bool) -> dict[str, Any] | None:
+def _worth(values: ScoreValues, cell: Cell, lower: Cell, metric: MetricFacts, joint: bool) -> dict[str, Any] | None:
     """Gain and gap closed of one cell; None where it shares no identity and seed with ``lower``."""
     paired = paired_difference(values[cell], values[lower])
     if paired is None:
         return None
     gain, n_seeds = paired
-    sign = 1.0 if HIGHER_IS_BETTER[cell.metric] else -1.0
+    sign = 1.0 if metric.higher_is_better else -1.0
     low, high = sorted((sign * gain.low, sign * gain.high))
-    share, note = _gap(values, cell, lower)
+    share, note = _gap(values, cell, lower, metric)
     if share is not None and share.mean > 1:
         note = "above 100%: better at the end than upper"
     worth = {
@@ -173,7 +173,7 @@ def _worth(values: ScoreValues, cell: Cell, lower: Cell, joint: bool) -> dict[st
     return worth | dict.fromkeys(exact.get(cell.strategy, ()))
 
 
-def _gap(values: ScoreValues, cell: Cell, lower: Cell) -> tuple[Interval | None, str]:
+def _gap(values: ScoreValues, cell: Cell, lower: Cell, metric: MetricFacts) -> tuple[Interval | None, str]:
     upper = cell._replace(strategy=UPPER, buffer_size=None)
     if upper not in values:
         return None, "no gap without upper"
@@ -190,7 +190,7 @@ def _gap(values: ScoreValues, cell: Cell, lower: Cell) -> tuple[Interval | None,
     share = gap_interval(mine, below, above)
     if share is None:
         return None, "no gap: lower and upper cannot be told apart"
-    if (fmean(above) > fmean(below)) != HIGHER_IS_BETTER[cell.metric]:
+    if (fmean(above) > fmean(below)) != metric.higher_is_better:
         return None, "no gap: upper is worse than lower"
     return share, ""
 

@@ -76,8 +76,8 @@ def judge(summary: Summary, of_interest: Mapping[tuple[str, str, str], float] | 
     statements = {}
     place = _places(summary)
     for compared, comparisons in (
-        ("strategies", compare(summary.values)),
-        ("buffer sizes", compare_sizes(summary.values)),
+        ("strategies", compare(summary.values, metrics=summary.study.metrics)),
+        ("buffer sizes", compare_sizes(summary.values, metrics=summary.study.metrics)),
     ):
         for key, members in families(sorted(comparisons, key=place)).items():
             family = weigh(members, rng=derive_rng(0, "analysis", "sign flips", *map(str, key)))

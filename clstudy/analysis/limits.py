@@ -6,11 +6,9 @@ import math
 
 from clstudy.analysis.comparisons import paired_difference
 from clstudy.analysis.matrix import Cell
-from clstudy.analysis.printed import decimals_of, mean_and_interval
-from clstudy.analysis.score_tables import PANEL_TITLES
+from clstudy.analysis.printed import decimals_of, mean_and_interval, panel_title
 from clstudy.analysis.statistics.intervals import NEW_IDENTITIES
 from clstudy.analysis.summary import Summary, timestamp_counts
-from clstudy.settings.metric_directions import HIGHER_IS_BETTER
 
 _MOST_NAMED = 6
 _REFERENCES = {
@@ -94,7 +92,8 @@ def upper_exceeded(summary: Summary) -> list[str]:
 
 def _exceeding(summary: Summary, upper: Cell) -> list[str]:
     """What ends better than a cell of ``upper``: the best of it, and how many there are."""
-    sign = 1.0 if HIGHER_IS_BETTER[upper.metric] else -1.0
+    metrics, panel = summary.study.metrics, (upper.protocol, upper.metric)
+    sign = 1.0 if metrics[upper.metric].higher_is_better else -1.0
     gains = {}
     for cell, values in summary.values.items():
         if cell._replace(strategy="upper", buffer_size=None) != upper or cell == upper:
@@ -108,13 +107,13 @@ def _exceeding(summary: Summary, upper: Cell) -> list[str]:
     found = gains[best]
     size = "" if best.buffer_size is None else f" with K = {best.buffer_size}"
     others = f" (and {len(gains) - 1} more)" if len(gains) > 1 else ""
-    title = PANEL_TITLES.get((upper.protocol, upper.metric), f"{upper.protocol} {upper.metric}")
+    title = panel_title(metrics, panel)
     alone = math.isnan(found.low)
     mean, interval = mean_and_interval(
         found.mean,
         None if alone else found.low,
         None if alone else found.high,
-        decimals_of(upper.metric),
+        decimals_of(metrics, panel),
         signed=True,
         missing="(one identity)",
     )

@@ -16,7 +16,7 @@ from clstudy.analysis.photos import other_photos, photo_marks
 from clstudy.analysis.scores import SCORES, MissingCellsError
 from clstudy.errors import UserError
 from clstudy.records.rows import RESULT_SCHEMA, SORT_KEY, TRIAL_FIELDS
-from clstudy.settings.metric_directions import HIGHER_IS_BETTER
+from clstudy.settings.metric_facts import Metrics, known_metrics
 
 TRIAL_COLUMNS = [name for name, _ in TRIAL_FIELDS]
 JOINT_STRATEGIES = frozenset({"upper"})
@@ -195,18 +195,21 @@ def result_matrices(
     return matrices
 
 
-def trial_scores(matrix: ResultMatrix) -> dict[str, float]:
+def trial_scores(matrix: ResultMatrix, metrics: Metrics | None = None) -> dict[str, float]:
     """All scores that are defined for this trial: score name -> value (joint training: final performance only).
+
+    Args:
+        metrics: of the study; by default the packaged ones.
 
     Raises:
         MissingCellsError: a cell is missing; the message names the trial.
-        UserError: the metric's direction is unknown.
+        UserError: the metric is none of them.
     """
-    return {score: float(value[0]) for score, value in _scores([matrix]).items()}
+    return {score: float(value[0]) for score, value in _scores([matrix], metrics).items()}
 
 
-def score_values(matrices: Iterable[ResultMatrix]) -> ScoreValues:
-    """Scores per trial, sorted into cells, identities and seeds.
+def score_values(matrices: Iterable[ResultMatrix], metrics: Metrics | None = None) -> ScoreValues:
+    """Scores per trial, sorted into cells, identities and seeds; ``metrics`` as in ``trial_scores``.
 
     Raises:
         MissingCellsError, UserError: as ``trial_scores``.
@@ -216,7 +219,7 @@ def score_values(matrices: Iterable[ResultMatrix]) -> ScoreValues:
         stacks.setdefault((matrix.metric, matrix.trial.joint, matrix.r.shape[-1]), []).append(matrix)
     values: ScoreValues = {}
     for stack in stacks.values():
-        for score, found in _scores(stack).items():
+        for score, found in _scores(stack, metrics).items():
             for matrix, value in zip(stack, found.tolist(), strict=True):
                 spec = matrix.trial
                 cell = Cell(matrix.protocol, matrix.metric, score, spec.learning_rate, spec.strategy, spec.buffer_size)
@@ -224,18 +227,20 @@ def score_values(matrices: Iterable[ResultMatrix]) -> ScoreValues:
     return values
 
 
-def _scores(stack: Sequence[ResultMatrix]) -> dict[str, np.ndarray]:
+def _scores(stack: Sequence[ResultMatrix], metrics: Metrics | None) -> dict[str, np.ndarray]:
     """Defined scores of matrices of one metric, kind and size: score name -> float ``[len(stack)]``."""
     metric, joint, size = stack[0].metric, stack[0].trial.joint, stack[0].r.shape[-1]
-    if metric not in HIGHER_IS_BETTER:
-        known = ", ".join(sorted(HIGHER_IS_BETTER))
+    known = known_metrics() if metrics is None else metrics
+    if metric not in known:
         raise UserError(
-            f"metric {metric!r} has no known direction; known: {known} (clstudy.settings.metric_directions)"
+            f"metric {metric!r} of trial {stack[0].trial.trial} has no known direction: it is not in the package, and "
+            f"study.yaml says nothing about it. Known: {', '.join(sorted(known))}. Delete the trial's results file "
+            "and run the study again."
         )
     defined = [score for score in SCORES.values() if size >= score.at_least and not (score.continual and joint)]
     r = np.stack([matrix.r for matrix in stack])
     try:
-        return {score.name: score.compute(r, HIGHER_IS_BETTER[metric]) for score in defined}
+        return {score.name: score.compute(r, known[metric].higher_is_better) for score in defined}
     except MissingCellsError as error:
         place = error.cells[0][0]
         where = f"trial {stack[place].trial.trial}, {stack[place].protocol} {metric}"

@@ -6,7 +6,7 @@ from clstudy.analysis.claim_notes import claim_notes
 from clstudy.analysis.claims import main_panel
 from clstudy.analysis.limits import not_concluded
 from clstudy.analysis.photo_bias_notes import photo_bias_notes
-from clstudy.analysis.printed import DECIMALS, DEFAULT_DECIMALS
+from clstudy.analysis.printed import decimals_of
 from clstudy.analysis.score_tables import JOINT_NOTE, UNBUFFERED_NOTE
 from clstudy.analysis.statistics.intervals import CONFIDENCE, NEW_IDENTITIES
 from clstudy.analysis.summary import Summary
@@ -26,13 +26,12 @@ BEST_NOTE = (
 
 def notes(summary: Summary) -> list[str]:
     """What a reader must know about the numbers, in sentences: population, layout, claims, limits, published values."""
-    panel = main_panel(summary)
-    decimals = DEFAULT_DECIMALS if panel is None else DECIMALS.get(panel[1], DEFAULT_DECIMALS)
+    metrics = summary.study.metrics
     return [
         *population_notes(summary),
         *_layout_notes(summary),
-        *photo_bias_notes(summary.scores),
-        *claim_notes(summary, decimals),
+        *photo_bias_notes(summary.scores, metrics),
+        *claim_notes(summary, decimals_of(metrics, main_panel(summary))),
         *limit_notes(summary),
     ]
 

@@ -18,7 +18,7 @@ from clstudy.analysis.published import published_value
 from clstudy.analysis.score_tables import CELL_FIELDS, Column
 from clstudy.analysis.summary import Summary
 from clstudy.safe_text import one_line, redacted
-from clstudy.settings.metric_directions import AS_PUBLISHED
+from clstudy.settings.metric_facts import as_published, packaged_metrics
 
 PAPER_SCORES = ("aip", "forgetting", "bwt")
 MISSING, NONE = "missing", "–"
@@ -41,7 +41,7 @@ _FID = PrintedMetric(title="FID", factor=1, decimals=1, published_decimals=1)
 
 def _with_twin(metric: str, style: PrintedMetric) -> dict[str, PrintedMetric]:
     """A metric and, next to it, the same one scored the scripts' way."""
-    return {metric: style, AS_PUBLISHED[metric]: replace(style, title=f"{style.title} as published")}
+    return {metric: style, as_published()[metric]: replace(style, title=f"{style.title} as published")}
 
 
 PAPER_METRICS: dict[str, dict[str, PrintedMetric]] = {
@@ -115,7 +115,7 @@ def paper_tables(summary: Summary) -> list[PaperTable]:
 
 
 def _head(protocol: str, score: str, metric: str) -> str:
-    arrow = "↑" if printed_higher_is_better(score, metric) else "↓"
+    arrow = "↑" if printed_higher_is_better(score, packaged_metrics()[metric]) else "↓"
     return f"{PAPER_METRICS[protocol][metric].title} {arrow}"
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from clstudy.analysis.scores import average_incremental_performance, backward_transfer, forgetting
-from clstudy.settings.metric_directions import HIGHER_IS_BETTER
+from clstudy.settings.metric_facts import Metrics
 
 
 def cell_means(stages: Sequence[pa.Table]) -> dict[tuple[str, str], dict[tuple[int, int], float]]:
@@ -25,12 +25,15 @@ def cell_means(stages: Sequence[pa.Table]) -> dict[tuple[str, str], dict[tuple[i
     return found
 
 
-def running_metrics(stages: Sequence[pa.Table], t: int) -> dict[str, float]:
+def running_metrics(stages: Sequence[pa.Table], t: int, known: Metrics) -> dict[str, float]:
     """Metrics of one trial after timestamp t, by MLflow name.
 
     ``ap/…`` AP_t, ``r/…/kNN`` the row R[t, k], and, where the trial has all rows up to t (not for ``upper``),
     ``aip/…`` and from t = 1 ``forgetting/…`` and ``minus_bwt/…`` (−BWT, in the direction of Forgetting and free of
     its bias) computed as if t were the last timestamp.
+
+    Args:
+        known: facts of the metrics in the rows.
     """
     metrics: dict[str, float] = {}
     for (protocol, metric), cells in sorted(cell_means(stages).items()):
@@ -44,7 +47,7 @@ def running_metrics(stages: Sequence[pa.Table], t: int) -> dict[str, float]:
         matrix = np.full((t + 1, t + 1), np.nan)
         for (s, k), value in cells.items():
             matrix[s, k] = value
-        better = HIGHER_IS_BETTER[metric]
+        better = known[metric].higher_is_better
         metrics[f"aip/{label}"] = float(average_incremental_performance(matrix, better))
         if t > 0:
             metrics[f"forgetting/{label}"] = float(forgetting(matrix, better))

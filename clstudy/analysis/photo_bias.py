@@ -22,7 +22,7 @@ import pyarrow as pa
 from clstudy.analysis.matrix import Cell, ResultMatrix, ScoreValues, codes, read_rows
 from clstudy.analysis.scores import SCORES, missing_cells
 from clstudy.records.rows import RESULT_SCHEMA
-from clstudy.settings.metric_directions import HIGHER_IS_BETTER
+from clstudy.settings.metric_facts import Metrics
 
 _NAMES = ("trial", "protocol", "metric", "image")
 _COLUMNS = [*_NAMES, "train_timestamp", "test_timestamp", "value"]
@@ -59,7 +59,7 @@ def photo_bias(values: np.ndarray, higher_is_better: bool) -> np.ndarray:
     return mean
 
 
-def trial_photo_biases(files: Sequence[Path], matrices: Sequence[ResultMatrix]) -> ScoreValues:
+def trial_photo_biases(files: Sequence[Path], matrices: Sequence[ResultMatrix], metrics: Metrics) -> ScoreValues:
     """The bias of every trial that has a Forgetting: its cell -> identity -> seed -> bias, NaN where it is not known.
 
     Args:
@@ -107,7 +107,7 @@ def trial_photo_biases(files: Sequence[Path], matrices: Sequence[ResultMatrix]) 
         stacks.setdefault((matrix.metric, shape), []).append((matrix, values))
     found: ScoreValues = {}
     for (kind, _), stack in stacks.items():
-        biases = photo_bias(np.stack([values for _, values in stack]), HIGHER_IS_BETTER[kind])
+        biases = photo_bias(np.stack([values for _, values in stack]), metrics[kind].higher_is_better)
         for (one, _), bias in zip(stack, biases.tolist(), strict=True):
             spec = one.trial
             key = Cell(one.protocol, one.metric, score.name, spec.learning_rate, spec.strategy, spec.buffer_size)

@@ -7,18 +7,20 @@ from typing import Any
 
 import pyarrow as pa
 
-from clstudy.analysis.score_tables import PANEL_TITLES
+from clstudy.analysis.printed import panel_title
+from clstudy.settings.metric_facts import Metrics
 
 SAID_FROM = 0.2
 """Share of a cell's Forgetting above which its estimated bias is said in words."""
 _CELLS_NAMED = 6
 
 
-def photo_bias_notes(scores: pa.Table) -> list[str]:
+def photo_bias_notes(scores: pa.Table, metrics: Metrics) -> list[str]:
     """One sentence for each metric with a Forgetting of which more than a fifth is estimated to be photo noise.
 
     Args:
         scores: ``SCORES_SCHEMA``.
+        metrics: facts of those in it.
     """
     said: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
     rows = [row for row in scores.to_pylist() if row["photo_bias"] is not None]
@@ -26,11 +28,10 @@ def photo_bias_notes(scores: pa.Table) -> list[str]:
         if row["photo_bias"] > SAID_FROM * abs(row["mean"]):
             said.setdefault((row["protocol"], row["metric"]), []).append(row)
     rates = len({row["learning_rate"] for row in rows}) > 1
-    return [_sentence(panel, found, rates) for panel, found in said.items()]
+    return [_sentence(panel_title(metrics, panel), found, rates) for panel, found in said.items()]
 
 
-def _sentence(panel: tuple[str, str], rows: list[Mapping[str, Any]], with_rate: bool) -> str:
-    title = PANEL_TITLES.get(panel, " ".join(panel))
+def _sentence(title: str, rows: list[Mapping[str, Any]], with_rate: bool) -> str:
     largest = sorted(rows, key=lambda row: -row["photo_bias"])[:_CELLS_NAMED]
     cells = [f"{_cell(row, with_rate)} (bias {row['photo_bias']:.2g}, value {row['mean']:.2g})" for row in largest]
     more = f" and {len(rows) - len(cells)} more" if len(rows) > len(cells) else ""

@@ -12,20 +12,29 @@ from collections.abc import Mapping
 from typing import Any
 
 from clstudy.analysis.scores import SCORES
-from clstudy.settings.metric_directions import AS_PUBLISHED, HIGHER_IS_BETTER
+from clstudy.settings.metric_facts import MetricFacts, Metrics
 
 PRINTED_SCORES = ("aip", "forgetting", "bwt", "final")
 """The scores of printed tables, in their order."""
 MORE_DIGITS = 3
-DECIMALS = {"psnr": 2, AS_PUBLISHED["psnr"]: 2, "fid": 2}
 DEFAULT_DECIMALS = 4
 _NEGATED = frozenset({"bwt"})
 _LIMITS = ("mean", "low", "high")
 
 
-def decimals_of(metric: str) -> int:
-    """Decimals with which a metric's scores are printed where nothing asks for more."""
-    return DECIMALS.get(metric, DEFAULT_DECIMALS)
+def decimals_of(metrics: Metrics, panel: tuple[str, str] | None) -> int:
+    """Decimals with which scores of a (protocol, metric) are printed where nothing asks for more."""
+    facts = None if panel is None else metrics.get(panel[1])
+    return DEFAULT_DECIMALS if facts is None else facts.decimals
+
+
+def panel_title(metrics: Metrics, panel: tuple[str, str]) -> str:
+    """Name of a (protocol, metric); one that the metric is not scored under is made of its words."""
+    protocol, metric = panel
+    facts = metrics.get(metric)
+    if facts is None or not facts.scores(protocol):
+        return f"{protocol} {metric}".capitalize()
+    return f"{protocol.capitalize()} {facts.title}"
 
 
 def score_title(score: str) -> str:
@@ -33,12 +42,12 @@ def score_title(score: str) -> str:
     return ("−" if score in _NEGATED else "") + SCORES[score].title
 
 
-def printed_higher_is_better(score: str, metric: str) -> bool:
+def printed_higher_is_better(score: str, metric: MetricFacts) -> bool:
     """Direction of the printed number."""
-    return SCORES[score].direction(HIGHER_IS_BETTER[metric]) != (score in _NEGATED)
+    return SCORES[score].direction(metric.higher_is_better) != (score in _NEGATED)
 
 
-def better_when(score: str, metric: str) -> str:
+def better_when(score: str, metric: MetricFacts) -> str:
     """Which sign of a printed difference speaks for the strategy: "positive" or "negative"."""
     return "positive" if printed_higher_is_better(score, metric) else "negative"
 

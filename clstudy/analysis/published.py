@@ -14,7 +14,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from clstudy.settings.metric_directions import AS_PUBLISHED, ORDINARY
+from clstudy.settings.metric_facts import as_published, packaged_metrics
 
 PAPER = "arXiv 2412.02627"
 _FILE = Path(__file__).with_name("published_results.csv")
@@ -120,7 +120,7 @@ def differences(practice: Practice, measured: Collection[str] = ("id",)) -> list
     Args:
         measured: the study's metrics. Those scored the scripts' way take part in fewer differences.
     """
-    twins = [name for name, twin in AS_PUBLISHED.items() if twin in measured]
+    twins = [name for name, twin in as_published().items() if twin in measured]
     identity = [name for name in twins if name == "id"]
     choices = [entry.name for entry in fields(Practice)]
     return [
@@ -204,6 +204,8 @@ def published_value(
     if setting is None or learning_rate != (setting.learning_rate or learning_rate):
         return None
     protocol, metric, score, strategy, size = place
-    if AS_PUBLISHED.get(metric) in measured:
+    if as_published().get(metric) in measured:
         return None
-    return published(setting).get((protocol, ORDINARY.get(metric, metric), score, strategy, size))
+    facts = packaged_metrics().get(metric)
+    ordinary = metric if facts is None or facts.twin_of is None else facts.twin_of
+    return published(setting).get((protocol, ordinary, score, strategy, size))

@@ -10,10 +10,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from clstudy.analysis.matrix import ResultMatrix, ScoreValues, Trial
-from clstudy.analysis.printed import DEFAULT_DECIMALS, decimals_of
+from clstudy.analysis.printed import decimals_of
 from clstudy.analysis.scores import missing_cells
 from clstudy.analysis.study_folder import StoredStage, trial_stages
 from clstudy.analysis.summary import Summary
+from clstudy.settings.metric_facts import Metrics
 
 FOCUS_SIZE = 3
 
@@ -47,6 +48,11 @@ class Material:
         return self.summary.values
 
     @property
+    def metrics(self) -> Metrics:
+        """Facts of the metrics that the rows may name."""
+        return self.summary.study.metrics
+
+    @property
     def panel(self) -> tuple[str, str] | None:
         """The study's main (protocol, metric): the first one of its tables; None where there are no numbers."""
         return self.panels[0] if self.panels else None
@@ -54,7 +60,7 @@ class Material:
     @property
     def digits(self) -> int:
         """Decimals of the main metric."""
-        return decimals_of(self.panel[1]) if self.panel else DEFAULT_DECIMALS
+        return decimals_of(self.metrics, self.panel)
 
     @cached_property
     def panels(self) -> tuple[tuple[str, str], ...]:

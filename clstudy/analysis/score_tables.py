@@ -21,27 +21,11 @@ from clstudy.analysis.scores import SCORES
 from clstudy.analysis.statistics.intervals import Interval, identity_interval
 from clstudy.analysis.study_plan import Study
 from clstudy.settings.claims import primary_before_results
-from clstudy.settings.metric_directions import HIGHER_IS_BETTER
+from clstudy.settings.metric_facts import PROTOCOLS, MetricFacts, Metrics
 
 JOINT_NOTE = "final (joint training; not a continual learner)"
 UNBUFFERED_NOTE = "no buffer: the same trials in every buffer-size column"
 MAIN_SCORES = ("aip", "forgetting", "final")
-PANEL_TITLES = {
-    ("reconstruction", "lpips"): "Reconstruction LPIPS",
-    ("reconstruction", "id"): "Reconstruction ID similarity",
-    ("reconstruction", "lpips_eyes_mouth"): "Reconstruction LPIPS of eyes and mouth",
-    ("reconstruction", "psnr"): "Reconstruction PSNR (dB)",
-    ("reconstruction", "dists"): "Reconstruction DISTS",
-    ("synthesis", "id"): "Synthesis ID similarity",
-    ("synthesis", "fid"): "Synthesis FID (few images: biased upward)",
-    ("synthesis", "kid"): "Synthesis KID (few images: noisy)",
-    ("reconstruction", "lpips_as_published"): "Reconstruction LPIPS as published",
-    ("reconstruction", "id_as_published"): "Reconstruction ID similarity as published",
-    ("reconstruction", "psnr_as_published"): "Reconstruction PSNR as published (dB)",
-    ("reconstruction", "dists_as_published"): "Reconstruction DISTS as published",
-    ("synthesis", "id_as_published"): "Synthesis ID similarity as published",
-}
-"""(protocol, metric) -> its name; the order of the tables, of which the first is the study's main one."""
 CELL_FIELDS = [
     ("protocol", pa.string()),
     ("metric", pa.string()),
@@ -98,7 +82,7 @@ def best_in_columns(study: Study, values: ScoreValues) -> dict[Column, str]:
             block[cell.strategy, cell.buffer_size] = found
     best = {}
     for head, block in fields.items():
-        sign = 1.0 if SCORES[head[2]].direction(HIGHER_IS_BETTER[head[1]]) else -1.0
+        sign = 1.0 if SCORES[head[2]].direction(study.metrics[head[1]].higher_is_better) else -1.0
         for size in study.columns:
             rivals = {name: found for (name, at), found in block.items() if at in (None, size)}
             means = {name: sign * fmean(_identity_means(found)) for name, found in rivals.items()}
@@ -116,11 +100,6 @@ def _beats_all(name: str, rivals: Mapping[str, Mapping[str, Mapping[int, float]]
         if paired is None or not (sign * paired[0].low > 0 and sign * paired[0].high > 0):
             return False
     return bool(others)
-
-
-def panel_title(panel: tuple[str, str]) -> str:
-    """Name of a (protocol, metric): as in ``PANEL_TITLES``, others made of their words."""
-    return PANEL_TITLES.get(panel, " ".join(panel).capitalize())
 
 
 def scores_table(study: Study, values: ScoreValues, setting: Setting | None, biases: ScoreValues) -> pa.Table:
@@ -154,7 +133,8 @@ def paired_table(study: Study, values: ScoreValues) -> pa.Table:
     order = cell_order(study)
     primary = primary_before_results(study.claims)
     comparisons = sorted(
-        compare(values, scores=PRINTED_SCORES), key=lambda c: (order(c.cell), BASELINES.index(c.baseline))
+        compare(values, scores=PRINTED_SCORES, metrics=study.metrics),
+        key=lambda c: (order(c.cell), BASELINES.index(c.baseline)),
     )
     rows = [
         c.cell._asdict()
@@ -198,9 +178,25 @@ def interval_fields(interval: Interval, n_seeds: int) -> dict[str, Any]:
     }
 
 
+def ordered_panels(metrics: Metrics) -> list[tuple[str, str]]:
+    """Every (protocol, metric) in the order of the tables, of which the first is the study's main one.
+
+    Reconstruction before synthesis, within a protocol as the metrics are ordered; what is scored the published scripts'
+    way comes after all that is not, in the order of the ordinary metrics.
+    """
+    places = list(metrics)
+
+    def key(panel: tuple[str, MetricFacts]) -> tuple[bool, int, int]:
+        protocol, facts = panel
+        return facts.twin_of is not None, PROTOCOLS.index(protocol), places.index(facts.twin_of or facts.name)
+
+    there = [(protocol, facts) for facts in metrics.values() for protocol in PROTOCOLS if facts.scores(protocol)]
+    return [(protocol, facts.name) for protocol, facts in sorted(there, key=key)]
+
+
 def cell_order(study: Study) -> Callable[[Cell], tuple[Any, ...]]:
-    """Sort key of cells: panels as in ``PANEL_TITLES`` (others after them), then the order of the tables."""
-    panels, scores, strategies = list(PANEL_TITLES), list(SCORES), study.strategies
+    """Sort key of cells: panels as in ``ordered_panels`` (others after them), then the order of the tables."""
+    panels, scores, strategies = ordered_panels(study.metrics), list(SCORES), study.strategies
 
     def key(cell: Cell) -> tuple[Any, ...]:
         panel = (cell.protocol, cell.metric)

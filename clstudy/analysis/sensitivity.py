@@ -32,7 +32,7 @@ from clstudy.analysis.statistics.intervals import (
 )
 from clstudy.analysis.summary import Summary
 from clstudy.seeding import derive_rng
-from clstudy.settings.metric_directions import HIGHER_IS_BETTER
+from clstudy.settings.metric_facts import Metrics
 
 CHECKED_SCORES = ("aip", "forgetting")
 """Scores whose intervals are computed in the other ways too."""
@@ -76,7 +76,7 @@ def sensitivity_table(summary: Summary, place: Callable[[Comparison], Any]) -> p
     if panel is not None:
         comparisons = [
             one
-            for one in compare(summary.values)
+            for one in compare(summary.values, metrics=summary.study.metrics)
             if (one.cell.protocol, one.cell.metric) == panel and one.cell.score in CHECKED_SCORES
         ]
         if comparisons:
@@ -165,15 +165,17 @@ def _bootstraps(
     found: dict[_Pair, dict[str, BootstrapInterval | str]] = {pair: {} for pair in pairs}
     for group in groups.values():
         for method in (NEW_CLUSTERS, THESE_CLUSTERS):
-            for pair, interval in _bootstrap(read, group, method).items():
+            for pair, interval in _bootstrap(read, group, method, summary.study.metrics).items():
                 found[pair][method] = interval
     return found
 
 
-def _bootstrap(read: _Rows, pairs: Sequence[_Pair], method: str) -> dict[_Pair, BootstrapInterval | str]:
+def _bootstrap(
+    read: _Rows, pairs: Sequence[_Pair], method: str, metrics: Metrics
+) -> dict[_Pair, BootstrapInterval | str]:
     cells = list(dict.fromkeys(cell for pair in pairs for cell in pair))
     first = cells[0]
-    higher = HIGHER_IS_BETTER[first.metric]
+    higher = metrics[first.metric].higher_is_better
     rng = derive_rng(0, "analysis", "cluster bootstrap", first.protocol, first.metric)
     try:
         people = identity_images(read.rows, cells, read.timestamps, trials=read.whole)

@@ -13,6 +13,7 @@ from clstudy.analysis.published import Practice, read_practice
 from clstudy.errors import UserError
 from clstudy.records.study_document import read_document, read_failures
 from clstudy.settings.claims import Statement, read_statements
+from clstudy.settings.metric_facts import Metrics, known_metrics, read_own_metrics
 
 MOST_TIMESTAMPS = 1000
 """A matrix has its square of cells: beyond this a number in ``study.yaml`` is a mistake."""
@@ -34,6 +35,8 @@ class Study:
     """Strategy, buffer size and learning rate of every cell, where a search chose them; then ``trials`` have none."""
     claims: tuple[Statement, ...] = ()
     """What the study's space claimed, and when (``clstudy.settings.claims``); empty where it never claimed anything."""
+    metrics: Metrics = field(default_factory=known_metrics)
+    """Facts of the metrics that its rows may name: the packaged ones, then the user's own of this study."""
 
     @property
     def identities(self) -> tuple[str, ...]:
@@ -81,6 +84,7 @@ def read_study(study_dir: Path | str) -> Study:
                     f"timestamps is {str(count)[:40]}, expected a number from 1 to {MOST_TIMESTAMPS} or a mapping "
                     "identity: number"
                 )
+        metrics = known_metrics(read_own_metrics(plan.get("metrics")))
         return Study(
             folder=folder,
             name=str(plan.get("name", folder.name)),
@@ -91,7 +95,8 @@ def read_study(study_dir: Path | str) -> Study:
             profile=_profile(plan.get("profile")),
             practice=read_practice(plan.get("profile")),
             chosen_rates=tuple(_chosen(entry) for entry in plan.get("chosen_rates") or ()),
-            claims=read_statements(plan.get("claims")),
+            claims=read_statements(plan.get("claims"), metrics),
+            metrics=metrics,
         )
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         message = " ".join(f"{type(error).__name__}: {error}".split())[:300]

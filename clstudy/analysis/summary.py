@@ -132,10 +132,12 @@ def summarise(study_dir: Path | str) -> Summary:
         study = replace(study, trials=tuple(replace(trial, learning_rate=None) for trial in study.trials))
         matrices = [replace(matrix, trial=replace(matrix.trial, learning_rate=None)) for matrix in matrices]
     gaps = _gaps(matrices)
-    values = score_values(matrix for matrix in matrices if not missing_cells(matrix.r, matrix.trial.joint))
+    values = score_values(
+        (matrix for matrix in matrices if not missing_cells(matrix.r, matrix.trial.joint)), study.metrics
+    )
     measured = {matrix.metric for matrix in matrices}
     setting, note = comparable(study.profile, timestamp_counts(study, matrices).values(), study.practice, measured)
-    biases = trial_photo_biases(found, matrices)
+    biases = trial_photo_biases(found, matrices, study.metrics)
     return Summary(
         study=study,
         scores=scores_table(study, values, setting, biases),

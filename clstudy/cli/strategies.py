@@ -10,6 +10,7 @@ from click.shell_completion import CompletionItem
 
 from clstudy.cli.command_line import group, verbatim
 from clstudy.cli.entry_point import invoke
+from clstudy.cli.findings import conclusion, print_findings
 from clstudy.errors import UserError
 from clstudy.strategies.base import STRATEGIES, Strategy
 from clstudy.strategies.lookup import make_strategy
@@ -60,18 +61,8 @@ def check(names: Sequence[str]) -> int:
             raise
         except Exception:
             pass  # the class is there and raises: a finding like others
-    failed = 0
-    width = max(map(len, CHECKS))
-    for name in names:
-        print(name)
-        findings = check_strategy(partial(make_strategy, name))
-        for finding in findings:
-            if finding.passed:
-                print(f"  ok      {finding.check:<{width}}  {CHECKS[finding.check].__doc__}")
-            else:
-                print(f"  FAILED  {finding.check:<{width}}  {finding.message}")
-        failed += sum(not finding.passed for finding in findings)
-    print(f"failed checks: {failed}" if failed else "every check passed")
+    failed = sum(print_findings(name, check_strategy(partial(make_strategy, name)), CHECKS) for name in names)
+    print(conclusion(failed))
     return failed
 
 

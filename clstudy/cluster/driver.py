@@ -166,6 +166,7 @@ def _sources(settings: StudySettings) -> dict[str, str]:
     return {
         **strategy_sources(settings.space.grid.strategy),
         **profile_sources(profile),
+        **foreign_sources("metric", profile.evaluation.metrics),
         **foreign_sources("generator", [profile.generator]),
         **foreign_sources("workload", [profile.workload]),
     }

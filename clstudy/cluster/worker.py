@@ -27,6 +27,7 @@ from clstudy.identities.dataset import Identity
 from clstudy.images import enlarged
 from clstudy.records.results import result_path, trial_table, write_result
 from clstudy.safe_text import redacted
+from clstudy.settings.metric_facts import OwnMetric, known_metrics
 from clstudy.settings.profiles import profile_from_document
 from clstudy.settings.trial_spec import TrialSpec
 from clstudy.storage.content_addressed_store import StudyStore
@@ -61,6 +62,7 @@ class SentBasis:
     profile: Mapping[str, Any]
     generator_digest: str
     metric_files: Mapping[str, str]
+    own_metrics: tuple[OwnMetric, ...]
 
     @classmethod
     def of(cls, basis: Basis) -> SentBasis:
@@ -69,6 +71,7 @@ class SentBasis:
             profile=basis.profile.to_dict(),
             generator_digest=basis.generator_digest,
             metric_files=dict(basis.metric_files),
+            own_metrics=basis.own_metrics,
         )
 
     def opened(self) -> Basis:
@@ -77,7 +80,7 @@ class SentBasis:
         Raises:
             UserError: they are not.
         """
-        return Basis(profile_from_document(self.profile), self.generator_digest, self.metric_files)
+        return Basis(profile_from_document(self.profile), self.generator_digest, self.metric_files, self.own_metrics)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -290,7 +293,7 @@ class TrialTrainable(tune.Trainable):
         request, report = following
         self._tables.append(report.rows)
         self._keys.append(request.key)
-        metrics = running_metrics(self._tables, report.t)
+        metrics = running_metrics(self._tables, report.t, known_metrics(self._job.basis.own_metrics))
         images = {"faces": enlarged(report.faces)}
         if report.buffer is not None:
             images["buffer"] = enlarged(report.buffer)

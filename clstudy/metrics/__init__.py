@@ -1,17 +1,17 @@
-"""Metrics: one short file each, registered by name. This line list is where a new metric is added.
+"""Metrics: one short file each, registered by name. ``MODULES`` is where a new one is added.
 
-Importing the package itself stays free of torch, because the analysis needs ``clstudy.settings.metric_directions``
-only.
+Importing the package itself stays free of torch. What is known of a metric without it is read from the files listed
+here (``clstudy.settings.metric_facts``); their order is that of a study's tables.
 """
 
 from __future__ import annotations
 
 from importlib import import_module
 
-_MODULES = ("lpips", "lpips_eyes_mouth", "identity", "psnr", "dists", "fid", "kid", "as_published")
+MODULES = ("lpips", "identity", "lpips_eyes_mouth", "psnr", "dists", "fid", "kid", "as_published")
 
 
 def load_metrics() -> None:
     """Import every metric module so that it registers itself."""
-    for module in _MODULES:
+    for module in MODULES:
         import_module(f"{__name__}.{module}")

@@ -102,6 +102,9 @@ class LPIPSAsPublished(AsPublished):
     """LPIPS of a reconstruction, the scripts' way."""
 
     name = "lpips_as_published"
+    higher_is_better = LPIPSMetric.higher_is_better
+    title = "LPIPS as published"
+    twin_of = "lpips"
     unit = LPIPSMetric.unit
     bounds = LPIPSMetric.bounds
     description = "LPIPS of stretched JPEG images, 3 decimals, as the published scripts score it, lower is better"
@@ -113,6 +116,10 @@ class PSNRAsPublished(AsPublished):
     """PSNR of a reconstruction, the scripts' way."""
 
     name = "psnr_as_published"
+    higher_is_better = PSNRMetric.higher_is_better
+    title = "PSNR as published (dB)"
+    decimals = PSNRMetric.decimals
+    twin_of = "psnr"
     unit = PSNRMetric.unit
     bounds = (0.0, PSNRMetric.bounds[1])
     description = "PSNR of stretched JPEG images, whole dB, as the published scripts score it, higher is better"
@@ -127,6 +134,9 @@ class DISTSAsPublished(AsPublished):
     """DISTS of a reconstruction, the scripts' way."""
 
     name = "dists_as_published"
+    higher_is_better = DISTSMetric.higher_is_better
+    title = "DISTS as published"
+    twin_of = "dists"
     unit = DISTSMetric.unit
     bounds = DISTSMetric.bounds
     description = "DISTS of stretched JPEG images, 3 decimals, as the published scripts score it, lower is better"
@@ -141,6 +151,7 @@ class WholeImageIdentity(Metric):
     """
 
     name = "id_as_published"  # not registered: it is named so in messages about its file
+    higher_is_better = True
     unit = "cosine"
     bounds = (-1.0, 1.0)
     description = "cosine of embeddings of whole images by IR-SE-50"
@@ -171,6 +182,9 @@ class IdentityAsPublished(AsPublished):
     """ID similarity, the scripts' way."""
 
     name = "id_as_published"
+    higher_is_better = WholeImageIdentity.higher_is_better
+    title = "ID similarity as published"
+    twin_of = "id"
     unit = WholeImageIdentity.unit
     bounds = WholeImageIdentity.bounds
     description = (

@@ -2,9 +2,10 @@
 
 The evaluation (``clstudy.training.evaluation``) calls ``prepare`` once per test set and worker, ``pairs`` for every
 reconstruction of that set, and ``synthesis`` for freely generated images. A metric never changes its inputs and
-keeps no state that depends on the generated images. Adding one: a file with a registered class, a line in
-``clstudy/metrics/__init__.py``, its direction in ``clstudy/settings/metric_directions.py`` and, where it needs weights
-from outside the package, its roles in ``clstudy/settings/metric_files.py``.
+keeps no state that depends on the generated images. Adding one: a file with a registered class and its name in
+``clstudy/metrics/__init__.py``; or a class of the user's own, named ``module:Name`` where a metric is named. Everything
+else about it (direction, title, files) is a fact of the class, which ``clstudy.settings.metric_facts`` reads without
+running it where the class is packaged: so there a fact is a literal, or another class's.
 """
 
 from __future__ import annotations
@@ -20,8 +21,7 @@ from torch import Tensor
 
 from clstudy.assets.model_files import ROLES
 from clstudy.errors import UserError
-from clstudy.registry import Registry
-from clstudy.settings.metric_directions import HIGHER_IS_BETTER
+from clstudy.registry import Registry, subclass_of
 from clstudy.settings.metric_files import check_backends
 from clstudy.settings.profiles import EvaluationSettings
 
@@ -52,9 +52,16 @@ class Metric(ABC):
     """
 
     name: ClassVar[str]
+    """Its name in the rows: letters a-z, digits and underscores."""
+    higher_is_better: ClassVar[bool]
+    title: ClassVar[str]
+    """As tables and figures name it, after the protocol: "PSNR (dB)" becomes "Reconstruction PSNR (dB)"."""
     unit: ClassVar[str]
     bounds: ClassVar[tuple[float, float]]
+    """Least and largest value that there can be."""
     description: ClassVar[str]
+    decimals: ClassVar[int] = 4
+    """Decimals with which its scores are printed where an interval does not ask for more."""
     needs: ClassVar[tuple[str, ...]] = ()
     """Roles of ``MetricSettings.files`` without which the metric cannot be computed."""
     in_reconstruction: ClassVar[bool] = True
@@ -67,17 +74,14 @@ class Metric(ABC):
     """Fewest generated images, and fewest target photos, that ``synthesis`` is defined for."""
     unclamped: ClassVar[bool] = False
     """Whether the metric gets images as the generator makes them, values beyond [-1, 1] included."""
+    twin_of: ClassVar[str | None] = None
+    """Name of the packaged metric that this one is, scored the published scripts' way; its tables come after all."""
 
     def __init__(self, settings: MetricSettings | None = None):
         self.settings = MetricSettings() if settings is None else settings
         check_backends(self.settings.evaluation)
         for role in self.needs:
             self._file(role)
-
-    @property
-    def higher_is_better(self) -> bool:
-        """Direction of the metric."""
-        return HIGHER_IS_BETTER[self.name]
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -116,4 +120,4 @@ class Metric(ABC):
         return path
 
 
-METRICS: Registry[type[Metric]] = Registry("metric")
+METRICS: Registry[type[Metric]] = Registry("metric", foreign=subclass_of(Metric))

@@ -171,6 +171,8 @@ class DISTSMetric(Metric):
     """DISTS of a reconstruction."""
 
     name = "dists"
+    higher_is_better = False
+    title = "DISTS"
     unit = "distance"
     bounds = (0.0, float("inf"))
     description = "DISTS (VGG16, at most 256 px) of a reconstruction, lower is better"

@@ -14,6 +14,9 @@ class FIDMetric(InceptionSetMetric):
     """FID between the generated images of a timestamp and its test photos."""
 
     name = "fid"
+    higher_is_better = False
+    title = "FID (few images: biased upward)"
+    decimals = 2
     unit = "squared distance"
     bounds = (0.0, float("inf"))
     description = (

@@ -24,6 +24,8 @@ class IdentityMetric(Metric):
     """
 
     name = "id"
+    higher_is_better = True
+    title = "ID similarity"
     unit = "cosine"
     bounds = (-1.0, 1.0)
     description = "identity similarity (cosine of face embeddings), higher is better"

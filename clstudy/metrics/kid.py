@@ -14,6 +14,8 @@ class KIDMetric(InceptionSetMetric):
     """KID between the generated images of a timestamp and its test photos."""
 
     name = "kid"
+    higher_is_better = False
+    title = "KID (few images: noisy)"
     unit = "squared MMD"
     bounds = (float("-inf"), float("inf"))
     description = (

@@ -119,6 +119,8 @@ class LPIPSMetric(Metric):
     """
 
     name = "lpips"
+    higher_is_better = False
+    title = "LPIPS"
     unit = "distance"
     bounds = (0.0, float("inf"))
     description = (

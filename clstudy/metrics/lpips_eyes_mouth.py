@@ -74,6 +74,8 @@ class EyesMouthMetric(Metric):
     """Mean LPIPS of three square crops, enlarged or reduced to 64 px: left eye, right eye, mouth."""
 
     name = "lpips_eyes_mouth"
+    higher_is_better = False
+    title = "LPIPS of eyes and mouth"
     unit = "distance"
     bounds = (0.0, float("inf"))
     description = "LPIPS of a reconstruction's eyes and mouth, by the test photo's landmarks, lower is better"

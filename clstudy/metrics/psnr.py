@@ -21,6 +21,9 @@ class PSNRMetric(Metric):
     """PSNR of a reconstruction."""
 
     name = "psnr"
+    higher_is_better = True
+    title = "PSNR (dB)"
+    decimals = 2
     unit = "dB"
     bounds = (float("-inf"), _CEILING_DB)
     description = "peak signal-to-noise ratio of a reconstruction, dB, higher is better"

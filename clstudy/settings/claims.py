@@ -18,11 +18,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictInt, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictInt, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
 from clstudy.errors import UserError, nearest
-from clstudy.settings.metric_directions import HIGHER_IS_BETTER, ORDINARY
+from clstudy.registry import is_foreign
+from clstudy.settings.metric_facts import Metrics, known_metrics
 
 BASELINE = "baseline"
 """In "5% of baseline": whatever a strategy is compared with."""
@@ -47,7 +48,9 @@ def _pair(value: object) -> object:
 class Primary(_Strict):
     """The one comparison that a study is run for: ``between`` = [strategy, the baseline that is subtracted].
 
-    Without ``buffer_size`` it is that pair at every size, tested as one family. ``metric`` under ``protocol``.
+    Without ``buffer_size`` it is that pair at every size, tested as one family. ``metric`` under ``protocol``: its name
+    in the rows, in a search space ``module:Name`` as well, which becomes that (``with_row_names``). Validated with a
+    context, the metrics that it may name are those under ``metrics`` there, else the packaged ones.
     """
 
     protocol: Literal["reconstruction", "synthesis"] = "reconstruction"
@@ -58,16 +61,18 @@ class Primary(_Strict):
 
     @field_validator("metric")
     @classmethod
-    def _known_metric(cls, metric: str) -> str:
-        known = [name for name in HIGHER_IS_BETTER if name not in ORDINARY]
-        if metric in ORDINARY:
+    def _known_metric(cls, metric: str, info: ValidationInfo) -> str:
+        metrics: Metrics = (info.context or {}).get("metrics") or known_metrics()
+        if metric in metrics and (ordinary := metrics[metric].twin_of) is not None:
             raise ValueError(
                 f"{metric!r} scores stretched images and rounds, to be read beside the published tables only; expected "
-                f"a metric to conclude from, e.g. {ORDINARY[metric]}"
+                f"a metric to conclude from, e.g. {ordinary}"
             )
-        if metric not in known:
+        known = [name for name, facts in metrics.items() if facts.twin_of is None]
+        if metric not in known and not is_foreign(metric):
             raise ValueError(
-                f"{reprlib.repr(metric)} is no metric.{nearest(metric[:60], known)} Known: {', '.join(known)}"
+                f"{reprlib.repr(metric)} is no metric.{nearest(metric[:60], known)} Known: {', '.join(known)}; or one "
+                "of your own as evaluation.metrics names it, module:Name"
             )
         return metric
 
@@ -185,8 +190,11 @@ def primary_before_results(statements: Sequence[Statement]) -> Primary | None:
     return statements[-1].primary if statements and statements[-1].before_results else None
 
 
-def read_statements(entries: object) -> tuple[Statement, ...]:
+def read_statements(entries: object, metrics: Metrics | None = None) -> tuple[Statement, ...]:
     """The statements of a ``study.yaml`` (its value under ``claims``; None: it has none, as of older versions).
+
+    Args:
+        metrics: of the study; None: the packaged ones.
 
     Raises:
         ValueError: they are not what ``Statement.document`` writes.
@@ -195,10 +203,10 @@ def read_statements(entries: object) -> tuple[Statement, ...]:
         return ()
     if not isinstance(entries, list):
         raise ValueError(f"claims is {reprlib.repr(entries)}, expected a list of statements")
-    return tuple(_read_statement(entry) for entry in entries)
+    return tuple(_read_statement(entry, metrics) for entry in entries)
 
 
-def _read_statement(entry: object) -> Statement:
+def _read_statement(entry: object, metrics: Metrics | None) -> Statement:
     if not isinstance(entry, Mapping):
         raise ValueError(f"claims holds {reprlib.repr(entry)}, expected statements with the key primary or effects")
     counts = [entry.get(name, 0) for name in ("finished_trials", "measured_stages")]
@@ -206,11 +214,22 @@ def _read_statement(entry: object) -> Statement:
         raise ValueError(f"claims holds the counts {reprlib.repr(counts)}, expected whole numbers from 0")
     primary, effects = entry.get("primary"), entry.get("effects")
     return Statement(
-        primary=None if primary is None else Primary.model_validate(primary),
+        primary=None if primary is None else Primary.model_validate(primary, context={"metrics": metrics}),
         effects=None if effects is None else Effects.model_validate(effects),
         finished_trials=counts[0],
         measured_stages=counts[1],
     )
+
+
+def with_row_names(primary: Primary | None, names: Mapping[str, str]) -> Primary | None:
+    """A primary comparison whose metric is named as in the rows.
+
+    Args:
+        names: metric as settings name it -> its name in the rows.
+    """
+    if primary is None:
+        return None
+    return primary.model_copy(update={"metric": names.get(primary.metric, primary.metric)})
 
 
 def state(before: Sequence[Statement], now: Statement) -> tuple[Statement, ...]:

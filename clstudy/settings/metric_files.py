@@ -1,7 +1,8 @@
-"""Which metrics need weights files from outside the package; importable without torch (the plan needs no more).
+"""Files from outside the package that metrics need; importable without torch (the plan needs no more).
 
-Roles and where their files come from: ``clstudy.assets.model_files.ROLES``. A metric whose file is absent cannot be
-made (``clstudy.metrics.base.Metric``): nothing is ever computed with random weights.
+Which ones, the metric's class says (``needs``). Roles and where their files come from:
+``clstudy.assets.model_files.ROLES``. A metric whose file is absent cannot be made (``clstudy.metrics.base.Metric``):
+nothing is ever computed with random weights.
 
 Some metrics can be computed by more than one library ("backends"), and some of those need files of their own.
 """
@@ -9,22 +10,24 @@ Some metrics can be computed by more than one library ("backends"), and some of 
 from __future__ import annotations
 
 from clstudy.errors import UserError, nearest
+from clstudy.registry import is_foreign
+from clstudy.settings.metric_facts import own_facts, packaged_metrics
 from clstudy.settings.profiles import EvaluationSettings
-
-NEEDED_FILES: dict[str, tuple[str, ...]] = {
-    "dists": ("dists",),
-    "fid": ("inception",),
-    "kid": ("inception",),
-    "id_as_published": ("ir_se_50",),
-    "dists_as_published": ("dists",),
-}
-"""metric name -> roles without which the metric cannot be computed; metrics that are not here need none."""
 
 BACKENDS: dict[str, tuple[str, ...]] = {"lpips": ("packaged", "lpips"), "id": ("onnxruntime", "insightface")}
 """metric name -> what it can be computed with (setting ``<metric>_backend``), the default first."""
 
 LPIPS_NETWORKS: dict[str, str | None] = {"alex": None, "vgg": "lpips_vgg", "squeeze": "lpips_squeeze"}
 """network of LPIPS -> role of its ImageNet weights; None: they are in the package."""
+
+
+def needed_files(metric: str) -> tuple[str, ...]:
+    """Roles without which a metric, as settings name it, cannot be computed.
+
+    Raises:
+        UserError: a metric of the user's own that cannot be imported.
+    """
+    return (own_facts(metric) if is_foreign(metric) else packaged_metrics()[metric]).needs
 
 
 def check_backends(evaluation: EvaluationSettings) -> None:
@@ -67,7 +70,7 @@ def used_by_settings(evaluation: EvaluationSettings) -> tuple[str, ...]:
     A metric without its files is left out. insightface reads packs of networks; without one it computes with the
     packaged embedder.
     """
-    files = [role for name in evaluation.metrics for role in NEEDED_FILES.get(name, ())]
+    files = [role for name in evaluation.metrics for role in needed_files(name)]
     return *dict.fromkeys(files), *_packs(evaluation)
 
 

@@ -6,6 +6,7 @@ by the types of its fields before anything is made from it. No torch, no Ray.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from functools import lru_cache
@@ -14,10 +15,12 @@ from typing import Any, get_type_hints
 from pydantic import PydanticUndefinedAnnotation, PydanticUserError, TypeAdapter, ValidationError
 
 from clstudy.errors import UserError, nearest
-from clstudy.registry import foreign_sources
-from clstudy.settings.metric_directions import HIGHER_IS_BETTER
+from clstudy.registry import foreign_sources, is_foreign
+from clstudy.settings.metric_facts import packaged_metrics
 from clstudy.settings.profiles import PROFILES, Profile, key_document
 from clstudy.storage.documents import shorten
+
+_OWN = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 
 
 def named_profile(name: str) -> Profile:
@@ -82,10 +85,15 @@ def metrics_problem(names: Sequence[str]) -> str:
     """What is wrong with a list of metrics; empty where nothing is."""
     if not names or len(set(names)) < len(names):
         return f"{shorten(list(names))}: expected at least one metric, and none of them twice"
-    unknown = [name for name in names if name not in HIGHER_IS_BETTER]
-    if not unknown:
-        return ""
-    return f"unknown metric {unknown[0]!r}.{nearest(unknown[0], HIGHER_IS_BETTER)} Known: {', '.join(HIGHER_IS_BETTER)}"
+    known = packaged_metrics()
+    for name in names:
+        if is_foreign(name):
+            if not _OWN.fullmatch(name):
+                return f"{shorten(name)} is not module:Name, as a metric of your own is named"
+        elif name not in known:
+            listed = ", ".join(known)
+            return f"unknown metric {name!r}.{nearest(name, known)} Known: {listed}; or one of your own, module:Name"
+    return ""
 
 
 @lru_cache(maxsize=64)  # making one takes milliseconds, and profiles are checked wherever they are named

@@ -128,6 +128,8 @@ class AnchorSettings:
 class EvaluationSettings:
     """Metrics by name; images per timestamp and anchors per convex combination for the synthesis protocol.
 
+    ``metrics``: registered names, and ``module:Name`` of the user's own.
+
     ``synthesis_weights``: how the weights of a combination are drawn: "uniform" on the simplex, or "normalised",
     uniform numbers divided by their sum, which stay nearer to the middle (the reference scripts).
     ``lpips_backend`` and ``id_backend``: names of ``clstudy.settings.metric_files.BACKENDS``, what the metrics LPIPS

@@ -11,7 +11,8 @@ from clstudy.errors import UserError
 from clstudy.identities.catalogue import DATA_SETS
 from clstudy.identities.check import recorded_alignment
 from clstudy.metrics.backends import import_backends
-from clstudy.settings.metric_files import NEEDED_FILES, required_by_settings
+from clstudy.settings.metric_facts import own_metrics, packaged_metrics, row_names
+from clstudy.settings.metric_files import needed_files, required_by_settings
 from clstudy.settings.profiles import EvaluationSettings, Profile, Resources
 
 
@@ -84,12 +85,14 @@ def left_out_metrics(profile: Profile, found: FoundFiles, without: Sequence[str]
         UserError: ``without`` names a metric the profile does not have, or leaves none.
     """
     metrics = profile.evaluation.metrics
-    unknown = [name for name in without if name not in metrics]
+    named = row_names(metrics, own_metrics(metrics))
+    unknown = [name for name in without if name not in named and name not in named.values()]
     if unknown:
         raise UserError(f"--without {unknown[0]}: profile {profile.name!r} has the metrics {', '.join(metrics)}")
-    reasons = dict.fromkeys(without, "as --without says")
+    left = [name for name, in_rows in named.items() if name in without or in_rows in without]
+    reasons = dict.fromkeys(left, "as --without says")
     for name in metrics:
-        for role in NEEDED_FILES.get(name, ()):
+        for role in needed_files(name):
             if role in found.missing_optional:
                 reasons.setdefault(name, f"no {ROLES[role].what}; {ROLES[role].remedy}")
     if set(metrics) <= reasons.keys():
@@ -100,9 +103,9 @@ def left_out_metrics(profile: Profile, found: FoundFiles, without: Sequence[str]
 def unused_roles(profile: Profile, kept: Sequence[str]) -> set[str]:
     """Roles whose files nothing reads where only the metrics ``kept`` are computed."""
     asked = {"id": ("arcface",), **required_by_settings(profile.evaluation)}
-    for metric, roles in NEEDED_FILES.items():
+    for metric in dict.fromkeys([*packaged_metrics(), *profile.evaluation.metrics]):
         # those that a profile names were always part of its studies' keys
-        asked.setdefault(metric, tuple(role for role in roles if role not in profile.optional_files))
+        asked.setdefault(metric, tuple(role for role in needed_files(metric) if role not in profile.optional_files))
     read = {role for metric, roles in asked.items() if metric in kept for role in roles}
     return {role for metric, roles in asked.items() if metric not in kept for role in roles} - read
 

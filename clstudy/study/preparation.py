@@ -15,9 +15,9 @@ from clstudy.identities.dataset import DataSet, Identity
 from clstudy.identities.preparation.selection import evenly
 from clstudy.records.sessions import duration
 from clstudy.registry import is_foreign
-from clstudy.settings.claims import check_claims
+from clstudy.settings.claims import check_claims, with_row_names
 from clstudy.settings.expansion import Expansion, check_buffer_sizes, check_trial_count, expand
-from clstudy.settings.metric_directions import AS_PUBLISHED
+from clstudy.settings.metric_facts import OwnMetric, as_published, known_metrics, own_metrics, row_names
 from clstudy.settings.named_profiles import named_profile
 from clstudy.settings.overrides import with_settings
 from clstudy.settings.profiles import Profile
@@ -145,6 +145,9 @@ def open_study(options: RunOptions, busy: Busy) -> Opened:
     require_used(space, profile)
     if is_foreign(space.profile):
         require_parts(profile)
+    own = named_metrics(profile.evaluation.metrics)
+    primary = with_row_names(space.primary, row_names(profile.evaluation.metrics, own))
+    space = space.model_copy(update={"primary": primary})
     equipment = equip(
         with_as_published(profile, options.without) if options.as_published else profile,
         weights=list(options.weights),
@@ -157,9 +160,10 @@ def open_study(options: RunOptions, busy: Busy) -> Opened:
     profile = with_gpu_share(profile, options.gpu_share)
     data = open_study_data(space, profile, options.timestamps, home / "data", busy, look_only=options.dry_run)
     require_alignment(data.root, profile)
-    require_answerable(space, profile, data)
+    computed = tuple(one for one in own if one.place in profile.evaluation.metrics)
+    basis = Basis(profile, equipment.generator_digest, equipment.metric_files, computed)
+    require_answerable(space, basis, data)
     names = [identity.name for identity in data.identities]
-    basis = Basis(profile, equipment.generator_digest, equipment.metric_files)
     search = None
     if space.search is not None:
         everybody = open_named_too(
@@ -219,7 +223,22 @@ def require_budget(plan: Plan, options: RunOptions) -> None:
         )
 
 
-def require_answerable(space: SearchSpace, profile: Profile, data: DataSet) -> None:
+def named_metrics(names: Iterable[str]) -> tuple[OwnMetric, ...]:
+    """The metrics of the user's own among those that settings name.
+
+    Raises:
+        UserError: one cannot be imported, is no metric, or has facts or a name that it cannot have.
+    """
+    foreign = [name for name in names if is_foreign(name)]
+    if foreign:
+        from clstudy.metrics.base import METRICS  # imports torch, as the module of such a metric does
+
+        for name in foreign:
+            METRICS[name]  # refuses what is no metric
+    return own_metrics(foreign)
+
+
+def require_answerable(space: SearchSpace, basis: Basis, data: DataSet) -> None:
     """Refuse a primary comparison or smallest differences that the study's numbers could not answer.
 
     Raises:
@@ -227,20 +246,13 @@ def require_answerable(space: SearchSpace, profile: Profile, data: DataSet) -> N
     """
     if space.primary is None and space.effects is None:
         return
-    from clstudy.metrics import load_metrics  # imports torch: only where a claim must be checked
-    from clstudy.metrics.base import METRICS
-
-    load_metrics()
-    evaluation = profile.evaluation
-    metrics = {name: METRICS[name] for name in evaluation.metrics}
+    evaluation, known = basis.profile.evaluation, known_metrics(basis.own_metrics)
+    metrics = [known[name] for name in row_names(evaluation.metrics, basis.own_metrics).values()]
     check_claims(
         space.primary,
         space.effects,
-        computed={("reconstruction", name): metric.in_reconstruction for name, metric in metrics.items()}
-        | {
-            ("synthesis", name): metric.in_synthesis and evaluation.synthesis_images > 0
-            for name, metric in metrics.items()
-        },
+        computed={("reconstruction", facts.name): facts.in_reconstruction for facts in metrics}
+        | {("synthesis", facts.name): facts.in_synthesis and evaluation.synthesis_images > 0 for facts in metrics},
         uses_buffer_size=uses_buffer_size,
         joint=lambda name: strategy_class(name).joint,
         timestamps=min(len(identity.timestamps) for identity in data.identities),
@@ -361,7 +373,8 @@ def with_as_published(profile: Profile, without: Sequence[str] = ()) -> Profile:
     scored that way either.
     """
     metrics = profile.evaluation.metrics
-    twins = [AS_PUBLISHED[name] for name in metrics if name in AS_PUBLISHED and name not in without]
+    known = as_published()
+    twins = [known[name] for name in metrics if name in known and name not in without]
     metrics = (*metrics, *(twin for twin in twins if twin not in metrics))
     return replace(profile, evaluation=replace(profile.evaluation, metrics=metrics))
 

@@ -11,6 +11,7 @@ from clstudy.identities.catalogue import DATA_SETS, open_data_set
 from clstudy.identities.dataset import DataSet
 from clstudy.records.results import result_keys, result_path
 from clstudy.records.study_document import read_document
+from clstudy.settings.metric_facts import OwnMetric, read_own_metrics
 from clstudy.settings.profiles import Profile, profile_from_document
 from clstudy.settings.trial_spec import TrialSpec
 from clstudy.trial.requests import Basis, identity_digest, version_digest
@@ -42,6 +43,22 @@ def stored_profile(document: Mapping[str, Any]) -> Profile:
     return profile_from_document(document["profile"])
 
 
+def stored_metrics(document: Mapping[str, Any]) -> tuple[OwnMetric, ...]:
+    """The user's own metrics that a study computes, with facts and sources as they were when it was planned.
+
+    The files that define them need not be there.
+
+    Raises:
+        UserError: what the document says of them cannot be understood.
+    """
+    try:
+        known = read_own_metrics(document.get("metrics"))
+    except ValueError as error:
+        raise UserError(f"study.yaml cannot be understood ({error}); run the study again: it writes it anew") from error
+    computed = stored_profile(document).evaluation.metrics
+    return tuple(one for one in known if one.place in computed)
+
+
 def stored_trials(document: Mapping[str, Any]) -> tuple[TrialSpec, ...]:
     """The planned trials, in the plan's order."""
     names = ("identity", "strategy", "buffer_size", "learning_rate", "seed")
@@ -54,7 +71,9 @@ def stored_version(document: Mapping[str, Any], spec: TrialSpec) -> str:
     Raises:
         UserError: a strategy of the user's own that cannot be imported.
     """
-    basis = Basis(stored_profile(document), document["generator"], document.get("metric_files", {}))
+    basis = Basis(
+        stored_profile(document), document["generator"], document.get("metric_files", {}), stored_metrics(document)
+    )
     photos = document["data_digests"][spec.identity]
     return version_digest(basis, spec, fingerprint=document["fingerprint"], photos=photos)
 

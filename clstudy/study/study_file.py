@@ -14,6 +14,7 @@ from clstudy.errors import UserError
 from clstudy.identities.dataset import DataSet
 from clstudy.records.study_document import NAME, parse_document, write_document
 from clstudy.settings.claims import Statement, read_statements, state
+from clstudy.settings.metric_facts import OwnMetric, known_metrics, read_own_metrics
 from clstudy.settings.space import SearchSpace
 from clstudy.settings.trial_spec import TrialSpec
 from clstudy.settings.version import __version__
@@ -42,6 +43,7 @@ def write_study_file(
 
     ``chosen_rates``: strategy, buffer_size and learning_rate of every cell, where a search chose them.
     """
+    metrics = _own_metrics(_written(out), basis)
     claims = statements(out, space, plan.stages_done)
     document = {
         "name": space.name,
@@ -55,6 +57,7 @@ def write_study_file(
         **({} if chosen_rates is None else {"chosen_rates": list(chosen_rates)}),
         "generator": basis.generator_digest,
         "metric_files": dict(basis.metric_files),
+        **({"metrics": {one.place: one.document() for one in metrics}} if metrics else {}),
         "fingerprint": basis.fingerprint(),
         "data_digests": {identity.name: identity_digest(identity) for identity in data.identities},
         "versions": {
@@ -76,9 +79,10 @@ def statements(out: Place, space: SearchSpace, measured_stages: int) -> tuple[St
 
     A ``study.yaml`` that cannot be understood counts as one that claimed nothing: a claim must be on record to count.
     """
+    document = _written(out)
     try:
-        before = read_statements(parse_document(read_plain(out / NAME, STUDY.size), out / NAME).get("claims"))
-    except (OSError, ValueError, UserError):
+        before = read_statements(document.get("claims"), known_metrics(read_own_metrics(document.get("metrics"))))
+    except ValueError:
         before = ()
     # results of any plan of this folder: a comparison may be chosen by a grid that is no longer asked for
     now = Statement(
@@ -88,6 +92,24 @@ def statements(out: Place, space: SearchSpace, measured_stages: int) -> tuple[St
         measured_stages=measured_stages,
     )
     return state(before, now)
+
+
+def _written(out: Place) -> Mapping[str, Any]:
+    """What ``study.yaml`` says so far; nothing where there is none, or none that can be understood."""
+    try:
+        return parse_document(read_plain(out / NAME, STUDY.size), out / NAME)
+    except (OSError, UserError):
+        return {}
+
+
+def _own_metrics(earlier: Mapping[str, Any], basis: Basis) -> list[OwnMetric]:
+    """The user's own metrics: first those that are not computed any more, which earlier results and claims may name."""
+    try:
+        before = read_own_metrics(earlier.get("metrics"))
+    except ValueError:
+        before = ()
+    places = {one.place for one in basis.own_metrics} | {one.facts.name for one in basis.own_metrics}
+    return [*(one for one in before if places.isdisjoint({one.place, one.facts.name})), *basis.own_metrics]
 
 
 def _trial_entry(spec: TrialSpec) -> dict[str, Any]:

@@ -21,12 +21,20 @@ from clstudy.images import decode_png, enlarged, photo_row
 from clstudy.records.results import REMEDY, contradicts_stages, read_result, result_path
 from clstudy.records.stage_record import StageRecord
 from clstudy.records.study_document import read_failures
+from clstudy.settings.metric_facts import known_metrics
 from clstudy.settings.trial_spec import TrialSpec
 from clstudy.storage.checksums import State
 from clstudy.storage.content_addressed_store import FACES, LOSSES, REPLAYS, STAGE_RECORD, StudyStore, read_losses
 from clstudy.storage.places import require_writable
 from clstudy.strategies.lookup import strategy_class
-from clstudy.study.stored_study import read_study_file, stage_keys, stored_photos, stored_trials, stored_version
+from clstudy.study.stored_study import (
+    read_study_file,
+    stage_keys,
+    stored_metrics,
+    stored_photos,
+    stored_trials,
+    stored_version,
+)
 from clstudy.tracking.addresses import artifact_folder
 from clstudy.tracking.local_database import local_database
 from clstudy.tracking.run_contents import LOSS_METRIC, run_names, trial_params, trial_tags
@@ -59,6 +67,7 @@ class StudyReplay:
         self._data = data
         self._images = images
         self._document = read_study_file(study)
+        self._metrics = known_metrics(stored_metrics(self._document))
         self._stages = StudyStore(study).stages
         self._photos: Mapping[str, Photo] | None = None
         self._told = Rebuilt()
@@ -104,7 +113,7 @@ class StudyReplay:
             self._writer.log_stage(
                 spec.trial_id,
                 t,
-                {**running_metrics(seen, t), **loss},
+                {**running_metrics(seen, t, self._metrics), **loss},
                 self._pictures(key, record),
                 self._losses(key),
             )

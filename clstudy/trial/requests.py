@@ -15,6 +15,7 @@ from typing import Any
 from clstudy.identities.dataset import Identity, Photo, Timestamp
 from clstudy.records.stage_record import anchors_key as anchors_key_of
 from clstudy.registry import is_foreign, source_digest
+from clstudy.settings.metric_facts import OwnMetric
 from clstudy.settings.named_profiles import own_sections
 from clstudy.settings.profiles import Profile, key_document
 from clstudy.settings.trial_spec import TrialSpec
@@ -37,12 +38,14 @@ HOOKS_VERSION = 1
 class Basis:
     """What all stages of a study share: profile, pretrained weights, weights of metrics, numerics fingerprint.
 
-    ``metric_files`` are the sha256 of weights outside the package that metrics are computed with, by role.
+    ``metric_files`` are the sha256 of weights outside the package that metrics are computed with, by role;
+    ``own_metrics`` the metrics of the user's own, whose source enters the keys.
     """
 
     profile: Profile
     generator_digest: str
     metric_files: Mapping[str, str] = field(default_factory=dict)
+    own_metrics: tuple[OwnMetric, ...] = ()
 
     def fingerprint(self) -> dict[str, Any]:
         """Everything about the machine's arithmetic that may change a bit.
@@ -81,8 +84,10 @@ class Basis:
     def measuring(self) -> dict[str, Any]:
         """How a stage is scored beyond the profile's settings; nothing where all of that is packaged."""
         alignment = self.profile.data.alignment
+        sources = {one.place: one.source for one in self.own_metrics}
         return {
             **({"metric_files": dict(sorted(self.metric_files.items()))} if self.metric_files else {}),
+            **({"metric_sources": dict(sorted(sources.items()))} if sources else {}),
             **({"alignment": alignment} if alignment != "embedded" else {}),
         }
 

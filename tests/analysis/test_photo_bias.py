@@ -19,6 +19,7 @@ from clstudy.analysis.photo_bias_notes import photo_bias_notes
 from clstudy.analysis.score_tables import SCORES_SCHEMA
 from clstudy.analysis.scores import forgetting
 from clstudy.analysis.summary import summarise
+from clstudy.settings.metric_facts import packaged_metrics
 from tests.analysis.test_report import Study
 
 PANEL = ("reconstruction", "lpips")
@@ -147,7 +148,7 @@ def test_it_is_said_where_it_exceeds_a_fifth(study):
         ]
         for row in rows
     }
-    said = photo_bias_notes(summary.scores)
+    said = photo_bias_notes(summary.scores, packaged_metrics())
     assert len(said) == sum(bool(cells) for cells in loud.values()) > 0
     assert set(said) <= set(notes(summary))
     text = next(note for note in said if "LPIPS" in note)
@@ -164,8 +165,8 @@ def test_quiet_cells_are_not_named_and_many_are_counted():
     table = lambda *biases: pa.Table.from_pylist(  # noqa: E731
         [row | {"photo_bias": bias, "buffer_size": size} for size, bias in enumerate(biases)], schema=SCORES_SCHEMA
     )
-    assert photo_bias_notes(table(0.0019, None, -0.01, 0.0)) == []
-    (text,) = photo_bias_notes(table(*[0.003] * 8, 0.009, 0.001))
+    assert photo_bias_notes(table(0.0019, None, -0.01, 0.0), packaged_metrics()) == []
+    (text,) = photo_bias_notes(table(*[0.003] * 8, 0.009, 0.001), packaged_metrics())
     assert "ewc K = 8 (bias 0.009, value 0.01), ewc K = 0" in text and "and 3 more. Read" in text
 
 

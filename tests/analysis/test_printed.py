@@ -15,6 +15,7 @@ from clstudy.analysis.printed import (
     printed_row,
     score_title,
 )
+from clstudy.settings.metric_facts import packaged_metrics
 
 
 @pytest.mark.parametrize(
@@ -58,6 +59,7 @@ def test_bwt_is_printed_negated_with_its_limits_exchanged_and_others_as_they_are
     assert printed_row(row | {"low": None, "high": None})["low"] is None
     assert printed_row(row | {"score": "forgetting"}) == row | {"score": "forgetting"}
     assert score_title("bwt") == "−BWT" and score_title("aip") == "AIP"
-    for metric in ("lpips", "id"):
+    lpips, identity = packaged_metrics()["lpips"], packaged_metrics()["id"]
+    for metric in (lpips, identity):
         assert not printed_higher_is_better("bwt", metric) and not printed_higher_is_better("forgetting", metric)
-    assert printed_higher_is_better("aip", "id") and not printed_higher_is_better("aip", "lpips")
+    assert printed_higher_is_better("aip", identity) and not printed_higher_is_better("aip", lpips)

@@ -11,7 +11,7 @@ import pytest
 from clstudy.assets import manifest
 from clstudy.assets.model_files import ROLES, find_files, generator_digest, metric_digests
 from clstudy.errors import UserError
-from clstudy.settings.metric_files import NEEDED_FILES
+from clstudy.settings.metric_facts import packaged_metrics
 from clstudy.settings.profiles import PROFILES, Profile
 from clstudy.study.preflight import equip
 
@@ -146,4 +146,4 @@ def test_the_generators_digest_follows_what_its_anchors_are_made_with(tmp_path: 
 
 
 def test_every_role_a_metric_needs_is_known() -> None:
-    assert {role for roles in NEEDED_FILES.values() for role in roles} <= set(ROLES)
+    assert {role for facts in packaged_metrics().values() for role in facts.needs} <= set(ROLES)

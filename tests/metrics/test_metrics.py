@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import subprocess
 import sys
+from dataclasses import asdict, fields
 from pathlib import Path
 
 import numpy as np
@@ -35,8 +36,7 @@ from clstudy.metrics.identity import IdentityMetric
 from clstudy.metrics.lpips import LPIPSMetric
 from clstudy.metrics.psnr import PSNRMetric
 from clstudy.metrics.weights_from_pypi import fetch_dists
-from clstudy.settings.metric_directions import HIGHER_IS_BETTER
-from clstudy.settings.metric_files import NEEDED_FILES
+from clstudy.settings.metric_facts import MetricFacts, as_published, packaged_metrics
 from clstudy.settings.profiles import PROFILES, EvaluationSettings
 from tests.support.oracles import official_lpips
 
@@ -58,22 +58,32 @@ def needs_torchvision() -> None:
 
 
 def test_tables_without_torch_agree_with_the_classes() -> None:
-    assert {name: metric.needs for name, metric in METRICS.items() if metric.needs} == NEEDED_FILES
-    assert set(METRICS) == set(HIGHER_IS_BETTER)
+    table = packaged_metrics()
+    assert set(METRICS) == set(table)
     for name, metric in METRICS.items():
+        assert {fact.name: getattr(metric, fact.name) for fact in fields(MetricFacts)} == asdict(table[name])
+        assert MetricFacts.of(metric) == table[name]
         assert metric.name == name and metric.bounds[0] < metric.bounds[1]
-        assert metric.in_reconstruction or metric.in_synthesis
         assert not (metric.of_set and metric.in_reconstruction), "one value for a set cannot be a value per photo"
 
 
+def test_a_twin_points_the_way_of_its_ordinary_metric() -> None:
+    table = packaged_metrics()
+    assert list(as_published()) == ["lpips", "id", "psnr", "dists"]
+    for name, twin in as_published().items():
+        assert table[twin].twin_of == name and table[twin].higher_is_better == table[name].higher_is_better
+        assert table[twin].decimals == table[name].decimals
+
+
 def test_the_tables_import_without_torch() -> None:
-    code = "import sys; from clstudy.settings import metric_directions, metric_files; sys.exit('torch' in sys.modules)"
+    code = "import sys; from clstudy.settings import metric_facts; metric_facts.packaged_metrics(); "
+    code += "sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-@pytest.mark.parametrize("name", sorted(NEEDED_FILES))
+@pytest.mark.parametrize("name", sorted(name for name, facts in packaged_metrics().items() if facts.needs))
 def test_without_its_weights_a_metric_cannot_be_made(name: str, tmp_path: Path) -> None:
-    (role,) = NEEDED_FILES[name]
+    (role,) = packaged_metrics()[name].needs
     with pytest.raises(UserError, match=rf"metric {name} needs .*\(role '{role}'\).*"):
         METRICS[name]()
     gone = tmp_path / "gone.bin"
@@ -86,7 +96,7 @@ def test_the_command_line_lists_every_metric_and_refuses_what_it_does_not_know(
 ) -> None:
     assert main(["list"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in lines[1:]] == list(HIGHER_IS_BETTER)
+    assert [line.split()[0] for line in lines[1:]] == list(packaged_metrics())
     assert "inception" in next(line for line in lines if line.startswith("kid"))
     assert main(["fetch", "dist", "--to", str(tmp_path)]) == 2
     assert "Did you mean 'dists'?" in capsys.readouterr().err

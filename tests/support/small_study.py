@@ -24,8 +24,10 @@ from clstudy.generators.base import GENERATORS
 from clstudy.generators.embedded_generator import EmbeddedGenerator
 from clstudy.identities.dataset import Identity, load_folder
 from clstudy.identities.dcgan import LATENT_SIZE, FaceSource
-from clstudy.metrics.lpips import LPIPS, LPIPSMetric
+from clstudy.metrics.base import METRICS
+from clstudy.metrics.lpips import LPIPS
 from clstudy.settings.expansion import expand
+from clstudy.settings.metric_facts import own_metrics
 from clstudy.settings.profiles import EvaluationSettings, InversionSettings, Profile, TrainerSettings, smoke
 from clstudy.settings.space_file import load_space
 from clstudy.settings.trial_spec import TrialSpec
@@ -95,10 +97,16 @@ def make_photos(root: Path, people: tuple[str, ...]) -> None:
 
 
 def make_study(
-    folder: Path, strategies: tuple[str, ...], *, mlflow: str | None = None, profile: Profile = PROFILE
+    folder: Path,
+    strategies: tuple[str, ...],
+    *,
+    mlflow: str | None = None,
+    profile: Profile = PROFILE,
+    metrics: tuple[str, ...] = ("lpips",),
 ) -> Path:
     """Run every trial of one person as the workers do; photos in ``folder/photos``, runs at the URI ``mlflow``."""
     people = ("anna",)
+    profile = replace(profile, evaluation=replace(profile.evaluation, metrics=metrics))
     configure_torch(profile.compute, profile.resources)
     make_photos(folder / "photos", people)
     grid = {"identity": len(people), "strategy": list(strategies), "buffer_size": [2], "learning_rate": [0.003]}
@@ -109,13 +117,16 @@ def make_study(
     data = load_folder(folder / "photos")
     identities: dict[str, Identity] = {identity.name: identity for identity in data.identities}
     trials = expand(space, list(identities), lambda name: strategy_class(name).uses_buffer_size).trials
-    basis = Basis(profile, manifest()["embedded_generator.safetensors"]["sha256"])
+    generator = manifest()["embedded_generator.safetensors"]["sha256"]
+    basis = Basis(profile, generator, own_metrics=own_metrics(metrics))
     out = folder / "runs" / "small"
     plan = make_plan(trials, identities, basis, StudyStore(out), out, workers=1)
     write_study_file(out, space, basis, data, plan)
     tags = {"clstudy.profile": "small", "clstudy.version": clstudy.__version__}
     recorder = Recorder(mlflow, "small", out / "mlflow-artifacts", tags) if mlflow else Deaf()
-    runner = StageRunner.personalising(basis, EmbeddedGenerator(), LPIPS(), [LPIPSMetric()], StudyStore(out))
+    runner = StageRunner.personalising(
+        basis, EmbeddedGenerator(), LPIPS(), [METRICS[name]() for name in metrics], StudyStore(out)
+    )
     run_trials(trials, identities, runner, out, recorder)
     (out / "failures.json").write_text(json.dumps({}))
     return out

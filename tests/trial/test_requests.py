@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from clstudy.identities.dataset import Identity, Photo, Timestamp
+from clstudy.settings.metric_facts import OwnMetric, packaged_metrics
 from clstudy.settings.profiles import (
     PROFILES,
     AnchorSettings,
@@ -52,6 +53,10 @@ def person(name: str = "anna") -> Identity:
 
 def spec(strategy: str = "er_rand", size: int | None = 3, rate: float = 0.003, seed: int = 0) -> TrialSpec:
     return TrialSpec(identity="anna", strategy=strategy, buffer_size=size, learning_rate=rate, seed=seed)
+
+
+def own_metric(source: str) -> OwnMetric:
+    return OwnMetric(place="mine:Sharpness", source=source, facts=packaged_metrics()["psnr"])
 
 
 def remember(request: MemoryRequest) -> Memory:
@@ -161,10 +166,12 @@ def test_what_a_stage_is_measured_with_is_in_its_key() -> None:
         Basis(BASIS.profile, "generator", {"arcface": "a"}),
         Basis(BASIS.profile, "generator", {"arcface": "b"}),
         Basis(ffhq, "generator"),
+        Basis(BASIS.profile, "generator", own_metrics=(own_metric("a"),)),
+        Basis(BASIS.profile, "generator", own_metrics=(own_metric("b"),)),
         Basis(constant, "generator"),
         Basis(replace(BASIS.profile, inversion=replace(BASIS.profile.inversion, latent_space="w_plus")), "generator"),
     ]
-    assert len({key(basis) for basis in (BASIS, *others)}) == 6
+    assert len({key(basis) for basis in (BASIS, *others)}) == 8
 
 
 def test_a_setting_added_later_leaves_older_keys_alone() -> None:

@@ -24,12 +24,10 @@ from clstudy.analysis.figures.style import (
     shades,
     timestamp_colours,
 )
-from clstudy.analysis.printed import PRINTED_SCORES, printed_higher_is_better, printed_row, score_title
+from clstudy.analysis.printed import PRINTED_SCORES, panel_title, printed_higher_is_better, printed_row, score_title
 from clstudy.analysis.report_data import Arm, Material
-from clstudy.analysis.score_tables import panel_title
 from clstudy.analysis.scores import average_performance
 from clstudy.analysis.statistics.intervals import identity_interval
-from clstudy.settings.metric_directions import HIGHER_IS_BETTER
 
 CURVE_PANELS = 2
 """Metrics that get curves of their own: the first ones of the tables; the tables hold all."""
@@ -120,9 +118,9 @@ def _ap_drawing(
     _share_heights(axes)
     for tips, panel_axes in zip(ends, axes, strict=True):
         label_ends(panel_axes, tips, height=_SIZE[1])
-    arrow = "higher" if HIGHER_IS_BETTER[panel[1]] else "lower"
+    arrow = "higher" if material.metrics[panel[1]].higher_is_better else "lower"
     _outer_titles(axes, "timestamp t", f"AP_t ({arrow} is better)")
-    title = f"{panel_title(panel)} over time"
+    title = f"{panel_title(material.metrics, panel)} over time"
     dashed = " Dashed grey: lower." if lower is not None and shown != ["lower"] else ""
     extra = "".join(f" Diamond: {arm.strategy}, trained on everything at once." for arm in joint)
     return drawing(
@@ -182,13 +180,13 @@ def timestamp_lines(material: Material) -> list[Drawing]:
     _share_heights(axes)
     for tips, panel_axes in zip(ends, axes, strict=True):
         label_ends(panel_axes, tips, height=_SIZE[1])
-    arrow = "higher" if HIGHER_IS_BETTER[panel[1]] else "lower"
+    arrow = "higher" if material.metrics[panel[1]].higher_is_better else "lower"
     _outer_titles(axes, "timestamp t", f"R[t, k] ({arrow} is better)")
     return [
         drawing(
             figure,
             name="timestamps_over_time",
-            title=f"{panel_title(panel)} of every timestamp's photos, over time",
+            title=f"{panel_title(material.metrics, panel)} of every timestamp's photos, over time",
             caption=f"R[t, k]: the test photos of timestamp k after training on timestamp t ≥ k; a line that turns for "
             f"the worse is being forgotten. {_BAND}{material.rate_note}",
             alt=f"Line charts, a panel for each of {', '.join(arm.label for arm in wanted)}; a line per timestamp.",
@@ -241,7 +239,7 @@ def _size_drawing(material: Material, panel: tuple[str, str]) -> Drawing:
         label_ends(whole, [(edge, row["mean"], row["strategy"], BOUND) for row in flat], height=size[1])
         inside = [(edge, row["mean"], row["strategy"], BOUND) for row in flat if low <= row["mean"] <= high]
         label_ends(close, ends + inside, height=size[1])
-        direction = "higher" if printed_higher_is_better(score, panel[1]) else "lower"
+        direction = "higher" if printed_higher_is_better(score, material.metrics[panel[1]]) else "lower"
         whole.set_title(
             f"{score_title(score)} ({direction} is better)", loc="left", fontsize=TEXT + 1, fontweight="bold"
         )
@@ -249,7 +247,7 @@ def _size_drawing(material: Material, panel: tuple[str, str]) -> Drawing:
     return drawing(
         figure,
         name=f"buffer_size_{panel[0]}_{panel[1]}",
-        title=f"{panel_title(panel)} against buffer size",
+        title=f"{panel_title(material.metrics, panel)} against buffer size",
         caption="Left: with everything that has no buffer as dashed lines (band: its interval); right: the replay "
         f"strategies alone. Bars are 95% Student t intervals over identities.{material.rate_note}",
         alt=f"Charts of {', '.join(score_title(name) for name in scores)} against buffer sizes "
@@ -298,7 +296,7 @@ def against_learning_rate(material: Material) -> list[Drawing]:
         panel_axes.set_xlim(-0.3, len(places) - 0.7)
         bare(panel_axes)
         label_ends(panel_axes, ends, height=size[1])
-        direction = "higher" if printed_higher_is_better(score, panel[1]) else "lower"
+        direction = "higher" if printed_higher_is_better(score, material.metrics[panel[1]]) else "lower"
         panel_axes.set_title(f"{score_title(score)} ({direction} is better)", loc="left", fontsize=TEXT + 1)
     axes[-1].set_xlabel("learning rate")
     shown = "" if material.focus_size is None else f" Buffer size {material.focus_size}, where there is one."
@@ -306,7 +304,7 @@ def against_learning_rate(material: Material) -> list[Drawing]:
         drawing(
             figure,
             name="learning_rate",
-            title=f"{panel_title(panel)} against learning rate",
+            title=f"{panel_title(material.metrics, panel)} against learning rate",
             caption=f"Bars are 95% Student t intervals over identities.{shown}",
             alt=f"Charts of {', '.join(score_title(name) for name in scores)} against learning rate for "
             f"{', '.join(names)}; the main table has the same numbers.",

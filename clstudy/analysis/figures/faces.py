@@ -10,11 +10,9 @@ from PIL import Image
 
 from clstudy.analysis.figures.style import INK, TEXT, Drawing, NothingToDrawError, drawing, panel_grid
 from clstudy.analysis.matrix import Trial
-from clstudy.analysis.printed import number
+from clstudy.analysis.printed import number, panel_title
 from clstudy.analysis.report_data import Arm, Material
-from clstudy.analysis.score_tables import panel_title
 from clstudy.analysis.study_folder import stage_faces
-from clstudy.settings.metric_directions import HIGHER_IS_BETTER
 
 _CELL = 0.62
 _MOST_PIXELS = 3_000_000
@@ -81,16 +79,17 @@ def shown_people(material: Material) -> list[Shown]:
     people = set().union(*by_arm)
     shared = [scores for scores in by_arm if scores.keys() == people]
     means = {name: np.mean([scores[name] for scores in shared or by_arm if name in scores]) for name in people}
-    sign = -1 if HIGHER_IS_BETTER[metric] else 1
+    sign = -1 if material.metrics[metric].higher_is_better else 1
     ranked = sorted(people, key=lambda name: (sign * means[name], name))
     last = len(ranked) - 1
+    title = panel_title(material.metrics, material.panel)
     places = {0: "best", last // 2: "median", last: "worst"} if last > 1 else {0: "best", last: "worst"}
     return [
         Shown(
             identity=ranked[index],
             place=place,
             people=len(ranked),
-            score=f"{panel_title(material.panel)} {number(float(means[ranked[index]]), material.digits)}",
+            score=f"{title} {number(float(means[ranked[index]]), material.digits)}",
         )
         for index, place in sorted(places.items())
         if index <= last

@@ -21,11 +21,13 @@ _TITLES = {"aip": "AIP", "forgetting": "Forgetting"}
 _BESIDE = {"forgetting": "bwt"}
 """A score that is drawn under another one, thin and hollow."""
 _STEP = 0.28
+_PANEL = ("reconstruction", "lpips")
 
 
 def forest_plots(material: Material) -> list[Drawing]:
     """Forgetting and AIP against ``lower``."""
     drawings = []
+    digits = decimals_of(material.metrics, _PANEL)
     for name, (score, baseline) in _FILES.items():
         rows = differences(material.summary, score, baseline)
         beside = differences(material.summary, _BESIDE[score], baseline) if score in _BESIDE else []
@@ -33,7 +35,7 @@ def forest_plots(material: Material) -> list[Drawing]:
             title = f"{_TITLES[score]}: difference to {baseline}"
             drawings.append(
                 drawing(
-                    forest_plot(rows, beside, score=score, baseline=baseline),
+                    forest_plot(rows, beside, score=score, baseline=baseline, digits=digits),
                     name=name,
                     title=title,
                     caption=f"Strategy minus {baseline}, paired on identities and seeds, with the 95% Student t "
@@ -54,12 +56,17 @@ def forest_plots(material: Material) -> list[Drawing]:
 
 def differences(summary: Summary, score: str, baseline: str) -> list[Mapping[str, Any]]:
     """Rows of the paired table (reconstruction LPIPS) for one score and baseline, in the tables' order."""
-    wanted = {"protocol": "reconstruction", "metric": "lpips", "score": score, "baseline": baseline}
+    wanted = dict(zip(("protocol", "metric"), _PANEL, strict=True)) | {"score": score, "baseline": baseline}
     return [row for row in summary.paired.to_pylist() if all(row[key] == value for key, value in wanted.items())]
 
 
 def forest_plot(
-    rows: Sequence[Mapping[str, Any]], beside: Sequence[Mapping[str, Any]] = (), *, score: str, baseline: str
+    rows: Sequence[Mapping[str, Any]],
+    beside: Sequence[Mapping[str, Any]] = (),
+    *,
+    score: str,
+    baseline: str,
+    digits: int,
 ) -> Figure:
     """One line per strategy and buffer size: difference to the baseline with its interval; 0 is the baseline.
 
@@ -68,13 +75,14 @@ def forest_plot(
         beside: rows of another score, each drawn under the line of the same cell.
         score: what is compared ("aip", "forgetting").
         baseline: name of the strategy that 0 stands for.
+        digits: decimals where no interval asks for more.
     """
     rates = {row["learning_rate"] for row in rows}
     figure = Figure(figsize=(7.2, 1.3 + 0.3 * len(rows)), layout="constrained")
     axes = figure.add_subplot()
     axes.axvline(0.0, color="#000000", linewidth=1.0)
     for place, row in enumerate(rows):
-        _draw(axes, -place, row)
+        _draw(axes, -place, row, digits)
     places = {_cell(row): place for place, row in enumerate(rows)}
     for row in beside:
         if _cell(row) in places:
@@ -92,13 +100,12 @@ def forest_plot(
     return figure
 
 
-def _draw(axes: Axes, height: float, row: Mapping[str, Any]) -> None:
+def _draw(axes: Axes, height: float, row: Mapping[str, Any], digits: int) -> None:
     colour, marker = COLOURS[row["verdict"]], _MARKERS[row["verdict"]]
     if row["low"] is not None:
         axes.plot([row["low"], row["high"]], [height, height], color=colour, linewidth=2.0, solid_capstyle="butt")
     axes.plot([row["mean"]], [height], color=colour, marker=marker, markersize=6, linestyle="none")
     far = row["high"] if row["high"] is not None else row["mean"]
-    digits = decimals_of(row["metric"])
     label = (
         number(row["mean"], digits, signed=True)
         if row["low"] is None

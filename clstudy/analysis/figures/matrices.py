@@ -6,13 +6,12 @@ import matplotlib
 import numpy as np
 
 from clstudy.analysis.figures.style import SEQUENCE, TEXT, Drawing, NothingToDrawError, drawing, panel_grid
-from clstudy.analysis.printed import DECIMALS
+from clstudy.analysis.printed import decimals_of, panel_title
 from clstudy.analysis.report_data import Arm, Material
-from clstudy.analysis.score_tables import panel_title
-from clstudy.settings.metric_directions import HIGHER_IS_BETTER
 
 _SIDE, _COLUMNS = 1.55, 3
 _WRITTEN_UP_TO = 6
+_MOST_DIGITS = 3
 """Most timestamps at which every square still has room for its number."""
 
 
@@ -29,7 +28,7 @@ def heat_maps(material: Material) -> list[Drawing]:
         raise NothingToDrawError("With one timestamp R is a single number: see the table.")
     every = np.concatenate([mean[np.isfinite(mean)] for mean in means.values()])
     # bright is good, whichever way the metric points
-    colours = matplotlib.colormaps[SEQUENCE if HIGHER_IS_BETTER[panel[1]] else f"{SEQUENCE}_r"]
+    colours = matplotlib.colormaps[SEQUENCE if material.metrics[panel[1]].higher_is_better else f"{SEQUENCE}_r"]
     scale = matplotlib.colors.Normalize(float(every.min()), float(every.max()) or 1.0)
     slots = _slots(arms, material.shown_sizes)
     figure, axes = panel_grid(
@@ -57,7 +56,7 @@ def heat_maps(material: Material) -> list[Drawing]:
         if place + _COLUMNS >= len(slots) or slots[place + _COLUMNS] is None:
             panel_axes.set_xlabel("test photos of k", labelpad=1)
         if size <= _WRITTEN_UP_TO:
-            digits = DECIMALS.get(panel[1], 3)
+            digits = min(decimals_of(material.metrics, panel), _MOST_DIGITS)
             for t, k in np.argwhere(np.isfinite(mean)):
                 shade = np.dot(colours(scale(mean[t, k]))[:3], (0.299, 0.587, 0.114))
                 panel_axes.text(
@@ -66,13 +65,13 @@ def heat_maps(material: Material) -> list[Drawing]:
                 )  # fmt: skip
     bar = figure.add_axes((1 - 0.75 / width, 1 - (0.35 + _SIDE) / height, 0.12 / width, _SIDE / height))
     figure.colorbar(image, cax=bar).ax.tick_params(labelsize=TEXT - 1)
-    word = "higher" if HIGHER_IS_BETTER[panel[1]] else "lower"
+    word = "higher" if material.metrics[panel[1]].higher_is_better else "lower"
     left_out = [size for size in material.sizes if size not in material.shown_sizes]
     return [
         drawing(
             figure,
             name="result_matrices",
-            title=f"Result matrices: {panel_title(panel)}",
+            title=f"Result matrices: {panel_title(material.metrics, panel)}",
             caption=f"R[t, k], mean over identities (and seeds): row t is the model after timestamp t, column k the "
             f"test photos of timestamp k; brighter is better ({word} values). A column that darkens downwards is being "
             f"forgotten.{_left_out(left_out)}{material.rate_note}",

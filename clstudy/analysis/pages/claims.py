@@ -17,9 +17,8 @@ from clstudy.analysis.claims import (
     primary_table,
 )
 from clstudy.analysis.pages.blocks import Block, Bullets, Section, paragraph, soft_paragraph, text_table
-from clstudy.analysis.printed import DECIMALS, DEFAULT_DECIMALS
+from clstudy.analysis.printed import decimals_of, panel_title
 from clstudy.analysis.report_data import Material
-from clstudy.analysis.score_tables import panel_title
 from clstudy.analysis.scores import SCORES
 from clstudy.analysis.statistics.equivalence import CANNOT_SAY, EXCEEDS
 from clstudy.analysis.summary import Summary
@@ -52,7 +51,7 @@ def claim_sections(material: Material) -> list[Section]:
     if material.panel is None or not summary.study.claims:
         return []
     answer = primary_answer(summary)
-    decimals = _decimals(main_panel(summary))
+    decimals = decimals_of(material.metrics, main_panel(summary))
     blocks: list[Block] = [Bullets(tuple(claim_notes(summary, decimals)), soft=True)]
     if answer is not None and answer.family.members:
         blocks.append(text_table("The primary family", _PRIMARY_COLUMNS, _primary_lines(answer, decimals)))
@@ -95,7 +94,9 @@ def _equivalence_section(summary: Summary, decimals: int) -> Section:
     for score, effect in effects_of(summary).items():
         rows = [row for row in table.to_pylist() if row["score"] == score]
         if rows:
-            title = f"{SCORES[score].title}: {effect.text}" + (f" ({panel_title(panel)})" if panel else "")
+            title = f"{SCORES[score].title}: {effect.text}" + (
+                f" ({panel_title(summary.study.metrics, panel)})" if panel else ""
+            )
             lines = [_equivalence_line(row, decimals) for row in rows]
             notes = dict.fromkeys(row["note"] for row in rows if row["note"])
             blocks.append(text_table(title, _EQUIVALENCE_COLUMNS, lines))
@@ -144,7 +145,3 @@ def _ranged(mean: float, low: float | None, high: float | None, decimals: int) -
 
 def _number(value: float | None, form: str) -> str:
     return "–" if value is None else format(value, form)
-
-
-def _decimals(panel: tuple[str, str] | None) -> int:
-    return DEFAULT_DECIMALS if panel is None else DECIMALS.get(panel[1], DEFAULT_DECIMALS)

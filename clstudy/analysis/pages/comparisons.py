@@ -16,6 +16,7 @@ from clstudy.analysis.printed import (
     score_title,
 )
 from clstudy.analysis.report_data import Arm, Material
+from clstudy.settings.metric_facts import Metrics
 
 
 def comparison_section(material: Material) -> Section:
@@ -39,7 +40,8 @@ def comparison_section(material: Material) -> Section:
         table = [row for row in rows if row["score"] == score]
         for baseline in dict.fromkeys(row["baseline"] for row in table):
             lines = [_paired_line(material, row) for row in table if row["baseline"] == baseline]
-            title = f"{score_title(score)} minus {baseline}'s ({better_when(score, table[0]['metric'])} is better)"
+            sign = better_when(score, material.metrics[table[0]["metric"]])
+            title = f"{score_title(score)} minus {baseline}'s ({sign} is better)"
             shown = Table(caption=title, columns=("strategy", "difference", "identities", "verdict"), rows=tuple(lines))
             opened = (score, baseline) == ("forgetting", "lower")
             blocks.append(Folded(title=title, blocks=(shown,), opened=opened))
@@ -47,7 +49,7 @@ def comparison_section(material: Material) -> Section:
 
 
 def _paired_line(material: Material, row: Mapping[str, Any]) -> TableRow:
-    mean, interval = printed_numbers(row, signed=True)
+    mean, interval = printed_numbers(row, material.metrics, signed=True)
     label = Arm(row["strategy"], row["buffer_size"]).label
     label += f", lr {row['learning_rate']:g}" if len(material.rates) > 1 else ""
     verdict = row["verdict"] if row["verdict"] in ("better", "worse") else None
@@ -61,8 +63,8 @@ def _paired_line(material: Material, row: Mapping[str, Any]) -> TableRow:
     )
 
 
-def printed_numbers(row: Mapping[str, Any], *, signed: bool = False) -> tuple[str, str]:
+def printed_numbers(row: Mapping[str, Any], metrics: Metrics, *, signed: bool = False) -> tuple[str, str]:
     """Mean and interval of a row of the scores or paired tables, as they are printed."""
     row = printed_row(row)
-    digits = decimals_of(row["metric"])
+    digits = decimals_of(metrics, (row["protocol"], row["metric"]))
     return mean_and_interval(row["mean"], row["low"], row["high"], digits, signed=signed, missing="no interval")

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from clstudy.analysis.efficiency import ABOVE_UPPER, efficiency_table
 from clstudy.analysis.pages.blocks import Section, rows_section
-from clstudy.analysis.printed import mean_and_interval
+from clstudy.analysis.printed import mean_and_interval, panel_title
 from clstudy.analysis.report_data import Arm, Material
-from clstudy.analysis.score_tables import panel_title
 
 
 def efficiency_section(material: Material) -> list[Section]:
@@ -35,8 +34,9 @@ def efficiency_section(material: Material) -> list[Section]:
         lines.append([label, gain, gap, *costs])
     heads = ["strategy", "gain over lower", "gap to upper closed", "stored photos", "MB stored", "core-seconds"]
     exceeded = ABOVE_UPPER if any((row["gap_closed"] or 0) > 1 for row in rows) else ""
+    title = panel_title(material.metrics, material.panel)
     said = (
-        f"Final performance in {panel_title(material.panel)}; a positive gain is better. Gap closed: share of the gap "
+        f"Final performance in {title}; a positive gain is better. Gap closed: share of the gap "
         "between lower and upper, with Fieller's interval. Costs are means per trial; core-seconds count stages that "
         f"trials share in full.{exceeded} efficiency.md beside this page holds all metrics and the gain per photo, MB "
         "and second."

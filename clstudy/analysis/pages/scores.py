@@ -23,9 +23,16 @@ from clstudy.analysis.pages.blocks import (
 )
 from clstudy.analysis.pages.comparisons import printed_numbers
 from clstudy.analysis.paper import PaperCell, PaperTable, paper_tables, shortfall
-from clstudy.analysis.printed import PRINTED_SCORES, number, printed_higher_is_better, printed_value, score_title
+from clstudy.analysis.printed import (
+    PRINTED_SCORES,
+    number,
+    panel_title,
+    printed_higher_is_better,
+    printed_value,
+    score_title,
+)
 from clstudy.analysis.report_data import Arm, Material
-from clstudy.analysis.score_tables import Column, panel_title
+from clstudy.analysis.score_tables import Column
 from clstudy.analysis.statistics.intervals import CONFIDENCE
 from clstudy.analysis.summary import Summary
 
@@ -40,14 +47,16 @@ def main_section(material: Material) -> Section:
     tables = {panel: score_table(material, panel) for panel in material.panels}
     said = [note for note in notes(summary) if note not in not_concluded(summary)]
     others = [
-        Folded(title=panel_title(panel), blocks=(table,)) for panel, table in tables.items() if panel != material.panel
+        Folded(title=panel_title(material.metrics, panel), blocks=(table,))
+        for panel, table in tables.items()
+        if panel != material.panel
     ]
     paper = [
         Folded(title=f"As the paper prints it: {table.title}", blocks=(paper_table(table),))
         for table in paper_tables(summary)
     ]
     blocks: tuple[Block, ...] = (tables[material.panel], Bullets(tuple(said), soft=True), *others, *paper)
-    return Section(anchor="table", title=panel_title(material.panel), blocks=blocks)
+    return Section(anchor="table", title=panel_title(material.metrics, material.panel), blocks=blocks)
 
 
 def score_table(material: Material, panel: tuple[str, str]) -> Table:
@@ -69,16 +78,16 @@ def score_table(material: Material, panel: tuple[str, str]) -> Table:
                 label = f"{name}{mark}" + (f" lr {rate:g}" if len(material.rates) > 1 else "")
                 lines.append(TableRow(label=label, cells=tuple(texts)))
         if lines:
-            direction = "higher" if printed_higher_is_better(score, panel[1]) else "lower"
+            direction = "higher" if printed_higher_is_better(score, material.metrics[panel[1]]) else "lower"
             block = f"{score_title(score)} ({direction} is better)"
             body += [TableRow(label=block, spans=True), *lines]
     heads = ("strategy", *("no buffer" if size is None else f"K = {size}" for size in columns))
-    caption = f"{panel_title(panel)}: mean and {CONFIDENCE:.0%} interval over identities"
+    caption = f"{panel_title(material.metrics, panel)}: mean and {CONFIDENCE:.0%} interval over identities"
     return Table(caption=caption, columns=heads, rows=tuple(body))
 
 
 def _score_cell(row: Mapping[str, Any], summary: Summary, size: int | None) -> TableCell:
-    mean, interval = printed_numbers(row)
+    mean, interval = printed_numbers(row, summary.study.metrics)
     column = Column(row["protocol"], row["metric"], row["score"], row["learning_rate"], size)
     best = summary.best.get(column) == row["strategy"]
     text = " ".join(filter(None, (mean, shortfall(row, summary), _BEST if best else "")))
@@ -121,8 +130,9 @@ def identity_section(material: Material) -> Section:
                     ]
                     lines.append([arm.label + (f", lr {rate:g}" if len(material.rates) > 1 else ""), *texts])
         if lines:
-            direction = "higher" if printed_higher_is_better(score, material.panel[1]) else "lower"
-            caption = f"{score_title(score)}, {panel_title(material.panel)} ({direction} is better), mean over seeds"
+            direction = "higher" if printed_higher_is_better(score, material.metrics[material.panel[1]]) else "lower"
+            measured = panel_title(material.metrics, material.panel)
+            caption = f"{score_title(score)}, {measured} ({direction} is better), mean over seeds"
             table = text_table(caption, ["strategy", *identities], lines)
             tables.append(Folded(title=score_title(score), blocks=(table,), opened=score == "forgetting"))
     return Section(anchor="identities", title=title, blocks=tuple(tables))

@@ -14,7 +14,7 @@ from clstudy.metrics.lpips import LPIPS
 from clstudy.settings.trial_spec import TrialSpec
 from clstudy.storage.content_addressed_store import StudyStore
 from clstudy.study.preflight import equip
-from clstudy.study.stored_study import read_study_file, stored_photos, stored_profile
+from clstudy.study.stored_study import read_study_file, stored_metrics, stored_photos, stored_profile
 from clstudy.training.numerics import configure_torch, torch_device
 from clstudy.trial.requests import Basis, StageRequest, stage_requests
 from clstudy.trial.stage_runner import StageRunner
@@ -84,6 +84,9 @@ def reopen(study: Path, *, weights: Sequence[str], data: str | None, device: str
         basis=basis, generator=generator, lpips=lpips, metrics=[], store=StudyStore(study)
     )
     own = Basis(
-        replace(profile, evaluation=stored.evaluation), equipment.generator_digest, document.get("metric_files", {})
+        replace(profile, evaluation=stored.evaluation),
+        equipment.generator_digest,
+        document.get("metric_files", {}),
+        stored_metrics(document),
     )
     return Reopened(runner=runner, basis=own, data=photos, notes=tuple(notes))

@@ -13,7 +13,8 @@ from clstudy.settings.trial_spec import TrialSpec
 from clstudy.study.search.validation_people import VALIDATION_MARK
 
 _SETTINGS = (
-    "name", "description", "profile", "claims", "generator", "metric_files", "fingerprint", "versions", "git_commit"
+    "name", "description", "profile", "claims", "generator", "metric_files", "metrics", "fingerprint", "versions",
+    "git_commit",
 )  # fmt: skip
 """Parts of ``study.yaml`` that hold no names of people (and may hold words that are somebody's name)."""
 
