@@ -32,9 +32,9 @@ def panel_title(metrics: Metrics, panel: tuple[str, str]) -> str:
     """Name of a (protocol, metric); one that the metric is not scored under is made of its words."""
     protocol, metric = panel
     facts = metrics.get(metric)
-    if facts is None or not facts.scores(protocol):
+    if facts is None or protocol not in facts.protocols:
         return f"{protocol} {metric}".capitalize()
-    return f"{protocol.capitalize()} {facts.title}"
+    return f"{protocol.replace('_', ' ').capitalize()} {facts.title}"
 
 
 def score_title(score: str) -> str:

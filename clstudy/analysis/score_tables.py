@@ -181,16 +181,17 @@ def interval_fields(interval: Interval, n_seeds: int) -> dict[str, Any]:
 def ordered_panels(metrics: Metrics) -> list[tuple[str, str]]:
     """Every (protocol, metric) in the order of the tables, of which the first is the study's main one.
 
-    Reconstruction before synthesis, within a protocol as the metrics are ordered; what is scored the published scripts'
-    way comes after all that is not, in the order of the ordinary metrics.
+    Reconstruction, synthesis, a workload's own protocols, and within a protocol as the metrics are ordered; what is
+    scored the published scripts' way comes after all that is not, in the order of the ordinary metrics.
     """
     places = list(metrics)
+    protocols = list(dict.fromkeys([*PROTOCOLS, *(one for facts in metrics.values() for one in facts.protocols)]))
 
     def key(panel: tuple[str, MetricFacts]) -> tuple[bool, int, int]:
         protocol, facts = panel
-        return facts.twin_of is not None, PROTOCOLS.index(protocol), places.index(facts.twin_of or facts.name)
+        return facts.twin_of is not None, protocols.index(protocol), places.index(facts.twin_of or facts.name)
 
-    there = [(protocol, facts) for facts in metrics.values() for protocol in PROTOCOLS if facts.scores(protocol)]
+    there = [(protocol, facts) for facts in metrics.values() for protocol in facts.protocols]
     return [(protocol, facts.name) for protocol, facts in sorted(there, key=key)]
 
 

@@ -33,14 +33,13 @@ def workloads() -> None:
     """Has two commands."""
 
 
-@workloads.command("list", help="every registered workload: what a stage of it does, what a search minimises")
+@workloads.command("list", help="every registered workload: what a stage of it does")
 def list_workloads() -> None:
     """Print a table."""
-    rows = [("name", "a search minimises", "what a stage does")]
-    rows += [(name, kind.objective, kind.description) for name, kind in WORKLOADS.items()]
-    widths = [max(len(row[column]) for row in rows) for column in range(2)]
-    for row in rows:
-        print("  ".join([*(cell.ljust(width) for cell, width in zip(row[:2], widths, strict=True)), row[2]]))
+    rows = [("name", "what a stage does"), *((name, kind.description) for name, kind in WORKLOADS.items())]
+    width = max(len(name) for name, _ in rows)
+    for name, description in rows:
+        print(f"{name:<{width}}  {description}")
 
 
 def _names(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:

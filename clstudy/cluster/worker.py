@@ -286,14 +286,14 @@ class TrialTrainable(tune.Trainable):
         return f" (see logs/{log.name})"
 
     def _advance(self) -> dict[str, Any]:
-        assert self._stages is not None
+        assert self._stages is not None and self._runner is not None
         following = next(self._stages, None)
         if following is None:
             return self._finish()
         request, report = following
         self._tables.append(report.rows)
         self._keys.append(request.key)
-        metrics = running_metrics(self._tables, report.t, known_metrics(self._job.basis.own_metrics))
+        metrics = running_metrics(self._tables, report.t, known_metrics(self._runner.basis.own_metrics))
         images = {"faces": enlarged(report.faces)}
         if report.buffer is not None:
             images["buffer"] = enlarged(report.buffer)
@@ -306,8 +306,7 @@ class TrialTrainable(tune.Trainable):
         )
         self._record("log_stage", report.t, {**metrics, LOSS_METRIC: report.loss}, images, report.losses)
         # joint training has no AIP: its one row is what there is to choose by
-        kind = workload_of(self._basis.profile)
-        self._objective = metrics.get(kind.objective, metrics.get(kind.final_objective, math.nan))
+        self._objective = self._runner.objective.cost(metrics)
         if report.t + 1 == len(self._identity.timestamps):
             return self._finish()
         return {"t": report.t, "train_loss": report.loss, "objective": self._objective, "done": False}

@@ -53,7 +53,7 @@ class Primary(_Strict):
     context, the metrics that it may name are those under ``metrics`` there, else the packaged ones.
     """
 
-    protocol: Literal["reconstruction", "synthesis"] = "reconstruction"
+    protocol: Annotated[str, Field(pattern="^[a-z][a-z0-9_]*$")] = "reconstruction"
     metric: str
     score: ClaimedScore
     between: Annotated[tuple[str, str], BeforeValidator(_pair)]

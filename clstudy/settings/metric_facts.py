@@ -38,12 +38,14 @@ class MetricFacts:
     name: str
     higher_is_better: bool
     title: str
-    decimals: int
-    needs: tuple[str, ...]
-    in_reconstruction: bool
-    in_synthesis: bool
-    of_set: bool
+    decimals: int = 4
+    needs: tuple[str, ...] = ()
+    in_reconstruction: bool = True
+    in_synthesis: bool = False
+    of_set: bool = False
     twin_of: str | None = None
+    other_protocols: tuple[str, ...] = ()
+    """Of a workload that scores otherwise than by reconstruction and synthesis (``WorkloadKind.measures``)."""
 
     def __post_init__(self) -> None:
         problem = next(_problems(self), None)
@@ -73,12 +75,16 @@ class MetricFacts:
                 raise ValueError(f"{name} is missing")
         if unknown := sorted(map(str, values.keys() - known.keys())):
             raise ValueError(f"{unknown[0]} is no fact of a metric")
-        needs = values["needs"]
-        return cls(**{**values, "needs": tuple(needs) if isinstance(needs, list) else needs})
+        given: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value for name, value in values.items()
+        }
+        return cls(**given)
 
-    def scores(self, protocol: str) -> bool:
-        """Whether the metric has rows under a protocol."""
-        return {"reconstruction": self.in_reconstruction, "synthesis": self.in_synthesis}.get(protocol, False)
+    @property
+    def protocols(self) -> tuple[str, ...]:
+        """The protocols under which it has rows, in the order of the tables."""
+        flags = zip(PROTOCOLS, (self.in_reconstruction, self.in_synthesis), strict=True)
+        return (*(protocol for protocol, there in flags if there), *self.other_protocols)
 
 
 Metrics = Mapping[str, MetricFacts]
@@ -99,7 +105,10 @@ def _problems(facts: MetricFacts) -> Iterator[str]:
         yield f"decimals is {decimals!r}; expected a number from 0 to {MOST_DECIMALS}"
     if not (isinstance(facts.needs, tuple) and all(isinstance(role, str) for role in facts.needs)):
         yield f"needs is {facts.needs!r}; expected a tuple of roles, such as ('inception',)"
-    if not (facts.in_reconstruction or facts.in_synthesis):
+    others = facts.other_protocols
+    if not (isinstance(others, tuple) and all(isinstance(one, str) and _NAME.fullmatch(one) for one in others)):
+        yield f"other_protocols is {others!r}; expected a tuple of names of a-z, 0-9 and _"
+    elif not (facts.in_reconstruction or facts.in_synthesis or others):
         yield "in_reconstruction and in_synthesis are both False; expected one of them, or there is nothing to score"
     if facts.of_set and not facts.in_synthesis:
         yield "of_set is True and in_synthesis is not; a value for a whole set is of generated images"
@@ -232,7 +241,8 @@ class OwnMetric:
 
     def document(self) -> dict[str, Any]:
         """As ``study.yaml`` holds it (under ``metrics``, by place)."""
-        return {"source": self.source} | {name: fact for name, fact in asdict(self.facts).items() if fact is not None}
+        said = {name: fact for name, fact in asdict(self.facts).items() if fact not in (None, ())}
+        return {"source": self.source} | said
 
 
 def own_facts(place: str) -> MetricFacts:

@@ -17,7 +17,7 @@ from clstudy.records.sessions import duration
 from clstudy.registry import is_foreign
 from clstudy.settings.claims import check_claims, with_row_names
 from clstudy.settings.expansion import Expansion, check_buffer_sizes, check_trial_count, expand
-from clstudy.settings.metric_facts import OwnMetric, as_published, known_metrics, own_metrics, row_names
+from clstudy.settings.metric_facts import OwnMetric, as_published
 from clstudy.settings.named_profiles import named_profile
 from clstudy.settings.overrides import with_settings
 from clstudy.settings.profiles import Profile
@@ -36,6 +36,7 @@ from clstudy.study.search.search_setup import SearchSetup, chosen_rates, search_
 from clstudy.tracking.addresses import tracking_address
 from clstudy.tracking.local_database import local_database
 from clstudy.trial.requests import Basis
+from clstudy.workloads.base import measured_facts, own_measures
 
 if TYPE_CHECKING:
     from clstudy.generators.base import GeneratorWeights
@@ -145,8 +146,8 @@ def open_study(options: RunOptions, busy: Busy) -> Opened:
     require_used(space, profile)
     if is_foreign(space.profile):
         require_parts(profile)
-    own = named_metrics(profile.evaluation.metrics)
-    primary = with_row_names(space.primary, row_names(profile.evaluation.metrics, own))
+    own = named_measures(profile)
+    primary = with_row_names(space.primary, {one.place: one.facts.name for one in own})
     space = space.model_copy(update={"primary": primary})
     equipment = equip(
         with_as_published(profile, options.without) if options.as_published else profile,
@@ -160,8 +161,7 @@ def open_study(options: RunOptions, busy: Busy) -> Opened:
     profile = with_gpu_share(profile, options.gpu_share)
     data = open_study_data(space, profile, options.timestamps, home / "data", busy, look_only=options.dry_run)
     require_alignment(data.root, profile)
-    computed = tuple(one for one in own if one.place in profile.evaluation.metrics)
-    basis = Basis(profile, equipment.generator_digest, equipment.metric_files, computed)
+    basis = Basis(profile, equipment.generator_digest, equipment.metric_files, own_measures(profile))
     require_answerable(space, basis, data)
     names = [identity.name for identity in data.identities]
     search = None
@@ -223,19 +223,19 @@ def require_budget(plan: Plan, options: RunOptions) -> None:
         )
 
 
-def named_metrics(names: Iterable[str]) -> tuple[OwnMetric, ...]:
-    """The metrics of the user's own among those that settings name.
+def named_measures(profile: Profile) -> tuple[OwnMetric, ...]:
+    """What a profile measures beyond the packaged metrics.
 
     Raises:
         UserError: one cannot be imported, is no metric, or has facts or a name that it cannot have.
     """
-    foreign = [name for name in names if is_foreign(name)]
+    foreign = [name for name in profile.evaluation.metrics if is_foreign(name)]
     if foreign:
         from clstudy.metrics.base import METRICS  # imports torch, as the module of such a metric does
 
         for name in foreign:
             METRICS[name]  # refuses what is no metric
-    return own_metrics(foreign)
+    return own_measures(profile)
 
 
 def require_answerable(space: SearchSpace, basis: Basis, data: DataSet) -> None:
@@ -246,13 +246,15 @@ def require_answerable(space: SearchSpace, basis: Basis, data: DataSet) -> None:
     """
     if space.primary is None and space.effects is None:
         return
-    evaluation, known = basis.profile.evaluation, known_metrics(basis.own_metrics)
-    metrics = [known[name] for name in row_names(evaluation.metrics, basis.own_metrics).values()]
+    drawn = basis.profile.evaluation.synthesis_images > 0
     check_claims(
         space.primary,
         space.effects,
-        computed={("reconstruction", facts.name): facts.in_reconstruction for facts in metrics}
-        | {("synthesis", facts.name): facts.in_synthesis and evaluation.synthesis_images > 0 for facts in metrics},
+        computed={
+            (protocol, facts.name): protocol != "synthesis" or drawn
+            for facts in measured_facts(basis.profile, basis.own_metrics)
+            for protocol in facts.protocols
+        },
         uses_buffer_size=uses_buffer_size,
         joint=lambda name: strategy_class(name).joint,
         timestamps=min(len(identity.timestamps) for identity in data.identities),

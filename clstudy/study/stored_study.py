@@ -55,8 +55,9 @@ def stored_metrics(document: Mapping[str, Any]) -> tuple[OwnMetric, ...]:
         known = read_own_metrics(document.get("metrics"))
     except ValueError as error:
         raise UserError(f"study.yaml cannot be understood ({error}); run the study again: it writes it anew") from error
-    computed = stored_profile(document).evaluation.metrics
-    return tuple(one for one in known if one.place in computed)
+    profile = stored_profile(document)
+    computed = profile.evaluation.metrics
+    return tuple(one for one in known if one.place in computed or one.place == f"{profile.workload}:{one.facts.name}")
 
 
 def stored_trials(document: Mapping[str, Any]) -> tuple[TrialSpec, ...]:

@@ -7,6 +7,7 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -42,6 +43,7 @@ from clstudy.trial.photos import StagePhotos, buffer_photos
 from clstudy.trial.requests import Basis, MemoryRequest, StageRequest, canonical_train, recall
 from clstudy.trial.stage_training import StageTrainer
 from clstudy.trial.work import cost_kind, stage_work
+from clstudy.workloads.base import Objective, workload_of
 from clstudy.workloads.personalised_generator import PersonalisedGenerator
 from clstudy.workloads.workload import ScoredStage, TrainedStage, Workload
 
@@ -88,6 +90,12 @@ class StageRunner:
         """A runner of stages that personalise a generator."""
         workload = PersonalisedGenerator(basis.profile, generator, lpips, metrics)
         return cls(basis, workload, store, claims=claims or NoClaims(), say=say)
+
+    @cached_property
+    def objective(self) -> Objective:
+        """What a search goes by."""
+        profile = self.basis.profile
+        return workload_of(profile).objective(profile)
 
     def remember(self, request: MemoryRequest) -> Memory:
         """Let the strategy choose from memory and the photos of t, or read what it chose before."""

@@ -9,12 +9,24 @@ trained and scored (``clstudy.workloads.personalised_generator`` is the first; w
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from clstudy.registry import Registry, instance_of
+from clstudy.errors import UserError
+from clstudy.registry import Registry, instance_of, is_foreign, source_digest
+from clstudy.settings.metric_facts import (
+    MetricFacts,
+    OwnMetric,
+    known_metrics,
+    own_metrics,
+    packaged_metrics,
+    row_names,
+)
 from clstudy.settings.profiles import Profile, key_document
 
 if TYPE_CHECKING:  # a plan needs no torch
@@ -24,18 +36,50 @@ if TYPE_CHECKING:  # a plan needs no torch
     from clstudy.workloads.workload import Workload
 
 
+@dataclass(frozen=True)
+class Objective:
+    """What a search goes by.
+
+    Args:
+        panel: protocol and metric in one word, as tracking names them: ``reconstruction_lpips``.
+        higher_is_better: its direction.
+    """
+
+    panel: str
+    higher_is_better: bool
+
+    def cost(self, scores: Mapping[str, float]) -> float:
+        """What a search minimises: AIP so far, or AP where there is none (joint training has one row); NaN: neither.
+
+        Args:
+            scores: of a trial so far, as tracking names them: ``aip/…``, ``ap/…``.
+        """
+        found = scores.get(f"aip/{self.panel}", scores.get(f"ap/{self.panel}", math.nan))
+        return -found if self.higher_is_better else found
+
+
 class WorkloadKind(ABC):
     """A kind of work, before anything is built.
 
     Class attributes:
         description: one line.
-        objective: running score that a search minimises, as the tracking page names it.
-        final_objective: what it minimises where there is no running score (joint training has one row).
+        conditions: what every photo must come with in its sidecar files: name -> how many numbers.
     """
 
     description: ClassVar[str]
-    objective: ClassVar[str]
-    final_objective: ClassVar[str]
+    conditions: ClassVar[Mapping[str, int]] = MappingProxyType({})
+
+    def measures(self, profile: Profile) -> tuple[MetricFacts, ...] | None:
+        """Facts of what its rows hold, the main one first; None: the metrics that the profile's evaluation names.
+
+        A fact that equals a packaged metric's is that metric's; other names must not be those of packaged metrics.
+        """
+        return None
+
+    def objective(self, profile: Profile) -> Objective:
+        """What a search for learning rates goes by: the first of its measures, under the first of its protocols."""
+        main = measured_facts(profile, own_measures(profile))[0]
+        return Objective(panel=f"{main.protocols[0]}_{main.name}", higher_is_better=main.higher_is_better)
 
     @abstractmethod
     def sections(self, profile: Profile) -> Mapping[str, Any]:
@@ -90,3 +134,41 @@ def workload_of(profile: Profile) -> WorkloadKind:
         UserError: there is none of that name.
     """
     return WORKLOADS[profile.workload]
+
+
+def own_measures(profile: Profile) -> tuple[OwnMetric, ...]:
+    """What a study's rows hold beyond the packaged metrics: the user's own metrics, or what its workload measures.
+
+    Raises:
+        UserError: a metric of the user's own that cannot be had, or a measure with another metric's name.
+    """
+    measured = workload_of(profile).measures(profile)
+    if measured is None:
+        return own_metrics(profile.evaluation.metrics)
+    name, packaged = profile.workload, packaged_metrics()
+    taken = next((facts.name for facts in measured if packaged.get(facts.name, facts) != facts), None)
+    if taken is not None:
+        raise UserError(
+            f"workload {name} measures {taken!r}, which is the name of a packaged metric with other facts; give it "
+            "another name"
+        )
+    source = source_digest("workload", name) if is_foreign(name) else ""
+    return tuple(
+        OwnMetric(place=f"{name}:{facts.name}", source=source, facts=facts)
+        for facts in measured
+        if facts.name not in packaged
+    )
+
+
+def measured_facts(profile: Profile, own: Sequence[OwnMetric]) -> list[MetricFacts]:
+    """Facts of everything that a study's rows hold.
+
+    Args:
+        profile: the study's.
+        own: ``own_measures`` of it.
+    """
+    measured = workload_of(profile).measures(profile)
+    if measured is not None:
+        return list(measured)
+    known = known_metrics(own)
+    return [known[name] for name in row_names(profile.evaluation.metrics, own).values()]

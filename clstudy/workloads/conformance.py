@@ -21,7 +21,7 @@ from clstudy.records.rows import Row
 from clstudy.registry import Check
 from clstudy.seeding import derive_rng
 from clstudy.settings.profiles import Profile
-from clstudy.workloads.base import WorkloadKind
+from clstudy.workloads.base import WorkloadKind, measured_facts, own_measures
 from clstudy.workloads.workload import (
     AnchoredSamples,
     Samples,
@@ -56,6 +56,11 @@ class WorkloadInHand:
     kind: WorkloadKind
     profile: Profile
     workload: Workload[Any, Any]
+
+    def panels(self) -> list[str]:
+        """What its rows may hold, protocol and metric in one word."""
+        facts = measured_facts(self.profile, own_measures(self.profile))
+        return [f"{protocol}_{one.name}" for one in facts for protocol in one.protocols]
 
     def samples(self, t: int, part: str, count: int) -> Samples:
         """Photos of smooth noise, the same every time, with the conditions that the workload asks for."""
@@ -128,9 +133,10 @@ class WorkloadInHand:
 def _facts(held: WorkloadInHand) -> Iterator[str]:
     """it says what it is, what a search minimises, which settings enter keys and what a stage costs"""
     kind, profile = held.kind, held.profile
-    for fact in ("description", "objective", "final_objective"):
-        if not isinstance(getattr(kind, fact, None), str) or not getattr(kind, fact).strip():
-            yield f"class attribute {fact!r}: expected a line of text, got {getattr(kind, fact, None)!r}"
+    if not isinstance(getattr(kind, "description", None), str) or not kind.description.strip():
+        yield f"class attribute 'description': expected a line of text, got {getattr(kind, 'description', None)!r}"
+    if kind.objective(profile).panel not in held.panels():
+        yield f"the objective {kind.objective(profile).panel!r} is none of its measures: {', '.join(held.panels())}"
     sections = kind.sections(profile)
     for name, section in sections.items():
         if not is_dataclass(section):
@@ -208,6 +214,9 @@ def _rows(held: WorkloadInHand) -> Iterator[str]:
             return
         if {row.test_timestamp for row in rows} != set(range(t + 1)):
             yield f"t = {t}: rows of test timestamps {sorted({row.test_timestamp for row in rows})}, expected 0 to {t}"
+        other = next((row for row in rows if f"{row.protocol}_{row.metric}" not in held.panels()), None)
+        if other is not None:
+            yield f"t = {t}: {other.protocol} {other.metric} is none of its measures: {', '.join(held.panels())}"
         keys = [row[:5] for row in rows]
         if len(set(keys)) < len(keys):
             yield f"t = {t}: two rows have the same timestamps, protocol, metric and image"

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from clstudy.settings.profiles import Profile
-from clstudy.workloads.base import WORKLOADS, WorkloadKind
+from clstudy.workloads.base import WORKLOADS, Objective, WorkloadKind
 
 if TYPE_CHECKING:
     import torch
@@ -20,8 +20,10 @@ class PersonaliseKind(WorkloadKind):
     """Photos as anchored latents, LPIPS + MSE, test-time inversion (protocol, steps 1 to 5)."""
 
     description = "tune a generator to a person's photos; scored by inverting unseen photos"
-    objective = "aip/reconstruction_lpips"
-    final_objective = "ap/reconstruction_lpips"
+
+    def objective(self, profile: Profile) -> Objective:
+        """LPIPS of reconstructions, whichever metrics are computed besides."""
+        return Objective(panel="reconstruction_lpips", higher_is_better=False)
 
     def sections(self, profile: Profile) -> Mapping[str, Any]:
         """Trainer, inversion and evaluation."""
