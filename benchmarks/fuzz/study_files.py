@@ -41,6 +41,7 @@ from clstudy.records.failures import write_failures
 from clstudy.records.results import parquet_bytes, restore_results, result_path, trial_table, write_result
 from clstudy.records.rows import Row, stage_table
 from clstudy.records.sessions import Session, add_session, read_sessions
+from clstudy.records.stage_record import StageRecord, owned_by
 from clstudy.records.study_record import StudyRecord, read_complete_record, require_study, write_study_record
 from clstudy.settings.space import RateRange, SearchSpace
 from clstudy.settings.trial_spec import Cell, TrialSpec
@@ -101,14 +102,13 @@ def made_up_rows(request: StageRequest) -> list[Row]:
 
 def compute_stage(store: StudyStore, request: StageRequest) -> None:
     """Put a stage there as a worker does."""
-    record = {"request": request.document, "loss": 0.5}
     store.stages.put(
         request.key,
         {
             "rows.parquet": parquet_bytes(stage_table(made_up_rows(request))),
             "faces.png": encode_png(faces(request)),
-            "stage.json": json.dumps(record, indent=1).encode(),
-            "about.json": json.dumps({"identity": request.identity.name}).encode(),
+            "stage.json": StageRecord(request=request.document, loss=0.5).encode(),
+            **owned_by(request.identity.name),
         },
     )
     work = stage_work(request)

@@ -18,7 +18,7 @@ from clstudy.settings.claims import Statement, read_statements
 from clstudy.settings.trial_spec import TrialSpec
 from clstudy.storage.checksums import State, read_checked, write_checked
 from clstudy.storage.documents import STUDY, load_yaml, shorten
-from clstudy.storage.places import Place
+from clstudy.storage.places import Place, first_line
 
 NAME = "study.yaml"
 MOST_TIMESTAMPS = 1000
@@ -302,7 +302,7 @@ def require_study(study: Place) -> bytes:
     try:
         state, content = read_checked(study / NAME, STUDY.size)
     except OSError as error:
-        raise UserError(f"{study} is no study: {NAME} cannot be read ({error.strerror}). {_EXPECTED}.") from error
+        raise UserError(f"{study} is no study: {NAME} cannot be read ({first_line(error)}). {_EXPECTED}.") from error
     if state is State.ABSENT:
         raise UserError(f"{study} is no study: it has no {NAME}. {_EXPECTED}.")
     if state is State.DAMAGED:

@@ -44,10 +44,10 @@ class PhotoFolder:
 def photo_folders(study: Place, data_set: str | None, name: str, digests: Collection[str]) -> list[PhotoFolder]:
     """Folders in the storage's ``data`` with photos of this very person (others may be called the same)."""
     data = (Path("runs") if isinstance(study, RemotePath) else study.parent) / "data"
-    made = re.compile(rf"{re.escape(str(data_set))}(-[0-9a-f]{{16}})?")
     found: list[PhotoFolder] = []
-    if PurePosixPath(name).name != name or name in (".", ".."):  # of a study.yaml from elsewhere: no folder's name
+    if data_set is None or PurePosixPath(name).name != name or name in (".", ".."):  # of a study.yaml from elsewhere
         return found
+    made = re.compile(rf"{re.escape(data_set)}(-[0-9a-f]{{16}})?")
     for root in sorted(data.glob("*")):
         folder = PhotoFolder(root=root, name=name)
         if made.fullmatch(root.name) and folder.doomed.is_dir():

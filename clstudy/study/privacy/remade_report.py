@@ -9,9 +9,8 @@ from shutil import rmtree
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
-from clstudy.analysis.loss_path_numbers import PATH_SCHEMA
+from clstudy.analysis.loss_path_numbers import TOLERANCE, read_loss_path
 from clstudy.analysis.report import build_report, needed_by_reports
 from clstudy.errors import UserError
 from clstudy.records.study_record import NAME, StudyRecord, write_study_record
@@ -71,12 +70,13 @@ def _view(study: Place, record: StudyRecord) -> Iterator[Path]:
 def _remake_loss_path(study: Place, view: Path, names: Collection[str]) -> None:
     """The loss path of the others (at the usual tolerance), where it was computed."""
     try:
-        rows = pq.read_table(pa.BufferReader((study / "report" / "loss_path.parquet").read_bytes()), schema=PATH_SCHEMA)
-    except (OSError, pa.ArrowException):
+        rows = read_loss_path(study)
+    except UserError:  # damaged: it goes with the old report
+        return
+    if rows is None:
         return
     kept = rows.filter(pc.invert(pc.is_in(rows["identity"], pa.array(sorted(names)))))
     if kept.num_rows:
-        from clstudy.analysis.loss_path_numbers import TOLERANCE
         from clstudy.study.loss_path.results import write_results  # torch only where there is a loss path
 
         write_results(view, kept, TOLERANCE)
