@@ -20,9 +20,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-import yaml
 
+from clstudy.records.failures import write_failures
 from clstudy.records.rows import RESULT_SCHEMA, SORT_KEY
+from clstudy.records.study_record import StudyRecord, TrialEntry, write_study_record
 
 MILLION = 1_000_000
 TIMESTAMPS, PHOTOS, SYNTHESES = 10, 10, 20
@@ -59,16 +60,16 @@ def write_study(folder: Path, rows: int = MILLION, *, people: int = 10, seed: in
             written += table.num_rows
         if written >= rows:
             break
-    plan = {
-        "name": "made_up",
-        "description": "made up by benchmarks/analysis.py",
-        "profile": {"name": "made_up"},
-        "timestamps": dict.fromkeys(names, TIMESTAMPS),
-        "buffer_sizes": list(SIZES),
-        "trials": trials,
-    }
-    (folder / "study.yaml").write_text(yaml.safe_dump(plan, sort_keys=False), encoding="utf-8")
-    (folder / "failures.json").write_text("{}", encoding="utf-8")
+    record = StudyRecord(
+        name="made_up",
+        description="made up by benchmarks/analysis.py",
+        profile={"name": "made_up"},
+        timestamps=dict.fromkeys(names, TIMESTAMPS),
+        buffer_sizes=SIZES,
+        trials=tuple(TrialEntry(**spec) for spec in trials),
+    )
+    write_study_record(folder, record)
+    write_failures(folder, {})
     return written
 
 

@@ -10,22 +10,20 @@ the last stage of every ``er_rand`` trial with the largest buffer.
 from __future__ import annotations
 
 import argparse
-import json
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
 import torch
-import yaml
 
 from clstudy.assets import manifest
 from clstudy.generators.embedded_generator import EmbeddedGenerator
 from clstudy.identities.catalogue import open_data_set
 from clstudy.identities.dataset import DataSet
 from clstudy.metrics.lpips import LPIPS, LPIPSMetric
-from clstudy.records.results import result_path
-from clstudy.records.rows import STAGE_KEYS
+from clstudy.records.results import result_keys, result_path
+from clstudy.records.study_record import TrialEntry, read_complete_record
 from clstudy.settings.profiles import InversionSettings
 from clstudy.storage.content_addressed_store import StudyStore
 from clstudy.study.stored_study import stored_profile
@@ -34,17 +32,15 @@ from clstudy.trial.requests import Basis
 from clstudy.trial.stage_runner import StageRunner
 
 
-def open_bench(study: Path) -> tuple[StageRunner, DataSet, list[dict]]:
+def open_bench(study: Path) -> tuple[StageRunner, DataSet, tuple[TrialEntry, ...]]:
     """The study's workbench, data and trial list."""
-    document = yaml.safe_load((study / "study.yaml").read_text())
-    profile = stored_profile(document)  # with the settings that the study changed
+    record = read_complete_record(study)
+    profile = stored_profile({"profile": record.profile})  # with the settings that the study changed
     data = open_data_set(
-        document["data_set"],
+        str(record.data_set),
         identities=None,
-        names=list(document["data_digests"]),
-        timestamps=max(
-            document["timestamps"].values()
-        ),  # as the study was run: --timestamps may differ from the profile
+        names=list(record.data_digests),
+        timestamps=max(record.timestamps.values()),  # as the study was run: --timestamps may differ from the profile
         train=profile.data.train,
         test=profile.data.test,
         data_seed=profile.data.data_seed,
@@ -53,7 +49,7 @@ def open_bench(study: Path) -> tuple[StageRunner, DataSet, list[dict]]:
     )
     basis = Basis(profile, manifest()[profile.weights]["sha256"])
     runner = StageRunner.personalising(basis, EmbeddedGenerator(), LPIPS(), [LPIPSMetric()], StudyStore(study))
-    return runner, data, document["trials"]
+    return runner, data, record.trials
 
 
 def mean_lpips(
@@ -77,11 +73,11 @@ def main() -> None:
     inversion = runner.basis.profile.inversion
     people = {identity.name: identity for identity in data.identities}
     saved = []
-    for trial in (entry for entry in trials if entry["strategy"] == "lower"):
-        rows = pq.read_table(result_path(study, trial["trial"])).to_pandas()
+    for trial in (entry for entry in trials if entry.strategy == "lower"):
+        rows = pq.read_table(result_path(study, trial.trial)).to_pandas()
         own = rows[(rows.train_timestamp == rows.test_timestamp) & (rows.metric == "lpips")]
         after = own.groupby("test_timestamp").value.mean().to_numpy()
-        identity = people[trial["identity"]]
+        identity = people[trial.identity]
         before = np.array(mean_lpips(runner, identity, list(range(len(after))), None, inversion))
         saved.append(1 - after.mean() / before.mean())
         print(
@@ -89,15 +85,13 @@ def main() -> None:
             f"R[t,t] {after.mean():.4f}, saved {saved[-1]:.0%}"
         )
     print(f"mean saved by personalising: {np.mean(saved):.0%}")
-    largest = max(entry["buffer_size"] or 0 for entry in trials)
+    largest = max(entry.buffer_size or 0 for entry in trials)
     doubled = replace(inversion, steps=2 * inversion.steps)
     once_all, twice_all = [], []
-    for trial in (e for e in trials if e["strategy"] == "er_rand" and e["buffer_size"] == largest):
-        metadata = pq.read_schema(result_path(study, trial["trial"])).metadata
-        key = json.loads(metadata[STAGE_KEYS.encode()])[-1]
-        weights = runner.trainer.stored_weights(key)
+    for trial in (e for e in trials if e.strategy == "er_rand" and e.buffer_size == largest):
+        weights = runner.trainer.stored_weights(result_keys(result_path(study, trial.trial))[-1])
         assert weights is not None, "the weights of last stages always stay"
-        identity = people[trial["identity"]]
+        identity = people[trial.identity]
         k = list(range(len(identity.timestamps)))
         once_all += mean_lpips(runner, identity, k, weights, inversion)
         twice_all += mean_lpips(runner, identity, k, weights, doubled)

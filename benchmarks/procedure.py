@@ -12,21 +12,18 @@ which needs the stages between; for that, run a space twice, once with ``--set i
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import pyarrow.parquet as pq
 import torch
 
 from benchmarks.learning import open_bench
 from clstudy.identities.dataset import Identity
 from clstudy.metrics import load_metrics
 from clstudy.metrics.base import METRICS, MetricSettings
-from clstudy.records.results import result_path
-from clstudy.records.rows import STAGE_KEYS
+from clstudy.records.results import result_keys, result_path
 from clstudy.settings.profiles import EvaluationSettings, InversionSettings
 from clstudy.training.evaluation import evaluate
 from clstudy.trial.stage_runner import StageRunner
@@ -36,8 +33,7 @@ METRIC_NAMES = ("lpips", "id", "psnr", "lpips_as_published", "psnr_as_published"
 
 def last_weights(runner: StageRunner, study: Path, trial: str) -> Mapping[str, torch.Tensor]:
     """Tuned weights of a trial's last stage."""
-    keys = json.loads(pq.read_schema(result_path(study, trial)).metadata[STAGE_KEYS.encode()])
-    weights = runner.trainer.stored_weights(keys[-1])
+    weights = runner.trainer.stored_weights(result_keys(result_path(study, trial))[-1])
     assert weights is not None, "the weights of last stages always stay"
     return weights
 
@@ -88,11 +84,11 @@ def main() -> None:
     load_metrics()
     runner, data, trials = open_bench(args.study)
     runner.workload.metrics = [METRICS[name](MetricSettings()) for name in METRIC_NAMES]
-    largest = max(entry["buffer_size"] or 0 for entry in trials)
+    largest = max(entry.buffer_size or 0 for entry in trials)
     chosen = {
-        (entry["identity"], entry["strategy"]): entry["trial"]
+        (entry.identity, entry.strategy): entry.trial
         for entry in trials
-        if (entry["strategy"], entry["buffer_size"]) in (("lower", None), ("er_rand", largest))
+        if (entry.strategy, entry.buffer_size) in (("lower", None), ("er_rand", largest))
     }
     profile = runner.basis.profile
     ways = {

@@ -15,6 +15,7 @@ Importing the package loads nothing else: each name is imported when it is first
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from clstudy.errors import require_supported_system
 from clstudy.settings.version import __version__
 from clstudy.tracking.telemetry import switch_off
 
@@ -75,6 +76,8 @@ __all__ = ["__version__", *_PUBLIC]
 def __getattr__(name: str) -> Any:
     if name not in _PUBLIC:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name != "UserError":  # by which the refusal can be caught
+        require_supported_system()
     return getattr(import_module(_PUBLIC[name]), name)
 
 

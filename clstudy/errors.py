@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import sys
 from collections.abc import Iterable
 
 from clstudy.safe_text import redacted
@@ -17,6 +18,19 @@ class UserError(Exception):
 
 class PhotoError(UserError):
     """A photo is missing, unreadable or changed; the message names the file."""
+
+
+def require_supported_system() -> None:
+    """Refuse Windows before a module is imported that needs ``fcntl``.
+
+    Raises:
+        UserError: this is Windows.
+    """
+    if sys.platform == "win32":
+        raise UserError(
+            "clstudy runs on Linux and macOS: its locks need fcntl, which Windows does not have; on Windows, install "
+            "it in WSL 2 (`wsl --install`) and run it there"
+        )
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

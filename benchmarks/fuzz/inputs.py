@@ -44,11 +44,11 @@ from clstudy.identities.preparation.video import find_occasions, read_photo
 from clstudy.metrics.dists import load_dists, weight_shapes
 from clstudy.metrics.inception import load_inception
 from clstudy.metrics.ir_se_50 import IRSE50, load_ir_se_50
+from clstudy.records.study_record import read_complete_record
 from clstudy.settings.profiles import PROFILES
 from clstudy.settings.space_file import load_space
 from clstudy.storage.documents import read_json
 from clstudy.study.preflight import require_alignment
-from clstudy.study.stored_study import read_study_file
 from tests.support.persistence_writer import dump, network, ordinary, snapshot, torch_dump
 
 _TINY = StyleGAN2Settings(img_resolution=8, z_dim=3, w_dim=4, channel_base=16, channel_max=3, mapping_layers=1)
@@ -231,7 +231,7 @@ def _study_file(folder: Path, rng: np.random.Generator) -> None:
     )
     (folder / GIVEN / "study.yaml").write_text(
         f"name: small\nprofile: {{name: smoke}}\ntrials:\n{trials}generator: {'0' * 64}\nfingerprint: {{a: b}}\n"
-        "data_digests: {a: {a/0/train/0.png: abc}}\ntimestamps: 2\nbuffer_sizes: [2]\n"
+        "data_digests: {a: abc}\ntimestamps: {a: 2}\nbuffer_sizes: [2]\n"
     )
 
 
@@ -314,7 +314,7 @@ def _embeds(path: Path) -> None:
 
 def _check_study_file(folder: Path) -> Outcome:
     refused = []
-    for read in (read_study_file, read_study):
+    for read in (read_complete_record, read_study):
         try:
             read(folder / GIVEN)
         except UserError as error:

@@ -37,10 +37,12 @@ from clstudy.analysis.tables import table_files
 from clstudy.errors import UserError
 from clstudy.identities.dataset import DataSet, Identity
 from clstudy.images import encode_png
+from clstudy.records.failures import write_failures
 from clstudy.records.results import parquet_bytes, restore_results, result_path, trial_table, write_result
 from clstudy.records.rows import Row, stage_table
 from clstudy.records.sessions import Session, add_session, read_sessions
-from clstudy.records.study_document import write_document, write_failures
+from clstudy.records.stage_record import StageRecord, owned_by
+from clstudy.records.study_record import StudyRecord, read_complete_record, require_study, write_study_record
 from clstudy.settings.space import RateRange, SearchSpace
 from clstudy.settings.trial_spec import Cell, TrialSpec
 from clstudy.storage.checksum_names import SUFFIX
@@ -51,7 +53,6 @@ from clstudy.strategies.base import Memory, memory_to_dict
 from clstudy.study.cost import write_history
 from clstudy.study.plan import Plan, make_plan
 from clstudy.study.privacy.census import take_census
-from clstudy.study.privacy.removal_plan import read_document
 from clstudy.study.privacy.traces import find_traces
 from clstudy.study.search.rate_search import RateSearch
 from clstudy.study.study_file import write_study_file
@@ -101,14 +102,13 @@ def made_up_rows(request: StageRequest) -> list[Row]:
 
 def compute_stage(store: StudyStore, request: StageRequest) -> None:
     """Put a stage there as a worker does."""
-    record = {"request": request.document, "loss": 0.5}
     store.stages.put(
         request.key,
         {
             "rows.parquet": parquet_bytes(stage_table(made_up_rows(request))),
             "faces.png": encode_png(faces(request)),
-            "stage.json": json.dumps(record, indent=1).encode(),
-            "about.json": json.dumps({"identity": request.identity.name}).encode(),
+            "stage.json": StageRecord(request=request.document, loss=0.5).encode(),
+            **owned_by(request.identity.name),
         },
     )
     work = stage_work(request)
@@ -223,7 +223,7 @@ def make_study(folder: Path, rng: np.random.Generator) -> None:
     (out / "logs" / f"{SPECS[0].trial_id}.txt").write_text("Traceback: of an earlier try\n")
     with only_driver(out):
         pass
-    expected = {"tables": answers(out)[0], "mlflow": told_to_mlflow(out), "study.yaml": read_document(out)}
+    expected = {"tables": answers(out)[0], "mlflow": told_to_mlflow(out), "study.yaml": require_study(out).decode()}
     (folder / EXPECTED).write_text(json.dumps(expected))
 
 
@@ -333,14 +333,14 @@ def check_study(folder: Path) -> tuple[Outcome, str]:
         for t, metrics in stages.items():
             if metrics != known["mlflow"].get(trial, {}).get(str(t)):
                 return Outcome.WRONG, f"MLflow: {trial} t={t}: {metrics}"
-    clear(lambda: find_traces(out, take_census(out, read_document(out)), "anna"))
+    clear(lambda: find_traces(out, take_census(out, read_complete_record(out).trials), "anna"))
     with only_driver(out):
         plan = plan_of(out)
         wanted = {spec: plan.chains[spec.trial_id].keys for spec in plan.trials if spec.trial_id in plan.restorable}
         restored = restore_results(StudyStore(out), out, wanted)
         plan = plan_of(out) if restored else plan
         computed = run_trials(out, plan.to_run)
-        write_document(out, known["study.yaml"])
+        write_study_record(out, StudyRecord.decode(known["study.yaml"].encode()))
         for session in read_sessions(out)[:1]:
             add_session(out, session)
         write_history(out, StudyStore(out).stage_timings())

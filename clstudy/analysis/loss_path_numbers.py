@@ -7,7 +7,6 @@ The curves come from ``python -m clstudy.loss_path``. After *Plateau in Monotoni
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,6 +17,7 @@ from clstudy.analysis.statistics.intervals import identity_interval
 from clstudy.errors import UserError
 from clstudy.records.rows import TRIAL_FIELDS
 from clstudy.storage.checksums import State, read_checked
+from clstudy.storage.places import Place
 
 FILE = "loss_path.parquet"
 """Where ``python -m clstudy.loss_path`` leaves its rows, beside a report."""
@@ -198,7 +198,7 @@ def _mean_of_means(seeds: Mapping[int, Sequence[float]]) -> float:
     return float(np.mean([np.mean(paths) for paths in seeds.values()]))
 
 
-def read_loss_path(study: Path) -> pa.Table | None:
+def read_loss_path(study: Place) -> pa.Table | None:
     """The rows that ``clstudy.loss_path`` left (``PATH_SCHEMA``), None where it has not been run.
 
     Raises:

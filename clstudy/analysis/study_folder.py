@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError
@@ -17,7 +16,6 @@ from safetensors.numpy import load as load_arrays
 from clstudy.images import decode_png
 from clstudy.records.results import result_keys, result_path
 from clstudy.records.stage_record import StageInputs, StageRecord
-from clstudy.records.study_document import read_document
 from clstudy.storage.content_addressed_store import ANCHORS, FACES, STAGE_RECORD, StudyStore, ValueStore
 
 
@@ -78,12 +76,3 @@ def stage_faces(stage: StoredStage) -> tuple[np.ndarray, np.ndarray] | None:
 def stage_seconds(study_dir: Path) -> list[float]:
     """Seconds of every stage that was computed for this study."""
     return StudyStore(study_dir).seconds_per_stage()
-
-
-def settings(study_dir: Path) -> dict[str, Any]:
-    """``study.yaml`` as plain values.
-
-    Raises:
-        UserError: as ``read_document``.
-    """
-    return read_document(study_dir)

@@ -6,17 +6,13 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from clstudy.analysis.matrix import JOINT_STRATEGIES, Trial
 from clstudy.analysis.published import Practice, read_practice
-from clstudy.errors import UserError
-from clstudy.records.study_document import read_document, read_failures
-from clstudy.settings.claims import Statement, read_statements
-from clstudy.settings.metric_facts import Metrics, known_metrics, read_own_metrics
-
-MOST_TIMESTAMPS = 1000
-"""A matrix has its square of cells: beyond this a number in ``study.yaml`` is a mistake."""
+from clstudy.records.failures import read_failures
+from clstudy.records.study_record import NAME, TrialEntry, not_understood, read_study_record
+from clstudy.settings.claims import Statement
+from clstudy.settings.metric_facts import Metrics, known_metrics
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,35 +68,26 @@ def read_study(study_dir: Path | str) -> Study:
         UserError: no such folder, no ``study.yaml`` in it, or one that cannot be understood.
     """
     folder = Path(study_dir)
-    path = folder / "study.yaml"
-    plan = read_document(folder)
+    record = read_study_record(folder)
     try:
-        trials = tuple(_trial(entry) for entry in plan["trials"])
-        sizes = plan.get("buffer_sizes") or {trial.buffer_size for trial in trials}
-        timestamps = plan.get("timestamps")
-        for count in timestamps.values() if isinstance(timestamps, dict) else [timestamps]:
-            if count is not None and not (type(count) is int and 1 <= count <= MOST_TIMESTAMPS):
-                raise TypeError(
-                    f"timestamps is {str(count)[:40]}, expected a number from 1 to {MOST_TIMESTAMPS} or a mapping "
-                    "identity: number"
-                )
-        metrics = known_metrics(read_own_metrics(plan.get("metrics")))
-        return Study(
-            folder=folder,
-            name=str(plan.get("name", folder.name)),
-            timestamps=timestamps,
-            buffer_sizes=tuple(sorted(int(size) for size in sizes if size is not None)),
-            trials=trials,
-            failures=_failures(folder),
-            profile=_profile(plan.get("profile")),
-            practice=read_practice(plan.get("profile")),
-            chosen_rates=tuple(_chosen(entry) for entry in plan.get("chosen_rates") or ()),
-            claims=read_statements(plan.get("claims"), metrics),
-            metrics=metrics,
-        )
-    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
-        message = " ".join(f"{type(error).__name__}: {error}".split())[:300]
-        raise UserError(f"{path} cannot be understood ({message}). Run the study again to rewrite it.") from error
+        practice = read_practice(record.profile)
+    except TypeError as error:
+        raise not_understood(folder / NAME, error) from error
+    trials = tuple(map(_trial, record.trials))
+    sizes = record.buffer_sizes or {trial.buffer_size for trial in trials}
+    return Study(
+        folder=folder,
+        name=record.name or folder.name,
+        timestamps=record.timestamps,
+        buffer_sizes=tuple(sorted(size for size in sizes if size is not None)),
+        trials=trials,
+        failures=_failures(folder),
+        profile=record.profile_name,
+        practice=practice,
+        chosen_rates=tuple((rate.strategy, rate.buffer_size, rate.learning_rate) for rate in record.chosen_rates or ()),
+        claims=record.claims,
+        metrics=known_metrics(record.metrics),
+    )
 
 
 def study_labels(studies: Sequence[Study]) -> list[str]:
@@ -123,30 +110,13 @@ def study_labels(studies: Sequence[Study]) -> list[str]:
     return labels
 
 
-def _trial(entry: Mapping[str, Any]) -> Trial:
-    size, joint = entry["buffer_size"], entry.get("joint", entry["strategy"] in JOINT_STRATEGIES)
-    if not isinstance(joint, bool):
-        raise TypeError(f"joint is {joint!r} for trial {entry['trial']}, expected true or false")
-    return Trial(
-        trial=str(entry["trial"]),
-        identity=str(entry["identity"]),
-        strategy=str(entry["strategy"]),
-        buffer_size=None if size is None else int(size),
-        learning_rate=float(entry["learning_rate"]),
-        seed=int(entry["seed"]),
-        joint=joint,
-    )
+def _trial(entry: TrialEntry) -> Trial:
+    return Trial(**entry.spec.columns() | {"trial": entry.trial}, joint=_joint(entry))
 
 
-def _chosen(entry: Mapping[str, Any]) -> tuple[str, int | None, float]:
-    size = entry["buffer_size"]
-    return str(entry["strategy"]), None if size is None else int(size), float(entry["learning_rate"])
+def _joint(entry: TrialEntry) -> bool:
+    return entry.strategy in JOINT_STRATEGIES if entry.joint is None else entry.joint
 
 
 def _failures(folder: Path) -> dict[str, str]:
     return {trial: " ".join(message.split()) for trial, message in read_failures(folder).items()}
-
-
-def _profile(entry: Any) -> str | None:
-    name = entry.get("name") if isinstance(entry, Mapping) else entry
-    return None if name is None else str(name)

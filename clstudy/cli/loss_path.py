@@ -17,13 +17,14 @@ from clstudy.cli.clean_output import CleanConsole
 from clstudy.cli.command_line import Several, command, flag, option
 from clstudy.cli.entry_point import invoke
 from clstudy.errors import UserError
+from clstudy.records.study_record import read_complete_record
 from clstudy.storage.places import require_writable
 from clstudy.study.loss_path.cost import dropped_stages, measure_cost, require_weights
 from clstudy.study.loss_path.lines import choose_trials, lines_of, tasks
 from clstudy.study.loss_path.losses import Networks, compute_losses, path_rows
 from clstudy.study.loss_path.reopening import reopen
 from clstudy.study.loss_path.results import write_results
-from clstudy.study.stored_study import read_study_file, stored_trials
+from clstudy.study.stored_study import stored_trials
 
 
 def numbers_table(numbers: pa.Table, span: str) -> Table:
@@ -91,7 +92,7 @@ def loss_path(
         raise UserError(f"--points is {points}; expected at least 2, the two ends")
     if not 0 < tolerance < 1:
         raise UserError(f"--tolerance is {tolerance:g}; expected a share of the loss's range, between 0 and 1")
-    chosen = choose_trials(stored_trials(read_study_file(study)), trials or None)
+    chosen = choose_trials(stored_trials(read_complete_record(study)), trials or None)
     if not dry_run:
         remedy = "mend its permissions, or take a copy of the study"
         require_writable(study / "report", "the report's folder", remedy)

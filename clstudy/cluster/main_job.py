@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 from clstudy.analysis.report import Report, reported
 from clstudy.errors import UserError
+from clstudy.records.failures import write_failures
 from clstudy.records.results import restore_results
 from clstudy.records.sessions import Session, add_session, now
-from clstudy.records.study_document import write_failures
 from clstudy.settings.trial_spec import Cell
 from clstudy.storage.checksums import State
 from clstudy.storage.content_addressed_store import StudyStore
@@ -27,7 +27,7 @@ from clstudy.study.plan import Plan
 from clstudy.study.preparation import Prepared, expected_workers, planned, prepare, require_budget
 from clstudy.study.run_options import RunOptions
 from clstudy.study.search.search_setup import PART as SEARCH_PART
-from clstudy.study.search.search_setup import keep_search, rates_document
+from clstudy.study.search.search_setup import keep_search
 from clstudy.study.study_file import write_study_file
 from clstudy.study.tracking_rebuild import complete_runs
 from clstudy.tracking.addresses import artifact_folder, keep_address, tracking_address
@@ -293,8 +293,7 @@ class MainJob:
 
 def write_settings(prepared: Prepared) -> None:
     """Write ``study.yaml``."""
-    rates = None if prepared.rates is None else rates_document(prepared.rates)
-    write_study_file(prepared.out, prepared.space, prepared.basis, prepared.data, prepared.plan, rates)
+    write_study_file(prepared.out, prepared.space, prepared.basis, prepared.data, prepared.plan, prepared.rates)
 
 
 def session_of(outcome: Outcome, prepared: Prepared, *, part: str, began: str, price: float | None) -> Session:

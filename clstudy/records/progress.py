@@ -8,10 +8,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from clstudy.errors import UserError
+from clstudy.records.failures import read_failures
 from clstudy.records.sessions import Session, read_sessions
 from clstudy.records.stage_record import StageRecord
-from clstudy.records.study_document import NAME, read_document, read_failures
+from clstudy.records.study_record import NAME, StudyRecord, read_study_record
 from clstudy.storage.content_addressed_store import STAGE_RECORD, StudyStore, is_key
 from clstudy.storage.driver_lock import driver_at
 from clstudy.storage.places import Place
@@ -91,7 +91,7 @@ def read_progress(study: Place) -> Progress:
     driver, store = driver_at(study), StudyStore(study)
     stages = len(store.stages.sizes())
     begun = bool(driver or stages) and not (study / NAME).exists()
-    planned = None if begun else _planned(read_document(study), study)
+    planned = None if begun else _planned(read_study_record(study))
     results = {name.removesuffix(".parquet") for name in list_files(study / "results") if name.endswith(".parquet")}
     trials = () if planned is None else planned.trials
     finished = results.intersection(trials)
@@ -114,23 +114,16 @@ def read_progress(study: Place) -> Progress:
     )
 
 
-def _planned(document: Mapping[str, Any], study: Place) -> Planned:
-    try:
-        timestamps = {str(name): int(count) for name, count in document["timestamps"].items()}
-        trials = tuple(str(entry["trial"]) for entry in document["trials"])
-        stages, shared = 0, set()
-        searched = "chosen_rates" in document
-        for entry in document["trials"]:
-            if entry.get("joint"):
-                stages += 1
-                continue
-            stages += timestamps[entry["identity"]] - 1
-            shared.add((entry["identity"], entry["seed"], entry["learning_rate"]))
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise UserError(
-            f"{study / NAME} does not list its trials as expected ({type(error).__name__}: {error}); run the study "
-            "again: it writes the file anew"
-        ) from error
+def _planned(record: StudyRecord) -> Planned:
+    stages, shared = 0, set()
+    for entry in record.trials:
+        if entry.joint:
+            stages += 1
+            continue
+        stages += record.timestamps_of(entry.identity) - 1
+        shared.add((entry.identity, entry.seed, entry.learning_rate))
+    searched = record.chosen_rates is not None
+    trials = tuple(entry.trial for entry in record.trials)
     return Planned(trials=trials, stages=None if searched else stages + len(shared))
 
 

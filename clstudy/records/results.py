@@ -102,18 +102,38 @@ def result_keys(place: Place) -> tuple[str, ...]:
         return ()
 
 
+def result_identity(place: Place) -> str:
+    """The person whose rows these are; empty where the file is absent, damaged or empty.
+
+    Raises:
+        OSError: the storage does not answer.
+    """
+    state, content = read_checked(place)
+    if state in (State.ABSENT, State.DAMAGED):
+        return ""
+    try:
+        table = pq.read_table(pa.BufferReader(content), columns=["identity"])
+        return str(table["identity"][0].as_py()) if table.num_rows else ""
+    except (pa.ArrowException, KeyError):
+        return ""
+
+
+def stage_rows(content: bytes) -> pa.Table | None:
+    """The rows of a stage (``STAGE_SCHEMA``) as ``parquet_bytes`` wrote them; None for what are none."""
+    try:
+        table = pq.read_table(pa.BufferReader(content))
+    except (pa.ArrowException, OSError, ValueError):
+        return None
+    return table if table.schema.equals(STAGE_SCHEMA) else None
+
+
 def rows_from_stages(stages: ValueStore, columns: Mapping[str, Any], keys: Sequence[str]) -> pa.Table | None:
     """A trial's rows (``columns``: its own) made again from its stages; None where one is not there or damaged."""
     tables = []
     for key in keys:
         content = stages.file(key, ROWS)
-        if content is None:
-            return None
-        try:
-            table = pq.read_table(pa.BufferReader(content))
-        except (pa.ArrowException, OSError, ValueError):
-            return None
-        if not table.schema.equals(STAGE_SCHEMA):
+        table = None if content is None else stage_rows(content)
+        if table is None:
             return None
         tables.append(table)
     return _with_keys(result_table(tables, **columns), keys)

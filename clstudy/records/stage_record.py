@@ -183,3 +183,14 @@ def anchors_key(
 def owned_by(identity: str) -> dict[str, bytes]:
     """The file that marks which person a stored value belongs to, so that the person can be forgotten."""
     return {OWNER: json.dumps({"identity": identity}).encode()}
+
+
+def owner_in(content: bytes) -> str:
+    """The person whom ``owned_by`` marked a value with.
+
+    Raises:
+        ValueError: it is no JSON object, or names nobody.
+    """
+    if not (identity := json_object(content).get("identity")):
+        raise ValueError(f"{OWNER} names nobody")
+    return str(identity)

@@ -23,7 +23,6 @@ from urllib.parse import urlsplit, urlunsplit
 
 import pyarrow as pa
 import pyarrow.fs as pafs
-import pyarrow.parquet as pq
 
 from clstudy.errors import UserError
 from clstudy.safe_text import has_credentials, shown_address
@@ -267,14 +266,6 @@ def write_atomically(place: Place, content: bytes) -> None:
     except OSError:
         draft.unlink(missing_ok=True)  # half a file on a full disk would keep it full
         raise
-
-
-def read_schema(place: Place) -> pa.Schema:
-    """Schema of a Parquet file (its footer only)."""
-    if isinstance(place, RemotePath):
-        with place.system.open_input_file(place.path) as stream:
-            return pq.read_schema(stream)
-    return pq.read_schema(place)
 
 
 def free_bytes(place: Place) -> int | None:

@@ -29,14 +29,13 @@ from clstudy.generators.low_rank import merged_state
 from clstudy.generators.synthesis_copies import SynthesisCopies
 from clstudy.metrics.lpips import LPIPS
 from clstudy.records.results import result_keys, result_path
+from clstudy.records.study_record import read_complete_record
 from clstudy.settings.profiles import ComputeSettings, Profile
 from clstudy.settings.trial_spec import TrialSpec
 from clstudy.settings.version import __version__
-from clstudy.storage.checksum_names import checked_name
 from clstudy.storage.content_addressed_store import WEIGHTS, StudyStore
 from clstudy.storage.places import Place, open_place, require_writable
-from clstudy.storage.trees import local_view
-from clstudy.study.stored_study import read_study_file, stored_profile, stored_trials
+from clstudy.study.stored_study import stored_profile, stored_trials
 from clstudy.tracking.run_contents import run_names
 
 
@@ -187,12 +186,11 @@ def export(study: str, wanted: str, out: Path, *, weights: Sequence[str] = (), f
         raise UserError(f"{out} exists already; choose another name, or replace it with --force")
     require_writable(out.parent, "the folder", "choose another place for the file")
     place = open_place(study)
-    with local_view(place, lambda name: (checked_name(name) or name) == "study.yaml") as view:
-        document = read_study_file(view)
-    spec = choose_trial(stored_trials(document), wanted)
+    record = read_complete_record(place)
+    spec = choose_trial(stored_trials(record), wanted)
     tuned = final_weights(place, spec)
-    pretrained = read_pretrained(stored_profile(document), document["generator"], weights)
-    write_safetensors(merged(pretrained, tuned, trial_notes(document["name"], spec)), out)
+    pretrained = read_pretrained(stored_profile(record), record.generator, weights)
+    write_safetensors(merged(pretrained, tuned, trial_notes(record.name, spec)), out)
     written = read_checkpoint(out)
     return (
         f"{out}: {written.settings.img_resolution} px generator of trial {spec.trial_id}, {len(written.tensors)} "

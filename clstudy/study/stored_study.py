@@ -2,81 +2,57 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from clstudy.errors import UserError
 from clstudy.identities.catalogue import DATA_SETS, open_data_set
 from clstudy.identities.dataset import DataSet
 from clstudy.records.results import result_keys, result_path
-from clstudy.records.study_document import read_document
-from clstudy.settings.metric_facts import OwnMetric, read_own_metrics
+from clstudy.records.study_record import CompleteRecord, StudyRecord
+from clstudy.settings.metric_facts import OwnMetric
 from clstudy.settings.profiles import Profile, profile_from_document
 from clstudy.settings.trial_spec import TrialSpec
 from clstudy.trial.requests import Basis, identity_digest, version_digest
 
-_REMEDY = "expected what `python -m clstudy.run` leaves behind, e.g. runs/hull_sizes"
 
-
-def read_study_file(study: Path) -> dict[str, Any]:
-    """The document of ``study.yaml``.
-
-    Raises:
-        UserError: there is none, or it is not one.
-    """
-    path = study / "study.yaml"
-    document = read_document(study)
-    wanted = {"name", "profile", "trials", "generator", "fingerprint", "data_digests", "timestamps"}
-    missing = wanted - document.keys()
-    if missing:
-        raise UserError(f"{path} says nothing about {', '.join(sorted(missing))}; {_REMEDY}")
-    return document
-
-
-def stored_profile(document: Mapping[str, Any]) -> Profile:
+def stored_profile(record: CompleteRecord) -> Profile:
     """The profile a study was made with, as it was then; settings that came later have their defaults.
 
     Raises:
         UserError: a setting that this version does not know, or a class of the user's own that cannot be imported.
     """
-    return profile_from_document(document["profile"])
+    return profile_from_document(record.profile)
 
 
-def stored_metrics(document: Mapping[str, Any]) -> tuple[OwnMetric, ...]:
-    """The user's own metrics that a study computes, with facts and sources as they were when it was planned.
+def stored_metrics(record: CompleteRecord) -> tuple[OwnMetric, ...]:
+    """What a study measures beyond the packaged metrics, with facts and sources as they were when it was planned.
 
     The files that define them need not be there.
 
     Raises:
-        UserError: what the document says of them cannot be understood.
+        UserError: as ``stored_profile``.
     """
-    try:
-        known = read_own_metrics(document.get("metrics"))
-    except ValueError as error:
-        raise UserError(f"study.yaml cannot be understood ({error}); run the study again: it writes it anew") from error
-    profile = stored_profile(document)
+    profile = stored_profile(record)
     computed = profile.evaluation.metrics
-    return tuple(one for one in known if one.place in computed or one.place == f"{profile.workload}:{one.facts.name}")
+    return tuple(
+        one for one in record.metrics if one.place in computed or one.place == f"{profile.workload}:{one.facts.name}"
+    )
 
 
-def stored_trials(document: Mapping[str, Any]) -> tuple[TrialSpec, ...]:
+def stored_trials(record: StudyRecord) -> tuple[TrialSpec, ...]:
     """The planned trials, in the plan's order."""
-    names = ("identity", "strategy", "buffer_size", "learning_rate", "seed")
-    return tuple(TrialSpec(**{name: entry[name] for name in names}) for entry in document["trials"])
+    return tuple(entry.spec for entry in record.trials)
 
 
-def stored_version(document: Mapping[str, Any], spec: TrialSpec) -> str:
+def stored_version(record: CompleteRecord, spec: TrialSpec) -> str:
     """``clstudy.trial.requests.run_version`` of a trial from what ``study.yaml`` says; the photos need not be there.
 
     Raises:
-        UserError: a strategy of the user's own that cannot be imported.
+        UserError: a strategy of the user's own that cannot be imported, or a person whose photos have no digest.
     """
-    basis = Basis(
-        stored_profile(document), document["generator"], document.get("metric_files", {}), stored_metrics(document)
-    )
-    photos = document["data_digests"][spec.identity]
-    return version_digest(basis, spec, fingerprint=document["fingerprint"], photos=photos)
+    basis = Basis(stored_profile(record), record.generator, record.metric_files or {}, stored_metrics(record))
+    photos = record.digest_of_photos(spec.identity)
+    return version_digest(basis, spec, fingerprint=record.fingerprint, photos=photos)
 
 
 def stage_keys(study: Path, trial_id: str) -> list[str] | None:
@@ -84,40 +60,39 @@ def stage_keys(study: Path, trial_id: str) -> list[str] | None:
     return list(result_keys(result_path(study, trial_id))) or None
 
 
-def stored_photos(study: Path, document: Mapping[str, Any], data: str | None = None) -> DataSet:
+def stored_photos(study: Path, record: CompleteRecord, data: str | None = None) -> DataSet:
     """The photos a study was made from, checked against its digests.
 
     Args:
         study: folder of the study; a packaged data set lies (or is made) beside it.
-        document: of ``study.yaml``.
+        record: its ``study.yaml``.
         data: data set or photo folder, where the study's own is elsewhere now.
 
     Raises:
         UserError: they are not there, or are other photos.
     """
-    settings = stored_profile(document).data
-    made = document["data_set"]
-    folders = [made, *([settings.name] if Path(settings.name).name == made else [])]
+    settings = stored_profile(record).data
+    made = record.data_set
+    folders = [*([] if made is None else [made]), *([settings.name] if Path(settings.name).name == made else [])]
     name = data or next((found for found in folders if found in DATA_SETS or Path(found).is_dir()), None)
     if name is None:
         raise UserError(
-            f"the photos of study {document['name']!r} (data set {made!r}) are not here; "
-            "say where they are: --data FOLDER"
+            f"the photos of study {record.name!r} (data set {made!r}) are not here; say where they are: --data FOLDER"
         )
     people = open_data_set(
         name,
-        names=list(document["data_digests"]),
-        timestamps=max(document["timestamps"].values()),
+        names=list(record.data_digests),
+        timestamps=max(record.timestamps.values(), default=1),
         train=settings.train,
         test=settings.test,
         data_seed=settings.data_seed,
         cache=study.parent / "data",
         image_size=settings.image_size,
     )
-    changed = [one.name for one in people.identities if identity_digest(one) != document["data_digests"][one.name]]
+    changed = [one.name for one in people.identities if identity_digest(one) != record.data_digests[one.name]]
     if changed:
         raise UserError(
-            f"the photos of {', '.join(changed)} in {name!r} are not those of study {document['name']!r} (their "
+            f"the photos of {', '.join(changed)} in {name!r} are not those of study {record.name!r} (their "
             "digests differ); give the folder that the study was made from: --data FOLDER"
         )
     return people

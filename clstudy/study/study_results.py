@@ -17,7 +17,7 @@ from clstudy.errors import UserError
 from clstudy.records.results import read_result, result_path
 from clstudy.records.rows import RESULT_SCHEMA
 from clstudy.records.stage_record import StageInputs
-from clstudy.records.study_document import NAME
+from clstudy.records.study_record import require_study
 from clstudy.storage.places import Place, open_place
 from clstudy.storage.trees import local_view
 
@@ -116,11 +116,8 @@ def open_study(place: Place | str) -> StudyResults:
     """A study's results from its folder (``runs/hull_sizes``) or address (``s3://bucket/clstudy/hull_sizes``).
 
     Raises:
-        UserError: there is no study.
+        UserError: there is no study, or its ``study.yaml`` is damaged.
     """
     found = open_place(place) if isinstance(place, str) else place
-    if not (found / NAME).is_file():
-        raise UserError(
-            f"no study at {found}: it has no {NAME}. Give a folder that a run wrote, such as runs/hull_sizes"
-        )
+    require_study(found)
     return StudyResults(found)

@@ -18,23 +18,17 @@ from clstudy.analysis.partial_scores import running_metrics
 from clstudy.errors import UserError
 from clstudy.identities.dataset import Photo
 from clstudy.images import decode_png, enlarged, photo_row
+from clstudy.records.failures import read_failures
 from clstudy.records.results import REMEDY, contradicts_stages, read_result, result_path
 from clstudy.records.stage_record import StageRecord
-from clstudy.records.study_document import read_failures
+from clstudy.records.study_record import read_complete_record
 from clstudy.settings.metric_facts import known_metrics
 from clstudy.settings.trial_spec import TrialSpec
 from clstudy.storage.checksums import State
 from clstudy.storage.content_addressed_store import FACES, LOSSES, REPLAYS, STAGE_RECORD, StudyStore, read_losses
 from clstudy.storage.places import require_writable
 from clstudy.strategies.lookup import strategy_class
-from clstudy.study.stored_study import (
-    read_study_file,
-    stage_keys,
-    stored_metrics,
-    stored_photos,
-    stored_trials,
-    stored_version,
-)
+from clstudy.study.stored_study import stage_keys, stored_metrics, stored_photos, stored_trials, stored_version
 from clstudy.tracking.addresses import artifact_folder
 from clstudy.tracking.local_database import local_database
 from clstudy.tracking.run_contents import LOSS_METRIC, run_names, trial_params, trial_tags
@@ -66,8 +60,8 @@ class StudyReplay:
         self._writer = writer
         self._data = data
         self._images = images
-        self._document = read_study_file(study)
-        self._metrics = known_metrics(stored_metrics(self._document))
+        self._record = read_complete_record(study)
+        self._metrics = known_metrics(stored_metrics(self._record))
         self._stages = StudyStore(study).stages
         self._photos: Mapping[str, Photo] | None = None
         self._told = Rebuilt()
@@ -78,7 +72,7 @@ class StudyReplay:
         Raises:
             UserError: a result file cannot be read or does not belong to its stages.
         """
-        trials = stored_trials(self._document)
+        trials = stored_trials(self._record)
         names = run_names(trials)
         failures = read_failures(self._study)
         for spec in trials:
@@ -104,7 +98,7 @@ class StudyReplay:
                 f"the rows of trial {spec.trial_id} are of {len(stages)} stages, its file names {len(keys)}; delete "
                 f"{result_path(self._study, spec.trial_id)} and run the study again"
             )
-        records = [self._record(key) for key in keys]
+        records = [self._stage_record(key) for key in keys]
         self._start(spec, name)
         seen: list[pa.Table] = []
         for (t, table), key, record in zip(stages.items(), keys, records, strict=True):
@@ -132,7 +126,7 @@ class StudyReplay:
     def _timestamps(rows: pa.Table) -> list[int]:
         return sorted(set(rows["train_timestamp"].to_pylist()))
 
-    def _record(self, key: str) -> StageRecord | None:
+    def _stage_record(self, key: str) -> StageRecord | None:
         content = self._stages.file(key, STAGE_RECORD)
         if content is None:
             self._told.leave_out("the training loss and pictures of a stage that is not stored any more")
@@ -147,13 +141,13 @@ class StudyReplay:
         version, joint = None, False
         try:
             joint = strategy_class(spec.strategy).joint
-            version = stored_version(self._document, spec)
+            version = stored_version(self._record, spec)
         except UserError as error:  # a strategy of the user's own that is not here
             self._told.leave_out(f"the version of a trial: {error}")
         params = trial_params(
             spec,
-            profile=self._document["profile"]["name"],
-            timestamps=self._document["timestamps"][spec.identity],
+            profile=self._record.named_profile,
+            timestamps=self._record.timestamps_of(spec.identity),
             joint=joint,
         )
         self._writer.start_trial(spec.trial_id, name, params, trial_tags(spec, version))
@@ -178,7 +172,7 @@ class StudyReplay:
         """Training photos by digest; empty where the study's photos are not at hand."""
         if self._photos is None:
             try:
-                people = stored_photos(self._study, self._document, self._data).identities
+                people = stored_photos(self._study, self._record, self._data).identities
             except (UserError, ImportError):
                 if self._data is not None:
                     raise
@@ -195,7 +189,7 @@ def complete_runs(study: Path, writer: MlflowWriter, data: str | None = None, *,
     Raises:
         UserError: MLflow does not answer, or a result cannot be read.
     """
-    keys = {spec.trial_id: stage_keys(study, spec.trial_id) for spec in stored_trials(read_study_file(study))}
+    keys = {spec.trial_id: stage_keys(study, spec.trial_id) for spec in stored_trials(read_complete_record(study))}
     stages = {trial: len(found) for trial, found in keys.items() if found is not None}
     try:
         lacking = set(stages) - writer.whole_runs(stages)
@@ -218,15 +212,15 @@ def rebuild(study: Path, uri: str, data: str | None = None) -> tuple[Rebuilt, in
         raise UserError(
             f"{uri!r} is no tracking URI; expected sqlite:///FILE (e.g. sqlite:///runs/mlflow.db) or http://…"
         )
-    document = read_study_file(study)
+    record = read_complete_record(study)
     if (database := local_database(uri)) is not None:
         require_writable(database.parent, "the folder of MLflow's database", "name another one with --to")
     writer = MlflowWriter(
         uri,
-        document["name"],
+        record.name,
         {
-            "clstudy.profile": document["profile"]["name"],
-            "clstudy.version": str(document.get("versions", {}).get("clstudy")),
+            "clstudy.profile": record.named_profile,
+            "clstudy.version": str((record.versions or {}).get("clstudy")),
         },
         artifact_location=artifact_folder(study, uri),
     )

@@ -11,15 +11,13 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 from safetensors.torch import save as save_tensors
 
 from clstudy.generators.base import DomainGenerator
 from clstudy.images import decode_png, encode_png, photo_row
 from clstudy.metrics.base import Metric
 from clstudy.metrics.lpips import LPIPS
-from clstudy.records.results import parquet_bytes
+from clstudy.records.results import parquet_bytes, stage_rows
 from clstudy.records.rows import stage_table
 from clstudy.records.stage_record import StageRecord, owned_by
 from clstudy.seeding import derive_rng
@@ -169,12 +167,13 @@ class StageRunner:
 
     def _stored(self, request: StageRequest) -> StageReport | None:
         files = self.store.stages.get(request.key)
-        if files is None:
+        rows = None if files is None else stage_rows(files[ROWS])
+        if files is None or rows is None:
             return None
         generated = decode_png(files[REPLAYS]) if REPLAYS in files else None
         return StageReport(
             t=request.t,
-            rows=pq.read_table(pa.BufferReader(files[ROWS])),
+            rows=rows,
             reused=True,
             seconds=0.0,
             loss=StageRecord.decode(files[STAGE_RECORD]).loss,

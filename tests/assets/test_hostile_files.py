@@ -26,9 +26,9 @@ from clstudy.generators.ir_se_encoder import read_encoder
 from clstudy.identities.check import inspect_folder
 from clstudy.metrics.dists import load_dists
 from clstudy.metrics.inception import load_inception
+from clstudy.records.study_record import read_complete_record
 from clstudy.settings.space_file import load_space
 from clstudy.storage.documents import SPACE, Bounds, DocumentError, check_yaml, load_json, load_yaml, read_text, shorten
-from clstudy.study.stored_study import read_study_file
 
 
 def refused(read: Callable[[Path], object], path: Path, tmp_path: Path) -> str:
@@ -81,7 +81,7 @@ def test_yaml_is_bounded(name: str, tmp_path: Path) -> None:
     path = tmp_path / "study.yaml"
     path.write_bytes(bombs.YAMLS[name](1))
     refused(load_space, path, tmp_path)
-    for read in (read_study_file, read_study):
+    for read in (read_complete_record, read_study):
         refused(lambda path, read=read: read(path.parent), path, tmp_path)
 
 

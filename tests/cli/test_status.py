@@ -6,14 +6,16 @@ import json
 import os
 import shutil
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from clstudy.cli.commands import main
 from clstudy.records import progress as progress_module
+from clstudy.records.failures import write_failures
 from clstudy.records.progress import read_progress
-from clstudy.records.study_document import read_document, write_document, write_failures
+from clstudy.records.study_record import read_study_record, write_study_record
 from clstudy.storage import driver_lock
 from clstudy.storage.content_addressed_store import StudyStore
 from clstudy.storage.driver_lock import NAME, driver_at, only_driver
@@ -50,11 +52,11 @@ def test_an_unfinished_study(study: Path, capsys: pytest.CaptureFixture[str]) ->
     assert found.planned is not None and found.planned.stages == 2 * (TIMESTAMPS - 1) + 1 + 1
     assert (found.finished, found.open_trials, found.driver) == (2, 1, {})
     assert found.stages == len(StudyStore(study).stages.sizes()) == found.planned.stages and found.seconds_left == 0
-    document = read_document(study)
-    write_document(study, document | {"chosen_rates": []})
+    record = read_study_record(study)
+    write_study_record(study, replace(record, chosen_rates=()))
     searched = read_progress(study)
     assert searched.planned is not None and searched.planned.stages is searched.seconds_left is None
-    write_document(study, document)
+    write_study_record(study, record)
     shutil.rmtree(sorted((study / "stages").glob("??"))[0])
     found = read_progress(study)
     seconds = StudyStore(study).seconds_per_stage()

@@ -30,10 +30,11 @@ from clstudy.analysis.pages.rates import rate_sections
 from clstudy.analysis.pages.tracking import tracking_sections
 from clstudy.analysis.summary import summarise
 from clstudy.errors import UserError
+from clstudy.records.failures import FAILURES, read_failures
 from clstudy.records.results import parquet_bytes, read_result, restore_results, result_path, same_rows
 from clstudy.records.sessions import add_session, read_sessions
-from clstudy.records.study_document import FAILURES, read_document, read_failures
-from clstudy.records.study_document import NAME as STUDY_FILE
+from clstudy.records.study_record import NAME as STUDY_FILE
+from clstudy.records.study_record import read_study_record
 from clstudy.storage.checksum_names import SUFFIX
 from clstudy.storage.checksums import State, checksum_place, read_checked, write_checked
 from clstudy.storage.content_addressed_store import MARKER, StudyStore
@@ -320,7 +321,7 @@ def test_no_file_of_a_study_is_waited_for(study: Path, put: Callable[[Path], Non
         replace(stages.folder(second) / "rows.parquet")
         assert stages.get(first) is None and stages.get(second) is None
         replace(study / STUDY_FILE)
-        read_document(study)
+        read_study_record(study)
         return Outcome.SAME
 
     outcome, words, _, _ = run_child(read, tmp_path / "output.txt")

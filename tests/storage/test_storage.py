@@ -10,8 +10,6 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
 from clstudy.cli.storage import main
@@ -23,7 +21,6 @@ from clstudy.storage.places import (
     RemotePath,
     free_bytes,
     open_place,
-    read_schema,
     require_writable,
     write_atomically,
 )
@@ -70,13 +67,6 @@ def test_a_place_travels_to_another_process(place: Place) -> None:
     write_atomically(place / "x", b"1")
     again = pickle.loads(pickle.dumps(place))
     assert again == place and str(again) == str(place) and (again / "x").read_bytes() == b"1"
-
-
-def test_parquet_footers_are_read_in_place(place: Place, tmp_path: Path) -> None:
-    sink = pa.BufferOutputStream()
-    pq.write_table(pa.table({"x": [1]}).replace_schema_metadata({"k": "v"}), sink)
-    write_atomically(place / "a.parquet", sink.getvalue().to_pybytes())
-    assert read_schema(place / "a.parquet").metadata[b"k"] == b"v"
 
 
 def test_values_are_whole_or_not_there(place: Place, caplog: pytest.LogCaptureFixture) -> None:

@@ -12,7 +12,7 @@ import sys
 import time
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,7 @@ from clstudy.identities.catalogue import open_data_set
 from clstudy.identities.dataset import DataSet, load_folder
 from clstudy.metrics.lpips import LPIPS, LPIPSMetric
 from clstudy.records.results import parquet_bytes, result_path
+from clstudy.records.study_record import StudyRecord, TrialEntry, read_study_record
 from clstudy.settings.expansion import expand
 from clstudy.settings.space import RateRange, SearchSpace
 from clstudy.settings.space_file import load_space
@@ -56,7 +57,7 @@ from clstudy.study.privacy.forget import (
 from clstudy.study.privacy.names import names_somebody, without
 from clstudy.study.privacy.photo_folders import photo_folders, remove_photos
 from clstudy.study.privacy.removal import carry_out
-from clstudy.study.privacy.removal_plan import plan_forgetting, read_document
+from clstudy.study.privacy.removal_plan import plan_forgetting
 from clstudy.study.privacy.study_layout import KINDS
 from clstudy.study.privacy.traces import find_traces
 from clstudy.study.privacy.tracked_runs import vacuum
@@ -437,8 +438,8 @@ def test_stopped_anywhere_the_same_command_goes_on(forgotten: Forgotten, world: 
 def test_values_that_do_not_say_whose_they_are(world: Path) -> None:
     """Values of earlier versions: whose they are follows from the stages; the oracle is what they said before."""
     study = world / "runs" / "small"
-    store, document = StudyStore(study), read_document(study)
-    said = take_census(study, document).owners
+    store, trials = StudyStore(study), read_study_record(study).trials
+    said = take_census(study, trials).owners
     unknown = {("memories", digest_of({"memory of": name})) for name in (DERIVED, STAYS + VALIDATION_MARK)}
     half = {value for value, owners in said.items() if not owners}
     assert len(half) == 1
@@ -453,14 +454,14 @@ def test_values_that_do_not_say_whose_they_are(world: Path) -> None:
     store.stages.remove(key)
     store.weights.remove(key)
     store.stages.put(key, old)
-    owners = take_census(study, document).owners
+    owners = take_census(study, trials).owners
     known = said.keys() - half - unknown - {("weights", key)}
     assert {value: owners[value] for value in known} == {value: said[value] for value in known}
     assert all(owners[value] == frozenset() for value in unknown)
 
     shutil.rmtree(study / "report")
     assert forget(world, "--to", "none") == 1
-    left = take_census(study, read_document(study)).owners
+    left = take_census(study, read_study_record(study).trials).owners
     assert left == {value: said[value] for value in known if said[value] == {STAYS}}
 
 
@@ -470,7 +471,7 @@ def test_a_storage_that_does_not_answer_is_no_reason_to_remove(
     """What does not say whose it is may go; what cannot be asked may not."""
     monkeypatch.setattr("clstudy.storage.patience._PAUSES_S", ())
     study = world / "runs" / "small"
-    owners = take_census(study, read_document(study)).owners
+    owners = take_census(study, read_study_record(study).trials).owners
     key = next(key for (kind, key), who in owners.items() if kind == "anchors" and who == {STAYS})
     about = study / "anchors" / key[:2] / key / "about.json"
     about.unlink()
@@ -556,12 +557,11 @@ def test_a_packaged_data_set_goes_on_without_the_person(tmp_path: Path) -> None:
     people = open_data_set("synthetic", identities=2, **wanted)
     out = tmp_path / "small"
     out.mkdir()
-    document = {"name": "small", "data_set": "synthetic", "trials": [], "profile": {}}
     digests = {photo.digest for photo in people.identities[1].timestamps[0].train}
     (people.root / ".prepare").mkdir()
     (people.root / ".prepare" / "scan-1.npz").write_bytes(b"thumbnails")
 
-    (folder,) = photo_folders(out, document, "person_01", digests)
+    (folder,) = photo_folders(out, "synthetic", "person_01", digests)
     remove_photos(folder)
     assert not found_in(contents(people.root), (b"person_01", *(digest.encode() for digest in digests)))
     assert not (people.root / ".prepare").exists()
@@ -603,7 +603,7 @@ def test_a_trial_is_of_the_person_with_the_longest_fitting_name(tmp_path: Path) 
         return TrialSpec(identity=name, strategy=strategy, buffer_size=None, learning_rate=1e-5, seed=0)
 
     specs = [trial(name, "lower") for name in ("ann", "ann-b", "ann b")]
-    census = take_census(tmp_path, {"trials": [spec.columns() for spec in specs]})
+    census = take_census(tmp_path, [TrialEntry.of(spec, joint=False) for spec in specs])
     for spec in specs:
         assert census.of_trial(trial(spec.identity, "upper").trial_id) in (spec.identity, "ann b", "ann-b")
         assert census.of_trial(spec.trial_id) == spec.identity
@@ -614,24 +614,24 @@ def test_a_trial_is_of_the_person_with_the_longest_fitting_name(tmp_path: Path) 
 
 
 def test_words_that_are_names_stay_settings() -> None:
-    document = {
-        "name": "id",
-        "profile": {"evaluation": {"metrics": ["id", "lpips"]}},
-        "timestamps": {"id": 3, "bob": 3},
-        "trials": [
-            {"trial": "id-x", "identity": "id", "buffer_size": 3},
-            {"trial": "bob-x", "identity": "bob", "buffer_size": None},
-        ],
-        "buffer_sizes": [3],
-        "validation": ["id", "bob"],
-    }
-    assert without(document, {"id"}) == {
-        **document,
-        "timestamps": {"bob": 3},
-        "trials": [document["trials"][1]],
-        "buffer_sizes": [],
-        "validation": ["bob"],
-    }
+    def trial(name: str, size: int | None) -> TrialEntry:
+        return TrialEntry(trial=f"{name}-x", identity=name, strategy="x", buffer_size=size, learning_rate=0.1, seed=0)
+
+    record = StudyRecord(
+        name="id",
+        profile={"evaluation": {"metrics": ["id", "lpips"]}},
+        timestamps={"id": 3, "bob": 3},
+        trials=(trial("id", 3), trial("bob", None)),
+        buffer_sizes=(3,),
+        other={"validation": ["id", "bob"]},
+    )
+    assert without(record, {"id"}) == replace(
+        record,
+        timestamps={"bob": 3},
+        trials=record.trials[1:],
+        buffer_sizes=(),
+        other={"validation": ["bob"]},
+    )
 
 
 # --- elsewhere -------------------------------------------------------------------------------------------------------
@@ -708,4 +708,4 @@ def test_said_before_it_is_done(world: Path) -> None:
     assert steps[0] == "runs in MLflow" and steps[-2:] == ["free pages of MLflow's database", "study.yaml"]
     assert plan_forgetting(GONE, study, None, False) is None
     with pytest.raises(UserError, match="is no study"):
-        read_document(world)
+        plan_forgetting(GONE, world, None, False)

@@ -34,8 +34,8 @@ from clstudy.cli.loss_path import main
 from clstudy.generators.embedded_generator import EmbeddedGenerator
 from clstudy.images import to_unit_range
 from clstudy.metrics.lpips import LPIPS
-from clstudy.records.study_document import write_document
 from clstudy.settings.trial_spec import TrialSpec
+from clstudy.storage.checksums import write_checked
 from clstudy.study.loss_path.interpolation import interpolate
 from clstudy.study.loss_path.lines import tasks, trial_lines
 from tests.support.small_study import TIMESTAMPS
@@ -352,7 +352,7 @@ def test_what_is_wrong_is_one_clear_message(study: Path, tmp_path: Path, capsys:
     shutil.rmtree(stages_of(copy, "anna-lower-lr0.003-s0")[1])
     settings = yaml.safe_load((copy / "study.yaml").read_text())
     settings["profile"]["trainer"]["passes"] = 99  # made otherwise than it can be made here
-    write_document(copy, settings)
+    write_checked(copy / "study.yaml", yaml.safe_dump(settings).encode())
     text = refused(copy, "--data", photos)
     assert "the weights of 1 stages were dropped" in text and "anna-lower-lr0.003-s0 t = 1" in text
     (copy / "results" / "anna-lower-lr0.003-s0.parquet").unlink()

@@ -11,6 +11,7 @@ from clstudy.analysis.report_data import Material
 from clstudy.analysis.study_folder import stage_seconds
 from clstudy.analysis.summary import Summary
 from clstudy.records.sessions import Session, priced_hours, read_sessions
+from clstudy.records.study_record import StudyRecord
 from clstudy.settings.profiles import Resources
 
 SAME_BITS = (
@@ -34,19 +35,19 @@ def missing_section(summary: Summary) -> Section:
     return Section(anchor="missing", title=title, blocks=tuple(blocks))
 
 
-def settings_section(document: Mapping[str, Any]) -> Section:
+def settings_section(record: StudyRecord) -> Section:
     """Settings, versions and data digests of ``study.yaml`` (the trials themselves are in the file)."""
     plain = {
         key: value
-        for key, value in document.items()
+        for key, value in record.document().items()
         if key not in ("trials", "description", "data_digests", "versions")
     }
     tables = [
         text_table(caption, ["name", "value"], flat, long=True)
         for caption, values in (
             ("Settings", plain),
-            ("Versions", document.get("versions")),
-            ("Digests of the photos, by identity", document.get("data_digests")),
+            ("Versions", record.versions),
+            ("Digests of the photos, by identity", record.data_digests),
         )
         if (flat := list(_flat(values)))
     ]

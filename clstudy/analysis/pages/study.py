@@ -19,7 +19,7 @@ from clstudy.analysis.pages.render import render
 from clstudy.analysis.pages.run_record import missing_section, settings_section, timing_section
 from clstudy.analysis.pages.scores import identity_section, main_section
 from clstudy.analysis.report_data import Material
-from clstudy.analysis.study_folder import settings
+from clstudy.records.study_record import read_study_record
 
 
 def study_page(material: Material, gallery: Gallery, extra: Sequence[Section] = ()) -> str:
@@ -31,12 +31,12 @@ def study_page(material: Material, gallery: Gallery, extra: Sequence[Section] = 
         extra: further sections, for instance of ``rows_section``.
     """
     summary = material.summary
-    document = settings(summary.study.folder)
+    record = read_study_record(summary.study.folder)
     return render(
         "study.html.j2",
         title=f"{summary.study.name}: clstudy report",
         name=summary.study.name,
-        description=document.get("description") or "",
+        description=record.description or "",
         answer=_answer(material),
         facts=_facts(material),
         alerts=_alerts(material, gallery),
@@ -48,7 +48,7 @@ def study_page(material: Material, gallery: Gallery, extra: Sequence[Section] = 
             *efficiency_section(material),
             identity_section(material),
             missing_section(summary),
-            settings_section(document),
+            settings_section(record),
             timing_section(material),
         ],
     )

@@ -11,10 +11,11 @@ from clstudy.generators import load_generators
 from clstudy.generators.base import GENERATORS
 from clstudy.identities.dataset import DataSet
 from clstudy.metrics.lpips import LPIPS
+from clstudy.records.study_record import read_complete_record
 from clstudy.settings.trial_spec import TrialSpec
 from clstudy.storage.content_addressed_store import StudyStore
 from clstudy.study.preflight import equip
-from clstudy.study.stored_study import read_study_file, stored_metrics, stored_photos, stored_profile
+from clstudy.study.stored_study import stored_metrics, stored_photos, stored_profile
 from clstudy.training.numerics import configure_torch, torch_device
 from clstudy.trial.requests import Basis, StageRequest, stage_requests
 from clstudy.trial.stage_runner import StageRunner
@@ -45,9 +46,9 @@ def reopen(study: Path, *, weights: Sequence[str], data: str | None, device: str
     Raises:
         UserError: the folder is no study, or photos or weights are missing or are not those of the study.
     """
-    document = read_study_file(study)
-    stored = stored_profile(document)
-    photos = stored_photos(study, document, data)
+    record = read_complete_record(study)
+    stored = stored_profile(record)
+    photos = stored_photos(study, record, data)
     # only the generator is needed: no metric is computed, so no metric's weights
     lean = replace(
         stored,
@@ -57,18 +58,18 @@ def reopen(study: Path, *, weights: Sequence[str], data: str | None, device: str
         ),
     )
     equipment = equip(lean, weights=weights, device=device, data=str(photos.root))
-    if equipment.generator_digest != document["generator"]:
+    if equipment.generator_digest != record.generator:
         raise UserError(
-            f"the generator here is not the one study {document['name']!r} was made with (or its encoder is not): "
-            f"digest {equipment.generator_digest[:12]}…, expected {document['generator'][:12]}…; name the right files "
+            f"the generator here is not the one study {record.name!r} was made with (or its encoder is not): "
+            f"digest {equipment.generator_digest[:12]}…, expected {record.generator[:12]}…; name the right files "
             "with --weights"
         )
     profile = equipment.profile
     basis = Basis(profile, equipment.generator_digest)
     notes = []
-    if basis.fingerprint() != document["fingerprint"]:
+    if basis.fingerprint() != record.fingerprint:
         now, then = (
-            {f"{key} {value}" for key, value in one.items()} for one in (basis.fingerprint(), document["fingerprint"])
+            {f"{key} {value}" for key, value in one.items()} for one in (basis.fingerprint(), record.fingerprint)
         )
         notes.append(
             f"computed with {', '.join(sorted(now - then))}, the study with {', '.join(sorted(then - now))}: last "
@@ -86,7 +87,7 @@ def reopen(study: Path, *, weights: Sequence[str], data: str | None, device: str
     own = Basis(
         replace(profile, evaluation=stored.evaluation),
         equipment.generator_digest,
-        document.get("metric_files", {}),
-        stored_metrics(document),
+        record.metric_files or {},
+        stored_metrics(record),
     )
     return Reopened(runner=runner, basis=own, data=photos, notes=tuple(notes))

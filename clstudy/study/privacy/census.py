@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
 from pathlib import PurePosixPath
-from typing import Any
-
-import pyarrow as pa
-import pyarrow.parquet as pq
+from typing import Any, TypeVar
 
 from clstudy.errors import UserError
-from clstudy.records.stage_record import OWNER, StageInputs
-from clstudy.storage.checksums import State, read_checked
+from clstudy.records.results import result_identity
+from clstudy.records.stage_record import OWNER, StageInputs, StageRecord, owner_in
+from clstudy.records.study_record import TrialEntry
 from clstudy.storage.content_addressed_store import MARKER, MEMORY, STAGE_RECORD, StudyStore, digest_of
 from clstudy.storage.documents import json_object
 from clstudy.storage.patience import patiently
@@ -27,6 +25,8 @@ from clstudy.study.privacy.names import file_name, with_derived
 from clstudy.study.privacy.study_layout import is_result, is_value
 from clstudy.study.search.validation_people import VALIDATION_MARK
 from clstudy.trial.requests import HOOKS_VERSION
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,16 +42,15 @@ class StageFacts:
     learned: frozenset[str]
 
 
-def stage_facts(key: str, record: Mapping[str, Any], strategies: Sequence[Mapping[str, Any]]) -> StageFacts | None:
-    """Read a stage's record; None for what is none.
+def stage_facts(key: str, asked: StageInputs, strategies: Sequence[Mapping[str, Any]]) -> StageFacts | None:
+    """What a stage's request says of people; None where its support is none.
 
     Args:
         key: of the stage.
-        record: content of ``stage.json``.
+        asked: what its record says it was asked to do.
         strategies: documents of the strategies that may have learned from a first stage (later ones name theirs).
     """
     try:
-        asked = StageInputs.read(record["request"])
         before = asked.support
         after = strategies if before is None else [before["strategy"]]
         learned = {_learned_key(key, strategy, before) for strategy in after}
@@ -116,32 +115,35 @@ class Census:
         return tuple(chain.from_iterable(with_derived(name) for name in self.people))
 
 
-def take_census(study: Place, document: Mapping[str, Any]) -> Census:
-    """Read whose everything is: one small file per value, and the listing."""
+def take_census(study: Place, trials: Sequence[TrialEntry]) -> Census:
+    """Read whose everything is: one small file per value, and the listing. ``trials``: of the study's record."""
     files = list_files(study)
-    planned = {str(entry["trial"]): str(entry["identity"]) for entry in document["trials"]}
+    planned = {entry.trial: entry.identity for entry in trials}
     values: dict[tuple[str, str], set[str]] = {}
     for parts in (PurePosixPath(name).parts for name in files):
         if is_value(parts):
             values.setdefault((parts[0], parts[2]), set()).add(parts[3])
     whole = {value for value, held in values.items() if MARKER in held}
-    strategies = _strategy_documents({str(entry["strategy"]) for entry in document["trials"]})
-    records = _read_values(study, [value for value in values if value[0] == "stages"], STAGE_RECORD)
+    strategies = _strategy_documents({entry.strategy for entry in trials})
+    stages = [value for value in values if value[0] == "stages"]
+    requests = _read_values(study, stages, STAGE_RECORD, lambda content: StageRecord.decode(content).asked)
     facts = {
-        key: found
-        for (_, key), record in records.items()
-        if (found := stage_facts(key, record, strategies)) is not None
+        key: found for (_, key), asked in requests.items() if (found := stage_facts(key, asked, strategies)) is not None
     }
     photos: dict[str, frozenset[str]] = {}
     for stage in facts.values():
         photos[stage.identity] = photos.get(stage.identity, frozenset()) | stage.photos
-    said = _read_values(study, [value for value in whole if OWNER in values[value]], OWNER)
-    named = {value: frozenset({str(about["identity"])}) for value, about in said.items() if about.get("identity")}
+    said = _read_values(study, [value for value in whole if OWNER in values[value]], OWNER, owner_in)
+    named = {value: frozenset({owner}) for value, owner in said.items()}
     rows = [name for name in files if is_result(name) and PurePosixPath(name).stem not in planned]
+
+    def identity_of_rows(name: str) -> str:
+        return patiently(lambda: result_identity(study / name))
+
     return Census(
         files=files,
         planned=planned,
-        unplanned=dict(zip(rows, together(lambda name: _identity_of_rows(study / name), rows, study), strict=True)),
+        unplanned=dict(zip(rows, together(identity_of_rows, rows, study), strict=True)),
         owners={
             **dict.fromkeys(values, frozenset()),
             **_legacy_owners(study, whole - named.keys(), facts, photos),
@@ -151,18 +153,21 @@ def take_census(study: Place, document: Mapping[str, Any]) -> Census:
     )
 
 
-def _read_values(study: Place, values: Sequence[tuple[str, str]], name: str) -> dict[tuple[str, str], dict[str, Any]]:
-    """One small document of each value, many at a time where each is a request."""
+def _read_values(
+    study: Place, values: Sequence[tuple[str, str]], name: str, decode: Callable[[bytes], T]
+) -> dict[tuple[str, str], T]:
+    """One small file of each value that has it whole, many at a time where each is a request."""
     store = StudyStore(study)
 
-    def read(value: str) -> dict[str, Any]:
+    def read(value: str) -> T | None:
         kind, key = value.split("/")
         try:  # checked: a name that changed by itself must not keep (or lose) somebody else's value
-            return json_object(getattr(store, kind).read_file(key, name) or b"")
+            return decode(getattr(store, kind).read_file(key, name) or b"")
         except ValueError:
-            return {}
+            return None
 
-    return dict(zip(values, together(read, [f"{kind}/{key}" for kind, key in values], study), strict=True))
+    found = together(read, [f"{kind}/{key}" for kind, key in values], study)
+    return {value: content for value, content in zip(values, found, strict=True) if content is not None}
 
 
 def _strategy_documents(names: Iterable[str]) -> list[dict[str, Any]]:
@@ -186,20 +191,8 @@ def _legacy_owners(
         named += [("anchors", other) for other in stage.anchors] + [("learned", other) for other in stage.learned]
         for value in named:
             owners.setdefault(value, set()).add(stage.identity)
-    memories = _read_values(study, [value for value in values if value[0] == "memories"], MEMORY)
+    memories = _read_values(study, [value for value in values if value[0] == "memories"], MEMORY, json_object)
     for value, memory in memories.items():
         stored = {item.get("digest") for item in memory.get("items", [])}
         owners[value] = {name for name, seen in photos.items() if stored and stored <= seen}
     return {value: frozenset(owners.get(value, ())) for value in values}
-
-
-def _identity_of_rows(place: Place) -> str:
-    """The person of a result file; empty where it does not say."""
-    try:
-        state, content = patiently(lambda: read_checked(place))
-        if state not in (State.WHOLE, State.UNCHECKED):
-            return ""
-        table = pq.read_table(pa.BufferReader(content), columns=["identity"])
-        return str(table["identity"][0].as_py()) if table.num_rows else ""
-    except (pa.ArrowException, KeyError):
-        return ""

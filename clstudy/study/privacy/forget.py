@@ -19,11 +19,12 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 
 from clstudy.errors import UserError, nearest
+from clstudy.records.study_record import read_complete_record
 from clstudy.storage.driver_lock import only_driver
 from clstudy.storage.places import open_place
 from clstudy.study.privacy.census import take_census
 from clstudy.study.privacy.removal import carry_out
-from clstudy.study.privacy.removal_plan import Forgetting, plan_forgetting, read_document
+from clstudy.study.privacy.removal_plan import Forgetting, plan_forgetting
 
 
 def forget(
@@ -53,14 +54,15 @@ def forget(
     """
     places = list(dict.fromkeys(open_place(text).resolve() for text in studies))
     for place in places:
-        read_document(place)  # before a lock is made in a folder that is no study
+        read_complete_record(place)  # before a lock is made in a folder that is no study
     with ExitStack() as held:
         for place in places:
             held.enter_context(only_driver(place))
         plans = {place: plan_forgetting(name, place, to, photos) for place in places}
         found = [plan for plan in plans.values() if plan is not None]
         if not found:
-            known = sorted({one for place in places for one in take_census(place, read_document(place)).people})
+            censuses = [take_census(place, read_complete_record(place).trials) for place in places]
+            known = sorted({one for census in censuses for one in census.people})
             raise UserError(
                 f"nobody called {name!r} is in {', '.join(map(str, places))}, so nothing was removed."
                 f"{nearest(name, known)} Known: {', '.join(known)}"
@@ -78,7 +80,7 @@ def forget(
 
 def _aftermath(plans: Sequence[Forgetting], photos: bool) -> list[str]:
     name = plans[0].name
-    sets = ", ".join(sorted({repr(str(plan.document.get("data_set"))) for plan in plans}))
+    sets = ", ".join(sorted({repr(str(plan.record.data_set)) for plan in plans}))
     kept = [str(folder.photos) for plan in plans for folder in plan.folders if not photos]
     where = f"in {', '.join(kept)} and " if kept else ""
     return [

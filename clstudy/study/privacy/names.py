@@ -5,18 +5,14 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Collection, Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import yaml
 
+from clstudy.records.study_record import StudyRecord
 from clstudy.settings.trial_spec import TrialSpec
 from clstudy.study.search.validation_people import VALIDATION_MARK
-
-_SETTINGS = (
-    "name", "description", "profile", "claims", "generator", "metric_files", "metrics", "fingerprint", "versions",
-    "git_commit",
-)  # fmt: skip
-"""Parts of ``study.yaml`` that hold no names of people (and may hold words that are somebody's name)."""
 
 
 def with_derived(name: str) -> frozenset[str]:
@@ -43,16 +39,25 @@ def names_files(content: bytes, names: Collection[str]) -> bool:
     return names_somebody(content, names) or any(f"{file_name(name)}-".encode() in content for name in names)
 
 
-def without(document: Mapping[str, Any], names: Collection[str]) -> dict[str, Any]:
-    """``study.yaml`` as if the study had been planned without these people."""
-    trials = [entry for entry in document["trials"] if entry["identity"] not in names]
-    kept = {key: value if key in _SETTINGS else _dropped(value, names) for key, value in document.items()}
-    sizes = {entry["buffer_size"] for entry in trials} - {None}
-    return kept | {"trials": trials} | ({"buffer_sizes": sorted(sizes)} if "buffer_sizes" in document else {})
+def without(record: StudyRecord, names: Collection[str]) -> StudyRecord:
+    """A study's record as if it had been planned without these people.
+
+    Settings stay as they are: words in them may be somebody's name. What another version says may be about people.
+    """
+    trials = tuple(trial for trial in record.trials if trial.identity not in names)
+    sizes = {trial.buffer_size for trial in trials if trial.buffer_size is not None}
+    return replace(
+        record,
+        trials=trials,
+        buffer_sizes=None if record.buffer_sizes is None else tuple(sorted(sizes)),
+        timestamps=_dropped(record.timestamps, names),
+        data_digests=_dropped(record.data_digests, names),
+        other=_dropped(record.other, names),
+    )
 
 
 def _dropped(value: Any, names: Collection[str]) -> Any:
-    if isinstance(value, dict):
+    if isinstance(value, Mapping):
         return {key: _dropped(entry, names) for key, entry in value.items() if key not in names}
     if isinstance(value, list):
         return [_dropped(entry, names) for entry in value if not (isinstance(entry, str) and entry in names)]

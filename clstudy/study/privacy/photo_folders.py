@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -41,13 +41,13 @@ class PhotoFolder:
         return (report, self.root / ".report", self.root / ".prepare")
 
 
-def photo_folders(study: Place, document: Mapping[str, Any], name: str, digests: Collection[str]) -> list[PhotoFolder]:
+def photo_folders(study: Place, data_set: str | None, name: str, digests: Collection[str]) -> list[PhotoFolder]:
     """Folders in the storage's ``data`` with photos of this very person (others may be called the same)."""
     data = (Path("runs") if isinstance(study, RemotePath) else study.parent) / "data"
-    made = re.compile(rf"{re.escape(str(document.get('data_set')))}(-[0-9a-f]{{16}})?")
     found: list[PhotoFolder] = []
-    if PurePosixPath(name).name != name or name in (".", ".."):  # of a study.yaml from elsewhere: no folder's name
+    if data_set is None or PurePosixPath(name).name != name or name in (".", ".."):  # of a study.yaml from elsewhere
         return found
+    made = re.compile(rf"{re.escape(data_set)}(-[0-9a-f]{{16}})?")
     for root in sorted(data.glob("*")):
         folder = PhotoFolder(root=root, name=name)
         if made.fullmatch(root.name) and folder.doomed.is_dir():

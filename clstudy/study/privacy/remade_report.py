@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from shutil import rmtree
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
-from clstudy.analysis.loss_path_numbers import PATH_SCHEMA
+from clstudy.analysis.loss_path_numbers import TOLERANCE, read_loss_path
 from clstudy.analysis.report import build_report, needed_by_reports
 from clstudy.errors import UserError
-from clstudy.records.study_document import write_document
+from clstudy.records.study_record import NAME, StudyRecord, write_study_record
 from clstudy.safe_text import redacted
 from clstudy.storage.checksum_names import checksum_name
 from clstudy.storage.places import Place, write_atomically
@@ -35,7 +33,7 @@ def remake_report(plan: Forgetting) -> list[str]:
     if not old and not (tracked and tracked.reports):
         return []
     left = []
-    with _view(study, without(plan.document, plan.traces.names)) as view:
+    with _view(study, without(plan.record, plan.traces.names)) as view:
         try:
             _remake_loss_path(study, view, plan.traces.names)
             build_report(view)
@@ -54,7 +52,7 @@ def remake_report(plan: Forgetting) -> list[str]:
 
 
 @contextmanager
-def _view(study: Place, document: Mapping[str, Any]) -> Iterator[Path]:
+def _view(study: Place, record: StudyRecord) -> Iterator[Path]:
     """A local folder that looks like the study with another ``study.yaml`` and without a report."""
     with local_view(study, lambda path: needed_by_reports(path) and not path.startswith("report/")) as folder:
         view = folder
@@ -63,21 +61,22 @@ def _view(study: Place, document: Mapping[str, Any]) -> Iterator[Path]:
             view = study / VIEW / study.name
             view.mkdir(parents=True)
             for entry in study.iterdir():
-                if entry.name not in (VIEW, "study.yaml", checksum_name("study.yaml"), "report"):
+                if entry.name not in (VIEW, NAME, checksum_name(NAME), "report"):
                     (view / entry.name).symlink_to(entry)
-        write_document(view, document)
+        write_study_record(view, record)
         yield view
 
 
 def _remake_loss_path(study: Place, view: Path, names: Collection[str]) -> None:
     """The loss path of the others (at the usual tolerance), where it was computed."""
     try:
-        rows = pq.read_table(pa.BufferReader((study / "report" / "loss_path.parquet").read_bytes()), schema=PATH_SCHEMA)
-    except (OSError, pa.ArrowException):
+        rows = read_loss_path(study)
+    except UserError:  # damaged: it goes with the old report
+        return
+    if rows is None:
         return
     kept = rows.filter(pc.invert(pc.is_in(rows["identity"], pa.array(sorted(names)))))
     if kept.num_rows:
-        from clstudy.analysis.loss_path_numbers import TOLERANCE
         from clstudy.study.loss_path.results import write_results  # torch only where there is a loss path
 
         write_results(view, kept, TOLERANCE)
@@ -89,9 +88,7 @@ def _replace_report(plan: Forgetting, tracked: Tracked, report: Path) -> list[st
             remove_pictures(tracked, run)
         except Exception as error:  # of whatever store the server keeps them in
             return [f"the old report in {tracked.shown} ({type(error).__name__}: {redacted(str(error))})"]
-    writer = MlflowWriter(
-        tracked.uri, plan.document["name"], artifact_location=artifact_folder(plan.study, tracked.uri)
-    )
+    writer = MlflowWriter(tracked.uri, plan.record.name, artifact_location=artifact_folder(plan.study, tracked.uri))
     if report.is_dir():
         writer.attach_report(report)
     return [f"the new report is not in {tracked.shown}: `python -m clstudy.tracking rebuild`"] if writer.flush() else []
@@ -101,5 +98,5 @@ def remove_comparison(plan: Forgetting) -> None:
     """The page that compares studies (``python -m clstudy.report A B``) shows means that the person is in."""
     page = plan.study.parent / "comparison.html"
     with suppress(FileNotFoundError):
-        if names_somebody(page.read_bytes(), [plan.document["name"]]):
+        if names_somebody(page.read_bytes(), [plan.record.name]):
             page.unlink()

@@ -6,7 +6,8 @@ from collections.abc import Callable, Collection
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
 
-from clstudy.records.study_document import write_document, write_failures
+from clstudy.records.failures import write_failures
+from clstudy.records.study_record import write_study_record
 from clstudy.storage.checksums import remove_checked
 from clstudy.storage.content_addressed_store import StudyStore
 from clstudy.storage.driver_lock import NAME as LOCK
@@ -71,10 +72,10 @@ def carry_out(plan: Forgetting, say: Callable[[str], None] = lambda text: None) 
     if plan.last:
         _remove_study_file(plan)
     else:
-        write_document(study, without(plan.document, traces.names))
-    if not plan.last and names_somebody(str(plan.document.get("description", "")).encode(), traces.names):
+        write_study_record(study, without(plan.record, traces.names))
+    if not plan.last and names_somebody((plan.record.description or "").encode(), traces.names):
         left.append(f"the description in {study / 'study.yaml'} (from the space's file) has the name in it")
-    left += forget_in_sessions(plan.document["name"], lambda content: names_files(content, traces.names))
+    left += forget_in_sessions(plan.record.name, lambda content: names_files(content, traces.names))
     return left + [
         f"{path} has the name in it; it is not known what that is" for path in still_named(study, traces.names)
     ]

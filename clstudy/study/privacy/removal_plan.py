@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
-from clstudy.errors import UserError
-from clstudy.storage.checksum_names import checked_name
+from clstudy.records.study_record import CompleteRecord, read_complete_record
 from clstudy.storage.places import Place
-from clstudy.storage.trees import local_view
 from clstudy.study.privacy.census import Census, take_census
 from clstudy.study.privacy.photo_folders import PhotoFolder, photo_folders
 from clstudy.study.privacy.traces import Traces, find_traces
 from clstudy.study.privacy.tracked_runs import Tracked, find_tracked, tracking_uri
-from clstudy.study.stored_study import read_study_file
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,7 +18,7 @@ class Forgetting:
 
     name: str
     study: Place
-    document: Mapping[str, Any]
+    record: CompleteRecord
     census: Census
     traces: Traces
     tracked: Tracked | None
@@ -74,8 +69,8 @@ def plan_forgetting(name: str, study: Place, to: str | None, photos: bool) -> Fo
     Raises:
         UserError: the folder is no study, or MLflow does not answer.
     """
-    document = read_document(study)
-    census = take_census(study, document)
+    record = read_complete_record(study)
+    census = take_census(study, record.trials)
     if name not in census.people:
         return None
     traces = find_traces(study, census, name)
@@ -83,22 +78,10 @@ def plan_forgetting(name: str, study: Place, to: str | None, photos: bool) -> Fo
     return Forgetting(
         name=name,
         study=study,
-        document=document,
+        record=record,
         census=census,
         traces=traces,
-        tracked=find_tracked(uri, document["name"], census, traces.names) if uri else None,
-        folders=tuple(photo_folders(study, document, name, traces.digests)),
+        tracked=find_tracked(uri, record.name, census, traces.names) if uri else None,
+        folders=tuple(photo_folders(study, record.data_set, name, traces.digests)),
         photos=photos,
     )
-
-
-def read_document(study: Place) -> dict[str, Any]:
-    """``study.yaml``, wherever the study lies.
-
-    Raises:
-        UserError: the folder is no study.
-    """
-    if not (study / "study.yaml").is_file():
-        raise UserError(f"{study} is no study: it has no study.yaml; expected a folder such as runs/hull_sizes")
-    with local_view(study, lambda path: (checked_name(path) or path) == "study.yaml") as view:
-        return read_study_file(view)

@@ -180,11 +180,3 @@ def chosen_rates(setup: SearchSetup) -> Mapping[Cell, float] | None:
         UserError: all rates of a cell diverged.
     """
     return setup.source.best() if setup.source.complete() else None
-
-
-def rates_document(rates: Mapping[Cell, float]) -> list[dict[str, object]]:
-    """As ``study.yaml`` says it."""
-    return [
-        {"strategy": cell.strategy, "buffer_size": cell.buffer_size, "learning_rate": rate}
-        for cell, rate in rates.items()
-    ]
