@@ -13,6 +13,7 @@ from scipy import stats
 
 from clstudy.analysis.answer import answer
 from clstudy.analysis.matrix import Cell
+from clstudy.settings.metric_facts import packaged_metrics
 
 PEOPLE = ("ann", "bob", "cat", "dan", "eve")
 NOTHING = "Nothing was measurably forgotten here"
@@ -36,7 +37,9 @@ def said(arms, metric="lpips"):
     """Both paragraphs, from scores alone: what the answer reads of a study's material."""
     values = values_of(arms, metric)
     rates = tuple(sorted({cell.learning_rate for cell in values}))
-    material = SimpleNamespace(values=values, panel=("reconstruction", metric), rates=rates, digits=4)
+    material = SimpleNamespace(
+        values=values, panel=("reconstruction", metric), rates=rates, digits=4, metrics=packaged_metrics()
+    )
     first, second = answer(material)
     for text in (first, second):
         assert text.endswith(".") and "nan" not in text and "None" not in text and "  " not in text

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from clstudy.analysis.figures.style import Drawing, NothingToDrawError, drawing
-from clstudy.analysis.printed import decimals_of, interval_texts, number, printed_row
+from clstudy.analysis.printed import DEFAULT_DECIMALS, decimals_of, interval_texts, number, printed_row
 from clstudy.analysis.report_data import Material
 from clstudy.analysis.summary import Summary
 
@@ -66,7 +66,7 @@ def forest_plot(
     *,
     score: str,
     baseline: str,
-    digits: int,
+    digits: int = DEFAULT_DECIMALS,
 ) -> Figure:
     """One line per strategy and buffer size: difference to the baseline with its interval; 0 is the baseline.
 
