@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -64,7 +64,7 @@ class StagePhotos:
                 self._basis.profile.anchors.batch_size,
                 self.say_halved(identity.name),
             )
-            self._store.anchors.put(key, {ANCHORS: save_tensors(tensors), **owned_by(identity.name)})
+            self._store.anchors.put(key, {ANCHORS: stored_tensors(tensors), **owned_by(identity.name)})
         return tensors["train"], tensors["test"]
 
     def training(self, identity: Identity, timestamps: Sequence[int]) -> AnchoredSamples:
@@ -111,6 +111,11 @@ class StagePhotos:
             )
 
         return say
+
+
+def stored_tensors(tensors: Mapping[str, Tensor]) -> bytes:
+    """Tensors as a stored value holds them."""
+    return save_tensors({name: value.contiguous() for name, value in tensors.items()})
 
 
 def loaded(content: bytes, device: torch.device) -> dict[str, Tensor]:

@@ -11,7 +11,6 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-from safetensors.torch import save as save_tensors
 
 from clstudy.generators.base import DomainGenerator
 from clstudy.images import decode_png, encode_png, photo_row
@@ -37,7 +36,7 @@ from clstudy.strategies.base import Generated, Memory, make_items, memory_to_dic
 from clstudy.strategies.lookup import make_strategy
 from clstudy.trial.claims import Claims, NoClaims, stored_or_computed
 from clstudy.trial.listener import Listener, StageReport
-from clstudy.trial.photos import StagePhotos, buffer_photos
+from clstudy.trial.photos import StagePhotos, buffer_photos, stored_tensors
 from clstudy.trial.requests import Basis, MemoryRequest, StageRequest, canonical_train, recall
 from clstudy.trial.stage_training import StageTrainer
 from clstudy.trial.work import cost_kind, stage_work
@@ -134,7 +133,7 @@ class StageRunner:
             **owned_by(request.identity.name),
         }
         if done.generated is not None and generated is not None:
-            files["replays.safetensors"] = save_tensors({"latents": done.generated.latents})
+            files["replays.safetensors"] = stored_tensors({"latents": done.generated.latents})
             files[REPLAYS] = encode_png(generated)
         # the weights first: where there are rows, there were weights
         self.trainer.keep_weights(request, trained.weights)

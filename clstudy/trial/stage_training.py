@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
-from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
 from clstudy.records.stage_record import StageRecord, owned_by
@@ -21,7 +20,7 @@ from clstudy.training.micro_batches import with_smaller_batches
 from clstudy.training.personalise import TrainingDivergedError
 from clstudy.trial.claims import Claims, stored_or_computed
 from clstudy.trial.listener import Deaf, Listener
-from clstudy.trial.photos import StagePhotos, loaded
+from clstudy.trial.photos import StagePhotos, loaded, stored_tensors
 from clstudy.trial.requests import LearnedRequest, StageRequest, Support
 from clstudy.workloads.workload import StageInput, TrainedStage, Workload
 
@@ -127,7 +126,7 @@ class StageTrainer:
 
     def keep_weights(self, request: StageRequest, weights: Mapping[str, Tensor]) -> None:
         """Store what training changed in a stage's network."""
-        files = {WEIGHTS: save_tensors(dict(weights)), **owned_by(request.identity.name)}
+        files = {WEIGHTS: stored_tensors(weights), **owned_by(request.identity.name)}
         self._store.weights.put(request.key, files)
 
     def _trained_again(self, request: StageRequest) -> dict[str, Tensor]:
@@ -155,5 +154,5 @@ class StageTrainer:
         state = self._workload.state(self.weights(stage))
         trained = Trained(self._workload.network(state), len(photos), self._workload.photo_loss(state, photos))
         tensors = dict(make_strategy(request.strategy).consolidate(past, trained))
-        self._store.learned.put(request.key, {LEARNED: save_tensors(tensors), **owned_by(stage.identity.name)})
+        self._store.learned.put(request.key, {LEARNED: stored_tensors(tensors), **owned_by(stage.identity.name)})
         return tensors

@@ -17,8 +17,9 @@ from clstudy.cli.run import main as run
 from clstudy.cli.workloads import main as workloads
 from clstudy.errors import UserError
 from clstudy.generators.base import GENERATORS
+from clstudy.records.study_record import read_complete_record
 from clstudy.settings.profiles import PROFILES
-from clstudy.study.stored_study import read_study_file, stored_profile
+from clstudy.study.stored_study import stored_profile
 from clstudy.workloads import WORKLOADS
 from tests.support.small_study import make_photos, run_in_process
 
@@ -63,10 +64,10 @@ def test_the_readmes_generator_is_checked_planned_and_studied(folder: Path, caps
     assert set(rows["strategy"].to_pylist()) == {"lower", "er_hull", "upper"}
     assert set(rows["metric"].to_pylist()) == {"lpips", "id", "psnr"}
     source = folder / "my_generator.py"
-    before = read_study_file(study)["generator"]
+    before = read_complete_record(study).generator
     source.write_text(source.read_text() + "# changed\n")
     assert run_in_process(space, out=str(folder / "again")) != study
-    assert read_study_file(folder / "again")["generator"] != before, "its source is not part of the keys"
+    assert read_complete_record(folder / "again").generator != before, "its source is not part of the keys"
 
 
 def test_the_readmes_workload_is_checked_planned_and_studied(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -77,7 +78,7 @@ def test_the_readmes_workload_is_checked_planned_and_studied(folder: Path, capsy
     study = run_in_process(space)
     rows = pq.read_table(study / "results")
     assert set(rows["metric"].to_pylist()) == {"mse"} and rows.num_rows == 2 * 2 * (1 + 2 + 3) + 2 * 3
-    assert stored_profile(read_study_file(study)).code.steps == 10  # type: ignore[attr-defined]
+    assert stored_profile(read_complete_record(study)).code.steps == 10  # type: ignore[attr-defined]
     assert report([str(study)]) == 0
     assert "Reconstruction MSE" in (study / "report" / "index.html").read_text()
 

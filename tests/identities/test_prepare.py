@@ -859,7 +859,7 @@ for number in range(rounds):
 """
 
 
-@pytest.mark.parametrize("rounds", [4, pytest.param(40, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("rounds", [2, pytest.param(40, marks=pytest.mark.slow)])
 def test_of_three_runs_for_one_person_at_once_none_loses_a_photo(tmp_path, footage, reference, prepared, rounds):
     """Two at once lost the person's folder while one of them ended well."""
     source, _ = footage
@@ -1005,13 +1005,13 @@ def test_what_is_written_is_private_and_long_work_says_how_far_it_is(tmp_path, t
     assert [f"{path} {path.stat().st_mode:o}" for path in written if path.stat().st_mode & 0o077] == []
 
 
-def test_the_order_of_file_dates_is_said(tmp_path, footage):
+def test_the_order_of_file_dates_is_said(tmp_path, footage, prepared):
     source = tmp_path / "videos"
     shutil.copytree(footage[0], source)
     (source / "order.txt").unlink()
     said: list[str] = []
     with pytest.raises(UserError):
-        prepare(source, tmp_path / "photos", replace(WANTED, train=99), say=said.append)
+        prepare(source, copied(prepared, tmp_path / "photos"), replace(WANTED, train=99), say=said.append)
     assert said[0].startswith("order, by the files' dates: ") and "--manifest" in said[1]
 
 

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,8 @@ import yaml
 from mlflow import MlflowClient
 from mlflow.entities import Run, ViewType
 
-from clstudy.analysis.loss_path_numbers import PATH_SCHEMA, TOLERANCE
+from clstudy.analysis import loss_path_figures
+from clstudy.analysis.loss_path_numbers import PATH_SCHEMA, SPANS, TOLERANCE
 from clstudy.analysis.report import build_report
 from clstudy.assets import manifest
 from clstudy.cli.identities import main
@@ -213,6 +214,14 @@ def path_rows() -> pa.Table:
         for k in (0, 1)
     ]
     return pa.Table.from_pylist(rows, schema=PATH_SCHEMA)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_span() -> Iterator[None]:
+    """One of the two figures of curves of the loss path, which are alike: whatever makes a report draws each twice."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loss_path_figures, "SPANS", dict([next(iter(SPANS.items()))]))
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -511,6 +520,7 @@ def test_nothing_goes_where_it_was_not_meant(world: Path, capsys: pytest.Capture
     assert after == before
 
 
+@pytest.mark.usefixtures("few_figures")
 def test_the_last_person_takes_the_study_along(world: Path, capsys: pytest.CaptureFixture[str]) -> None:
     study = world / "runs" / "small"
     (study / "notes.txt").write_text("mine")
@@ -522,6 +532,7 @@ def test_the_last_person_takes_the_study_along(world: Path, capsys: pytest.Captu
     assert not (world / "runs" / "small" / "results").exists()
 
 
+@pytest.mark.usefixtures("few_figures")
 def test_people_of_earlier_plans_stay(world: Path, tmp_path: Path) -> None:
     study = world / "runs" / "small"
     write_plan(tmp_path, study, (GONE,), world / "photos")  # the folder is planned anew for one of the two
@@ -696,6 +707,7 @@ def test_behind_a_server_runs_go_to_the_bin_and_the_rest_is_said(
         server.wait(timeout=30)
 
 
+@pytest.mark.usefixtures("few_figures")
 def test_said_before_it_is_done(world: Path) -> None:
     study = world / "runs" / "small"
     plan = plan_forgetting(GONE, study, None, False)
