@@ -172,24 +172,25 @@ class Finding:
 
     Attributes:
         check: its name.
-        promise: what has to hold.
-        problem: the first thing that is wrong, in words; empty where it holds.
+        message: the first thing that is wrong, in words; empty where the check passed.
     """
 
     check: str
-    promise: str
-    problem: str
+    message: str = ""
+
+    @property
+    def passed(self) -> bool:
+        """Whether it held."""
+        return not self.message
 
 
 def findings_of(checks: Mapping[str, Check[S]], subject: S) -> list[Finding]:
     """One finding for each check, in their order; an exception inside a check is a finding, too."""
-    return [
-        Finding(name, " ".join((check.__doc__ or "").split()), _problem(check, subject))
-        for name, check in checks.items()
-    ]
+    return [Finding(name, first_problem(check, subject)) for name, check in checks.items()]
 
 
-def _problem(check: Check[S], subject: S) -> str:
+def first_problem(check: Check[S], subject: S) -> str:
+    """The first thing that a check finds wrong; empty where nothing is."""
     try:
         return next(check(subject), "")
     except UserError as error:

@@ -2,23 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from clstudy.registry import Finding
 
 EXIT_CODES = "exit code: 0 every check passed, 1 a check failed, 2 one of them cannot be found"
 
 
-def print_findings(found: Iterable[tuple[str, Iterable[Finding]]]) -> int:
-    """Print a line per check under each name; returns 1 if one failed, else 0."""
-    listed: Mapping[str, list[Finding]] = {name: list(findings) for name, findings in found}
-    width = max((len(finding.check) for findings in listed.values() for finding in findings), default=0)
+Promise = str | Callable[..., object]
+"""What has to hold, or a function whose docstring says it."""
+
+
+def print_findings(found: Iterable[tuple[str, Sequence[Finding]]], checks: Mapping[str, Promise]) -> int:
+    """Print a line per check under each name, as it is found; returns how many failed.
+
+    Args:
+        found: names with what was found of them.
+        checks: promises by the names of checks.
+    """
+    promises = {name: _words(promise) for name, promise in checks.items()}
+    width = max(map(len, promises))
     failed = 0
-    for name, findings in listed.items():
+    for name, findings in found:
         print(name)
         for finding in findings:
-            verdict, words = ("FAILED", finding.problem) if finding.problem else ("ok    ", finding.promise)
+            verdict, words = ("ok    ", promises[finding.check]) if finding.passed else ("FAILED", finding.message)
             print(f"  {verdict}  {finding.check:<{width}}  {words}")
-            failed += bool(finding.problem)
+        failed += sum(not finding.passed for finding in findings)
     print(f"failed checks: {failed}" if failed else "every check passed")
-    return 1 if failed else 0
+    return failed
+
+
+def _words(promise: Promise) -> str:
+    return promise if isinstance(promise, str) else " ".join((promise.__doc__ or "").split())

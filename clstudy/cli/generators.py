@@ -131,10 +131,11 @@ def check_generators(names: tuple[str, ...], *, profile: str | None, weights: tu
     settings = named_profile(profile or "smoke")
     from clstudy.study.opened_parts import opened_generator
 
-    return print_findings(
+    found = (
         (name, findings_of(CHECKS, opened_generator(replace(settings, generator=name), list(weights))))
         for name in chosen
     )
+    return 1 if print_findings(found, CHECKS) else 0
 
 
 @generators.command(

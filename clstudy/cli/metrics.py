@@ -10,9 +10,9 @@ import click
 from click.shell_completion import CompletionItem
 
 from clstudy.assets.model_files import ROLES, find_files
+from clstudy.cli.checks import print_findings
 from clstudy.cli.command_line import group, option, verbatim
 from clstudy.cli.entry_point import invoke
-from clstudy.cli.findings import conclusion, print_findings
 from clstudy.errors import UserError
 from clstudy.metrics import load_metrics
 from clstudy.metrics.base import METRICS, MetricSettings
@@ -90,13 +90,8 @@ def check(names: Sequence[str], weights: Sequence[str]) -> int:
             raise UserError(f"metric {name} needs {role.what}. {role.remedy}; or say where: --weights FOLDER")
         print(f"{name}: not checked, no {role.what}")
     settings = MetricSettings(files=found.paths)
-    failed = sum(
-        print_findings(name, check_metric(kind, settings), CHECKS)
-        for name, kind in kinds.items()
-        if name not in lacking
-    )
-    print(conclusion(failed))
-    return failed
+    findings = ((name, check_metric(kind, settings)) for name, kind in kinds.items() if name not in lacking)
+    return print_findings(findings, CHECKS)
 
 
 def _names(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:

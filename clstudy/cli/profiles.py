@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import click
 from click.shell_completion import CompletionItem
 
+from clstudy.cli.checks import print_findings
 from clstudy.cli.command_line import group, verbatim
 from clstudy.settings.profiles import PROFILES
 
@@ -45,16 +46,7 @@ def check(names: Sequence[str]) -> int:
 
     for name in names:
         _ = PROFILES[name]
-    failed = 0
-    width = max(map(len, CHECKS))
-    for name in names:
-        print(name)
-        for finding in check_profile(name):
-            word, said = ("ok", CHECKS[finding.check]) if finding.passed else ("FAILED", finding.message)
-            print(f"  {word:<6}  {finding.check:<{width}}  {said}")
-            failed += not finding.passed
-    print(f"failed checks: {failed}" if failed else "every check passed")
-    return failed
+    return print_findings(((name, check_profile(name)) for name in names), CHECKS)
 
 
 def _names(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:

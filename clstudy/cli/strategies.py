@@ -8,9 +8,9 @@ from functools import partial
 import click
 from click.shell_completion import CompletionItem
 
+from clstudy.cli.checks import print_findings
 from clstudy.cli.command_line import group, verbatim
 from clstudy.cli.entry_point import invoke
-from clstudy.cli.findings import conclusion, print_findings
 from clstudy.errors import UserError
 from clstudy.strategies.base import STRATEGIES, Strategy
 from clstudy.strategies.lookup import make_strategy
@@ -61,9 +61,7 @@ def check(names: Sequence[str]) -> int:
             raise
         except Exception:
             pass  # the class is there and raises: a finding like others
-    failed = sum(print_findings(name, check_strategy(partial(make_strategy, name)), CHECKS) for name in names)
-    print(conclusion(failed))
-    return failed
+    return print_findings(((name, check_strategy(partial(make_strategy, name))) for name in names), CHECKS)
 
 
 def _names(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:

@@ -68,10 +68,11 @@ def check_workloads(names: tuple[str, ...], *, profile: str | None, weights: tup
         WORKLOADS[name]  # all of them are found before one is played
     from clstudy.workloads.conformance import CHECKS, WorkloadInHand
 
-    return print_findings(
+    found = (
         (name, findings_of(CHECKS, WorkloadInHand(*opened_workload(settings, list(weights)))))
         for name, settings in chosen.items()
     )
+    return 1 if print_findings(found, CHECKS) else 0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from clstudy.assets.model_files import ROLES
 from clstudy.metrics.base import METRICS, Metric, MetricSettings
+from clstudy.registry import Finding, findings_of
 from clstudy.settings.metric_facts import PROTOCOLS, MetricFacts
 
 SIDE = 64
@@ -28,15 +29,6 @@ _BEYOND = 1.2
 """By how much the images of a metric that takes them ``unclamped`` exceed [-1, 1]."""
 _RELATIVE, _ABSOLUTE = 1e-3, 1e-4
 """Another batch size may round otherwise; this is far above that, and below what another image changes."""
-
-
-@dataclass(frozen=True)
-class Finding:
-    """What one check found: its name (a key of ``CHECKS``), whether it held, and else the first failure."""
-
-    check: str
-    passed: bool
-    message: str
 
 
 @dataclass(frozen=True)
@@ -120,18 +112,11 @@ def check_metric(kind: type[Metric], settings: MetricSettings | None = None) -> 
         cannot score at all, the other checks say so.
     """
     record = Record(kind, MetricSettings() if settings is None else settings)
-    findings = [_judge("facts", _facts, record), _judge("runs", _runs, record)]
+    first, others = (dict(list(CHECKS.items())[part]) for part in (slice(2), slice(2, None)))  # facts, runs
+    findings = findings_of(first, record)
     if findings[-1].passed:
-        return findings + [_judge(name, check, record) for name, check in list(CHECKS.items())[2:]]
-    return findings + [Finding(name, False, "not checked: it does not run") for name in list(CHECKS)[2:]]
-
-
-def _judge(name: str, check: Callable[[Record], Iterator[str]], record: Record) -> Finding:
-    try:
-        problem = next(check(record), "")
-    except Exception as error:
-        problem = f"{type(error).__name__}: {error}"
-    return Finding(name, not problem, problem)
+        return findings + findings_of(others, record)
+    return findings + [Finding(name, "not checked: it does not run") for name in others]
 
 
 def _images(count: int, *, seed: int) -> Tensor:

@@ -4,29 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 
 from clstudy.assets import manifest
 from clstudy.assets.model_files import ROLES, wanted_roles
 from clstudy.errors import UserError, nearest
+from clstudy.registry import Finding
 from clstudy.settings.named_profiles import named_profile
 from clstudy.settings.profiles import Profile, profile_from_document
 from clstudy.storage.content_addressed_store import digest_of
 from clstudy.trial.requests import Basis
 from clstudy.workloads import workload_of
-
-
-@dataclass(frozen=True)
-class Finding:
-    """What one check found: its name, a key of ``CHECKS``, and what is wrong, or nothing."""
-
-    check: str
-    message: str = ""
-
-    @property
-    def passed(self) -> bool:
-        """Whether it held."""
-        return not self.message
 
 
 def check_profile(name: str) -> list[Finding]:

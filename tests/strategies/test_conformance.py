@@ -555,7 +555,7 @@ def test_check_prints_a_line_per_check(own_module, capsys):
 
 
 def test_check_without_names_takes_all(monkeypatch, capsys):
-    monkeypatch.setattr("clstudy.cli.strategies.check_strategy", lambda make: [Finding("runs", True, "")])
+    monkeypatch.setattr("clstudy.cli.strategies.check_strategy", lambda make: [Finding("runs")])
     assert main(["check"]) == 0
     assert [line for line in capsys.readouterr().out.splitlines()[:-1] if not line.startswith(" ")] == NAMES
 

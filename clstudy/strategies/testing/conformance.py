@@ -14,10 +14,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
+from clstudy.registry import Finding
 from clstudy.strategies.balance import is_balanced
 from clstudy.strategies.base import (
     STRATEGIES,
@@ -51,21 +52,6 @@ _FACTS = {
 }
 
 
-@dataclass(frozen=True)
-class Finding:
-    """What one check found.
-
-    Attributes:
-        check: its name, a key of ``CHECKS``.
-        passed: whether it held in every situation.
-        message: the first failure and its situation; empty if passed.
-    """
-
-    check: str
-    passed: bool
-    message: str
-
-
 def check_strategy(make: Make, situations: Iterable[Situation] = SITUATIONS) -> list[Finding]:
     """Hold a strategy to the contract of ``clstudy.strategies.base``.
 
@@ -80,21 +66,21 @@ def check_strategy(make: Make, situations: Iterable[Situation] = SITUATIONS) -> 
     try:
         strategy = make()
     except Exception as error:
-        return [Finding("facts", False, f"no instance could be made: {error_text(error)}")]
+        return [Finding("facts", f"no instance could be made: {error_text(error)}")]
     record = play(make, strategy, situations)
     return [_judge(name, check, record) for name, check in CHECKS.items()]
 
 
 def _judge(name: str, check: Callable[[Record], Iterator[str]], record: Record) -> Finding:
     if not record.steps and name not in ("facts", "runs"):
-        return Finding(name, False, "not checked: select failed in every situation")
+        return Finding(name, "not checked: select failed in every situation")
     try:
         problem = next(check(record), "")
     except SelectError as error:
         problem = str(error)
     except Exception as error:
         problem = error_text(error)
-    return Finding(name, not problem, problem)
+    return Finding(name, problem)
 
 
 # Checks: each yields what is wrong, most telling first, or nothing.
