@@ -18,7 +18,7 @@ from PIL import Image
 
 from clstudy.analysis.figures.faces import cell_side, resized
 from clstudy.analysis.printed import panel_title
-from clstudy.analysis.report_data import Arm, Material, gather
+from clstudy.analysis.report_data import Arm, ReportData, gather
 from clstudy.analysis.study_folder import stage_faces
 from clstudy.analysis.summary import summarise
 from clstudy.errors import UserError
@@ -28,7 +28,7 @@ MOST_BYTES = 150_000
 _GAP = 8
 
 
-def ranked_people(material: Material, arm: Arm, panel: tuple[str, str]) -> list[tuple[str, float]]:
+def ranked_people(material: ReportData, arm: Arm, panel: tuple[str, str]) -> list[tuple[str, float]]:
     """Every person and the arm's final score of them, from best to worst, equal scores by name.
 
     Raises:
@@ -43,7 +43,7 @@ def ranked_people(material: Material, arm: Arm, panel: tuple[str, str]) -> list[
     return sorted(((name, float(score)) for name, score in values.items()), key=lambda each: (sign * each[1], each[0]))
 
 
-def last_faces(material: Material, arm: Arm, identity: str) -> np.ndarray:
+def last_faces(material: ReportData, arm: Arm, identity: str) -> np.ndarray:
     """Photos above, reconstructions below: uint8 ``[2 s, T s, 3]``.
 
     Raises:

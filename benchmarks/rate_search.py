@@ -25,7 +25,7 @@ import optuna
 
 from clstudy.seeding import derive_rng
 from clstudy.settings.space import RateRange
-from clstudy.settings.trial_spec import Cell
+from clstudy.settings.trial_spec import GridCell
 from clstudy.study.search.rate_search import RateSearch
 
 LOW, HIGH = 3e-4, 3e-2
@@ -73,9 +73,9 @@ def response(seed: int, cell: int, waves: float) -> Response:
     )
 
 
-def cell_of(number: int) -> Cell:
+def cell_of(number: int) -> GridCell:
     """A cell by number."""
-    return Cell(strategy="er_rand", buffer_size=number + 1)
+    return GridCell(strategy="er_rand", buffer_size=number + 1)
 
 
 def searched(responses: Sequence[Response], seed: int, trials: int) -> list[float]:

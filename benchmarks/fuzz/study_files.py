@@ -44,7 +44,7 @@ from clstudy.records.sessions import Session, add_session, read_sessions
 from clstudy.records.stage_record import StageRecord, owned_by
 from clstudy.records.study_record import StudyRecord, read_complete_record, require_study, write_study_record
 from clstudy.settings.space import RateRange, SearchSpace
-from clstudy.settings.trial_spec import Cell, TrialSpec
+from clstudy.settings.trial_spec import GridCell, TrialSpec
 from clstudy.storage.checksum_names import SUFFIX
 from clstudy.storage.checksums import write_checked
 from clstudy.storage.content_addressed_store import StudyStore, Timing
@@ -357,7 +357,7 @@ def check_study(folder: Path) -> tuple[Outcome, str]:
 
 # --- the record of a search ------------------------------------------------------------------------------------------
 
-CELLS = (Cell(strategy="lower", buffer_size=None), Cell(strategy="er_rand", buffer_size=2))
+CELLS = (GridCell(strategy="lower", buffer_size=None), GridCell(strategy="er_rand", buffer_size=2))
 RATES = RateRange(low=0.001, high=0.1, trials=6)
 
 

@@ -21,9 +21,9 @@ from collections.abc import Iterable, Sequence
 from statistics import fmean
 
 from clstudy.analysis.comparisons import paired_difference
-from clstudy.analysis.matrix import Cell
+from clstudy.analysis.matrix import ScoreCell
 from clstudy.analysis.printed import interval_texts, number, panel_title, printed_value, score_title
-from clstudy.analysis.report_data import Material
+from clstudy.analysis.report_data import ReportData
 from clstudy.analysis.scores import SCORES
 from clstudy.analysis.statistics.intervals import CONFIDENCE, Interval, identity_interval
 
@@ -32,7 +32,7 @@ _MOST_NAMED = 3
 _UNLEARNED = "what was not learned cannot be forgotten"
 
 
-def answer(material: Material) -> tuple[str, str]:
+def answer(material: ReportData) -> tuple[str, str]:
     """Return the two paragraphs, each of one to a few sentences."""
     cells = _candidates(material)
     if not cells:
@@ -60,7 +60,7 @@ def answer(material: Material) -> tuple[str, str]:
     return " ".join(first), _enough_memory(material, best, ("aip", "forgetting"))
 
 
-def _candidates(material: Material) -> list[Cell]:
+def _candidates(material: ReportData) -> list[ScoreCell]:
     """AIP cells of every strategy but ``lower`` that rest on as many identities as any: others are not comparable.
 
     Only those that have a Forgetting, too.
@@ -75,7 +75,7 @@ def _candidates(material: Material) -> list[Cell]:
     )
 
 
-def _with_aip(material: Material) -> list[Cell]:
+def _with_aip(material: ReportData) -> list[ScoreCell]:
     return [
         cell
         for cell in material.values
@@ -88,7 +88,7 @@ def _with_aip(material: Material) -> list[Cell]:
 # --- rules --------------------------------------------------------------------------------------------------------
 
 
-def _beaten_by_lower(material: Material, cell: Cell) -> bool:
+def _beaten_by_lower(material: ReportData, cell: ScoreCell) -> bool:
     """Whether the mean AIP is worse than that of ``lower``, at any learning rate, on what both have."""
     for lower in material.values:
         if lower._replace(learning_rate=cell.learning_rate) == _lower(cell):
@@ -98,7 +98,7 @@ def _beaten_by_lower(material: Material, cell: Cell) -> bool:
     return False
 
 
-def _nothing_forgotten(material: Material, cell: Cell) -> bool:
+def _nothing_forgotten(material: ReportData, cell: ScoreCell) -> bool:
     """Whether ``lower`` at the cell's learning rate forgot nothing measurable; False where it is not there."""
     lower = material.values.get(_of(_lower(cell), "forgetting"))
     return lower is not None and not _above_zero(_interval_of(lower))
@@ -115,7 +115,7 @@ def _decided(interval: Interval) -> bool:
 # --- paragraphs ---------------------------------------------------------------------------------------------------
 
 
-def _nothing(material: Material) -> tuple[str, str]:
+def _nothing(material: ReportData) -> tuple[str, str]:
     if material.panel is None:
         return (
             "No trial is in the numbers yet, so nothing can be said about forgetting.",
@@ -133,7 +133,9 @@ def _nothing(material: Material) -> tuple[str, str]:
     )
 
 
-def _without_forgetting(material: Material, cells: Sequence[Cell], eligible: Sequence[Cell]) -> tuple[str, str]:
+def _without_forgetting(
+    material: ReportData, cells: Sequence[ScoreCell], eligible: Sequence[ScoreCell]
+) -> tuple[str, str]:
     """Where ``lower`` forgot nothing: that first, then AIP alone."""
     best = _first(material, eligible or cells, "aip")
     lower = _lower(best)
@@ -156,7 +158,7 @@ def _without_forgetting(material: Material, cells: Sequence[Cell], eligible: Seq
     return " ".join(first), _enough_memory(material, best, ("aip",))
 
 
-def _nobody_is_best(material: Material, cells: Sequence[Cell]) -> tuple[str, str]:
+def _nobody_is_best(material: ReportData, cells: Sequence[ScoreCell]) -> tuple[str, str]:
     closest = _first(material, cells, "aip")
     name, title = _named(material, closest), _title(material, closest)
     worse = "worse than lower in AIP on average"
@@ -171,7 +173,7 @@ def _nobody_is_best(material: Material, cells: Sequence[Cell]) -> tuple[str, str
     return " ".join(first), "How much memory is enough cannot be said: no strategy is better than lower."
 
 
-def _lead(material: Material, best: Cell, eligible: Sequence[Cell]) -> str:
+def _lead(material: ReportData, best: ScoreCell, eligible: Sequence[ScoreCell]) -> str:
     """Who is best: in AIP, and in Forgetting, too, where that is so among those that may be called best."""
     name, where = _named(material, best), _where(best, material)
     title = _title(material, best)
@@ -182,7 +184,7 @@ def _lead(material: Material, best: Cell, eligible: Sequence[Cell]) -> str:
     return f"{name} has the best AIP and the least Forgetting{where} ({title})."
 
 
-def _least_forgetting(material: Material, best: Cell, eligible: Sequence[Cell]) -> list[str]:
+def _least_forgetting(material: ReportData, best: ScoreCell, eligible: Sequence[ScoreCell]) -> list[str]:
     """Who forgets less than the one with the best AIP, and whether that is shown."""
     least = _first(material, eligible, "forgetting")
     if least == best:
@@ -196,7 +198,7 @@ def _least_forgetting(material: Material, best: Cell, eligible: Sequence[Cell]) 
     return [f"{_named(material, least)} has the least Forgetting, {against}{apart}."]
 
 
-def _photo_noise(material: Material, best: Cell) -> list[str]:
+def _photo_noise(material: ReportData, best: ScoreCell) -> list[str]:
     """A warning where ``lower``'s Forgetting is above 0 and its −BWT, which has no such bias, is not."""
     lower = _lower(best)
     if _of(lower, "bwt") not in material.values:
@@ -211,7 +213,7 @@ def _photo_noise(material: Material, best: Cell) -> list[str]:
     ]
 
 
-def _fewer_identities(material: Material, cells: Sequence[Cell]) -> list[str]:
+def _fewer_identities(material: ReportData, cells: Sequence[ScoreCell]) -> list[str]:
     """How many combinations were not compared, for want of identities."""
     left = sum(cell.strategy != "lower" for cell in _with_aip(material)) - len(cells)
     if not left:
@@ -222,13 +224,13 @@ def _fewer_identities(material: Material, cells: Sequence[Cell]) -> list[str]:
     return [f"{left} {are} not compared."]
 
 
-def _where(cell: Cell, material: Material) -> str:
+def _where(cell: ScoreCell, material: ReportData) -> str:
     """Of whom a mean speaks."""
     n = len(material.values[cell])
     return " in one identity alone" if n == 1 else f" on average over n = {n} identities"
 
 
-def _against_lower(material: Material, cell: Cell, scores: Sequence[str]) -> list[str]:
+def _against_lower(material: ReportData, cell: ScoreCell, scores: Sequence[str]) -> list[str]:
     """Each score of a cell beside ``lower``'s, with the paired difference; without ``lower``, what that leaves open."""
     lower = _lower(cell)
     said, alone, n = [], False, 0
@@ -263,7 +265,7 @@ def _against_lower(material: Material, cell: Cell, scores: Sequence[str]) -> lis
     return [f"Compared with lower{at}: {'; '.join(said)}{ends}."]
 
 
-def _rivals(material: Material, best: Cell, cells: Sequence[Cell], scores: Sequence[str]) -> list[str]:
+def _rivals(material: ReportData, best: ScoreCell, cells: Sequence[ScoreCell], scores: Sequence[str]) -> list[str]:
     """From how many of the other combinations the best cannot be told, score by score."""
     others = [cell for cell in cells if cell != best]
     if not others or len(material.values[best]) == 1:
@@ -284,12 +286,12 @@ def _rivals(material: Material, best: Cell, cells: Sequence[Cell], scores: Seque
     return [f"Of {rest}, these cannot be told apart from it: {', '.join(counts)}."]
 
 
-def _apart(material: Material, one: Cell, other: Cell, score: str) -> bool:
+def _apart(material: ReportData, one: ScoreCell, other: ScoreCell, score: str) -> bool:
     paired = paired_difference(material.values[_of(one, score)], material.values[_of(other, score)])
     return paired is not None and _decided(paired[0])
 
 
-def _left_out(material: Material, best: Cell, behind: Iterable[Cell]) -> list[str]:
+def _left_out(material: ReportData, best: ScoreCell, behind: Iterable[ScoreCell]) -> list[str]:
     """Who forgets less than the best and is worse than ``lower`` in AIP."""
     less = [
         cell for cell in behind if _mean(material, _of(cell, "forgetting")) < _mean(material, _of(best, "forgetting"))
@@ -308,7 +310,7 @@ def _left_out(material: Material, best: Cell, behind: Iterable[Cell]) -> list[st
     return [f"{', '.join(named)}{more} {verb} less but {what} worse than lower in AIP: {_UNLEARNED}."]
 
 
-def _enough_memory(material: Material, best: Cell, scores: Sequence[str]) -> str:
+def _enough_memory(material: ReportData, best: ScoreCell, scores: Sequence[str]) -> str:
     """The fewest photos with which no score is measurably worse than with the largest buffer."""
     strategy = best.strategy
     if best.buffer_size is None:
@@ -358,7 +360,7 @@ def _enough_memory(material: Material, best: Cell, scores: Sequence[str]) -> str
     )
 
 
-def _minus_largest(material: Material, cell: Cell, largest: int, scores: Sequence[str]) -> dict[str, Interval]:
+def _minus_largest(material: ReportData, cell: ScoreCell, largest: int, scores: Sequence[str]) -> dict[str, Interval]:
     """Paired differences of a cell to its strategy's largest buffer, score by score, where there is an interval."""
     found = {}
     for score in scores:
@@ -372,24 +374,24 @@ def _minus_largest(material: Material, cell: Cell, largest: int, scores: Sequenc
 # --- parts --------------------------------------------------------------------------------------------------------
 
 
-def _of(cell: Cell, score: str) -> Cell:
+def _of(cell: ScoreCell, score: str) -> ScoreCell:
     return cell._replace(score=score)
 
 
-def _lower(cell: Cell) -> Cell:
+def _lower(cell: ScoreCell) -> ScoreCell:
     return cell._replace(strategy="lower", buffer_size=None)
 
 
-def _title(material: Material, cell: Cell) -> str:
+def _title(material: ReportData, cell: ScoreCell) -> str:
     return panel_title(material.metrics, (cell.protocol, cell.metric))
 
 
-def _sign(material: Material, cell: Cell) -> float:
+def _sign(material: ReportData, cell: ScoreCell) -> float:
     """+1 where a higher score is better."""
     return 1.0 if SCORES[cell.score].direction(material.metrics[cell.metric].higher_is_better) else -1.0
 
 
-def _first(material: Material, cells: Sequence[Cell], score: str) -> Cell:
+def _first(material: ReportData, cells: Sequence[ScoreCell], score: str) -> ScoreCell:
     """The cell with the best mean of a score; the first of equals."""
     return max(
         cells,
@@ -397,7 +399,7 @@ def _first(material: Material, cells: Sequence[Cell], score: str) -> Cell:
     )
 
 
-def _mean(material: Material, cell: Cell) -> float:
+def _mean(material: ReportData, cell: ScoreCell) -> float:
     return fmean(fmean(seeds.values()) for seeds in material.values[cell].values())
 
 
@@ -405,7 +407,7 @@ def _interval_of(identities: dict[str, dict[int, float]]) -> Interval:
     return identity_interval([fmean(identities[name].values()) for name in sorted(identities)])
 
 
-def _named(material: Material, cell: Cell) -> str:
+def _named(material: ReportData, cell: ScoreCell) -> str:
     size = "" if cell.buffer_size is None else f" with {_stored(cell.buffer_size)}"
     return f"{cell.strategy}{size}" + (f" at learning rate {cell.learning_rate:g}" if len(material.rates) > 1 else "")
 
@@ -414,15 +416,15 @@ def _stored(size: int) -> str:
     return f"{size} {_PHOTOS if size != 1 else _PHOTOS.removesuffix('s')}"
 
 
-def _number(material: Material, value: float) -> str:
+def _number(material: ReportData, value: float) -> str:
     return number(value, material.digits)
 
 
-def _mean_of(material: Material, cell: Cell) -> str:
+def _mean_of(material: ReportData, cell: ScoreCell) -> str:
     return _number(material, printed_value(cell.score, _mean(material, cell)))
 
 
-def _level(material: Material, cell: Cell, score: str) -> str:
+def _level(material: ReportData, cell: ScoreCell, score: str) -> str:
     """A cell's own mean and interval."""
     found = _interval_of(material.values[_of(cell, score)])
     if math.isnan(found.low):
@@ -431,11 +433,11 @@ def _level(material: Material, cell: Cell, score: str) -> str:
     return f"{mean} ({CONFIDENCE:.0%} interval {low} to {high})"
 
 
-def _difference(material: Material, score: str, interval: Interval, remark: str = "") -> str:
+def _difference(material: ReportData, score: str, interval: Interval, remark: str = "") -> str:
     mean, low, high = _texts(material, score, interval, signed=True)
     return f"{mean} ({low} to {high}{remark})"
 
 
-def _texts(material: Material, score: str, interval: Interval, *, signed: bool = False) -> tuple[str, str, str]:
+def _texts(material: ReportData, score: str, interval: Interval, *, signed: bool = False) -> tuple[str, str, str]:
     low, high = sorted(printed_value(score, end) for end in (interval.low, interval.high))
     return interval_texts(printed_value(score, interval.mean), low, high, material.digits, signed=signed)

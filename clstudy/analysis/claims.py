@@ -21,7 +21,7 @@ from typing import Any
 import pyarrow as pa
 
 from clstudy.analysis.comparisons import Comparison, Family, compare, weigh
-from clstudy.analysis.matrix import Cell, ScoreValues
+from clstudy.analysis.matrix import ScoreCell, ScoreValues
 from clstudy.analysis.score_tables import CELL_FIELDS, INTERVAL_FIELDS, cell_order
 from clstudy.analysis.statistics.equivalence import CANNOT_SAY, EXCEEDS, equivalence, paired_t
 from clstudy.analysis.statistics.intervals import CONFIDENCE
@@ -245,7 +245,7 @@ def _margins(values: ScoreValues, one: Comparison, effect: Effect) -> float | li
     return [effect.share * mean for mean in means]
 
 
-def _reference(values: ScoreValues, one: Comparison, name: str) -> Cell | None:
+def _reference(values: ScoreValues, one: Comparison, name: str) -> ScoreCell | None:
     """The cell of strategy ``name`` that a comparison meets: at its size, else without one."""
     for size in dict.fromkeys([one.cell.buffer_size, one.baseline_size, None]):
         cell = one.cell._replace(strategy=name, buffer_size=size)

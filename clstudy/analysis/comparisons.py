@@ -16,7 +16,7 @@ from statistics import fmean
 
 import numpy as np
 
-from clstudy.analysis.matrix import Cell, ScoreValues
+from clstudy.analysis.matrix import ScoreCell, ScoreValues
 from clstudy.analysis.scores import SCORES
 from clstudy.analysis.statistics.intervals import CONFIDENCE, Interval, identity_interval
 from clstudy.analysis.statistics.paired import (
@@ -51,7 +51,7 @@ class Comparison:
         scale: size of the largest score that was subtracted: differences are rounded to about 1e-16 of it.
     """
 
-    cell: Cell
+    cell: ScoreCell
     baseline: str
     difference: Interval
     n_seeds: int
@@ -241,12 +241,12 @@ def weigh(
     return Family(members=members, alpha=alpha, smallest=smallest, statement=statement)
 
 
-def _compared(values: ScoreValues, scores: Sequence[str] = COMPARED_SCORES) -> list[Cell]:
+def _compared(values: ScoreValues, scores: Sequence[str] = COMPARED_SCORES) -> list[ScoreCell]:
     return [cell for cell in values if cell.score in scores]
 
 
 def _comparisons(
-    values: ScoreValues, metrics: Metrics | None, pairs: Iterable[tuple[Cell, Cell, int | None]]
+    values: ScoreValues, metrics: Metrics | None, pairs: Iterable[tuple[ScoreCell, ScoreCell, int | None]]
 ) -> Iterator[Comparison]:
     """Of every (cell, other, size at which they meet) that have an identity in common."""
     known = known_metrics() if metrics is None else metrics
@@ -270,7 +270,7 @@ def _scale(*arms: Mapping[str, Mapping[int, float]]) -> float:
     return max(abs(value) for arm in arms for seeds in arm.values() for value in seeds.values())
 
 
-def _opponents(cell: Cell, values: ScoreValues, others: Sequence[str]) -> Iterator[tuple[Cell, int | None]]:
+def _opponents(cell: ScoreCell, values: ScoreValues, others: Sequence[str]) -> Iterator[tuple[ScoreCell, int | None]]:
     """Cells of other strategies that meet ``cell``, each with the buffer size at which they meet."""
     sizes = sorted({met.buffer_size for met in values if met.buffer_size is not None})
     for name in others:

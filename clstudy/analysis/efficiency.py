@@ -19,7 +19,7 @@ from safetensors.numpy import load as load_arrays
 from scipy.special import stdtrit
 
 from clstudy.analysis.comparisons import paired_difference
-from clstudy.analysis.matrix import Cell, ScoreValues, Trial
+from clstudy.analysis.matrix import ScoreCell, ScoreValues, Trial
 from clstudy.analysis.score_tables import CELL_FIELDS, JOINT_NOTE, cell_order
 from clstudy.analysis.scores import gap_closed
 from clstudy.analysis.statistics.intervals import CONFIDENCE, NEW_IDENTITIES, THIS_IDENTITY, Interval
@@ -44,7 +44,7 @@ EFFICIENCY_SCHEMA = pa.schema(
 
 
 @dataclass(frozen=True, kw_only=True)
-class Cost:
+class StrategyCost:
     """What one trial stores and takes; NaN where the study no longer says.
 
     Attributes:
@@ -60,7 +60,7 @@ class Cost:
     seconds: float = math.nan
 
 
-def trial_costs(folder: Path, trials: Iterable[Trial]) -> dict[str, Cost]:
+def trial_costs(folder: Path, trials: Iterable[Trial]) -> dict[str, StrategyCost]:
     """Costs of the trials that have results in a study folder."""
     store = StudyStore(folder)
     latent = _latent_bytes(store)
@@ -111,7 +111,7 @@ def gap_interval(
     return Interval(mean=share, low=(b - root) / a, high=(b + root) / a, n=x.size, population=NEW_IDENTITIES)
 
 
-def efficiency_table(summary: Summary, costs: Mapping[str, Cost] | None = None) -> pa.Table:
+def efficiency_table(summary: Summary, costs: Mapping[str, StrategyCost] | None = None) -> pa.Table:
     """``EFFICIENCY_SCHEMA``: one row per metric, learning rate, strategy and buffer size; none without ``lower``.
 
     ``gain`` is the final performance over ``lower``'s on the same identities and seeds, signed so that positive is
@@ -137,7 +137,7 @@ def efficiency_table(summary: Summary, costs: Mapping[str, Cost] | None = None) 
         if worth is None:
             continue
         spent = [
-            known.get(names[cell.learning_rate, cell.strategy, cell.buffer_size, identity, seed], Cost())
+            known.get(names[cell.learning_rate, cell.strategy, cell.buffer_size, identity, seed], StrategyCost())
             for identity, seeds in summary.values[cell].items()
             for seed in seeds
         ]
@@ -145,7 +145,9 @@ def efficiency_table(summary: Summary, costs: Mapping[str, Cost] | None = None) 
     return pa.Table.from_pylist(rows, schema=EFFICIENCY_SCHEMA)
 
 
-def _worth(values: ScoreValues, cell: Cell, lower: Cell, metric: MetricFacts, joint: bool) -> dict[str, Any] | None:
+def _worth(
+    values: ScoreValues, cell: ScoreCell, lower: ScoreCell, metric: MetricFacts, joint: bool
+) -> dict[str, Any] | None:
     """Gain and gap closed of one cell; None where it shares no identity and seed with ``lower``."""
     paired = paired_difference(values[cell], values[lower])
     if paired is None:
@@ -173,7 +175,7 @@ def _worth(values: ScoreValues, cell: Cell, lower: Cell, metric: MetricFacts, jo
     return worth | dict.fromkeys(exact.get(cell.strategy, ()))
 
 
-def _gap(values: ScoreValues, cell: Cell, lower: Cell, metric: MetricFacts) -> tuple[Interval | None, str]:
+def _gap(values: ScoreValues, cell: ScoreCell, lower: ScoreCell, metric: MetricFacts) -> tuple[Interval | None, str]:
     upper = cell._replace(strategy=UPPER, buffer_size=None)
     if upper not in values:
         return None, "no gap without upper"
@@ -195,7 +197,7 @@ def _gap(values: ScoreValues, cell: Cell, lower: Cell, metric: MetricFacts) -> t
     return share, ""
 
 
-def _price(worth: Mapping[str, Any], spent: Sequence[Cost]) -> dict[str, float | None]:
+def _price(worth: Mapping[str, Any], spent: Sequence[StrategyCost]) -> dict[str, float | None]:
     cost = {
         "photo": _number(fmean(cost.photos for cost in spent)),
         "megabyte": _number(fmean(cost.megabytes for cost in spent)),
@@ -216,7 +218,7 @@ def _number(value: float) -> float | None:
 # --- what the study left behind -----------------------------------------------------------------------------------
 
 
-def _cost(store: StudyStore, keys: Sequence[str], joint: bool, latent: float) -> Cost:
+def _cost(store: StudyStore, keys: Sequence[str], joint: bool, latent: float) -> StrategyCost:
     seconds = math.fsum(_seconds(store, key) for key in keys)
     content = store.stages.file(keys[-1], STAGE_RECORD)  # checked: what is not as it was written is not known
     try:
@@ -224,14 +226,14 @@ def _cost(store: StudyStore, keys: Sequence[str], joint: bool, latent: float) ->
     except ValueError:
         asked = None
     if asked is None:
-        return Cost(seconds=seconds)
+        return StrategyCost(seconds=seconds)
     photos = sum(len(digests) for _, digests in asked.new) if joint else len(asked.replay)
     carried = photos * float(asked.image_size) ** 2 * 3
     # nothing stored needs no latent, whether or not it is known how large one is
     stored = max(photos, len(asked.supported))
     carried += stored * latent if stored else 0.0
     carried += _bytes(store.learned, asked.learned) if asked.learned else 0.0
-    return Cost(photos=float(photos), megabytes=carried / MEGABYTE, seconds=seconds)
+    return StrategyCost(photos=float(photos), megabytes=carried / MEGABYTE, seconds=seconds)
 
 
 def _seconds(store: StudyStore, key: str) -> float:

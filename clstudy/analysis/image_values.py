@@ -9,14 +9,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from clstudy.analysis.matrix import TRIAL_COLUMNS, Cell, codes
+from clstudy.analysis.matrix import TRIAL_COLUMNS, ScoreCell, codes
 from clstudy.analysis.statistics.intervals import IdentityImages
 from clstudy.errors import UserError
 
 
 def identity_images(
     rows: pa.Table,
-    cells: Sequence[Cell],
+    cells: Sequence[ScoreCell],
     timestamps: int | Mapping[str, int] | None = None,
     *,
     trials: Collection[str] | None = None,
@@ -69,7 +69,7 @@ def identity_images(
     return found
 
 
-def _check_cells(cells: Sequence[Cell]) -> None:
+def _check_cells(cells: Sequence[ScoreCell]) -> None:
     if not cells or len(set(cells)) < len(cells):
         raise ValueError(f"expected at least one cell and none twice, got {list(cells)}")
     for one, other in combinations(cells, 2):
@@ -80,7 +80,7 @@ def _check_cells(cells: Sequence[Cell]) -> None:
 def _images(
     rows: pa.Table,
     identity: str,
-    cells: Sequence[Cell],
+    cells: Sequence[ScoreCell],
     places: Mapping[str, tuple[int, int]],
     timestamps: int | Mapping[str, int] | None,
 ) -> IdentityImages:

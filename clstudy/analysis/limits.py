@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from clstudy.analysis.comparisons import paired_difference
-from clstudy.analysis.matrix import Cell
+from clstudy.analysis.matrix import ScoreCell
 from clstudy.analysis.printed import decimals_of, mean_and_interval, panel_title
 from clstudy.analysis.statistics.intervals import NEW_IDENTITIES
 from clstudy.analysis.summary import Summary, timestamp_counts
@@ -72,7 +72,7 @@ def unequal_timestamps(summary: Summary) -> list[str]:
 def upper_exceeded(summary: Summary) -> list[str]:
     """A sentence per learning rate at which something ends better than ``upper``, with every metric where it does."""
     said = []
-    cells = [Cell(**{name: row[name] for name in Cell._fields}) for row in summary.scores.to_pylist()]
+    cells = [ScoreCell(**{name: row[name] for name in ScoreCell._fields}) for row in summary.scores.to_pylist()]
     for rate in summary.study.rates:
         where = [
             text
@@ -90,7 +90,7 @@ def upper_exceeded(summary: Summary) -> list[str]:
     return said
 
 
-def _exceeding(summary: Summary, upper: Cell) -> list[str]:
+def _exceeding(summary: Summary, upper: ScoreCell) -> list[str]:
     """What ends better than a cell of ``upper``: the best of it, and how many there are."""
     metrics, panel = summary.study.metrics, (upper.protocol, upper.metric)
     sign = 1.0 if metrics[upper.metric].higher_is_better else -1.0

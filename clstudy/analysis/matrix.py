@@ -66,7 +66,7 @@ class ResultMatrix:
 _KEPT = "__kept"
 
 
-class Cell(NamedTuple):
+class ScoreCell(NamedTuple):
     """One cell of a table: everything but the identity and the seed."""
 
     protocol: str
@@ -77,7 +77,7 @@ class Cell(NamedTuple):
     buffer_size: int | None
 
 
-ScoreValues = dict[Cell, dict[str, dict[int, float]]]
+ScoreValues = dict[ScoreCell, dict[str, dict[int, float]]]
 """cell -> identity -> seed -> score of that trial."""
 
 
@@ -222,7 +222,9 @@ def score_values(matrices: Iterable[ResultMatrix], metrics: Metrics | None = Non
         for score, found in _scores(stack, metrics).items():
             for matrix, value in zip(stack, found.tolist(), strict=True):
                 spec = matrix.trial
-                cell = Cell(matrix.protocol, matrix.metric, score, spec.learning_rate, spec.strategy, spec.buffer_size)
+                cell = ScoreCell(
+                    matrix.protocol, matrix.metric, score, spec.learning_rate, spec.strategy, spec.buffer_size
+                )
                 values.setdefault(cell, {}).setdefault(spec.identity, {})[spec.seed] = value
     return values
 

@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from clstudy.analysis.matrix import Cell, ResultMatrix, ScoreValues, codes, read_rows
+from clstudy.analysis.matrix import ResultMatrix, ScoreCell, ScoreValues, codes, read_rows
 from clstudy.analysis.scores import SCORES, missing_cells
 from clstudy.records.rows import RESULT_SCHEMA
 from clstudy.settings.metric_facts import Metrics
@@ -110,6 +110,6 @@ def trial_photo_biases(files: Sequence[Path], matrices: Sequence[ResultMatrix], 
         biases = photo_bias(np.stack([values for _, values in stack]), metrics[kind].higher_is_better)
         for (one, _), bias in zip(stack, biases.tolist(), strict=True):
             spec = one.trial
-            key = Cell(one.protocol, one.metric, score.name, spec.learning_rate, spec.strategy, spec.buffer_size)
+            key = ScoreCell(one.protocol, one.metric, score.name, spec.learning_rate, spec.strategy, spec.buffer_size)
             found.setdefault(key, {}).setdefault(spec.identity, {})[spec.seed] = bias
     return found

@@ -18,7 +18,7 @@ from clstudy.analysis.pages.rates import rate_sections
 from clstudy.analysis.pages.study import comparison_page, study_page
 from clstudy.analysis.pages.tracking import tracking_sections
 from clstudy.analysis.pages.variance import variance_sections
-from clstudy.analysis.report_data import Material, gather
+from clstudy.analysis.report_data import ReportData, gather
 from clstudy.analysis.study_plan import study_labels
 from clstudy.analysis.summary import Summary, summarise
 from clstudy.analysis.tables import table_files, to_csv
@@ -40,7 +40,7 @@ def needed_by_reports(name: str) -> bool:
 class Report:
     """A written report. ``broken``: parts that are missing from it because of an error of ours, in words."""
 
-    material: Material
+    material: ReportData
     broken: tuple[str, ...]
 
     @property

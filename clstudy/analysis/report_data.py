@@ -32,7 +32,7 @@ class Arm(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Material:
+class ReportData:
     """A study's summary with what lies beneath it.
 
     Attributes:
@@ -159,7 +159,7 @@ class Material:
         return min(wanted, key=lambda trial: trial.seed, default=None)
 
 
-def gather(summary: Summary) -> Material:
+def gather(summary: Summary) -> ReportData:
     """The material of a summarised study."""
     whole = tuple(matrix for matrix in summary.matrices if not missing_cells(matrix.r, matrix.trial.joint))
-    return Material(summary=summary, matrices=whole)
+    return ReportData(summary=summary, matrices=whole)

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 
 from clstudy.analysis.comparisons import BASELINES, compare, paired_difference
-from clstudy.analysis.matrix import Cell, ScoreValues
+from clstudy.analysis.matrix import ScoreCell, ScoreValues
 from clstudy.analysis.printed import PRINTED_SCORES
 from clstudy.analysis.published import Setting, published_value
 from clstudy.analysis.scores import SCORES
@@ -195,11 +195,11 @@ def ordered_panels(metrics: Metrics) -> list[tuple[str, str]]:
     return [(protocol, facts.name) for protocol, facts in sorted(there, key=key)]
 
 
-def cell_order(study: Study) -> Callable[[Cell], tuple[Any, ...]]:
+def cell_order(study: Study) -> Callable[[ScoreCell], tuple[Any, ...]]:
     """Sort key of cells: panels as in ``ordered_panels`` (others after them), then the order of the tables."""
     panels, scores, strategies = ordered_panels(study.metrics), list(SCORES), study.strategies
 
-    def key(cell: Cell) -> tuple[Any, ...]:
+    def key(cell: ScoreCell) -> tuple[Any, ...]:
         panel = (cell.protocol, cell.metric)
         size = -1 if cell.buffer_size is None else cell.buffer_size
         place = panels.index(panel) if panel in panels else len(panels)

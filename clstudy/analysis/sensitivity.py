@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 
 from clstudy.analysis.comparisons import Comparison, compare, families
 from clstudy.analysis.image_values import identity_images
-from clstudy.analysis.matrix import Cell, read_rows
+from clstudy.analysis.matrix import ScoreCell, read_rows
 from clstudy.analysis.score_tables import CELL_FIELDS, INTERVAL_FIELDS
 from clstudy.analysis.scores import SCORES, missing_cells
 from clstudy.analysis.statistics.intervals import (
@@ -46,7 +46,7 @@ SENSITIVITY_SCHEMA = pa.schema(
     + [("confidence", pa.float64()), ("population", pa.string()), ("left_out", pa.string()), ("note", pa.string())]
 )
 
-_Pair = tuple[Cell, Cell]
+_Pair = tuple[ScoreCell, ScoreCell]
 _Support = tuple[tuple[str, tuple[int, ...]], ...]
 """Identities with their seeds, sorted."""
 
@@ -192,7 +192,7 @@ def _support(summary: Summary, pair: _Pair) -> _Support:
     return tuple((name, seeds) for name, seeds in sorted(common.items()) if seeds)
 
 
-def _arm(cell: Cell) -> tuple[float | None, str, int | None]:
+def _arm(cell: ScoreCell) -> tuple[float | None, str, int | None]:
     return cell.learning_rate, cell.strategy, cell.buffer_size
 
 

@@ -13,7 +13,7 @@ from statistics import fmean
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from clstudy.analysis.matrix import Cell, ResultMatrix, ScoreValues, read_rows, result_matrices, score_values
+from clstudy.analysis.matrix import ResultMatrix, ScoreCell, ScoreValues, read_rows, result_matrices, score_values
 from clstudy.analysis.photo_bias import trial_photo_biases
 from clstudy.analysis.published import Setting, comparable
 from clstudy.analysis.score_tables import (
@@ -208,7 +208,7 @@ def curve_table(summary: Summary) -> pa.Table:
     Averaged over seeds, one value per identity, as the scores are; ``upper`` has its last timestamp only, and a
     timestamp that fewer identities reach rests on those (``n_identities``).
     """
-    found: dict[Cell, dict[int, dict[str, list[float]]]] = {}
+    found: dict[ScoreCell, dict[int, dict[str, list[float]]]] = {}
     for matrix in summary.matrices:
         spec = matrix.trial
         if missing_cells(matrix.r, spec.joint):
@@ -216,7 +216,7 @@ def curve_table(summary: Summary) -> pa.Table:
         last = matrix.r.shape[-1] - 1
         curve = {last: float(matrix.r[-1].mean())} if spec.joint else dict(enumerate(average_performance(matrix.r)))
         # "aip" only because the sort key wants a score
-        cell = Cell(matrix.protocol, matrix.metric, "aip", spec.learning_rate, spec.strategy, spec.buffer_size)
+        cell = ScoreCell(matrix.protocol, matrix.metric, "aip", spec.learning_rate, spec.strategy, spec.buffer_size)
         for t, value in curve.items():
             found.setdefault(cell, {}).setdefault(t, {}).setdefault(spec.identity, []).append(float(value))
     rows = []

@@ -31,7 +31,7 @@ import pyarrow.compute as pc
 from scipy.special import chdtri, stdtrit
 
 from clstudy.analysis.comparisons import Comparison, compare
-from clstudy.analysis.matrix import Cell, codes, read_rows
+from clstudy.analysis.matrix import ScoreCell, codes, read_rows
 from clstudy.analysis.score_tables import CELL_FIELDS, cell_order
 from clstudy.analysis.scores import SCORES
 from clstudy.analysis.statistics.intervals import CONFIDENCE
@@ -267,7 +267,7 @@ def _budget_row(summary: Summary, one: Comparison, contributions: Mapping[str, C
     return head | counts | known | {"note": "; ".join(notes)}
 
 
-def _arms(one: Comparison, values: Mapping[Cell, Any]) -> tuple[Cell, Cell]:
+def _arms(one: Comparison, values: Mapping[ScoreCell, Any]) -> tuple[ScoreCell, ScoreCell]:
     """The two cells of a comparison as they are called in the scores (without a size where the strategy has none)."""
     baseline = one.cell._replace(strategy=one.baseline, buffer_size=one.baseline_size)
     first, second = (cell if cell in values else cell._replace(buffer_size=None) for cell in (one.cell, baseline))

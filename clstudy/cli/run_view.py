@@ -19,12 +19,12 @@ from clstudy.cluster.main_job import Finished, Show, View
 from clstudy.records.sessions import priced_hours
 from clstudy.safe_text import shown_address
 from clstudy.settings.overrides import setting_words
-from clstudy.settings.trial_spec import Cell
+from clstudy.settings.trial_spec import GridCell
 from clstudy.storage.checksums import State
 from clstudy.storage.file_modes import current_mask, open_to_others
 from clstudy.storage.places import Place
 from clstudy.study.plan import Plan
-from clstudy.study.preparation import Prepared, drift_lines, expected_workers
+from clstudy.study.preparation import PreparedStudy, drift_lines, expected_workers
 from clstudy.study.run_options import RunOptions
 from clstudy.study.study_file import statements
 from clstudy.tracking.addresses import LOCAL_SERVER, runs_page, server_address
@@ -54,7 +54,7 @@ class PrintedRun(View):
         """Said while it lasts."""
         return self._console.status(text)
 
-    def plan(self, prepared: Prepared) -> None:
+    def plan(self, prepared: PreparedStudy) -> None:
         """The plan in a few lines."""
         # what a search measures are validation photos, not results
         measured = 0 if prepared.searching is not None else prepared.plan.stages_done
@@ -73,7 +73,7 @@ class PrintedRun(View):
         )
         print_plan(lines, self._console)
 
-    def starting(self, prepared: Prepared) -> None:
+    def starting(self, prepared: PreparedStudy) -> None:
         """What is to be known of the study's folder before it is written to."""
         self.open_folder(prepared.out)
 
@@ -108,7 +108,7 @@ class PrintedRun(View):
         """One line."""
         self._say(f"[yellow]note[/yellow] {text}")
 
-    def ran(self, outcome: Outcome, prepared: Prepared) -> None:
+    def ran(self, outcome: Outcome, prepared: PreparedStudy) -> None:
         """How a run went, in a few lines."""
         resources, plan = prepared.profile.resources, prepared.plan
         cost = priced_hours(resources, outcome.worker_seconds, self._options.price_per_hour)
@@ -144,7 +144,7 @@ class PrintedRun(View):
                 "go on"
             )
 
-    def chosen(self, rates: Mapping[Cell, float]) -> None:
+    def chosen(self, rates: Mapping[GridCell, float]) -> None:
         """A line for each."""
         for cell, rate in rates.items():
             self._say(f"chosen   {cell.label}: learning rate {rate:g}")

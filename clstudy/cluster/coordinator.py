@@ -8,16 +8,16 @@ from typing import Any
 import ray
 
 ENOUGH = "so many stages were asked for"
-CLAIM_SECONDS = 20.0
-"""A claim whose worker has not been heard of for this long is free again."""
+LOCK_SECONDS = 20.0
+"""A lock whose worker has not been heard of for this long is free again."""
 
 
 class Coordinator:
-    """Claims on stages and the board that the progress display reads. State lives and dies with the study's run."""
+    """Locks of stages and the board that the progress display reads. State lives and dies with the study's run."""
 
     def __init__(self, most_stages: int | None = None) -> None:
         self._most_stages = most_stages
-        self._claims: dict[str, str] = {}
+        self._locks: dict[str, str] = {}
         self._heard: dict[str, float] = {}
         self._running: dict[str, dict[str, Any]] = {}
         self._finished: dict[str, str] = {}
@@ -32,19 +32,19 @@ class Coordinator:
         self._pause = ""
 
     def acquire(self, key: str, owner: str) -> bool:
-        """Claim a stage; False while another living worker holds it."""
+        """Lock a stage; False while another living worker holds it."""
         now = time.monotonic()
         self._heard[owner] = now
-        holder = self._claims.get(key)
-        if holder not in (None, owner) and now - self._heard.get(holder, 0.0) < CLAIM_SECONDS:
+        holder = self._locks.get(key)
+        if holder not in (None, owner) and now - self._heard.get(holder, 0.0) < LOCK_SECONDS:
             return False
-        self._claims[key] = owner
+        self._locks[key] = owner
         return True
 
     def release(self, key: str, owner: str) -> None:
-        """Give a claim back."""
-        if self._claims.get(key) == owner:
-            del self._claims[key]
+        """Give a lock back."""
+        if self._locks.get(key) == owner:
+            del self._locks[key]
 
     def beat(self, owner: str) -> None:
         """The worker is alive."""

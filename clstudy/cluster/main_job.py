@@ -18,13 +18,13 @@ from clstudy.errors import UserError
 from clstudy.records.failures import write_failures
 from clstudy.records.results import restore_results
 from clstudy.records.sessions import Session, add_session, now
-from clstudy.settings.trial_spec import Cell
+from clstudy.settings.trial_spec import GridCell
 from clstudy.storage.checksums import State
 from clstudy.storage.content_addressed_store import StudyStore
 from clstudy.storage.driver_lock import only_driver
 from clstudy.storage.places import Place
 from clstudy.study.plan import Plan
-from clstudy.study.preparation import Prepared, expected_workers, planned, prepare, require_budget
+from clstudy.study.preparation import PreparedStudy, expected_workers, planned, prepare, require_budget
 from clstudy.study.run_options import RunOptions
 from clstudy.study.search.search_setup import PART as SEARCH_PART
 from clstudy.study.search.search_setup import keep_search
@@ -77,10 +77,10 @@ class View:
         """Something takes a moment."""
         return nullcontext()
 
-    def plan(self, prepared: Prepared) -> None:
+    def plan(self, prepared: PreparedStudy) -> None:
         """What will run."""
 
-    def starting(self, prepared: Prepared) -> None:
+    def starting(self, prepared: PreparedStudy) -> None:
         """It begins: nothing was written so far."""
 
     def restored(self, trials: Mapping[State, Sequence[str]]) -> None:
@@ -96,7 +96,7 @@ class View:
     def note(self, text: str) -> None:
         """Something to know that is no error."""
 
-    def ran(self, outcome: Outcome, prepared: Prepared) -> None:
+    def ran(self, outcome: Outcome, prepared: PreparedStudy) -> None:
         """How computing went."""
 
     def failed(self, failures: Mapping[str, str]) -> None:
@@ -105,7 +105,7 @@ class View:
     def stopped(self, why: str, *, searching: bool, left: int) -> None:
         """It did not get to its end; ``left`` trials are not finished (0: not counted)."""
 
-    def chosen(self, rates: Mapping[Cell, float]) -> None:
+    def chosen(self, rates: Mapping[GridCell, float]) -> None:
         """The search is over."""
 
     def piloted(self, outcome: Outcome | None) -> None:
@@ -151,7 +151,7 @@ class MainJob:
                 self._view.plan(prepared)
             return self._launch(prepared)
 
-    def _with_restored_results(self, prepared: Prepared) -> Prepared:
+    def _with_restored_results(self, prepared: PreparedStudy) -> PreparedStudy:
         """Write results that are missing, damaged or without a checksum from their stages; returns what is left."""
         plan = prepared.plan
         wanted = {spec: plan.chains[spec.trial_id].keys for spec in plan.trials if spec.trial_id in plan.restorable}
@@ -163,7 +163,7 @@ class MainJob:
         self._view.restored(by_state)
         return planned(prepared, self._options)
 
-    def _pilot(self, prepared: Prepared) -> Ending:
+    def _pilot(self, prepared: PreparedStudy) -> Ending:
         """Compute one stage and show the plan again."""
         if not (prepared.plan.to_run or prepared.plan.open_trials):
             self._view.piloted(None)
@@ -178,7 +178,7 @@ class MainJob:
         self._view.plan(planned(prepared, self._options))
         return Ending.FINISHED
 
-    def _search(self, prepared: Prepared) -> Prepared | Ending:
+    def _search(self, prepared: PreparedStudy) -> PreparedStudy | Ending:
         """Search the learning rates; returns the study at the chosen rates, or how it ended before."""
         assert prepared.search is not None
         outcome = self._compute(prepared)
@@ -197,7 +197,7 @@ class MainJob:
         self._view.chosen(again.rates or {})
         return again
 
-    def _launch(self, prepared: Prepared) -> Ending:
+    def _launch(self, prepared: PreparedStudy) -> Ending:
         """Compute what is left, then report."""
         uri = tracking_address(prepared.home)
         writer = MlflowWriter(uri, prepared.space.name, artifact_location=artifact_folder(prepared.out, uri))
@@ -222,7 +222,7 @@ class MainJob:
         whole = study.report.summary.complete and not study.report.broken
         return Ending.FINISHED if whole else Ending.INCOMPLETE
 
-    def _report(self, prepared: Prepared, writer: MlflowWriter, failures: Mapping[str, str]) -> Finished:
+    def _report(self, prepared: PreparedStudy, writer: MlflowWriter, failures: Mapping[str, str]) -> Finished:
         """Write the report, and bring MLflow up to date with the rows; a server that is down costs only that."""
         uri, experiment = tracking_address(prepared.home), writer.experiment_id()
         keep_address(prepared.out, uri, experiment)
@@ -247,7 +247,7 @@ class MainJob:
             tracked=not lost,
         )
 
-    def _compute(self, prepared: Prepared, *, pilot: bool = False) -> Outcome | None:
+    def _compute(self, prepared: PreparedStudy, *, pilot: bool = False) -> Outcome | None:
         """Run what the plan has left, of the search or of the reported trials; None: interrupted twice."""
         options = self._options
         if options.address is None:
@@ -291,12 +291,12 @@ class MainJob:
         return outcome
 
 
-def write_settings(prepared: Prepared) -> None:
+def write_settings(prepared: PreparedStudy) -> None:
     """Write ``study.yaml``."""
     write_study_file(prepared.out, prepared.space, prepared.basis, prepared.data, prepared.plan, prepared.rates)
 
 
-def session_of(outcome: Outcome, prepared: Prepared, *, part: str, began: str, price: float | None) -> Session:
+def session_of(outcome: Outcome, prepared: PreparedStudy, *, part: str, began: str, price: float | None) -> Session:
     """The record of a run."""
     plan, resources = prepared.plan, prepared.profile.resources
     return Session(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from clstudy.cluster.main_job import Ending, MainJob, View
 from clstudy.errors import UserError
-from clstudy.study.preparation import Prepared
+from clstudy.study.preparation import PreparedStudy
 from clstudy.study.run_options import RunOptions
 from clstudy.study.study_results import StudyResults, open_study
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 class _Placed(View):
     """Shows nothing, and keeps where the study lies."""
 
-    def plan(self, prepared: Prepared) -> None:
+    def plan(self, prepared: PreparedStudy) -> None:
         self.place = prepared.out
 
 

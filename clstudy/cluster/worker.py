@@ -105,8 +105,8 @@ class Job:
     umask: int = 0o077
 
 
-class ActorClaims:
-    """Claims held in the coordinator, kept alive by a heartbeat from this process."""
+class ActorLocks:
+    """Locks of stages, held in the coordinator, kept alive by a heartbeat from this process."""
 
     def __init__(self, coordinator: Any, owner: str):
         self._coordinator = coordinator
@@ -201,7 +201,7 @@ class TrialTrainable(tune.Trainable):
             basis=basis,
             workload=workload,
             store=StudyStore(job.out, self._say),
-            claims=ActorClaims(job.coordinator, owner),
+            locks=ActorLocks(job.coordinator, owner),
             say=self._say,
         )
 

@@ -16,7 +16,7 @@ CPU_ONNX, GPU_ONNX = "onnxruntime", "onnxruntime-gpu"
 
 
 @dataclass(frozen=True)
-class Line:
+class CheckLine:
     """One finding: ``kind`` is PASS, FIX or NOTE (worth knowing, no reason not to start)."""
 
     kind: str

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from clstudy.doctor.facts import CPU_ONNX, GPU_ONNX, NOTE, PASS, Facts, Line
+from clstudy.doctor.facts import CPU_ONNX, GPU_ONNX, NOTE, PASS, CheckLine, Facts
 
 CUDA_PROVIDER = "CUDAExecutionProvider"
 GPU_ONNX_ONLY = f"pip uninstall -y {CPU_ONNX} {GPU_ONNX} && pip install {GPU_ONNX}"
@@ -12,7 +12,7 @@ _CPU_ONNX_ONLY = f"pip uninstall -y {CPU_ONNX} {GPU_ONNX} && pip install {CPU_ON
 _CUDA_TORCH = "a CUDA build of torch (https://pytorch.org/get-started/locally/)"
 
 
-def judge_gpu_extra(wanted: bool, found: Mapping[str, Facts]) -> list[Line]:
+def judge_gpu_extra(wanted: bool, found: Mapping[str, Facts]) -> list[CheckLine]:
     """Which builds of torch and ONNX Runtime machines have that no GPU is looked for on; never a reason not to start.
 
     Machines with GPUs that the profile wants are judged by ``judge_gpus`` and ``judge_onnx``. Equal ones share a line.
@@ -22,7 +22,7 @@ def judge_gpu_extra(wanted: bool, found: Mapping[str, Facts]) -> list[Line]:
         if wanted and (facts.gpus or facts.torch_gpus):
             continue
         places.setdefault(_finding(facts), []).append(where)
-    return [Line(kind, "gpu extra", f"{', '.join(at)}: {text}", how) for (kind, text, how), at in places.items()]
+    return [CheckLine(kind, "gpu extra", f"{', '.join(at)}: {text}", how) for (kind, text, how), at in places.items()]
 
 
 def _finding(facts: Facts) -> tuple[str, str, str]:

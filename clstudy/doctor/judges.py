@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 from clstudy.assets.model_files import FoundFiles, missing_lines, wanted_roles
 from clstudy.cluster.nodes import Answer, Span
-from clstudy.doctor.facts import CPU_ONNX, FIX, GPU_ONNX, NOTE, PASS, Facts, Line, Probe, Seen, Tracking, is_local
+from clstudy.doctor.facts import CPU_ONNX, FIX, GPU_ONNX, NOTE, PASS, CheckLine, Facts, Probe, Seen, Tracking, is_local
 from clstudy.doctor.gpu_extra import CUDA_PROVIDER, GPU_ONNX_ONLY
 from clstudy.errors import UserError
 from clstudy.safe_text import shown_address
@@ -38,19 +38,19 @@ _START_MLFLOW = (
 )
 
 
-def judge_machine(where: str, facts: Facts) -> Line:
+def judge_machine(where: str, facts: Facts) -> CheckLine:
     """What there is, in a line."""
     seen = facts.gpus or facts.torch_gpus or ()
     gpus = ", ".join(f"{count} x {name}" for name, count in Counter(seen).items()) or "no GPU"
-    return Line(PASS, "machine", f"{where}: {facts.cpus} CPUs, {_gb(facts.memory)} memory, {gpus}")
+    return CheckLine(PASS, "machine", f"{where}: {facts.cpus} CPUs, {_gb(facts.memory)} memory, {gpus}")
 
 
-def judge_versions(found: Mapping[str, Facts]) -> list[Line]:
+def judge_versions(found: Mapping[str, Facts]) -> list[CheckLine]:
     """Whether packages are there, as new as clstudy needs them, and the same everywhere."""
     lines = []
     for where, facts in found.items():
         texts = [f"{package} cannot be imported: {trouble}" for package, trouble in facts.broken.items()]
-        lines += [Line(FIX, "versions", f"{text} ({where})", _INSTALL) for text in (*texts, *facts.unmet)]
+        lines += [CheckLine(FIX, "versions", f"{text} ({where})", _INSTALL) for text in (*texts, *facts.unmet)]
     first = next(iter(found.values()))
     for package in first.versions:
         # what a node lacks altogether is among its unmet requirements
@@ -58,17 +58,17 @@ def judge_versions(found: Mapping[str, Facts]) -> list[Line]:
             {where: _public(facts.versions[package]) for where, facts in found.items() if package in facts.versions}
         )
         if len(groups) > 1:
-            lines.append(Line(FIX, "versions", f"{package} differs: {_listed(groups)}", _INSTALL))
+            lines.append(CheckLine(FIX, "versions", f"{package} differs: {_listed(groups)}", _INSTALL))
     if lines:
         return lines
     everywhere = "" if len(found) == 1 else f"the same in {len(found)} places: "
     listed = ", ".join(f"{package} {version}" for package, version in first.versions.items())
-    return [Line(PASS, "versions", everywhere + listed)]
+    return [CheckLine(PASS, "versions", everywhere + listed)]
 
 
-def judge_code(found: Mapping[str, Facts]) -> list[Line]:
+def judge_code(found: Mapping[str, Facts]) -> list[CheckLine]:
     """Whether clstudy itself is the same everywhere (the same version may be other code), and undamaged."""
-    lines = [Line(FIX, "code", f"{text} ({where})") for where, facts in found.items() for text in facts.altered]
+    lines = [CheckLine(FIX, "code", f"{text} ({where})") for where, facts in found.items() for text in facts.altered]
     if len({facts.code for facts in found.values()}) > 1:
         groups = _groups({where: f"{facts.code[:8]} in {facts.folder}" for where, facts in found.items()})
         remedy = (
@@ -76,12 +76,14 @@ def judge_code(found: Mapping[str, Facts]) -> list[Line]:
             "nodes): rows of two codes do not compare"
         )
         text = f"clstudy is not the same everywhere, whatever its version says: {_listed(groups)}"
-        lines.append(Line(FIX, "code", text, remedy))
+        lines.append(CheckLine(FIX, "code", text, remedy))
     first = next(iter(found.values()))
-    return lines or [Line(PASS, "code", f"clstudy {first.code[:8]} in {first.folder}, its packaged weights undamaged")]
+    return lines or [
+        CheckLine(PASS, "code", f"clstudy {first.code[:8]} in {first.folder}, its packaged weights undamaged")
+    ]
 
 
-def judge_gpus(wanted: bool, found: Mapping[str, Facts], offered: Mapping[str, float]) -> list[Line]:
+def judge_gpus(wanted: bool, found: Mapping[str, Facts], offered: Mapping[str, float]) -> list[CheckLine]:
     """Whether the driver, torch and Ray agree on the GPUs of every machine, where the profile wants GPUs.
 
     Args:
@@ -89,13 +91,15 @@ def judge_gpus(wanted: bool, found: Mapping[str, Facts], offered: Mapping[str, f
     """
     if not wanted:
         idle = sum(len(facts.gpus) for facts in found.values())
-        return [Line(PASS, "GPU", "the profile computes on CPUs" + (f"; GPUs that stay idle: {idle}" if idle else ""))]
+        return [
+            CheckLine(PASS, "GPU", "the profile computes on CPUs" + (f"; GPUs that stay idle: {idle}" if idle else ""))
+        ]
     judged = (_gpu_trouble(where, facts, offered.get(where)) for where, facts in found.items())
-    lines = [Line(FIX, "GPU", text, remedy) for text, remedy in filter(None, judged)]
+    lines = [CheckLine(FIX, "GPU", text, remedy) for text, remedy in filter(None, judged)]
     count = sum(len(facts.torch_gpus or ()) for facts in found.values())
     if lines or not count:  # that there is none at all is told by ``judge_share``
         return lines
-    return [Line(PASS, "GPU", f"torch sees {count}" + (", and Ray offers them all" if offered else ""))]
+    return [CheckLine(PASS, "GPU", f"torch sees {count}" + (", and Ray offers them all" if offered else ""))]
 
 
 def _gpu_trouble(where: str, facts: Facts, offered: float | None) -> tuple[str, str] | None:
@@ -119,7 +123,7 @@ def _gpu_trouble(where: str, facts: Facts, offered: float | None) -> tuple[str, 
     return None
 
 
-def judge_onnx(wanted: bool, found: Mapping[str, Facts]) -> list[Line]:
+def judge_onnx(wanted: bool, found: Mapping[str, Facts]) -> list[CheckLine]:
     """Which ONNX Runtime embeds faces on machines with GPUs: two packages share a folder, the last installed wins."""
     lines = []
     for where, facts in found.items():
@@ -128,21 +132,25 @@ def judge_onnx(wanted: bool, found: Mapping[str, Facts]) -> list[Line]:
         both = {CPU_ONNX, GPU_ONNX} <= facts.versions.keys()
         if CUDA_PROVIDER not in facts.onnx_providers:
             lines.append(
-                Line(FIX, "onnxruntime", f"{where} has both packages, and the one for CPUs lies on top", GPU_ONNX_ONLY)
+                CheckLine(
+                    FIX, "onnxruntime", f"{where} has both packages, and the one for CPUs lies on top", GPU_ONNX_ONLY
+                )
                 if both
-                else Line(NOTE, "onnxruntime", f"{where} has the one for CPUs: the ID metric is slow", GPU_ONNX_ONLY)
+                else CheckLine(
+                    NOTE, "onnxruntime", f"{where} has the one for CPUs: the ID metric is slow", GPU_ONNX_ONLY
+                )
             )
         elif both:
             text = f"{where} has both packages; now the one for GPUs lies on top, until the other is installed again"
-            lines.append(Line(NOTE, "onnxruntime", text, GPU_ONNX_ONLY))
+            lines.append(CheckLine(NOTE, "onnxruntime", text, GPU_ONNX_ONLY))
         else:
-            lines.append(Line(PASS, "onnxruntime", f"{where} has the one for GPUs"))
+            lines.append(CheckLine(PASS, "onnxruntime", f"{where} has the one for GPUs"))
     return lines
 
 
 def judge_share(
     share: Resources, free: Mapping[str, tuple[float, float]], node_types: Mapping[str, Mapping[str, float]]
-) -> Line:
+) -> CheckLine:
     """Whether a trial's share of a machine is there at all.
 
     Args:
@@ -153,14 +161,14 @@ def judge_share(
     trial = f"a trial takes {share.cpus:g} CPU" + (f" and {share.gpus:g} GPU" if share.gpus else "")
     count = sum(_fits(share, cpus, gpus) for cpus, gpus in free.values())
     if count:
-        return Line(PASS, "room for trials", f"{trial}; {count} fit at a time")
+        return CheckLine(PASS, "room for trials", f"{trial}; {count} fit at a time")
     brought = [name for name, has in node_types.items() if _fits(share, has.get("CPU", 0), has.get("GPU", 0))]
     if brought:
         text = f"{trial}; no such node is up, the autoscaler starts {' or '.join(brought)} when there is work"
-        return Line(NOTE, "room for trials", text, "it could not be checked: ask again while one is up")
+        return CheckLine(NOTE, "room for trials", text, "it could not be checked: ask again while one is up")
     none = f"{next(iter(free))} cannot give it" if len(free) == 1 else f"none of {_nodes(len(free))} can give it"
     remedy = "use a machine or a cluster that can (--address), or another profile; on small networks --device cpu does"
-    return Line(FIX, "room for trials", f"{trial}; {none}", remedy)
+    return CheckLine(FIX, "room for trials", f"{trial}; {none}", remedy)
 
 
 def _fits(share: Resources, cpus: float, gpus: float) -> int:
@@ -169,7 +177,7 @@ def _fits(share: Resources, cpus: float, gpus: float) -> int:
     return int(min(parts)) if parts else 1
 
 
-def judge_disks(found: Mapping[str, Facts]) -> list[Line]:
+def judge_disks(found: Mapping[str, Facts]) -> list[CheckLine]:
     """Whether Ray has room for its own files and for objects in shared memory."""
     lines, free = [], []
     for where, facts in found.items():
@@ -179,19 +187,19 @@ def judge_disks(found: Mapping[str, Facts]) -> list[Line]:
                 wanted = min(_OBJECT_STORE_SHARE * facts.memory, _OBJECT_STORE_MOST)
                 if disk.total < wanted:
                     text = f"/dev/shm of {where} has {_gb(disk.total)}, Ray wants {_gb(wanted)} and takes its folder"
-                    lines.append(Line(NOTE, "disk", text, f"in a container: --shm-size={wanted / 1e9:.0f}g"))
+                    lines.append(CheckLine(NOTE, "disk", text, f"in a container: --shm-size={wanted / 1e9:.0f}g"))
             elif full > _FULL_SHARE:
                 text = f"{disk.path} of {where} is {full:.1%} full; Ray stops at {_FULL_SHARE:.0%}"
-                lines.append(Line(FIX, "disk", text, "make room, or point RAY_TMPDIR to a larger disk"))
+                lines.append(CheckLine(FIX, "disk", text, "make room, or point RAY_TMPDIR to a larger disk"))
             else:
                 free.append(disk.free)
     if free:
         at_least = "" if len(free) == 1 else "at least "
-        lines.append(Line(PASS, "disk", f"{at_least}{_gb(min(free))} free for Ray's own files"))
+        lines.append(CheckLine(PASS, "disk", f"{at_least}{_gb(min(free))} free for Ray's own files"))
     return lines
 
 
-def judge_storage(place: str, probe: Probe, seen: Mapping[str, Seen], arrived: Iterable[str]) -> list[Line]:
+def judge_storage(place: str, probe: Probe, seen: Mapping[str, Seen], arrived: Iterable[str]) -> list[CheckLine]:
     """Whether the driver and all nodes read and write one and the same storage.
 
     Args:
@@ -203,17 +211,17 @@ def judge_storage(place: str, probe: Probe, seen: Mapping[str, Seen], arrived: I
     if probe.trouble:
         text, _, remedy = probe.trouble.rpartition("; ")
         if text:
-            return [Line(FIX, "storage", text, remedy)]
-        return [Line(FIX, "storage", f"{place}: {probe.trouble}", "mend it, or name another with --storage")]
+            return [CheckLine(FIX, "storage", text, remedy)]
+        return [CheckLine(FIX, "storage", f"{place}: {probe.trouble}", "mend it, or name another with --storage")]
     back = set(arrived)
     judged = (_storage_trouble(place, where, answer, where in back) for where, answer in seen.items())
-    lines = [Line(FIX, "storage", text, remedy) for text, remedy in filter(None, judged)]
+    lines = [CheckLine(FIX, "storage", text, remedy) for text, remedy in filter(None, judged)]
     if not lines:
         shared = f" and {_nodes(len(seen))} write and read the same {place}" if seen else f" writes and reads {place}"
-        lines.append(Line(PASS, "storage", f"the driver{shared}" if seen else f"this machine{shared}"))
+        lines.append(CheckLine(PASS, "storage", f"the driver{shared}" if seen else f"this machine{shared}"))
     if not probe.locks:
         text = f"files in {place} cannot be locked: nothing keeps two drivers from one study"
-        lines.append(Line(NOTE, "storage", text, "start a study once only, or mount with locks"))
+        lines.append(CheckLine(NOTE, "storage", text, "start a study once only, or mount with locks"))
     return lines
 
 
@@ -230,63 +238,65 @@ def _storage_trouble(place: str, where: str, answer: Seen, arrived: bool) -> tup
     return None
 
 
-def judge_room(place: str, probe: Probe, profile: Profile) -> list[Line]:
+def judge_room(place: str, probe: Probe, profile: Profile) -> list[CheckLine]:
     """Whether the storage, which could be written, has room for a trial."""
     trial = profile.data.timestamps * profile.stage_bytes
     takes = f"a trial writes up to {_gb(trial)} ({profile.data.timestamps} stages)"
     if probe.trouble:
         return []
     if probe.free is None:
-        return [Line(PASS, "room", f"{place} is an object store; {takes}")]
+        return [CheckLine(PASS, "room", f"{place} is an object store; {takes}")]
     text, wanted = f"{_gb(probe.free)} free at {place}; {takes}", max(MIN_FREE_BYTES, 2 * trial)
     if probe.free < wanted:
         remedy = "make room, or name another place with --storage"
-        return [Line(FIX, "room", f"{text}, and none begins below {_gb(wanted)}", remedy)]
-    return [Line(PASS, "room", text)]
+        return [CheckLine(FIX, "room", f"{text}, and none begins below {_gb(wanted)}", remedy)]
+    return [CheckLine(PASS, "room", text)]
 
 
-def judge_clock(now: float, ahead: Mapping[str, Span]) -> list[Line]:
+def judge_clock(now: float, ahead: Mapping[str, Span]) -> list[CheckLine]:
     """Whether other clocks agree with this machine's, which shows ``now`` (seconds since 1970, UTC)."""
     lines = []
     for where, (least, most) in ahead.items():
         if least > MOST_SKEW_SECONDS or most < -MOST_SKEW_SECONDS:
             by = f"{least:.1f} s ahead of" if least > 0 else f"{-most:.1f} s behind"
             remedy = "let both follow a time server (timedatectl set-ntp true, or chrony)"
-            lines.append(Line(FIX, "clock", f"the clock of {where} is at least {by} this machine's", remedy))
+            lines.append(CheckLine(FIX, "clock", f"the clock of {where} is at least {by} this machine's", remedy))
         elif max(-least, most) > MOST_SKEW_SECONDS:
             text = f"{where} takes {most - least:.1f} s to answer, too long to compare its clock"
-            lines.append(Line(NOTE, "clock", text, "ask again when it is idle"))
+            lines.append(CheckLine(NOTE, "clock", text, "ask again when it is idle"))
     if lines:
         return lines
     shown = datetime.fromtimestamp(now, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
     if not ahead:
-        return [Line(NOTE, "clock", f"{shown}, compared with none")]
+        return [CheckLine(NOTE, "clock", f"{shown}, compared with none")]
     apart = max(max(-least, most) for least, most in ahead.values())
     others = " and ".join(ahead) if len(ahead) < 3 else f"all {len(ahead)} others"
-    return [Line(PASS, "clock", f"{shown}, at most {apart:.2f} s from {others}")]
+    return [CheckLine(PASS, "clock", f"{shown}, at most {apart:.2f} s from {others}")]
 
 
-def judge_tracking(found: Tracking) -> list[Line]:
+def judge_tracking(found: Tracking) -> list[CheckLine]:
     """Whether MLflow answers, and whom else it would answer."""
     parts = urlsplit(found.uri)
     shown = shown_address(found.uri)
     local = parts.scheme == "sqlite"
     if found.trouble:
         return [
-            Line(FIX, "MLflow", f"{shown}: {found.trouble}", _tracking_remedy(found.trouble, parts.hostname, local))
+            CheckLine(
+                FIX, "MLflow", f"{shown}: {found.trouble}", _tracking_remedy(found.trouble, parts.hostname, local)
+            )
         ]
-    lines = [Line(PASS, "MLflow", f"{shown} {'can be written' if local else 'answers'}")]
+    lines = [CheckLine(PASS, "MLflow", f"{shown} {'can be written' if local else 'answers'}")]
     if found.file_system.startswith(_NETWORK_SYSTEMS):
         text = f"the database lies on {found.file_system}, where SQLite's locks cannot be trusted"
         remedy = "run `mlflow server` with its database on a disk of its own, and set MLFLOW_TRACKING_URI"
-        lines.append(Line(NOTE, "MLflow", text, remedy))
+        lines.append(CheckLine(NOTE, "MLflow", text, remedy))
     open_to = [address for address in found.listens if not ipaddress.ip_address(address).is_loopback]
     if parts.scheme == "http" and parts.hostname and not is_local(parts.hostname):
         open_to = [parts.hostname]
     if open_to:
         text = f"the server listens at {', '.join(open_to)}: whoever reaches that can read and change every run"
         remedy = "bind it to 127.0.0.1 (--host) and look at it through SSH, or see to a firewall and a login"
-        lines.append(Line(NOTE, "MLflow", text, remedy))
+        lines.append(CheckLine(NOTE, "MLflow", text, remedy))
     return lines
 
 
@@ -300,36 +310,38 @@ def _tracking_remedy(trouble: str, host: str | None, local: bool) -> str:
     return _START_MLFLOW
 
 
-def judge_weights(profile: Profile, found: FoundFiles, options: Sequence[str], cluster: bool) -> list[Line]:
+def judge_weights(profile: Profile, found: FoundFiles, options: Sequence[str], cluster: bool) -> list[CheckLine]:
     """Whether the files that a profile takes from outside the package are there."""
     if not any(wanted_roles(profile)):
-        return [Line(PASS, "weights", f"profile {profile.name!r} has all of them in the package")]
+        return [CheckLine(PASS, "weights", f"profile {profile.name!r} has all of them in the package")]
     # what, and after the first stop how to get it
     missing = (text.partition(". ") for text in missing_lines(found, options))
-    lines = [Line(FIX, "weights", what, remedy) for what, _, remedy in missing]
+    lines = [CheckLine(FIX, "weights", what, remedy) for what, _, remedy in missing]
     try:
         left_out = left_out_metrics(profile, found, ())
     except UserError as error:
-        return [*lines, Line(FIX, "weights", str(error), "see the lines of the missing files")]
+        return [*lines, CheckLine(FIX, "weights", str(error), "see the lines of the missing files")]
     for metric, reason in left_out.items():
         what, _, remedy = reason.partition("; ")
-        lines.append(Line(NOTE, "weights", f"{metric} will not be computed: {what}", remedy))
+        lines.append(CheckLine(NOTE, "weights", f"{metric} will not be computed: {what}", remedy))
     if found.paths:
         there = ", ".join(f"{role} {path.name} ({found.digests[role][:8]})" for role, path in found.paths.items())
         fetched = "; nodes that lack them fetch them from the storage when a study begins" if cluster else ""
-        lines.append(Line(PASS, "weights", f"{there}{fetched}"))
+        lines.append(CheckLine(PASS, "weights", f"{there}{fetched}"))
     return lines
 
 
-def judge_auth_here(facts: Facts) -> Line:
+def judge_auth_here(facts: Facts) -> CheckLine:
     """Whether strangers can run code through Ray's ports while a study runs on this machine alone."""
     if facts.auth_mode == "disabled":
         text = "RAY_AUTH_MODE=disabled: while a study runs, whoever reaches Ray's ports can run code as you"
-        return Line(NOTE, "Ray token", text, "unset it, unless nobody else reaches this machine")
-    return Line(PASS, "Ray token", "set in the environment" if facts.has_token else "every run makes one of its own")
+        return CheckLine(NOTE, "Ray token", text, "unset it, unless nobody else reaches this machine")
+    return CheckLine(
+        PASS, "Ray token", "set in the environment" if facts.has_token else "every run makes one of its own"
+    )
 
 
-def judge_auth(found: Mapping[str, Facts]) -> list[Line]:
+def judge_auth(found: Mapping[str, Facts]) -> list[CheckLine]:
     """Whether strangers can run code on the nodes of a running cluster."""
     bare = [where for where, facts in found.items() if facts.auth_mode != "token"]
     if bare:
@@ -338,11 +350,11 @@ def judge_auth(found: Mapping[str, Facts]) -> list[Line]:
             "`ray get-auth-token --generate`, that ~/.ray/auth_token and RAY_AUTH_MODE=token on every node before "
             "`ray start`; or a firewall that lets in only the nodes"
         )
-        return [Line(NOTE, "Ray token", text, remedy)]
-    return [Line(PASS, "Ray token", f"wanted by {_nodes(len(found))}")] if found else []
+        return [CheckLine(NOTE, "Ray token", text, remedy)]
+    return [CheckLine(PASS, "Ray token", f"wanted by {_nodes(len(found))}")] if found else []
 
 
-def judge_answers(answers: Mapping[str, Answer[Any]]) -> list[Line]:
+def judge_answers(answers: Mapping[str, Answer[Any]]) -> list[CheckLine]:
     """A line for every node from which nothing came back."""
     lines = []
     for where, answer in answers.items():
@@ -354,11 +366,11 @@ def judge_answers(answers: Mapping[str, Answer[Any]]) -> list[Line]:
             if other
             else "look at `ray status` and at that node's memory and disk; start Ray there again"
         )
-        lines.append(Line(FIX, "node", f"{where}: {answer.trouble}", remedy))
+        lines.append(CheckLine(FIX, "node", f"{where}: {answer.trouble}", remedy))
     return lines
 
 
-def judge_reach(address: str, complaint: str | None) -> Line | None:
+def judge_reach(address: str, complaint: str | None) -> CheckLine | None:
     """What is wrong if a cluster cannot be reached.
 
     Args:
@@ -368,13 +380,13 @@ def judge_reach(address: str, complaint: str | None) -> Line | None:
         return None
     start = "start it with `ray up cluster.yaml` or `ray start --head`, or correct --address"
     if complaint is None:
-        return Line(FIX, "cluster", f"{address} does not answer", f"{start}; a firewall must let its port through")
+        return CheckLine(FIX, "cluster", f"{address} does not answer", f"{start}; a firewall must let its port through")
     if any(sign in complaint for sign in ("AuthToken", "has_token", "Unauthenticated")):
         remedy = "the head's ~/.ray/auth_token (or RAY_AUTH_TOKEN) and RAY_AUTH_MODE=token here too"
-        return Line(FIX, "cluster", f"{address} wants a token that this process does not have", remedy)
+        return CheckLine(FIX, "cluster", f"{address} wants a token that this process does not have", remedy)
     if "ersion mismatch" in complaint:
-        return Line(FIX, "cluster", f"{address}: {complaint}", _INSTALL)
-    return Line(FIX, "cluster", f"{address}: {complaint}", start)
+        return CheckLine(FIX, "cluster", f"{address}: {complaint}", _INSTALL)
+    return CheckLine(FIX, "cluster", f"{address}: {complaint}", start)
 
 
 def _groups(values: Mapping[str, str]) -> dict[str, list[str]]:

@@ -17,7 +17,7 @@ from clstudy.cluster.nodes import (
     ray_complaint,
     telling_part,
 )
-from clstudy.doctor.facts import PASS, Facts, Line, Probe, Seen
+from clstudy.doctor.facts import PASS, CheckLine, Facts, Probe, Seen
 from clstudy.doctor.gpu_extra import judge_gpu_extra
 from clstudy.doctor.judges import (
     judge_answers,
@@ -67,7 +67,7 @@ class Request:
     address: str | None = None
 
 
-def sheet(request: Request) -> Iterator[Line]:
+def sheet(request: Request) -> Iterator[CheckLine]:
     """All findings, each as soon as it is known."""
     here = gather_facts(bool(request.profile.resources.gpus))
     with storage_probe(request.place) as probe:
@@ -79,7 +79,7 @@ def sheet(request: Request) -> Iterator[Line]:
     yield from judge_weights(request.profile, request.files, request.weights, request.address is not None)
 
 
-def machine_lines(request: Request, here: Facts, probe: Probe) -> Iterator[Line]:
+def machine_lines(request: Request, here: Facts, probe: Probe) -> Iterator[CheckLine]:
     """Findings on this machine alone."""
     found, share = {HERE: here}, request.profile.resources
     yield judge_machine(HERE, here)
@@ -95,7 +95,7 @@ def machine_lines(request: Request, here: Facts, probe: Probe) -> Iterator[Line]
     yield from judge_clock(time.time(), clock_of(probe))
 
 
-def cluster_lines(request: Request, address: str, here: Facts, probe: Probe) -> Iterator[Line]:
+def cluster_lines(request: Request, address: str, here: Facts, probe: Probe) -> Iterator[CheckLine]:
     """Findings on every node of a cluster; if it cannot be reached, on the driver."""
     refused = judge_reach(address, ray_complaint(address)) or connect(address)
     if refused is not None:
@@ -112,7 +112,7 @@ def cluster_lines(request: Request, address: str, here: Facts, probe: Probe) -> 
         ray.shutdown()
 
 
-def connect(address: str) -> Line | None:
+def connect(address: str) -> CheckLine | None:
     """Connect to a cluster that answers; what went wrong, if anything did."""
     from clstudy.cluster.ray_session import start_ray  # takes seconds: torch and Ray
 
@@ -123,10 +123,10 @@ def connect(address: str) -> Line | None:
     return None
 
 
-def node_lines(request: Request, here: Facts, probe: Probe) -> Iterator[Line]:
+def node_lines(request: Request, here: Facts, probe: Probe) -> Iterator[CheckLine]:
     """Findings on the nodes of the cluster that this process is connected to."""
     nodes, share = living_nodes(), request.profile.resources
-    yield Line(PASS, "cluster", f"{len(nodes)} nodes: {', '.join(node.label for node in nodes)}")
+    yield CheckLine(PASS, "cluster", f"{len(nodes)} nodes: {', '.join(node.label for node in nodes)}")
     look_for_gpus, folder, usable = bool(share.gpus), probe.folder, not probe.trouble
 
     def examine(label: str) -> tuple[Facts, Seen]:
@@ -150,7 +150,7 @@ def node_lines(request: Request, here: Facts, probe: Probe) -> Iterator[Line]:
     yield from judge_clock(time.time(), clocks([node for node in nodes if node.label in found]) | clock_of(probe))
 
 
-def storage_lines(request: Request, probe: Probe, seen: Mapping[str, Seen], arrived: Sequence[str]) -> list[Line]:
+def storage_lines(request: Request, probe: Probe, seen: Mapping[str, Seen], arrived: Sequence[str]) -> list[CheckLine]:
     """Findings on the storage."""
     place = str(request.place)
     return judge_storage(place, probe, seen, arrived) + judge_room(place, probe, request.profile)

@@ -12,7 +12,7 @@ from itertools import product
 
 from clstudy.errors import UserError, nearest
 from clstudy.settings.space import Grid, RateRange, SearchSpace
-from clstudy.settings.trial_spec import Cell, TrialSpec, refuse_equal_ids
+from clstudy.settings.trial_spec import GridCell, TrialSpec, refuse_equal_ids
 
 MAX_TRIALS_WITHOUT_YES = 500
 """A space that expands to more trials than this runs only with ``--yes``."""
@@ -51,7 +51,7 @@ def choose_identities(wanted: int | Sequence[str], known: Sequence[str]) -> tupl
     return tuple(wanted)
 
 
-def expand_cells(space: SearchSpace, uses_buffer_size: Callable[[str], bool]) -> tuple[Cell, ...]:
+def expand_cells(space: SearchSpace, uses_buffer_size: Callable[[str], bool]) -> tuple[GridCell, ...]:
     """Return the cells of a space, strategy by strategy; a strategy that does not depend on the buffer size is one.
 
     Args:
@@ -66,7 +66,7 @@ def expand_cells(space: SearchSpace, uses_buffer_size: Callable[[str], bool]) ->
         needing = ", ".join(strategy for strategy, needs in needs_size.items() if needs)
         raise UserError(f"grid.buffer_size is missing, and {needing} needs one; add e.g. buffer_size: [3, 5, 10]")
     return tuple(
-        Cell(strategy=strategy, buffer_size=size)
+        GridCell(strategy=strategy, buffer_size=size)
         for strategy, needs in needs_size.items()
         for size in ((grid.buffer_size or (None,)) if needs else (None,))
     )
@@ -76,7 +76,7 @@ def expand(
     space: SearchSpace,
     identities: Sequence[str],
     uses_buffer_size: Callable[[str], bool],
-    rates: Mapping[Cell, float] | None = None,
+    rates: Mapping[GridCell, float] | None = None,
 ) -> Expansion:
     """Return every trial of a space once.
 
@@ -123,8 +123,8 @@ def expand(
 
 
 def _rates_of_cells(
-    grid: Grid, cells: Sequence[Cell], rates: Mapping[Cell, float] | None
-) -> list[Mapping[Cell, float]]:
+    grid: Grid, cells: Sequence[GridCell], rates: Mapping[GridCell, float] | None
+) -> list[Mapping[GridCell, float]]:
     """The rate of every cell, once per pass over the cells: one pass per listed rate, or one with the chosen rates."""
     listed = grid.learning_rate
     if isinstance(listed, RateRange):

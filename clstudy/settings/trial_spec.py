@@ -14,7 +14,7 @@ MAX_NAME_BYTES = 200
 
 
 @dataclass(frozen=True, kw_only=True)
-class Cell:
+class GridCell:
     """What a learning rate is chosen for: strategy x buffer size (None: it does not depend on it)."""
 
     strategy: str

@@ -23,7 +23,7 @@ from clstudy.settings.overrides import with_settings
 from clstudy.settings.profiles import Profile
 from clstudy.settings.space import SearchSpace
 from clstudy.settings.space_file import load_space, override
-from clstudy.settings.trial_spec import Cell, TrialSpec
+from clstudy.settings.trial_spec import GridCell, TrialSpec
 from clstudy.storage.content_addressed_store import StudyStore
 from clstudy.storage.places import Place, open_place, require_writable
 from clstudy.strategies import make_strategy
@@ -67,12 +67,12 @@ class Opened:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Prepared(Opened):
+class PreparedStudy(Opened):
     """A study with its plan as of now."""
 
     expansion: Expansion | None
     """None while the search for learning rates is not over."""
-    rates: Mapping[Cell, float] | None
+    rates: Mapping[GridCell, float] | None
     plan: Plan
 
     @property
@@ -94,7 +94,7 @@ class Prepared(Opened):
         return self.search.sentence()
 
 
-def drift_lines(prepared: Prepared) -> list[str]:
+def drift_lines(prepared: PreparedStudy) -> list[str]:
     """How much the photos change over time, before anything is trained: without drift there is little to forget."""
     from clstudy.identities.drift import WARNING, estimate, is_little, mean, words
 
@@ -113,7 +113,7 @@ def drift_lines(prepared: Prepared) -> list[str]:
     return [*lines, f"[yellow]warning[/yellow]  {WARNING}"] if is_little(average) else lines
 
 
-def prepare(options: RunOptions, busy: Busy) -> Prepared:
+def prepare(options: RunOptions, busy: Busy) -> PreparedStudy:
     """Check everything and make the plan.
 
     Raises:
@@ -187,7 +187,7 @@ def open_study(options: RunOptions, busy: Busy) -> Opened:
     )
 
 
-def planned(opened: Opened, options: RunOptions) -> Prepared:
+def planned(opened: Opened, options: RunOptions) -> PreparedStudy:
     """Plan what a study has left now: of its search for learning rates, if that is not over, else of its trials.
 
     Raises:
@@ -205,7 +205,7 @@ def planned(opened: Opened, options: RunOptions) -> Prepared:
         check_buffer_sizes(expansion.trials, training_photos(data.identities))
         plan = plan_of(expansion.trials, data, opened.basis, opened.out, workers, opened.keep_weights)
     known = {entry.name: getattr(opened, entry.name) for entry in fields(Opened)}
-    return Prepared(**{**known, "data": data}, expansion=expansion, rates=rates, plan=plan)
+    return PreparedStudy(**{**known, "data": data}, expansion=expansion, rates=rates, plan=plan)
 
 
 def require_budget(plan: Plan, options: RunOptions) -> None:
@@ -281,7 +281,7 @@ def training_photos(people: Iterable[Identity]) -> dict[str, int]:
     return {one.name: sum(len(timestamp.train) for timestamp in one.timestamps) for one in people}
 
 
-def check_cells(cells: Sequence[Cell], people: Sequence[Identity]) -> None:
+def check_cells(cells: Sequence[GridCell], people: Sequence[Identity]) -> None:
     """Refuse buffers larger than all photos of a person, before any rate is known.
 
     Raises:

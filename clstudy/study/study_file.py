@@ -15,7 +15,7 @@ from clstudy.records.study_record import NAME, ChosenRate, StudyRecord, TrialEnt
 from clstudy.settings.claims import Statement, state
 from clstudy.settings.metric_facts import OwnMetric
 from clstudy.settings.space import SearchSpace
-from clstudy.settings.trial_spec import Cell
+from clstudy.settings.trial_spec import GridCell
 from clstudy.settings.version import __version__
 from clstudy.storage.documents import STUDY
 from clstudy.storage.places import Place, read_plain
@@ -33,7 +33,7 @@ def write_study_file(
     basis: Basis,
     data: DataSet,
     plan: Plan,
-    chosen_rates: Mapping[Cell, float] | None = None,
+    chosen_rates: Mapping[GridCell, float] | None = None,
 ) -> None:
     """Write ``study.yaml``: resolved settings, trials, claims, versions, commit, data digests.
 
@@ -103,7 +103,7 @@ def _own_metrics(earlier: StudyRecord | None, basis: Basis) -> tuple[OwnMetric, 
     return (*(one for one in before if places.isdisjoint({one.place, one.facts.name})), *basis.own_metrics)
 
 
-def _chosen(rates: Mapping[Cell, float]) -> tuple[ChosenRate, ...]:
+def _chosen(rates: Mapping[GridCell, float]) -> tuple[ChosenRate, ...]:
     return tuple(
         ChosenRate(strategy=cell.strategy, buffer_size=cell.buffer_size, learning_rate=rate)
         for cell, rate in rates.items()

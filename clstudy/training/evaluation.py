@@ -89,7 +89,7 @@ class Evaluation:
 
 
 @dataclass(frozen=True)
-class _Cell:
+class _Entry:
     """Which entry R[t, k] is computed: ``t`` the model's timestamp, ``k`` the test photos'."""
 
     t: int
@@ -177,7 +177,7 @@ def evaluate(
     rows: list[Row] = []
     examples = []
     for test in test_sets:
-        cell = _Cell(train_timestamp, test.timestamp)
+        cell = _Entry(train_timestamp, test.timestamp)
         w = invert(module, test.images, test.features, test.start, settings=inversion, lpips=lpips)
         cell.finite(w, "a latent")
         # looked at before clamping, which would make an infinite pixel a white one

@@ -34,10 +34,10 @@ from clstudy.storage.content_addressed_store import (
 )
 from clstudy.strategies.base import Generated, Memory, make_items, memory_to_dict
 from clstudy.strategies.lookup import make_strategy
-from clstudy.trial.claims import Claims, NoClaims, stored_or_computed
 from clstudy.trial.listener import Listener, StageReport
 from clstudy.trial.photos import StagePhotos, buffer_photos, stored_tensors
 from clstudy.trial.requests import Basis, MemoryRequest, StageRequest, canonical_train, recall
+from clstudy.trial.stage_locks import NoLocks, StageLocks, stored_or_computed
 from clstudy.trial.stage_training import StageTrainer
 from clstudy.trial.work import cost_kind, stage_work
 from clstudy.workloads.base import Objective, workload_of
@@ -63,14 +63,14 @@ class StageRunner:
     basis: Basis
     workload: Workload[Any, Any]
     store: StudyStore
-    claims: Claims = field(default_factory=NoClaims)
+    locks: StageLocks = field(default_factory=NoLocks)
     wait_seconds: float = 0.3
     say: Callable[[str], None] = _LOG.warning
 
     def __post_init__(self) -> None:
         # looked up when something is said: who listens may be set later
         self.photos = StagePhotos(self.basis, self.workload, self.store, lambda text: self.say(text))
-        self.trainer = StageTrainer(self.workload, self.photos, self.store, self.claims, self.wait_seconds)
+        self.trainer = StageTrainer(self.workload, self.photos, self.store, self.locks, self.wait_seconds)
 
     @classmethod
     def personalising(
@@ -81,12 +81,12 @@ class StageRunner:
         metrics: Sequence[Metric],
         store: StudyStore,
         *,
-        claims: Claims | None = None,
+        locks: StageLocks | None = None,
         say: Callable[[str], None] = _LOG.warning,
     ) -> StageRunner:
         """A runner of stages that personalise a generator."""
         workload = PersonalisedGenerator(basis.profile, generator, lpips, metrics)
-        return cls(basis, workload, store, claims=claims or NoClaims(), say=say)
+        return cls(basis, workload, store, locks=locks or NoLocks(), say=say)
 
     @cached_property
     def objective(self) -> Objective:
@@ -112,7 +112,7 @@ class StageRunner:
     def stage(self, request: StageRequest, listener: Listener) -> StageReport:
         """Read a stage from the store, or compute and store it; wait while another worker computes it."""
         return stored_or_computed(
-            self.claims,
+            self.locks,
             request.key,
             lambda: self._stored(request),
             lambda: self._computed(request, listener),

@@ -18,10 +18,10 @@ from clstudy.strategies.base import Generated, Past, Penalty, Trained
 from clstudy.strategies.lookup import make_strategy
 from clstudy.training.micro_batches import with_smaller_batches
 from clstudy.training.personalise import TrainingDivergedError
-from clstudy.trial.claims import Claims, stored_or_computed
 from clstudy.trial.listener import Deaf, Listener
 from clstudy.trial.photos import StagePhotos, loaded, stored_tensors
 from clstudy.trial.requests import LearnedRequest, StageRequest, Support
+from clstudy.trial.stage_locks import StageLocks, stored_or_computed
 from clstudy.workloads.workload import StageInput, TrainedStage, Workload
 
 T = TypeVar("T")
@@ -35,13 +35,13 @@ class StageTrainer:
         workload: Workload[Any, Any],
         photos: StagePhotos,
         store: StudyStore,
-        claims: Claims,
+        locks: StageLocks,
         wait_seconds: float,
     ):
         self._workload = workload
         self._photos = photos
         self._store = store
-        self._claims = claims
+        self._locks = locks
         self._wait_seconds = wait_seconds
 
     # -- training -------------------------------------------------------------------------------------------
@@ -110,7 +110,7 @@ class StageTrainer:
     def weights(self, request: StageRequest) -> dict[str, Tensor]:
         """The tuned weights of a finished stage, by name; trained again where they were dropped."""
         return stored_or_computed(
-            self._claims,
+            self._locks,
             f"weights of {request.key}",
             lambda: self.stored_weights(request.key),
             lambda: self._trained_again(request),

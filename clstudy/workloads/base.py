@@ -1,7 +1,7 @@
-"""What a workload is: everything about a stage that is not keys, store, claims or order. Imports no torch.
+"""What a workload is: everything about a stage that is not keys, store, locks or order. Imports no torch.
 
 A trial is a fold over timestamps whatever its workload: the strategy chooses what to keep, the requests and their keys
-(``clstudy.trial.requests``) say what depends on what, the runner stores and claims. A workload says the rest: which
+(``clstudy.trial.requests``) say what depends on what, the runner stores and locks. A workload says the rest: which
 settings can change its numbers, what a stage costs, what a search minimises, and, built in a worker, how a state is
 trained and scored (``clstudy.workloads.personalised_generator`` is the first; what it offers is what
 ``clstudy.trial`` calls).

@@ -9,7 +9,7 @@ Who calls what, and when. For each timestamp t of a trial, the runner (``clstudy
 3. makes a ``test_set`` of the test photos of every timestamp k <= t, once per person and seed, and lets ``evaluate``
    score the state on all of them.
 
-Keys, claims, the store, retraining and the order of it all are the runner's: a workload knows none of them, and no
+Keys, locks, the store, retraining and the order of it all are the runner's: a workload knows none of them, and no
 other stage than the one it is given.
 """
 

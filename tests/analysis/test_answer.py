@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from clstudy.analysis.answer import answer
-from clstudy.analysis.matrix import Cell
+from clstudy.analysis.matrix import ScoreCell
 from clstudy.settings.metric_facts import packaged_metrics
 
 PEOPLE = ("ann", "bob", "cat", "dan", "eve")
@@ -28,7 +28,7 @@ def values_of(arms, metric="lpips"):
         strategy, size, rate = (*arm, 0.001)[:3]
         minus_bwt = rest[0] if rest else forgetting
         for score, numbers in (("aip", aip), ("forgetting", forgetting), ("bwt", [-one for one in minus_bwt])):
-            cell = Cell("reconstruction", metric, score, rate, strategy, size)
+            cell = ScoreCell("reconstruction", metric, score, rate, strategy, size)
             found[cell] = {name: {0: float(one)} for name, one in zip(PEOPLE, numbers, strict=False)}
     return found
 

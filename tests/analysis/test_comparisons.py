@@ -14,7 +14,7 @@ from scipy import integrate, stats
 
 from clstudy.analysis.comparisons import compare, compare_all, compare_sizes, families, weigh
 from clstudy.analysis.image_values import identity_images
-from clstudy.analysis.matrix import Cell, result_matrices, score_values
+from clstudy.analysis.matrix import ScoreCell, result_matrices, score_values
 from clstudy.analysis.scores import SCORES, MissingCellsError
 from clstudy.analysis.statistics.intervals import cluster_bootstrap, t_interval
 from clstudy.analysis.statistics.paired import effect_size, holm, probability_of_improvement, sign_flip
@@ -257,7 +257,7 @@ def test_the_next_study_is_sized_from_this_one():
 
 
 def cell(strategy, buffer_size, score="forgetting", metric="lpips", rate=0.001):
-    return Cell("reconstruction", metric, score, rate, strategy, buffer_size)
+    return ScoreCell("reconstruction", metric, score, rate, strategy, buffer_size)
 
 
 def people(*values):

@@ -15,7 +15,7 @@ from hypothesis.extra import numpy as hnp
 from scipy import stats
 
 from clstudy.analysis.comparisons import compare, paired_difference
-from clstudy.analysis.matrix import Cell
+from clstudy.analysis.matrix import ScoreCell
 from clstudy.analysis.scores import (
     MissingCellsError,
     average_incremental_performance,
@@ -93,7 +93,7 @@ def test_pairs_are_the_common_identities_and_seeds():
 
 
 def cell(strategy, buffer_size, score="forgetting", metric="id"):
-    return Cell("reconstruction", metric, score, 0.001, strategy, buffer_size)
+    return ScoreCell("reconstruction", metric, score, 0.001, strategy, buffer_size)
 
 
 def people(*values):

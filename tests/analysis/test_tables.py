@@ -21,7 +21,7 @@ from scipy import optimize, stats
 
 from benchmarks.analysis import write_study
 from clstudy.analysis import report
-from clstudy.analysis.efficiency import Cost, efficiency_table, gap_interval, trial_costs
+from clstudy.analysis.efficiency import StrategyCost, efficiency_table, gap_interval, trial_costs
 from clstudy.analysis.limits import not_concluded
 from clstudy.analysis.matrix import Trial
 from clstudy.analysis.notes import notes
@@ -489,9 +489,11 @@ def test_costs_are_what_the_study_left_behind(tmp_path):
     summary = summarise(study.folder)
     costs = trial_costs(study.folder, summary.study.trials)
     photo, latent = 64 * 64 * 3, 1024
-    assert costs["ann-lower-lr0.001-s0"] == Cost(photos=0, megabytes=0, seconds=15)
-    assert costs["ann-er_rand-k3-lr0.001-s0"] == Cost(photos=3, megabytes=3 * (photo + latent) / 1e6, seconds=17)
-    assert costs["ann-er_hull-k3-lr0.001-s0"] == Cost(photos=0, megabytes=(2 * latent + 1000) / 1e6, seconds=11)
+    assert costs["ann-lower-lr0.001-s0"] == StrategyCost(photos=0, megabytes=0, seconds=15)
+    assert costs["ann-er_rand-k3-lr0.001-s0"] == StrategyCost(
+        photos=3, megabytes=3 * (photo + latent) / 1e6, seconds=17
+    )
+    assert costs["ann-er_hull-k3-lr0.001-s0"] == StrategyCost(photos=0, megabytes=(2 * latent + 1000) / 1e6, seconds=11)
     upper = costs["ann-upper-lr0.001-s0"]
     assert (upper.photos, upper.megabytes) == (16, 16 * (photo + latent) / 1e6) and np.isnan(upper.seconds)
     assert "ann-er_rand-k5-lr0.001-s0" not in costs

@@ -20,7 +20,7 @@ from clstudy.settings.named_profiles import named_profile, profile_sources
 from clstudy.settings.overrides import with_settings
 from clstudy.settings.profiles import PROFILES, embedded
 from clstudy.storage.foreign_modules import provide_sources
-from clstudy.study.preparation import Prepared, prepare
+from clstudy.study.preparation import PreparedStudy, prepare
 from clstudy.study.run_options import RunOptions
 from clstudy.study.stored_study import read_study_file, stored_profile, stored_trials, stored_version
 from clstudy.study.study_file import write_study_file
@@ -57,7 +57,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         sys.modules.pop(name, None)
 
 
-def planned(folder: Path, profile: str, **options: object) -> Prepared:
+def planned(folder: Path, profile: str, **options: object) -> PreparedStudy:
     file = folder / "space.yaml"
     file.write_text(SPACE.replace("PROFILE", profile))
     return prepare(RunOptions(space=str(file), dry_run=True, **options), View().busy)  # type: ignore[arg-type]

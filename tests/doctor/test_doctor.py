@@ -27,7 +27,7 @@ import clstudy
 from clstudy.assets.model_files import find_files
 from clstudy.cli.doctor import main
 from clstudy.cluster.nodes import Answer, Node, ask_nodes, clocks, living_nodes, ray_complaint, telling_part
-from clstudy.doctor.facts import FIX, NOTE, PASS, Disk, Facts, Line, Probe, Seen, Tracking
+from clstudy.doctor.facts import FIX, NOTE, PASS, CheckLine, Disk, Facts, Probe, Seen, Tracking
 from clstudy.doctor.gpu_extra import judge_gpu_extra
 from clstudy.doctor.judges import (
     judge_answers,
@@ -95,7 +95,7 @@ def without_gpu(facts: Facts) -> Facts:
     return replace(facts, gpus=(), torch_gpus=(), onnx_providers=("CPUExecutionProvider",))
 
 
-def only(lines: list[Line]) -> Line:
+def only(lines: list[CheckLine]) -> CheckLine:
     assert len(lines) == 1, [str(line) for line in lines]
     return lines[0]
 
@@ -104,8 +104,8 @@ def only(lines: list[Line]) -> Line:
 
 
 def test_a_line_says_its_kind_what_and_what_to_do() -> None:
-    assert str(Line(PASS, "disk", "9 GB free")) == "pass  disk: 9 GB free"
-    assert str(Line(FIX, "disk", "full", "make room")) == "FIX   disk: full -> make room"
+    assert str(CheckLine(PASS, "disk", "9 GB free")) == "pass  disk: 9 GB free"
+    assert str(CheckLine(FIX, "disk", "full", "make room")) == "FIX   disk: full -> make room"
 
 
 def test_a_machine_in_a_line() -> None:
@@ -208,7 +208,7 @@ def test_without_a_gpu_the_gpu_extra_is_told_in_words() -> None:
     gpu = {name: version for name, version in VERSIONS.items() if name != "onnxruntime"} | {"onnxruntime-gpu": "1.31.1"}
     both = VERSIONS | gpu
 
-    def line(versions: dict[str, str], providers: tuple[str, ...], torch_cuda: str) -> Line:
+    def line(versions: dict[str, str], providers: tuple[str, ...], torch_cuda: str) -> CheckLine:
         facts = replace(without_gpu(FACTS), versions=versions, onnx_providers=providers, torch_cuda=torch_cuda)
         return only(judge_gpu_extra(False, {"a": facts}))
 

@@ -21,7 +21,7 @@ from clstudy.settings.expansion import (
 from clstudy.settings.packaged_spaces import known_spaces
 from clstudy.settings.space import MAX_PROPOSALS, RateRange, SearchSpace
 from clstudy.settings.space_file import load_space, override
-from clstudy.settings.trial_spec import Cell, TrialSpec, refuse_equal_ids
+from clstudy.settings.trial_spec import GridCell, TrialSpec, refuse_equal_ids
 
 PEOPLE = [f"person_{i:02d}" for i in range(8)]
 BOUNDS = ("lower", "upper")
@@ -404,7 +404,7 @@ def test_a_searched_space_is_expanded_at_the_rate_of_each_cell():
 
 def test_chosen_rates_are_for_every_cell_of_a_searched_space_and_for_no_other():
     space = searched_space()
-    lower = Cell(strategy="lower", buffer_size=None)
+    lower = GridCell(strategy="lower", buffer_size=None)
     with pytest.raises(ValueError, match="no rate is chosen for lower, er_rand K=3"):
         expand_named(space)
     with pytest.raises(ValueError, match="no rate is chosen for er_rand K=3"):

@@ -42,7 +42,7 @@ from clstudy.records.study_record import StudyRecord, TrialEntry, read_study_rec
 from clstudy.settings.expansion import expand
 from clstudy.settings.space import RateRange, SearchSpace
 from clstudy.settings.space_file import load_space
-from clstudy.settings.trial_spec import Cell, TrialSpec
+from clstudy.settings.trial_spec import GridCell, TrialSpec
 from clstudy.storage.checksum_names import checked_name, checksum_name
 from clstudy.storage.content_addressed_store import StudyStore, digest_of
 from clstudy.storage.driver_lock import only_driver
@@ -159,7 +159,7 @@ def furnish(out: Path, data: DataSet, mlflow: str) -> None:
     folder = out / "search"
     folder.mkdir()
     search = RateSearch(
-        [Cell(strategy="er_rand", buffer_size=2)],
+        [GridCell(strategy="er_rand", buffer_size=2)],
         [DERIVED, STAYS + VALIDATION_MARK],
         [0],
         RateRange(low=1e-4, high=1e-2, trials=2),

@@ -27,14 +27,14 @@ from clstudy.errors import UserError
 from clstudy.identities.dataset import Identity, Photo, Timestamp
 from clstudy.seeding import derive_rng
 from clstudy.settings.space import RateRange
-from clstudy.settings.trial_spec import Cell, TrialSpec
+from clstudy.settings.trial_spec import GridCell, TrialSpec
 from clstudy.study.search.cell_proposals import DIVERGED, FINISHED, RUNNING, STOPPED
 from clstudy.study.search.cell_sampler import DIGITS, SPREAD, nearest_free_rate, spread_position
 from clstudy.study.search.halving import HalvingPruner
 from clstudy.study.search.rate_search import PROPOSALS_SCHEMA, RateSearch
 from clstudy.study.search.validation_people import hold_out_third, validation_people
 
-CELLS = (Cell(strategy="lower", buffer_size=None), Cell(strategy="er_rand", buffer_size=3))
+CELLS = (GridCell(strategy="lower", buffer_size=None), GridCell(strategy="er_rand", buffer_size=3))
 PEOPLE = ("anna+validation", "ben+validation")
 TIMESTAMPS = 8  # rungs after 2 and 4, and none after the last
 TRIALS = 14  # more than the spread, so that TPE proposes too
@@ -46,7 +46,7 @@ Objective = Callable[[TrialSpec, int], float | None]
 def make_search(
     storage: str | BaseStorage | None = None,
     *,
-    cells: tuple[Cell, ...] = CELLS,
+    cells: tuple[GridCell, ...] = CELLS,
     asha: bool = False,
     trials: int = TRIALS,
     low: float = 3e-4,

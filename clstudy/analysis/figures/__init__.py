@@ -1,7 +1,7 @@
 """A study's answers as figures (SVG and PNG); equal studies give equal bytes.
 
-Every figure is a function ``(Material) -> list[Drawing]`` that raises ``NothingToDrawError`` with a sentence where the
-study has not the data.
+Every figure is a function ``(ReportData) -> list[Drawing]`` that raises ``NothingToDrawError`` with a sentence where
+the study has not the data.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from clstudy.analysis.figures.forest import COLOURS, differences, forest_plot, f
 from clstudy.analysis.figures.matrices import heat_maps
 from clstudy.analysis.figures.memory import composition, latents
 from clstudy.analysis.figures.style import Drawing, NothingToDrawError, encode, quiet_text
-from clstudy.analysis.report_data import Material, gather
+from clstudy.analysis.report_data import ReportData, gather
 from clstudy.analysis.summary import Summary
 
 __all__ = [
@@ -26,7 +26,7 @@ __all__ = [
 
 _LOG = logging.getLogger(__name__)
 
-FIGURES: dict[str, Callable[[Material], list[Drawing]]] = {
+FIGURES: dict[str, Callable[[ReportData], list[Drawing]]] = {
     "Differences to lower": forest_plots,
     "Scores over timestamps": ap_over_time,
     "Scores against buffer size": against_buffer_size,
@@ -62,7 +62,7 @@ class Gallery:
         return {f"{d.name}.{kind}": content for d in self.drawings for kind, content in d.files.items()}
 
 
-def draw(material: Material) -> Gallery:
+def draw(material: ReportData) -> Gallery:
     """Draw what the study has data for. A figure that fails is logged and named; the others are drawn all the same."""
     drawings: list[Drawing] = []
     skipped: list[Skipped] = []

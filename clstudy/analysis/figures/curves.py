@@ -25,7 +25,7 @@ from clstudy.analysis.figures.style import (
     timestamp_colours,
 )
 from clstudy.analysis.printed import PRINTED_SCORES, panel_title, printed_higher_is_better, printed_row, score_title
-from clstudy.analysis.report_data import Arm, Material
+from clstudy.analysis.report_data import Arm, ReportData
 from clstudy.analysis.scores import average_performance
 from clstudy.analysis.statistics.intervals import identity_interval
 
@@ -53,7 +53,7 @@ def over_identities(values: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.nd
     return found[0], found[1], found[2]
 
 
-def ap_over_time(material: Material) -> list[Drawing]:
+def ap_over_time(material: ReportData) -> list[Drawing]:
     """AP_t per strategy and buffer size, a panel per strategy."""
     drawings = []
     for panel in material.panels[:CURVE_PANELS]:
@@ -78,13 +78,13 @@ def _ap_of_learner(r: np.ndarray) -> np.ndarray:
     return average_performance(r) if np.isfinite(r[0, 0]) else np.full(len(r), np.nan)
 
 
-def _finals(material: Material, panel: tuple[str, str]) -> dict[Arm, dict[str, np.ndarray]]:
+def _finals(material: ReportData, panel: tuple[str, str]) -> dict[Arm, dict[str, np.ndarray]]:
     finals = material.identity_values(panel, lambda r: r[-1].mean(keepdims=True))
     return {arm: values for arm, values in finals.items() if arm.strategy in material.summary.study.joint_strategies}
 
 
 def _ap_drawing(
-    material: Material,
+    material: ReportData,
     panel: tuple[str, str],
     learners: Mapping[Arm, Mapping[str, np.ndarray]],
     names: Sequence[str],
@@ -149,7 +149,7 @@ def _curve(
     return float(t[-1]), float(mean[-1]), label, colour
 
 
-def timestamp_lines(material: Material) -> list[Drawing]:
+def timestamp_lines(material: ReportData) -> list[Drawing]:
     """R[t, k] over t: how the photos of each timestamp fare after they were learnt."""
     panel = material.panel
     if panel is None:
@@ -194,14 +194,14 @@ def timestamp_lines(material: Material) -> list[Drawing]:
     ]
 
 
-def against_buffer_size(material: Material) -> list[Drawing]:
+def against_buffer_size(material: ReportData) -> list[Drawing]:
     """AIP, Forgetting, −BWT and final performance against K; what has no buffer as lines."""
     if len(material.sizes) < 2:
         raise NothingToDrawError("A score against buffer size needs at least two buffer sizes.")
     return [_size_drawing(material, panel) for panel in material.panels[:CURVE_PANELS]]
 
 
-def _size_drawing(material: Material, panel: tuple[str, str]) -> Drawing:
+def _size_drawing(material: ReportData, panel: tuple[str, str]) -> Drawing:
     names = list(dict.fromkeys(arm.strategy for arm in material.arms if arm.buffer_size is not None))
     scores = [name for name in PRINTED_SCORES if any(row["score"] == name for row in material.rows)]
     size = (2.3, 2.0)
@@ -267,7 +267,7 @@ def _points(axes: Axes, x: Sequence[float], rows: Sequence[Mapping[str, Any]], n
     )
 
 
-def against_learning_rate(material: Material) -> list[Drawing]:
+def against_learning_rate(material: ReportData) -> list[Drawing]:
     """AIP, Forgetting, −BWT and final performance of the main metric against the learning rate."""
     if len(material.rates) < 2:
         raise NothingToDrawError("The response to the learning rate needs at least two learning rates.")

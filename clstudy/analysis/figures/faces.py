@@ -11,7 +11,7 @@ from PIL import Image
 from clstudy.analysis.figures.style import INK, TEXT, Drawing, NothingToDrawError, drawing, panel_grid
 from clstudy.analysis.matrix import Trial
 from clstudy.analysis.printed import number, panel_title
-from clstudy.analysis.report_data import Arm, Material
+from clstudy.analysis.report_data import Arm, ReportData
 from clstudy.analysis.study_folder import stage_faces
 
 _CELL = 0.62
@@ -40,7 +40,7 @@ class Shown:
         return f"{self.place} of {self.people} people: {self.score}"
 
 
-def face_grids(material: Material) -> list[Drawing]:
+def face_grids(material: ReportData) -> list[Drawing]:
     """What strategies make of the test photos of the best, the median and the worst person; of the worst over t.
 
     The first names of a study say nothing of its range: an average may hide people whose faces are lost.
@@ -59,7 +59,7 @@ def face_grids(material: Material) -> list[Drawing]:
     return found
 
 
-def shown_people(material: Material) -> list[Shown]:
+def shown_people(material: ReportData) -> list[Shown]:
     """The best, the median and the worst person by the main metric, in this order; everybody where they are fewer.
 
     A person's score is the mean of the last row of R over the strategies that the figure shows (those that all people
@@ -96,12 +96,12 @@ def shown_people(material: Material) -> list[Shown]:
     ]
 
 
-def _trials(material: Material, identity: str) -> dict[Arm, Trial]:
+def _trials(material: ReportData, identity: str) -> dict[Arm, Trial]:
     found = {arm: material.trial_of(arm, identity) for arm in material.focus_arms}
     return {arm: trial for arm, trial in found.items() if trial is not None}
 
 
-def _final_grid(material: Material, person: Shown) -> Drawing | None:
+def _final_grid(material: ReportData, person: Shown) -> Drawing | None:
     rows: dict[str, list[np.ndarray]] = {}
     for arm, trial in _trials(material, person.identity).items():
         faces = stage_faces(material.stages[trial][-1])
@@ -124,7 +124,7 @@ def _final_grid(material: Material, person: Shown) -> Drawing | None:
     )
 
 
-def _oldest_grid(material: Material, person: Shown) -> Drawing | None:
+def _oldest_grid(material: ReportData, person: Shown) -> Drawing | None:
     rows: dict[str, list[np.ndarray]] = {}
     for arm, trial in _trials(material, person.identity).items():
         if arm.strategy in material.summary.study.joint_strategies:

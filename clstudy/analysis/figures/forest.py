@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from clstudy.analysis.figures.style import Drawing, NothingToDrawError, drawing
 from clstudy.analysis.printed import DEFAULT_DECIMALS, decimals_of, interval_texts, number, printed_row
-from clstudy.analysis.report_data import Material
+from clstudy.analysis.report_data import ReportData
 from clstudy.analysis.summary import Summary
 
 # Okabe and Ito's palette: told apart with any colour vision, and by lightness in print.
@@ -24,7 +24,7 @@ _STEP = 0.28
 _PANEL = ("reconstruction", "lpips")
 
 
-def forest_plots(material: Material) -> list[Drawing]:
+def forest_plots(material: ReportData) -> list[Drawing]:
     """Forgetting and AIP against ``lower``."""
     drawings = []
     digits = decimals_of(material.metrics, _PANEL)

@@ -7,7 +7,7 @@ import numpy as np
 
 from clstudy.analysis.figures.style import SEQUENCE, TEXT, Drawing, NothingToDrawError, drawing, panel_grid
 from clstudy.analysis.printed import decimals_of, panel_title
-from clstudy.analysis.report_data import Arm, Material
+from clstudy.analysis.report_data import Arm, ReportData
 
 _SIDE, _COLUMNS = 1.55, 3
 _WRITTEN_UP_TO = 6
@@ -15,7 +15,7 @@ _MOST_DIGITS = 3
 """Most timestamps at which every square still has room for its number."""
 
 
-def heat_maps(material: Material) -> list[Drawing]:
+def heat_maps(material: ReportData) -> list[Drawing]:
     """R of every strategy at up to three buffer sizes under the main metric, on one colour scale."""
     panel = material.panel
     if panel is None:

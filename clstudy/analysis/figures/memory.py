@@ -18,7 +18,7 @@ from clstudy.analysis.figures.style import (
     panel_grid,
     timestamp_colours,
 )
-from clstudy.analysis.report_data import Arm, Material
+from clstudy.analysis.report_data import Arm, ReportData
 from clstudy.analysis.study_folder import StoredStage, anchor_latents
 
 _COLUMNS = 3
@@ -28,7 +28,7 @@ _NO_STAGES = "The study's folder does not hold the stages of its trials (stages/
 _NO_BUFFER = "No strategy of this study stores photos."
 
 
-def composition(material: Material) -> list[Drawing]:
+def composition(material: ReportData) -> list[Drawing]:
     """How many stored photos of each earlier timestamp are trained with at t, mean over trials."""
     counts = {arm: stored for arm in _storing_arms(material) if len(stored := stored_counts(material, arm)) > 1}
     counts = {arm: stored for arm, stored in counts.items() if arm.buffer_size in material.shown_sizes}
@@ -71,7 +71,7 @@ def composition(material: Material) -> list[Drawing]:
     ]
 
 
-def stored_counts(material: Material, arm: Arm) -> np.ndarray:
+def stored_counts(material: ReportData, arm: Arm) -> np.ndarray:
     """Mean number of stored photos ``[T, T]``: at timestamp t (row), from timestamp k (column)."""
     found = []
     for trial, stages in material.stages.items():
@@ -89,7 +89,7 @@ def stored_counts(material: Material, arm: Arm) -> np.ndarray:
     return total / np.maximum(trials, 1)
 
 
-def latents(material: Material) -> list[Drawing]:
+def latents(material: ReportData) -> list[Drawing]:
     """One identity's anchors in their first two principal components, with the stored ones and their hull."""
     arms = [arm for arm in _storing_arms(material) if arm.buffer_size == material.focus_size]
     # photos that are hulled by design come first, then the plan's order
@@ -182,7 +182,7 @@ def hull_outline(points: np.ndarray) -> np.ndarray:
     return points[[int(along.argmin()), int(along.argmax())]]
 
 
-def _storing_arms(material: Material) -> list[Arm]:
+def _storing_arms(material: ReportData) -> list[Arm]:
     if not material.stages:
         raise NothingToDrawError(_NO_STAGES)
     storing = {

@@ -18,7 +18,7 @@ from clstudy.analysis.claims import (
 )
 from clstudy.analysis.pages.blocks import Block, Bullets, Section, paragraph, soft_paragraph, text_table
 from clstudy.analysis.printed import decimals_of, panel_title
-from clstudy.analysis.report_data import Material
+from clstudy.analysis.report_data import ReportData
 from clstudy.analysis.scores import SCORES
 from clstudy.analysis.statistics.equivalence import CANNOT_SAY, EXCEEDS
 from clstudy.analysis.summary import Summary
@@ -42,7 +42,7 @@ _EQUIVALENCE_NOTE = (
 )
 
 
-def claim_sections(material: Material) -> list[Section]:
+def claim_sections(material: ReportData) -> list[Section]:
     """What was claimed beforehand with its answer, and the equivalence tests where the space asks for them.
 
     Nothing where the study never claimed anything: that all is exploratory stands under the tables already.

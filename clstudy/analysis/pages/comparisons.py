@@ -15,11 +15,11 @@ from clstudy.analysis.printed import (
     printed_row,
     score_title,
 )
-from clstudy.analysis.report_data import Arm, Material
+from clstudy.analysis.report_data import Arm, ReportData
 from clstudy.settings.metric_facts import Metrics
 
 
-def comparison_section(material: Material) -> Section:
+def comparison_section(material: ReportData) -> Section:
     """Paired differences under the main metric, to every baseline that the study has."""
     rows = [
         row
@@ -48,7 +48,7 @@ def comparison_section(material: Material) -> Section:
     return Section(anchor="comparisons", title="Paired comparisons", blocks=tuple(blocks))
 
 
-def _paired_line(material: Material, row: Mapping[str, Any]) -> TableRow:
+def _paired_line(material: ReportData, row: Mapping[str, Any]) -> TableRow:
     mean, interval = printed_numbers(row, material.metrics, signed=True)
     label = Arm(row["strategy"], row["buffer_size"]).label
     label += f", lr {row['learning_rate']:g}" if len(material.rates) > 1 else ""

@@ -5,10 +5,10 @@ from __future__ import annotations
 from clstudy.analysis.efficiency import ABOVE_UPPER, efficiency_table
 from clstudy.analysis.pages.blocks import Section, rows_section
 from clstudy.analysis.printed import mean_and_interval, panel_title
-from clstudy.analysis.report_data import Arm, Material
+from clstudy.analysis.report_data import Arm, ReportData
 
 
-def efficiency_section(material: Material) -> list[Section]:
+def efficiency_section(material: ReportData) -> list[Section]:
     """What a memory gains over ``lower`` and what it costs, under the main metric; nothing without ``lower``."""
     rows = [
         row

@@ -8,7 +8,7 @@ from typing import Any
 from clstudy.analysis.evidence import StudyEvidence
 from clstudy.analysis.pages.blocks import Block, Folded, Section, paragraph, soft_paragraph, text_table
 from clstudy.analysis.printed import digits_for, mean_and_interval
-from clstudy.analysis.report_data import Material
+from clstudy.analysis.report_data import ReportData
 from clstudy.analysis.scores import SCORES
 from clstudy.analysis.sensitivity import BOOTSTRAP_T, CHECKED_SCORES
 from clstudy.analysis.statistics.intervals import CONFIDENCE
@@ -33,7 +33,7 @@ _NOTES = (
 )
 
 
-def evidence_sections(material: Material, found: StudyEvidence) -> list[Section]:
+def evidence_sections(material: ReportData, found: StudyEvidence) -> list[Section]:
     """For the study's main metric: what AIP's and Forgetting's differences are worth, and their other intervals.
 
     One section of tables that fold away; Forgetting's is open.

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from clstudy.analysis.pages.blocks import Block, Section, Table, paragraph, soft_paragraph, text_table
-from clstudy.analysis.report_data import Material
+from clstudy.analysis.report_data import ReportData
 from clstudy.analysis.study_folder import stage_seconds
 from clstudy.analysis.summary import Summary
 from clstudy.records.sessions import Session, priced_hours, read_sessions
@@ -68,7 +68,7 @@ def _flat(values: Any, before: str = "") -> Iterable[tuple[str, str]]:
         yield before, "none" if values is None else str(values)
 
 
-def timing_section(material: Material) -> Section:
+def timing_section(material: ReportData) -> Section:
     """How long the stages took, of those whose timing is in the folder."""
     seconds = stage_seconds(material.summary.study.folder)
     if not seconds:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from clstudy.analysis.limits import not_concluded
-from clstudy.analysis.matrix import Cell
+from clstudy.analysis.matrix import ScoreCell
 from clstudy.analysis.notes import BEST, notes
 from clstudy.analysis.pages.blocks import (
     Block,
@@ -31,7 +31,7 @@ from clstudy.analysis.printed import (
     printed_value,
     score_title,
 )
-from clstudy.analysis.report_data import Arm, Material
+from clstudy.analysis.report_data import Arm, ReportData
 from clstudy.analysis.score_tables import Column
 from clstudy.analysis.statistics.intervals import CONFIDENCE
 from clstudy.analysis.summary import Summary
@@ -39,7 +39,7 @@ from clstudy.analysis.summary import Summary
 _BEST = f"({BEST})"
 
 
-def main_section(material: Material) -> Section:
+def main_section(material: ReportData) -> Section:
     """The main table, and those of the other metrics and the paper's layout folded away."""
     summary = material.summary
     if material.panel is None:
@@ -59,7 +59,7 @@ def main_section(material: Material) -> Section:
     return Section(anchor="table", title=panel_title(material.metrics, material.panel), blocks=blocks)
 
 
-def score_table(material: Material, panel: tuple[str, str]) -> Table:
+def score_table(material: ReportData, panel: tuple[str, str]) -> Table:
     """Blocks AIP, Forgetting, −BWT, final performance; rows strategy, columns buffer size."""
     summary = material.summary
     rows = [row for row in summary.scores.to_pylist() if (row["protocol"], row["metric"]) == panel]
@@ -110,7 +110,7 @@ def _paper_cell(cell: PaperCell) -> TableCell:
     return TableCell(text=text, small=cell.interval, kind="better" if cell.best else None)
 
 
-def identity_section(material: Material) -> Section:
+def identity_section(material: ReportData) -> Section:
     """One value per identity (mean over seeds) for every printed score under the main metric."""
     title = "Per identity"
     if material.panel is None:
@@ -121,7 +121,7 @@ def identity_section(material: Material) -> Section:
         lines = []
         for rate in material.rates:
             for arm in _arms(material, rate):
-                values = material.values.get(Cell(*material.panel, score, rate, *arm))
+                values = material.values.get(ScoreCell(*material.panel, score, rate, *arm))
                 if values:
                     means = [values.get(identity) for identity in identities]
                     texts = [
@@ -138,6 +138,6 @@ def identity_section(material: Material) -> Section:
     return Section(anchor="identities", title=title, blocks=tuple(tables))
 
 
-def _arms(material: Material, rate: float | None) -> list[Arm]:
+def _arms(material: ReportData, rate: float | None) -> list[Arm]:
     rows = [row for row in material.summary.scores.to_pylist() if row["learning_rate"] == rate]
     return list(dict.fromkeys(Arm(row["strategy"], row["buffer_size"]) for row in rows if row["score"] == "final"))

@@ -18,11 +18,11 @@ from clstudy.analysis.pages.pictures import figure_section
 from clstudy.analysis.pages.render import render
 from clstudy.analysis.pages.run_record import missing_section, settings_section, timing_section
 from clstudy.analysis.pages.scores import identity_section, main_section
-from clstudy.analysis.report_data import Material
+from clstudy.analysis.report_data import ReportData
 from clstudy.records.study_record import read_study_record
 
 
-def study_page(material: Material, gallery: Gallery, extra: Sequence[Section] = ()) -> str:
+def study_page(material: ReportData, gallery: Gallery, extra: Sequence[Section] = ()) -> str:
     """The whole report; ``extra`` sections stand after the paired comparisons.
 
     Args:
@@ -54,7 +54,7 @@ def study_page(material: Material, gallery: Gallery, extra: Sequence[Section] = 
     )
 
 
-def comparison_page(materials: Mapping[str, Material]) -> str:
+def comparison_page(materials: Mapping[str, ReportData]) -> str:
     """Main tables of several studies side by side: study name -> material."""
     studies = []
     for place, (name, material) in enumerate(materials.items()):
@@ -64,12 +64,12 @@ def comparison_page(materials: Mapping[str, Material]) -> str:
     return render("side_by_side.html.j2", title="clstudy studies", studies=studies)
 
 
-def _answer(material: Material) -> list[str]:
+def _answer(material: ReportData) -> list[str]:
     """What a study was run for and what came of it, then its answer."""
     return [*primary_notes(material.summary, material.digits), *answer(material)]
 
 
-def _facts(material: Material) -> list[tuple[str, str]]:
+def _facts(material: ReportData) -> list[tuple[str, str]]:
     """How large the study is: (number, of what)."""
     study = material.summary.study
     counts = [
@@ -84,7 +84,7 @@ def _facts(material: Material) -> list[tuple[str, str]]:
     return [*facts, (f"{done}/{len(study.trials)}", "trials in the numbers")]
 
 
-def _alerts(material: Material, gallery: Gallery) -> list[str]:
+def _alerts(material: ReportData, gallery: Gallery) -> list[str]:
     """What cannot be concluded, and what of this page is missing, before anything is read."""
     summary = material.summary
     said = not_concluded(summary)

@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow as pa
 
 from clstudy.analysis.pages.blocks import Block, Folded, Section, paragraph, soft_paragraph, text_table
-from clstudy.analysis.report_data import Material
+from clstudy.analysis.report_data import ReportData
 from clstudy.analysis.scores import SCORES
 from clstudy.analysis.variance import BUDGETED_SCORES, spread_factors
 
@@ -33,7 +33,7 @@ _NOTES = (
 )
 
 
-def variance_sections(material: Material, table: pa.Table) -> list[Section]:
+def variance_sections(material: ReportData, table: pa.Table) -> list[Section]:
     """Budgets of the main metric's paired differences, one folded table per score."""
     rows = table.to_pylist()
     if material.panel is None or not rows:

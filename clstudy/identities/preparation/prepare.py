@@ -34,7 +34,7 @@ _NAMED = 10
 
 
 @dataclass(frozen=True, kw_only=True)
-class Prepared:
+class PreparedFolder:
     """Where the photos and the report are, and the timestamps with what became of every frame."""
 
     photos: Path
@@ -51,7 +51,7 @@ def prepare(
     manifest: Path | None = None,
     keep_scans: bool = False,
     say: Callable[[str], None] = lambda line: None,
-) -> Prepared:
+) -> PreparedFolder:
     """Make ``out/<identity>`` and its report from a source; goes on where a stopped run was.
 
     Args:
@@ -85,7 +85,7 @@ def _prepare(
     references: Sequence[Path],
     keep_scans: bool,
     say: Callable[[str], None],
-) -> Prepared:
+) -> PreparedFolder:
     if found.ignored:
         kinds = ", ".join(sorted(PHOTO_SUFFIXES))
         more = f", … ({len(found.ignored)} in all)" if len(found.ignored) > _NAMED else ""
@@ -115,4 +115,4 @@ def _prepare(
         say(f"{out / '.prepare'} keeps pictures and embeddings of everybody in the footage; remove it in the end")
     else:
         remove_scans(out / ".prepare", found, settings)
-    return Prepared(photos=out / settings.identity, report=report / "report.md", stamps=stamps)
+    return PreparedFolder(photos=out / settings.identity, report=report / "report.md", stamps=stamps)

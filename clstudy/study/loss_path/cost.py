@@ -10,7 +10,7 @@ import numpy as np
 
 from clstudy.errors import UserError
 from clstudy.identities.dataset import Identity
-from clstudy.study.loss_path.lines import Line, Task, some_names
+from clstudy.study.loss_path.lines import Task, WeightLine, some_names
 from clstudy.study.loss_path.losses import Networks, photo_batches
 from clstudy.study.plan import find_pace
 from clstudy.trial.requests import StageRequest
@@ -19,7 +19,7 @@ from clstudy.trial.work import training_work
 
 
 @dataclass(frozen=True, kw_only=True)
-class Cost:
+class PathCost:
     """What the lines take: stages to train again, networks to build, forward passes, and seconds of each.
 
     Building and passes are measured here; training is judged by what the study's own stages took.
@@ -51,7 +51,7 @@ class Cost:
         )
 
 
-def require_weights(runner: StageRunner, requests: Mapping[str, StageRequest], lines: Sequence[Line]) -> None:
+def require_weights(runner: StageRunner, requests: Mapping[str, StageRequest], lines: Sequence[WeightLine]) -> None:
     """Refuse lines whose weights were dropped and cannot be made again here.
 
     Raises:
@@ -97,7 +97,7 @@ def measure_cost(
     todo: Sequence[Task],
     again: Sequence[StageRequest],
     tries: int = 3,
-) -> Cost:
+) -> PathCost:
     """Count networks and passes, and time one of each (the median of some, after a first that warms up)."""
     task, batch = todo[0], runner.basis.profile.inversion.batch_size
     counts = [len(people[one.identity].timestamps[k].test) for one in todo for k in one.timestamps]
@@ -117,7 +117,7 @@ def measure_cost(
         builds.append(built - started)
         passes.append(time.monotonic() - built)
     pace = find_pace(runner.basis, people, runner.store, runner.store.root).seconds_per_pass
-    return Cost(
+    return PathCost(
         retrained=len(again),
         retrain_seconds=sum(training_work(request) for request in again) * pace,
         networks=len(todo),

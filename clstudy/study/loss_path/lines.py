@@ -14,7 +14,7 @@ from clstudy.study.stored_study import stage_keys
 
 
 @dataclass(frozen=True, kw_only=True)
-class Line:
+class WeightLine:
     """A straight line between two stages of a trial, by timestamp and stage key."""
 
     spec: TrialSpec
@@ -34,7 +34,7 @@ class Point:
     alpha: float
 
     @classmethod
-    def of(cls, line: Line, group: str, alpha: float) -> Point:
+    def of(cls, line: WeightLine, group: str, alpha: float) -> Point:
         """The point, recognised as a stage where it is one."""
         if alpha == 0:
             return cls(line.start_key, "", "", 0.0)
@@ -48,21 +48,21 @@ class Task:
     """One network to build and the test timestamps to show it: what is computed once, whoever needs it."""
 
     identity: str
-    line: Line
+    line: WeightLine
     point: Point
     group: str
     alpha: float
     timestamps: tuple[int, ...]
 
 
-def trial_lines(spec: TrialSpec, keys: Sequence[str]) -> list[Line]:
+def trial_lines(spec: TrialSpec, keys: Sequence[str]) -> list[WeightLine]:
     """Lines t-1 to t and 0 to last of a trial's stages; none for a single stage (``upper``)."""
     last = len(keys) - 1
     ends = [(t - 1, t) for t in range(1, last + 1)] + ([(0, last)] if last > 1 else [])
-    return [Line(spec=spec, start=a, end=b, start_key=keys[a], end_key=keys[b]) for a, b in ends]
+    return [WeightLine(spec=spec, start=a, end=b, start_key=keys[a], end_key=keys[b]) for a, b in ends]
 
 
-def tasks(lines: Sequence[Line], alphas: Sequence[float]) -> list[Task]:
+def tasks(lines: Sequence[WeightLine], alphas: Sequence[float]) -> list[Task]:
     """Everything to compute for the lines, each network and test timestamp once, one identity after the other."""
     seen: dict[Point, set[int]] = {}
     found = []
@@ -103,13 +103,13 @@ def choose_trials(trials: Sequence[TrialSpec], wanted: Sequence[str] | None) -> 
     return [spec for trial, spec in known.items() if trial in chosen]
 
 
-def lines_of(study: Path, chosen: Sequence[TrialSpec]) -> tuple[list[Line], list[str]]:
+def lines_of(study: Path, chosen: Sequence[TrialSpec]) -> tuple[list[WeightLine], list[str]]:
     """All lines of the chosen trials, and why some have none.
 
     Raises:
         UserError: no trial has two stages.
     """
-    lines: list[Line] = []
+    lines: list[WeightLine] = []
     unfinished, single = [], []
     for spec in chosen:
         keys = stage_keys(study, spec.trial_id)

@@ -15,7 +15,7 @@ from clstudy.identities.dataset import Identity
 from clstudy.metrics.lpips import LPIPS, index_features
 from clstudy.settings.profiles import Profile
 from clstudy.study.loss_path.interpolation import interpolate
-from clstudy.study.loss_path.lines import Line, Point, Task
+from clstudy.study.loss_path.lines import Point, Task, WeightLine
 from clstudy.training.evaluation import TestSet
 from clstudy.training.personalise import TrainingPhotos, photo_losses
 from clstudy.trial.requests import StageRequest
@@ -95,7 +95,9 @@ def compute_losses(
     return found
 
 
-def path_rows(lines: Sequence[Line], alphas: Sequence[float], losses: Mapping[tuple[Point, int], float]) -> pa.Table:
+def path_rows(
+    lines: Sequence[WeightLine], alphas: Sequence[float], losses: Mapping[tuple[Point, int], float]
+) -> pa.Table:
     """Rows of ``PATH_SCHEMA`` for all lines, in their order."""
     rows: list[dict[str, Any]] = []
     for line in lines:

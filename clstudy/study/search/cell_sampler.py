@@ -13,7 +13,7 @@ from optuna.samplers import BaseSampler, TPESampler
 from optuna.trial import FrozenTrial
 
 from clstudy.seeding import derive_seed
-from clstudy.settings.trial_spec import Cell
+from clstudy.settings.trial_spec import GridCell
 
 SPREAD = 7
 """Proposals of a cell that are spread evenly over the range, at its eighths, before TPE takes over.
@@ -59,7 +59,7 @@ class CellSampler(BaseSampler):
     a trial of the cell's study has no rate yet.
     """
 
-    def __init__(self, seed: int, cell: Cell):
+    def __init__(self, seed: int, cell: GridCell):
         self._stream = (seed, cell.strategy, cell.buffer_size or 0)
 
     def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:

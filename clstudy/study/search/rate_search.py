@@ -23,7 +23,7 @@ from optuna.trial import TrialState
 
 from clstudy.errors import UserError
 from clstudy.settings.space import RateRange
-from clstudy.settings.trial_spec import Cell, TrialSpec, refuse_equal_ids
+from clstudy.settings.trial_spec import GridCell, TrialSpec, refuse_equal_ids
 from clstudy.study.search.cell_proposals import DIVERGED, OUTCOME, RATE, RUNNING, Lane, Proposal
 from clstudy.study.search.cell_sampler import CellSampler
 from clstudy.study.search.halving import HalvingPruner
@@ -69,7 +69,7 @@ class RateSearch:
 
     def __init__(
         self,
-        cells: Sequence[Cell],
+        cells: Sequence[GridCell],
         identities: Sequence[str],
         seeds: Sequence[int],
         rates: RateRange,
@@ -98,7 +98,7 @@ class RateSearch:
         }
         opened = open_storage(storage) if isinstance(storage, str) else storage
         halving = HalvingPruner() if asha else None
-        self._lanes: dict[Cell, Lane] = {}
+        self._lanes: dict[GridCell, Lane] = {}
         for cell in cells:
             specs_at = partial(_trials_at, cell, tuple(identities), tuple(seeds))
             refuse_equal_ids(specs_at(rates.low))
@@ -180,7 +180,7 @@ class RateSearch:
         if not proposal.over:
             lane.abandon()
 
-    def best(self) -> Mapping[Cell, float]:
+    def best(self) -> Mapping[GridCell, float]:
         """The rate with the lowest objective, by cell.
 
         Raises:
@@ -188,7 +188,7 @@ class RateSearch:
         """
         return {cell: self._best(cell, lane) for cell, lane in self._lanes.items()}
 
-    def _best(self, cell: Cell, lane: Lane) -> float:
+    def _best(self, cell: GridCell, lane: Lane) -> float:
         if lane.decided < self._rates.trials:
             raise UserError(
                 f"the learning rate search of {cell.label} is not finished ({lane.decided} of {self._rates.trials} "
@@ -220,7 +220,9 @@ class RateSearch:
         return pa.Table.from_pylist(rows, schema=PROPOSALS_SCHEMA)
 
 
-def _trials_at(cell: Cell, identities: tuple[str, ...], seeds: tuple[int, ...], rate: float) -> tuple[TrialSpec, ...]:
+def _trials_at(
+    cell: GridCell, identities: tuple[str, ...], seeds: tuple[int, ...], rate: float
+) -> tuple[TrialSpec, ...]:
     """The trials of one proposal."""
     return tuple(
         TrialSpec(

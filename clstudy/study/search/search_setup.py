@@ -18,7 +18,7 @@ from clstudy.identities.dataset import DataSet
 from clstudy.settings.expansion import expand_cells
 from clstudy.settings.profiles import search_document
 from clstudy.settings.space import RateRange, SearchSpace
-from clstudy.settings.trial_spec import Cell
+from clstudy.settings.trial_spec import GridCell
 from clstudy.storage.checksums import write_checked
 from clstudy.storage.content_addressed_store import StudyStore, digest_of
 from clstudy.storage.places import Place, write_atomically
@@ -39,7 +39,7 @@ DATABASE = "optuna.db"
 class SearchSetup:
     """A search before it runs: cells, validation people, the source of its trials and where Optuna keeps it."""
 
-    cells: tuple[Cell, ...]
+    cells: tuple[GridCell, ...]
     people: DataSet
     rates: RateRange
     database: Path
@@ -173,7 +173,7 @@ def keep_search(setup: SearchSetup, out: Place) -> None:
         write_atomically(out / PART / DATABASE, setup.database.read_bytes())
 
 
-def chosen_rates(setup: SearchSetup) -> Mapping[Cell, float] | None:
+def chosen_rates(setup: SearchSetup) -> Mapping[GridCell, float] | None:
     """The rate of every cell, or None while the search is not over.
 
     Raises:

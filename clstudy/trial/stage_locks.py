@@ -1,4 +1,4 @@
-"""Who computes what: a key is claimed by one worker while it is computed, and the others wait for its value."""
+"""Who computes what: one worker holds the lock of a stage while it computes it, the others wait for its value."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Protocol, TypeVar
 T = TypeVar("T")
 
 
-class Claims(Protocol):
+class StageLocks(Protocol):
     """Keeps two workers from computing one value at the same time. Correctness never rests on it."""
 
     def acquire(self, key: str) -> bool:
@@ -20,7 +20,7 @@ class Claims(Protocol):
         """Give the key back."""
 
 
-class NoClaims:
+class NoLocks:
     """For a single worker."""
 
     def acquire(self, key: str) -> bool:
@@ -31,20 +31,20 @@ class NoClaims:
 
 
 def stored_or_computed(
-    claims: Claims, key: str, stored: Callable[[], T | None], compute: Callable[[], T], wait_seconds: float
+    locks: StageLocks, key: str, stored: Callable[[], T | None], compute: Callable[[], T], wait_seconds: float
 ) -> T:
-    """A value from the store, or computed under a claim; waits while another worker computes it."""
+    """A value from the store, or computed under its lock; waits while another worker computes it."""
     while True:
         found = stored()
         if found is not None:
             return found
-        if claims.acquire(key):
+        if locks.acquire(key):
             break
         time.sleep(wait_seconds)
     try:
-        # it may have been finished between the look and the claim
+        # it may have been finished between the look and the lock
         found = stored()
         return compute() if found is None else found
     finally:
-        with suppress(Exception):  # a lost claim service must not lose the value
-            claims.release(key)
+        with suppress(Exception):  # a lost lock service must not lose the value
+            locks.release(key)
