@@ -70,7 +70,7 @@ def main() -> None:
                 module,
                 runner.photos.training(identity, [0]),
                 None,
-                settings=replace(profile.trainer, passes=passes),
+                settings=replace(profile.trainer, epochs=passes),
                 learning_rate=LEARNING_RATE,
                 lpips=lpips,
                 new_rng=np.random.default_rng(0),

@@ -1,7 +1,7 @@
 """Personalising and inversion: ours against a plain rendering of the reference loop, in the same run.
 
     python benchmarks/personalize.py [--device cpu|cuda] [--size 64] [--steps 10] [--precision float32|tf32|bf16]
-                                     [--compile] [--recompute] [--effect] [--memory 1024]
+                                     [--compile] [--activation-checkpointing] [--effect] [--memory 1024]
 
 The plain loop is written from the protocol: one photo at a time, the target's LPIPS features computed again at every
 use, gradients added up over the photos of a step. Both train a StyleGAN2 with config-f channels and random weights on
@@ -36,7 +36,7 @@ from clstudy.training.personalise import TrainingPhotos, epochs, personalise, re
 
 NEW, STORED, TESTED = 20, 10, 10
 RATE = 3e-4
-INVERSION = InversionSettings(steps=1, learning_rate=5e-3, prior_weight=0.0, final_rate=1.0, batch_size=5)
+INVERSION = InversionSettings(steps=1, learning_rate=5e-3, prior_weight=0.0, final_lr_fraction=1.0, batch_size=5)
 
 
 def config_f(size: int) -> StyleGAN2Settings:
@@ -113,7 +113,7 @@ def largest_difference(ours: nn.Module, theirs: nn.Module) -> float:
 def compare_personalising(size: int, steps: int, compute: ComputeSettings, device: torch.device, lpips: LPIPS) -> None:
     new, stored = (photos(count, size, seed, lpips, device) for count, seed in ((NEW, 1), (STORED, 2)))
     assert steps % 10 == 0, "an epoch over 20 photos in pairs has 10 steps"
-    settings = TrainerSettings(passes=steps // 10)
+    settings = TrainerSettings(epochs=steps // 10)
 
     def ours(module: nn.Module, passes: TrainerSettings) -> None:
         personalise(
@@ -127,7 +127,7 @@ def compare_personalising(size: int, steps: int, compute: ComputeSettings, devic
             replay_rng=np.random.default_rng(4),
         )
 
-    ours(network(size, compute, device), TrainerSettings(passes=1))  # warm-up (and compilation)
+    ours(network(size, compute, device), TrainerSettings(epochs=1))  # warm-up (and compilation)
     module = network(size, compute, device)
     seconds = timed(lambda: ours(module, settings), device)
     plain = network(size, ComputeSettings(), device)
@@ -188,7 +188,7 @@ def memory(size: int, compute: ComputeSettings, device: torch.device, lpips: LPI
     after_forward = peak(device)
     new, stored = (photos(2, size, seed, lpips, device) for seed in (1, 2))
     rngs = {"new_rng": np.random.default_rng(3), "replay_rng": np.random.default_rng(4)}
-    one = TrainerSettings(passes=1)
+    one = TrainerSettings(epochs=1)
     step = timed(
         lambda: personalise(module, new, stored, settings=one, learning_rate=RATE, lpips=lpips, **rngs), device
     )
@@ -214,11 +214,13 @@ def main() -> int:
     parser.add_argument("--threads", type=int, default=2, help="CPU threads of torch (default: %(default)s)")
     parser.add_argument("--precision", choices=tuple(PRECISIONS), default="float32")
     parser.add_argument("--compile", action="store_true")
-    parser.add_argument("--recompute", action="store_true", help="activation checkpointing")
+    parser.add_argument("--activation-checkpointing", action="store_true")
     parser.add_argument("--effect", action="store_true", help="only the effect of --precision and --compile on images")
     parser.add_argument("--memory", type=int, metavar="SIZE", help="only one forward pass and one step at this size")
     args = parser.parse_args()
-    compute = ComputeSettings(precision=args.precision, compile=args.compile, recompute=args.recompute)
+    compute = ComputeSettings(
+        precision=args.precision, compile=args.compile, activation_checkpointing=args.activation_checkpointing
+    )
     resources = Resources(gpus=float(args.device == "cuda"), threads=args.threads)
     device = torch_device(resources)
     configure_torch(compute, resources)
@@ -232,7 +234,7 @@ def main() -> int:
     print(f"{args.device}, {args.threads} threads, torch {torch.__version__}, {compute}")
     compare_personalising(args.size, args.steps, compute, device, lpips)
     compare_inversion(args.size, args.steps, compute, device, lpips)
-    if compute != ComputeSettings(recompute=args.recompute):
+    if compute != ComputeSettings(activation_checkpointing=args.activation_checkpointing):
         numerical_effect(args.size, compute, device, lpips)
     return 0
 

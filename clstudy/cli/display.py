@@ -52,7 +52,7 @@ def compute_line(profile: Profile) -> str:
         if share.gpus
         else f"CPU, {counted(share.threads, 'thread', 'threads')} per trial"
     )
-    extras = [", compiled"] * compute.compile + [", activations computed again"] * compute.recompute
+    extras = [", compiled"] * compute.compile + [", activations computed again"] * compute.activation_checkpointing
     return f"{where}, {compute.precision}{''.join(extras)}"
 
 

@@ -77,7 +77,11 @@ _OPTIONS: tuple[Decorator, ...] = (
         + " (default: the profile's)",
     ),
     flag("--compile", help="torch.compile the synthesis network"),
-    flag("--recompute", help="keep less memory and compute activations again: the same numbers"),
+    flag(
+        "--activation-checkpointing",
+        "--recompute",
+        help="keep less in memory and compute activations again: the same numbers",
+    ),
     option(
         "--storage",
         type=FOLDER,

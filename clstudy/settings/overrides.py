@@ -14,7 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from clstudy.errors import UserError, nearest
 from clstudy.settings.named_profiles import metrics_problem, refusal, section_names
-from clstudy.settings.profiles import FIXED, EvaluationSettings, Profile
+from clstudy.settings.profiles import FIXED, EvaluationSettings, Profile, settings_by_name
 from clstudy.storage.documents import shorten
 
 Settings = Mapping[str, Mapping[str, Any]]
@@ -58,6 +58,7 @@ def _checked_section(section: str, values: object, profile: Profile) -> dict[str
         raise SettingError(
             (section,), f"{shorten(values)} is not a group of settings; expected some of {', '.join(known)}"
         )
+    values = _present_names(section, values, base)
     kind = type(base)
     hints = get_type_hints(kind)
     for name, value in values.items():
@@ -77,6 +78,18 @@ def _checked_section(section: str, values: object, profile: Profile) -> dict[str
     if isinstance(made, EvaluationSettings) and (problem := metrics_problem(made.metrics)):
         raise SettingError((section, "metrics"), problem)
     return {name: getattr(made, name) for name in values}
+
+
+def _present_names(section: str, values: Mapping[Any, Any], base: object) -> dict[Any, Any]:
+    """Settings by their present names, where some are given by an older one."""
+    known = settings_by_name(base)
+    found: dict[Any, Any] = {}
+    for given, value in values.items():
+        name = known[given].name if given in known else given
+        if name in found:
+            raise SettingError((section, str(given)), f"{given!r} is an older name of {name!r}, which is given as well")
+        found[name] = value
+    return found
 
 
 def _require_open(section: str, entry: Field[Any]) -> None:

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
+from copy import deepcopy
+from dataclasses import Field as SettingField
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from typing import Annotated, Any, Literal, cast, get_origin, get_type_hints
 
@@ -35,6 +37,22 @@ def _known_precision(name: str) -> str:
     if name not in PRECISIONS:
         raise ValueError(f"unknown precision.{nearest(name, PRECISIONS)} Known: {', '.join(PRECISIONS)}")
     return name
+
+
+def _written_as(name: str) -> dict[str, str]:
+    """Marks a setting that keys and ``study.yaml`` know by an older name, which spaces may use as well."""
+    return {"written as": name}
+
+
+def written_name(entry: SettingField[Any]) -> str:
+    """A setting's name in keys and in ``study.yaml``."""
+    return str(entry.metadata.get("written as", entry.name))
+
+
+def settings_by_name(kind: type[Any] | Any) -> dict[str, SettingField[Any]]:
+    """The settings of a section by all their names: the present ones, then the written ones that differ."""
+    settable = [entry for entry in fields(kind) if entry.init]
+    return {entry.name: entry for entry in settable} | {written_name(entry): entry for entry in settable}
 
 
 # what a setting may be is checked where a profile or a setting is given from outside (``clstudy.settings.overrides``)
@@ -70,12 +88,12 @@ class DataSettings:
 class TrainerSettings:
     """Personalising (protocol, step 2): loss per photo = LPIPS + ``mse_weight`` * MSE, Adam, fresh per timestamp.
 
-    ``passes``: shuffled epochs over the new photos; ``batch_size``/``replay_batch_size``: new and replayed photos
+    ``epochs``: shuffled passes over the new photos; ``batch_size``/``replay_batch_size``: new and replayed photos
     per step. ``short_batch_replay``: what is replayed beside the last batch of an epoch where that is short: "full", a
     whole replay batch all the same, or "as_new", no more photos than there are new ones (the reference scripts).
     """
 
-    passes: Annotated[int, Field(ge=1)] = 24
+    epochs: Annotated[int, Field(ge=1)] = field(default=24, metadata=_written_as("passes"))
     batch_size: Annotated[int, Field(ge=1)] = 2
     replay_batch_size: Annotated[int, Field(ge=1)] = 2
     mse_weight: _Weight = 1.0
@@ -91,7 +109,7 @@ class InversionSettings:
     which start from the photo's w. W+ fits any face far better, forgotten ones too, so that levels and differences
     shrink, in the embedded study to about 40% of LPIPS (docs/procedure.md); the scripts behind the published tables
     use it (protocol, "Reconstruction").
-    ``final_rate`` is the share of the learning rate that is left at the last step of a cosine fall; 1 keeps it
+    ``final_lr_fraction`` is the share of the learning rate that is left at the last step of a cosine fall; 1 keeps it
     constant, as the paper does.
     ``prior_weight`` times the mean square distance of the latent to its start is added to the loss. In a small network
     LPIPS alone can be driven down without end while MSE stays; the prior gives the search a minimum it reaches.
@@ -103,7 +121,9 @@ class InversionSettings:
     mse_weight: _Weight = 1.0
     prior_weight: _Weight = 1.0
     batch_size: Annotated[int, Field(ge=1)] = 8
-    final_rate: Annotated[float, Field(ge=0, le=1)] = field(default=0.05, metadata=_LATER)
+    final_lr_fraction: Annotated[float, Field(ge=0, le=1)] = field(
+        default=0.05, metadata={**_LATER, **_written_as("final_rate")}
+    )
     latent_space: Literal["w", "w_plus"] = field(default="w", metadata=_LATEST)
 
 
@@ -170,15 +190,16 @@ class Resources:
 
 @dataclass(frozen=True, kw_only=True)
 class ComputeSettings:
-    """How the arithmetic is done (part of a stage's key, but for ``recompute``, which changes no bit).
+    """How the arithmetic is done (part of a stage's key, but for ``activation_checkpointing``, which changes no bit).
 
     ``precision``: a name of ``clstudy.settings.precision.PRECISIONS``. ``compile``: torch.compile for the synthesis
-    network. ``recompute``: activation checkpointing, for little memory.
+    network. ``activation_checkpointing``: activations are computed again in the
+    backward pass instead of kept, for little memory.
     """
 
     precision: Annotated[str, AfterValidator(_known_precision)] = "float32"
     compile: bool = False
-    recompute: bool = False
+    activation_checkpointing: bool = field(default=False, metadata=_written_as("recompute"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -248,7 +269,7 @@ def profile_from_document(document: Mapping[str, Any], kind: type[Profile] = Pro
 
 
 def _built(kind: type[Any], values: Mapping[str, Any], where: str) -> Any:
-    known = [entry.name for entry in fields(kind)]
+    known = settings_by_name(kind)
     unknown = [name for name in values if name not in known]
     if unknown:
         raise UserError(
@@ -257,7 +278,12 @@ def _built(kind: type[Any], values: Mapping[str, Any], where: str) -> Any:
         )
     hints = get_type_hints(kind)
     try:
-        return kind(**{name: _plain(hints[name], value, f"{where}.{name}") for name, value in values.items()})
+        return kind(
+            **{
+                known[name].name: _plain(hints[known[name].name], value, f"{where}.{name}")
+                for name, value in values.items()
+            }
+        )
     except (TypeError, ValueError) as error:
         raise UserError(f"study.yaml: {where} does not make a {kind.__name__}: {error}") from error
 
@@ -276,10 +302,18 @@ def key_document(settings: Any) -> dict[str, Any]:
 
     A setting that was added later is left out while it has its default, so that stages computed before keep their keys.
     """
-    document = asdict(settings)
-    for name in _unsaid(settings, "later"):
-        del document[name]
-    return document
+    unsaid = _unsaid(settings, "later")
+    return {
+        written_name(entry): _document(getattr(settings, entry.name))
+        for entry in fields(settings)
+        if entry.name not in unsaid
+    }
+
+
+def _document(value: Any) -> Any:
+    if is_dataclass(value):
+        return {written_name(entry): _document(getattr(value, entry.name)) for entry in fields(value)}
+    return deepcopy(value)
 
 
 def _unsaid(settings: Any, mark: str) -> list[str]:
@@ -373,7 +407,7 @@ def few_photos() -> Profile:
     Passes are counted in epochs, so two photos would get a quarter of the steps that eight get; and photos unlike the
     pretraining's (grey, other framing) start from poor latents, so inversion goes further from them.
 
-    Training is long because that shows eyes and mouths: from 150 to 400 passes the LPIPS of three ORL people's
+    Training is long because that shows eyes and mouths: from 150 to 400 epochs the LPIPS of three ORL people's
     reconstructions hardly moves (0.025, 0.024), while ID goes from 0.42 to 0.59 and LPIPS of eyes and mouth, which has
     a metric of its own here, from 0.209 to 0.180. W+ adds nothing to that (0.58, 0.176) and halves LPIPS of everybody,
     forgotten or not, so inversion stays in W (``benchmarks/few_photos.py``).
@@ -383,7 +417,7 @@ def few_photos() -> Profile:
         profile,
         name="few_photos",
         description="the embedded profile with more steps, for a handful of real photos per timestamp",
-        trainer=TrainerSettings(passes=400),
+        trainer=TrainerSettings(epochs=400),
         inversion=InversionSettings(steps=60, prior_weight=0.1),
         evaluation=EvaluationSettings(metrics=("lpips", "id", "psnr", "lpips_eyes_mouth")),
         stage_seconds=59.0,
@@ -397,7 +431,7 @@ def smoke() -> Profile:
         name="smoke",
         description="the embedded profile with 3 timestamps and a few steps; seconds, not for conclusions",
         data=DataSettings(timestamps=3, train=4, test=2),
-        trainer=TrainerSettings(passes=4),
+        trainer=TrainerSettings(epochs=4),
         inversion=InversionSettings(steps=6),
         evaluation=EvaluationSettings(synthesis_images=2),
         stage_seconds=2.5,
@@ -419,9 +453,9 @@ def mystyle() -> Profile:
         required_files=("generator", "arcface"),
         optional_files=("encoder", "base", "dists", "inception"),
         data=DataSettings(name="photos", timestamps=10, train=20, test=10, image_size=1024, alignment="ffhq"),
-        trainer=TrainerSettings(passes=1000, short_batch_replay="as_new"),
+        trainer=TrainerSettings(epochs=1000, short_batch_replay="as_new"),
         inversion=InversionSettings(
-            steps=800, learning_rate=5e-3, prior_weight=0.0, batch_size=5, final_rate=1.0, latent_space="w_plus"
+            steps=800, learning_rate=5e-3, prior_weight=0.0, batch_size=5, final_lr_fraction=1.0, latent_space="w_plus"
         ),
         evaluation=EvaluationSettings(
             metrics=("lpips", "id", "psnr", "dists", "fid", "kid"),

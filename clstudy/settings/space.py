@@ -244,7 +244,7 @@ class SearchSpace(_Strict):
         if not isinstance(given, Mapping):
             return given
         if "base" not in given:
-            raise ValueError("names no base; write which profile it changes: {base: embedded, trainer: {passes: 48}}")
+            raise ValueError("names no base; write which profile it changes: {base: embedded, trainer: {epochs: 48}}")
         raise ValueError(
             "changes settings of its base, and `settings:` is there as well; put all of them into one of the two"
         )

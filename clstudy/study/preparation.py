@@ -363,7 +363,7 @@ def with_compute(profile: Profile, options: RunOptions) -> Profile:
             compute,
             precision=options.precision or compute.precision,
             compile=options.compile or compute.compile,
-            recompute=options.recompute or compute.recompute,
+            activation_checkpointing=options.activation_checkpointing or compute.activation_checkpointing,
         ),
     )
 

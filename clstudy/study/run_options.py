@@ -27,7 +27,7 @@ class RunOptions:
         gpu_share: of a GPU per trial, in (0, 1].
         precision: a name of ``clstudy.settings.precision.PRECISIONS``.
         compile: torch.compile for the synthesis network.
-        recompute: activation checkpointing.
+        activation_checkpointing: compute activations again instead of keeping them.
         storage: folder or URI that studies lie in.
         out: the study's own folder or URI.
         keep_weights: a policy of ``clstudy.study.retention``.
@@ -58,7 +58,7 @@ class RunOptions:
     gpu_share: float | None = None
     precision: str | None = None
     compile: bool = False
-    recompute: bool = False
+    activation_checkpointing: bool = False
     storage: str | None = None
     out: str | None = None
     keep_weights: str | None = None

@@ -60,7 +60,7 @@ def invert(
         optimizer = torch.optim.Adam([w], lr=settings.learning_rate)
         for step in range(settings.steps):
             fall = 0.5 * (1 + math.cos(math.pi * step / settings.steps))
-            share = settings.final_rate + (1 - settings.final_rate) * fall
+            share = settings.final_lr_fraction + (1 - settings.final_lr_fraction) * fall
             optimizer.param_groups[0]["lr"] = settings.learning_rate * share
             images = module(w)
             loss = lpips.distance(lpips.features(images), wanted).sum()

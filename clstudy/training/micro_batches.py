@@ -81,9 +81,9 @@ def with_smaller_batches(
         micro_batch = (largest if micro_batch is None else micro_batch) // 2
         if micro_batch < 1:
             raise TooLittleMemoryError(
-                f"the GPU has no room for even one photo at a time ({reason}). Add --recompute (less memory, the same "
-                "numbers) or --precision bf16, run fewer trials on one GPU (--max-concurrent), store fewer photos "
-                "(buffer_size), or end other programs on the GPU"
+                f"the GPU has no room for even one photo at a time ({reason}). Add --activation-checkpointing "
+                "(less memory, the same numbers) or --precision bf16, run fewer trials on one GPU (--max-concurrent), "
+                "store fewer photos (buffer_size), or end other programs on the GPU"
             )
         say(
             f"out of GPU memory ({reason}): begun again from the same seeds with at most {micro_batch} "

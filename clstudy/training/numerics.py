@@ -51,6 +51,6 @@ def apply_compute(network: nn.Module, compute: ComputeSettings) -> None:
     """Set precision, recomputing and compilation of a ``SynthesisNetwork`` in place."""
     autocast = PRECISIONS[compute.precision].autocast
     network.autocast = None if autocast is None else getattr(torch, autocast)  # type: ignore[assignment]
-    network.recompute = compute.recompute  # type: ignore[assignment]
+    network.recompute = compute.activation_checkpointing  # type: ignore[assignment]
     if compute.compile:
         network.compile()

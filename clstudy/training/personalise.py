@@ -112,7 +112,7 @@ def replay_draws(count: int, batch: int, rng: np.random.Generator) -> Iterator[n
 
 def total_steps(new_photos: int, settings: TrainerSettings) -> int:
     """Optimiser steps of one stage: ``passes`` epochs over the new photos."""
-    return settings.passes * -(-new_photos // settings.batch_size)
+    return settings.epochs * -(-new_photos // settings.batch_size)
 
 
 def schedule(draws: Iterator[np.ndarray], steps: int, device: torch.device) -> tuple[Tensor, ...]:
@@ -277,4 +277,4 @@ def personalise(
             on_step(len(log.values), steps, log.values[-1])
     if losses is not None:
         losses.extend(log.values)
-    return float(np.mean(log.values[steps - steps // settings.passes :]))
+    return float(np.mean(log.values[steps - steps // settings.epochs :]))

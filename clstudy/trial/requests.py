@@ -51,7 +51,7 @@ class Basis:
         """Everything about the machine's arithmetic that may change a bit.
 
         Left out on purpose, because no bit depends on it: device index, node, number of workers, log level,
-        ``recompute`` (the same operations run again).
+        ``activation_checkpointing`` (the same operations run again).
         """
         compute = self.profile.compute
         return {

@@ -60,7 +60,7 @@ def cost_kind(basis: Basis) -> str:
             "image_size": profile.data.image_size,
             "evaluation": key_document(profile.evaluation),
             "fingerprint": basis.fingerprint(),
-            "recompute": profile.compute.recompute,
+            "recompute": profile.compute.activation_checkpointing,
             **basis.adapted(),
         }
     )[:12]

@@ -33,7 +33,7 @@ class PersonaliseKind(WorkloadKind):
         """Every pass takes each new photo once, and a replay batch beside every batch of them."""
         trainer = profile.trainer
         steps = -(-new // trainer.batch_size)
-        return float(trainer.passes * (new + (steps * trainer.replay_batch_size if replayed else 0)))
+        return float(trainer.epochs * (new + (steps * trainer.replay_batch_size if replayed else 0)))
 
     def test_work(self, profile: Profile, tested: Sequence[int]) -> float:
         """Every inversion step takes each test photo once."""

@@ -16,8 +16,9 @@ from clstudy.analysis.summary import summarise
 from clstudy.cli.metrics import main as metrics
 from clstudy.cli.report import main as report
 from clstudy.cli.run import main as run
+from clstudy.records.study_record import read_complete_record
 from clstudy.study.preflight import equip
-from clstudy.study.stored_study import read_study_file, stored_trials, stored_version
+from clstudy.study.stored_study import stored_trials, stored_version
 from tests.support.small_study import PROFILE, make_study
 from tests.support.smoke_study import SmokeStudy, copy_smoke_photos
 
@@ -72,16 +73,16 @@ def test_the_readmes_metric_is_checked_planned_studied_and_reported_in_this_proc
     study = make_study(folder, ("lower", "er_rand"), metrics=("lpips", NAME))
     rows = [pq.read_table(file) for file in sorted((study / "results").glob("*.parquet"))]
     assert {name for table in rows for name in table["metric"].to_pylist()} == {"lpips", "sharpness"}
-    document = read_study_file(study)
-    assert document["profile"]["evaluation"]["metrics"] == ["lpips", NAME]
-    assert set(document["metrics"]) == {NAME}
+    record = read_complete_record(study)
+    assert record.profile["evaluation"]["metrics"] == ["lpips", NAME]
+    assert [one.place for one in record.metrics] == [NAME]
 
     # from here on the file may be gone: what a study says of its metrics is in study.yaml
-    spec = stored_trials(document)[0]
-    before = stored_version(document, spec)
+    spec = stored_trials(record)[0]
+    before = stored_version(record, spec)
     (folder / "my_metrics.py").unlink()
     sys.modules.pop("my_metrics", None)
-    assert stored_version(document, spec) == before
+    assert stored_version(record, spec) == before
     assert report([str(study)]) == 0
     assert TITLE in capsys.readouterr().out
     page = (study / "report" / "index.html").read_text()

@@ -56,7 +56,7 @@ def test_the_readmes_generator_is_checked_planned_and_studied(folder: Path, caps
     assert generators(["check", "my_generator:MosaicKind", "--profile", "my_generator:mosaic"]) == 0, (
         capsys.readouterr().out
     )
-    quick = {"base": "my_generator:mosaic", "trainer": {"passes": 2}, "inversion": {"steps": 2}}
+    quick = {"base": "my_generator:mosaic", "trainer": {"epochs": 2}, "inversion": {"steps": 2}}
     space = write_space(folder, quick)
     assert run(["--space", str(space), "--dry-run"]) == 0
     study = run_in_process(space)

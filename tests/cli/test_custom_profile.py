@@ -38,9 +38,9 @@ grid:
   strategy: [lower]
   learning_rate: [0.003]
 """
-_CHANGED = "trainer: {passes: 5}, evaluation: {metrics: [lpips, psnr]}, data: {timestamps: 2, train: 3}"
+_CHANGED = "trainer: {epochs: 5}, evaluation: {metrics: [lpips, psnr]}, data: {timestamps: 2, train: 3}"
 AS_MAPPING, AS_SETTINGS = f"{{base: smoke, {_CHANGED}}}", f"smoke\nsettings: {{{_CHANGED}}}"
-QUICK = {"trainer": {"passes": 2}, "inversion": {"steps": 1}, "evaluation": {"metrics": ("lpips",)}}
+QUICK = {"trainer": {"epochs": 2}, "inversion": {"steps": 1}, "evaluation": {"metrics": ("lpips",)}}
 
 
 @pytest.fixture
@@ -76,7 +76,7 @@ def test_the_readmes_profile_is_checked_planned_and_studied_in_this_process(
         embedded(),
         name="long_training",
         description="embedded with twice the epochs",
-        trainer=replace(embedded().trainer, passes=48),
+        trainer=replace(embedded().trainer, epochs=48),
     )
     study = make_study(folder, ("lower",), profile=with_settings(profile, QUICK))
     (file,) = (study / "results").glob("*.parquet")
@@ -115,7 +115,7 @@ def test_a_mapping_means_what_profile_and_settings_mean(folder: Path) -> None:
     assert profile == with_settings(
         named_profile("smoke"),
         {
-            "trainer": {"passes": 5},
+            "trainer": {"epochs": 5},
             "evaluation": {"metrics": ("lpips", "psnr")},
             "data": {"timestamps": 2, "train": 3},
         },
@@ -133,9 +133,9 @@ def test_settings_of_packaged_photos_are_refused_for_a_folder(folder: Path) -> N
 def test_senseless_values_of_a_profile_from_python_end_before_anything_is_made(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    bad = replace(embedded(), trainer=replace(embedded().trainer, passes=0))
+    bad = replace(embedded(), trainer=replace(embedded().trainer, epochs=0))
     monkeypatch.setattr(PROFILES, "_entries", {**dict(PROFILES.items()), "bad": lambda: bad})
-    with pytest.raises(UserError, match="trainer.passes: 0"):
+    with pytest.raises(UserError, match="trainer.epochs: 0"):
         planned(folder, "bad")
     bad = replace(embedded(), weights="none.safetensors")
     with pytest.raises(UserError, match="'none.safetensors' are not in the package"):
@@ -152,7 +152,7 @@ def test_senseless_values_of_a_profile_from_python_end_before_anything_is_made(
         ('optional_files=("nose",)', "FAILED  weights   unknown role 'nose'"),
         ("stage_bytes=-1", "FAILED  settings  profile own_profiles:mine has settings that cannot be: stage_bytes: -1"),
         ("name=str(next(COUNT))", "FAILED  repeated  two calls return different profiles"),
-        ("trainer=replace(embedded().trainer, passes=next(COUNT))", "FAILED  repeated  two calls return different"),
+        ("trainer=replace(embedded().trainer, epochs=next(COUNT))", "FAILED  repeated  two calls return different"),
     ],
 )
 def test_what_is_wrong_with_a_profile_is_a_failed_check(

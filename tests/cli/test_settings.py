@@ -88,7 +88,7 @@ def test_the_command_line_goes_before_the_file(tmp_path: Path) -> None:
         ("evaluation.metrics=", r"at least one metric"),
         ("inversion.steps=-1", r"'-1': input should be greater than or equal to 0"),
         ("inversion.learning_rate=nan", r"input should be a finite number"),
-        ("trainer.passes=many", r"'many': input should be a valid integer"),
+        ("trainer.epochs=many", r"'many': input should be a valid integer"),
         ("trainer.short_batch_replay=half", r"input should be 'full' or 'as_new'"),
         ("evaluation.synthesis_weights=normal", r"input should be 'uniform' or 'normalised'"),
         ("steps", r"--set steps: expected SECTION.NAME=VALUE, e.g. inversion.latent_space=w_plus"),
@@ -145,11 +145,11 @@ def test_the_plan_says_what_is_changed(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     space_file(tmp_path)
-    assert main(["--space", "mine.yaml", "--set", "trainer.passes=1", "--dry-run"]) == 0
+    assert main(["--space", "mine.yaml", "--set", "trainer.epochs=1", "--dry-run"]) == 0
     said = capsys.readouterr().out
     assert "test photos inverted in W+ (one latent for each layer)" in said
     assert "settings inversion.latent_space=w_plus, inversion.learning_rate=0.005" in said
-    assert "trainer.passes=1" in said
+    assert "trainer.epochs=1" in said
     assert main(["--space", "smoke", "--dry-run"]) == 0
     said = capsys.readouterr().out
     assert "test photos inverted in W (one latent for all layers)" in said and "settings " not in said

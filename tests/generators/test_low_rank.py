@@ -29,7 +29,7 @@ __all__ = ["person"]
 
 def runner(folder: Path, rank: int, scale: float = 1.0) -> StageRunner:
     low_rank = LowRankSettings(rank=rank, scale=scale)
-    profile = replace(PROFILE, trainer=TrainerSettings(passes=2), low_rank=low_rank)
+    profile = replace(PROFILE, trainer=TrainerSettings(epochs=2), low_rank=low_rank)
     generator = EmbeddedGenerator(low_rank=low_rank)
     return StageRunner.personalising(
         Basis(profile, "any"), generator, LPIPS(), [PSNRMetric()], StudyStore(folder / str(rank))

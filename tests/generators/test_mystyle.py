@@ -46,7 +46,7 @@ def small():
     return replace(
         profile,
         name="small",
-        trainer=replace(profile.trainer, passes=2),
+        trainer=replace(profile.trainer, epochs=2),
         inversion=replace(profile.inversion, steps=3),
         anchors=AnchorSettings(steps=4),
         evaluation=replace(profile.evaluation, synthesis_images=2),

@@ -14,7 +14,7 @@ import pytest
 
 from clstudy.errors import UserError
 from clstudy.settings.named_profiles import named_profile, profile_problems, profile_sources
-from clstudy.settings.overrides import setting_words, with_settings
+from clstudy.settings.overrides import SettingError, checked_settings, setting_words, with_settings
 from clstudy.settings.profiles import (
     PROFILES,
     Profile,
@@ -74,7 +74,7 @@ profile:
   base: "{name}"
   tiles:
     size: {size}
-  trainer: {{passes: 5}}
+  trainer: {{epochs: 5}}
 grid:
   identity: 1
   strategy: [lower]
@@ -152,8 +152,8 @@ def test_a_profile_of_the_users_own_has_sections_of_its_own(module: Path) -> Non
         (TILED, "own_tiles:not_a_function", r"line 2: .* is no function"),
         (TILED, "os:abort", r"line 2: .* is no function"),
         ('  base: "own_tiles:tiled"\n', "", r"line 2: profile: names no base; write which profile it changes"),
-        ("grid:", "settings: {trainer: {passes: 3}}\ngrid:", r"line 2: profile: changes settings of its base, and"),
-        ("passes: 5", "passes: 0", r"line 6: profile.trainer.passes: 0: input should be greater than or equal to 1"),
+        ("grid:", "settings: {trainer: {epochs: 3}}\ngrid:", r"line 2: profile: changes settings of its base, and"),
+        ("epochs: 5", "epochs: 0", r"line 6: profile.trainer.epochs: 0: input should be greater than or equal to 1"),
     ],
 )
 def test_a_wrong_profile_of_a_space_is_one_message_with_its_line(module: Path, old: str, new: str, said: str) -> None:
@@ -169,7 +169,7 @@ def test_another_profile_takes_the_settings_of_the_file_and_checks_them_as_its_o
     with pytest.raises(UserError, match=r"line 4: profile.tiles: unknown section 'tiles'"):
         load_space(file, profile="smoke")
     file = space_file(module, SPACE.format(name="embedded", size=7))
-    assert load_space(file, profile=TILED).settings == {"tiles": {"size": 7}, "trainer": {"passes": 5}}
+    assert load_space(file, profile=TILED).settings == {"tiles": {"size": 7}, "trainer": {"epochs": 5}}
     with pytest.raises(UserError, match="unknown profile 'smok'"):
         load_space(file, profile="smok")
 
@@ -188,9 +188,9 @@ def test_a_class_that_is_not_there_when_a_study_is_read_is_one_message(module: P
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (lambda p: replace(p, trainer=replace(p.trainer, passes=0)), "trainer.passes: 0: input should be greater"),
+        (lambda p: replace(p, trainer=replace(p.trainer, epochs=0)), "trainer.epochs: 0: input should be greater"),
         (lambda p: replace(p, trainer=replace(p.trainer, batch_size=-3)), "trainer.batch_size: -3: input"),
-        (lambda p: replace(p, trainer=replace(p.trainer, passes="24")), "trainer.passes: '24': input should be a"),
+        (lambda p: replace(p, trainer=replace(p.trainer, epochs="24")), "trainer.epochs: '24': input should be a"),
         (lambda p: replace(p, inversion=replace(p.inversion, mse_weight=math.nan)), "inversion.mse_weight: nan: input"),
         (lambda p: replace(p, evaluation=replace(p.evaluation, metrics=["lpips"])), "evaluation.metrics: .* tuple"),
         (
@@ -216,3 +216,16 @@ def test_whole_numbers_do_for_fractions_and_stay_as_they_are_in_keys() -> None:
     assert profile_problems(profile) == []
     assert '"learning_rate": 1,' in json.dumps(stored(profile))
     assert profile_from_document(stored(profile)).to_dict() == profile.to_dict()
+
+
+def test_an_older_name_of_a_setting_is_the_setting_and_is_what_keys_and_files_say() -> None:
+    """Studies that were made before a setting had its present name keep their keys and are read back."""
+    assert checked_settings({"trainer": {"passes": 5}}, smoke()) == {"trainer": {"epochs": 5}}
+    document = smoke().to_dict()
+    assert document["trainer"]["passes"] == 4 and "epochs" not in document["trainer"]
+    assert document["inversion"]["final_rate"] == 0.05 and document["compute"]["recompute"] is False
+    assert profile_from_document(document) == smoke()
+    document["trainer"]["epochs"] = document["trainer"].pop("passes")
+    assert profile_from_document(document) == smoke()
+    with pytest.raises(SettingError, match="'passes' is an older name of 'epochs', which is given as well"):
+        checked_settings({"trainer": {"epochs": 5, "passes": 5}}, smoke())

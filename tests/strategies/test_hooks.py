@@ -37,7 +37,7 @@ TIMESTAMPS, TRAIN = 3, 3
 DIGEST = manifest()["embedded_generator.safetensors"]["sha256"]
 PROFILE: Profile = replace(
     smoke(),
-    trainer=TrainerSettings(passes=2),
+    trainer=TrainerSettings(epochs=2),
     inversion=InversionSettings(steps=1),
     evaluation=EvaluationSettings(metrics=("psnr",), synthesis_images=1),
 )
@@ -71,7 +71,7 @@ def person(tmp_path_factory: pytest.TempPathFactory) -> Identity:
 
 
 def bench(generator: EmbeddedGenerator, folder: Path, passes: int = 2) -> StageRunner:
-    basis = Basis(replace(PROFILE, trainer=TrainerSettings(passes=passes)), DIGEST)
+    basis = Basis(replace(PROFILE, trainer=TrainerSettings(epochs=passes)), DIGEST)
     return StageRunner.personalising(basis, generator, LPIPS(), [PSNRMetric()], StudyStore(folder))
 
 

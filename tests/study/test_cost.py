@@ -19,7 +19,7 @@ from tests.trial.test_requests import BASIS, person, remember, spec
 
 PROFILE: Profile = replace(
     embedded(),
-    trainer=TrainerSettings(passes=10, batch_size=2, replay_batch_size=2),
+    trainer=TrainerSettings(epochs=10, batch_size=2, replay_batch_size=2),
     inversion=InversionSettings(steps=20),
 )
 

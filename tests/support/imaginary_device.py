@@ -35,9 +35,9 @@ from clstudy.training.personalise import LossLog, TrainingPhotos, personalise, p
 SETTINGS = StyleGAN2Settings(img_resolution=32, z_dim=8, w_dim=8, channel_base=256, channel_max=16)
 PROFILE = replace(
     mystyle(),
-    trainer=replace(mystyle().trainer, passes=2),
+    trainer=replace(mystyle().trainer, epochs=2),
     anchors=AnchorSettings(steps=2),
-    compute=ComputeSettings(recompute=True),
+    compute=ComputeSettings(activation_checkpointing=True),
 )
 
 

@@ -49,7 +49,7 @@ SHARED = ("lower", "er_rand", "upper")
 PROFILE: Profile = replace(
     smoke(),
     name="small",
-    trainer=TrainerSettings(passes=2),
+    trainer=TrainerSettings(epochs=2),
     inversion=InversionSettings(steps=1),
     evaluation=EvaluationSettings(metrics=("lpips",), synthesis_images=0),
 )

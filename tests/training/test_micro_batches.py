@@ -188,7 +188,7 @@ def stage(lpips: LPIPS, limit: Callable[[nn.Module], Small]) -> Callable[[int | 
             module,
             photos(3, lpips, 1),
             photos(2, lpips, 2),
-            settings=TrainerSettings(passes=2),
+            settings=TrainerSettings(epochs=2),
             learning_rate=1e-3,
             lpips=lpips,
             new_rng=np.random.default_rng(3),

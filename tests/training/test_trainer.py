@@ -77,7 +77,7 @@ def test_beside_a_short_last_batch_as_many_are_replayed_as_the_setting_says(lpip
     seen = {}
     for how in ("full", "as_new"):
         module = Counting(tiny())
-        settings = TrainerSettings(passes=2, short_batch_replay=how)
+        settings = TrainerSettings(epochs=2, short_batch_replay=how)
         personalise(module, new, replay, settings=settings, learning_rate=1e-4, lpips=lpips, **rngs())
         seen[how] = module.seen
     assert [len(batch) for batch in seen["full"]] == [4, 4, 3] * 2
@@ -114,7 +114,7 @@ def test_replay_batches_are_always_full_and_even(count: int, batch: int, seed: i
 
 def test_personalising_equals_a_plain_loop_with_the_official_recipe(lpips: LPIPS) -> None:
     """New and replayed photos 1:1, mean over all of LPIPS + lambda MSE, Adam: written out the slow way."""
-    settings = TrainerSettings(passes=2, mse_weight=0.7)
+    settings = TrainerSettings(epochs=2, mse_weight=0.7)
     new, replay = photos(3, lpips), photos(5, lpips, seed=2)
     ours = tiny()
     personalise(ours, new, replay, settings=settings, learning_rate=2e-3, lpips=lpips, **rngs())
@@ -136,7 +136,7 @@ def test_personalising_equals_a_plain_loop_with_the_official_recipe(lpips: LPIPS
 
 
 def test_personalising_lowers_the_loss_is_deterministic_and_counts_steps(lpips: LPIPS) -> None:
-    settings = TrainerSettings(passes=6)
+    settings = TrainerSettings(epochs=6)
     results, seen = [], []
     for _ in range(2):
         module = tiny()
@@ -231,7 +231,7 @@ def test_a_rate_that_destroys_the_generator_is_stopped_while_its_loss_is_finite(
             tiny(),
             photos(5, lpips),
             None,
-            settings=TrainerSettings(passes=60),
+            settings=TrainerSettings(epochs=60),
             learning_rate=1.0,
             lpips=lpips,
             on_step=lambda step, total, loss: seen.append(loss),
@@ -287,7 +287,7 @@ def run_with(
         module,
         photos(5, lpips),
         more.pop("replay", None),
-        settings=TrainerSettings(passes=2),
+        settings=TrainerSettings(epochs=2),
         learning_rate=1e-3,
         lpips=lpips,
         on_step=lambda step, total, value: losses.append(value),
@@ -495,7 +495,9 @@ def test_inversion_in_w_plus_is_one_latent_per_layer_from_the_same_w(lpips: LPIP
     targets = photos(2, lpips, seed=5).images
     start = torch.randn(2, 8, generator=torch.Generator().manual_seed(6))
     features = lpips.features(targets)
-    settings = InversionSettings(steps=3, learning_rate=0.1, prior_weight=prior, final_rate=1.0, latent_space="w_plus")
+    settings = InversionSettings(
+        steps=3, learning_rate=0.1, prior_weight=prior, final_lr_fraction=1.0, latent_space="w_plus"
+    )
     found = invert(module, targets, features, start, settings=settings, lpips=lpips)
     assert found.shape == (2, 8, 8)
     for index in range(2):

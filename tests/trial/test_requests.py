@@ -103,7 +103,7 @@ def test_buffers_that_hold_everything_coincide() -> None:
         lambda: keys(spec(), basis=Basis(BASIS.profile, "another generator")),
         lambda: keys(
             spec(),
-            basis=replace(BASIS, profile=replace(BASIS.profile, trainer=replace(BASIS.profile.trainer, passes=5))),
+            basis=replace(BASIS, profile=replace(BASIS.profile, trainer=replace(BASIS.profile.trainer, epochs=5))),
         ),
         lambda: keys(replace(spec(), identity="bert"), person("bert")),
     ],
@@ -152,7 +152,7 @@ def test_arithmetic_is_in_the_key_and_saving_memory_is_not() -> None:
         ).key
 
     plain = key()
-    assert key(recompute=True) == plain
+    assert key(activation_checkpointing=True) == plain
     assert len({plain, key(precision="bf16"), key(precision="tf32"), key(compile=True)}) == 4
 
 
@@ -161,7 +161,7 @@ def test_what_a_stage_is_measured_with_is_in_its_key() -> None:
         return next(stage_requests(spec("lower", None), person(), basis, lambda request: None)).key
 
     ffhq = replace(BASIS.profile, data=replace(BASIS.profile.data, alignment="ffhq"))
-    constant = replace(BASIS.profile, inversion=replace(BASIS.profile.inversion, final_rate=1.0))
+    constant = replace(BASIS.profile, inversion=replace(BASIS.profile.inversion, final_lr_fraction=1.0))
     others = [
         Basis(BASIS.profile, "generator", {"arcface": "a"}),
         Basis(BASIS.profile, "generator", {"arcface": "b"}),
@@ -176,7 +176,7 @@ def test_what_a_stage_is_measured_with_is_in_its_key() -> None:
 
 def test_a_setting_added_later_leaves_older_keys_alone() -> None:
     assert "final_rate" not in key_document(InversionSettings())
-    assert key_document(InversionSettings(final_rate=1.0))["final_rate"] == 1.0
+    assert key_document(InversionSettings(final_lr_fraction=1.0))["final_rate"] == 1.0
     assert key_document(AnchorSettings()) == asdict(AnchorSettings())
     for kind, name, other in (
         (InversionSettings, "latent_space", "w_plus"),
