@@ -567,7 +567,7 @@ def test_check_without_names_takes_all(monkeypatch, capsys):
         ("no_such_module_here:Class", "there is no module 'no_such_module_here'"),
         ("own_strategies_of_a_test:Frist", "Did you mean 'First'?"),
         ("own_strategies_of_a_test:MODULE", "has no 'MODULE'"),
-        ("clstudy.errors:UserError", "is not a strategy"),
+        ("clstudy.errors:UserError", "is not a Strategy"),
         ("ewc(wieght=1)", "Did you mean 'weight'?"),
         ("ewc(", "cannot be read"),
     ],
