@@ -25,9 +25,11 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # before a test module imports torch or
 LONGEST_FIRST = (
     "cluster/test_chaos.py",
     "cli/test_run.py",
-    "study/test_forget.py",
+    "strategies/test_conformance.py",
     "identities/test_prepare.py",
+    "study/test_forget.py",
     "generators/test_mystyle.py",
+    "strategies/test_hooks.py",
     "tracking/test_tracking.py",
     "doctor/test_doctor.py",
 )

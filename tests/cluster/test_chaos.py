@@ -2,8 +2,8 @@
 
     python -m pytest -m slow tests/cluster/test_chaos.py -k thirty -s          # about 15 minutes on 2 cores
 
-prints the figures; ``-k six`` is the short one that ``.ci/run`` has, with the session's smoke study for the one that
-nobody disturbs. Everything is real: the main command, Ray, SIGKILL, MLflow on SQLite, Parquet.
+prints the figures; ``-k six`` is the short one that ``.ci/run`` has. Everything is real: the main command, Ray,
+SIGKILL, MLflow on SQLite, Parquet.
 """
 
 from __future__ import annotations
@@ -26,7 +26,6 @@ from clstudy.analysis.matrix import load_rows
 from clstudy.storage.driver_lock import only_driver
 from clstudy.tracking.local_database import sqlite_uri
 from clstudy.tracking.run_contents import TRIAL_TAG
-from tests.support.smoke_study import SmokeStudy
 
 SEED = 20261121
 DRIVER_SHARE = 0.3
@@ -108,8 +107,8 @@ def seconds_until_gone(token: str, patience: float = 120) -> float:
     return time.monotonic() - started
 
 
-def disturb(folder: Path, token: str, kills: int, seeds: str, pause: float) -> Figures:
-    """Run the study to its end, killing as it goes, with at most ``pause`` seconds between two kills."""
+def disturb(folder: Path, token: str, kills: int, seeds: str) -> Figures:
+    """Run the study to its end, killing as it goes."""
     rng, figures, study = random.Random(SEED), Figures(), folder / "runs" / "smoke"
     seen: dict[str, int] = {}
     while True:
@@ -119,7 +118,7 @@ def disturb(folder: Path, token: str, kills: int, seeds: str, pause: float) -> F
             # time counts from the moment that there is something to disturb
             while driver.poll() is None and not workers(token):
                 time.sleep(0.1)
-            time.sleep(rng.uniform(pause / 10, pause))
+            time.sleep(rng.uniform(0.5, 5.0))
             owed = kills // DRIVERS_OF - figures.drivers
             victims, whole_driver = workers(token), rng.random() < DRIVER_SHARE or owed >= kills - figures.kills
             if driver.poll() is not None or not victims:
@@ -146,23 +145,15 @@ def disturb(folder: Path, token: str, kills: int, seeds: str, pause: float) -> F
 
 
 @pytest.mark.slow
-@pytest.mark.ci_slow
-def test_six_kills_change_no_number(smoke_study: SmokeStudy, tmp_path: Path) -> None:
-    """Of a study as small as the shared one, in which six kills have room because they follow each other faster."""
-    kills_change_no_number(smoke_study.study, tmp_path / "disturbed", kills=6, seeds="0", pause=2.0)
-
-
-@pytest.mark.slow
-def test_thirty_kills_change_no_number(tmp_path: Path) -> None:
-    seeds, quiet = "0,1,2,3,4", tmp_path / "quiet"
-    assert start(quiet, uuid.uuid4().hex, seeds).wait() == 0, (quiet / "log.txt").read_text()
-    kills_change_no_number(quiet / "runs" / "smoke", tmp_path / "disturbed", kills=30, seeds=seeds, pause=5.0)
-
-
-def kills_change_no_number(quiet: Path, disturbed: Path, *, kills: int, seeds: str, pause: float) -> None:
-    """Run ``quiet``, a finished study, once more in the folder ``disturbed``, and kill what runs it."""
-    figures = disturb(disturbed, uuid.uuid4().hex, kills, seeds, pause)
-    study = disturbed / "runs" / "smoke"
+@pytest.mark.parametrize(
+    ("kills", "seeds"),
+    [pytest.param(6, "0,1", marks=pytest.mark.ci_slow, id="six"), pytest.param(30, "0,1,2,3,4", id="thirty")],
+)
+def test_kills_change_no_number(kills: int, seeds: str, tmp_path: Path) -> None:
+    token = uuid.uuid4().hex
+    quiet, disturbed = tmp_path / "quiet", tmp_path / "disturbed"
+    assert start(quiet, token, seeds).wait() == 0, (quiet / "log.txt").read_text()
+    figures = disturb(disturbed, token, kills, seeds)
     print(
         f"\n{figures.kills} kills: {figures.workers} of workers, {figures.drivers} of drivers, in {figures.runs} runs "
         f"of the command; {figures.lost} stages were in flight and lost, {figures.repeated} finished stages were "
@@ -170,12 +161,12 @@ def kills_change_no_number(quiet: Path, disturbed: Path, *, kills: int, seeds: s
         f"finished at each kill: {figures.finished_at_kill}"
     )
     assert figures.kills >= kills and figures.drivers >= kills // DRIVERS_OF and figures.repeated == 0
-    before, after = (load_rows(folder) for folder in (quiet, study))
+    before, after = (load_rows(folder / "runs" / "smoke") for folder in (quiet, disturbed))
     assert after.equals(before), "every number is the same, to the bit"
-    for name in sorted(path.name for path in (quiet / "results").iterdir()):
-        files = [(folder / "results" / name).read_bytes() for folder in (quiet, study)]
+    for name in sorted(path.name for path in (quiet / "runs" / "smoke" / "results").iterdir()):
+        files = [(folder / "runs" / "smoke" / "results" / name).read_bytes() for folder in (quiet, disturbed)]
         assert files[0] == files[1], name
-    with only_driver(study):
+    with only_driver(disturbed / "runs" / "smoke"):
         pass  # nobody holds it
     client = MlflowClient(sqlite_uri(disturbed / "runs" / "mlflow.db"))
     experiment = client.get_experiment_by_name("smoke")
