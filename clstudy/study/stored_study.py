@@ -116,7 +116,7 @@ def stored_photos(study: Path, document: Mapping[str, Any], data: str | None = N
     changed = [one.name for one in people.identities if identity_digest(one) != document["data_digests"][one.name]]
     if changed:
         raise UserError(
-            f"the photos of {', '.join(changed)} in {name!r} are not those of study {document['name']!r} (their "
-            "digests differ); give the folder that the study was made from: --data FOLDER"
+            f"the photos of {', '.join(changed)} in {name!r} are not those of study {document['name']!r} (the "
+            "digests of photos or their conditions differ); give the folder that the study was made from: --data FOLDER"
         )
     return people
