@@ -13,12 +13,14 @@ from clstudy.cli.command_line import FOLDER, Decorator, Several, command, flag, 
 from clstudy.cli.entry_point import invoke
 from clstudy.errors import UserError
 from clstudy.identities.check import LAYOUT, Inspection, inspect_folder
+from clstudy.identities.conditions import FOR_ALL
 from clstudy.identities.preparation.selection import Apart
 
 _CHECK_HELP = f"""\
 Reads every photo of a data folder and lists every problem at once: unreadable image, wrong mode or size,
 empty timestamp, missing train or test set, the same photo twice (train and test, or two timestamps of one
-person), no identity, no timestamp.
+person), no identity, no timestamp; conditions (camera, age, class: named numbers in {FOR_ALL} of a timestamp and in
+train/03.json beside train/03.png) that are no numbers, lie beside no photo, or that only some photos have.
 
 Of a folder that is fine it says how much there is to forget: how much more the photos of two timestamps of a person
 differ than two of one (LPIPS, face embedding, light). About 1: hardly anything.
@@ -100,9 +102,15 @@ def check(path: Path, size: int, no_drift: bool) -> int:
             print(f"  - {problem}")
         return 1
     print(f"{path}: fine ({held})")
+    if conditions := inspection.conditions():
+        print("conditions: " + ", ".join(f"{name} ({_numbers(width)})" for name, width in conditions.items()))
     if not no_drift:
         _say_drift(inspection, size)
     return 0
+
+
+def _numbers(count: int) -> str:
+    return f"{count} number{'' if count == 1 else 's'}"
 
 
 def _say_drift(inspection: Inspection, size: int) -> None:
@@ -283,7 +291,10 @@ def prepare(
     help="a study, e.g. runs/hull_sizes; again for others",
 )
 @option("--to", metavar="URI", help="MLflow, e.g. sqlite:///runs/mlflow.db, or none to leave it alone")
-@flag("--photos", help="also their photos in the storage's own data sets (runs/data/…); never a folder elsewhere")
+@flag(
+    "--photos",
+    help="also their photos, with conditions, in the storage's own data sets (runs/data/…); never elsewhere",
+)
 @flag("--yes", help="do not ask")
 def forget(name: str, studies: tuple[str, ...], to: str | None, photos: bool, yes: bool) -> int:
     """Say what goes, ask, and remove it."""

@@ -24,7 +24,10 @@ from clstudy.storage.trees import list_files, remove_tree, together
 
 @dataclass(frozen=True)
 class Inputs:
-    """Files in a study's storage under ``inputs/<sha256><suffix>``.
+    """Files in a study's storage under ``inputs/<digest><suffix>``.
+
+    The name has a photo's ``digest`` (with its conditions, by which stages name it too, so that forgetting a person
+    finds it), the content must have the file's own. Conditions themselves travel with the photo.
 
     Args:
         storage: the study's folder.
@@ -80,10 +83,13 @@ class Inputs:
 
     # -- a worker ---------------------------------------------------------------------------------------------------
 
-    def local(self, path: Path, digest: str, *, check: bool = False) -> Path:
+    def local(self, path: Path, digest: str, *, name: str | None = None, check: bool = False) -> Path:
         """The file on this node: where the driver has it, or fetched once.
 
         Args:
+            path: where the driver has it.
+            digest: sha256 of its bytes.
+            name: of the file among the inputs (default: ``stored_name`` of path and digest).
             check: whether a file in the driver's place must be looked into (photos are, whenever they are read).
 
         Raises:
@@ -92,17 +98,18 @@ class Inputs:
         """
         if path.is_file() and not (check and sha256_file(path) != digest):
             return path
-        cached = self.private_cache() / stored_name(path, digest)
+        name = name or stored_name(path, digest)
+        cached = self.private_cache() / name
         if cached.is_file():
             return cached
         with lock_file(self.cache / ".lock") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)  # many workers of one node begin at once: one fetches, the others wait
             if not cached.is_file():
-                write_atomically(cached, self._fetched(path, digest))
+                write_atomically(cached, self._fetched(path, digest, name))
         return cached
 
-    def _fetched(self, path: Path, digest: str) -> bytes:
-        place = self.folder / stored_name(path, digest)
+    def _fetched(self, path: Path, digest: str, name: str) -> bytes:
+        place = self.folder / name
         try:
             content = patiently(place.read_bytes)
         except FileNotFoundError as error:
@@ -115,7 +122,12 @@ class Inputs:
 
     def local_identity(self, identity: Identity) -> Identity:
         """The same person with photos that this node has."""
-        return mapped(identity, lambda photo: replace(photo, path=self.local(photo.path, photo.digest)))
+
+        def here(photo: Photo) -> Photo:
+            name = stored_name(photo.path, photo.digest)
+            return replace(photo, path=self.local(photo.path, photo.file_digest, name=name))
+
+        return mapped(identity, here)
 
     def local_files(self, files: Mapping[str, Path], digests: Mapping[str, str]) -> dict[str, Path]:
         """Files by role as this node has them; those without a digest are taken as they are."""

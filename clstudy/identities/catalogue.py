@@ -57,7 +57,10 @@ class PackagedSet(ABC):
 
     @abstractmethod
     def build(self, root: Path, settings: Settings, cache: Path) -> None:
-        """Write the photos and ``manifest.json`` into the empty folder ``root``."""
+        """Write the photos (with sidecars, if they have conditions) and ``manifest.json`` into the empty ``root``.
+
+        ``photos`` in the manifest: path -> ``sha256`` of the file and, if there are any, ``conditions``: name -> list.
+        """
 
 
 DATA_SETS: Registry[PackagedSet] = Registry("data set")
@@ -327,8 +330,9 @@ def _build_once(entry: PackagedSet, root: Path, settings: Settings, cache: Path)
 def _require_as_made(data: DataSet) -> None:
     path = data.root / "manifest.json"
     try:
-        made = {photo: entry["sha256"] for photo, entry in read_json(path)["photos"].items()}
-    except (AttributeError, KeyError, OSError, TypeError, ValueError):
+        photos = read_json(path)["photos"].items()
+        made = {name: Photo(Path(name), entry["sha256"], entry.get("conditions", {})).digest for name, entry in photos}
+    except (AttributeError, KeyError, OSError, OverflowError, TypeError, ValueError):
         made = {}
     found = data.digests()
     differing = sorted(photo for photo in made.keys() | found.keys() if made.get(photo) != found.get(photo))

@@ -1,12 +1,14 @@
 """Checks of a photo folder: every problem found in one pass, each said with its file.
 
-Layout: ``ROOT/<identity>/<timestamp>/{train,test}/*.png|jpg``; timestamps in sorted name order. Hidden entries,
-files beside the identities (``manifest.json``) and the optional ``*.json`` and ``*.safetensors`` files are skipped.
+Layout: ``ROOT/<identity>/<timestamp>/{train,test}/*.png|jpg``; timestamps in sorted name order; conditions of photos in
+``<timestamp>/conditions.json`` and ``{train,test}/<stem>.json`` (``clstudy.identities.conditions``). Hidden entries,
+other files beside identities, timestamps and splits (``manifest.json``), and ``*.safetensors`` are skipped.
 """
 
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +17,16 @@ import numpy as np
 
 from clstudy.errors import UserError
 from clstudy.faces.alignments import TRANSFORMS, usual_alignment
+from clstudy.identities.conditions import (
+    FOR_ALL,
+    NO_CONDITIONS,
+    NO_SIDECARS,
+    Conditions,
+    FoundPhoto,
+    disagreements,
+    read_sidecar,
+    too_many,
+)
 from clstudy.images import opened_picture, read_picture_file
 from clstudy.storage.documents import read_json
 
@@ -27,8 +39,8 @@ SPLITS = ("train", "test")
 _PHOTO_SUFFIXES = {".png", ".jpg", ".jpeg"}
 _OTHER_SUFFIXES = {".json", ".safetensors"}
 
-FoundPhotos = Mapping[str, tuple[tuple[Path, str], ...]]
-"""Split -> ((path, sha256 of the file's bytes), ...), in sorted name order."""
+FoundPhotos = Mapping[str, tuple[FoundPhoto, ...]]
+"""Split -> photos, in sorted name order."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +56,13 @@ class Inspection:
         timestamps = [splits for identity in self.found.values() for splits in identity.values()]
         photos = sum(len(photos) for splits in timestamps for photos in splits.values())
         return len(self.found), len(timestamps), photos
+
+    def conditions(self) -> dict[str, int]:
+        """Name -> how many numbers, of the conditions that the photos have."""
+        timestamps = (splits for identity in self.found.values() for splits in identity.values())
+        photos = (photo for splits in timestamps for photos in splits.values() for photo in photos)
+        found = {name: len(numbers) for photo in photos for name, numbers in photo.conditions.items()}
+        return dict(sorted(found.items()))
 
 
 def decode_photo(data: bytes, size: int | None) -> np.ndarray:
@@ -93,7 +112,10 @@ def inspect_folder(root: Path, *, image_size: int) -> Inspection:
     """
     root = require_folder(root)
     walk = _Walk(root=root, image_size=image_size)
+    walk.misplaced(root)
     found = {folder.name: walk.identity(folder) for folder in _folders(root)}
+    for path, problem in disagreements(walk.read):
+        walk.say(path, problem)
     if not found:
         walk.problems.append(f"no identity: {root} holds no folders, expected {LAYOUT}")
     return Inspection(root, found, tuple(walk.problems))
@@ -104,6 +126,8 @@ class _Walk:
     root: Path
     image_size: int
     problems: list[str] = field(default_factory=list)
+    read: list[FoundPhoto] = field(default_factory=list)
+    """Photos whose sidecars could be read: what a broken one would have said is not known."""
 
     def say(self, path: Path, problem: str) -> None:
         self.problems.append(f"{path.relative_to(self.root).as_posix()}: {problem}")
@@ -115,11 +139,13 @@ class _Walk:
         elif any(entry.name in SPLITS for entry in timestamps):
             self.say(folder, f"train and test must lie inside a timestamp's folder: {LAYOUT}")
             return {}
+        self.misplaced(folder)
         seen: dict[str, Path] = {}
         return {entry.name: self.timestamp(entry, seen) for entry in timestamps}
 
     def timestamp(self, folder: Path, seen: dict[str, Path]) -> FoundPhotos:
-        photos = {split: self.photos(folder / split, seen) for split in SPLITS}
+        shared = self.sidecar(folder / FOR_ALL)
+        photos = {split: self.photos(folder / split, seen, shared) for split in SPLITS}
         files = {split: _files(folder / split) for split in SPLITS}
         if not any(files.values()):
             self.say(folder, "empty timestamp: no photo in train or test")
@@ -130,8 +156,11 @@ class _Walk:
                     self.say(folder, f"missing {split} set: {split}/ {state}")
         return photos
 
-    def photos(self, folder: Path, seen: dict[str, Path]) -> tuple[tuple[Path, str], ...]:
+    def photos(
+        self, folder: Path, seen: dict[str, Path], shared: Mapping[str, tuple[float, ...]] | None
+    ) -> tuple[FoundPhoto, ...]:
         found = []
+        self.strays(folder)
         for path in _files(folder):
             if path.suffix.lower() not in _PHOTO_SUFFIXES:
                 self.say(path, "not a .png or .jpg photo; convert or remove it")
@@ -144,9 +173,48 @@ class _Walk:
             except ValueError as error:
                 self.say(path, str(error))
             else:
-                found.append((path, hashlib.sha256(data).hexdigest()))
+                conditions = self.conditions(path, shared)
+                found.append(FoundPhoto(path, hashlib.sha256(data).hexdigest(), conditions or NO_CONDITIONS))
+                if conditions is not None:
+                    self.read.append(found[-1])
                 self.duplicate(path, pixels, seen)
         return tuple(found)
+
+    def conditions(self, photo: Path, shared: Mapping[str, tuple[float, ...]] | None) -> Conditions | None:
+        """Of a photo: its timestamp's, with its own added or put in their place; None where one cannot be read."""
+        own = self.sidecar(photo.with_suffix(".json"))
+        if own is None or shared is None:
+            return None
+        conditions = Conditions({**shared, **own})
+        problems = too_many(conditions)
+        for problem in problems:
+            self.say(photo, problem)
+        return None if problems else conditions
+
+    def sidecar(self, path: Path) -> Mapping[str, tuple[float, ...]] | None:
+        values, problems = read_sidecar(path)
+        for problem in problems:
+            self.say(path, problem)
+        return None if problems else values
+
+    def strays(self, folder: Path) -> None:
+        """JSON files beside photos that are not the sidecar of exactly one."""
+        photos = Counter(path.stem for path in _files(folder) if path.suffix.lower() in _PHOTO_SUFFIXES)
+        for path in _entries(folder, {".json"}):
+            if photos[path.stem] > 1:
+                self.say(path, f"sidecar of {photos[path.stem]} photos of one name; rename all but one of them")
+            elif photos[path.stem] and path.suffix != ".json":
+                self.say(path, "sidecars end in .json, in small letters; rename it")
+            elif not photos[path.stem] and path.name not in NO_SIDECARS:
+                self.say(
+                    path,
+                    f"sidecar without its photo: expected {path.stem}.png or .jpg beside it. Rename or remove it; "
+                    f"{FOR_ALL} for all photos of a timestamp lies beside train and test",
+                )
+
+    def misplaced(self, folder: Path) -> None:
+        if (folder / FOR_ALL).exists():
+            self.say(folder / FOR_ALL, f"would be read by nobody; expected it as <identity>/<timestamp>/{FOR_ALL}")
 
     def duplicate(self, path: Path, pixels: np.ndarray, seen: dict[str, Path]) -> None:
         """Compare by pixels, so that the same picture saved twice is found too."""
@@ -163,17 +231,21 @@ def _folders(folder: Path) -> list[Path]:
     return sorted(entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
 
 
-def _files(folder: Path) -> list[Path]:
+def _entries(folder: Path, suffixes: set[str] | None = None) -> list[Path]:
     if not folder.is_dir():
         return []
     entries = (entry for entry in folder.iterdir() if not entry.name.startswith("."))
-    return sorted(
+    return sorted(entry for entry in entries if suffixes is None or entry.suffix.lower() in suffixes)
+
+
+def _files(folder: Path) -> list[Path]:
+    return [
         entry
-        for entry in entries
+        for entry in _entries(folder)
         if entry.suffix.lower() not in _OTHER_SUFFIXES
         # a folder called a.png is a mistake that would otherwise be a photo left out without a word
         and (entry.suffix.lower() in _PHOTO_SUFFIXES or not entry.is_dir())
-    )
+    ]
 
 
 def alignment_of(root: Path, size: int) -> str:

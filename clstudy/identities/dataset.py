@@ -6,23 +6,44 @@ Needs neither torch nor onnxruntime, so that planning and reporting can read a d
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
 from clstudy.errors import PhotoError, UserError, nearest
 from clstudy.identities.check import FoundPhotos, Inspection, decode_photo, inspect_folder
+from clstudy.identities.conditions import NO_CONDITIONS, Conditions
 from clstudy.images import read_picture_file
+from clstudy.storage.content_addressed_store import digest_of
 
 
 @dataclass(frozen=True)
 class Photo:
-    """One photo file and the sha256 of its bytes at the time the data set was loaded."""
+    """One photo with its conditioning, as they were when the data set was loaded.
+
+    Attributes:
+        path: the photo's file.
+        file_digest: sha256 of its bytes.
+        conditions: named numbers (camera, age, class label) from its sidecars; read-only, empty without any.
+    """
 
     path: Path
-    digest: str
+    file_digest: str
+    conditions: Mapping[str, tuple[float, ...]] = NO_CONDITIONS
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.conditions, Conditions):
+            object.__setattr__(self, "conditions", Conditions(self.conditions))
+
+    @cached_property
+    def digest(self) -> str:
+        """sha256 of all that a stage sees of it: the file's where it has no conditions, else of both."""
+        if not self.conditions:
+            return self.file_digest
+        return digest_of({"photo": self.file_digest, "conditions": dict(self.conditions)})
 
     def read(self, size: int | None = None) -> np.ndarray:
         """Return uint8 RGB ``[h, w, 3]``, with h = w = ``size`` when a size is given.
@@ -37,10 +58,10 @@ class Photo:
                 f"photo {self.path} can no longer be read ({error.strerror}); put it back and run again"
             ) from error
         found = hashlib.sha256(data).hexdigest()
-        if found != self.digest:
+        if found != self.file_digest:
             raise PhotoError(
                 f"photo {self.path} changed since the data set was loaded: sha256 {found[:12]}…, expected "
-                f"{self.digest[:12]}…; restore the file, or start the study again with the new photo"
+                f"{self.file_digest[:12]}…; restore the file, or start the study again with the new photo"
             )
         try:
             return decode_photo(data, size)
@@ -99,7 +120,7 @@ class DataSet:
         return replace(self, identities=tuple(known[name] for name in names))
 
     def digests(self) -> dict[str, str]:
-        """Photo path relative to the root -> sha256, in the order of the data set."""
+        """Photo path relative to the root -> ``Photo.digest``, in the order of the data set."""
         photos = (
             photo
             for identity in self.identities
@@ -110,7 +131,7 @@ class DataSet:
 
 
 def load_folder(root: Path, *, image_size: int = 64) -> DataSet:
-    """Load ``ROOT/<identity>/<timestamp>/{train,test}/*.png|jpg`` and digest every photo.
+    """Load ``ROOT/<identity>/<timestamp>/{train,test}/*.png|jpg`` with sidecars, and digest every photo.
 
     Raises:
         UserError: the folder is missing, or has problems (all of them are listed).
@@ -138,5 +159,5 @@ def data_set_of(inspection: Inspection) -> DataSet:
 
 
 def _timestamp(index: int, name: str, photos: FoundPhotos) -> Timestamp:
-    train, test = (tuple(Photo(path, digest) for path, digest in photos[split]) for split in ("train", "test"))
+    train, test = (tuple(Photo(*photo) for photo in photos[split]) for split in ("train", "test"))
     return Timestamp(index, name, train, test)

@@ -146,14 +146,14 @@ def read_yaml(path: Path, bounds: Bounds = STUDY) -> Any:
     return load_yaml(read_text(path, bounds.size), bounds)
 
 
-def read_json(path: Path) -> Any:
-    """Plain values of a JSON file.
+def read_json(path: Path, most: int = MOST_JSON_BYTES) -> Any:
+    """Plain values of a JSON file of at most so many bytes.
 
     Raises:
         DocumentError: it is no JSON in UTF-8, too large, or nested without end.
         OSError: it cannot be read.
     """
-    return load_json(read_text(path, MOST_JSON_BYTES))
+    return load_json(read_text(path, most))
 
 
 def load_json(text: str | bytes) -> Any:

@@ -92,7 +92,7 @@ def stored_photos(study: Path, record: CompleteRecord, data: str | None = None) 
     changed = [one.name for one in people.identities if identity_digest(one) != record.data_digests[one.name]]
     if changed:
         raise UserError(
-            f"the photos of {', '.join(changed)} in {name!r} are not those of study {record.name!r} (their "
-            "digests differ); give the folder that the study was made from: --data FOLDER"
+            f"the photos of {', '.join(changed)} in {name!r} are not those of study {record.name!r} (the "
+            "digests of photos or their conditions differ); give the folder that the study was made from: --data FOLDER"
         )
     return people

@@ -12,6 +12,7 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
+from clstudy.errors import PhotoError
 from clstudy.identities.dataset import Identity, Photo
 from clstudy.images import to_unit_range
 from clstudy.records.stage_record import owned_by
@@ -46,6 +47,26 @@ class StagePhotos:
         """Photos with their conditions, on the device; read as ``read`` does."""
         images = to_unit_range(np.stack(self.read(photos))).to(self._workload.device)
         return Samples(digests=tuple(photo.digest for photo in photos), images=images)
+
+    def conditions(self, photos: Sequence[Photo]) -> dict[str, Tensor]:
+        """The photos' conditions by name: float32 ``[n, width]``, on the device; empty where they have none.
+
+        Raises:
+            PhotoError: some have a condition that others lack, or with another number of numbers.
+        """
+        widths = [{name: len(numbers) for name, numbers in photo.conditions.items()} for photo in photos]
+        for photo, found in zip(photos, widths, strict=True):
+            if found != widths[0]:
+                raise PhotoError(
+                    f"photo {photo.path} has the conditions {found}, expected {widths[0]} as {photos[0].path} has "
+                    "(name: how many numbers); give all photos the same ones"
+                )
+        return {
+            name: torch.tensor(
+                [photo.conditions[name] for photo in photos], dtype=torch.float32, device=self._workload.device
+            )
+            for name in (widths[0] if widths else ())
+        }
 
     def anchors(self, identity: Identity, k: int) -> tuple[Tensor, Tensor]:
         """Anchors of the training photos of k and starting latents of its test photos (canonical order)."""

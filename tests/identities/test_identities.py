@@ -99,11 +99,11 @@ def test_photo_read_errors_name_the_file(folder):
     photo.path.write_bytes(original[:-40])
     with pytest.raises(PhotoError, match=r"0\.png changed"):
         photo.read()
-    broken = replace(photo, digest=hashlib.sha256(original[:-40]).hexdigest())
+    broken = replace(photo, file_digest=hashlib.sha256(original[:-40]).hexdigest())
     with pytest.raises(PhotoError, match=r"0\.png: unreadable image"):
         broken.read()
     save_photo(photo.path, 1, mode="L")
-    grey = replace(photo, digest=hashlib.sha256(photo.path.read_bytes()).hexdigest())
+    grey = replace(photo, file_digest=hashlib.sha256(photo.path.read_bytes()).hexdigest())
     with pytest.raises(PhotoError, match=r"0\.png: wrong mode L, expected RGB"):
         grey.read()
     photo.path.unlink()

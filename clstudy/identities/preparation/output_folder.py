@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from clstudy.errors import UserError
+from clstudy.identities.conditions import FOR_ALL, has_sidecars
 from clstudy.identities.preparation.photo_files import kind_of_photos
 from clstudy.identities.preparation.settings import PrepareSettings
 from clstudy.storage.documents import read_json
@@ -21,8 +22,8 @@ def require_place(source: Path, out: Path, report: Path, settings: PrepareSettin
     """Check where the photos and the report go, before any work.
 
     Raises:
-        UserError: they would lie in the source or around it, replace a folder that prepare did not make, or lie beside
-            people's photos of another size or alignment.
+        UserError: they would lie in the source or around it, replace a folder that prepare did not make or conditions
+            that somebody put there, or lie beside people's photos of another size or alignment.
     """
     inside = source.resolve() if source.is_dir() else source.resolve().parent
     for folder in (out.resolve(), report.resolve()):
@@ -36,6 +37,11 @@ def require_place(source: Path, out: Path, report: Path, settings: PrepareSettin
         raise UserError(
             f"{str(target)!r} exists and was not made by prepare; it is left alone. Choose another --identity or "
             "output folder"
+        )
+    if has_sidecars(target):
+        raise UserError(
+            f"{str(target)!r} has conditions of photos ({FOR_ALL} or JSON files beside photos), which new photos would "
+            "replace; move them away first, or choose another --identity or output folder"
         )
     _require_one_kind(out, settings)
 

@@ -85,7 +85,7 @@ def _aftermath(plans: Sequence[Forgetting], photos: bool) -> list[str]:
     where = f"in {', '.join(kept)} and " if kept else ""
     return [
         f"{name} is forgotten.",
-        f"Not touched: their photos {where}wherever the originals of data set {sets} lie, what `prepare` left beside "
-        "them (OUT-report, OUT/.prepare), copies and backups, and exported generators. While a space still names them, "
-        "the next `python -m clstudy.run` computes them anew.",
+        f"Not touched: their photos {where}wherever the originals of data set {sets} lie, the conditions and what "
+        "`prepare` left beside them (OUT-report, OUT/.prepare), copies and backups, and exported generators. While a "
+        "space still names them, the next `python -m clstudy.run` computes them anew.",
     ]

@@ -12,6 +12,8 @@ from shutil import rmtree
 from typing import Any
 
 from clstudy.assets import sha256_file
+from clstudy.identities.conditions import conditions_beside, has_sidecars
+from clstudy.identities.dataset import Photo
 from clstudy.storage.documents import read_json
 from clstudy.storage.places import Place, RemotePath, write_atomically
 from clstudy.study.privacy.study_layout import PHOTO_SUFFIXES, VIEW
@@ -28,6 +30,11 @@ class PhotoFolder:
     def photos(self) -> Path:
         """Their photos."""
         return self.root / self.name
+
+    @property
+    def what(self) -> str:
+        """What of theirs lies there, in words."""
+        return "photos and the conditions beside them" if has_sidecars(self.photos) else "photos"
 
     @property
     def doomed(self) -> Path:
@@ -57,9 +64,15 @@ def photo_folders(study: Place, data_set: str | None, name: str, digests: Collec
             continue
         if data.resolve() not in folder.photos.resolve().parents:  # a link: the originals, or another storage
             continue
-        if any(sha256_file(photo) in digests for photo in _photos_in(folder.photos)):
+        if any(_is_of(photo, digests) for photo in _photos_in(folder.photos)):
             found.append(folder)
     return found
+
+
+def _is_of(path: Path, digests: Collection[str]) -> bool:
+    """Whether stages have seen a photo: as it lies there with its sidecars, or when it had none yet."""
+    photo = Photo(path, sha256_file(path), conditions_beside(path))
+    return photo.digest in digests or photo.file_digest in digests
 
 
 def _photos_in(folder: Path) -> Iterator[Path]:
@@ -67,7 +80,7 @@ def _photos_in(folder: Path) -> Iterator[Path]:
 
 
 def remove_photos(folder: PhotoFolder) -> None:
-    """Remove a person from a data set: photos, the manifest's lines, what preparing left."""
+    """Remove a person from a data set: photos and their sidecars, the manifest's lines, what preparing left."""
     manifest = folder.root / "manifest.json"
     with suppress(OSError, ValueError):
         document = read_json(manifest)

@@ -45,7 +45,7 @@ def carry_out(plan: Forgetting, say: Callable[[str], None] = lambda text: None) 
         say("runs in MLflow")
         left += remove_runs(tracked, [*tracked.runs, *(tracked.reports if plan.last else ())])
     for folder in plan.folders if plan.photos else ():
-        say(f"photos in {folder.photos}")
+        say(f"{folder.what} in {folder.photos}")
         remove_photos(folder)
     for what, paths in traces.files.items():
         say(what)

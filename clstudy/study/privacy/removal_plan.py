@@ -54,7 +54,8 @@ class Forgetting:
             pictures = ", the attached report is replaced" if self.tracked.reports else ""
             text.append(f"  MLflow at {self.tracked.shown}: {len(self.tracked.runs)} runs{pictures}")
         for folder in self.folders:
-            text.append(f"  photos in {folder.photos}" + ("" if self.photos else " stay (--photos removes them too)"))
+            stays = "" if self.photos else " stay (--photos removes them too)"
+            text.append(f"  {folder.what} in {folder.photos}{stays}")
             if beside := [str(place) for place in folder.beside if place.exists()]:
                 text.append(
                     f"  what preparing left beside them ({', '.join(beside)}), with faces of others in the footage, "
