@@ -24,18 +24,19 @@ class DomainGenerator(ABC):
     (``trainable``). The trainer, penalties and what is stored go by that and nothing else.
 
     Attributes:
-        w_dim: width of a latent.
+        latent_shape: of one latent: ``(w_dim,)`` in w, ``(num_ws, w_dim)`` in W+.
         device: where copies live and compute.
     """
 
-    w_dim: int
+    latent_shape: tuple[int, ...]
     device: torch.device = torch.device("cpu")
 
     @abstractmethod
     def fresh(self, tunable: Mapping[str, Tensor] | None = None) -> nn.Module:
-        """Return a new module that maps w ``[n, w_dim]`` to images ``[n, 3, s, s]`` in about [-1, 1].
+        """Return a new module that maps latents ``[n, *latent_shape]`` to images ``[n, 3, s, s]`` in about [-1, 1].
 
-        For inversion in W+ it has ``num_ws`` and takes ws ``[n, num_ws, w_dim]``, one w for each layer, as well.
+        For inversion in W+, if its latents are w, it has ``num_ws`` and takes ws ``[n, num_ws, w_dim]``, one w for each
+        layer, as well.
         ``tunable`` are weights saved by ``tunable_state``; None gives the pretrained ones.
         """
 
@@ -45,7 +46,10 @@ class DomainGenerator(ABC):
 
     @abstractmethod
     def anchors(self, photos: Tensor) -> Tensor:
-        """Return w ``[n, w_dim]`` of photos ``[n, 3, s, s]`` under the *pretrained* generator (protocol, step 1)."""
+        """Return latents ``[n, *latent_shape]`` of photos ``[n, 3, s, s]`` under the *pretrained* generator.
+
+        Protocol, step 1.
+        """
 
 
 def trainable(module: nn.Module) -> dict[str, nn.Parameter]:

@@ -46,7 +46,7 @@ class SynthesisCopies(DomainGenerator):
         low_rank: LowRankSettings = _ALL_WEIGHTS,
     ):
         self.settings = network.settings
-        self.w_dim = network.settings.w_dim
+        self.latent_shape = (network.settings.w_dim,)
         self.device = device
         self.network = network.eval().requires_grad_(False).to(device)
         self._compute = compute

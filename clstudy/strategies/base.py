@@ -32,6 +32,7 @@ What a hook uses (memory, what it learned, settings) enters the key of the stage
 from __future__ import annotations
 
 import base64
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -51,9 +52,10 @@ class Item:
     """One training photo that can be stored.
 
     Attributes:
-        digest: sha256 of the photo's file.
+        digest: of the photo (``Photo.digest``: its file, with its conditions if it has some).
         timestamp: index of the timestamp it came from, >= 0.
-        latent: its anchor, float32 ``[w_dim]``, finite; a read-only copy is kept.
+        latent: its anchor, float32 ``[*latent_shape]`` of one or more dimensions (w ``[w_dim]``, W+ ``[num_ws,
+            w_dim]``, z), finite; a read-only copy is kept.
         spread: mean distance of its anchor to the other training photos of its timestamp (see ``make_items``).
     """
 
@@ -64,8 +66,10 @@ class Item:
 
     def __post_init__(self) -> None:
         latent = np.array(self.latent, dtype=np.float32)
-        if latent.ndim != 1 or not np.isfinite(latent).all():
-            raise ValueError(f"latent of {self.digest!r}: expected finite numbers [w_dim], got shape {latent.shape}")
+        if latent.ndim < 1 or not np.isfinite(latent).all():
+            raise ValueError(
+                f"latent of {self.digest!r}: expected finite numbers [*latent_shape], got shape {latent.shape}"
+            )
         if not (np.isfinite(self.spread) and self.spread >= 0):
             raise ValueError(f"spread of {self.digest!r}: expected a finite number >= 0, got {self.spread!r}")
         latent.flags.writeable = False
@@ -73,8 +77,8 @@ class Item:
         object.__setattr__(self, "timestamp", int(self.timestamp))
         object.__setattr__(self, "spread", float(self.spread))
 
-    def _content(self) -> tuple[int, str, float, bytes]:
-        return self.timestamp, self.digest, self.spread, self.latent.tobytes()
+    def _content(self) -> tuple[int, str, float, bytes, tuple[int, ...]]:
+        return self.timestamp, self.digest, self.spread, self.latent.tobytes(), self.latent.shape
 
     def __eq__(self, other: object) -> bool:
         return self._content() == other._content() if isinstance(other, Item) else NotImplemented
@@ -103,8 +107,8 @@ class Past:
     Attributes:
         memory: what ``select`` returned after t-1.
         learned: what ``consolidate`` returned after t-1, by name.
-        frozen: the generator with the weights of t-1, w ``[n, w_dim]`` -> images ``[n, 3, s, s]``; its weights take
-            no gradient and must not be changed. Its parameters have the names of those being tuned.
+        frozen: the generator with the weights of t-1, latents ``[n, *latent_shape]`` -> images ``[n, 3, s, s]``; its
+            weights take no gradient and must not be changed. Its parameters have the names of those being tuned.
     """
 
     memory: Memory
@@ -129,7 +133,7 @@ class Trained:
 
 @dataclass(frozen=True)
 class Generated:
-    """Photos made by the frozen generator: latents ``[n, w_dim]``, images ``[n, 3, s, s]``."""
+    """Photos made by the frozen generator: latents ``[n, *latent_shape]``, images ``[n, 3, s, s]``."""
 
     latents: Tensor
     images: Tensor
@@ -264,8 +268,8 @@ def candidates(memory: Memory, new: Iterable[Item]) -> tuple[Item, ...]:
 
 
 def stack_latents(items: Sequence[Item]) -> np.ndarray:
-    """Return the items' anchors as float64 ``[n, w_dim]``."""
-    return np.stack([item.latent for item in items]).astype(np.float64)
+    """Return the items' anchors as float64 ``[n, d]``, each flattened: distances and hulls are those of vectors."""
+    return np.stack([item.latent.reshape(-1) for item in items]).astype(np.float64)
 
 
 def timestamps_of(items: Sequence[Item]) -> np.ndarray:
@@ -276,21 +280,23 @@ def timestamps_of(items: Sequence[Item]) -> np.ndarray:
 def make_items(timestamp: int, digests: Sequence[str], latents: ArrayLike) -> list[Item]:
     """Wrap the training photos of one timestamp.
 
-    ``spread`` is the mean Euclidean distance of a photo's anchor to the others' (0 for a photo alone). It is
-    computed here, once, because most of the others are discarded later.
+    ``spread`` is the mean Euclidean distance of a photo's anchor to the others', as flattened vectors (0 for a photo
+    alone). It is computed here, once, because most of the others are discarded later.
 
     Args:
         timestamp: its index.
         digests: the photos' digests.
-        latents: their anchors ``[n, w_dim]``, taken as float32.
+        latents: their anchors ``[n, *latent_shape]``, taken as float32.
 
     Raises:
         ValueError: digests and latents do not match.
     """
     anchors = np.asarray(latents, dtype=np.float32)
-    if anchors.ndim != 2 or len(anchors) != len(digests):
-        raise ValueError(f"expected one latent [w_dim] for each of {len(digests)} photos, got shape {anchors.shape}")
-    exact = anchors.astype(np.float64)
+    if anchors.ndim < 2 or len(anchors) != len(digests):
+        raise ValueError(
+            f"expected one latent [*latent_shape] for each of {len(digests)} photos, got shape {anchors.shape}"
+        )
+    exact = anchors.astype(np.float64).reshape(len(anchors), math.prod(anchors.shape[1:]))
     others = max(len(exact) - 1, 1)
     spreads = [float(np.linalg.norm(exact - anchor, axis=1).sum() / others) for anchor in exact]
     return [
@@ -300,7 +306,10 @@ def make_items(timestamp: int, digests: Sequence[str], latents: ArrayLike) -> li
 
 
 def memory_to_dict(memory: Memory) -> dict[str, Any]:
-    """Return the memory as JSON-able values; ``memory_from_dict`` gives back an equal memory, bit for bit."""
+    """Return the memory as JSON-able values; ``memory_from_dict`` gives back an equal memory, bit for bit.
+
+    An item has a ``shape`` only where its latent is no vector, so that memories of w are the bytes they always were.
+    """
     return {
         "items": [
             {
@@ -308,6 +317,7 @@ def memory_to_dict(memory: Memory) -> dict[str, Any]:
                 "timestamp": item.timestamp,
                 "spread": item.spread,
                 "latent": base64.b64encode(item.latent.astype("<f4").tobytes()).decode("ascii"),
+                **({"shape": list(item.latent.shape)} if item.latent.ndim != 1 else {}),
             }
             for item in memory.items
         ],
@@ -321,7 +331,7 @@ def memory_from_dict(values: Mapping[str, Any]) -> Memory:
         Item(
             digest=entry["digest"],
             timestamp=entry["timestamp"],
-            latent=np.frombuffer(base64.b64decode(entry["latent"]), dtype="<f4"),
+            latent=np.frombuffer(base64.b64decode(entry["latent"]), dtype="<f4").reshape(entry.get("shape", -1)),
             spread=entry["spread"],
         )
         for entry in values["items"]

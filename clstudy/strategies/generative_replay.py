@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from clstudy.strategies.balance import draw_subset
-from clstudy.strategies.base import AnchorStrategy, Generated, Item, Past, timestamps_of
+from clstudy.strategies.base import AnchorStrategy, Generated, Item, Past, stack_latents, timestamps_of
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -26,7 +26,7 @@ class RandomAnchors(AnchorStrategy):
 
 
 def sample_latents(items: Sequence[Item], count: int, anchors: int, rng: np.random.Generator) -> np.ndarray:
-    """Return latents float32 ``[count, w_dim]``: random convex combinations of stored anchors.
+    """Return latents float32 ``[count, *latent_shape]``: random convex combinations of stored anchors.
 
     Each is of one timestamp, drawn uniformly (MeRGAN draws a class and then a latent: the timestamp is the class
     here, and a mixture of two occasions would show neither), and of up to ``anchors`` of its stored anchors with
@@ -39,12 +39,13 @@ def sample_latents(items: Sequence[Item], count: int, anchors: int, rng: np.rand
         rng: draws timestamps, anchors and weights.
     """
     timestamps = timestamps_of(items)
-    latents = np.zeros((count, len(items[0].latent)), dtype=np.float32)
+    latents = np.zeros((count, *items[0].latent.shape), dtype=np.float32)
     for row in range(count):
         members = np.flatnonzero(timestamps == rng.choice(np.unique(timestamps)))
         chosen = rng.choice(members, min(anchors, len(members)), replace=False)
         weights = rng.dirichlet(np.ones(len(chosen)))
-        latents[row] = weights @ np.stack([items[index].latent for index in chosen]).astype(np.float64)
+        mixed = weights @ stack_latents([items[index] for index in chosen])
+        latents[row] = mixed.reshape(latents.shape[1:])
     return latents
 
 
@@ -58,7 +59,7 @@ def generate(past: Past, count: int, anchors: int, rng: np.random.Generator) -> 
 
 
 def frozen_images(frozen: nn.Module, latents: Tensor) -> Tensor:
-    """Images ``[n, 3, s, s]`` of latents ``[n, w_dim]`` without gradients."""
+    """Images ``[n, 3, s, s]`` of latents ``[n, *latent_shape]`` without gradients."""
     import torch
 
     with torch.no_grad():

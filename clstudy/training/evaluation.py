@@ -37,8 +37,8 @@ class NotFiniteError(UserError):
 class TestSet:
     """Everything about the test photos of one timestamp that no model changes.
 
-    images ``[n, 3, s, s]`` in [-1, 1]; ``start [n, w_dim]`` their latents under the pretrained generator;
-    ``prepared`` the metrics' target-only values by metric name; ``combinations [m, w_dim]`` the latents of the
+    images ``[n, 3, s, s]`` in [-1, 1]; ``start [n, *latent_shape]`` their latents under the pretrained generator;
+    ``prepared`` the metrics' target-only values by metric name; ``combinations [m, *latent_shape]`` the latents of the
     synthesis protocol (the same for every t, K and strategy).
     """
 
@@ -68,14 +68,18 @@ def _normalised_weights(size: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def convex_combinations(anchors: Tensor, settings: EvaluationSettings, rng: np.random.Generator) -> Tensor:
-    """Random convex combinations ``[m, w_dim]`` of ``synthesis_anchors`` anchors each (``COMBINATION_WEIGHTS``)."""
+    """Random convex combinations ``[m, *latent_shape]`` of ``synthesis_anchors`` of the anchors ``[n, *latent_shape]``.
+
+    ``COMBINATION_WEIGHTS`` says how the weights are drawn: one for a whole anchor, whatever its shape.
+    """
     draw = COMBINATION_WEIGHTS[settings.synthesis_weights]
     size = min(settings.synthesis_anchors, len(anchors))
+    flat = anchors.flatten(1)
     rows = []
     for _ in range(settings.synthesis_images):
         chosen = rng.choice(len(anchors), size, replace=False)
         weights = torch.from_numpy(draw(size, rng).astype(np.float32)).to(anchors.device)
-        rows.append(weights @ anchors[torch.from_numpy(chosen)])
+        rows.append((weights @ flat[torch.from_numpy(chosen)]).reshape(anchors.shape[1:]))
     return torch.stack(rows) if rows else anchors[:0]
 
 

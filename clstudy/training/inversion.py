@@ -13,7 +13,7 @@ from clstudy.registry import Registry
 from clstudy.settings.profiles import InversionSettings
 
 LATENT_SPACES: Registry[Callable[[Tensor, nn.Module], Tensor]] = Registry("latent space")
-"""Name -> where the search begins: w ``[n, w_dim]`` and the generator to a latent of that space."""
+"""Name -> where the search begins: latents ``[n, *latent_shape]`` and the generator to a latent of that space."""
 
 
 @LATENT_SPACES.register("w")
@@ -23,6 +23,8 @@ def _in_w(w: Tensor, module: nn.Module) -> Tensor:
 
 @LATENT_SPACES.register("w_plus")
 def _in_w_plus(w: Tensor, module: nn.Module) -> Tensor:
+    if w.ndim > 2:  # the generator's own latents: one for each layer as they are
+        return w
     layers = module.num_ws
     assert isinstance(layers, int)
     return w[:, None].repeat(1, layers, 1)
@@ -39,9 +41,10 @@ def invert(
 ) -> Tensor:
     """Return latents that minimise LPIPS + mse_weight * MSE (+ a prior) to targets ``[n, 3, s, s]``.
 
-    ``settings.latent_space`` says which: w ``[n, w_dim]``, or in W+ ws ``[n, num_ws, w_dim]``, which begin equal in all
-    layers; ``num_ws`` is the module's. Either goes into ``module``.
-    Starts from ``start [n, w_dim]`` (the photo's latent under the *pretrained* generator, the same at every
+    ``settings.latent_space`` says which: those of the generator ``[n, *latent_shape]`` (called w), or in W+ ws
+    ``[n, num_ws, w_dim]``, which begin equal in all layers where the generator's are w ``[n, w_dim]``; ``num_ws`` is
+    the module's. Either goes into ``module``.
+    Starts from ``start [n, *latent_shape]`` (the photo's latent under the *pretrained* generator, the same at every
     timestamp and for every strategy) and takes the same number of Adam steps for every photo. Adam is
     elementwise and the loss a sum over photos, so photos in a batch do not influence each other.
     ``module`` must not require gradients itself; its weights stay as they are.

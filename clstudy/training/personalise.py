@@ -45,7 +45,7 @@ class TrainingDivergedError(UserError):
 class TrainingPhotos:
     """Photos with their anchors, in canonical order, and the LPIPS features of the photos (computed once).
 
-    Shapes: latents ``[n, w_dim]``, images ``[n, 3, s, s]`` in [-1, 1], features per level ``[n, c, h, w]``.
+    Shapes: latents ``[n, *latent_shape]``, images ``[n, 3, s, s]`` in [-1, 1], features per level ``[n, c, h, w]``.
     """
 
     latents: Tensor

@@ -38,7 +38,7 @@ from clstudy.strategies.testing.played_situations import (
     play,
     select_once,
 )
-from clstudy.strategies.testing.situations import SITUATIONS, W_DIM, Situation
+from clstudy.strategies.testing.situations import SITUATIONS, Situation
 
 _FACTS = {
     "name": str,
@@ -251,9 +251,8 @@ def _hooks(record: Record) -> Iterator[str]:
     for situation in {step.situation: None for step in record.steps}:
         memories = [step.after for step in record.steps if step.situation == situation]
         if len(memories) >= 2:
-            yield from (
-                f"{situation}: {fault}" for fault in hook_faults(record.make, (memories[0], memories[1]), W_DIM)
-            )
+            faults = hook_faults(record.make, (memories[0], memories[1]), situation.latent_shape)
+            yield from (f"{situation}: {fault}" for fault in faults)
 
 
 CHECKS: dict[str, Callable[[Record], Iterator[str]]] = {

@@ -12,7 +12,11 @@ from clstudy.strategies.base import (
     make_items,
 )
 
-W_DIM = 8
+W = (8,)
+"""Shape of a latent in w."""
+
+W_PLUS = (3, 4)
+"""Shape of a latent in W+: one for each of three layers."""
 
 
 @dataclass(frozen=True)
@@ -24,20 +28,22 @@ class Situation:
         capacity: the buffer size K, >= 1.
         distinct: how many different latents there are in the whole trial; None: every photo has its own.
         seed: of photos and draws.
+        latent_shape: of every latent.
     """
 
     counts: tuple[int, ...]
     capacity: int
     distinct: int | None = None
     seed: int = 0
+    latent_shape: tuple[int, ...] = W
 
     def photos(self, t: int) -> list[Item]:
         """The training photos of timestamp t, the same at every call."""
         rng = np.random.default_rng([self.seed, t])
         count = self.counts[t]
-        latents = rng.normal(size=W_DIM) + rng.normal(size=(count, W_DIM))
+        latents = rng.normal(size=self.latent_shape) + rng.normal(size=(count, *self.latent_shape))
         if self.distinct is not None:
-            few = np.random.default_rng(self.seed).normal(size=(self.distinct, W_DIM))
+            few = np.random.default_rng(self.seed).normal(size=(self.distinct, *self.latent_shape))
             latents = few[rng.integers(self.distinct, size=count)]
         return make_items(t, [rng.bytes(4).hex() for _ in range(count)], latents)
 
@@ -49,6 +55,7 @@ class Situation:
         photos = ", ".join(map(str, self.counts))
         times = f"{len(self.counts)} timestamps of {photos} photos" if len(self.counts) > 1 else f"{photos} photos"
         latents = "" if self.distinct is None else f" ({self.distinct} different latents)"
+        latents += f", latents of shape {self.latent_shape}" if len(self.latent_shape) > 1 else ""
         return f"{times}{latents}, K = {self.capacity}, seed {self.seed}"
 
 
@@ -65,5 +72,5 @@ SITUATIONS: tuple[Situation, ...] = tuple(
         ),
         (1, 2, 3, 5, 10),
     )
-)
-"""What ``check_strategy`` plays by default; among them are all orders of K, timestamps and candidates."""
+) + tuple(Situation((4, 3, 4), capacity, latent_shape=W_PLUS) for capacity in (3, 10))
+"""What ``check_strategy`` plays by default: all orders of K, timestamps and candidates, and latents in W and W+."""
