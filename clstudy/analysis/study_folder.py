@@ -45,7 +45,7 @@ def _stored_stage(stages: ValueStore, key: str) -> StoredStage:
 
 
 def anchor_latents(study_dir: Path, stage: StoredStage, k: int) -> np.ndarray | None:
-    """Anchors of timestamp k's training photos, float ``[n, w_dim]`` in their order, or None."""
+    """Anchors of timestamp k's training photos, flattened to float ``[n, d]`` in their order, or None."""
     content = StudyStore(study_dir).anchors.file(stage.asked.anchors_key(k), ANCHORS)
     try:
         if content is None:

@@ -32,6 +32,7 @@ What a hook uses (memory, what it learned, settings) enters the key of the stage
 from __future__ import annotations
 
 import base64
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -51,7 +52,7 @@ class Item:
     """One training photo that can be stored.
 
     Attributes:
-        digest: sha256 of the photo's file.
+        digest: of the photo (``Photo.digest``: its file, with its conditions if it has some).
         timestamp: index of the timestamp it came from, >= 0.
         latent: its anchor, float32 ``[*latent_shape]`` of one dimension or more, finite; a read-only copy is kept.
         spread: mean distance of its anchor to the other training photos of its timestamp (see ``make_items``).
@@ -278,8 +279,8 @@ def timestamps_of(items: Sequence[Item]) -> np.ndarray:
 def make_items(timestamp: int, digests: Sequence[str], latents: ArrayLike) -> list[Item]:
     """Wrap the training photos of one timestamp.
 
-    ``spread`` is the mean Euclidean distance of a photo's anchor to the others' (0 for a photo alone). It is
-    computed here, once, because most of the others are discarded later.
+    ``spread`` is the mean Euclidean distance of a photo's anchor to the others', as flattened vectors (0 for a photo
+    alone). It is computed here, once, because most of the others are discarded later.
 
     Args:
         timestamp: its index.
@@ -304,7 +305,10 @@ def make_items(timestamp: int, digests: Sequence[str], latents: ArrayLike) -> li
 
 
 def memory_to_dict(memory: Memory) -> dict[str, Any]:
-    """Return the memory as JSON-able values; ``memory_from_dict`` gives back an equal memory, bit for bit."""
+    """Return the memory as JSON-able values; ``memory_from_dict`` gives back an equal memory, bit for bit.
+
+    An item has a ``shape`` only where its latent is no vector, so that memories of w are the bytes they always were.
+    """
     return {
         "items": [
             {

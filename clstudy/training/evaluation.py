@@ -71,6 +71,7 @@ def convex_combinations(anchors: Tensor, settings: EvaluationSettings, rng: np.r
     """Random convex combinations ``[m, *latent_shape]`` of ``synthesis_anchors`` anchors each."""
     draw = COMBINATION_WEIGHTS[settings.synthesis_weights]
     size = min(settings.synthesis_anchors, len(anchors))
+    flat = anchors.flatten(1)
     rows = []
     for _ in range(settings.synthesis_images):
         chosen = rng.choice(len(anchors), size, replace=False)

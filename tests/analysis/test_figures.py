@@ -7,6 +7,7 @@ import itertools
 import re
 import shutil
 from collections import Counter
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -14,6 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from safetensors.numpy import save
 from scipy import stats
 from scipy.optimize import minimize
 
@@ -26,6 +28,7 @@ from clstudy.analysis.figures.style import shades, spread
 from clstudy.analysis.report_data import Arm, gather
 from clstudy.analysis.study_folder import anchor_latents, stage_faces, trial_stages
 from clstudy.analysis.summary import summarise
+from clstudy.storage.content_addressed_store import StudyStore
 from clstudy.trial import requests as fold
 from tests.analysis.test_report import Study
 from tests.support.furnished import BASIS, furnish, latents, person
@@ -289,6 +292,16 @@ def test_anchors_are_found_by_the_key_that_the_trainer_used(furnished):
     for note, request in zip(notes, requests[name], strict=True):
         assert list(note.asked.stored) == [(item.timestamp, item.digest) for item in request.replay]
     assert trial_stages(study.folder, "nobody") == ()
+
+
+def test_anchors_in_w_plus_are_drawn_as_vectors(tmp_path):
+    anchors = np.random.default_rng(0).normal(size=(2, 3, 4)).astype(np.float32)
+    key = "a" * 64
+    StudyStore(tmp_path).anchors.put(key, {"anchors.safetensors": save({"train": anchors, "test": anchors})})
+    asked = SimpleNamespace(anchored=(("x", "y"),), anchors_key=lambda k: key)
+    found = anchor_latents(tmp_path, SimpleNamespace(asked=asked), 0)
+    np.testing.assert_array_equal(found, anchors.reshape(2, 12))
+    assert principal_plane(found)[0].shape == (2, 2)
 
 
 def test_ringed_dots_are_the_stored_photos(furnished, gallery):

@@ -130,7 +130,7 @@ class UnseededReplays(GoodHooks):
 
 class TorchGlobalReplays(GoodHooks):
     def replays(self, past, rng):
-        latents = torch.randn(4, len(past.memory.items[0].latent))
+        latents = torch.randn(4, *past.memory.items[0].latent.shape)
         return Generated(latents, past.frozen(latents))
 
 

@@ -155,7 +155,7 @@ def test_a_generator_from_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[s
 
     target = tmp_path / "anna.safetensors"
     assert main(["export", str(out), "anna upper", "--to", str(target), "--weights", f"generator={pickle}"]) == 0
-    latents = torch.randn(2, generator.w_dim, generator=torch.Generator().manual_seed(1))
+    latents = torch.randn(2, *generator.latent_shape, generator=torch.Generator().manual_seed(1))
     assert torch.equal(images_of_file(target, profile, latents), images(generator, tuned, latents))
     found = read_checkpoint(target)
     assert any("licence of the pretrained checkpoint" in note for note in found.notes)

@@ -17,6 +17,10 @@ from clstudy.strategies.base import Generated, Memory, Past, Strategy, Trained
 _SIDE, _PHOTOS, _STEPS = 4, 3, 3
 
 
+def _listed(shape: tuple[int, ...]) -> str:
+    return ", ".join(map(str, shape))
+
+
 class HookFaultError(Exception):
     """A hook broke a promise; the message says which."""
 

@@ -12,7 +12,11 @@ from clstudy.strategies.base import (
     make_items,
 )
 
-W_DIM = 8
+W = (8,)
+"""Shape of a latent in w."""
+
+W_PLUS = (3, 4)
+"""Shape of a latent in W+: one for each of three layers."""
 
 
 @dataclass(frozen=True)
@@ -37,9 +41,9 @@ class Situation:
         """The training photos of timestamp t, the same at every call."""
         rng = np.random.default_rng([self.seed, t])
         count = self.counts[t]
-        latents = rng.normal(size=W_DIM) + rng.normal(size=(count, W_DIM))
+        latents = rng.normal(size=self.latent_shape) + rng.normal(size=(count, *self.latent_shape))
         if self.distinct is not None:
-            few = np.random.default_rng(self.seed).normal(size=(self.distinct, W_DIM))
+            few = np.random.default_rng(self.seed).normal(size=(self.distinct, *self.latent_shape))
             latents = few[rng.integers(self.distinct, size=count)]
         return make_items(t, [rng.bytes(4).hex() for _ in range(count)], latents.reshape(count, *self.shape))
 
