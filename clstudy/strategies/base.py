@@ -54,7 +54,8 @@ class Item:
     Attributes:
         digest: of the photo (``Photo.digest``: its file, with its conditions if it has some).
         timestamp: index of the timestamp it came from, >= 0.
-        latent: its anchor, float32 ``[*latent_shape]`` of one dimension or more, finite; a read-only copy is kept.
+        latent: its anchor, float32 ``[*latent_shape]`` of one or more dimensions (w ``[w_dim]``, W+ ``[num_ws,
+            w_dim]``, z), finite; a read-only copy is kept.
         spread: mean distance of its anchor to the other training photos of its timestamp (see ``make_items``).
     """
 
@@ -65,7 +66,7 @@ class Item:
 
     def __post_init__(self) -> None:
         latent = np.array(self.latent, dtype=np.float32)
-        if not latent.size or not latent.ndim or not np.isfinite(latent).all():
+        if latent.ndim < 1 or not np.isfinite(latent).all():
             raise ValueError(
                 f"latent of {self.digest!r}: expected finite numbers [*latent_shape], got shape {latent.shape}"
             )
@@ -267,8 +268,8 @@ def candidates(memory: Memory, new: Iterable[Item]) -> tuple[Item, ...]:
 
 
 def stack_latents(items: Sequence[Item]) -> np.ndarray:
-    """Return the items' anchors as float64 vectors ``[n, d]``: distances are Euclidean over all their numbers."""
-    return np.stack([item.latent.ravel() for item in items]).astype(np.float64)
+    """Return the items' anchors as float64 ``[n, d]``, each flattened: distances and hulls are those of vectors."""
+    return np.stack([item.latent.reshape(-1) for item in items]).astype(np.float64)
 
 
 def timestamps_of(items: Sequence[Item]) -> np.ndarray:
@@ -285,7 +286,7 @@ def make_items(timestamp: int, digests: Sequence[str], latents: ArrayLike) -> li
     Args:
         timestamp: its index.
         digests: the photos' digests.
-        latents: their anchors ``[n, *latent_shape]`` (w, W+, z, …), taken as float32.
+        latents: their anchors ``[n, *latent_shape]``, taken as float32.
 
     Raises:
         ValueError: digests and latents do not match.
@@ -295,7 +296,7 @@ def make_items(timestamp: int, digests: Sequence[str], latents: ArrayLike) -> li
         raise ValueError(
             f"expected one latent [*latent_shape] for each of {len(digests)} photos, got shape {anchors.shape}"
         )
-    exact = anchors.reshape(len(anchors), -1).astype(np.float64)
+    exact = anchors.astype(np.float64).reshape(len(anchors), math.prod(anchors.shape[1:]))
     others = max(len(exact) - 1, 1)
     spreads = [float(np.linalg.norm(exact - anchor, axis=1).sum() / others) for anchor in exact]
     return [
@@ -316,7 +317,7 @@ def memory_to_dict(memory: Memory) -> dict[str, Any]:
                 "timestamp": item.timestamp,
                 "spread": item.spread,
                 "latent": base64.b64encode(item.latent.astype("<f4").tobytes()).decode("ascii"),
-                **({"shape": list(item.latent.shape)} if item.latent.ndim > 1 else {}),
+                **({"shape": list(item.latent.shape)} if item.latent.ndim != 1 else {}),
             }
             for item in memory.items
         ],
@@ -330,7 +331,7 @@ def memory_from_dict(values: Mapping[str, Any]) -> Memory:
         Item(
             digest=entry["digest"],
             timestamp=entry["timestamp"],
-            latent=np.frombuffer(base64.b64decode(entry["latent"]), dtype="<f4").reshape(entry.get("shape", [-1])),
+            latent=np.frombuffer(base64.b64decode(entry["latent"]), dtype="<f4").reshape(entry.get("shape", -1)),
             spread=entry["spread"],
         )
         for entry in values["items"]

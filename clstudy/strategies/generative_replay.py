@@ -44,7 +44,8 @@ def sample_latents(items: Sequence[Item], count: int, anchors: int, rng: np.rand
         members = np.flatnonzero(timestamps == rng.choice(np.unique(timestamps)))
         chosen = rng.choice(members, min(anchors, len(members)), replace=False)
         weights = rng.dirichlet(np.ones(len(chosen)))
-        latents[row] = (weights @ stack_latents([items[index] for index in chosen])).reshape(latents.shape[1:])
+        mixed = weights @ stack_latents([items[index] for index in chosen])
+        latents[row] = mixed.reshape(latents.shape[1:])
     return latents
 
 

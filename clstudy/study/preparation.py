@@ -36,7 +36,7 @@ from clstudy.study.search.search_setup import SearchSetup, chosen_rates, search_
 from clstudy.tracking.addresses import tracking_address
 from clstudy.tracking.local_database import local_database
 from clstudy.trial.requests import Basis
-from clstudy.workloads.base import measured_facts, own_measures
+from clstudy.workloads.base import measured_facts, own_measures, workload_of
 
 if TYPE_CHECKING:
     from clstudy.generators.base import GeneratorWeights
@@ -161,6 +161,7 @@ def open_study(options: RunOptions, busy: Busy) -> Opened:
     profile = with_gpu_share(profile, options.gpu_share)
     data = open_study_data(space, profile, options.timestamps, home / "data", busy, look_only=options.dry_run)
     require_alignment(data.root, profile)
+    require_conditions(profile, data)
     basis = Basis(profile, equipment.generator_digest, equipment.metric_files, own_measures(profile))
     require_answerable(space, basis, data)
     names = [identity.name for identity in data.identities]
@@ -259,6 +260,28 @@ def require_answerable(space: SearchSpace, basis: Basis, data: DataSet) -> None:
         joint=lambda name: strategy_class(name).joint,
         timestamps=min(len(identity.timestamps) for identity in data.identities),
     )
+
+
+def require_conditions(profile: Profile, data: DataSet) -> None:
+    """Refuse photos without what the profile's workload must know of each.
+
+    Raises:
+        UserError: names the first photo without it.
+    """
+    wanted = workload_of(profile).conditions
+    if not wanted or is_outline(data):
+        return
+    stamps = [timestamp for identity in data.identities for timestamp in identity.timestamps]
+    for photo in (photo for timestamp in stamps for photo in (*timestamp.train, *timestamp.test)):
+        for name, width in wanted.items():
+            found = len(photo.conditions.get(name, ()))
+            if found != width:
+                numbers = f"{width} number{'s' if width > 1 else ''}"
+                raise UserError(
+                    f"workload {profile.workload} needs the condition {name!r} ({numbers}) of every photo, and "
+                    f"{photo.path.relative_to(data.root)} has {found or 'none'}; write it into a sidecar file, "
+                    f"{photo.path.with_suffix('.json').name} beside the photo or conditions.json of its timestamp"
+                )
 
 
 def require_used(space: SearchSpace, profile: Profile) -> None:

@@ -68,7 +68,10 @@ def _normalised_weights(size: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def convex_combinations(anchors: Tensor, settings: EvaluationSettings, rng: np.random.Generator) -> Tensor:
-    """Random convex combinations ``[m, *latent_shape]`` of ``synthesis_anchors`` anchors each."""
+    """Random convex combinations ``[m, *latent_shape]`` of ``synthesis_anchors`` of the anchors ``[n, *latent_shape]``.
+
+    ``COMBINATION_WEIGHTS`` says how the weights are drawn: one for a whole anchor, whatever its shape.
+    """
     draw = COMBINATION_WEIGHTS[settings.synthesis_weights]
     size = min(settings.synthesis_anchors, len(anchors))
     flat = anchors.flatten(1)
@@ -76,8 +79,7 @@ def convex_combinations(anchors: Tensor, settings: EvaluationSettings, rng: np.r
     for _ in range(settings.synthesis_images):
         chosen = rng.choice(len(anchors), size, replace=False)
         weights = torch.from_numpy(draw(size, rng).astype(np.float32)).to(anchors.device)
-        few = anchors[torch.from_numpy(chosen)]
-        rows.append((weights @ few.flatten(1)).view(anchors.shape[1:]))
+        rows.append((weights @ flat[torch.from_numpy(chosen)]).reshape(anchors.shape[1:]))
     return torch.stack(rows) if rows else anchors[:0]
 
 

@@ -24,11 +24,13 @@ def _in_w(w: Tensor, module: nn.Module) -> Tensor:
 
 @LATENT_SPACES.register("w_plus")
 def _in_w_plus(w: Tensor, module: nn.Module) -> Tensor:
+    if w.ndim > 2:  # the generator's own latents: one for each layer as they are
+        return w
     layers = getattr(module, "num_ws", None)
-    if w.ndim != 2 or not isinstance(layers, int):
+    if not isinstance(layers, int):
         raise UserError(
-            f"inversion.latent_space is w_plus, and this generator's latents {list(w.shape[1:])} are no w of which its "
-            "layers take one each; use latent_space=w, which inverts in the generator's own latents"
+            "inversion.latent_space is w_plus, and this generator has no num_ws: its layers take no latent each; use "
+            "latent_space=w, which inverts in the generator's own latents"
         )
     return w[:, None].repeat(1, layers, 1)
 

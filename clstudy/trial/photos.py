@@ -46,7 +46,8 @@ class StagePhotos:
     def samples(self, photos: Sequence[Photo]) -> Samples:
         """Photos with their conditions, on the device; read as ``read`` does."""
         images = to_unit_range(np.stack(self.read(photos))).to(self._workload.device)
-        return Samples(digests=tuple(photo.digest for photo in photos), images=images)
+        digests = tuple(photo.digest for photo in photos)
+        return Samples(digests=digests, images=images, conditions=self.conditions(photos))
 
     def conditions(self, photos: Sequence[Photo]) -> dict[str, Tensor]:
         """The photos' conditions by name: float32 ``[n, width]``, on the device; empty where they have none.

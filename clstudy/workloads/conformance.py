@@ -68,9 +68,13 @@ class WorkloadInHand:
         coarse = torch.from_numpy(rng.uniform(-1, 1, (count, 3, 8, 8)).astype(np.float32))
         size = self.profile.data.image_size
         images = torch.nn.functional.interpolate(coarse, size=(size, size), mode="bilinear")
-        return Samples(
-            digests=tuple(f"{part}{index}" for index in range(count)), images=images.to(self.workload.device)
-        )
+        device = self.workload.device
+        conditions = {
+            name: torch.from_numpy(rng.uniform(size=(count, width)).astype(np.float32)).to(device)
+            for name, width in self.kind.conditions.items()
+        }
+        digests = tuple(f"{part}{index}" for index in range(count))
+        return Samples(digests=digests, images=images.to(device), conditions=conditions)
 
     def anchored(self, t: int, part: str = "train", count: int = _TRAIN) -> AnchoredSamples:
         """The same with their latents."""

@@ -16,13 +16,14 @@ from clstudy.cli.commands import main as clstudy
 from clstudy.cluster.main_job import View
 from clstudy.cluster.worker import SentBasis
 from clstudy.errors import UserError
+from clstudy.records.study_record import read_complete_record
 from clstudy.settings.named_profiles import named_profile, profile_sources
 from clstudy.settings.overrides import with_settings
 from clstudy.settings.profiles import PROFILES, embedded
 from clstudy.storage.foreign_modules import provide_sources
 from clstudy.study.preparation import PreparedStudy, prepare
 from clstudy.study.run_options import RunOptions
-from clstudy.study.stored_study import read_study_file, stored_profile, stored_trials, stored_version
+from clstudy.study.stored_study import stored_profile, stored_trials, stored_version
 from clstudy.study.study_file import write_study_file
 from clstudy.trial.requests import Basis
 from tests.settings.test_profiles import TILED, TILES
@@ -93,13 +94,13 @@ def test_a_profile_with_a_section_of_its_own_is_planned_written_and_read_back(
     assert "settings tiles.size=7, tiles.word=left" in capsys.readouterr().out
     seven = planned(folder, f'{{base: "{TILED}", tiles: {{size: 7}}}}')
     write_study_file(folder, seven.space, seven.basis, seven.data, seven.plan)
-    document = read_study_file(folder)
-    assert stored_profile(document) == seven.profile
-    (spec,) = stored_trials(document)
-    version = stored_version(document, spec)
+    record = read_complete_record(folder)
+    assert stored_profile(record) == seven.profile
+    (spec,) = stored_trials(record)
+    version = stored_version(record, spec)
     four = planned(folder, TILED)
     write_study_file(folder, four.space, four.basis, four.data, four.plan)
-    assert stored_version(read_study_file(folder), spec) != version
+    assert stored_version(read_complete_record(folder), spec) != version
     keys = [{key for chain in one.plan.chains.values() for key in chain.keys} for one in (seven, four)]
     assert keys[0] and not keys[0] & keys[1], "what a section of one's own says is part of the keys"
 

@@ -237,10 +237,8 @@ def _hooks(record: Record) -> Iterator[str]:
     for situation in {step.situation: None for step in record.steps}:
         memories = [step.after for step in record.steps if step.situation == situation]
         if len(memories) >= 2:
-            yield from (
-                f"{situation}: {fault}"
-                for fault in hook_faults(record.make, (memories[0], memories[1]), situation.shape)
-            )
+            faults = hook_faults(record.make, (memories[0], memories[1]), situation.latent_shape)
+            yield from (f"{situation}: {fault}" for fault in faults)
 
 
 CHECKS: dict[str, Callable[[Record], Iterator[str]]] = {

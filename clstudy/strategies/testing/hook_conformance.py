@@ -26,43 +26,50 @@ class HookFaultError(Exception):
 
 
 class _TinyGenerator(nn.Module):
-    """Latents ``[n, *shape]`` -> images ``[n, 3, 4, 4]`` in [-1, 1]."""
+    """Latents ``[n, *latent_shape]`` -> images ``[n, 3, 4, 4]`` in [-1, 1]."""
 
-    def __init__(self, shape: tuple[int, ...], seed: int):
+    def __init__(self, latent_shape: tuple[int, ...], seed: int):
         super().__init__()
-        size = math.prod(shape)
-        weights = torch.randn(3 * _SIDE * _SIDE, size, generator=torch.Generator().manual_seed(seed))
-        self.weight = nn.Parameter(weights / size**0.5)
+        width = math.prod(latent_shape)
+        weights = torch.randn(3 * _SIDE * _SIDE, width, generator=torch.Generator().manual_seed(seed))
+        self.weight = nn.Parameter(weights / width**0.5)
+        self._latent_shape = latent_shape
 
-    def forward(self, w: Tensor) -> Tensor:
-        return torch.tanh(w.flatten(1) @ self.weight.t()).view(-1, 3, _SIDE, _SIDE)
+    def forward(self, latents: Tensor) -> Tensor:
+        if latents.shape[1:] != self._latent_shape:
+            raise ValueError(
+                f"the generator was given latents {list(latents.shape)}, expected [n, {_listed(self._latent_shape)}]"
+            )
+        return torch.tanh(latents.flatten(1) @ self.weight.t()).view(-1, 3, _SIDE, _SIDE)
 
 
-def hook_faults(make: Callable[[], Strategy], memories: tuple[Memory, Memory], shape: tuple[int, ...]) -> Iterator[str]:
+def hook_faults(
+    make: Callable[[], Strategy], memories: tuple[Memory, Memory], latent_shape: tuple[int, ...]
+) -> Iterator[str]:
     """Play t = 0, 1, 2 with the hooks of a strategy and yield what is wrong.
 
     Args:
         make: returns a new instance at every call.
         memories: what ``select`` returned after t = 0 and t = 1.
-        shape: of a stored latent.
+        latent_shape: of a stored latent.
     """
     try:
         past: Past | None = None
         for t, memory in enumerate(memories):
             learned = _twice(
-                f"consolidate at t = {t}", make, partial(_learned, past=past, trained=_trained(shape, seed=t))
+                f"consolidate at t = {t}", make, partial(_learned, past=past, trained=_trained(latent_shape, seed=t))
             )
-            past = Past(memory, learned, _TinyGenerator(shape, seed=t).requires_grad_(False))
-            _check_replays(make, past, shape, t + 1)
-            _check_penalty(make, past, shape, t + 1)
+            past = Past(memory, learned, _TinyGenerator(latent_shape, seed=t).requires_grad_(False))
+            _check_replays(make, past, latent_shape, t + 1)
+            _check_penalty(make, past, latent_shape, t + 1)
     except HookFaultError as error:
         yield str(error)
 
 
-def _trained(shape: tuple[int, ...], seed: int) -> Trained:
-    module = _TinyGenerator(shape, seed)
+def _trained(latent_shape: tuple[int, ...], seed: int) -> Trained:
+    module = _TinyGenerator(latent_shape, seed)
     rng = torch.Generator().manual_seed(seed)
-    latents = torch.randn(_PHOTOS, *shape, generator=rng)
+    latents = torch.randn(_PHOTOS, *latent_shape, generator=rng)
     photos = torch.rand(_PHOTOS, 3, _SIDE, _SIDE, generator=rng) * 2 - 1
     return Trained(module, _PHOTOS, lambda index: (module(latents[index : index + 1]) - photos[index]).square().mean())
 
@@ -104,7 +111,7 @@ def _learned(strategy: Strategy, past: Past | None, trained: Trained) -> Mapping
     return learned
 
 
-def _check_replays(make: Callable[[], Strategy], past: Past, shape: tuple[int, ...], t: int) -> None:
+def _check_replays(make: Callable[[], Strategy], past: Past, latent_shape: tuple[int, ...], t: int) -> None:
     what = f"replays at t = {t}"
     found = _twice(what, make, lambda one: one.replays(past, np.random.default_rng(t)))
     if found is None:
@@ -112,16 +119,16 @@ def _check_replays(make: Callable[[], Strategy], past: Past, shape: tuple[int, .
     if not isinstance(found, Generated):
         raise HookFaultError(f"{what} returned {type(found).__name__}, expected Generated or None")
     count = len(found.latents)
-    if found.latents.shape != (count, *shape) or found.images.shape != (count, 3, _SIDE, _SIDE):
+    if found.latents.shape != (count, *latent_shape) or found.images.shape != (count, 3, _SIDE, _SIDE):
+        given = f"{tuple(found.latents.shape)} and {tuple(found.images.shape)}"
         raise HookFaultError(
-            f"{what}: expected latents [n, {', '.join(map(str, shape))}] and images [n, 3, s, s], got "
-            f"{tuple(found.latents.shape)} and {tuple(found.images.shape)}"
+            f"{what}: expected latents [n, {_listed(latent_shape)}] and images [n, 3, s, s], got {given}"
         )
     if found.latents.requires_grad or found.images.requires_grad:
         raise HookFaultError(f"{what} carry gradients; generate them under torch.no_grad()")
 
 
-def _check_penalty(make: Callable[[], Strategy], past: Past, shape: tuple[int, ...], t: int) -> None:
+def _check_penalty(make: Callable[[], Strategy], past: Past, latent_shape: tuple[int, ...], t: int) -> None:
     what = f"penalty at t = {t}"
     frozen = past.frozen.state_dict()
     before = {name: value.clone() for name, value in frozen.items()}
@@ -130,7 +137,7 @@ def _check_penalty(make: Callable[[], Strategy], past: Past, shape: tuple[int, .
         penalty = strategy.penalty(past, np.random.default_rng(t))
         if penalty is None:
             return None
-        module = _TinyGenerator(shape, seed=t + 10)
+        module = _TinyGenerator(latent_shape, seed=t + 10)
         values = []
         for _ in range(_STEPS):
             value = penalty(module)

@@ -28,14 +28,14 @@ class Situation:
         capacity: the buffer size K, >= 1.
         distinct: how many different latents there are in the whole trial; None: every photo has its own.
         seed: of photos and draws.
-        shape: of a latent.
+        latent_shape: of every latent.
     """
 
     counts: tuple[int, ...]
     capacity: int
     distinct: int | None = None
     seed: int = 0
-    shape: tuple[int, ...] = (W_DIM,)
+    latent_shape: tuple[int, ...] = W
 
     def photos(self, t: int) -> list[Item]:
         """The training photos of timestamp t, the same at every call."""
@@ -45,7 +45,7 @@ class Situation:
         if self.distinct is not None:
             few = np.random.default_rng(self.seed).normal(size=(self.distinct, *self.latent_shape))
             latents = few[rng.integers(self.distinct, size=count)]
-        return make_items(t, [rng.bytes(4).hex() for _ in range(count)], latents.reshape(count, *self.shape))
+        return make_items(t, [rng.bytes(4).hex() for _ in range(count)], latents)
 
     def rng(self, t: int) -> np.random.Generator:
         """A fresh generator for the selection at timestamp t, always with the same seed."""
@@ -55,8 +55,8 @@ class Situation:
         photos = ", ".join(map(str, self.counts))
         times = f"{len(self.counts)} timestamps of {photos} photos" if len(self.counts) > 1 else f"{photos} photos"
         latents = "" if self.distinct is None else f" ({self.distinct} different latents)"
-        shape = "" if self.shape == (W_DIM,) else f", latents {list(self.shape)}"
-        return f"{times}{latents}{shape}, K = {self.capacity}, seed {self.seed}"
+        latents += f", latents of shape {self.latent_shape}" if len(self.latent_shape) > 1 else ""
+        return f"{times}{latents}, K = {self.capacity}, seed {self.seed}"
 
 
 SITUATIONS: tuple[Situation, ...] = tuple(
@@ -72,5 +72,5 @@ SITUATIONS: tuple[Situation, ...] = tuple(
         ),
         (1, 2, 3, 5, 10),
     )
-) + (Situation((4, 5, 4), 3, shape=(2, W_DIM // 2)),)  # latents of several layers, as in W+
-"""What ``check_strategy`` plays by default; among them are all orders of K, timestamps and candidates."""
+) + tuple(Situation((4, 3, 4), capacity, latent_shape=W_PLUS) for capacity in (3, 10))
+"""What ``check_strategy`` plays by default: all orders of K, timestamps and candidates, and latents in W and W+."""
