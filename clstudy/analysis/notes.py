@@ -11,7 +11,7 @@ from clstudy.analysis.score_tables import JOINT_NOTE, UNBUFFERED_NOTE
 from clstudy.analysis.statistics.intervals import CONFIDENCE, NEW_IDENTITIES
 from clstudy.analysis.summary import Summary
 from clstudy.safe_text import one_line
-from clstudy.settings.profiles import LATENT_SPACE_WORDS
+from clstudy.settings.profiles import LATENT_SPACE_WORDS, PERSONALISE
 
 MINUS_BWT_NOTE = (
     "−BWT stands beside Forgetting because Forgetting's max over time picks up photo noise: where nothing is forgotten "
@@ -67,7 +67,7 @@ def _layout_notes(summary: Summary) -> list[str]:
     said = []
     strategies, joint = set(summary.scores["strategy"].to_pylist()), summary.study.joint_strategies
     rows = summary.scores.to_pylist()
-    if "reconstruction" in summary.scores["protocol"].to_pylist():
+    if summary.study.workload == PERSONALISE and "reconstruction" in summary.scores["protocol"].to_pylist():
         said.append(_inversion_note(summary.study.practice.latent_space))
     if "lower" in strategies:
         said.append(f"lower: {UNBUFFERED_NOTE}.")

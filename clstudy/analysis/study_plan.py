@@ -13,6 +13,7 @@ from clstudy.records.failures import read_failures
 from clstudy.records.study_record import NAME, TrialEntry, not_understood, read_study_record
 from clstudy.settings.claims import Statement
 from clstudy.settings.metric_facts import Metrics, known_metrics
+from clstudy.settings.profiles import PERSONALISE
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +27,8 @@ class Study:
     trials: tuple[Trial, ...]
     failures: Mapping[str, str]
     profile: str | None = None
+    workload: str = PERSONALISE
+    """What its stages did."""
     practice: Practice = field(default_factory=Practice)
     chosen_rates: tuple[tuple[str, int | None, float], ...] = ()
     """Strategy, buffer size and learning rate of every cell, where a search chose them; then ``trials`` have none."""
@@ -83,11 +86,17 @@ def read_study(study_dir: Path | str) -> Study:
         trials=trials,
         failures=_failures(folder),
         profile=record.profile_name,
+        workload=_workload(record.profile),
         practice=practice,
         chosen_rates=tuple((rate.strategy, rate.buffer_size, rate.learning_rate) for rate in record.chosen_rates or ()),
         claims=record.claims,
         metrics=known_metrics(record.metrics),
     )
+
+
+def _workload(profile: Mapping[str, object] | str | None) -> str:
+    """What a profile's stages do: studies that knew one workload only do not say it."""
+    return str(profile.get("workload", PERSONALISE)) if isinstance(profile, Mapping) else PERSONALISE
 
 
 def study_labels(studies: Sequence[Study]) -> list[str]:

@@ -19,9 +19,10 @@ from clstudy.identities.catalogue import is_outline
 from clstudy.identities.dataset import DataSet
 from clstudy.records.sessions import duration, priced_hours
 from clstudy.settings.claims import Statement, claim_lines
-from clstudy.settings.profiles import LATENT_SPACE_WORDS, Profile
+from clstudy.settings.profiles import LATENT_SPACE_WORDS, PERSONALISE, Profile
 from clstudy.storage.checksums import State
 from clstudy.study.plan import Plan
+from clstudy.workloads.base import measured_facts, own_measures, workload_of
 
 Show = Callable[[Mapping[str, Any]], None]
 _LINE_SECONDS = 15.0
@@ -54,6 +55,15 @@ def compute_line(profile: Profile) -> str:
     )
     extras = [", compiled"] * compute.compile + [", activations computed again"] * compute.activation_checkpointing
     return f"{where}, {compute.precision}{''.join(extras)}"
+
+
+def measured_lines(profile: Profile) -> list[str]:
+    """What is measured, and for other workloads than the first what a stage does."""
+    if profile.workload == PERSONALISE:
+        space = LATENT_SPACE_WORDS[profile.inversion.latent_space]
+        return [f"metrics  {', '.join(profile.evaluation.metrics)}; test photos inverted in {space}"]
+    names = [facts.name for facts in measured_facts(profile, own_measures(profile))]
+    return [f"workload {profile.workload}: {workload_of(profile).description}", f"metrics  {', '.join(names)}"]
 
 
 def plan_lines(
@@ -93,8 +103,7 @@ def plan_lines(
         f"{'; not made yet, so nothing is known to be done' if is_outline(data) else ''}",
         *drift,
         f"compute  {compute_line(profile)}",
-        f"metrics  {', '.join(profile.evaluation.metrics)}; test photos inverted in "
-        f"{LATENT_SPACE_WORDS[profile.inversion.latent_space]}",
+        *measured_lines(profile),
         *([f"settings {', '.join(changed)}"] if changed else ()),
         *(f"[yellow]left out[/yellow] {metric}: {reason}" for metric, reason in (left_out or {}).items()),
         *claim_lines(claims),

@@ -62,6 +62,9 @@ _Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 _Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 _Decay = Annotated[float, Field(ge=0, lt=1)]
 
+PERSONALISE = "personalise"
+"""The workload of studies that knew no other."""
+
 LATENT_SPACE_WORDS = {"w": "W (one latent for all layers)", "w_plus": "W+ (one latent for each layer)"}
 """``InversionSettings.latent_space`` as plans and reports say it."""
 
@@ -216,7 +219,7 @@ class Profile:
 
     name: str
     description: str
-    workload: str = field(default="personalise", metadata=_LATER)
+    workload: str = field(default=PERSONALISE, metadata=_LATER)
     """What a stage does: a name of ``clstudy.workloads``."""
     generator: str = "embedded"
     weights: str | None = "embedded_generator.safetensors"

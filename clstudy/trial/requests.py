@@ -17,12 +17,12 @@ from clstudy.records.stage_record import anchors_key as anchors_key_of
 from clstudy.registry import is_foreign, source_digest
 from clstudy.settings.metric_facts import OwnMetric
 from clstudy.settings.named_profiles import own_sections
-from clstudy.settings.profiles import Profile, key_document
+from clstudy.settings.profiles import PERSONALISE, Profile, key_document
 from clstudy.settings.trial_spec import TrialSpec
 from clstudy.storage.content_addressed_store import MEMORY, StudyStore, digest_of
 from clstudy.strategies.base import Item, Memory, memory_from_dict
 from clstudy.strategies.lookup import make_strategy, strategy_class, strategy_document
-from clstudy.workloads.base import FIRST_WORKLOAD, workload_of
+from clstudy.workloads.base import workload_of
 
 NUMERICS_VERSION = 1
 """Raised by hand when the mathematics of a stage changes, so that older stages are not reused."""
@@ -66,13 +66,13 @@ class Basis:
     def workload(self) -> dict[str, Any]:
         """Which workload, where it is not the first one: keys of studies that knew no other stay as they are."""
         name = self.profile.workload
-        if name == FIRST_WORKLOAD:
+        if name == PERSONALISE:
             return {}
         return {"workload": name, **({"workload_source": source_digest("workload", name)} if is_foreign(name) else {})}
 
     def choosing(self) -> dict[str, Any]:
         """What latents depend on beyond generator and photos: settings of the user's own, all of another workload's."""
-        if self.profile.workload == FIRST_WORKLOAD:
+        if self.profile.workload == PERSONALISE:
             return own_sections(self.profile)
         return {**self.workload(), "settings": list(workload_of(self.profile).key_sections(self.profile).values())}
 

@@ -123,9 +123,6 @@ class WorkloadKind(ABC):
 
 WORKLOADS: Registry[WorkloadKind] = Registry("workload", foreign=instance_of(WorkloadKind))
 
-FIRST_WORKLOAD = "personalise"
-"""The workload of studies that knew no other: their keys do not name it."""
-
 
 def workload_of(profile: Profile) -> WorkloadKind:
     """The workload of a profile.

@@ -9,7 +9,15 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from clstudy.analysis.figures.style import Drawing, NothingToDrawError, drawing
-from clstudy.analysis.printed import DEFAULT_DECIMALS, decimals_of, interval_texts, number, printed_row
+from clstudy.analysis.printed import (
+    DEFAULT_DECIMALS,
+    better_when,
+    decimals_of,
+    interval_texts,
+    number,
+    panel_title,
+    printed_row,
+)
 from clstudy.analysis.report_data import ReportData
 from clstudy.analysis.summary import Summary
 
@@ -21,26 +29,30 @@ _TITLES = {"aip": "AIP", "forgetting": "Forgetting"}
 _BESIDE = {"forgetting": "bwt"}
 """A score that is drawn under another one, thin and hollow."""
 _STEP = 0.28
-_PANEL = ("reconstruction", "lpips")
 
 
 def forest_plots(material: ReportData) -> list[Drawing]:
     """Forgetting and AIP against ``lower``."""
     drawings = []
-    digits = decimals_of(material.metrics, _PANEL)
+    panel = material.panels[0] if material.panels else ("reconstruction", "lpips")
+    digits = decimals_of(material.metrics, panel)
+    what = panel_title(material.metrics, panel)
     for name, (score, baseline) in _FILES.items():
-        rows = differences(material.summary, score, baseline)
-        beside = differences(material.summary, _BESIDE[score], baseline) if score in _BESIDE else []
+        rows = differences(material.summary, score, baseline, panel)
+        beside = differences(material.summary, _BESIDE[score], baseline, panel) if score in _BESIDE else []
         if rows:
             title = f"{_TITLES[score]}: difference to {baseline}"
+            left = better_when(score, material.metrics[panel[1]]) == "negative"
             drawings.append(
                 drawing(
-                    forest_plot(rows, beside, score=score, baseline=baseline, digits=digits),
+                    forest_plot(
+                        rows, beside, score=score, baseline=baseline, digits=digits, what=what, left_is_better=left
+                    ),
                     name=name,
                     title=title,
                     caption=f"Strategy minus {baseline}, paired on identities and seeds, with the 95% Student t "
-                    f"interval over identities. Left of 0 is better. Blue circle: better; orange square: worse; grey "
-                    "diamond: the interval includes 0; cross: no interval."
+                    f"interval over identities. {'Left' if left else 'Right'} of 0 is better. Blue circle: better; "
+                    "orange square: worse; grey diamond: the interval includes 0; cross: no interval."
                     + (
                         " Under each, thin and hollow: −BWT, which photo noise does not push up as it does Forgetting."
                         if beside
@@ -54,9 +66,11 @@ def forest_plots(material: ReportData) -> list[Drawing]:
     return drawings
 
 
-def differences(summary: Summary, score: str, baseline: str) -> list[Mapping[str, Any]]:
-    """Rows of the paired table (reconstruction LPIPS) for one score and baseline, in the tables' order."""
-    wanted = dict(zip(("protocol", "metric"), _PANEL, strict=True)) | {"score": score, "baseline": baseline}
+def differences(
+    summary: Summary, score: str, baseline: str, panel: tuple[str, str] = ("reconstruction", "lpips")
+) -> list[Mapping[str, Any]]:
+    """Rows of the paired table for one score, baseline and (protocol, metric), in the tables' order."""
+    wanted = dict(zip(("protocol", "metric"), panel, strict=True)) | {"score": score, "baseline": baseline}
     return [row for row in summary.paired.to_pylist() if all(row[key] == value for key, value in wanted.items())]
 
 
@@ -67,6 +81,8 @@ def forest_plot(
     score: str,
     baseline: str,
     digits: int = DEFAULT_DECIMALS,
+    what: str = "Reconstruction LPIPS",
+    left_is_better: bool = True,
 ) -> Figure:
     """One line per strategy and buffer size: difference to the baseline with its interval; 0 is the baseline.
 
@@ -76,6 +92,8 @@ def forest_plot(
         score: what is compared ("aip", "forgetting").
         baseline: name of the strategy that 0 stands for.
         digits: decimals where no interval asks for more.
+        what: title of the protocol and metric.
+        left_is_better: whether a negative difference speaks for the strategy.
     """
     rates = {row["learning_rate"] for row in rows}
     figure = Figure(figsize=(7.2, 1.3 + 0.3 * len(rows)), layout="constrained")
@@ -89,8 +107,8 @@ def forest_plot(
             _draw_beside(axes, -places[_cell(row)] - _STEP, printed_row(row))
     axes.set_yticks([-place for place in range(len(rows))], [_label(row, len(rates) > 1) for row in rows])
     axes.set_ylim(-len(rows) + 0.4, 0.6)
-    title = _TITLES.get(score, score)
-    axes.set_xlabel(f"{title} (reconstruction LPIPS) minus {baseline}'s: left of 0 is better")
+    title, better = _TITLES.get(score, score), "left" if left_is_better else "right"
+    axes.set_xlabel(f"{title} ({what[:1].lower()}{what[1:]}) minus {baseline}'s: {better} of 0 is better")
     axes.set_title(f"{title}: difference to {baseline}, 95% interval over identities", loc="left", fontsize=10)
     axes.grid(axis="x", color="#dddddd", linewidth=0.6)
     axes.set_axisbelow(True)
