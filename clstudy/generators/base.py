@@ -71,11 +71,11 @@ class GeneratorKind(ABC):
 
     Class attributes:
         description: one line.
-        from_file: whether ``read`` wants a file of the role ``generator``.
+        pretrained: whether it begins from weights, packaged ones or a file of the role ``generator``.
     """
 
     description: ClassVar[str] = ""
-    from_file: ClassVar[bool] = False
+    pretrained: ClassVar[bool] = False
 
     @abstractmethod
     def read(self, files: Mapping[str, Path]) -> GeneratorWeights:

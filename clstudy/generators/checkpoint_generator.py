@@ -57,7 +57,7 @@ class CheckpointKind(GeneratorKind):
     """Reads NVIDIA pickles, rosinality files and our safetensors (``clstudy.generators.checkpoints``)."""
 
     description = "StyleGAN2 from a checkpoint file, with an encoder where one is given"
-    from_file = True
+    pretrained = True
 
     def read(self, files: Mapping[str, Path]) -> GeneratorWeights:
         checkpoint = read_checkpoint(files["generator"])

@@ -54,6 +54,7 @@ class EmbeddedKind(GeneratorKind):
     """The packaged generator."""
 
     description = "packaged StyleGAN2 of 64 px with its W encoder"
+    pretrained = True
 
     def read(self, files: Mapping[str, Path]) -> GeneratorWeights:
         return GeneratorWeights(embedded_arrays())

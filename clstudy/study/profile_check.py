@@ -71,7 +71,7 @@ def _weights(profile: Profile, again: Profile) -> None:
         _ = ROLES[role]
     from clstudy.generators.base import GENERATORS
 
-    if GENERATORS[profile.generator].from_file and profile.weights is None and "generator" not in required:
+    if GENERATORS[profile.generator].pretrained and profile.weights is None and "generator" not in required:
         raise UserError("weights is None, and required_files does not name 'generator', the role of the file to read")
 
 
