@@ -22,6 +22,7 @@ from clstudy.settings.metric_facts import (
     read_own_metrics,
 )
 from clstudy.settings.overrides import SettingError, checked_settings, parse_settings
+from clstudy.settings.profiles import smoke
 from tests.cli.test_custom_metric import readme_metric
 
 PSNR = packaged_metrics()["psnr"]
@@ -127,11 +128,11 @@ def test_a_damaged_study_yaml_is_refused(entries: object) -> None:
 
 
 def test_settings_take_metrics_of_ones_own_and_refuse_what_is_no_name() -> None:
-    asked = parse_settings(["evaluation.metrics=lpips,my_metrics:Sharpness"])
-    assert checked_settings(asked)["evaluation"]["metrics"] == ("lpips", "my_metrics:Sharpness")
+    asked = parse_settings(["evaluation.metrics=lpips,my_metrics:Sharpness"], smoke())
+    assert checked_settings(asked, smoke())["evaluation"]["metrics"] == ("lpips", "my_metrics:Sharpness")
     for name in ("my_metrics:", ":Sharpness", "my metrics:Sharpness", "a:b:c"):
         with pytest.raises(SettingError, match="not module:Name"):
-            checked_settings({"evaluation": {"metrics": ["lpips", name]}})
+            checked_settings({"evaluation": {"metrics": ["lpips", name]}}, smoke())
 
 
 def test_a_claim_may_name_what_the_study_measures() -> None:
