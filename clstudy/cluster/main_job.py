@@ -24,7 +24,8 @@ from clstudy.storage.content_addressed_store import StudyStore
 from clstudy.storage.driver_lock import only_driver
 from clstudy.storage.places import Place
 from clstudy.study.plan import Plan
-from clstudy.study.preparation import PreparedStudy, expected_workers, planned, prepare, require_budget
+from clstudy.study.preparation import PreparedStudy, expected_workers, planned, prepare
+from clstudy.study.requirements import require_budget
 from clstudy.study.run_options import RunOptions
 from clstudy.study.search.search_setup import PART as SEARCH_PART
 from clstudy.study.search.search_setup import keep_search

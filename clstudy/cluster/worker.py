@@ -28,7 +28,7 @@ from clstudy.images import enlarged
 from clstudy.records.results import result_path, trial_table, write_result
 from clstudy.safe_text import redacted
 from clstudy.settings.metric_facts import OwnMetric, known_metrics
-from clstudy.settings.profiles import profile_from_document
+from clstudy.settings.profile_documents import profile_from_document
 from clstudy.settings.trial_spec import TrialSpec
 from clstudy.storage.content_addressed_store import StudyStore
 from clstudy.storage.file_modes import apply

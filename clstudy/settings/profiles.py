@@ -8,16 +8,16 @@ Nothing here imports torch or Ray.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import Field as SettingField
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
-from typing import Annotated, Any, Literal, cast, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, cast
 
 from pydantic import AfterValidator, Field
 
-from clstudy.errors import UserError, nearest
-from clstudy.registry import Registry, foreign_object, subclass_of
+from clstudy.errors import nearest
+from clstudy.registry import Registry
 from clstudy.settings.precision import PRECISIONS
 
 _LATER = {"later": True}
@@ -251,61 +251,12 @@ class Profile:
         return key_document(self) | ({} if kind is Profile else {"class": f"{kind.__module__}:{kind.__qualname__}"})
 
 
-def profile_from_document(document: Mapping[str, Any], kind: type[Profile] = Profile) -> Profile:
-    """A profile from its ``to_dict``; settings that were added since have their defaults.
-
-    Args:
-        document: as it was written.
-        kind: its class, unless the document names one.
-
-    Raises:
-        UserError: a setting that this version does not know, or a class that cannot be imported.
-    """
-    values = dict(document)
-    if (name := values.pop("class", None)) is not None:
-        found = foreign_object("class of the profile", str(name))
-        try:
-            kind = subclass_of(Profile)(found)
-        except ValueError as error:
-            raise UserError(f"class of the profile {name} {error}") from error
-    return cast(Profile, _built(kind, values, "profile"))
-
-
-def _built(kind: type[Any], values: Mapping[str, Any], where: str) -> Any:
-    known = settings_by_name(kind)
-    unknown = [name for name in values if name not in known]
-    if unknown:
-        raise UserError(
-            f"study.yaml has the setting {where}.{unknown[0]}, which this version of clstudy does not know."
-            f"{nearest(unknown[0], known)} Use the version named there under versions"
-        )
-    hints = get_type_hints(kind)
-    try:
-        return kind(
-            **{
-                known[name].name: _plain(hints[known[name].name], value, f"{where}.{name}")
-                for name, value in values.items()
-            }
-        )
-    except (TypeError, ValueError) as error:
-        raise UserError(f"study.yaml: {where} does not make a {kind.__name__}: {error}") from error
-
-
-def _plain(hint: Any, value: Any, where: str) -> Any:
-    """A value as the dataclass has it: YAML knows lists only."""
-    if isinstance(hint, type) and is_dataclass(hint) and isinstance(value, Mapping):
-        return _built(hint, value, where)
-    if isinstance(value, list) and list not in (hint, get_origin(hint)):
-        return tuple(_plain(None, one, where) for one in value)
-    return value
-
-
 def key_document(settings: Any) -> dict[str, Any]:
     """Settings as they enter a key.
 
     A setting that was added later is left out while it has its default, so that stages computed before keep their keys.
     """
-    unsaid = _unsaid(settings, "later")
+    unsaid = settings_left_out(settings, "later")
     return {
         written_name(entry): _document(getattr(settings, entry.name))
         for entry in fields(settings)
@@ -319,7 +270,7 @@ def _document(value: Any) -> Any:
     return deepcopy(value)
 
 
-def _unsaid(settings: Any, mark: str) -> list[str]:
+def settings_left_out(settings: Any, mark: str) -> list[str]:
     """The settings with a mark (``_LATER``, ``_LATEST``) that have their default."""
     return [
         entry.name
@@ -328,20 +279,6 @@ def _unsaid(settings: Any, mark: str) -> list[str]:
         and getattr(settings, entry.name)
         == (entry.default_factory() if callable(entry.default_factory) else entry.default)
     ]
-
-
-def search_document(profile: Profile) -> dict[str, Any]:
-    """A profile as the proposals of a search for learning rates depend on it.
-
-    Settings added when searches existed are left out while they have their default, so that those searches go on.
-    """
-    document = key_document(profile)
-    for section, values in document.items():
-        if not isinstance(values, dict):
-            continue
-        for name in _unsaid(getattr(profile, section), "after searches"):
-            del values[name]
-    return document
 
 
 def _profile_function(found: object) -> Callable[[], Profile]:

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from clstudy.errors import PhotoError, UserError
-from clstudy.identities.catalogue import DATA_SETS, is_outline, open_data_set
-from clstudy.identities.dataset import DataSet, Identity
+from clstudy.identities.catalogue import is_outline, open_data_set
+from clstudy.identities.dataset import DataSet
 from clstudy.identities.preparation.selection import evenly
-from clstudy.records.sessions import duration
 from clstudy.registry import is_foreign
-from clstudy.settings.claims import check_claims, with_row_names
+from clstudy.settings.claims import with_row_names
 from clstudy.settings.expansion import Expansion, check_buffer_sizes, check_trial_count, expand
-from clstudy.settings.metric_facts import OwnMetric, as_published
+from clstudy.settings.metric_facts import as_published
 from clstudy.settings.named_profiles import named_profile
 from clstudy.settings.overrides import with_settings
 from clstudy.settings.profiles import Profile
@@ -25,18 +24,24 @@ from clstudy.settings.space import SearchSpace
 from clstudy.settings.space_file import load_space, override
 from clstudy.settings.trial_spec import GridCell, TrialSpec
 from clstudy.storage.content_addressed_store import StudyStore
-from clstudy.storage.places import Place, open_place, require_writable
+from clstudy.storage.places import Place, open_place
 from clstudy.strategies import make_strategy
-from clstudy.strategies.lookup import strategy_class
 from clstudy.study.plan import Plan, make_plan
 from clstudy.study.preflight import Equipment, equip, require_alignment
 from clstudy.study.profile_check import require_parts
+from clstudy.study.requirements import (
+    check_cells,
+    named_measures,
+    require_answerable,
+    require_conditions,
+    require_places,
+    require_used,
+    training_photos,
+)
 from clstudy.study.run_options import RunOptions
 from clstudy.study.search.search_setup import SearchSetup, chosen_rates, search_plan, set_up_search, uses_buffer_size
-from clstudy.tracking.addresses import tracking_address
-from clstudy.tracking.local_database import local_database
 from clstudy.trial.requests import Basis
-from clstudy.workloads.base import measured_facts, own_measures, workload_of
+from clstudy.workloads.base import own_measures
 
 if TYPE_CHECKING:
     from clstudy.generators.base import GeneratorWeights
@@ -209,115 +214,6 @@ def planned(opened: Opened, options: RunOptions) -> PreparedStudy:
     return PreparedStudy(**{**known, "data": data}, expansion=expansion, rates=rates, plan=plan)
 
 
-def require_budget(plan: Plan, options: RunOptions) -> None:
-    """Refuse a plan that will not fit into the budget and was not confirmed.
-
-    Raises:
-        UserError: it needs more hours than given, and there is no --yes.
-    """
-    hours = options.budget_hours
-    if hours is not None and plan.seconds / 3600 > hours and not options.yes:
-        raise UserError(
-            f"the plan needs about {duration(plan.seconds)} (from {plan.estimate_from}), --budget-hours is {hours:g}; "
-            "shorten the space (--identities, --seeds), raise the budget, or begin all the same with --yes: it stops "
-            "cleanly at the limit, and the same command goes on from there"
-        )
-
-
-def named_measures(profile: Profile) -> tuple[OwnMetric, ...]:
-    """What a profile measures beyond the packaged metrics.
-
-    Raises:
-        UserError: one cannot be imported, is no metric, or has facts or a name that it cannot have.
-    """
-    foreign = [name for name in profile.evaluation.metrics if is_foreign(name)]
-    if foreign:
-        from clstudy.metrics.base import METRICS  # imports torch, as the module of such a metric does
-
-        for name in foreign:
-            METRICS[name]  # refuses what is no metric
-    return own_measures(profile)
-
-
-def require_answerable(space: SearchSpace, basis: Basis, data: DataSet) -> None:
-    """Refuse a primary comparison or smallest differences that the study's numbers could not answer.
-
-    Raises:
-        UserError: as ``check_claims``.
-    """
-    if space.primary is None and space.effects is None:
-        return
-    drawn = basis.profile.evaluation.synthesis_images > 0
-    check_claims(
-        space.primary,
-        space.effects,
-        computed={
-            (protocol, facts.name): protocol != "synthesis" or drawn
-            for facts in measured_facts(basis.profile, basis.own_metrics)
-            for protocol in facts.protocols
-        },
-        uses_buffer_size=uses_buffer_size,
-        joint=lambda name: strategy_class(name).joint,
-        timestamps=min(len(identity.timestamps) for identity in data.identities),
-    )
-
-
-def require_conditions(profile: Profile, data: DataSet) -> None:
-    """Refuse photos without what the profile's workload must know of each.
-
-    Raises:
-        UserError: names the first photo without it.
-    """
-    wanted = workload_of(profile).conditions
-    if not wanted or is_outline(data):
-        return
-    stamps = [timestamp for identity in data.identities for timestamp in identity.timestamps]
-    for photo in (photo for timestamp in stamps for photo in (*timestamp.train, *timestamp.test)):
-        for name, width in wanted.items():
-            found = len(photo.conditions.get(name, ()))
-            if found != width:
-                numbers = f"{width} number{'s' if width > 1 else ''}"
-                raise UserError(
-                    f"workload {profile.workload} needs the condition {name!r} ({numbers}) of every photo, and "
-                    f"{photo.path.relative_to(data.root)} has {found or 'none'}; write it into a sidecar file, "
-                    f"{photo.path.with_suffix('.json').name} beside the photo or conditions.json of its timestamp"
-                )
-
-
-def require_used(space: SearchSpace, profile: Profile) -> None:
-    """Refuse settings of packaged photos for photos of a folder, which are what they are.
-
-    Raises:
-        UserError: the space sets one.
-    """
-    folder = space.data or profile.data.name
-    given = [name for name in space.settings.get("data", {}) if name != "timestamps"]
-    if given and folder not in DATA_SETS:
-        raise UserError(
-            f"data.{given[0]} is set, and all photos of the folder {folder!r} are used as they lie there; leave it out "
-            f"(packaged data sets have it: {', '.join(DATA_SETS)})"
-        )
-
-
-def training_photos(people: Iterable[Identity]) -> dict[str, int]:
-    """Training photos of each person over all timestamps."""
-    return {one.name: sum(len(timestamp.train) for timestamp in one.timestamps) for one in people}
-
-
-def check_cells(cells: Sequence[GridCell], people: Sequence[Identity]) -> None:
-    """Refuse buffers larger than all photos of a person, before any rate is known.
-
-    Raises:
-        UserError: as ``check_buffer_sizes``.
-    """
-    nominal = [
-        TrialSpec(identity=one.name, strategy=cell.strategy, buffer_size=cell.buffer_size, learning_rate=1.0, seed=0)
-        for cell in cells
-        for one in people
-    ]
-    check_buffer_sizes(nominal, training_photos(people))
-
-
 def open_named_too(
     space: SearchSpace,
     reported: Sequence[str],
@@ -347,26 +243,6 @@ def study_place(options: RunOptions, name: str) -> Place:
         UserError: a storage that cannot be used.
     """
     return open_place(options.out) if options.out else open_place(options.storage or "runs") / name
-
-
-def require_places(out: Place, home: Path) -> None:
-    """Refuse places that a study is going to write and cannot.
-
-    Args:
-        out: the study.
-        home: folder of packaged data sets and the local tracking database.
-
-    Raises:
-        UserError: one of them cannot be written.
-    """
-    require_writable(out)
-    database = local_database(tracking_address(home))
-    if database is None:
-        return
-    remedy = "name another study folder with --out, or an MLflow address with MLFLOW_TRACKING_URI"
-    require_writable(database.parent, "the folder of MLflow's database", remedy)
-    if database.exists() and not (database.is_file() and os.access(database, os.R_OK | os.W_OK)):
-        raise UserError(f"MLflow's database {database} is no file that can be read and written; {remedy}")
 
 
 def plan_of(

@@ -10,7 +10,8 @@ from clstudy.assets.model_files import ROLES, wanted_roles
 from clstudy.errors import UserError, nearest
 from clstudy.registry import Finding
 from clstudy.settings.named_profiles import named_profile
-from clstudy.settings.profiles import Profile, profile_from_document
+from clstudy.settings.profile_documents import profile_from_document
+from clstudy.settings.profiles import Profile
 from clstudy.storage.content_addressed_store import digest_of
 from clstudy.trial.requests import Basis
 from clstudy.workloads import workload_of

@@ -10,7 +10,8 @@ from clstudy.identities.dataset import DataSet
 from clstudy.records.results import result_keys, result_path
 from clstudy.records.study_record import CompleteRecord, StudyRecord
 from clstudy.settings.metric_facts import OwnMetric
-from clstudy.settings.profiles import Profile, profile_from_document
+from clstudy.settings.profile_documents import profile_from_document
+from clstudy.settings.profiles import Profile
 from clstudy.settings.trial_spec import TrialSpec
 from clstudy.trial.requests import Basis, identity_digest, version_digest
 

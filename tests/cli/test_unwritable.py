@@ -18,7 +18,7 @@ from clstudy.identities.catalogue import open_data_set
 from clstudy.identities.preparation import prepare as prepare_module
 from clstudy.storage.driver_lock import only_driver
 from clstudy.storage.places import require_writable
-from clstudy.study.preparation import require_places
+from clstudy.study.requirements import require_places
 
 
 @pytest.fixture

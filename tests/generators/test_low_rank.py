@@ -18,7 +18,8 @@ from clstudy.generators.stylegan2 import StyleGAN2, StyleGAN2Settings
 from clstudy.identities.dataset import Identity
 from clstudy.metrics.lpips import LPIPS
 from clstudy.metrics.psnr import PSNRMetric
-from clstudy.settings.profiles import PROFILES, LowRankSettings, TrainerSettings, key_document, search_document
+from clstudy.settings.profile_documents import search_document
+from clstudy.settings.profiles import PROFILES, LowRankSettings, TrainerSettings, key_document
 from clstudy.storage.content_addressed_store import StudyStore
 from clstudy.trial.requests import Basis
 from clstudy.trial.stage_runner import StageRunner

@@ -15,14 +15,8 @@ import pytest
 from clstudy.errors import UserError
 from clstudy.settings.named_profiles import named_profile, profile_problems, profile_sources
 from clstudy.settings.overrides import SettingError, checked_settings, setting_words, with_settings
-from clstudy.settings.profiles import (
-    PROFILES,
-    Profile,
-    embedded,
-    profile_from_document,
-    search_document,
-    smoke,
-)
+from clstudy.settings.profile_documents import profile_from_document, search_document
+from clstudy.settings.profiles import PROFILES, Profile, embedded, smoke
 from clstudy.settings.space_file import load_space, override
 
 TILES = """

@@ -10,6 +10,7 @@ import pytest
 
 from clstudy.identities.dataset import Identity, Photo, Timestamp
 from clstudy.settings.metric_facts import OwnMetric, packaged_metrics
+from clstudy.settings.profile_documents import search_document
 from clstudy.settings.profiles import (
     PROFILES,
     AnchorSettings,
@@ -18,7 +19,6 @@ from clstudy.settings.profiles import (
     InversionSettings,
     TrainerSettings,
     key_document,
-    search_document,
 )
 from clstudy.settings.trial_spec import TrialSpec
 from clstudy.storage.content_addressed_store import STAGE_FILES, StudyStore, digest_of

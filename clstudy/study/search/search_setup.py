@@ -16,7 +16,7 @@ from clstudy.analysis.tables import to_csv
 from clstudy.errors import UserError
 from clstudy.identities.dataset import DataSet
 from clstudy.settings.expansion import expand_cells
-from clstudy.settings.profiles import search_document
+from clstudy.settings.profile_documents import search_document
 from clstudy.settings.space import RateRange, SearchSpace
 from clstudy.settings.trial_spec import GridCell
 from clstudy.storage.checksums import write_checked

@@ -1,0 +1,74 @@
+"""Profiles read back from study.yaml, and as a search for learning rates depends on them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import is_dataclass
+from typing import Any, cast, get_origin, get_type_hints
+
+from clstudy.errors import UserError, nearest
+from clstudy.registry import foreign_object, subclass_of
+from clstudy.settings.profiles import Profile, key_document, settings_by_name, settings_left_out
+
+
+def profile_from_document(document: Mapping[str, Any], kind: type[Profile] = Profile) -> Profile:
+    """A profile from its ``to_dict``; settings that were added since have their defaults.
+
+    Args:
+        document: as it was written.
+        kind: its class, unless the document names one.
+
+    Raises:
+        UserError: a setting that this version does not know, or a class that cannot be imported.
+    """
+    values = dict(document)
+    if (name := values.pop("class", None)) is not None:
+        found = foreign_object("class of the profile", str(name))
+        try:
+            kind = subclass_of(Profile)(found)
+        except ValueError as error:
+            raise UserError(f"class of the profile {name} {error}") from error
+    return cast(Profile, _built(kind, values, "profile"))
+
+
+def _built(kind: type[Any], values: Mapping[str, Any], where: str) -> Any:
+    known = settings_by_name(kind)
+    unknown = [name for name in values if name not in known]
+    if unknown:
+        raise UserError(
+            f"study.yaml has the setting {where}.{unknown[0]}, which this version of clstudy does not know."
+            f"{nearest(unknown[0], known)} Use the version named there under versions"
+        )
+    hints = get_type_hints(kind)
+    try:
+        return kind(
+            **{
+                known[name].name: _plain(hints[known[name].name], value, f"{where}.{name}")
+                for name, value in values.items()
+            }
+        )
+    except (TypeError, ValueError) as error:
+        raise UserError(f"study.yaml: {where} does not make a {kind.__name__}: {error}") from error
+
+
+def _plain(hint: Any, value: Any, where: str) -> Any:
+    """A value as the dataclass has it: YAML knows lists only."""
+    if isinstance(hint, type) and is_dataclass(hint) and isinstance(value, Mapping):
+        return _built(hint, value, where)
+    if isinstance(value, list) and list not in (hint, get_origin(hint)):
+        return tuple(_plain(None, one, where) for one in value)
+    return value
+
+
+def search_document(profile: Profile) -> dict[str, Any]:
+    """A profile as the proposals of a search for learning rates depend on it.
+
+    Settings added when searches existed are left out while they have their default, so that those searches go on.
+    """
+    document = key_document(profile)
+    for section, values in document.items():
+        if not isinstance(values, dict):
+            continue
+        for name in settings_left_out(getattr(profile, section), "after searches"):
+            del values[name]
+    return document
