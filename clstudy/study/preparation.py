@@ -34,6 +34,7 @@ from clstudy.study.requirements import (
     named_measures,
     require_answerable,
     require_conditions,
+    require_photo_loss,
     require_places,
     require_used,
     training_photos,
@@ -149,6 +150,7 @@ def open_study(options: RunOptions, busy: Busy) -> Opened:
         require_places(out, home)
     profile = with_compute(with_settings(named_profile(space.profile), space.settings), options)
     require_used(space, profile)
+    require_photo_loss(space, profile)
     if is_foreign(space.profile):
         require_parts(profile)
     own = named_measures(profile)

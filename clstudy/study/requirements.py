@@ -85,6 +85,20 @@ def require_answerable(space: SearchSpace, basis: Basis, data: DataSet) -> None:
     )
 
 
+def require_photo_loss(space: SearchSpace, profile: Profile) -> None:
+    """Refuse strategies that learn from trained stages where the workload gives them nothing to learn from.
+
+    Raises:
+        UserError: names the strategy.
+    """
+    learning = [name for name in space.grid.strategy if strategy_class(name).learns()]
+    if learning and not workload_of(profile).has_photo_loss:
+        raise UserError(
+            f"strategy {learning[0]} learns from the loss of single photos, which workload {profile.workload} does not "
+            "offer; leave the strategy out of the space"
+        )
+
+
 def require_conditions(profile: Profile, data: DataSet) -> None:
     """Refuse photos without what the profile's workload must know of each.
 

@@ -64,10 +64,12 @@ class WorkloadKind(ABC):
     Class attributes:
         description: one line.
         conditions: what every photo must come with in its sidecar files: name -> how many numbers.
+        has_photo_loss: whether it offers the loss of one photo, which strategies that learn from a stage (ewc) need.
     """
 
     description: ClassVar[str]
     conditions: ClassVar[Mapping[str, int]] = MappingProxyType({})
+    has_photo_loss: ClassVar[bool] = False
 
     def measures(self, profile: Profile) -> tuple[MetricFacts, ...] | None:
         """Facts of what its rows hold, the main one first; None: the metrics that the profile's evaluation names.

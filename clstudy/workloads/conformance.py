@@ -16,7 +16,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from clstudy.errors import UserError
 from clstudy.records.rows import Row
 from clstudy.registry import Check
 from clstudy.seeding import derive_rng
@@ -262,12 +261,11 @@ def _hooks(held: WorkloadInHand) -> Iterator[str]:
 
 
 def _consolidation(held: WorkloadInHand) -> Iterator[str]:
-    """the loss of one photo has gradients, or is refused in words"""
-    state, anchored = held.workload.state(held.stages[0].trained.weights), held.anchored(0)
-    try:
-        loss = held.workload.photo_loss(state, anchored)(0)
-    except UserError:
+    """the loss of one photo is a scalar with gradients, where the workload says that it has one"""
+    if not held.kind.has_photo_loss:
         return
+    state, anchored = held.workload.state(held.stages[0].trained.weights), held.anchored(0)
+    loss = held.workload.photo_loss(state, anchored)(0)
     if loss.ndim or not bool(loss.isfinite()) or not loss.requires_grad:
         yield f"expected a finite scalar with gradients, got {loss}"
 

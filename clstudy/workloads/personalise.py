@@ -20,6 +20,7 @@ class PersonaliseKind(WorkloadKind):
     """Photos as anchored latents, LPIPS + MSE, test-time inversion (protocol, steps 1 to 5)."""
 
     description = "tune a generator to a person's photos; scored by inverting unseen photos"
+    has_photo_loss = True
 
     def objective(self, profile: Profile) -> Objective:
         """LPIPS of reconstructions, whichever metrics are computed besides."""

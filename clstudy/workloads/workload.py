@@ -24,7 +24,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from clstudy.errors import UserError
 from clstudy.images import photo_row, to_uint8
 from clstudy.records.rows import Row
 from clstudy.settings.profiles import Profile
@@ -189,13 +188,12 @@ class Workload(ABC, Generic[S, T]):
     def photo_loss(self, state: S, samples: AnchoredSamples) -> Callable[[int], Tensor]:
         """The training loss of one sample (by number), a scalar with gradients: what ``consolidate`` is given.
 
+        A workload that has one says so (``WorkloadKind.has_photo_loss``); else such strategies are refused beforehand.
+
         Raises:
-            UserError: this workload has none, so that strategies that ask for it do not go with it.
+            NotImplementedError: this workload has none.
         """
-        raise UserError(
-            f"the workload {self.profile.workload!r} offers no loss of one photo, which strategies that learn from "
-            "a trained stage (such as ewc) need; leave them out of the space"
-        )
+        raise NotImplementedError(f"workload {self.profile.workload} offers no loss of one photo")
 
     @abstractmethod
     def test_set(self, samples: TestSamples) -> T:

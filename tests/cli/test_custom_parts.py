@@ -110,3 +110,26 @@ def test_a_workloads_settings_and_source_are_in_its_keys(folder: Path) -> None:
 def test_what_is_not_of_its_kind_is_one_clear_message(folder: Path, registry: object, name: str, message: str) -> None:
     with pytest.raises(UserError, match=message):
         registry[name]  # type: ignore[index]
+
+
+def test_a_strategy_that_learns_is_refused_where_the_workload_has_nothing_to_learn_from(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    space = write_space(folder, "my_workload:codes")
+    space.write_text(space.read_text().replace("- lower", "- ewc"))
+    assert run(["--space", str(space), "--dry-run"]) == 2
+    assert "strategy ewc learns from the loss of single photos" in capsys.readouterr().err
+
+
+def test_photos_without_what_a_workload_needs_are_refused(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = folder / "my_workload.py"
+    lines = source.read_text().replace("(WorkloadKind):\n", '(WorkloadKind):\n    conditions = {"age": 1}\n')
+    source.write_text(lines)
+    space = write_space(folder, {"base": "my_workload:codes", "code": {"steps": 2}})
+    assert run(["--space", str(space), "--dry-run"]) == 2
+    assert "needs the condition 'age' (1 number) of every photo, and anna/t0/train/0.png has none" in (
+        capsys.readouterr().err
+    )
+    for stamp in (folder / "photos" / "anna").iterdir():
+        (stamp / "conditions.json").write_text('{"age": 30}')
+    assert pq.read_table(run_in_process(space) / "results").num_rows
