@@ -279,6 +279,8 @@ def test_photos_aligned_for_another_generator_are_refused(
     assert "aligned as 'embedded', profile 'mystyle' expects 'ffhq'" in capsys.readouterr().err
 
 
+@pytest.mark.slow
+@pytest.mark.ci_slow
 def test_the_stored_weights_are_the_tuned_synthesis_network(place: Path) -> None:
     """And nothing else: a stage can be reopened with the checkpoint alone."""
     stage = next((place / "runs" / "small" / "weights").glob("??/*/weights.safetensors"))
