@@ -1,4 +1,4 @@
-"""python -m clstudy.assets: make the packaged weights again from their sources."""
+"""python -m clstudy.assets: rebuild the packaged weights from their sources."""
 
 from __future__ import annotations
 

@@ -54,10 +54,10 @@ def doctor(address: str | None, storage: str | None, profile: str, weights: tupl
 def make_request(
     address: str | None, storage: str | None, profile: str, weights: Sequence[str], device: str | None
 ) -> Request:
-    """What the command line asks for; opens no file of a storage, which may hang.
+    """The request that the options describe. Opens no file of a storage, because that may hang.
 
     Raises:
-        UserError: a name or a place that does not exist.
+        UserError: a name, folder or storage does not exist.
     """
     chosen = on_device(named_profile(profile), device)
     opened = open_place(storage or "runs")

@@ -1,4 +1,4 @@
-"""``python -m clstudy.generators``: generators, and checkpoint files of them: looked into, converted, exported."""
+"""``python -m clstudy.generators``: lists and checks generators; inspects, converts and exports checkpoints."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ _PATH = click.Path(path_type=Path)
 
 
 def description_lines(checkpoint: Checkpoint) -> list[str]:
-    """What a checkpoint is, a line each, in two columns."""
+    """Facts about a checkpoint, one per line in two columns."""
     sizes = checkpoint.settings
     channels = ", ".join(f"{side}: {sizes.channels(side)}" for side in sizes.block_resolutions)
     condition = str(sizes.c_dim) if sizes.c_dim else "0 (unconditional)"
@@ -75,7 +75,7 @@ def converted(file: Path, out: Path, *, force: bool) -> str:
     """Convert a checkpoint and return the sentence that says what was written.
 
     Raises:
-        UserError: the checkpoint cannot be used, or ``out`` is there and ``force`` is not given.
+        UserError: the checkpoint cannot be used, or ``out`` exists and ``force`` is not given.
     """
     if out.exists() and not force:
         raise UserError(f"{out} exists already; choose another name, or replace it with --force")
@@ -146,7 +146,7 @@ def check_generators(names: tuple[str, ...], *, profile: str | None, weights: tu
 )
 @click.argument("file", type=_PATH, help="the checkpoint")
 def inspect(file: Path) -> None:
-    """Print what it is, also of one that is recognised and refused."""
+    """Print what a checkpoint is, including one that is recognised but refused."""
     try:
         print("\n".join(description_lines(read_checkpoint(file))))
     except CheckpointError as error:
@@ -168,7 +168,7 @@ def inspect(file: Path) -> None:
 @click.argument("out", type=_PATH, help="file to write; its name ends in .safetensors")
 @flag("--force", help="replace OUT if it is there")
 def convert(file: Path, out: Path, force: bool) -> None:
-    """Convert, and say what was written."""
+    """Convert, and print what was written."""
     print(converted(file, out, force=force))
 
 
@@ -189,7 +189,7 @@ def convert(file: Path, out: Path, force: bool) -> None:
 )
 @flag("--force", help="replace FILE if it is there")
 def export(study: str, trial: str, to: Path, weights: tuple[str, ...], force: bool) -> None:
-    """Export, and say what was written."""
+    """Export, and print what was written."""
     from clstudy.study.export import export as export_trial  # the only one that needs more than this package
 
     print(export_trial(study, trial, to, weights=list(weights), force=force))

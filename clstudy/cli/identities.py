@@ -1,4 +1,4 @@
-"""``python -m clstudy.identities``: make a photo folder (``prepare``), check one, forget a person."""
+"""``python -m clstudy.identities``: prepare a photo folder, check one, or forget a person."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def _numbers(count: int) -> str:
 
 
 def _say_drift(inspection: Inspection, size: int) -> None:
-    """How much each person's photos change over time."""
+    """Print how much each person's photos change over time."""
     # its networks take seconds to import
     from clstudy.identities.check import alignment_of
     from clstudy.identities.dataset import data_set_of
@@ -236,7 +236,7 @@ def prepare(
     seed: int,
     keep_scans: bool,
 ) -> None:
-    """Prepare, and say what there is now of every timestamp."""
+    """Prepare, and print how many photos each timestamp has now."""
     if every is not None and context.get_parameter_source("frames") is ParameterSource.COMMANDLINE:
         raise click.UsageError("--every and --frames exclude each other: give one of them", context)
     # its networks take seconds to import; `check` needs none of them
@@ -297,7 +297,7 @@ def prepare(
 )
 @flag("--yes", help="do not ask")
 def forget(name: str, studies: tuple[str, ...], to: str | None, photos: bool, yes: bool) -> int:
-    """Say what goes, ask, and remove it."""
+    """Say what will be removed, ask, and remove it."""
     # reads and draws reports, which takes a second to import
     from clstudy.study.privacy.forget import forget as forget_person
 

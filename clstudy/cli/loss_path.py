@@ -82,7 +82,7 @@ def loss_path(
     device: str | None,
     dry_run: bool,
 ) -> None:
-    """Check, say the cost, compute, write.
+    """Check the input, print the cost, compute and write.
 
     Raises:
         UserError: anything about the input is wrong.

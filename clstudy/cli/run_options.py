@@ -1,4 +1,4 @@
-"""What the main job can be told: ``python -m clstudy.run --help`` (no torch, no Ray)."""
+"""The options of the main job, as ``python -m clstudy.run --help`` lists them (no torch, no Ray)."""
 
 from __future__ import annotations
 
@@ -130,14 +130,14 @@ _OPTIONS: tuple[Decorator, ...] = (
 
 
 def with_run_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Declare the options of the main job; decorates the function of a command."""
+    """Declare the options of the main job on a command's function."""
     for declare in reversed(_OPTIONS):
         function = declare(function)
     return function
 
 
 def run_options(typed: Mapping[str, Any]) -> RunOptions:
-    """What was typed as options of a run.
+    """The typed options as ``RunOptions``.
 
     Raises:
         UserError: as ``RunOptions``.

@@ -68,7 +68,7 @@ def _read(place: Place) -> Progress:
 
 
 def status_lines(progress: Progress, now: float) -> list[str]:
-    """What to print, a line each; ``now``: Unix time."""
+    """The lines to print; ``now`` is Unix time."""
     at_work, planned = bool(progress.driver), progress.planned
     lines = [f"driver    {holder(progress.driver) if at_work else 'none is at work'}"]
     if planned is None:

@@ -29,7 +29,7 @@ def storage() -> None:
 @click.argument("source", type=FOLDER, help="folder or URI, e.g. s3://bucket/clstudy/hull_sizes")
 @click.argument("target", type=FOLDER, help="folder or URI")
 def copy(source: str, target: str) -> None:
-    """Copy, and say how much."""
+    """Copy, and print how many files were copied."""
     try:
         here, there = open_place(source), open_place(target)
         if not here.is_dir():

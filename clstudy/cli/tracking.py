@@ -31,7 +31,7 @@ def tracking() -> None:
 @option("--to", required=True, metavar="URI", help="sqlite:///runs/mlflow.db or http://server:5000")
 @option("--data", help="data set or photo folder, for pictures of buffers, where it is not found")
 def rebuild(study: Path, to: str, data: str | None) -> int:
-    """Write them, and say what was left out."""
+    """Write the runs, and print what was left out."""
     told, lost = rebuild_runs(study, to, data)
     print(f"{told.finished} finished and {told.failed} failed trials written to {shown_address(to)}")
     for what, count in told.notes.items():

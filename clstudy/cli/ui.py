@@ -1,4 +1,4 @@
-"""``clstudy ui``: MLflow's own pages of the runs, in a browser."""
+"""``clstudy ui``: MLflow's own pages for the runs, in a browser."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def tracking_of(study: str) -> str:
 
 
 def _mlflow(uri: str, port: int) -> list[str]:
-    """Arguments of Python."""
+    """Arguments of the Python process that runs MLflow."""
     return ["-m", "mlflow", "ui", "--backend-store-uri", uri, "--host", "127.0.0.1", "--port", str(port)]
 
 
