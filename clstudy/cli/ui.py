@@ -19,14 +19,14 @@ from clstudy.tracking.local_database import local_database
 
 @command(
     "ui",
-    help="Start MLflow's pages for the runs of a study, on this machine only: `mlflow ui` with the database that lies "
+    help="Start MLflow's pages for the runs of a study, on this machine only: `mlflow ui` with the database "
     "beside the study. Where MLFLOW_TRACKING_URI names a server, its address is printed.",
-    epilog="Exit code: that of mlflow (Ctrl-C ends it), 2 there is no database.",
+    epilog="Exit code: mlflow's own (Ctrl-C ends it), or 2 if there is no database.",
 )
 @click.argument(
-    "study", type=FOLDER, default="runs", required=False, help="a study's folder, or the one that studies lie in"
+    "study", type=FOLDER, default="runs", required=False, help="a study's folder, or the folder that holds studies"
 )
-@option("--port", type=click.IntRange(1, 65535), default=5000, help="of the pages (default: 5000)")
+@option("--port", type=click.IntRange(1, 65535), default=5000, help="port of the pages (default: 5000)")
 def ui(study: str, port: int) -> None:
     """Become ``mlflow ui``."""
     uri = tracking_of(study)
