@@ -1,4 +1,4 @@
-"""What is typed and what is printed: one module per command, nothing else. See ``docs/architecture.md``."""
+"""The command line: one module per command, which parses options and prints results. See ``docs/architecture.md``."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""python -m clstudy.assets: make the packaged weights again from their sources."""
+"""python -m clstudy.assets: rebuild the packaged weights from their sources."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from clstudy.cli.entry_point import invoke
 from clstudy.storage.places import require_writable
 
 
-@command("assets", help="Make the packaged weights again from their sources.")
+@command("assets", help="Rebuild the packaged weights from their sources.")
 @option("--work", type=click.Path(path_type=Path), help="rebuild the third-party files; folder for the downloads")
 @option(
     "--pretrained",
     type=click.Path(path_type=Path),
-    help="take in the output folder of clstudy.generators.pretraining train",
+    help="import weights from this output folder of clstudy.generators.pretraining train",
 )
 def assets(work: Path | None, pretrained: Path | None) -> None:
     """Write the files, then the manifest."""
     if work is None and pretrained is None:
-        raise click.UsageError("nothing to do: give --work or --pretrained", click.get_current_context())
-    require_writable(_HERE, "the package's folder", "work in a clone that is yours (`pip install -e`)")
+        raise click.UsageError("nothing to do; give --work or --pretrained", click.get_current_context())
+    require_writable(_HERE, "the package's folder", "work in a clone of your own (`pip install -e`)")
     files: list[Path] = []
     if work is not None:
         require_writable(work, "the folder for the downloads", "name another one with --work")

@@ -1,4 +1,4 @@
-"""Findings about something that a user brought, as the ``check`` commands print them."""
+"""Prints what the ``check`` commands find in a user's own strategy, metric, profile, generator or workload."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ EXIT_CODES = "exit code: 0 every check passed, 1 a check failed, 2 one of them c
 
 
 Promise = str | Callable[..., object]
-"""What has to hold, or a function whose docstring says it."""
+"""What has to hold, or a function with a docstring that says it."""
 
 
 def print_findings(found: Iterable[tuple[str, Sequence[Finding]]], checks: Mapping[str, Promise]) -> int:
-    """Print a line per check under each name, as it is found; returns how many failed.
+    """Print a line per check under each name, as results come in; returns how many failed.
 
     Args:
-        found: names with what was found of them.
-        checks: promises by the names of checks.
+        found: each name with the findings about it.
+        checks: name of a check -> the promise that it tests.
     """
     promises = {name: _words(promise) for name, promise in checks.items()}
     width = max(map(len, promises))

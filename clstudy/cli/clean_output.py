@@ -1,7 +1,7 @@
-"""What goes to a terminal: streams and a rich console that show text from files without obeying it.
+"""Terminal output: streams and a rich console that show text from files without obeying its control characters.
 
-One place instead of an escape at every ``print``: control characters are spelled out and secrets hidden in everything
-that passes (``clstudy.safe_text``), also in log records, warnings and tracebacks.
+Output is cleaned here once instead of at every ``print``: control characters are spelled out and secrets hidden in
+everything that is written (``clstudy.safe_text``), including log records, warnings and tracebacks.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ _LABEL = re.compile(r"\[(bold|red|yellow|green|dim)\]([^\[\]]*)\[/\1\]")
 
 
 class CleanStream:
-    """A text stream that writes what it is given printable and without secrets; everything else is the stream's own."""
+    """A text stream that makes what it is given printable and hides secrets, then passes it to the wrapped stream."""
 
     def __init__(self, stream: TextIO):
         self._stream = stream
         self.rich_proxied_file = stream
-        """Where rich consoles write: their escape sequences are their own (``CleanConsole`` cleans the text)."""
+        """The stream for rich consoles, which write their own escape sequences (``CleanConsole`` cleans the text)."""
 
     def write(self, text: str) -> int:
-        """Write; returns the length of what was given, as the stream would have."""
+        """Write; returns the length of the given text, as the wrapped stream would."""
         self._stream.write(printable(redacted(text)))
         return len(text)
 
@@ -59,10 +59,10 @@ def _cleaned(stream: Any) -> Any:
 
 
 class CleanConsole(Console):
-    """A rich console for texts that hold what files say.
+    """A rich console for text that may come from files.
 
-    Of a string only a label in front is styled (``[bold]plan[/bold] …``; bold, red, yellow, green or dim): whatever
-    stands in brackets after it is shown as it is. For more style give it ``rich.text.Text``.
+    Only a leading label of a string is styled (``[bold]plan[/bold] …``; bold, red, yellow, green or dim); brackets
+    after it are shown as they are. Pass a ``rich.text.Text`` for more style.
     """
 
     def __init__(self, **options: Any):
@@ -71,7 +71,7 @@ class CleanConsole(Console):
 
     @property
     def file(self) -> IO[str]:
-        """Where to write: past ``CleanStream``, also where a live display has put a stream of its own before it."""
+        """The stream to write to: bypasses ``CleanStream``, even when a live display has replaced standard output."""
         stream: Any = self._given or (sys.stderr if self.stderr else sys.stdout)
         while (inner := getattr(stream, "rich_proxied_file", None)) is not None:
             stream = inner

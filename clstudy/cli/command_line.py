@@ -1,4 +1,4 @@
-"""What commands are declared with: click's decorators, and ``-h``, ``--version``, lists of values after an option."""
+"""Decorators that declare commands: click's own, plus ``-h``, ``--version`` and several values after one option."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def _version_option() -> click.Option:
 
 
 class Several(click.Option):
-    """An option with one value or more after it (``--reference a.jpg b.jpg``), which click does not know."""
+    """An option followed by one or more values (``--reference a.jpg b.jpg``), which click does not know."""
 
 
 class Command(click.Command):
@@ -58,7 +58,7 @@ class Group(click.Group):
 
 
 class FolderType(click.ParamType[str, str]):
-    """A folder or the URI of one: any text; shells complete folders."""
+    """A folder or its URI. Any text is accepted; shells complete folder names."""
 
     name = "folder"
 
@@ -70,7 +70,7 @@ FOLDER = FolderType()
 
 
 def repeated(arguments: Sequence[str], names: Iterable[str]) -> list[str]:
-    """Write the option before every value of its own: ``-x a b`` becomes ``-x a -x b``. What follows ``--`` stays."""
+    """Repeat the option before each of its values: ``-x a b`` becomes ``-x a -x b``. What follows ``--`` stays."""
     known, spelled, current, values = set(names), list[str](), "", 0
     for place, word in enumerate(arguments):
         if word == "--":
@@ -84,17 +84,17 @@ def repeated(arguments: Sequence[str], names: Iterable[str]) -> list[str]:
 
 
 def command(name: str | None = None, **settings: Any) -> Callable[[Callable[..., Any]], Command]:
-    """A command of its own; ``help`` and ``epilog`` as in click."""
+    """A standalone command; ``help`` and ``epilog`` as in click."""
     return click.command(name, cls=Command, **settings)
 
 
 def group(name: str | None = None, **settings: Any) -> Callable[[Callable[..., Any]], Group]:
-    """Commands under one name, which its decorator ``command`` adds."""
+    """A group of commands under one name; its decorator ``command`` adds them."""
     return click.group(name, cls=Group, **settings)
 
 
 def option(*names: str, **settings: Any) -> Decorator:
-    """As ``click.option``; a value is called by its option's name in capitals, not by its type."""
+    """As ``click.option``, but the help shows a value as its option's name in capitals, not as its type."""
     if not settings.get("is_flag") and not isinstance(settings.get("type"), click.Choice):
         settings.setdefault("metavar", names[0].lstrip("-").replace("-", "_").upper())
     return click.option(*names, **settings)

@@ -1,4 +1,4 @@
-"""``clstudy COMMAND``: all commands under one name. A command's module is imported when the command is asked for."""
+"""``clstudy COMMAND``: all commands under one name. A command's module is imported only when it is used."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ COMPLETION = "_CLSTUDY_COMPLETE"
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
-    """Where a command is, and its line in the list of commands (empty: it is not listed)."""
+    """Module and name of a command, and its line in the list of commands (empty: not listed)."""
 
     module: str
     name: str
@@ -64,7 +64,7 @@ class LazyGroup(Group):
             formatter.write_dl([(name, entry.line) for name, entry in ENTRIES.items() if entry.line])
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[click.shell_completion.CompletionItem]:
-        """Names of commands, without importing any."""
+        """Complete command names without importing any command."""
         found = [
             click.shell_completion.CompletionItem(name, help=entry.line)
             for name, entry in ENTRIES.items()
@@ -80,7 +80,7 @@ class LazyGroup(Group):
     epilog="`clstudy COMMAND --help` says more. `python -m clstudy.run` is `clstudy run`, and so on.",
 )
 def clstudy_command() -> None:
-    """Has only commands."""
+    """The top-level group; it does nothing itself."""
 
 
 def main(arguments: Sequence[str] | None = None, program: str = PROGRAM) -> int:

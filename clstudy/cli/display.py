@@ -28,7 +28,7 @@ Show = Callable[[Mapping[str, Any]], None]
 _LINE_SECONDS = 15.0
 _BAR_WIDTH = 60
 _LABEL_WIDTH = 9
-"""Of the plan's lines: label and space."""
+"""Width of the label in front of the plan's lines, with the space after it."""
 
 
 def counted(count: int, one: str, more: str) -> str:
@@ -46,7 +46,7 @@ def photo_counts(data: DataSet) -> str:
 
 
 def compute_line(profile: Profile) -> str:
-    """Where and how exactly trials compute."""
+    """Device, share of it and precision that trials compute with."""
     share, compute = profile.resources, profile.compute
     where = (
         f"{share.gpus:g} GPU per trial"
@@ -58,7 +58,7 @@ def compute_line(profile: Profile) -> str:
 
 
 def measured_lines(profile: Profile) -> list[str]:
-    """What is measured, and for other workloads than the first what a stage does."""
+    """What is measured and, for workloads other than the default, what a stage does."""
     if profile.workload == PERSONALISE:
         space = LATENT_SPACE_WORDS[profile.inversion.latent_space]
         return [f"metrics  {', '.join(profile.evaluation.metrics)}; test photos inverted in {space}"]
@@ -83,13 +83,13 @@ def plan_lines(
     """The plan in a few lines.
 
     Args:
-        left_out: metrics that are not computed, with the reason.
-        workers: trials at a time, as the estimate takes it.
+        left_out: metrics that are not computed -> the reason.
+        workers: trials at a time, as assumed by the estimate.
         keep_weights: the storage policy (``clstudy.study.retention``).
-        price: of an hour of ``hours_unit``.
+        price: of an hour, counted in ``hours_unit``.
         claims: what the study claims (``clstudy.study.study_file.statements``).
-        drift: how much there is to forget, in lines (``clstudy.study.preparation.drift_lines``).
-        changed: settings that take the place of the profile's (``clstudy.settings.overrides.setting_words``).
+        drift: lines that say how much there is to forget (``clstudy.study.preparation.drift_lines``).
+        changed: settings that override the profile's (``clstudy.settings.overrides.setting_words``).
     """
     timestamps = len(data.identities[0].timestamps)
     most = "" if plan.exact else "at most "
@@ -121,7 +121,7 @@ def plan_lines(
 
 
 def starting(plan: Plan) -> str:
-    """How much of the time passes before the first stage begins, where anything is started."""
+    """How much of the time goes into starting up before the first stage; empty if nothing is started."""
     return f", {duration(plan.start_seconds)} of it to start Ray and the workers" if plan.start_seconds else ""
 
 
@@ -141,12 +141,12 @@ _NOT_BELIEVED = {
 
 
 def why_restored(state: State) -> str:
-    """Why a result is made again from its trial's stages, in a word or three."""
+    """Why a result is rebuilt from its trial's stages, in one to three words."""
     return _NOT_BELIEVED[state]
 
 
 def restorable_lines(plan: Plan) -> list[str]:
-    """A line where results are not believed and will be made again from stages."""
+    """A line if there are untrusted results, which will be rebuilt from stages."""
     if not plan.restorable:
         return []
     counts = Counter(why_restored(state) for state in plan.restorable.values())
@@ -156,7 +156,7 @@ def restorable_lines(plan: Plan) -> list[str]:
 
 
 def retrained_lines(plan: Plan) -> list[str]:
-    """A line where stages must be trained again because their weights were dropped."""
+    """A line if stages must be trained again because their weights were dropped."""
     if not plan.retrained:
         return []
     return [
@@ -166,7 +166,7 @@ def retrained_lines(plan: Plan) -> list[str]:
 
 
 class _Board:
-    """Turns snapshots of the coordinator into something to look at."""
+    """Turns snapshots of the coordinator into text and tables."""
 
     def __init__(self, plan: Plan, workers: int):
         self._plan = plan
@@ -177,7 +177,7 @@ class _Board:
         return int(snapshot["stages"]["computed"])
 
     def eta(self, snapshot: Mapping[str, Any]) -> str:
-        """Time left from the stages computed in this run."""
+        """Time left, estimated from the stages computed in this run."""
         done = self.computed(snapshot)
         left = max(self._plan.stages_to_run - done, 0)
         each = snapshot["stages"]["seconds"] / done if done else self._plan.seconds / max(self._plan.stages_to_run, 1)
@@ -214,7 +214,7 @@ class _Board:
 
 
 def print_plan(lines: Sequence[str], console: Console) -> None:
-    """Print the plan's lines: on a terminal wrapped between words under their labels, else one line each."""
+    """Print the plan's lines: on a terminal wrapped and indented under their labels, elsewhere one line each."""
     if not console.is_terminal:
         for line in lines:
             console.print(line, soft_wrap=True, highlight=False)
@@ -230,7 +230,7 @@ def print_plan(lines: Sequence[str], console: Console) -> None:
 
 @contextmanager
 def make_display(plan: Plan, workers: int, console: Console) -> Iterator[Show]:
-    """Yield a function that shows a snapshot: live on a terminal, otherwise a line now and then."""
+    """Yield a function that shows a snapshot: live on a terminal, elsewhere as an occasional line."""
     board = _Board(plan, workers)
     if console.is_terminal:
         with Live(Text("starting Ray …"), console=console, refresh_per_second=4, transient=True) as live:

@@ -22,8 +22,8 @@ from clstudy.tracking.addresses import tracking_address
 @command(
     "doctor",
     help="Check this machine, or with --address every node of a running cluster, before a study: versions, "
-    "GPUs, weights, storage, MLflow, clocks, disks. Every line says pass, FIX with what to do, or note. What is "
-    "written for the check is removed again.",
+    "GPUs, weights, storage, MLflow, clocks, disks. Every line says pass, FIX with what to do, or note. Files "
+    "written for the check are removed again.",
     epilog="MLFLOW_TRACKING_URI, if set, names the tracking server, as for clstudy.run. Exit code: 0 nothing to "
     "fix, 1 something to fix, 2 wrong input.",
 )
@@ -33,15 +33,15 @@ from clstudy.tracking.addresses import tracking_address
     "--profile",
     default="embedded",
     shell_complete=lambda context, parameter, typed: [name for name in PROFILES if name.startswith(typed)],
-    help="profile to be run (default: embedded)",
+    help="profile that will be run (default: embedded)",
 )
 @option(
     "--weights",
     multiple=True,
     metavar="FOLDER|ROLE=FILE",
-    help="where weights from outside the package are, as for clstudy.run (default: weights/)",
+    help="folder of weights that do not come with the package, as for clstudy.run (default: weights/)",
 )
-@option("--device", type=click.Choice(("cpu", "cuda")), help="compute there instead of where the profile says")
+@option("--device", type=click.Choice(("cpu", "cuda")), help="compute on this device instead of the profile's")
 def doctor(address: str | None, storage: str | None, profile: str, weights: tuple[str, ...], device: str | None) -> int:
     """Print the sheet; 0: nothing to fix, 1: something to fix, 2: wrong input."""
     code = 0
@@ -54,10 +54,10 @@ def doctor(address: str | None, storage: str | None, profile: str, weights: tupl
 def make_request(
     address: str | None, storage: str | None, profile: str, weights: Sequence[str], device: str | None
 ) -> Request:
-    """What the command line asks for; opens no file of a storage, which may hang.
+    """The request that the options describe. Opens no file of a storage, because that may hang.
 
     Raises:
-        UserError: a name or a place that does not exist.
+        UserError: a name, folder or storage does not exist.
     """
     chosen = on_device(named_profile(profile), device)
     opened = open_place(storage or "runs")

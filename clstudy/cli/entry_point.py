@@ -1,4 +1,4 @@
-"""How every command is run: private files, clean output, one prefix for errors, exit codes."""
+"""Runs every command with private files, clean output, one prefix for errors, and exit codes."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ WRONG_INPUT, INTERRUPTED = 2, 130
 def invoke(command: click.Command, arguments: Sequence[str] | None, program: str) -> int:
     """Run a command; returns its exit code.
 
-    What it writes is readable as ``clstudy.storage.file_modes`` says, what it prints is free of control characters and
-    secrets; both are as before when it returns. A mistake of the user's, in the options or in what they name, is one
-    message after ``error: `` on standard error and exit code 2.
+    File permissions follow ``clstudy.storage.file_modes``, and what is printed is free of control characters and
+    secrets; both are restored on return. A user's mistake, in the options or in what they name, gives one message
+    after ``error: `` on standard error and exit code 2.
 
     Args:
-        arguments: as typed, None: those of this process.
-        program: what is typed before them, as the help repeats it.
+        arguments: as typed; None: those of this process.
+        program: what is typed before them; the help repeats it.
     """
     typed = list(sys.argv[1:] if arguments is None else arguments)
     with clean_streams(), ExitStack() as files:
@@ -51,5 +51,5 @@ def invoke(command: click.Command, arguments: Sequence[str] | None, program: str
 
 
 def say_error(error: object) -> None:
-    """Print what went wrong, as every command does."""
+    """Print what went wrong, in the form that all commands share."""
     print(f"error: {error}", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""``python -m clstudy.generators``: generators, and checkpoint files of them: looked into, converted, exported."""
+"""``python -m clstudy.generators``: lists and checks generators; inspects, converts and exports checkpoints."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from clstudy.settings.profiles import PROFILES
 from clstudy.storage.places import require_writable
 
 _FORMATS = """\
-Formats that are read (what a file is follows from its content, not from its name):
+Formats that are read (recognised by a file's content, not by its name):
   NVIDIA pickle       StyleGAN2 networks of the stylegan2-ada-pytorch and stylegan3 repositories (.pkl)
   torch file          such a network saved whole by torch.save (.pt; MyStyle's personalised models)
   rosinality's        state dict with g_ema (.pt), as many projects distribute FFHQ
@@ -33,13 +33,13 @@ Formats that are read (what a file is follows from its content, not from its nam
 TensorFlow pickles, StyleGAN3, EG3D and discriminators are recognised and refused.
 
 Nothing in a file is executed: a pickle that names anything beyond the handful of objects that such a network needs is
-refused, with the names.
+refused, and the message lists the names.
 """
 
 _EXPORT_HELP = """\
 Writes the generator that a finished trial ended with, whole: the weights that it changed, and the rest from the
-pretrained network. The file says which trial it is of (so it names the person), and no path. It can be inspected, and
-used where a profile takes a generator from a file (--weights generator=FILE).
+pretrained network. The file names its trial, and so the person, but no path. It can be inspected, and used
+wherever a profile takes a generator from a file (--weights generator=FILE).
 """
 
 _EXIT_CODES = "exit code: 0 done, 2 the file cannot be used"
@@ -47,7 +47,7 @@ _PATH = click.Path(path_type=Path)
 
 
 def description_lines(checkpoint: Checkpoint) -> list[str]:
-    """What a checkpoint is, a line each, in two columns."""
+    """Facts about a checkpoint, one per line in two columns."""
     sizes = checkpoint.settings
     channels = ", ".join(f"{side}: {sizes.channels(side)}" for side in sizes.block_resolutions)
     condition = str(sizes.c_dim) if sizes.c_dim else "0 (unconditional)"
@@ -75,7 +75,7 @@ def converted(file: Path, out: Path, *, force: bool) -> str:
     """Convert a checkpoint and return the sentence that says what was written.
 
     Raises:
-        UserError: the checkpoint cannot be used, or ``out`` is there and ``force`` is not given.
+        UserError: the checkpoint cannot be used, or ``out`` exists and ``force`` is not given.
     """
     if out.exists() and not force:
         raise UserError(f"{out} exists already; choose another name, or replace it with --force")
@@ -91,17 +91,17 @@ def converted(file: Path, out: Path, *, force: bool) -> str:
 
 _CHECK_HELP = """\
 Builds each generator and says for every promise of the contract whether it holds: anchors, images, copies, gradients,
-what is stored. The contract is explained in clstudy/generators/base.py.
+stored weights. The contract is explained in clstudy/generators/base.py.
 
 A generator is named as in a profile:
   embedded               a registered one (see list)
   package.module:Class   a class of your own, found from the current folder
 
-It is built with the settings of --profile, and from the files that --weights names where it needs such.
+It is built with the settings of --profile, and from the files that --weights names if it needs any.
 """
 
 
-@group("generators", help="List generators and check one; look into checkpoints of StyleGAN2, convert or export them.")
+@group("generators", help="List generators and check one; inspect, convert or export checkpoints of StyleGAN2.")
 def generators() -> None:
     """Has five commands."""
 
@@ -146,7 +146,7 @@ def check_generators(names: tuple[str, ...], *, profile: str | None, weights: tu
 )
 @click.argument("file", type=_PATH, help="the checkpoint")
 def inspect(file: Path) -> None:
-    """Print what it is, also of one that is recognised and refused."""
+    """Print what a checkpoint is, including one that is recognised but refused."""
     try:
         print("\n".join(description_lines(read_checkpoint(file))))
     except CheckpointError as error:
@@ -166,9 +166,9 @@ def inspect(file: Path) -> None:
 )
 @click.argument("file", type=_PATH, help="the checkpoint")
 @click.argument("out", type=_PATH, help="file to write; its name ends in .safetensors")
-@flag("--force", help="replace OUT if it is there")
+@flag("--force", help="replace OUT if it exists")
 def convert(file: Path, out: Path, force: bool) -> None:
-    """Convert, and say what was written."""
+    """Convert, and print what was written."""
     print(converted(file, out, force=force))
 
 
@@ -187,9 +187,9 @@ def convert(file: Path, out: Path, force: bool) -> None:
     metavar="FOLDER|ROLE=FILE",
     help="where the pretrained generator is, if it is not the packaged one; as in python -m clstudy.run",
 )
-@flag("--force", help="replace FILE if it is there")
+@flag("--force", help="replace FILE if it exists")
 def export(study: str, trial: str, to: Path, weights: tuple[str, ...], force: bool) -> None:
-    """Export, and say what was written."""
+    """Export, and print what was written."""
     from clstudy.study.export import export as export_trial  # the only one that needs more than this package
 
     print(export_trial(study, trial, to, weights=list(weights), force=force))

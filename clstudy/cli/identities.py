@@ -1,4 +1,4 @@
-"""``python -m clstudy.identities``: make a photo folder (``prepare``), check one, forget a person."""
+"""``python -m clstudy.identities``: prepare a photo folder, check one, or forget a person."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ empty timestamp, missing train or test set, the same photo twice (train and test
 person), no identity, no timestamp; conditions (camera, age, class: named numbers in {FOR_ALL} of a timestamp and in
 train/03.json beside train/03.png) that are no numbers, lie beside no photo, or that only some photos have.
 
-Of a folder that is fine it says how much there is to forget: how much more the photos of two timestamps of a person
-differ than two of one (LPIPS, face embedding, light). About 1: hardly anything.
+For a folder without problems it says how much there is to forget: how much more two photos of a person differ between
+timestamps than within one (ratio by LPIPS, face embedding, light). A ratio near 1 means hardly anything.
 
 Expected layout:  PATH/{LAYOUT}
 Timestamps are taken in sorted name order, so number them with leading zeros (t00, t01, ...).
@@ -34,27 +34,28 @@ _EXIT_CODES = "exit code: 0 the folder is fine, 1 it has problems, 2 the path is
 _PREPARE_HELP = f"""\
 Makes OUT/NAME/t00, t01, … from a folder of videos (one per timestamp), a folder of dated photos (folders named
 YYYY-MM-DD, photos with a date in their EXIF data or name, or folders named 2019, 2019-05 or t00), or one video cut into
-segments. Which order it took, and from what, is printed; --manifest says otherwise.
+segments. The order and where it was taken from are printed; --manifest overrides it.
 
 Finds faces, keeps the person asked for, drops what is too small, cut off, turned away, blurred, occluded, someone else
 or a near-duplicate, aligns, and splits into training and test photos: OUT/{LAYOUT}.
-Test photos are spread over the occasion; no training photo is near one in time (--min-gap) or looks (--min-difference).
-OUT-report/NAME says what became of every frame (report.md, frames.csv, one contact sheet per timestamp).
-The source is only read. A stopped run goes on where it was when it is started again. The report's contact sheets show
-others in the footage, too.
+Test photos are spread over the occasion; no training photo is close to one in time (--min-gap) or in looks
+(--min-difference).
+OUT-report/NAME shows what happened to every frame (report.md, frames.csv, one contact sheet per timestamp).
+The source is only read. A stopped run continues when it is started again. The report's contact sheets also show other
+people in the footage.
 """
 
 _FORGET_HELP = """\
 Removes one person from studies for good: stages, weights, memories, anchors, rows, logs, photos given to workers, their
-runs in MLflow with pictures, and their trials in study.yaml; reports are made anew without them. Nothing of anybody
-else changes. Says first what goes, and asks. A stopped run goes on when it is started again.
+runs in MLflow with pictures, and their trials in study.yaml; reports are made again without them. Nothing of anybody
+else changes. First lists what will be removed, and asks. A stopped run continues when it is started again.
 """
 
 _FORGET_EPILOG = """\
-MLflow is MLFLOW_TRACKING_URI, else the mlflow.db beside the study. Behind a server (http://…) runs only go to its bin;
-the owner of its database removes them for good.
+MLflow is found at MLFLOW_TRACKING_URI, otherwise in mlflow.db beside the study. On a server (http://…) runs only go to
+its bin; the owner of its database can remove them for good.
 
-exit code: 0 forgotten, 1 forgotten here, and what is left elsewhere is said, 2 nothing was removed (said why)
+exit code: 0 forgotten, 1 forgotten here, with a list of what is left elsewhere, 2 nothing was removed, with the reason
 """
 
 
@@ -114,7 +115,7 @@ def _numbers(count: int) -> str:
 
 
 def _say_drift(inspection: Inspection, size: int) -> None:
-    """How much each person's photos change over time."""
+    """Print how much each person's photos change over time."""
     # its networks take seconds to import
     from clstudy.identities.check import alignment_of
     from clstudy.identities.dataset import data_set_of
@@ -135,17 +136,17 @@ def _say_drift(inspection: Inspection, size: int) -> None:
     "prepare",
     short_help="make a photo folder from videos or dated photos",
     help=verbatim(_PREPARE_HELP),
-    epilog="exit code: 0 done, 2 something was wrong (said, with what to do)",
+    epilog="exit code: 0 done, 2 something was wrong; the message says what to do",
 )
 @click.argument("source", type=_PATH, help="video, or folder of videos or dated photos")
-@click.argument("out", type=_PATH, help="data folder to make or to add the person to")
+@click.argument("out", type=_PATH, help="data folder to create, or to add the person to")
 @option("--identity", required=True, metavar="NAME", help="folder name of the person")
 @option("--size", type=int, default=64, metavar="PIXELS", help="side of the photos (default: 64)")
 @option("--train", type=int, default=20, metavar="N", help="training photos per timestamp (default: 20)")
 @option("--test", type=int, default=10, metavar="N", help="test photos per timestamp (default: 10)")
 @flag(
     "--allow-fewer",
-    help="keep timestamps that have fewer photos, at least 2 + 1; leave out the others and unreadable files",
+    help="keep timestamps with fewer photos, at least 2 + 1; leave out the others and unreadable files",
 )
 @option(
     "--reference",
@@ -166,7 +167,7 @@ def _say_drift(inspection: Inspection, size: int) -> None:
     "--limit",
     multiple=True,
     metavar="NAME=VALUE",
-    help="another limit of a filter, again for others: max_upsampling, max_face_outside, max_outside, max_yaw, "
+    help="another limit of a filter; repeat it for more: max_upsampling, max_face_outside, max_outside, max_yaw, "
     "min_sharpness, min_fine_sharpness, max_unsteadiness, min_symmetry (the report lists them with their values)",
 )
 @_distance("--min-gap", _APART.min_gap, "SECONDS", "between a training and a test photo of one video")
@@ -182,7 +183,7 @@ def _say_drift(inspection: Inspection, size: int) -> None:
     "--segments",
     type=int,
     metavar="N",
-    help="cut the only video into N timestamps (a stand-in; the report says so)",
+    help="cut a single video into N timestamps (a makeshift; the report says so)",
 )
 @option("--every", type=float, metavar="SECONDS", help="look at one frame every so many seconds (not with --frames)")
 @option(
@@ -207,8 +208,8 @@ def _say_drift(inspection: Inspection, size: int) -> None:
 @option("--seed", type=int, default=0, metavar="N", help="seed of the split (default: 0)")
 @flag(
     "--keep-scans",
-    help="leave OUT/.prepare (faces and embeddings of everybody in the footage): other limits, or another person "
-    "of the same footage, then need no second look at the frames; a stopped run leaves it anyway",
+    help="keep OUT/.prepare (faces and embeddings of everybody in the footage), so that other limits, or another "
+    "person in the same footage, need no second look at the frames; a stopped run keeps it anyway",
 )
 @click.pass_context
 def prepare(
@@ -236,7 +237,7 @@ def prepare(
     seed: int,
     keep_scans: bool,
 ) -> None:
-    """Prepare, and say what there is now of every timestamp."""
+    """Prepare, and print how many photos each timestamp has now."""
     if every is not None and context.get_parameter_source("frames") is ParameterSource.COMMANDLINE:
         raise click.UsageError("--every and --frames exclude each other: give one of them", context)
     # its networks take seconds to import; `check` needs none of them
@@ -288,16 +289,16 @@ def prepare(
     required=True,
     type=FOLDER,
     metavar="FOLDER|URI",
-    help="a study, e.g. runs/hull_sizes; again for others",
+    help="a study, e.g. runs/hull_sizes; repeat it for more",
 )
 @option("--to", metavar="URI", help="MLflow, e.g. sqlite:///runs/mlflow.db, or none to leave it alone")
 @flag(
     "--photos",
-    help="also their photos, with conditions, in the storage's own data sets (runs/data/…); never elsewhere",
+    help="also remove their photos, with conditions, from the storage's own data sets (runs/data/…); never elsewhere",
 )
 @flag("--yes", help="do not ask")
 def forget(name: str, studies: tuple[str, ...], to: str | None, photos: bool, yes: bool) -> int:
-    """Say what goes, ask, and remove it."""
+    """Say what will be removed, ask, and remove it."""
     # reads and draws reports, which takes a second to import
     from clstudy.study.privacy.forget import forget as forget_person
 

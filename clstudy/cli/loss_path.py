@@ -53,8 +53,8 @@ def numbers_table(numbers: pa.Table, span: str) -> Table:
     "loss-path",
     help="Loss along the straight lines between the stages of finished trials (t-1 to t, and t = 0 to the "
     "last), moving all parameters, weights only, or biases only (parameters named *.bias; noise strengths count as "
-    "weights; what does not move stays as at the start). LPIPS + MSE on the test photos of earlier timestamps and "
-    "of the path's end, at their fixed starting latents. Says what it will cost, then writes loss_path.parquet "
+    "weights; all other parameters stay as at the start). LPIPS + MSE on the test photos of earlier timestamps and "
+    "of the path's end, at their fixed starting latents. Prints the expected cost, then writes loss_path.parquet "
     "(one row per trial, path, group, alpha and test timestamp), loss_path.csv (barrier, hill, plateau and change "
     "per strategy) and figures into STUDY/report/. Barrier: the most the loss rises above the straight line "
     "between its ends; hill: above its larger end; plateau: the share of the path, from its start, on which it "
@@ -65,11 +65,16 @@ def numbers_table(numbers: pa.Table, span: str) -> Table:
 @option(
     "--trials", cls=Several, multiple=True, metavar="TRIAL", help="names or patterns like '*-lower-*' (default: all)"
 )
-@option("--points", type=int, default=11, help="places on a line, ends included (default: 11)")
-@option("--tolerance", type=float, default=TOLERANCE, help=f"of a plateau (default: {TOLERANCE:g})")
+@option("--points", type=int, default=11, help="points on a line, ends included (default: 11)")
+@option(
+    "--tolerance",
+    type=float,
+    default=TOLERANCE,
+    help=f"of a plateau, share of the loss's range (default: {TOLERANCE:g})",
+)
 @option("--weights", multiple=True, metavar="FOLDER|ROLE=FILE", help="as in python -m clstudy.run")
-@option("--data", help="data set or photo folder of the study, where it is not found")
-@option("--device", type=click.Choice(("cpu", "cuda")), help="compute there instead of where the profile says")
+@option("--data", help="data set or photo folder of the study, if it has moved")
+@option("--device", type=click.Choice(("cpu", "cuda")), help="compute on this device instead of the profile's")
 @flag("--dry-run", help="print the cost and stop")
 def loss_path(
     study: Path,
@@ -82,7 +87,7 @@ def loss_path(
     device: str | None,
     dry_run: bool,
 ) -> None:
-    """Check, say the cost, compute, write.
+    """Check the input, print the cost, compute and write.
 
     Raises:
         UserError: anything about the input is wrong.
@@ -109,7 +114,7 @@ def loss_path(
     cost = measure_cost(networks, opened.runner, people, todo, again)
     for note in (*notes, *opened.notes):
         console.print(f"note: {note}", soft_wrap=True)
-    console.print(f"{len(lines)} paths of {len({line.spec.trial_id for line in lines})} trials, {points} places each")
+    console.print(f"{len(lines)} paths of {len({line.spec.trial_id for line in lines})} trials, {points} points each")
     console.print(cost.sentence(), soft_wrap=True)
     if dry_run:
         return

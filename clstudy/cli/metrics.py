@@ -1,4 +1,4 @@
-"""``python -m clstudy.metrics``: which metrics there are, whether one keeps the contract, and weights for them."""
+"""``python -m clstudy.metrics``: lists metrics, checks them against the contract, makes weights for them."""
 
 from __future__ import annotations
 
@@ -73,15 +73,15 @@ def check(names: Sequence[str], weights: Sequence[str]) -> int:
     """Check metrics, print a line per check, return how many checks failed.
 
     Args:
-        names: none: every registered one whose files are there.
-        weights: where files are, as ``clstudy run`` takes it.
+        names: metrics to check; empty: every registered one that has its files.
+        weights: the ``--weights`` options, as ``clstudy run`` takes them.
 
     Raises:
-        UserError: one of them cannot be found, or its files cannot; nothing has been checked then.
+        UserError: a metric or its files cannot be found; nothing has been checked then.
     """
     load_metrics()
     kinds = {name: METRICS[name] for name in names or packaged_metrics()}
-    # an unknown role is what the suite finds, not what this command fails at
+    # an unknown role is for the suite to report; this command must not fail because of it
     wanted = {name: [role for role in kind.needs if role in ROLES] for name, kind in kinds.items()}
     found = find_files(replace(smoke(), optional_files=tuple(sum(wanted.values(), []))), weights)
     lacking = {name: ROLES[role] for name, roles in wanted.items() for role in roles if role not in found.paths}
@@ -118,7 +118,7 @@ def check_metrics(names: tuple[str, ...], weights: tuple[str, ...]) -> int:
 @click.argument("what", help=f"one of: {', '.join(FETCHES)}")
 @option("--to", type=click.Path(path_type=Path), required=True, metavar="FOLDER", help="where the file is written")
 def fetch(what: str, to: Path) -> None:
-    """Make it, and say how large it is."""
+    """Make the weights file, and print its size."""
     path = FETCHES[what](to)
     print(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
 

@@ -1,4 +1,4 @@
-"""``python -m clstudy.generators.pretraining``: train the packaged generator, on faces that are drawn first."""
+"""``python -m clstudy.generators.pretraining``: draws faces and trains the packaged generator on them."""
 
 from __future__ import annotations
 

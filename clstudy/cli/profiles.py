@@ -1,4 +1,4 @@
-"""``clstudy profiles``: which profiles there are, and whether a profile of your own holds together."""
+"""``clstudy profiles``: lists profiles, and checks whether a profile of your own is valid."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _EXIT_CODES = "exit code: 0 every check passed, 1 a check failed, 2 a profile ca
 
 
 def profile_lines() -> list[str]:
-    """All registered profiles, a line each, in columns."""
+    """All registered profiles, one per line in columns."""
     rows = [("name", "workload", "generator", "image size", "description")]
     for name, make in PROFILES.items():
         profile = make()

@@ -33,7 +33,7 @@ _STUDY = "a folder such as runs/hull_sizes, or s3://bucket/clstudy/hull_sizes"
 )
 @click.argument("studies", nargs=-1, required=True, type=FOLDER, metavar="STUDY...", help=_STUDY)
 def report(studies: tuple[str, ...]) -> int:
-    """Report on every study; 0: all complete, 1: trials missing or failed or a part not drawn, 2: no study."""
+    """Report on every study; 0: all complete, 1: trials missing or failed, or a part not drawn, 2: no study."""
     return write_reports(studies)
 
 
@@ -52,7 +52,7 @@ def compare(studies: tuple[str, ...]) -> int:
 
 
 def write_reports(studies: Sequence[str]) -> int:
-    """Write each study's report and, of several, the comparison; print the tables; returns the exit code."""
+    """Write each study's report and, for several studies, the comparison; print the tables; returns the exit code."""
     # A pipe has no width of its own: give it one that is readable and always the same.
     console = CleanConsole(width=None if sys.stdout.isatty() else PLAIN_WIDTH, highlight=False)
     code = 0

@@ -19,7 +19,7 @@ OK, INCOMPLETE, STOPPED, BUSY = 0, 1, 3, 4
 
 
 def print_choices(console: Console) -> None:
-    """Everything a user may name, one line each."""
+    """Print everything that a user may name, one per line."""
     from clstudy.identities.catalogue import DATA_SETS
     from clstudy.settings.packaged_spaces import known_spaces
     from clstudy.settings.profiles import PROFILES
@@ -45,7 +45,7 @@ def print_choices(console: Console) -> None:
 )
 @with_run_options
 def run(**typed: Any) -> int:
-    """Run it, or list what there is to choose; returns the exit code."""
+    """Run a study, or list the choices; returns the exit code."""
     console = CleanConsole()
     try:
         if typed["files"]:
@@ -63,7 +63,7 @@ def run(**typed: Any) -> int:
 
 
 def run_study(typed: dict[str, Any], console: Console) -> int:
-    """Run a study as asked for; returns the exit code.
+    """Run a study with these options; returns the exit code.
 
     Raises:
         UserError: anything about the input is wrong; nothing was started.

@@ -1,4 +1,4 @@
-"""What the main job can be told: ``python -m clstudy.run --help`` (no torch, no Ray)."""
+"""The options of the main job, as ``python -m clstudy.run --help`` lists them (no torch, no Ray)."""
 
 from __future__ import annotations
 
@@ -47,28 +47,28 @@ _OPTIONS: tuple[Decorator, ...] = (
         "--weights",
         multiple=True,
         metavar="FOLDER|ROLE=FILE",
-        help="where weights from outside the package are (default: weights/); again for single files, e.g. "
-        "generator=ffhq.pkl; only for profiles that take any",
+        help="folder of weights that do not come with the package (default: weights/); repeat it for single files, "
+        "e.g. generator=ffhq.pkl; only for profiles that need any",
     ),
     option(
         "--set",
         multiple=True,
         metavar="SECTION.NAME=VALUE",
-        help="a setting of the profile, again for more, e.g. inversion.latent_space=w_plus; sections: "
+        help="a setting of the profile, e.g. inversion.latent_space=w_plus; repeat it for more; sections: "
         f"{', '.join(section_names(Profile))} (all names and values: clstudy/settings/profiles.py)",
     ),
     option("--without", metavar="METRICS", help="metrics to leave out, separated by commas"),
     flag(
         "--as-published",
         help="score lpips, id, psnr and dists a second time, the way the paper's scripts do (stretched JPEG images, "
-        "rounded values, ID of whole images), for numbers on the published scale; they stand beside the ordinary ones",
+        "rounded values, ID of whole images), for numbers on the published scale, in addition to the ordinary ones",
     ),
-    option("--device", type=click.Choice(("cpu", "cuda")), help="compute there instead of where the profile says"),
+    option("--device", type=click.Choice(("cpu", "cuda")), help="compute on this device instead of the profile's"),
     option(
         "--gpu-share",
         type=float,
         metavar="F",
-        help="of a GPU per trial, e.g. 0.5 for two trials on one (default: the profile's); changes no number",
+        help="share of a GPU per trial, e.g. 0.5 for two trials on one (default: the profile's); changes no number",
     ),
     option(
         "--precision",
@@ -76,17 +76,17 @@ _OPTIONS: tuple[Decorator, ...] = (
         help="; ".join(f"{name}: {mode.description}" for name, mode in PRECISIONS.items())
         + " (default: the profile's)",
     ),
-    flag("--compile", help="torch.compile the synthesis network"),
+    flag("--compile", help="compile the synthesis network with torch.compile"),
     flag(
         "--activation-checkpointing",
         "--recompute",
-        help="keep less in memory and compute activations again: the same numbers",
+        help="save memory by recomputing activations; the numbers are the same",
     ),
     option(
         "--storage",
         type=FOLDER,
-        help="where studies lie: a folder (shared by all nodes of a cluster) or s3://bucket/folder; this "
-        "one goes to <storage>/<space name> (default: runs)",
+        help="where studies are kept: a folder (shared by all nodes of a cluster) or s3://bucket/folder; "
+        "this one goes to <storage>/<space name> (default: runs)",
     ),
     option("--out", type=FOLDER, help="the study's own folder or URI, instead of <storage>/<space name>"),
     option(
@@ -98,46 +98,46 @@ _OPTIONS: tuple[Decorator, ...] = (
     option(
         "--keep-weights",
         type=click.Choice(POLICIES),
-        help="which stages' weights stay when no planned trial builds on them any "
-        "more: only those of t = 0 and of last stages, or all (default: the space's, else last)",
+        help="which stages' weights are kept when no planned trial builds on them "
+        "any more: last (only those of t = 0 and of last stages) or all (default: the space's, otherwise last)",
     ),
     option(
         "--mlflow-images",
         type=click.Choice(("on", "off")),
-        help="faces and buffers, and the report, in MLflow (default: the profile's)",
+        help="whether MLflow gets pictures of faces and buffers, and the report (default: the profile's)",
     ),
     option(
         "--budget-hours",
         type=float,
         metavar="H",
-        help="wall-clock hours: a plan that needs more is refused, or with "
-        "--yes begun and stopped cleanly at the limit",
+        help="limit in wall-clock hours: a plan that needs more is refused or, with "
+        "--yes, begun and stopped cleanly at the limit",
     ),
     option(
         "--price-per-hour",
         type=float,
         metavar="P",
-        help="of one GPU (of one core, where trials want no GPU): the plan and the report say what it comes to",
+        help="price of one GPU per hour (of one core, if trials use no GPU), for the costs in plan and report",
     ),
-    flag("--pilot", help="compute one stage only (it is kept), then print the plan again with what it took"),
+    flag("--pilot", help="compute one stage only (it is kept), then print the plan again with the time it took"),
     option("--max-concurrent", type=int, help="trials at a time (default: as many as fit)"),
     option("--address", help="address of a running Ray cluster, e.g. auto (default: this machine)"),
-    flag("--dry-run", help="print the plan and stop; nothing is made"),
+    flag("--dry-run", help="print the plan and stop; nothing is written"),
     flag("--tables", help="print all tables at the end, not only the main one (the report has all)"),
-    flag("--yes", help="start a study of any size, also beyond its budget"),
+    flag("--yes", help="start a study of any size, even beyond its budget"),
     flag("--list", help="list spaces, strategies, profiles and data sets"),
 )
 
 
 def with_run_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Declare the options of the main job; decorates the function of a command."""
+    """Declare the options of the main job on a command's function."""
     for declare in reversed(_OPTIONS):
         function = declare(function)
     return function
 
 
 def run_options(typed: Mapping[str, Any]) -> RunOptions:
-    """What was typed as options of a run.
+    """The typed options as ``RunOptions``.
 
     Raises:
         UserError: as ``RunOptions``.

@@ -1,4 +1,4 @@
-"""What the main job prints: plan, progress, how it went, the table and the answer."""
+"""What the main job prints: plan, progress, a summary of the run, the main table and the answer."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ if TYPE_CHECKING:
     from clstudy.cluster.driver import Outcome
 
 _MOST_NAMED = 5
-"""Trials that one line names."""
+"""Most trials that one line names."""
 
 
 class PrintedRun(View):
     """A run on a console (``clstudy.cluster.main_job.View``).
 
     Args:
-        options: of the run.
+        options: the run's.
         everything: print all tables at the end, not only the main one.
     """
 
@@ -51,11 +51,11 @@ class PrintedRun(View):
         self._everything = everything
 
     def busy(self, text: str) -> AbstractContextManager[object]:
-        """Said while it lasts."""
+        """Show that something is under way while it lasts."""
         return self._console.status(text)
 
     def plan(self, prepared: PreparedStudy) -> None:
-        """The plan in a few lines."""
+        """Print the plan in a few lines."""
         # what a search measures are validation photos, not results
         measured = 0 if prepared.searching is not None else prepared.plan.stages_done
         lines = plan_lines(
@@ -74,11 +74,11 @@ class PrintedRun(View):
         print_plan(lines, self._console)
 
     def starting(self, prepared: PreparedStudy) -> None:
-        """What is to be known of the study's folder before it is written to."""
+        """Print what a user should know about the study's folder before anything is written to it."""
         self.open_folder(prepared.out)
 
     def open_folder(self, out: Place) -> None:
-        """Say so where a study's folder can be read by others although its new files cannot: it was made before."""
+        """Warn if other users can read the study's folder (made by an earlier run) but not what is written now."""
         mode = open_to_others(out) if isinstance(out, Path) else ""
         if mode and current_mask() & 0o077 == 0o077:
             self.note(
@@ -87,7 +87,7 @@ class PrintedRun(View):
             )
 
     def restored(self, trials: Mapping[State, Sequence[str]]) -> None:
-        """A line for each reason."""
+        """Print a line for each reason to rebuild results."""
         for state, names in trials.items():
             more = len(names) - _MOST_NAMED
             named = ", ".join(names[:_MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
@@ -97,19 +97,19 @@ class PrintedRun(View):
             )
 
     def tracked_at(self, address: str) -> None:
-        """Where to look meanwhile."""
+        """Where to watch the run meanwhile."""
         self._say(f"live in MLflow: {_page_command(address)}")
 
     def live(self, plan: Plan, workers: int) -> AbstractContextManager[Show]:
-        """Live on a terminal, else a line now and then."""
+        """Show progress: live on a terminal, elsewhere an occasional line."""
         return make_display(plan, workers, self._console)
 
     def note(self, text: str) -> None:
-        """One line."""
+        """Print a note."""
         self._say(f"[yellow]note[/yellow] {text}")
 
     def ran(self, outcome: Outcome, prepared: PreparedStudy) -> None:
-        """How a run went, in a few lines."""
+        """Summarise the run in a few lines."""
         resources, plan = prepared.profile.resources, prepared.plan
         cost = priced_hours(resources, outcome.worker_seconds, self._options.price_per_hour)
         self._say(
@@ -128,12 +128,12 @@ class PrintedRun(View):
             )
 
     def failed(self, failures: Mapping[str, str]) -> None:
-        """A line for every trial that failed."""
+        """Print a line for every failed trial."""
         for trial, message in failures.items():
             self._say(f"[red]failed[/red] {trial}: {message}")
 
     def stopped(self, why: str, *, searching: bool, left: int) -> None:
-        """Why, and how to go on."""
+        """Say why the run stopped, and how to go on."""
         if searching:
             self._say(f"[bold]{why}[/bold]: the search is not over; run the same command to go on")
         elif not left:
@@ -145,23 +145,23 @@ class PrintedRun(View):
             )
 
     def chosen(self, rates: Mapping[GridCell, float]) -> None:
-        """A line for each."""
+        """Print a line for each chosen learning rate."""
         for cell, rate in rates.items():
             self._say(f"chosen   {cell.label}: learning rate {rate:g}")
 
     def piloted(self, outcome: Outcome | None) -> None:
-        """What a stage took."""
+        """Print how long the stage took."""
         if outcome is None:
             self._say("every trial is finished already; a pilot has nothing to measure")
         else:
             self._say(f"pilot: one stage in {outcome.worker_seconds:.1f} s; run without --pilot to go on from it")
 
     def nothing_to_compute(self) -> None:
-        """Said before the report."""
+        """Say that nothing is left to compute, before the report is written."""
         self._say("every trial is finished already; nothing to compute")
 
     def finished(self, study: Finished) -> None:
-        """Where everything is; last, so that it is what a terminal still shows, the main table and the answer."""
+        """Print where everything is and, last so that a terminal still shows them, the main table and the answer."""
         if study.tracking_trouble:
             self.note(study.tracking_trouble)
         elif study.completed_runs:
@@ -200,6 +200,6 @@ class PrintedRun(View):
 
 
 def _page_command(tracking_uri: str) -> str:
-    """What shows MLflow's pages: the server's address, or the command that starts one."""
+    """How to open MLflow's pages: the server's address, or the command that starts one."""
     shown = shown_address(tracking_uri)
     return shown if server_address(tracking_uri) else f"mlflow ui --backend-store-uri {shown}"

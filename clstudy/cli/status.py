@@ -25,16 +25,16 @@ _MOST_FAILED = 5
 @command(
     "status",
     help="Say what a study has done and what it is doing: whether a driver is at work, trials and stages done, the "
-    "newest stages, earlier runs, about how long it still takes. Reads the study's folder (or object store) and "
+    "newest stages, earlier runs, and about how long is left. Reads the study's folder (or object store) and "
     "changes nothing; works from any machine that sees it.",
-    epilog="Exit code: 0 said, 2 no study. With --watch it ends when no driver is at work any more.",
+    epilog="Exit code: 0 done, 2 no study. With --watch it ends when no driver is at work any more.",
 )
 @click.argument("study", type=FOLDER, help="a folder such as runs/hull_sizes, or s3://bucket/clstudy/hull_sizes")
 @option(
     "--watch",
     type=click.FloatRange(min=0, min_open=True),
     metavar="SECONDS",
-    help="say it again every so many seconds, as long as a driver is at work",
+    help="print it again every so many seconds, as long as a driver is at work",
 )
 def status(study: str, watch: float | None) -> None:
     """Print it once, or again and again."""
@@ -68,7 +68,7 @@ def _read(place: Place) -> Progress:
 
 
 def status_lines(progress: Progress, now: float) -> list[str]:
-    """What to print, a line each; ``now``: Unix time."""
+    """The lines to print; ``now`` is Unix time."""
     at_work, planned = bool(progress.driver), progress.planned
     lines = [f"driver    {holder(progress.driver) if at_work else 'none is at work'}"]
     if planned is None:

@@ -23,13 +23,13 @@ def storage() -> None:
 @storage.command(
     "copy",
     short_help="copy a study (or several) from one storage to another",
-    help="Copy every file that the target lacks. Can be repeated; a copied study is whole once it ends.",
+    help="Copy every file that the target lacks. Can be repeated; the copied study is complete once the command ends.",
     epilog="Exit code: 0 copied, 2 wrong input or a storage that cannot be used.",
 )
 @click.argument("source", type=FOLDER, help="folder or URI, e.g. s3://bucket/clstudy/hull_sizes")
 @click.argument("target", type=FOLDER, help="folder or URI")
 def copy(source: str, target: str) -> None:
-    """Copy, and say how much."""
+    """Copy, and print how many files were copied."""
     try:
         here, there = open_place(source), open_place(target)
         if not here.is_dir():

@@ -1,4 +1,4 @@
-"""``python -m clstudy.strategies``: which strategies there are, and whether a strategy keeps the contract."""
+"""``python -m clstudy.strategies``: lists strategies, and checks them against the contract."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _EXIT_CODES = "exit code: 0 every check passed, 1 a check failed, 2 a strategy c
 
 
 def strategy_lines() -> list[str]:
-    """All registered strategies, a line each, in columns."""
+    """All registered strategies, one per line in columns."""
     rows = [("name", "stores", "balanced", "what it does (source)")]
     rows += [
         (name, _stored(strategy), "yes" if strategy.balanced else "no", strategy.description)

@@ -14,7 +14,7 @@ from clstudy.safe_text import shown_address
 from clstudy.study.tracking_rebuild import rebuild as rebuild_runs
 
 
-@group("tracking", help="MLflow is a view of a study's Parquet rows; this writes it again.")
+@group("tracking", help="MLflow is a view of a study's Parquet rows; this writes that view again.")
 def tracking() -> None:
     """Has one command."""
 
@@ -22,16 +22,16 @@ def tracking() -> None:
 @tracking.command(
     "rebuild",
     short_help="write all runs of a study into an MLflow database or server",
-    help="Write every trial of a study as the run it was (parameters, tags, metrics by timestamp, pictures) "
+    help="Write the run of every trial of a study (parameters, tags, metrics by timestamp, pictures) "
     "and the report into one more run named 'report'. Repeating it changes nothing. Failed trials become failed "
     "runs without metrics; trials that are neither finished nor failed have no rows, and get no run.",
     epilog="Exit code: 0 all written; 1 trials are unfinished, or MLflow did not take everything; 2 wrong input.",
 )
 @click.argument("study", type=click.Path(path_type=Path), help="a folder such as runs/hull_sizes")
 @option("--to", required=True, metavar="URI", help="sqlite:///runs/mlflow.db or http://server:5000")
-@option("--data", help="data set or photo folder, for pictures of buffers, where it is not found")
+@option("--data", help="data set or photo folder, for pictures of buffers, if it has moved")
 def rebuild(study: Path, to: str, data: str | None) -> int:
-    """Write them, and say what was left out."""
+    """Write the runs, and print what was left out."""
     told, lost = rebuild_runs(study, to, data)
     print(f"{told.finished} finished and {told.failed} failed trials written to {shown_address(to)}")
     for what, count in told.notes.items():

@@ -1,4 +1,4 @@
-"""``clstudy ui``: MLflow's own pages of the runs, in a browser."""
+"""``clstudy ui``: MLflow's own pages for the runs, in a browser."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from clstudy.tracking.local_database import local_database
 
 @command(
     "ui",
-    help="Start MLflow's pages for the runs of a study, on this machine only: `mlflow ui` with the database that lies "
+    help="Start MLflow's pages for the runs of a study, on this machine only: `mlflow ui` with the database "
     "beside the study. Where MLFLOW_TRACKING_URI names a server, its address is printed.",
-    epilog="Exit code: that of mlflow (Ctrl-C ends it), 2 there is no database.",
+    epilog="Exit code: mlflow's own (Ctrl-C ends it), or 2 if there is no database.",
 )
 @click.argument(
-    "study", type=FOLDER, default="runs", required=False, help="a study's folder, or the one that studies lie in"
+    "study", type=FOLDER, default="runs", required=False, help="a study's folder, or the folder that holds studies"
 )
-@option("--port", type=click.IntRange(1, 65535), default=5000, help="of the pages (default: 5000)")
+@option("--port", type=click.IntRange(1, 65535), default=5000, help="port of the pages (default: 5000)")
 def ui(study: str, port: int) -> None:
     """Become ``mlflow ui``."""
     uri = tracking_of(study)
@@ -60,7 +60,7 @@ def tracking_of(study: str) -> str:
 
 
 def _mlflow(uri: str, port: int) -> list[str]:
-    """Arguments of Python."""
+    """Arguments of the Python process that runs MLflow."""
     return ["-m", "mlflow", "ui", "--backend-store-uri", uri, "--host", "127.0.0.1", "--port", str(port)]
 
 

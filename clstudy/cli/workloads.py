@@ -1,4 +1,4 @@
-"""``clstudy workloads``: what a stage can do, and whether a workload keeps the contract."""
+"""``clstudy workloads``: lists workloads (what a stage does), and checks them against the contract."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def _names(context: click.Context, parameter: click.Parameter, incomplete: str) 
 
 
 def _profile(name: str, profile: str | None) -> Profile:
-    """The profile that is asked for, with the workload in it."""
+    """The requested profile with the workload put into it."""
     if profile is not None:
         return replace(named_profile(profile), workload=name)
     made = [make() for _, make in PROFILES.items()]

@@ -322,7 +322,7 @@ def test_a_dry_run_says_the_cost_and_writes_nothing(
     monkeypatch.chdir(study.parents[1])  # from where the study was started, its folder photos/ is found
     assert main([str(copy), "--points", "3", "--dry-run"]) == 0
     said = capsys.readouterr().out
-    assert "6 paths of 2 trials, 3 places each" in said
+    assert "6 paths of 2 trials, 3 points each" in said
     assert "forward passes x" in said and "minutes" in said
     assert "1 trials have a single stage, so no path: anna-upper-lr0.003-s0" in said
     assert not (copy / "report").exists()
