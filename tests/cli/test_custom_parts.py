@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -81,6 +82,27 @@ def test_the_readmes_workload_is_checked_planned_and_studied(folder: Path, capsy
     assert stored_profile(read_complete_record(study)).code.steps == 10  # type: ignore[attr-defined]
     assert report([str(study)]) == 0
     assert "Reconstruction MSE" in (study / "report" / "index.html").read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("profile", "rows"),
+    [
+        ({"base": "my_generator:mosaic", "trainer": {"epochs": 2}, "inversion": {"steps": 2}}, 3),
+        ({"base": "my_workload:codes", "code": {"steps": 5}}, 1),
+    ],
+    ids=["generator", "workload"],
+)
+def test_the_readmes_generator_and_workload_are_studied_by_the_command(
+    folder: Path, profile: dict[str, object], rows: int
+) -> None:
+    """In a cluster of this machine: workers find the file, and MLflow takes what the workload measures."""
+    write_space(folder, profile)
+    command = [sys.executable, "-m", "clstudy.run", "--space", "mine.yaml"]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=900)
+    assert done.returncode == 0, done.stdout + done.stderr
+    table = pq.read_table(folder / "runs" / "mine" / "results")
+    assert len(set(table["metric"].to_pylist())) == rows and len(set(table["trial"].to_pylist())) == 3
 
 
 def test_a_workloads_settings_and_source_are_in_its_keys(folder: Path) -> None:
