@@ -1,4 +1,4 @@
-"""Everything that is checked, opened and planned before the first expensive second of the main job."""
+"""Checks, opens and plans everything before the main job spends its first expensive second."""
 
 from __future__ import annotations
 
@@ -43,14 +43,14 @@ if TYPE_CHECKING:
 
 
 Busy = Callable[[str], AbstractContextManager[object]]
-"""Says, while it is entered, that something takes a moment."""
+"""Context manager that tells the user, while it is open, that something takes a moment."""
 
 _DRIFT_PEOPLE, _DRIFT_PHOTOS = 5, 4  # a plan is wanted within seconds; `identities check` looks at everybody
 
 
 @dataclass(frozen=True, kw_only=True)
 class Opened:
-    """Everything checked and read, before the first expensive second."""
+    """A study with everything checked and read, before the first expensive second."""
 
     space: SearchSpace
     profile: Profile
@@ -61,33 +61,33 @@ class Opened:
     basis: Basis
     out: Place
     home: Path
-    """Local folder for what is not the study's own: packaged data sets, the local tracking database."""
+    """Local folder shared by studies: packaged data sets and the local tracking database."""
     keep_weights: str
     images: bool
 
 
 @dataclass(frozen=True, kw_only=True)
 class PreparedStudy(Opened):
-    """A study with its plan as of now."""
+    """A study with its current plan."""
 
     expansion: Expansion | None
-    """None while the search for learning rates is not over."""
+    """None until the search for learning rates is over."""
     rates: Mapping[GridCell, float] | None
     plan: Plan
 
     @property
     def searching(self) -> SearchSetup | None:
-        """The search, while it is not over."""
+        """The search until it is over, then None."""
         return self.search if self.expansion is None else None
 
     @property
     def people(self) -> DataSet:
-        """Whose trials run now: the reported people, or those that a search is judged by."""
+        """The people to run trials on now: the reported people, or a search's validation people."""
         return self.data if self.searching is None else self.searching.people
 
     @property
     def sentence(self) -> str:
-        """What runs now, in words."""
+        """A sentence on what runs now."""
         if self.expansion is not None:
             return self.expansion.sentence
         assert self.search is not None
@@ -95,7 +95,7 @@ class PreparedStudy(Opened):
 
 
 def drift_lines(prepared: PreparedStudy) -> list[str]:
-    """How much the photos change over time, before anything is trained: without drift there is little to forget."""
+    """Lines on how much the photos change over time, before any training: without drift there is little to forget."""
     from clstudy.identities.drift import WARNING, estimate, is_little, mean, words
 
     people = prepared.people
@@ -126,7 +126,7 @@ def open_study(options: RunOptions, busy: Busy) -> Opened:
     """Check and read everything that a study is made from.
 
     Raises:
-        UserError: anything about it is wrong.
+        UserError: any of it is wrong.
     """
     space = override(
         load_space(options.space, profile=options.profile),
@@ -189,10 +189,10 @@ def open_study(options: RunOptions, busy: Busy) -> Opened:
 
 
 def planned(opened: Opened, options: RunOptions) -> PreparedStudy:
-    """Plan what a study has left now: of its search for learning rates, if that is not over, else of its trials.
+    """Plan what a study has left to do: its search for learning rates or, once that is over, its trials.
 
     Raises:
-        UserError: too many trials, buffers larger than what is there, or no learning rate that works for a cell.
+        UserError: too many trials, buffers larger than a person's photos, or no learning rate that works for a cell.
     """
     search, data, workers = opened.search, opened.data, expected_workers(opened.profile, options)
     rates = None if search is None else chosen_rates(search)
@@ -210,7 +210,7 @@ def planned(opened: Opened, options: RunOptions) -> PreparedStudy:
 
 
 def require_budget(plan: Plan, options: RunOptions) -> None:
-    """Refuse a plan that will not fit into the budget and was not confirmed.
+    """Refuse a plan that exceeds the budget and was not confirmed.
 
     Raises:
         UserError: it needs more hours than given, and there is no --yes.
@@ -225,10 +225,10 @@ def require_budget(plan: Plan, options: RunOptions) -> None:
 
 
 def named_measures(profile: Profile) -> tuple[OwnMetric, ...]:
-    """What a profile measures beyond the packaged metrics.
+    """Metrics that a profile measures beyond the packaged ones.
 
     Raises:
-        UserError: one cannot be imported, is no metric, or has facts or a name that it cannot have.
+        UserError: one cannot be imported, is not a metric, or has an invalid name or facts.
     """
     foreign = [name for name in profile.evaluation.metrics if is_foreign(name)]
     if foreign:
@@ -240,7 +240,7 @@ def named_measures(profile: Profile) -> tuple[OwnMetric, ...]:
 
 
 def require_answerable(space: SearchSpace, basis: Basis, data: DataSet) -> None:
-    """Refuse a primary comparison or smallest differences that the study's numbers could not answer.
+    """Refuse a primary comparison or smallest differences that the study's numbers cannot answer.
 
     Raises:
         UserError: as ``check_claims``.
@@ -263,10 +263,10 @@ def require_answerable(space: SearchSpace, basis: Basis, data: DataSet) -> None:
 
 
 def require_conditions(profile: Profile, data: DataSet) -> None:
-    """Refuse photos without what the profile's workload must know of each.
+    """Refuse photos that lack a condition required by the profile's workload.
 
     Raises:
-        UserError: names the first photo without it.
+        UserError: a photo lacks one; the message names the first.
     """
     wanted = workload_of(profile).conditions
     if not wanted or is_outline(data):
@@ -285,7 +285,7 @@ def require_conditions(profile: Profile, data: DataSet) -> None:
 
 
 def require_used(space: SearchSpace, profile: Profile) -> None:
-    """Refuse settings of packaged photos for photos of a folder, which are what they are.
+    """Refuse settings that only packaged data sets have if the photos come from a folder.
 
     Raises:
         UserError: the space sets one.
@@ -300,7 +300,7 @@ def require_used(space: SearchSpace, profile: Profile) -> None:
 
 
 def training_photos(people: Iterable[Identity]) -> dict[str, int]:
-    """Training photos of each person over all timestamps."""
+    """Number of training photos of each person over all timestamps."""
     return {one.name: sum(len(timestamp.train) for timestamp in one.timestamps) for one in people}
 
 
@@ -329,7 +329,7 @@ def open_named_too(
     *,
     look_only: bool,
 ) -> DataSet:
-    """The reported people and those whom ``search.validation`` names."""
+    """Open the reported people and those named by ``search.validation``."""
     assert space.search is not None
     if isinstance(space.search.validation, str):
         return data
@@ -341,19 +341,19 @@ def open_named_too(
 
 
 def study_place(options: RunOptions, name: str) -> Place:
-    """Where the study lies.
+    """The study's folder or URI.
 
     Raises:
-        UserError: a storage that cannot be used.
+        UserError: the storage cannot be used.
     """
     return open_place(options.out) if options.out else open_place(options.storage or "runs") / name
 
 
 def require_places(out: Place, home: Path) -> None:
-    """Refuse places that a study is going to write and cannot.
+    """Refuse to start if a folder or database that a study writes cannot be written.
 
     Args:
-        out: the study.
+        out: the study's folder.
         home: folder of packaged data sets and the local tracking database.
 
     Raises:
@@ -378,7 +378,7 @@ def plan_of(
 
 
 def with_compute(profile: Profile, options: RunOptions) -> Profile:
-    """The profile with the precision, compilation and recomputing of the command line, where it names them."""
+    """The profile with the precision, compilation and activation checkpointing that the command line asks for."""
     compute = profile.compute
     return replace(
         profile,
@@ -392,10 +392,10 @@ def with_compute(profile: Profile, options: RunOptions) -> Profile:
 
 
 def with_as_published(profile: Profile, without: Sequence[str] = ()) -> Profile:
-    """The profile with its metrics scored the published scripts' way, too, where the scripts have them.
+    """The profile with its metrics also scored the way the published scripts do it, if the scripts have them.
 
-    They come after the ordinary ones, so that none is the study's main metric. What ``without`` leaves out is not
-    scored that way either.
+    These come after the ordinary metrics, so that none of them becomes the study's main metric. Metrics that
+    ``without`` leaves out are not scored that way either.
     """
     metrics = profile.evaluation.metrics
     known = as_published()
@@ -405,10 +405,10 @@ def with_as_published(profile: Profile, without: Sequence[str] = ()) -> Profile:
 
 
 def with_gpu_share(profile: Profile, share: float | None) -> Profile:
-    """The profile with so much of a GPU per trial; None leaves it as it is.
+    """The profile with this share of a GPU per trial; None leaves it as it is.
 
     Raises:
-        UserError: its trials want no GPU.
+        UserError: its trials use no GPU.
     """
     if share is None:
         return profile
@@ -418,9 +418,9 @@ def with_gpu_share(profile: Profile, share: float | None) -> Profile:
 
 
 def read_generator(equipment: Equipment, busy: Busy) -> tuple[Profile, GeneratorWeights | None]:
-    """Read a generator that comes from a file: a wrong one must be refused now, and photos have its size.
+    """Read a generator that comes from a file: a wrong one must be refused now, and it fixes the size of photos.
 
-    A packaged one is known to be good, and reading it is left to the study (the plan needs no torch).
+    A packaged one is known to be good, so reading it is left to the study (planning needs no torch).
     """
     profile = equipment.profile
     if profile.weights is not None:
@@ -444,7 +444,7 @@ def open_study_data(
     *,
     look_only: bool = False,
 ) -> DataSet:
-    """Open (and on first use make, unless ``look_only``) the data set a space asks for."""
+    """Open the data set that a space asks for; on first use create it, unless ``look_only``."""
     wanted = space.grid.identity
     settings = profile.data
     with busy("reading photos (a packaged data set is made on first use) …"):
@@ -463,9 +463,9 @@ def open_study_data(
 
 
 def expected_workers(profile: Profile, options: RunOptions) -> int:
-    """Trials at a time, for the estimate: what fits here, or as many as --max-concurrent lets onto a cluster.
+    """Trials at a time, for the estimate: as many as fit here, or as --max-concurrent allows on a cluster.
 
-    How large a cluster is (or will become) is not known before it is asked; one worker is the honest guess then.
+    The size of a cluster is not known before connecting to it, and may change; one worker is the honest guess then.
     """
     if options.address is not None:
         return options.max_concurrent or 1
