@@ -74,7 +74,7 @@ def choose_trial(trials: Sequence[TrialSpec], wanted: str) -> TrialSpec:
         known = [name for names in called.values() for name in names]
         raise UserError(f"no trial {wanted!r} in this study.{nearest(wanted, known)} study.yaml lists them all")
     shown = ", ".join(spec.trial_id for spec in found[:5]) + (f" and {len(found) - 5} more" if len(found) > 5 else "")
-    raise UserError(f"{wanted!r} is {len(found)} trials: {shown}; name one")
+    raise UserError(f"{wanted!r} matches {len(found)} trials: {shown}; name one")
 
 
 def final_weights(study: Place, spec: TrialSpec) -> dict[str, Tensor]:

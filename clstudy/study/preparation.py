@@ -294,7 +294,7 @@ def require_used(space: SearchSpace, profile: Profile) -> None:
     given = [name for name in space.settings.get("data", {}) if name != "timestamps"]
     if given and folder not in DATA_SETS:
         raise UserError(
-            f"data.{given[0]} is set, and all photos of the folder {folder!r} are used as they lie there; leave it out "
+            f"data.{given[0]} is set, but all photos of the folder {folder!r} are used as they are; leave it out "
             f"(packaged data sets have it: {', '.join(DATA_SETS)})"
         )
 

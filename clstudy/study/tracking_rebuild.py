@@ -206,11 +206,11 @@ def rebuild(study: Path, uri: str, data: str | None = None) -> tuple[Rebuilt, in
     """Write a study's runs and its report; returns what was written and how many calls MLflow did not take.
 
     Raises:
-        UserError: the folder is no study, a result cannot be read, or ``uri`` is no tracking URI.
+        UserError: the folder is no study, a result cannot be read, or ``uri`` is not a tracking URI.
     """
     if "://" not in uri:
         raise UserError(
-            f"{uri!r} is no tracking URI; expected sqlite:///FILE (e.g. sqlite:///runs/mlflow.db) or http://…"
+            f"{uri!r} is not a tracking URI; expected sqlite:///FILE (e.g. sqlite:///runs/mlflow.db) or http://…"
         )
     record = read_complete_record(study)
     if (database := local_database(uri)) is not None:

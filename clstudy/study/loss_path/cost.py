@@ -69,9 +69,9 @@ def require_weights(runner: StageRunner, requests: Mapping[str, StageRequest], l
     ]
     if gone:
         raise UserError(
-            f"the weights of {len(gone)} stages were dropped, and this machine computes otherwise than the one they "
-            f"were made on, so that they cannot be made again here: {some_names(gone)}. Use one like it (or --device), "
-            "or name other trials with --trials"
+            f"the weights of {len(gone)} stages were dropped, and this machine computes differently from the "
+            f"one that trained them, so they cannot be trained again here: {some_names(gone)}. Use a similar machine "
+            "(or --device), or name other trials with --trials"
         )
 
 

@@ -73,7 +73,7 @@ def reopen(study: Path, *, weights: Sequence[str], data: str | None, device: str
         )
         notes.append(
             f"computed with {', '.join(sorted(now - then))}, the study with {', '.join(sorted(then - now))}: last "
-            "digits may differ, and starting latents are found again"
+            "digits may differ, and starting latents are computed again"
         )
     place = torch_device(profile.resources)
     notes += configure_torch(profile.compute, profile.resources)

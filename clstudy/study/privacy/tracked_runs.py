@@ -71,7 +71,7 @@ def tracking_uri(study: Place, given: str | None) -> str | None:
     if uri:
         if "://" not in uri:
             raise UserError(
-                f"{uri!r} is no tracking URI; expected sqlite:///FILE or http://…, or {NO_TRACKING} to leave MLflow "
+                f"{uri!r} is not a tracking URI; expected sqlite:///FILE or http://…, or {NO_TRACKING} to leave MLflow "
                 "alone"
             )
         file = Path(uri.removeprefix(_SQLITE).partition("?")[0])
