@@ -103,7 +103,7 @@ class StagePhotos:
         return AnchoredSamples(**vars(self.samples(buffer_photos(request))), latents=latents)
 
     def test_set(self, identity: Identity, k: int, seed: int) -> Any:
-        """The test photos of k with everything independent of the state (``Workload.test_set``); kept between trials."""
+        """The test photos of k and everything independent of the state (``Workload.test_set``); kept between trials."""
         photos = canonical_test(identity.timestamps[k])
         cached = (str(seed), identity.name, str(k), *(photo.digest for photo in photos))
         if cached not in self._test_sets:
