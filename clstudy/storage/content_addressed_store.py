@@ -2,7 +2,7 @@
 
 A value is a folder of files named by its key; the marker ``COMPLETE`` (sizes and sha256 of every file) is the last file
 written. On a disk a value is written to a draft folder and renamed when complete. Object stores cannot rename: there
-the marker, written last, makes it a value. A value with a file that is missing, too short or different from its checksum
+the marker, written last, makes it a value. A value with a file that is missing, too short or unlike its checksum
 counts as absent: it is moved aside, reported, and computed again. If the storage does not answer for a moment, or is
 full, the store waits (``clstudy.storage.patience.patiently``) and never takes this for a damaged value.
 """
