@@ -1,1 +1,1 @@
-"""From stored rows to scores, intervals and tables. Imports neither torch nor Ray."""
+"""Turns stored rows into scores, intervals and tables. Imports neither torch nor Ray."""

@@ -1,12 +1,12 @@
-"""The study's answer in two short paragraphs, computed from its numbers; or what the study cannot say, and why.
+"""Writes the study's answer in two short paragraphs, from its numbers; or what the study cannot say, and why.
 
 First: which strategy and buffer are best, in AIP and Forgetting together, and by how much over ``lower``. Second: how
-much memory is enough. Both speak of the main metric (the first one of the tables). The rules:
+much memory is enough. Both are about the main metric (the first one of the tables). The rules:
 
 * Forgetting alone crowns a model that never learned: it has nothing to forget. So the best has the best mean AIP, and
   a strategy whose mean AIP is worse than ``lower``'s (at any learning rate, on common identities and seeds) is never
   called best, whether or not the interval of that difference excludes 0: what is not shown to be worse is not thereby
-  shown to be good. What forgets less and is left out for that is named.
+  shown to be good. Strategies that forget less but are excluded for this are named.
 * Where ``lower`` itself forgot nothing that can be measured (the interval of its Forgetting does not lie above 0; with
   one identity, its value does not), there is nothing by which strategies could differ in Forgetting: the first sentence
   says so, and no order by Forgetting is given. With several learning rates, that holds rate by rate.
@@ -61,9 +61,9 @@ def answer(material: ReportData) -> tuple[str, str]:
 
 
 def _candidates(material: ReportData) -> list[ScoreCell]:
-    """AIP cells of every strategy but ``lower`` that rest on as many identities as any: others are not comparable.
+    """AIP cells of every strategy but ``lower`` with the largest number of identities: others are not comparable.
 
-    Only those that have a Forgetting, too.
+    Only cells that also have a Forgetting.
     """
     if material.panel is None:
         return []
@@ -89,7 +89,7 @@ def _with_aip(material: ReportData) -> list[ScoreCell]:
 
 
 def _beaten_by_lower(material: ReportData, cell: ScoreCell) -> bool:
-    """Whether the mean AIP is worse than that of ``lower``, at any learning rate, on what both have."""
+    """Whether the mean AIP is worse than ``lower``'s, at any learning rate, on the identities and seeds of both."""
     for lower in material.values:
         if lower._replace(learning_rate=cell.learning_rate) == _lower(cell):
             paired = paired_difference(material.values[cell], material.values[lower])
@@ -99,7 +99,7 @@ def _beaten_by_lower(material: ReportData, cell: ScoreCell) -> bool:
 
 
 def _nothing_forgotten(material: ReportData, cell: ScoreCell) -> bool:
-    """Whether ``lower`` at the cell's learning rate forgot nothing measurable; False where it is not there."""
+    """Whether ``lower`` at the cell's learning rate forgot nothing measurable; False if there is no ``lower``."""
     lower = material.values.get(_of(_lower(cell), "forgetting"))
     return lower is not None and not _above_zero(_interval_of(lower))
 
@@ -136,7 +136,7 @@ def _nothing(material: ReportData) -> tuple[str, str]:
 def _without_forgetting(
     material: ReportData, cells: Sequence[ScoreCell], eligible: Sequence[ScoreCell]
 ) -> tuple[str, str]:
-    """Where ``lower`` forgot nothing: that first, then AIP alone."""
+    """The answer if ``lower`` forgot nothing: says that first, then compares by AIP alone."""
     best = _first(material, eligible or cells, "aip")
     lower = _lower(best)
     found = _interval_of(material.values[_of(lower, "forgetting")])
@@ -174,7 +174,7 @@ def _nobody_is_best(material: ReportData, cells: Sequence[ScoreCell]) -> tuple[s
 
 
 def _lead(material: ReportData, best: ScoreCell, eligible: Sequence[ScoreCell]) -> str:
-    """Who is best: in AIP, and in Forgetting, too, where that is so among those that may be called best."""
+    """Which cell is best in AIP, and whether it also has the best Forgetting of those that may be called best."""
     name, where = _named(material, best), _where(best, material)
     title = _title(material, best)
     if _first(material, eligible, "forgetting") != best:
@@ -185,7 +185,7 @@ def _lead(material: ReportData, best: ScoreCell, eligible: Sequence[ScoreCell]) 
 
 
 def _least_forgetting(material: ReportData, best: ScoreCell, eligible: Sequence[ScoreCell]) -> list[str]:
-    """Who forgets less than the one with the best AIP, and whether that is shown."""
+    """Which cell forgets less than the one with the best AIP, and whether that is shown."""
     least = _first(material, eligible, "forgetting")
     if least == best:
         return []
@@ -199,7 +199,7 @@ def _least_forgetting(material: ReportData, best: ScoreCell, eligible: Sequence[
 
 
 def _photo_noise(material: ReportData, best: ScoreCell) -> list[str]:
-    """A warning where ``lower``'s Forgetting is above 0 and its −BWT, which has no such bias, is not."""
+    """A warning if ``lower``'s Forgetting is above 0 but its −BWT, which has no such bias, is not."""
     lower = _lower(best)
     if _of(lower, "bwt") not in material.values:
         return []
@@ -214,7 +214,7 @@ def _photo_noise(material: ReportData, best: ScoreCell) -> list[str]:
 
 
 def _fewer_identities(material: ReportData, cells: Sequence[ScoreCell]) -> list[str]:
-    """How many combinations were not compared, for want of identities."""
+    """How many combinations were not compared because they have too few identities."""
     left = sum(cell.strategy != "lower" for cell in _with_aip(material)) - len(cells)
     if not left:
         return []
@@ -225,13 +225,13 @@ def _fewer_identities(material: ReportData, cells: Sequence[ScoreCell]) -> list[
 
 
 def _where(cell: ScoreCell, material: ReportData) -> str:
-    """Of whom a mean speaks."""
+    """The people that a mean is about."""
     n = len(material.values[cell])
     return " in one identity alone" if n == 1 else f" on average over n = {n} identities"
 
 
 def _against_lower(material: ReportData, cell: ScoreCell, scores: Sequence[str]) -> list[str]:
-    """Each score of a cell beside ``lower``'s, with the paired difference; without ``lower``, what that leaves open."""
+    """Each score of a cell beside ``lower``'s, with the paired difference; without ``lower``, what cannot be said."""
     lower = _lower(cell)
     said, alone, n = [], False, 0
     for score in scores:
@@ -266,7 +266,7 @@ def _against_lower(material: ReportData, cell: ScoreCell, scores: Sequence[str])
 
 
 def _rivals(material: ReportData, best: ScoreCell, cells: Sequence[ScoreCell], scores: Sequence[str]) -> list[str]:
-    """From how many of the other combinations the best cannot be told, score by score."""
+    """From how many other combinations the best cannot be told apart, score by score."""
     others = [cell for cell in cells if cell != best]
     if not others or len(material.values[best]) == 1:
         return []
@@ -292,7 +292,7 @@ def _apart(material: ReportData, one: ScoreCell, other: ScoreCell, score: str) -
 
 
 def _left_out(material: ReportData, best: ScoreCell, behind: Iterable[ScoreCell]) -> list[str]:
-    """Who forgets less than the best and is worse than ``lower`` in AIP."""
+    """Cells that forget less than the best but are worse than ``lower`` in AIP."""
     less = [
         cell for cell in behind if _mean(material, _of(cell, "forgetting")) < _mean(material, _of(best, "forgetting"))
     ]
@@ -361,7 +361,7 @@ def _enough_memory(material: ReportData, best: ScoreCell, scores: Sequence[str])
 
 
 def _minus_largest(material: ReportData, cell: ScoreCell, largest: int, scores: Sequence[str]) -> dict[str, Interval]:
-    """Paired differences of a cell to its strategy's largest buffer, score by score, where there is an interval."""
+    """Paired differences of a cell to its strategy's largest buffer, for every score with an interval."""
     found = {}
     for score in scores:
         whole = _of(cell, score)._replace(buffer_size=largest)
@@ -387,7 +387,7 @@ def _title(material: ReportData, cell: ScoreCell) -> str:
 
 
 def _sign(material: ReportData, cell: ScoreCell) -> float:
-    """+1 where a higher score is better."""
+    """+1 if a higher score is better, otherwise -1."""
     return 1.0 if SCORES[cell.score].direction(material.metrics[cell.metric].higher_is_better) else -1.0
 
 

@@ -1,4 +1,4 @@
-"""What a study may claim: its primary comparison, what the rest is worth, and which differences are ruled out.
+"""What a study may claim: its primary comparison, how to read all others, and which differences are ruled out.
 
 A study of four strategies, three sizes and five metrics prints a hundred intervals, and at 95% each some five of them
 exclude 0 by chance alone. So a space may name one primary comparison before it runs (``clstudy.settings.claims``): that
@@ -58,8 +58,8 @@ class PrimaryAnswer:
         family: its comparisons (one per buffer size and learning rate), with sign-flip p and Holm over them; without
             members where no trial of the pair is in the numbers.
         p_t: two-sided paired t test of each member (NaN: one identity), the p that belongs to the 95% interval.
-        p_t_holm: the same with Holm over the family.
-        late: in words, how it was named after results; empty where it was named before.
+        p_t_holm: the same with Holm's correction over the family.
+        late: how it was named after results, in words; empty if it was named before.
     """
 
     statement: Statement
@@ -70,7 +70,7 @@ class PrimaryAnswer:
     late: str
 
     def verdict(self, place: int, alpha: float = ALPHA) -> str:
-        """What a member shows after Holm: "better", "worse", "not told apart" or "no test"."""
+        """What a member shows after Holm's correction: "better", "worse", "not told apart" or "no test"."""
         p, comparison = self.p_t_holm[place], self.family.members[place].comparison
         if math.isnan(p):
             return "no test"
@@ -89,7 +89,7 @@ class ChanceMarks:
 
 
 def primary_answer(summary: Summary) -> PrimaryAnswer | None:
-    """The study's primary comparison, tested as one family; None where it names none."""
+    """The study's primary comparison, tested as one family; None if it names none."""
     statement = current_statement(summary)
     primary = statement.primary
     if primary is None:
@@ -135,7 +135,7 @@ def chance_marks(summary: Summary, panel: tuple[str, str] | None = None) -> Chan
 
 
 def main_panel(summary: Summary) -> tuple[str, str] | None:
-    """The (protocol, metric) that claims are about: the primary comparison's, else the first one of the tables."""
+    """The (protocol, metric) that claims are about: the primary comparison's, or else the first one of the tables."""
     primary = current_statement(summary).primary
     if primary is not None:
         return primary.protocol, primary.metric
@@ -246,7 +246,7 @@ def _margins(values: ScoreValues, one: Comparison, effect: Effect) -> float | li
 
 
 def _reference(values: ScoreValues, one: Comparison, name: str) -> ScoreCell | None:
-    """The cell of strategy ``name`` that a comparison meets: at its size, else without one."""
+    """The cell of strategy ``name`` that a comparison uses: the one of its size, or else the one without a size."""
     for size in dict.fromkeys([one.cell.buffer_size, one.baseline_size, None]):
         cell = one.cell._replace(strategy=name, buffer_size=size)
         if cell in values:
@@ -255,7 +255,7 @@ def _reference(values: ScoreValues, one: Comparison, name: str) -> ScoreCell | N
 
 
 def current_statement(summary: Summary) -> Statement:
-    """What a study claims now; an empty statement where it claims nothing."""
+    """What a study claims now; an empty statement if it claims nothing."""
     claims = summary.study.claims
     return claims[-1] if claims else Statement(primary=None, effects=None)
 

@@ -1,6 +1,6 @@
 """Paired differences between strategies: the same identities and seeds, hence the same photos and random draws.
 
-``compare``, ``compare_all`` and ``compare_sizes`` say who meets whom; ``weigh`` adds to a family of comparisons what a
+``compare``, ``compare_all`` and ``compare_sizes`` choose the pairs; ``weigh`` adds to a family of comparisons what a
 reviewer asks for: effect size, exact sign-flip p, Holm's adjustment, probability of improvement
 (``clstudy.analysis.statistics.paired``).
 """
@@ -44,9 +44,9 @@ class Comparison:
         baseline: name of the strategy that is subtracted.
         difference: Student-t interval over identities.
         n_seeds: fewest common seeds of any identity in it.
-        negative_is_better: True where a negative difference speaks for the strategy.
+        negative_is_better: whether a negative difference favours the strategy.
         baseline_size: buffer size of the baseline; differs from the cell's in ``compare_sizes``.
-        identities: who is in it, sorted.
+        identities: names of those compared, sorted.
         differences: one per identity, mean over common seeds.
         scale: size of the largest score that was subtracted: differences are rounded to about 1e-16 of it.
     """
@@ -75,13 +75,13 @@ class Comparison:
 
 @dataclass(frozen=True, kw_only=True)
 class Evidence:
-    """A comparison with what it is worth within its family.
+    """A comparison with its evidence within its family.
 
     Attributes:
         effect: effect size, with the sign of the difference.
-        test: sign-flip test; None where there is one identity only.
+        test: sign-flip test; None if there is only one identity.
         p_holm: adjusted over the family (NaN where ``test`` is None).
-        improvement: probability that a new identity's difference speaks for the strategy.
+        improvement: probability that a new identity's difference favours the strategy.
     """
 
     comparison: Comparison
@@ -110,7 +110,7 @@ class Family:
 
     @property
     def can_reach(self) -> bool:
-        """True where some data of this size could be significant."""
+        """Whether any data of this size could be significant."""
         return self.smallest <= self.alpha
 
 
@@ -125,7 +125,7 @@ def paired_difference(
         strategy, baseline: identity -> seed -> score.
 
     Returns:
-        None where no identity has a seed in both.
+        None if no identity has a seed in both.
     """
     differences, n_seeds = paired_differences(strategy, baseline)
     return (identity_interval(list(differences.values()), confidence), n_seeds) if differences else None
@@ -154,8 +154,8 @@ def compare(
     """Every strategy against every baseline at the same buffer size and learning rate, for some scores.
 
     A strategy without a buffer size (``upper``) meets a baseline at each of the baseline's sizes, and a baseline
-    without one (``lower``) meets every size. ``lower`` itself is only ever a baseline: turned round, the number is
-    already there. Pairs without a common identity are left out.
+    without one (``lower``) meets every size. ``lower`` itself is only ever a baseline: the reverse comparison would
+    repeat a number. Pairs without a common identity are left out.
 
     Args:
         metrics: of the study; by default the packaged ones. They say which way is better.
@@ -248,7 +248,7 @@ def _compared(values: ScoreValues, scores: Sequence[str] = COMPARED_SCORES) -> l
 def _comparisons(
     values: ScoreValues, metrics: Metrics | None, pairs: Iterable[tuple[ScoreCell, ScoreCell, int | None]]
 ) -> Iterator[Comparison]:
-    """Of every (cell, other, size at which they meet) that have an identity in common."""
+    """Every (cell, other, size at which they are compared) with an identity in common."""
     known = known_metrics() if metrics is None else metrics
     for cell, other, size in pairs:
         differences, n_seeds = paired_differences(values[cell], values[other])
@@ -271,7 +271,7 @@ def _scale(*arms: Mapping[str, Mapping[int, float]]) -> float:
 
 
 def _opponents(cell: ScoreCell, values: ScoreValues, others: Sequence[str]) -> Iterator[tuple[ScoreCell, int | None]]:
-    """Cells of other strategies that meet ``cell``, each with the buffer size at which they meet."""
+    """Cells of other strategies to compare ``cell`` with, each with the buffer size of that comparison."""
     sizes = sorted({met.buffer_size for met in values if met.buffer_size is not None})
     for name in others:
         for size in (None, *sizes):

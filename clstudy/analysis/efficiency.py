@@ -1,7 +1,7 @@
-"""What a memory buys, and at what price: final performance over ``lower``'s, per stored photo, megabyte and second.
+"""What a memory gains and costs: final performance above ``lower``'s, per stored photo, megabyte and second.
 
-Costs come from what the study left behind (``stages/``, ``learned/``, ``timings/``), so they are there only as long as
-those folders are; a cost that is not known is null, never 0.
+Costs come from what the study left behind (``stages/``, ``learned/``, ``timings/``), so they are known only as long as
+those folders exist; an unknown cost is null, never 0.
 """
 
 from __future__ import annotations
@@ -45,14 +45,14 @@ EFFICIENCY_SCHEMA = pa.schema(
 
 @dataclass(frozen=True, kw_only=True)
 class StrategyCost:
-    """What one trial stores and takes; NaN where the study no longer says.
+    """What one trial stores and how long it takes; NaN if the study no longer says.
 
     Attributes:
         photos: stored photos at the last timestamp (all training photos for joint training).
         megabytes: what is carried from one timestamp to the next besides the weights: stored photos as plain 8-bit
             RGB, the latents of what is stored, and what a strategy learned (Fisher terms). In 10^6 bytes.
-        seconds: core-seconds of all stages of the trial, shared ones in full: what it would take alone. Making
-            anchors and choosing photos are not in it.
+        seconds: core-seconds of all stages of the trial, shared ones in full: what it would take alone. Computing
+            anchors and choosing photos are not included.
     """
 
     photos: float = math.nan
@@ -77,9 +77,9 @@ def gap_interval(
 ) -> Interval | None:
     """Share of the mean gap between ``lower`` and ``upper`` that is closed, with Fieller's interval.
 
-    The quotient of the means, not the mean of quotients: one identity whose own gap is tiny would rule the latter. The
+    The quotient of the means, not the mean of quotients: one identity with a tiny gap would dominate the latter. The
     interval holds every share p for which the values final - lower - p (upper - lower) have a t interval that includes
-    0 (Fieller 1954, Journal of the Royal Statistical Society B 16). None where it is not a finite one: the gap itself
+    0 (Fieller 1954, Journal of the Royal Statistical Society B 16). None if it is not finite, because the gap itself
     cannot be told from 0, or is tiny.
 
     Args:
@@ -148,7 +148,7 @@ def efficiency_table(summary: Summary, costs: Mapping[str, StrategyCost] | None 
 def _worth(
     values: ScoreValues, cell: ScoreCell, lower: ScoreCell, metric: MetricFacts, joint: bool
 ) -> dict[str, Any] | None:
-    """Gain and gap closed of one cell; None where it shares no identity and seed with ``lower``."""
+    """Gain and gap closed of one cell; None if it shares no identity and seed with ``lower``."""
     paired = paired_difference(values[cell], values[lower])
     if paired is None:
         return None
@@ -242,13 +242,13 @@ def _seconds(store: StudyStore, key: str) -> float:
 
 
 def _bytes(values: ValueStore, key: str) -> float:
-    """Size of a stored value as its marker says."""
+    """Size of a stored value according to its marker."""
     size = values.size(key) if is_key(key) else None
     return math.nan if size is None else float(size)
 
 
 def _latent_bytes(store: StudyStore) -> float:
-    """Bytes of one anchor latent, from any anchors that are whole."""
+    """Bytes of one anchor latent, from any complete anchors."""
     for key in sorted(store.anchors.sizes()):
         content = store.anchors.file(key, ANCHORS)
         if content is not None:

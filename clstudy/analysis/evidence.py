@@ -1,6 +1,6 @@
-"""What a study's paired differences are worth: effect sizes, tests, other intervals, the size of the next study.
+"""Evidence for a study's paired differences: effect sizes, tests, other intervals, the size of the next study.
 
-The primary interval is Student's t over identities (``clstudy.analysis.summary``). Here is what stands beside it
+The primary interval is Student's t over identities (``clstudy.analysis.summary``). This module adds
 (docs/statistics.md says why): exact sign-flip p with Holm's correction over each block of a table, the effect size, the
 probability of improvement, the smallest difference a study of this size can find, and other intervals as a check
 (``clstudy.analysis.sensitivity``).
@@ -128,14 +128,14 @@ def _evidence_row(one: Evidence, compared: str, of_interest: float | None) -> di
 
 
 def _photo_bias(one: Comparison, summary: Summary) -> float | None:
-    """The two cells' biases subtracted as their scores are: on the same identities and seeds."""
+    """The difference of the two cells' biases, on the same identities and seeds as their scores."""
     first, second = (summary.photo_biases.get(cell, {}) for cell in comparison_cells(one, summary))
     differences, _ = paired_differences(first, second)
     return _known(fmean(differences.values())) if differences else None
 
 
 def _next_study(comparison: Comparison, of_interest: float | None) -> dict[str, Any]:
-    """What this study could find, and the people needed for the difference of interest, or for the one it has shown."""
+    """What this study could detect, and how many people the difference of interest, or the one shown, needs."""
     shown = abs(comparison.difference.mean) if comparison.verdict in ("better", "worse") else None
     wanted = shown if of_interest is None else of_interest
     found: dict[str, Any] = {"detectable": None, "identities_needed": None, "identities_needed_cautious": None}

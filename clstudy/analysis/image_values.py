@@ -1,4 +1,4 @@
-"""Values of single images as the cluster bootstrap takes them, from the stored rows."""
+"""Reads values of single images from the stored rows, in the form that the cluster bootstrap takes."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ def identity_images(
     """The cluster bootstrap's input from stored rows: labels are ``cells``, the images in order of their names.
 
     As in every paired number, an identity takes part if it has a seed in all of ``cells``, with the seeds common to
-    them: give the two cells of a comparison, or cells that have the same identities and seeds, or a hole in one of them
-    takes its identity from all. What a trial in it lacks is NaN, and an error in the bootstrap, not here.
+    them: give the two cells of a comparison, or cells that have the same identities and seeds, or a gap in one of
+    them removes its identity from all. Values that a trial lacks are NaN, which is an error in the bootstrap, not here.
 
     Args:
         rows: a table in ``RESULT_SCHEMA``.
-        cells: at least one, all of one protocol and metric. Which score they name is not looked at, but joint
+        cells: at least one, all of one protocol and metric. Which score they name is ignored, but joint
             training (``upper``) has only the final performance: leave its cells out for other scores. A cell without
             a learning rate, as the cells of a study that searched for one, takes trials of any rate.
         timestamps: T, for all identities or by identity; by default the most that any of its trials has seen.
         trials: names of the trials that may take part, by default all of ``rows``.
 
     Returns:
-        Sorted by identity; empty where no identity has all cells.
+        Sorted by identity; empty if no identity has all cells.
 
     Raises:
         ValueError: no cells, a cell twice, or cells of two protocols or metrics.

@@ -15,7 +15,7 @@ _REFERENCES = {
     "lower": "there is nothing to measure the gain of a memory against",
     "upper": "it is not known how much of the gap to joint training is closed",
 }
-"""What cannot be said without a reference strategy."""
+"""What cannot be concluded without a reference strategy."""
 
 
 def not_concluded(summary: Summary) -> list[str]:
@@ -55,7 +55,7 @@ def not_concluded(summary: Summary) -> list[str]:
 
 
 def unequal_timestamps(summary: Summary) -> list[str]:
-    """A sentence with the counts where identities have different numbers of timestamps; none where they are equal."""
+    """A sentence with the counts if identities have different numbers of timestamps; none if they are equal."""
     identities: dict[int, list[str]] = {}
     for identity, count in timestamp_counts(summary.study, summary.matrices).items():
         identities.setdefault(count, []).append(identity)
@@ -91,7 +91,7 @@ def upper_exceeded(summary: Summary) -> list[str]:
 
 
 def _exceeding(summary: Summary, upper: ScoreCell) -> list[str]:
-    """What ends better than a cell of ``upper``: the best of it, and how many there are."""
+    """The cells that end better than a cell of ``upper``: the best of them, and how many there are."""
     metrics, panel = summary.study.metrics, (upper.protocol, upper.metric)
     sign = 1.0 if metrics[upper.metric].higher_is_better else -1.0
     gains = {}

@@ -22,11 +22,11 @@ _NUMBERS = {
     "plateau": "plateau length (share of the path)",
 }
 _WIDTHS = {"barrier": (0.002, np.inf), "plateau": (0.2, 1.02)}
-"""At least and at most what an axis shows."""
+"""The smallest and the largest range that an axis shows."""
 
 
 class Curve(NamedTuple):
-    """What one line of a figure stands for."""
+    """What one line of a figure represents."""
 
     strategy: str
     buffer_size: int | None
@@ -81,7 +81,7 @@ def _counted(curves: pa.Table, span: str) -> str:
 
 
 def shown_curves(found: Sequence[Curve], most: int = _MOST) -> list[Curve]:
-    """What is drawn: of a strategy with several buffer sizes the largest (and at most ``most`` lines)."""
+    """The lines to draw: for a strategy with several buffer sizes the largest (and at most ``most`` lines)."""
     largest: dict[tuple[str, float], int] = {}
     for one in found:
         key = (one.strategy, one.learning_rate)

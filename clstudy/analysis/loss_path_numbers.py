@@ -1,4 +1,4 @@
-"""What the loss does between two stages, as numbers: barrier, hill and plateau (numpy and pyarrow, no torch).
+"""Describes the loss between two stages by numbers: barrier, hill and plateau (numpy and pyarrow, no torch).
 
 The curves come from ``python -m clstudy.loss_path``. After *Plateau in Monotonic Linear Interpolation* (arXiv
 2210.01019), who look at the straight line between two sets of weights, and at weights and biases apart.
@@ -22,12 +22,12 @@ from clstudy.storage.places import Place
 FILE = "loss_path.parquet"
 """Where ``python -m clstudy.loss_path`` leaves its rows, beside a report."""
 GROUPS = {"all": "all parameters", "weights": "weights only", "biases": "biases only"}
-"""What moves along the line; the rest stays as it is at the start."""
+"""The parameters that move along the line; all others keep their values from the start."""
 SPANS = {"step": "from each stage to the next (t-1 to t)", "whole": "from t = 0 to the last stage"}
 PHOTOS = {"old": "test photos of earlier timestamps", "new": "test photos of the timestamp the path ends at"}
 MEASURES = ("barrier", "hill", "plateau", "change")
 TOLERANCE = 0.1
-"""Of the curve's range: a loss this close to its start still belongs to the plateau."""
+"""Share of the curve's range: a loss this close to its start still belongs to the plateau."""
 
 _TRIAL = [
     *TRIAL_FIELDS,
@@ -36,7 +36,7 @@ _TRIAL = [
     ("group", pa.string()),
 ]
 PATH_SCHEMA = pa.schema([*_TRIAL, ("alpha", pa.float64()), ("test_timestamp", pa.int64()), ("loss", pa.float64())])
-"""One row per trial, path, group, place on the line and test timestamp; ``loss`` is a mean over its test photos."""
+"""One row per trial, path, group, point on the line and test timestamp; ``loss`` is a mean over its test photos."""
 CURVE_SCHEMA = pa.schema(
     [
         *_TRIAL,
@@ -68,12 +68,12 @@ STRATEGY_SCHEMA = pa.schema(
 def barrier_height(losses: Sequence[float] | np.ndarray) -> np.ndarray:
     """How far the loss rises above the straight line between its two ends, ``losses [..., n]`` -> ``[...]``, >= 0.
 
-    max over alpha of L(alpha) - ((1 - alpha) L(0) + alpha L(1)) on n evenly spaced places from 0 to 1 (Entezari et al.,
+    max over alpha of L(alpha) - ((1 - alpha) L(0) + alpha L(1)) on n evenly spaced points from 0 to 1 (Entezari et al.,
     arXiv 2110.06296, definition 2.2; with equal ends it is the error barrier of Frankle et al., 1912.05671). A
     plateau counts as a barrier too, since a loss that stays high lies above the line: see :func:`hill_height`.
 
     Raises:
-        ValueError: fewer than 2 places, or a loss that is not finite.
+        ValueError: fewer than 2 points, or a loss that is not finite.
     """
     losses = _curves(losses)
     alpha = np.linspace(0.0, 1.0, losses.shape[-1])
@@ -100,7 +100,7 @@ def hill_height(losses: Sequence[float] | np.ndarray) -> np.ndarray:
 def plateau_length(losses: Sequence[float] | np.ndarray, tolerance: float = TOLERANCE) -> np.ndarray:
     """Share of the path, from its start, on which the loss stays near its start, ``losses [..., n]`` -> ``[...]``.
 
-    Near: |L(alpha) - L(0)| <= ``tolerance`` * (largest - smallest loss of the path); between two places the loss is
+    Near: |L(alpha) - L(0)| <= ``tolerance`` * (largest - smallest loss of the path); between two points the loss is
     taken as a straight line. So a straight path has the length ``tolerance``, a step at the very end nearly 1, and
     a path on which nothing happens 1. In [0, 1]; the unit of the loss does not matter.
 
@@ -199,7 +199,7 @@ def _mean_of_means(seeds: Mapping[int, Sequence[float]]) -> float:
 
 
 def read_loss_path(study: Place) -> pa.Table | None:
-    """The rows that ``clstudy.loss_path`` left (``PATH_SCHEMA``), None where it has not been run.
+    """The rows that ``clstudy.loss_path`` wrote (``PATH_SCHEMA``); None if it has not been run.
 
     Raises:
         UserError: they are damaged.

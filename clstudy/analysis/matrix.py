@@ -20,7 +20,7 @@ from clstudy.settings.metric_facts import Metrics, known_metrics
 
 TRIAL_COLUMNS = [name for name, _ in TRIAL_FIELDS]
 JOINT_STRATEGIES = frozenset({"upper"})
-"""Joint training where ``study.yaml`` does not say which strategies are: those written before it did had ``upper``."""
+"""Joint training if ``study.yaml`` does not name it: older studies only had ``upper``."""
 _IMAGES = pa.schema(
     [pa.field(f.name, pa.dictionary(pa.int32(), pa.string())) if f.name == "image" else f for f in RESULT_SCHEMA]
 )
@@ -28,7 +28,7 @@ _IMAGES = pa.schema(
 
 @dataclass(frozen=True, kw_only=True)
 class Trial:
-    """What makes a trial: the trial columns of the rows, and the entries of ``study.yaml``.
+    """What defines a trial: the trial columns of the rows, and the entries of ``study.yaml``.
 
     ``learning_rate`` is None where a search chose one for every cell: such trials are compared each at its own rate.
     ``joint``: trained on everything at once: no continual learner, its matrix has only the last row (protocol,
@@ -95,8 +95,8 @@ def read_rows(
 ) -> pa.Table:
     """Read result files through one dataset scan.
 
-    Rows are chosen by their own values: given as a filter, ``where`` would be asked of the statistics that Parquet
-    keeps to skip row groups, and where those are damaged whole files would be gone without a word.
+    Rows are selected by their own values. As a filter, ``where`` would be applied to the statistics that Parquet keeps
+    to skip row groups, and if those are damaged, whole files would silently be left out.
 
     Args:
         schema: the columns' types; strings may be asked for as dictionaries, which reads them faster.
@@ -129,10 +129,10 @@ def result_matrices(
 ) -> list[ResultMatrix]:
     """Mean over images per (trial, protocol, metric, t, k), as one matrix per trial, protocol and metric.
 
-    A cell without rows is NaN. So is a cell with fewer images than another cell of its column: its mean would speak of
-    other photos, and the difference would pass for Forgetting. So is a cell that was measured on other photos than the
-    identity's other cells of that test timestamp, in this trial or another. Nothing is raised here for missing cells;
-    scores do.
+    A cell without rows is NaN. So is a cell with fewer images than another cell of its column: its mean would be about
+    other photos, and the difference would look like Forgetting. So is a cell that was measured on other photos than the
+    identity's other cells of that test timestamp, in this trial or another. Missing cells raise nothing here; scores
+    do.
 
     Args:
         rows: a table in ``RESULT_SCHEMA`` (without ``image``, photos are counted only) or the result files to scan.
@@ -203,7 +203,7 @@ def trial_scores(matrix: ResultMatrix, metrics: Metrics | None = None) -> dict[s
 
     Raises:
         MissingCellsError: a cell is missing; the message names the trial.
-        UserError: the metric is none of them.
+        UserError: the metric is not among them.
     """
     return {score: float(value[0]) for score, value in _scores([matrix], metrics).items()}
 

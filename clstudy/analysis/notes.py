@@ -37,12 +37,12 @@ def notes(summary: Summary) -> list[str]:
 
 
 def limit_notes(summary: Summary) -> list[str]:
-    """What cannot be concluded, and whether published values stand beside the numbers."""
+    """What cannot be concluded, and whether published values are shown beside the numbers."""
     return [*not_concluded(summary), *([summary.published_note] if summary.scores.num_rows else [])]
 
 
 def population_notes(summary: Summary) -> list[str]:
-    """Which population the numbers speak of."""
+    """Which population the numbers are about."""
     if not summary.scores.num_rows:
         return []
     n = max(summary.scores["n_identities"].to_pylist())
@@ -99,7 +99,7 @@ def _layout_notes(summary: Summary) -> list[str]:
 
 
 def missing_notes(summary: Summary) -> list[str]:
-    """Trials that are missing in whole or in part, one a line, and results that are not of the plan."""
+    """Trials that are missing in whole or in part, one per line, and results that are not in the plan."""
     said = []
     if summary.missing:
         total = len(summary.study.trials)

@@ -53,7 +53,7 @@ PAPER_METRICS: dict[str, dict[str, PrintedMetric]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class PaperCell:
-    """A number as printed: ``value``, ``interval`` ("" where there is none), ``short`` ("n=4": rests on fewer)."""
+    """A number as printed: ``value``, ``interval`` ("" if there is none), ``short`` ("n=4": rests on fewer)."""
 
     value: str
     interval: str = ""
@@ -63,7 +63,7 @@ class PaperCell:
 
 @dataclass(frozen=True, kw_only=True)
 class PaperRow:
-    """One line: ours, or the published one of the same strategy; ``joint``: of joint training."""
+    """One line: ours, or the published one of the same strategy; ``joint``: a line of joint training."""
 
     label: str
     cells: tuple[PaperCell, ...]
@@ -78,7 +78,7 @@ class PaperTable:
     Attributes:
         columns: (score, metric) of every column; ``heads`` their titles with an arrow towards better.
         blocks: (title, rows): without a buffer, K = 3, …, joint training.
-        joint: whether a line of joint training stands in it (its AIP column holds the final performance).
+        joint: whether it has a line of joint training (its AIP column holds the final performance).
     """
 
     title: str
@@ -204,7 +204,7 @@ def _published(
 
 
 def shortfall(row: Mapping[str, Any], summary: Summary) -> str:
-    """What a row of the scores table lacks: "n=4" or "7/8 trials"; "" where it is whole."""
+    """What a row of the scores table lacks: "n=4" or "7/8 trials"; "" if it is complete."""
     if row["n_identities"] < len(summary.study.identities):
         return f"n={row['n_identities']}"
     return f"{row['n_trials']}/{row['n_planned']} trials" if row["n_trials"] < row["n_planned"] else ""

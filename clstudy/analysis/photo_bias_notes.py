@@ -1,4 +1,4 @@
-"""What a reader is told about photo noise in Forgetting (``clstudy.analysis.photo_bias``)."""
+"""Notes for the reader about photo noise in Forgetting (``clstudy.analysis.photo_bias``)."""
 
 from __future__ import annotations
 

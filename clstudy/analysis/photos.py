@@ -1,4 +1,4 @@
-"""Whether the trials of an identity were tested on the same photos: without that, their differences mean nothing."""
+"""Checks that the trials of an identity were tested on the same photos; otherwise their differences mean nothing."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 _MARK_BYTES = 5
-"""Of a photo's mark: 40 bits, so that the sum over the photos of a cell stays far below 2^63."""
+"""Range of a photo's mark: 40 bits, so that the sum over the photos of a cell stays far below 2^63."""
 
 
 def photo_marks(names: pa.ChunkedArray) -> pa.Array:

@@ -23,7 +23,7 @@ _LIMITS = ("mean", "low", "high")
 
 
 def decimals_of(metrics: Metrics, panel: tuple[str, str] | None) -> int:
-    """Decimals with which scores of a (protocol, metric) are printed where nothing asks for more."""
+    """Decimals with which scores of a (protocol, metric) are printed unless an interval needs more."""
     facts = None if panel is None else metrics.get(panel[1])
     return DEFAULT_DECIMALS if facts is None else facts.decimals
 
@@ -38,7 +38,7 @@ def panel_title(metrics: Metrics, panel: tuple[str, str]) -> str:
 
 
 def score_title(score: str) -> str:
-    """Name of a score as it is printed: BWT stands there as −BWT."""
+    """Name of a score as it is printed: BWT is printed as −BWT."""
     return ("−" if score in _NEGATED else "") + SCORES[score].title
 
 
@@ -48,7 +48,7 @@ def printed_higher_is_better(score: str, metric: MetricFacts) -> bool:
 
 
 def better_when(score: str, metric: MetricFacts) -> str:
-    """Which sign of a printed difference speaks for the strategy: "positive" or "negative"."""
+    """Which sign of a printed difference favours the strategy: "positive" or "negative"."""
     return "positive" if printed_higher_is_better(score, metric) else "negative"
 
 
@@ -74,7 +74,7 @@ def digits_for(low: float | None, high: float | None, digits: int) -> int:
 
 
 def number(value: float, digits: int, *, signed: bool = False) -> str:
-    """A number with so many decimals; one that rounds to 0 has no sign."""
+    """A number with this many decimals; one that rounds to 0 has no sign."""
     text = f"{value:{'+' if signed else ''}.{digits}f}"
     return text if text.strip("+-0.") else f"{0.0:.{digits}f}"
 
@@ -95,7 +95,7 @@ def interval_texts(mean: float, low: float, high: float, digits: int, *, signed:
 def mean_and_interval(
     mean: float, low: float | None, high: float | None, digits: int, *, signed: bool = False, missing: str = ""
 ) -> tuple[str, str]:
-    """A mean and "[low, high]" as text; ``missing`` where there is no interval."""
+    """A mean and "[low, high]" as text; ``missing`` if there is no interval."""
     if low is None or high is None:
         return number(mean, digits, signed=signed), missing
     middle, least, most = interval_texts(mean, low, high, digits, signed=signed)

@@ -1,4 +1,4 @@
-"""The paper's printed results, and whether a study may stand beside them.
+"""The paper's printed results, and whether a study's numbers are comparable with them.
 
 Source: "Continual Learning of Personalized Generative Face Models with Experience Replay" (WACV 2025,
 arXiv 2412.02627), tables as printed; LPIPS and ID are multiplied by ten there and brought back to their own unit here.
@@ -49,7 +49,7 @@ SETTINGS = {
 
 @dataclass(frozen=True, kw_only=True)
 class Practice:
-    """Settings of a study that the paper's scripts have otherwise; the defaults are those of studies that name none.
+    """Settings that may differ from the paper's scripts; the defaults hold for studies that do not name them.
 
     Attributes:
         latent_space: of test-time inversion, "w" or "w_plus".
@@ -65,7 +65,7 @@ class Practice:
 
 
 SCRIPTS = Practice(latent_space="w_plus", synthesis_weights="normalised", short_batch_replay="as_new")
-"""What the paper's scripts do."""
+"""The settings of the paper's scripts."""
 
 _PARTS = {
     "latent_space": "inversion",
@@ -73,7 +73,7 @@ _PARTS = {
     "short_batch_replay": "trainer",
     "lpips_network": "evaluation",
 }
-"""Setting -> the part of ``study.yaml``'s profile that it stands in."""
+"""Setting -> the section of ``study.yaml``'s profile that has it."""
 
 _IMAGES = (
     "images are scored as they are, there stretched to their own minimum and maximum and stored as JPEG first",
@@ -94,7 +94,7 @@ _CHOICES = {
     "replayed photos as it has new ones",
     "lpips_network": "LPIPS is computed on another network, there on AlexNet",
 }
-"""Setting -> what differs where it is not the scripts'."""
+"""Setting -> what differs if it is not the scripts' setting."""
 
 
 def read_practice(profile: Any) -> Practice:
@@ -115,7 +115,7 @@ def read_practice(profile: Any) -> Practice:
 
 
 def differences(practice: Practice, measured: Collection[str] = ("id",)) -> list[str]:
-    """What a study does otherwise than the paper's scripts, in words; "there" is with them.
+    """What a study does differently from the paper's scripts, in words; "there" means in the scripts.
 
     Args:
         measured: the study's metrics. Those scored the scripts' way take part in fewer differences.
@@ -133,7 +133,7 @@ def differences(practice: Practice, measured: Collection[str] = ("id",)) -> list
 
 
 def _excepted(twins: Collection[str]) -> str:
-    """Which columns a difference in scoring is not of."""
+    """The columns that a difference in scoring does not apply to."""
     named = ", ".join(map(str.upper, twins))
     return f" (not so in the columns as published, {named}: they are scored the scripts' way)" if twins else ""
 
@@ -153,7 +153,7 @@ def comparable(
     Args:
         profile: the profile's name in ``study.yaml``, None where it names none.
         timestamps: T of every identity.
-        practice: how the study works where the scripts may work otherwise.
+        practice: the study's settings that may differ from the scripts'.
         measured: the study's metrics.
     """
     setting = SETTINGS.get(profile or "")
@@ -197,7 +197,7 @@ def published(setting: Setting) -> MappingProxyType[Place, float]:
 def published_value(
     setting: Setting | None, place: Place, learning_rate: float | None, measured: Collection[str] = ()
 ) -> float | None:
-    """The printed value of a cell, or None where the paper has none (another learning rate is another experiment).
+    """The printed value of a cell, or None if the paper has none (another learning rate is another experiment).
 
     Where a metric is ``measured`` the scripts' way as well, the value stands beside that column only.
     """

@@ -31,7 +31,7 @@ _LOG = logging.getLogger(__name__)
 
 
 def needed_by_reports(name: str) -> bool:
-    """Whether a file of a study is read for its report: everything but weights and what was learned."""
+    """Whether a file of a study is read for its report: everything but weights and learned tensors."""
     folder, _, rest = name.partition("/")
     return folder not in ("weights", "learned", "ray", "inputs") or (folder == "learned" and rest.endswith("COMPLETE"))
 
@@ -101,7 +101,7 @@ def build_report(study_dir: Path | str) -> Report:
 
 @contextmanager
 def reported(place: Place) -> Iterator[tuple[Path, Report]]:
-    """Write a study's report, wherever the study lies, and yield a local folder that looks like it, with the report.
+    """Write the report of a local or remote study, and yield a local view of the study's folder with the report.
 
     Raises:
         UserError: as ``build_report``.
@@ -115,7 +115,7 @@ def reported(place: Place) -> Iterator[tuple[Path, Report]]:
 
 
 def place_report(place: Place) -> Report:
-    """As ``build_report``, for a study that may lie in an object store: the report goes there, too.
+    """As ``build_report``, for a study that may be in an object store: the report goes there, too.
 
     Raises:
         UserError: as ``build_report``, or the storage does not answer.

@@ -1,4 +1,4 @@
-"""Everything that the figures and the HTML report draw on: a study's summary and what lies beneath it."""
+"""The data behind the figures and the HTML report: a study's summary and what it was computed from."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ class Arm(NamedTuple):
 
     @property
     def label(self) -> str:
-        """As it stands in figures and tables."""
+        """Its label in figures and tables."""
         return self.strategy if self.buffer_size is None else f"{self.strategy}, K = {self.buffer_size}"
 
 
 @dataclass(frozen=True, kw_only=True)
 class ReportData:
-    """A study's summary with what lies beneath it.
+    """A study's summary with what it was computed from.
 
     Attributes:
         matrices: R of every trial and metric that has all its cells.
@@ -76,7 +76,7 @@ class ReportData:
 
     @property
     def rate(self) -> float | None:
-        """The learning rate that figures show where there are several: the plan's first."""
+        """The learning rate that figures show if there are several: the plan's first."""
         return self.summary.study.trials[0].learning_rate
 
     @cached_property
@@ -103,7 +103,7 @@ class ReportData:
 
     @property
     def focus_size(self) -> int | None:
-        """The buffer size where a figure shows one only: the smallest of at least 3, where choices matter most."""
+        """The buffer size if a figure shows only one: the smallest of at least 3, where choices matter most."""
         wide = [size for size in self.sizes if size >= FOCUS_SIZE]
         return min(wide) if wide else max(self.sizes, default=None)
 

@@ -66,7 +66,7 @@ class Column(NamedTuple):
 
 
 def best_in_columns(study: Study, values: ScoreValues) -> dict[Column, str]:
-    """The strategies that are best where it is shown: the paired interval to *every* other of the column excludes 0.
+    """The strategies that are shown to be best: the paired interval to *every* other one in the column excludes 0.
 
     Joint training does not compete, strategies without a buffer compete in every column. No correction for their number
     is needed: to be marked wrongly a strategy must be told apart from the truly best one (or, where two
@@ -156,7 +156,7 @@ def paired_table(study: Study, values: ScoreValues) -> pa.Table:
 
 
 def _mean_bias(identities: Mapping[str, Mapping[int, float]] | None) -> float | None:
-    """As a cell's mean is: over seeds, then identities; None where it is not known of all its trials."""
+    """The mean over seeds, then identities, as for a cell's mean; None if it is not known for all its trials."""
     mean = math.nan if identities is None else fmean(_identity_means(identities))
     return None if math.isnan(mean) else mean
 

@@ -18,11 +18,11 @@ import numpy as np
 
 MAX_CELLS_NAMED = 8
 TINY_GAP = 1e-3
-"""A gap between lower and upper below this share of their size is none: a quotient by it would be noise."""
+"""A gap between lower and upper below this share of their size counts as no gap: dividing by it would give noise."""
 
 
 class MissingCellsError(ValueError):
-    """Cells that a score needs are not there; ``cells`` holds their indices into the array."""
+    """Cells that a score needs are missing; ``cells`` holds their indices into the array."""
 
     def __init__(self, cells: list[tuple[int, ...]], where: str = ""):
         self.cells = cells
@@ -116,7 +116,7 @@ class Score:
     higher_is_better: bool | None = None
 
     def direction(self, metric_higher_is_better: bool) -> bool:
-        """True where a higher score is better for a metric of the given direction."""
+        """Whether a higher score is better for a metric of the given direction."""
         return metric_higher_is_better if self.higher_is_better is None else self.higher_is_better
 
 
@@ -137,7 +137,7 @@ SCORES: dict[str, Score] = {
 
 
 def missing_cells(r: np.ndarray, joint: bool) -> list[tuple[int, ...]]:
-    """Cells of one matrix ``[T, T]`` that a trial should have and has not (``joint``: only the last row is due)."""
+    """Cells of one matrix ``[T, T]`` that a trial should have but lacks (``joint``: only the last row is required)."""
     due = (_last_row if joint else _lower_triangle)(r.shape[-1])
     return _cells(due & ~np.isfinite(r))
 

@@ -1,4 +1,4 @@
-"""The same paired differences by other intervals: how much of an answer rests on Student's t.
+"""Computes other intervals of the same paired differences, to show how much of an answer rests on Student's t.
 
 Beside the primary interval stand, on the same one value per identity, the inverted sign-flip test or (from
 ``BOOTSTRAP_T_FROM`` identities on) bootstrap-t, and the cluster bootstrap, which starts from the photos. All of them
@@ -35,7 +35,7 @@ from clstudy.seeding import derive_rng
 from clstudy.settings.metric_facts import Metrics
 
 CHECKED_SCORES = ("aip", "forgetting")
-"""Scores whose intervals are computed in the other ways too."""
+"""Scores with intervals by the other methods too."""
 PRIMARY, SIGN_FLIPS, BOOTSTRAP_T = "Student t (primary)", "sign flips, inverted", "bootstrap-t"
 NEW_CLUSTERS, THESE_CLUSTERS = "cluster bootstrap, new identities", "cluster bootstrap, these identities"
 
@@ -53,7 +53,7 @@ _Support = tuple[tuple[str, tuple[int, ...]], ...]
 
 @dataclass(frozen=True, kw_only=True)
 class _Rows:
-    """What the cluster bootstrap reads: the panel's rows, which trials are whole, which are not."""
+    """What the cluster bootstrap reads: the panel's rows, which trials are complete, and which are not."""
 
     rows: pa.Table
     whole: Collection[str]
@@ -87,7 +87,7 @@ def sensitivity_table(summary: Summary, place: Callable[[Comparison], Any]) -> p
 
 
 def comparison_cells(one: Comparison, summary: Summary) -> _Pair:
-    """The two cells of a comparison as they are called in the scores (without a size where the strategy has none)."""
+    """The two cells of a comparison as named in the scores (without a size if the strategy has none)."""
     baseline = one.cell._replace(strategy=one.baseline, buffer_size=one.baseline_size)
     first, second = (
         cell if cell in summary.values else cell._replace(buffer_size=None) for cell in (one.cell, baseline)
@@ -96,7 +96,7 @@ def comparison_cells(one: Comparison, summary: Summary) -> _Pair:
 
 
 def comparison_fields(one: Comparison, compared: str) -> dict[str, Any]:
-    """The columns that say which comparison a row is of."""
+    """The columns that say which comparison a row belongs to."""
     return one.cell._asdict() | {"compared": compared, "baseline": one.baseline, "baseline_size": one.baseline_size}
 
 

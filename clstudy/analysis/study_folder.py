@@ -1,4 +1,4 @@
-"""What a study left behind besides its rows: settings, stage requests, anchors, face pictures, timings (read only).
+"""Reads what a study stored besides its rows: settings, stage requests, anchors, face pictures, timings.
 
 Nothing here is needed for a number. A folder that lacks some of it (a copy without ``stages/``, for instance) gives
 empty answers, never an error, and nothing is moved or repaired.
@@ -21,7 +21,7 @@ from clstudy.storage.content_addressed_store import ANCHORS, FACES, STAGE_RECORD
 
 @dataclass(frozen=True, kw_only=True)
 class StoredStage:
-    """One finished stage of a trial: the store that it lies in, its key there, and what it was asked to do."""
+    """One finished stage of a trial: its store, its key there, and its request."""
 
     stages: ValueStore
     key: str
@@ -29,7 +29,7 @@ class StoredStage:
 
 
 def trial_stages(study_dir: Path, trial: str) -> tuple[StoredStage, ...]:
-    """Stages of a finished trial in order, or nothing where the folder does not hold all of them."""
+    """Stages of a finished trial in order; empty if the folder does not have all of them."""
     stages = StudyStore(study_dir).stages
     try:
         return tuple(_stored_stage(stages, key) for key in result_keys(result_path(study_dir, trial)))

@@ -18,7 +18,7 @@ from clstudy.settings.profiles import PERSONALISE
 
 @dataclass(frozen=True, kw_only=True)
 class Study:
-    """What the analysis needs of ``study.yaml`` and ``failures.json``."""
+    """What the analysis needs from ``study.yaml`` and ``failures.json``."""
 
     folder: Path
     name: str
@@ -28,7 +28,7 @@ class Study:
     failures: Mapping[str, str]
     profile: str | None = None
     workload: str = PERSONALISE
-    """What its stages did."""
+    """The workload of its stages."""
     practice: Practice = field(default_factory=Practice)
     chosen_rates: tuple[tuple[str, int | None, float], ...] = ()
     """Strategy, buffer size and learning rate of every cell, where a search chose them; then ``trials`` have none."""
@@ -95,12 +95,12 @@ def read_study(study_dir: Path | str) -> Study:
 
 
 def _workload(profile: Mapping[str, object] | str | None) -> str:
-    """What a profile's stages do: studies that knew one workload only do not say it."""
+    """The workload of a profile; studies from before there were several do not name it."""
     return str(profile.get("workload", PERSONALISE)) if isinstance(profile, Mapping) else PERSONALISE
 
 
 def study_labels(studies: Sequence[Study]) -> list[str]:
-    """A distinct name per study (of distinct folders): its own, with the end of its path where others share it."""
+    """A distinct name per study (of distinct folders): its own, with the end of its path if others share it."""
     labels = []
     shared = Counter(study.name for study in studies)
     for study in studies:

@@ -1,4 +1,4 @@
-"""A study summarised: its tidy tables (scores, paired differences, curves) and what is missing from them.
+"""Summarises a study: its tidy tables (scores, paired differences, curves) and what is missing from them.
 
 Everything is computed from ``results/*.parquet`` and ``study.yaml``; equal rows give equal tables.
 """
@@ -63,12 +63,12 @@ class Summary:
             tables as defined; what is printed is −BWT (``clstudy.analysis.printed``).
         missing: trials of the plan that failed, were not run or lack cells.
         left_out: result files of trials that are not in this plan (not in the numbers).
-        files: trial -> result file, of those that the numbers are of (damaged ones are in ``missing``).
+        files: trial -> result file, for trials in the numbers (damaged files are in ``missing``).
         unchecked: trials whose result files have no checksum; ``unconfirmed``: those that could not be compared with
             their stages either.
         best: the strategy that beats every other of its column, where the intervals say so (``best_in_columns``).
         setting: the paper's experiment that this study repeats, if it does; ``published_note`` says so or why not.
-        values: scores per trial, what the tables are made of.
+        values: scores per trial, which the tables are computed from.
         matrices: R of every trial, of incomplete ones too.
         photo_biases: of every trial's Forgetting, as ``values``; NaN where it is not known.
     """
@@ -90,7 +90,7 @@ class Summary:
 
     @property
     def checksum_note(self) -> str:
-        """What a reader must know of result files without a checksum; empty where all have one."""
+        """What a reader must know about result files without a checksum; empty if all have one."""
         if not self.unchecked:
             return ""
         count, equal = len(self.unchecked), len(self.unchecked) - len(self.unconfirmed)
@@ -102,7 +102,7 @@ class Summary:
 
     @property
     def complete(self) -> bool:
-        """True where every planned trial is in the numbers."""
+        """Whether every planned trial is in the numbers."""
         return not self.missing
 
 
@@ -229,7 +229,7 @@ def curve_table(summary: Summary) -> pa.Table:
 
 
 def _gaps(matrices: Sequence[ResultMatrix]) -> dict[str, list[str]]:
-    """trial -> what it lacks: cells, or a whole metric that other trials have."""
+    """Trial -> what it lacks: cells, or a whole metric that other trials have."""
     panels = {(matrix.protocol, matrix.metric) for matrix in matrices}
     measured: dict[str, set[tuple[str, str]]] = {}
     gaps: dict[str, list[str]] = {}
@@ -278,7 +278,7 @@ def _missing(study: Study, results: Examined, gaps: Mapping[str, list[str]]) -> 
 
 
 def timestamp_counts(study: Study, matrices: Sequence[ResultMatrix]) -> dict[str, int]:
-    """T by identity: as planned, or as measured where the plan does not say."""
+    """T by identity: as planned, or as measured if the plan does not say."""
     measured = {matrix.trial.identity: matrix.r.shape[-1] for matrix in matrices}
     if study.timestamps is None:
         return measured

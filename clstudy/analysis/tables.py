@@ -136,10 +136,10 @@ def to_terminal(summary: Summary, width: int = 100, *, everything: bool = True) 
 
 
 def efficiency_markdown(summary: Summary, table: pa.Table | None = None) -> str:
-    """What a memory buys and costs, per metric.
+    """What a memory gains and costs, per metric.
 
     Args:
-        table: ``EFFICIENCY_SCHEMA``; by default made here.
+        table: ``EFFICIENCY_SCHEMA``; by default computed here.
     """
     table = efficiency_table(summary) if table is None else table
     lines = [f"# {summary.study.name}: what a memory buys, and its price", ""]
@@ -283,7 +283,7 @@ def _panels(table: pa.Table) -> list[tuple[str, str]]:
 
 
 def _rich_tables(grid: _Grid, width: int) -> list[Table | Text]:
-    """A heading and one table per section, columns aligned; cells break in two lines where the width asks for it."""
+    """A heading and one table per section, columns aligned; cells break into two lines if the width requires it."""
     rows = [row for _, rows in grid.sections for row in rows]
     labels = max(len(label) for label, _ in rows)
     cells = [cell for _, cells in rows for cell in cells]

@@ -57,7 +57,7 @@ VARIANCE_SCHEMA = pa.schema(
 class VarianceBudget:
     """Parts of the variance of one person's difference (mean over seeds), and half-widths of the 95% t interval.
 
-    NaN: cannot be told. The parts that can be told, and what they leave, add up to ``total``: an estimate below 0
+    NaN: cannot be estimated. The estimated parts, and the rest, add up to ``total``: an estimate below 0
     counts as 0, and the others are then scaled to the total.
 
     Attributes:

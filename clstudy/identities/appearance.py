@@ -1,6 +1,6 @@
-"""Appearance of a timestamp: light, colour, shadow, backdrop and things worn, put on an aligned face photo.
+"""Appearance of a timestamp: light, colour, shadow, backdrop and things worn, added to an aligned face photo.
 
-None of it was seen by the domain generator, all of it is shared by a timestamp's photos with small variation.
+The domain generator has seen none of it. A timestamp's photos share all of it, with small variation.
 Coordinates are pixels of the aligned photo, centre of the top-left pixel at (0, 0), y downwards.
 """
 
@@ -26,7 +26,7 @@ _DISPLAY_GAMMA = 2.2
 
 @dataclass(frozen=True, kw_only=True)
 class Appearance:
-    """How one photo looks; a timestamp has one, and each of its photos a slightly varied copy.
+    """How a photo looks; a timestamp has one appearance, and each of its photos a slightly varied copy.
 
     Angles are in radians, lengths of shadows in units of the photo's side.
     """
@@ -76,9 +76,9 @@ class Appearance:
 
 
 def timestamp_appearance(data_seed: int, person: int, timestamp: int, attempt: int) -> Appearance:
-    """Appearance of one timestamp of one synthetic person; ``attempt`` counts earlier ones that were given up.
+    """Appearance of one timestamp of one synthetic person; ``attempt`` counts discarded attempts.
 
-    What is worn and the kind of shadow go round in an order of the person's own, and hue, light direction and
+    Things worn and kinds of shadow rotate in each person's own order, and hue, light direction and
     exposure advance by irrational steps, so that neighbouring timestamps always differ clearly and timestamp t does
     not depend on how many there are. Every further attempt is a new and slightly milder draw.
     """
@@ -234,7 +234,7 @@ def _shading(head: _Head, appearance: Appearance) -> np.ndarray:
 
 ShadowField = Callable[["_Head", Appearance], np.ndarray]
 SHADOWS: Registry[ShadowField] = Registry("shadow")
-"""Kind of cast shadow -> function that returns where it falls, in [0, 1], ``[s, s]``."""
+"""Kind of cast shadow -> function that returns its strength, in [0, 1], ``[s, s]``."""
 
 
 def _shadow(head: _Head, appearance: Appearance) -> np.ndarray:

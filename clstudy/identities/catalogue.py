@@ -1,4 +1,4 @@
-"""Data sets by name, made once into a cache, or any photo folder: all come in through ``load_folder``."""
+"""Data sets by name, created once in a cache, or any photo folder; ``load_folder`` loads them all."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Settings = dict[str, int | str]
 
 @dataclass(frozen=True, kw_only=True)
 class Wanted:
-    """What a study asks of a data set; a packaged one gives as much of it as it has."""
+    """What a study asks for from a data set; a packaged one gives as much of it as it has."""
 
     identities: int | None
     names: tuple[str, ...] | None
@@ -52,7 +52,7 @@ class PackagedSet(ABC):
         """
 
     def outline(self, settings: Settings, wanted: Wanted) -> tuple[Identity, ...] | None:
-        """People as they will be, with photos by digest only, for a plan that makes nothing; None: not known."""
+        """People as they will be, with photos by digest only, for a plan that writes nothing; None if not known."""
         return None
 
     @abstractmethod
@@ -222,20 +222,20 @@ def open_data_set(
 ) -> DataSet:
     """Open a packaged data set by name (made on first use) or a photo folder by path.
 
-    A name goes before a folder of the same name (write ``./orl`` for the folder). Data sets that have fewer
-    timestamps or photos per timestamp than asked give what they have; a folder's photos are all kept.
+    A name takes precedence over a folder of the same name (write ``./orl`` for the folder). Data sets with fewer
+    timestamps or photos per timestamp than requested give what they have; all photos of a folder are kept.
 
     Args:
-        identities: the first so many people (None: five synthetic ones, otherwise everybody).
+        identities: number of people, from the first (None: five synthetic ones, otherwise everybody).
         names: exactly these people, in this order, instead.
-        timestamps: the first so many timestamps, at most.
+        timestamps: most timestamps, from the first.
         train: training photos per timestamp of a packaged data set.
         test: likewise for test photos.
         data_seed: which synthetic people.
         cache: folder for packaged data sets.
         image_size: width and height of every photo.
-        look_only: make nothing if that can be helped: synthetic people that are not there yet have photos by digest
-            only, enough for a plan (``is_outline``).
+        look_only: write nothing if possible: synthetic people that do not exist yet have photos by digest only,
+            which is enough for a plan (``is_outline``).
 
     Raises:
         UserError: unknown name or missing folder, bad photos, unknown or too few people, impossible counts, people
@@ -292,7 +292,7 @@ def require_equal_timestamps(data: DataSet) -> DataSet:
 
 
 def is_outline(data: DataSet) -> bool:
-    """Whether a data set was only looked at (``look_only``): its photos are not made yet."""
+    """Whether a data set was only outlined (``look_only``): its photos do not exist yet."""
     return data.name in DATA_SETS and not data.root.is_dir()
 
 

@@ -1,4 +1,4 @@
-"""Checks of a photo folder: every problem found in one pass, each said with its file.
+"""Checks a photo folder: finds every problem in one pass, and names the file of each.
 
 Layout: ``ROOT/<identity>/<timestamp>/{train,test}/*.png|jpg``; timestamps in sorted name order; conditions of photos in
 ``<timestamp>/conditions.json`` and ``{train,test}/<stem>.json`` (``clstudy.identities.conditions``). Hidden entries,
@@ -31,7 +31,7 @@ from clstudy.images import opened_picture, read_picture_file
 from clstudy.storage.documents import read_json
 
 LAYOUT = "<identity>/<timestamp>/{train,test}/*.png or *.jpg"
-"""How photos lie inside a data folder."""
+"""The layout of photos inside a data folder."""
 
 SPLITS = ("train", "test")
 """The two photo folders of a timestamp."""
@@ -127,7 +127,7 @@ class _Walk:
     image_size: int
     problems: list[str] = field(default_factory=list)
     read: list[FoundPhoto] = field(default_factory=list)
-    """Photos whose sidecars could be read: what a broken one would have said is not known."""
+    """Photos with readable sidecars; what a broken one would have said is not known."""
 
     def say(self, path: Path, problem: str) -> None:
         self.problems.append(f"{path.relative_to(self.root).as_posix()}: {problem}")
@@ -181,7 +181,7 @@ class _Walk:
         return tuple(found)
 
     def conditions(self, photo: Path, shared: Mapping[str, tuple[float, ...]] | None) -> Conditions | None:
-        """Of a photo: its timestamp's, with its own added or put in their place; None where one cannot be read."""
+        """A photo's conditions: its timestamp's, extended or overridden by its own; None if one cannot be read."""
         own = self.sidecar(photo.with_suffix(".json"))
         if own is None or shared is None:
             return None
@@ -198,7 +198,7 @@ class _Walk:
         return None if problems else values
 
     def strays(self, folder: Path) -> None:
-        """JSON files beside photos that are not the sidecar of exactly one."""
+        """JSON files beside photos that are not the sidecar of exactly one photo."""
         photos = Counter(path.stem for path in _files(folder) if path.suffix.lower() in _PHOTO_SUFFIXES)
         for path in _entries(folder, {".json"}):
             if photos[path.stem] > 1:

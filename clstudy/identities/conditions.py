@@ -16,13 +16,13 @@ from typing import Any, NamedTuple
 from clstudy.storage.documents import DocumentError, is_number, read_json, shorten
 
 FOR_ALL = "conditions.json"
-"""The sidecar of a timestamp, in its folder."""
+"""Name of a timestamp's sidecar, in its folder."""
 
 MOST_NUMBERS = 400
-"""Of one photo, all conditions together."""
+"""Upper bound on one photo's conditions, all together."""
 
 NO_SIDECARS = ("cameras.json", "manifest.json", "prepared.json")
-"""JSON files that may lie beside photos and belong to none: those of earlier folders and of other programs."""
+"""JSON files that may be beside photos without belonging to one: from earlier versions or other programs."""
 
 _MOST_BYTES = 100_000
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
@@ -66,7 +66,7 @@ class FoundPhoto(NamedTuple):
 
 
 class Sidecar(NamedTuple):
-    """What a sidecar says, and what is wrong with it."""
+    """A sidecar's content, and what is wrong with it."""
 
     values: Mapping[str, tuple[float, ...]]
     problems: tuple[str, ...]
@@ -96,13 +96,13 @@ def parse_conditions(document: Any) -> Sidecar:
 
 
 def too_many(values: Mapping[str, tuple[float, ...]]) -> tuple[str, ...]:
-    """What is wrong with the number of numbers: nothing, or one sentence."""
+    """What is wrong with how many numbers there are: nothing, or one sentence."""
     count = sum(map(len, values.values()))
     return (f"{count:,} numbers in its conditions; expected at most {MOST_NUMBERS}",) if count > MOST_NUMBERS else ()
 
 
 def read_sidecar(path: Path) -> Sidecar:
-    """The conditions in a file; empty where there is none."""
+    """The conditions in a file; empty if there is none."""
     if not os.path.lexists(path):
         return Sidecar({}, ())
     try:
@@ -114,13 +114,13 @@ def read_sidecar(path: Path) -> Sidecar:
 
 
 def conditions_beside(photo: Path) -> Conditions:
-    """The conditions of a photo in a folder that is not checked: as far as its sidecars can be read."""
+    """The conditions of a photo in an unchecked folder, as far as its sidecars can be read."""
     shared, own = read_sidecar(photo.parent.parent / FOR_ALL), read_sidecar(photo.with_suffix(".json"))
     return Conditions({**shared.values, **own.values})
 
 
 def has_sidecars(identity: Path) -> bool:
-    """Whether conditions lie in a person's folder."""
+    """Whether a person's folder contains conditions."""
     beside_photos = (path for path in identity.glob("*/*/*.json") if path.name not in NO_SIDECARS)
     return any(identity.glob(f"*/{FOR_ALL}")) or any(beside_photos)
 

@@ -22,7 +22,7 @@ from clstudy.storage.content_addressed_store import digest_of
 
 @dataclass(frozen=True)
 class Photo:
-    """One photo with its conditioning, as they were when the data set was loaded.
+    """One photo with its conditions, as they were when the data set was loaded.
 
     Attributes:
         path: the photo's file.
@@ -40,7 +40,7 @@ class Photo:
 
     @cached_property
     def digest(self) -> str:
-        """sha256 of all that a stage sees of it: the file's where it has no conditions, else of both."""
+        """sha256 of everything that a stage sees of the photo: its file, and its conditions if it has any."""
         if not self.conditions:
             return self.file_digest
         return digest_of({"photo": self.file_digest, "conditions": dict(self.conditions)})
@@ -71,7 +71,7 @@ class Photo:
 
 @dataclass(frozen=True)
 class Timestamp:
-    """One occasion: its place in time (0, 1, …), folder name, training photos and held-out test photos."""
+    """One occasion: its index in time (0, 1, …), folder name, training photos and held-out test photos."""
 
     index: int
     name: str
@@ -103,7 +103,7 @@ class DataSet:
         """Keep the named people, in the order of the names.
 
         Raises:
-            UserError: a name is unknown (the nearest one is given), given twice, or none is given.
+            UserError: a name is unknown (the nearest one is shown) or repeated, or none is given.
         """
         known = {identity.name: identity for identity in self.identities}
         names = list(names)
@@ -148,7 +148,7 @@ def load_folder(root: Path, *, image_size: int = 64) -> DataSet:
 
 
 def data_set_of(inspection: Inspection) -> DataSet:
-    """The data set of a folder in which nothing is wrong."""
+    """The data set of a folder without problems."""
     identities = tuple(
         Identity(
             name, tuple(_timestamp(index, stamp, photos) for index, (stamp, photos) in enumerate(timestamps.items()))

@@ -1,8 +1,8 @@
 """How much a person's photos change from occasion to occasion: without drift there is little to forget.
 
-A strategy is told from another by what it keeps of earlier occasions. Where the photos of two occasions differ no more
-than two photos of one occasion do, training on the later ones teaches the earlier ones, too, and no strategy forgets
-anything that a table could show. This is known before the first hour is spent.
+Strategies differ in what they keep of earlier occasions. If photos of two occasions differ no more than two photos of
+one occasion do, training on the later ones teaches the earlier ones, too, and no strategy forgets anything that a table
+could show. This can be known before the first hour is spent.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from clstudy.identities.preparation.selection import evenly
 from clstudy.images import to_unit_range
 
 MOST_PHOTOS = 12
-"""Photos of an occasion that are looked at, evenly spread."""
+"""Most photos of an occasion that are measured, evenly spread."""
 
 _LOOK, _PORTRAIT = 64, 128
 
 
 @dataclass(frozen=True, kw_only=True)
 class Drift:
-    """Mean distance of two photos of different occasions over that of two photos of one occasion, by measure.
+    """For each measure, the mean distance of photos of different occasions, divided by that of photos of one occasion.
 
     1: occasions do not differ; NaN: fewer than two occasions, or none with two photos that differ.
     """
@@ -55,7 +55,7 @@ def estimate(people: Sequence[Identity], *, alignment: str, most_photos: int = M
     """Measure people with the packaged networks.
 
     Args:
-        alignment: how their faces lie in the photos (``embedding.ALIGNMENTS``).
+        alignment: how faces are aligned in the photos (``embedding.ALIGNMENTS``).
         most_photos: of an occasion.
 
     Raises:
@@ -70,7 +70,7 @@ def estimate(people: Sequence[Identity], *, alignment: str, most_photos: int = M
 
 
 def mean(drifts: Sequence[Drift]) -> Drift | None:
-    """Over people; None where nobody can be judged."""
+    """Mean over people; None if nobody can be judged."""
     found = [one for one in drifts if not math.isnan(one.looks + one.face + one.light)]
     if not found:
         return None
@@ -121,7 +121,7 @@ def ratio(distances: np.ndarray, of: np.ndarray) -> float:
 
     Args:
         distances: ``[n, n]``, symmetric.
-        of: group of each of the n things, int ``[n]``.
+        of: group of each of the n items, int ``[n]``.
     """
     pairs = np.triu(np.ones_like(distances, bool), 1)
     same = of[:, None] == of

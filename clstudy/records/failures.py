@@ -13,7 +13,7 @@ FAILURES = "failures.json"
 
 
 def read_failures(study: Place) -> dict[str, str]:
-    """Trial -> why it failed, as the last run of the study said it; nothing where that is not known."""
+    """Trial -> why it failed, as reported by the study's last run; empty if that is not known."""
     try:
         state, content = read_checked(study / FAILURES, MOST_JSON_BYTES)
         found = json_object(content) if state in (State.WHOLE, State.UNCHECKED) else {}

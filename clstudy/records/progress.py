@@ -1,4 +1,4 @@
-"""What a study has done so far and who is at work on it, from its folder alone (no torch, no Ray)."""
+"""Reads a study's progress, and who is at work on it, from its folder alone (no torch, no Ray)."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from clstudy.storage.places import Place
 from clstudy.storage.trees import list_files, written_at
 
 NEWEST = 5
-"""Stages that are told one by one."""
+"""Number of stages that are listed one by one."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class FinishedStage:
-    """A stage, and when it was done.
+    """A finished stage, and when it was finished.
 
     Attributes:
         written: Unix time.
-        seconds: of its worker; None where they were not noted.
-        what: person, timestamp and seed in words; empty where its record cannot be read.
+        seconds: its worker's; None if they were not recorded.
+        what: person, timestamp and seed in words; empty if its record cannot be read.
     """
 
     written: float
@@ -42,8 +42,8 @@ class Planned:
 
     Attributes:
         trials: their ids.
-        stages: at most: strategies share t = 0 of a person, seed and learning rate, and later stages where they keep
-            the same photos, which is not known before. None where a search of learning rates left stages of its own.
+        stages: an upper limit: strategies share t = 0 of a person, seed and learning rate, and later stages if they
+            keep the same photos, which is not known in advance. None if a search for learning rates left stages too.
     """
 
     trials: tuple[str, ...]
@@ -55,15 +55,15 @@ class Progress:
     """What a study has done.
 
     Attributes:
-        driver: card of the one at work; empty for none.
-        planned: None before ``study.yaml`` is there (a search of learning rates writes it at its end).
+        driver: card of the driver at work; empty if there is none.
+        planned: None until ``study.yaml`` exists (a search for learning rates writes it at its end).
         finished: trials of the plan with a result.
-        failed: trials of the plan without a result that failed in the last run that came to its end -> why.
-        stages: finished ones in the folder, of this plan and earlier ones.
-        newest: the stages finished last, the last one first.
+        failed: planned trials without a result that failed in the last complete run -> why.
+        stages: number of finished stages in the folder, of this plan and earlier ones.
+        newest: the stages finished last, newest first.
         sessions: runs that ended.
-        seconds_left: wall time where a driver is at work, else time of one worker; None where there is nothing to tell
-            it from. Rather too much, as ``Planned.stages`` is.
+        seconds_left: wall time if a driver is at work, otherwise time of one worker; None if there is nothing to
+            estimate it from. Rather too high, as ``Planned.stages`` is.
     """
 
     driver: Mapping[str, Any]
@@ -77,7 +77,7 @@ class Progress:
 
     @property
     def open_trials(self) -> int:
-        """Planned trials that neither finished nor failed."""
+        """Number of planned trials that neither finished nor failed."""
         return 0 if self.planned is None else len(self.planned.trials) - self.finished - len(self.failed)
 
 
@@ -85,7 +85,7 @@ def read_progress(study: Place) -> Progress:
     """Read a study's folder.
 
     Raises:
-        UserError: it is no study, or ``study.yaml`` is damaged.
+        UserError: it is not a study, or ``study.yaml`` is damaged.
         OSError: the storage does not answer.
     """
     driver, store = driver_at(study), StudyStore(study)
@@ -128,7 +128,7 @@ def _planned(record: StudyRecord) -> Planned:
 
 
 def _seconds_left(left: int, driver: Mapping[str, Any], times: Mapping[str, float], store: StudyStore) -> float | None:
-    """At the pace of the run at work, else in time of one worker."""
+    """Estimate the time left at the pace of the present run, or else in time of one worker."""
     if not driver:
         seconds = store.seconds_per_stage()
         return left * sum(seconds) / len(seconds) if seconds else None

@@ -1,8 +1,8 @@
 """Result files: the rows of a finished trial with their checksum; written, read and rebuilt here (no torch, no Ray).
 
-A result holds nothing that is not in its trial's stages, which have checksums of their own. So one that is damaged, or
-that an earlier version wrote without a checksum, is made again from them: by the next run, in a moment and to the same
-rows. A report, which changes nothing, leaves a damaged one out and says so.
+A result holds nothing that is not in its trial's stages, which have checksums of their own. So the next run rebuilds
+a result that is damaged, or that an earlier version wrote without a checksum, from its stages: quickly, and to the same
+rows. A report, which changes nothing, leaves a damaged result out and says so.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ class ResultFile:
     """A result file as it was read.
 
     Attributes:
-        place: where it lies.
-        state: what is known of it; DAMAGED also where its rows cannot be read, whatever its checksum says.
-        rows: ``RESULT_SCHEMA``; None where it is absent or damaged.
-        keys: of its trial's stages in order; empty where it does not say.
-        trouble: what is wrong with a damaged one, in words.
+        place: its path.
+        state: what is known about it; also DAMAGED if its rows cannot be read, whatever its checksum says.
+        rows: ``RESULT_SCHEMA``; None if it is absent or damaged.
+        keys: of its trial's stages in order; empty if the file does not say.
+        trouble: what is wrong with a damaged file, in words.
     """
 
     place: Place
@@ -48,7 +48,7 @@ class ResultFile:
 
 
 def result_path(out: Place, trial_id: str, part: str = "results") -> Place:
-    """Where the rows of a finished trial lie; a learning-rate search keeps its own ``part``."""
+    """The path of a finished trial's rows; a learning-rate search has its own ``part``."""
     return out / part / f"{trial_id}.parquet"
 
 
@@ -71,7 +71,7 @@ def write_result(place: Place, table: pa.Table) -> None:
 
 
 def read_result(place: Place) -> ResultFile:
-    """Read a result file and say what is known of it.
+    """Read a result file and determine its state.
 
     Raises:
         OSError: the storage does not answer.
@@ -92,7 +92,7 @@ def read_result(place: Place) -> ResultFile:
 
 
 def result_keys(place: Place) -> tuple[str, ...]:
-    """Keys of a trial's stages; empty where its result is absent or damaged, or does not say."""
+    """Keys of a trial's stages; empty if its result is absent or damaged, or does not say."""
     state, content = read_checked(place)
     if state in (State.ABSENT, State.DAMAGED):
         return ()
@@ -103,7 +103,7 @@ def result_keys(place: Place) -> tuple[str, ...]:
 
 
 def result_identity(place: Place) -> str:
-    """The person whose rows these are; empty where the file is absent, damaged or empty.
+    """The person that the rows belong to; empty if the file is absent, damaged or empty.
 
     Raises:
         OSError: the storage does not answer.
@@ -119,7 +119,7 @@ def result_identity(place: Place) -> str:
 
 
 def stage_rows(content: bytes) -> pa.Table | None:
-    """The rows of a stage (``STAGE_SCHEMA``) as ``parquet_bytes`` wrote them; None for what are none."""
+    """The rows of a stage (``STAGE_SCHEMA``) from ``parquet_bytes``; None if the bytes hold something else."""
     try:
         table = pq.read_table(pa.BufferReader(content))
     except (pa.ArrowException, OSError, ValueError):
@@ -128,7 +128,7 @@ def stage_rows(content: bytes) -> pa.Table | None:
 
 
 def rows_from_stages(stages: ValueStore, columns: Mapping[str, Any], keys: Sequence[str]) -> pa.Table | None:
-    """A trial's rows (``columns``: its own) made again from its stages; None where one is not there or damaged."""
+    """A trial's rows rebuilt from its stages (``columns``: the trial's own); None if a stage is missing or damaged."""
     tables = []
     for key in keys:
         content = stages.file(key, ROWS)
@@ -140,7 +140,7 @@ def rows_from_stages(stages: ValueStore, columns: Mapping[str, Any], keys: Seque
 
 
 def same_rows(one: pa.Table, other: pa.Table) -> bool:
-    """Whether two tables of rows are equal, bit by bit, in whatever order."""
+    """Whether two tables have bit-identical rows, in any order."""
     if one.num_rows != other.num_rows or one.schema.names != other.schema.names:
         return False
     first, second = (
@@ -156,7 +156,7 @@ def same_rows(one: pa.Table, other: pa.Table) -> bool:
 
 
 def contradicts_stages(result: ResultFile, columns: Mapping[str, Any], stages: ValueStore) -> bool | None:
-    """Whether an unchecked result has other rows than its stages; None where that cannot be told."""
+    """Whether an unchecked result differs from its stages' rows; None if that cannot be decided."""
     if result.rows is None or not result.keys:
         return None
     made = rows_from_stages(stages, columns, result.keys)
@@ -165,11 +165,11 @@ def contradicts_stages(result: ResultFile, columns: Mapping[str, Any], stages: V
 
 @dataclass(frozen=True, kw_only=True)
 class Examined:
-    """A study's result files after a look at each.
+    """A study's result files, each examined.
 
     Attributes:
-        readable: trial -> file, of those that may be used.
-        damaged: trial -> why its file may not be used, and what to do.
+        readable: trial -> file, for files that may be used.
+        damaged: trial -> why its file must not be used, and what to do.
         unchecked: trials among ``readable`` whose files have no checksum.
         unconfirmed: those of ``unchecked`` that could not be compared with their stages either.
     """
@@ -181,7 +181,7 @@ class Examined:
 
 
 def examine(study: Path, trials: Mapping[str, Mapping[str, Any]]) -> Examined:
-    """Look at the result files of these trials (trial -> its columns): at checksums, or at stages where none are."""
+    """Examine the result files of these trials (trial -> its columns) by checksums or, without checksums, by stages."""
     readable: dict[str, Path] = {}
     damaged: dict[str, str] = {}
     unchecked, unconfirmed = [], []
@@ -212,7 +212,7 @@ def examine(study: Path, trials: Mapping[str, Mapping[str, Any]]) -> Examined:
 
 
 def restore_results(store: StudyStore, out: Place, wanted: Mapping[TrialSpec, Sequence[str]]) -> list[str]:
-    """Write the results of trials whose stages are all there; returns those that were written.
+    """Write the results of trials that have all their stages; returns those that were written.
 
     Args:
         wanted: trial -> keys of its stages. A trial with a stage that turns out damaged is left for the run.

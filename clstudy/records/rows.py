@@ -1,4 +1,4 @@
-"""The rows every result is made of, and their two tables (pyarrow only).
+"""The rows that every result consists of, and their two tables (pyarrow only).
 
 A *stage* table holds what one stage measured. A *result* table adds the trial's columns; one Parquet file per
 finished trial. Neither holds a time, a host or a path.
@@ -28,7 +28,7 @@ TRIAL_FIELDS = [
     ("learning_rate", pa.float64()),
     ("seed", pa.int64()),
 ]
-"""The columns that say which trial a row is of (``TrialSpec.columns``)."""
+"""The columns that say which trial a row belongs to (``TrialSpec.columns``)."""
 RESULT_SCHEMA = pa.schema([*TRIAL_FIELDS, *_MEASURED])
 STAGE_KEYS = "clstudy.stage_keys"
 """Schema metadata of a result file: JSON list of the keys of its stages."""

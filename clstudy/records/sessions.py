@@ -1,4 +1,4 @@
-"""What every run of a study was expected to take and took: ``sessions.json`` (no torch, no Ray)."""
+"""``sessions.json``: the expected and actual time of every run of a study (no torch, no Ray)."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ class Session:
         expected_seconds, seconds: wall time.
         expected_worker_seconds, worker_seconds: summed over workers.
         gpus, cpus: of one worker.
-        price_per_hour: of one GPU (of one core, where trials want no GPU), as given; None: not given.
-        deaths: workers that died under way.
+        price_per_hour: of one GPU (of one core if trials use no GPU), as given; None if not given.
+        deaths: number of workers that died under way.
     """
 
     began: str
@@ -51,12 +51,12 @@ class Session:
 
 
 def now() -> str:
-    """UTC, to the second."""
+    """The present time in UTC, to the second."""
     return time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime())
 
 
 def read_sessions(study: Place) -> list[Session]:
-    """All of a study's runs in order; nothing where there is no record, or a damaged one."""
+    """All runs of a study in order; empty if the record is missing or damaged."""
     try:
         state, content = read_checked(study / FILE, MOST_JSON_BYTES)
         entries = load_json(content) if state in (State.WHOLE, State.UNCHECKED) else []
@@ -66,7 +66,7 @@ def read_sessions(study: Place) -> list[Session]:
 
 
 def add_session(study: Place, session: Session) -> None:
-    """Append one."""
+    """Append a run to the record."""
     entries: list[dict[str, Any]] = [asdict(one) for one in [*read_sessions(study), session]]
     write_checked(study / FILE, (json.dumps(entries, indent=1) + "\n").encode())
 
@@ -83,7 +83,7 @@ def _is_session(entry: object) -> bool:
 
 
 def hours_unit(resources: Resources) -> str:
-    """What a worker's hours are called: "GPU-hours" or "core-hours"."""
+    """The unit of a worker's hours: "GPU-hours" or "core-hours"."""
     return "GPU-hours" if resources.gpus else "core-hours"
 
 
@@ -93,14 +93,14 @@ def unit_hours(resources: Resources, worker_seconds: float) -> float:
 
 
 def priced_hours(resources: Resources, worker_seconds: float, price: float | None) -> str:
-    """Worker time in words, with what it costs where an hour has a price: "1.50 GPU-hours, 3.00 at 2 each"."""
+    """Worker time in words, with its cost if an hour has a price: "1.50 GPU-hours, 3.00 at 2 each"."""
     hours = unit_hours(resources, worker_seconds)
     paid = "" if price is None else f", {hours * price:.2f} at {price:g} each"
     return f"{hours:.2f} {hours_unit(resources)}{paid}"
 
 
 def duration(seconds: float) -> str:
-    """Seconds as a person says them: 45 s, 12 min, 3.5 h."""
+    """A duration in a readable unit: 45 s, 12 min, 3.5 h."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     if seconds < 5400:

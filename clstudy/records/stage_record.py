@@ -1,7 +1,7 @@
 """``stage.json``: what a stage was asked to do, and how its training went. Written and read here only.
 
-``request`` is the stage's request as it enters its key (``clstudy.trial.requests.StageRequest.document``): the record
-of a finished stage says which photos, which people and which settings its rows are of, without anything else at hand.
+``request`` is the stage's request as it enters its key (``clstudy.trial.requests.StageRequest.document``): by itself,
+the record of a finished stage says which photos, people and settings its rows belong to.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class StageRecord:
     Args:
         request: the document whose hash is the stage's key.
         loss: mean training loss of the last epoch.
-        micro_batch: photos in a pass at most, where the GPU's memory made it smaller than the settings' batch.
+        micro_batch: most photos in a pass, if the GPU's memory made it smaller than the settings' batch.
     """
 
     request: Mapping[str, Any]
@@ -38,7 +38,7 @@ class StageRecord:
     micro_batch: int | None = None
 
     def encode(self) -> bytes:
-        """As the file holds it."""
+        """The content of the file."""
         document: dict[str, Any] = {"request": self.request, "loss": self.loss}
         if self.micro_batch is not None:
             document["micro_batch"] = self.micro_batch
@@ -49,7 +49,7 @@ class StageRecord:
         """Read the file.
 
         Raises:
-            ValueError: it is no JSON object, or lacks the request.
+            ValueError: it is not a JSON object, or lacks the request.
         """
         document = json_object(content)
         request, loss, micro_batch = (document.get(name) for name in ("request", "loss", "micro_batch"))
@@ -63,10 +63,10 @@ class StageRecord:
 
     @cached_property
     def asked(self) -> StageInputs:
-        """The request by its parts.
+        """The request, split into its parts.
 
         Raises:
-            ValueError: a part is missing or of another shape.
+            ValueError: a part is missing or has another form.
         """
         try:
             return StageInputs.read(self.request)
@@ -79,15 +79,15 @@ class StageInputs:
     """The parts of a stage's request that are read back.
 
     Attributes:
-        seed, identity, t: of which trial seed, person and timestamp.
+        seed, identity, t: the trial's seed, the person and the timestamp.
         generator: digest of the pretrained generator.
-        fingerprint: what of the machine's arithmetic it depends on.
+        fingerprint: the part of the machine's arithmetic that it depends on.
         image_size: side of a photo in pixels.
         new: (timestamp, digests of its training photos) that were trained on.
         replay: stored photos that were replayed.
-        anchored: per timestamp seen, digests of its training photos in the order of their anchors.
-        tested: per timestamp seen, digests of its test photos in the order of their starting latents.
-        anchors: keys of the timestamps' anchors, where the workload's settings are part of them.
+        anchored: for each timestamp seen, digests of its training photos in the order of their anchors.
+        tested: for each timestamp seen, digests of its test photos in the order of their starting latents.
+        anchors: keys of the timestamps' anchors, if the workload's settings are part of them.
         support: what a strategy with hooks was given (``clstudy.trial.requests.Support.document``); None without hooks.
     """
 
@@ -106,7 +106,7 @@ class StageInputs:
 
     @classmethod
     def read(cls, request: Mapping[str, Any]) -> StageInputs:
-        """From a stage's request."""
+        """Read the parts from a stage's request."""
         seed, identity, t = request["stream"]
         support = request.get("support")
         if support is not None and not isinstance(support, Mapping):
@@ -128,17 +128,17 @@ class StageInputs:
 
     @property
     def supported(self) -> tuple[StoredItem, ...]:
-        """What a strategy with hooks kept: anchors of replays that are generated."""
+        """What a strategy with hooks kept: anchors of generated replays."""
         return () if self.support is None else _items(self.support["items"])
 
     @property
     def stored(self) -> tuple[StoredItem, ...]:
-        """Every stored photo, or anchor, that the stage trained with."""
+        """Every stored photo (or anchor) that the stage trained with."""
         return self.replay or self.supported
 
     @property
     def learned(self) -> str | None:
-        """Key of what the strategy had learned, where it had."""
+        """Key of what the strategy had learned, if anything."""
         return None if self.support is None else self.support.get("learned")
 
     def anchors_key(self, k: int) -> str:
@@ -164,9 +164,9 @@ def anchors_key(
 
     Args:
         generator: digest of the pretrained generator.
-        fingerprint: what of the machine's arithmetic they depend on.
+        fingerprint: the part of the machine's arithmetic that they depend on.
         train, test: digests of the photos in canonical order.
-        choosing: what else latents depend on (``clstudy.trial.requests.Basis.choosing``).
+        choosing: everything else that latents depend on (``clstudy.trial.requests.Basis.choosing``).
     """
     return digest_of(
         {
@@ -186,10 +186,10 @@ def owned_by(identity: str) -> dict[str, bytes]:
 
 
 def owner_in(content: bytes) -> str:
-    """The person whom ``owned_by`` marked a value with.
+    """The person that a value is marked with (``owned_by``).
 
     Raises:
-        ValueError: it is no JSON object, or names nobody.
+        ValueError: it is not a JSON object, or names nobody.
     """
     if not (identity := json_object(content).get("identity")):
         raise ValueError(f"{OWNER} names nobody")

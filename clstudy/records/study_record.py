@@ -1,7 +1,7 @@
 """``study.yaml``: what a study was asked to do, and with what. Written and read here only (no torch, no Ray).
 
-Old versions and files made by hand lack fields, so nearly everything is optional; whoever needs more than the trials
-asks for a ``CompleteRecord``. What is said of the fields holds for both.
+Files of old versions, or written by hand, lack fields, so nearly everything is optional; code that needs more than the
+trials asks for a ``CompleteRecord``. The fields mean the same in both.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from clstudy.storage.places import Place, first_line
 
 NAME = "study.yaml"
 MOST_TIMESTAMPS = 1000
-"""A matrix has its square of cells: beyond this a number in ``study.yaml`` is a mistake."""
+"""Matrices have the square of this many cells; a larger number in ``study.yaml`` is a mistake."""
 
 _EXPECTED = "Give a folder that `clstudy run` wrote, such as runs/hull_sizes"
 _REMEDY = "run the study again: it writes the file anew"
@@ -37,9 +37,9 @@ class TrialEntry:
 
     Attributes:
         trial: its id, which is the name of its files.
-        buffer_size: None where the strategy does not depend on it.
-        joint: whether its strategy is joint training; None where the file does not say.
-        other: what another version says of it.
+        buffer_size: None if the strategy does not depend on it.
+        joint: whether its strategy is joint training; None if the file does not say.
+        other: fields from another version.
     """
 
     trial: str
@@ -53,7 +53,7 @@ class TrialEntry:
 
     @classmethod
     def of(cls, spec: TrialSpec, *, joint: bool) -> TrialEntry:
-        """The entry of a planned trial; that it is no joint training goes without saying."""
+        """The entry of a planned trial; ``joint`` is only written if it is true."""
         return cls(**spec.columns(), joint=joint or None)
 
     @property
@@ -129,22 +129,22 @@ class StudyRecord:
     """A study's settings; a field that is None is not in the file.
 
     Attributes:
-        name: of its search space.
+        name: its search space's name.
         profile: settings as plain values (``clstudy.settings.profiles.Profile.to_dict``), or the profile's name only.
         data_set: name of the data set, or of the folder of photos.
-        timestamps: identity -> number of timestamps; one number where it is everybody's.
+        timestamps: identity -> number of timestamps; a single number if it is the same for all.
         buffer_sizes: of the plan, ascending.
         claims: what the space claimed, and when (``clstudy.settings.claims``); empty where it never claimed anything.
         trials: in the plan's order.
-        chosen_rates: of every cell, where a search chose them.
+        chosen_rates: the rate of every cell, if a search chose them.
         generator: digest of the pretrained generator.
-        metric_files: role -> sha256 of weights outside the package that metrics are computed with.
-        metrics: what its rows hold beyond the packaged metrics: the user's own, or what its workload measures.
-        fingerprint: what of the machine's arithmetic may change a bit.
+        metric_files: role -> sha256 of weights from outside the package that metrics use.
+        metrics: those in its rows beyond the packaged ones: the user's own, or what its workload measures.
+        fingerprint: everything about the machine's arithmetic that may change a bit.
         data_digests: identity -> digest over all photos.
         versions: package -> version; None for one that was not installed.
-        git_commit: of clstudy's checkout; None: it ran from none. Empty: the file does not say.
-        other: what another version says.
+        git_commit: of clstudy's checkout; None if there was none; empty if the file does not say.
+        other: fields from another version.
     """
 
     name: str | None = None
@@ -167,7 +167,7 @@ class StudyRecord:
 
     @property
     def profile_name(self) -> str | None:
-        """The profile's name, where the file says it."""
+        """The profile's name, if the file has it."""
         name = self.profile.get("name") if isinstance(self.profile, Mapping) else self.profile
         return None if name is None else str(name)
 
@@ -204,7 +204,7 @@ class StudyRecord:
         """Read the file.
 
         Raises:
-            ValueError: it is no YAML, nested too deeply, lists no trials, or a field is of another type.
+            ValueError: it is not YAML, is nested too deeply, lists no trials, or a field has another type.
         """
         values = _mapping(load_yaml(content.decode()), "the file")
         metrics = read_own_metrics(values.get("metrics"))
@@ -229,10 +229,10 @@ class StudyRecord:
         )
 
     def complete(self, path: Place) -> CompleteRecord:
-        """This record with everything that a study is computed, exported or forgotten from.
+        """This record with everything needed to compute, export or forget a study.
 
         Raises:
-            UserError: fields are not there. ``path`` is the file to name.
+            UserError: fields are missing. ``path`` is the file to name.
         """
         lacking = [name for name, kind in _COMPLETE.items() if not isinstance(getattr(self, name), kind)]
         if lacking:
@@ -242,7 +242,7 @@ class StudyRecord:
 
 @dataclass(frozen=True, kw_only=True)
 class CompleteRecord(StudyRecord):
-    """A record as every finished preparation of a run leaves it."""
+    """A record with all fields, as every run writes it once it is prepared."""
 
     name: str
     profile: Mapping[str, Any]
@@ -281,11 +281,11 @@ _COMPLETE: Mapping[str, type] = {
     "fingerprint": Mapping,
     "data_digests": Mapping,
 }
-"""What a ``CompleteRecord`` has, and whether as a mapping."""
+"""Fields that a ``CompleteRecord`` must have -> their type."""
 
 
 def read_study_record(study: Place) -> StudyRecord:
-    """The record in a study's folder, wherever that lies.
+    """The record in a study's folder, local or in an object store.
 
     Raises:
         UserError: no such folder, no ``study.yaml`` in it, or one that is damaged or cannot be understood.
@@ -298,7 +298,7 @@ def read_study_record(study: Place) -> StudyRecord:
 
 
 def require_study(study: Place) -> bytes:
-    """The content of a study's ``study.yaml``, as it was written; what is no study is refused here.
+    """The content of a study's ``study.yaml``, as it was written; anything that is not a study is refused here.
 
     Raises:
         UserError: no such folder, no ``study.yaml`` in it, or a damaged one.
@@ -319,10 +319,10 @@ def require_study(study: Place) -> bytes:
 
 
 def read_complete_record(study: Place) -> CompleteRecord:
-    """The record of a study that is to be computed, exported, told to MLflow or changed.
+    """The record of a study, complete enough to compute, export, track or change it.
 
     Raises:
-        UserError: as ``read_study_record``, or a field is not there.
+        UserError: as ``read_study_record``, or a field is missing.
     """
     return read_study_record(study).complete(study / NAME)
 
@@ -333,7 +333,7 @@ def write_study_record(study: Place, record: StudyRecord) -> None:
 
 
 def not_understood(path: Place, error: Exception) -> UserError:
-    """What is said of a ``study.yaml`` with other content than expected."""
+    """The message for a ``study.yaml`` with unexpected content."""
     message = " ".join(str(error).split())[:300]
     return UserError(f"{path} cannot be understood ({message}). To mend it, {_REMEDY}.")
 
@@ -377,7 +377,7 @@ def _list(value: object, where: str) -> list[Any]:
 
 
 def _text(value: object, where: str) -> str:
-    """A name may look like a number or a date where nobody quoted it."""
+    """A text field; a name that nobody quoted may look like a number or a date."""
     if value is None or isinstance(value, dict | list | set | tuple):
         raise ValueError(f"{where} is {shorten(value)}, expected a text")
     return str(value)

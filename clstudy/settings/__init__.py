@@ -1,1 +1,1 @@
-"""What can be set: profiles, search spaces, claims, and the facts about metrics they are checked by (no torch)."""
+"""Settings: profiles, search spaces, claims, and the facts about metrics that they are checked against (no torch)."""

@@ -1,9 +1,9 @@
 """What a study claims before it runs: one primary comparison, and the smallest differences that matter.
 
 Both are optional keys of a search space. ``study.yaml`` keeps them as a list of *statements*: the first as it was
-when nothing had been measured, and a further one each time the space's file says something else afterwards, with what
+when nothing had been measured, and another one each time the space's file says something else afterwards, with what
 had been measured by then. So a report can say whether a claim came before the results (``clstudy.analysis.claims``).
-Nothing here enters a stage's key: claims say how results are read, never how they are made.
+Nothing here enters a stage's key: claims say how results are read, never how they are computed.
 
 Sources: Simmons, Nelson and Simonsohn, Psychol. Sci. 22(11), 2011 (why a claim is fixed first); Lakens, Soc. Psychol.
 Personal. Sci. 8(4), 2017 (smallest effects of interest).
@@ -26,7 +26,7 @@ from clstudy.registry import is_foreign
 from clstudy.settings.metric_facts import Metrics, known_metrics
 
 BASELINE = "baseline"
-"""In "5% of baseline": whatever a strategy is compared with."""
+"""The reference in "5% of baseline": whatever a strategy is compared with."""
 _RELATIVE = re.compile(r"([0-9.]+)\s*%(?:\s+of\s+(\S.*))?")
 
 ClaimedScore = Literal["aip", "forgetting", "final"]
@@ -48,9 +48,10 @@ def _pair(value: object) -> object:
 class Primary(_Strict):
     """The one comparison that a study is run for: ``between`` = [strategy, the baseline that is subtracted].
 
-    Without ``buffer_size`` it is that pair at every size, tested as one family. ``metric`` under ``protocol``: its name
-    in the rows, in a search space ``module:Name`` as well, which becomes that (``with_row_names``). Validated with a
-    context, the metrics that it may name are those under ``metrics`` there, else the packaged ones.
+    Without ``buffer_size`` it is that pair at every size, tested as one family. ``metric`` under ``protocol`` is the
+    metric's name in the rows; a search space may also write ``module:Name``, which becomes that name
+    (``with_row_names``). It may name the metrics under ``metrics`` in the validation context, by default the packaged
+    ones.
     """
 
     protocol: Annotated[str, Field(pattern="^[a-z][a-z0-9_]*$")] = "reconstruction"
@@ -77,7 +78,7 @@ class Primary(_Strict):
         return metric
 
     def covers(self, panel: tuple[str, str], score: str, strategy: str, baseline: str, size: int | None) -> bool:
-        """Whether a paired difference is (one of) the primary: ``panel`` is (protocol, metric)."""
+        """Whether a paired difference belongs to the primary comparison: ``panel`` is (protocol, metric)."""
         return (self.protocol, self.metric, self.score, *self.between) == (*panel, score, strategy, baseline) and (
             self.buffer_size is None or self.buffer_size == size
         )
@@ -88,10 +89,10 @@ class Effect:
     """A smallest difference of interest: a number in the score's own unit, or a share of a strategy's mean.
 
     Attributes:
-        text: as the space has it, e.g. "0.002" or "5% of lower".
+        text: as written in the space, e.g. "0.002" or "5% of lower".
         absolute: the number; None for a share.
         share: e.g. 0.05; None for a number.
-        reference: strategy of whose mean it is a share; ``BASELINE``: of the one that is compared with.
+        reference: the strategy whose mean it is a share of; ``BASELINE``: the strategy that is subtracted.
     """
 
     text: str
@@ -101,7 +102,7 @@ class Effect:
 
 
 def parse_effect(value: object) -> Effect:
-    """Understand a smallest difference of interest: 0.002, "5%", "5% of baseline" or "5% of lower".
+    """Parse a smallest difference of interest: 0.002, "5%", "5% of baseline" or "5% of lower".
 
     Raises:
         ValueError: it is none of these, or not above 0.
@@ -144,17 +145,17 @@ class Effects(_Strict):
     final: _Size | None = None
 
     def by_score(self) -> dict[str, Effect]:
-        """Score name -> smallest difference of interest, of the scores that have one."""
+        """Score name -> smallest difference of interest, for the scores that have one."""
         return {score: parse_effect(value) for score, value in self.model_dump(exclude_none=True).items()}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Statement:
-    """What a study's space claimed, and what had been measured when it did.
+    """What a study's space claimed, and what had been measured by then.
 
     Attributes:
-        finished_trials: with results at that time.
-        measured_stages: of its plan, at that time (their rows can be looked at before a trial ends).
+        finished_trials: number of trials with results at that time.
+        measured_stages: number of measured stages of its plan at that time (rows can be seen before a trial ends).
     """
 
     primary: Primary | None
@@ -164,11 +165,11 @@ class Statement:
 
     @property
     def before_results(self) -> bool:
-        """True where nothing had been measured."""
+        """Whether nothing had been measured."""
         return not (self.finished_trials or self.measured_stages)
 
     def claims(self) -> tuple[Primary | None, Effects | None]:
-        """What is claimed, without the circumstances."""
+        """The claims alone, without what had been measured."""
         return self.primary, self.effects
 
     def document(self) -> dict[str, Any]:
@@ -186,15 +187,15 @@ def _dumped(model: BaseModel | None) -> dict[str, Any] | None:
 
 
 def primary_before_results(statements: Sequence[Statement]) -> Primary | None:
-    """The primary comparison of a study; None where it names none, or named it after something was measured."""
+    """The primary comparison of a study; None if it names none, or named it after something was measured."""
     return statements[-1].primary if statements and statements[-1].before_results else None
 
 
 def read_statements(entries: object, metrics: Metrics | None = None) -> tuple[Statement, ...]:
-    """The statements of a ``study.yaml`` (its value under ``claims``; None: it has none, as of older versions).
+    """The statements of a ``study.yaml``, from its value under ``claims`` (None if it has none, as in older versions).
 
     Args:
-        metrics: of the study; None: the packaged ones.
+        metrics: the study's; None: the packaged ones.
 
     Raises:
         ValueError: they are not what ``Statement.document`` writes.
@@ -222,10 +223,10 @@ def _read_statement(entry: object, metrics: Metrics | None) -> Statement:
 
 
 def with_row_names(primary: Primary | None, names: Mapping[str, str]) -> Primary | None:
-    """A primary comparison whose metric is named as in the rows.
+    """The primary comparison with its metric named as in the rows.
 
     Args:
-        names: metric as settings name it -> its name in the rows.
+        names: the metric's name in settings -> its name in the rows.
     """
     if primary is None:
         return None
@@ -233,10 +234,10 @@ def with_row_names(primary: Primary | None, names: Mapping[str, str]) -> Primary
 
 
 def state(before: Sequence[Statement], now: Statement) -> tuple[Statement, ...]:
-    """The statements of a study that now claims ``now``: once something is measured, an older claim stays on record.
+    """The statements of a study that now claims ``now``. Once something is measured, older claims stay on record.
 
     Args:
-        before: what the study's folder has; empty for a new study, and for one that never claimed anything.
+        before: the statements in the study's folder; empty for a new study, or one that never claimed anything.
     """
     if before and before[-1].claims() == now.claims():
         return tuple(before)
@@ -254,10 +255,10 @@ def primary_fits_grid(primary: Primary, strategies: Sequence[str], sizes: Sequen
     """Check a primary comparison against the axes of its grid.
 
     Args:
-        inside: type of the error that lies at a key of the group (``clstudy.settings.space``).
+        inside: type of errors that belong to one key of the group (``clstudy.settings.space``).
 
     Raises:
-        PydanticCustomError: a strategy or size that the grid has not, or a pair that is not compared that way.
+        PydanticCustomError: the grid lacks a strategy or size, or the pair is not compared that way round.
     """
 
     def wrong(what: str, *place: str | int) -> PydanticCustomError:
@@ -277,10 +278,10 @@ def primary_fits_grid(primary: Primary, strategies: Sequence[str], sizes: Sequen
 
 
 def effects_fit_grid(effects: Effects, strategies: Sequence[str], inside: str) -> None:
-    """Check that shares are of strategies that the grid has.
+    """Check that shares refer to strategies of the grid.
 
     Raises:
-        PydanticCustomError: one is not.
+        PydanticCustomError: one does not.
     """
     for score, effect in effects.by_score().items():
         if effect.reference != BASELINE and effect.reference not in strategies:
@@ -303,15 +304,15 @@ def check_claims(
     joint: Callable[[str], bool],
     timestamps: int,
 ) -> None:
-    """Refuse claims that the study's numbers could never answer, before anything runs.
+    """Refuse claims that the study's numbers can never answer, before anything runs.
 
     Args:
         computed: (protocol, metric) -> whether the profile computes it here.
-        uses_buffer_size, joint: what a strategy's class says.
-        timestamps: fewest of any identity.
+        uses_buffer_size, joint: as a strategy's class states them.
+        timestamps: the smallest number of any identity.
 
     Raises:
-        UserError: names the key, what is wrong and what to write.
+        UserError: there is one; names the key, what is wrong and what to write.
     """
     if primary is not None:
         panel = (primary.protocol, primary.metric)
@@ -352,7 +353,7 @@ def in_words(primary: Primary) -> str:
 
 
 def claim_lines(statements: Sequence[Statement]) -> list[str]:
-    """The plan's lines on what is claimed."""
+    """Lines of the plan about the claims."""
     now = statements[-1] if statements else Statement(primary=None, effects=None)
     if now.primary is None:
         lines = ["primary  none is named: the report will call every comparison exploratory"]
@@ -367,7 +368,7 @@ def claim_lines(statements: Sequence[Statement]) -> list[str]:
 
 
 def lateness(statements: Sequence[Statement]) -> str:
-    """How the last statement came after results, in words; empty where it came before them."""
+    """How the last statement came after results, in words; empty if it came before them."""
     if not statements or statements[-1].before_results:
         return ""
     late = statements[-1]

@@ -1,7 +1,7 @@
-"""From a search space to the trials it asks for, and the limits of a study's size.
+"""Expands a search space into trials, and checks the limits of a study's size.
 
-Knows neither strategies nor data sets, which are asked through the arguments of :func:`expand`, so that it imports
-nothing heavy.
+It knows neither strategies nor data sets; :func:`expand` takes what it needs of them as arguments, so that nothing
+heavy is imported.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from clstudy.settings.space import Grid, RateRange, SearchSpace
 from clstudy.settings.trial_spec import GridCell, TrialSpec, refuse_equal_ids
 
 MAX_TRIALS_WITHOUT_YES = 500
-"""A space that expands to more trials than this runs only with ``--yes``."""
+"""A space with more trials than this runs only with ``--yes``."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Expansion:
-    """The trials of a space, in the order they should start.
+    """The trials of a space, in the order in which they should start.
 
-    ``collapsed`` counts the combinations of the full grid that were no trial of their own; ``sentence`` says so.
+    ``collapsed`` counts the combinations of the full grid that are not trials of their own; ``sentence`` says so.
     """
 
     trials: tuple[TrialSpec, ...]
@@ -31,10 +31,10 @@ class Expansion:
 
 
 def choose_identities(wanted: int | Sequence[str], known: Sequence[str]) -> tuple[str, ...]:
-    """Return the identities that a space asks for, out of those a data set has (in its order).
+    """Return the identities that a space asks for from a data set, in the data set's order.
 
     Raises:
-        UserError: an unknown name (with the nearest known one), or a count larger than the data set.
+        UserError: a name is unknown (the nearest known one is named), or a count exceeds the data set.
     """
     if isinstance(wanted, int):
         if wanted > len(known):
@@ -52,7 +52,7 @@ def choose_identities(wanted: int | Sequence[str], known: Sequence[str]) -> tupl
 
 
 def expand_cells(space: SearchSpace, uses_buffer_size: Callable[[str], bool]) -> tuple[GridCell, ...]:
-    """Return the cells of a space, strategy by strategy; a strategy that does not depend on the buffer size is one.
+    """Return the cells of a space, strategy by strategy; a strategy that ignores the buffer size has one cell.
 
     Args:
         uses_buffer_size: says of a strategy's name whether its buffer size matters; raises for an unknown name.
@@ -83,17 +83,17 @@ def expand(
     A strategy that does not depend on the buffer size gives one trial instead of one per size. Trials are ordered
     seed, learning rate, strategy, buffer size, identity (fastest), so that workers begin with different identities
     instead of waiting for each other's first timestamp. A space with a range of learning rates gives the trials that
-    are reported: every cell at the one rate that was chosen for it (the trials of the search itself are
-    :class:`clstudy.study.search.rate_search.RateSearch`'s).
+    are reported: every cell at the one rate chosen for it (the search's own trials come from
+    :class:`clstudy.study.search.rate_search.RateSearch`).
 
     Args:
-        identities: the names that the data set has, in its order.
+        identities: names of the data set's identities, in its order.
         uses_buffer_size: says of a strategy's name whether its buffer size matters; raises for an unknown name.
-        rates: the chosen rate of every cell; exactly where the space has a range.
+        rates: the chosen rate of every cell; given if and only if the space has a range.
 
     Raises:
         UserError: unknown identity or strategy, no buffer size where one is needed, two trials with one name.
-        ValueError: ``rates`` for a list, none for a range, or not for every cell.
+        ValueError: ``rates`` is given for a list, missing for a range, or incomplete.
     """
     grid = space.grid
     chosen = choose_identities(grid.identity, identities)
@@ -125,7 +125,7 @@ def expand(
 def _rates_of_cells(
     grid: Grid, cells: Sequence[GridCell], rates: Mapping[GridCell, float] | None
 ) -> list[Mapping[GridCell, float]]:
-    """The rate of every cell, once per pass over the cells: one pass per listed rate, or one with the chosen rates."""
+    """The rates of all cells, once per round over the cells: a round per listed rate, or one with the chosen rates."""
     listed = grid.learning_rate
     if isinstance(listed, RateRange):
         missing = [cell.label for cell in cells if rates is None or cell not in rates]
@@ -154,7 +154,7 @@ def _counted(number: int, noun: str) -> str:
 
 
 def check_trial_count(trials: int, *, yes: bool = False) -> None:
-    """Refuse a study larger than ``MAX_TRIALS_WITHOUT_YES`` that was not confirmed.
+    """Refuse a study with more than ``MAX_TRIALS_WITHOUT_YES`` trials unless it was confirmed.
 
     Raises:
         UserError: too many trials and no ``--yes``.
@@ -167,15 +167,15 @@ def check_trial_count(trials: int, *, yes: bool = False) -> None:
 
 
 def check_buffer_sizes(trials: Iterable[TrialSpec], training_photos: Mapping[str, int]) -> None:
-    """Refuse buffers that could hold more than all training photos of an identity together.
+    """Refuse buffers that could hold more photos than an identity has for training.
 
-    A size above the candidates of an early timestamp is normal: the buffer is simply not full yet.
+    A size above the number of candidates at an early timestamp is normal: the buffer is simply not full yet.
 
     Args:
         training_photos: identity -> number of its training photos over all timestamps.
 
     Raises:
-        UserError: names every size that is too large, and the identity with the fewest photos.
+        UserError: sizes are too large; names them all, and the identity with the fewest photos.
     """
     too_large = sorted(
         {

@@ -1,8 +1,8 @@
-"""What is known of a metric without running it: name, direction, title, decimals, files. Importable without torch.
+"""Facts about metrics, known without running them: name, direction, title, decimals, files. Importable without torch.
 
-The facts of a metric stand on its class (``clstudy.metrics.base.Metric``). Those of the packaged metrics are read from
-the class bodies by their syntax, because importing a metric needs torch and the analysis must do without; those of a
-user's own metrics are read from the class by whoever plans a study, which writes them into ``study.yaml``.
+A metric's facts are attributes of its class (``clstudy.metrics.base.Metric``). For packaged metrics they are parsed
+from the source of the class bodies, because importing a metric needs torch and the analysis must do without. For a
+user's own metrics they are read from the class when a study is planned, and written into ``study.yaml``.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class MetricFacts:
     """The facts of one metric, as its class states them (``clstudy.metrics.base.Metric`` says what each means).
 
     Raises:
-        ValueError: a fact of another type or form than expected.
+        ValueError: a fact does not have the expected type or form.
     """
 
     name: str
@@ -45,7 +45,7 @@ class MetricFacts:
     of_set: bool = False
     twin_of: str | None = None
     other_protocols: tuple[str, ...] = ()
-    """Of a workload that scores otherwise than by reconstruction and synthesis (``WorkloadKind.measures``)."""
+    """Protocols of a workload that does not score by reconstruction and synthesis (``WorkloadKind.measures``)."""
 
     def __post_init__(self) -> None:
         problem = next(_problems(self), None)
@@ -64,7 +64,7 @@ class MetricFacts:
 
     @classmethod
     def read(cls, values: Mapping[str, Any]) -> MetricFacts:
-        """Facts by name, as a class body or ``study.yaml`` has them.
+        """Facts from a mapping by name, as in a class body or ``study.yaml``.
 
         Raises:
             ValueError: one is missing, unknown, or not as expected.
@@ -82,7 +82,7 @@ class MetricFacts:
 
     @property
     def protocols(self) -> tuple[str, ...]:
-        """The protocols under which it has rows, in the order of the tables."""
+        """The protocols under which the metric has rows, in the order of the tables."""
         flags = zip(PROTOCOLS, (self.in_reconstruction, self.in_synthesis), strict=True)
         return (*(protocol for protocol, there in flags if there), *self.other_protocols)
 
@@ -126,10 +126,10 @@ def packaged_metrics() -> Metrics:
 
 
 def metrics_in(folder: Path) -> Metrics:
-    """The metrics that a folder of modules registers, of those in the list ``MODULES`` of its ``__init__.py``.
+    """The metrics registered by the modules of a folder that its ``__init__.py`` lists in ``MODULES``.
 
     Raises:
-        ValueError: a fact is no literal, is missing, or is not as expected; the message names the module.
+        ValueError: a fact is not a literal, is missing, or is not as expected; the message names the module.
     """
     bodies = _Bodies(folder)
     listed: tuple[str, ...] = bodies.constant("__init__", "MODULES")
@@ -145,9 +145,9 @@ def as_published() -> Mapping[str, str]:
 
 
 class _Bodies:
-    """Class bodies of a folder's modules, read and not run.
+    """Class bodies of a folder's modules, parsed but not run.
 
-    What a class says is a literal, or the attribute of another class; what it does not say, its bases do.
+    An attribute's value is a literal, or the attribute of another class; what a class lacks comes from its bases.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -177,7 +177,7 @@ class _Bodies:
         return self._trees[module]
 
     def _facts(self, module: str, name: str) -> dict[str, Any]:
-        """What a class and its bases say; nothing of classes from elsewhere."""
+        """The facts of a class and its bases; bases from elsewhere are ignored."""
         for node in self._tree(module):
             if isinstance(node, ast.ClassDef) and node.name == name:
                 said: dict[str, Any] = {}
@@ -208,7 +208,7 @@ def _registers(decorator: ast.expr) -> bool:
 
 
 def _assigned(body: Sequence[ast.stmt]) -> dict[str, ast.expr]:
-    """Names that statements give a value."""
+    """Names that the statements assign."""
     found: dict[str, ast.expr] = {}
     for node in body:
         if isinstance(node, ast.Assign):
@@ -230,9 +230,9 @@ class OwnMetric:
     """A metric that is not in the package.
 
     Attributes:
-        place: ``module:Name``, as settings name it.
+        place: ``module:Name``, as written in settings.
         source: sha256 of the file that defines it, for keys.
-        facts: of its class.
+        facts: the facts of its class.
     """
 
     place: str
@@ -246,7 +246,7 @@ class OwnMetric:
 
 
 def own_facts(place: str) -> MetricFacts:
-    """The facts of what ``module:Name`` names. That it is a metric, ``clstudy.metrics.base.METRICS`` knows.
+    """The facts of ``module:Name``. ``clstudy.metrics.base.METRICS`` checks that it is a metric.
 
     Raises:
         UserError: it cannot be imported, or a fact is missing or not as expected.
@@ -261,10 +261,10 @@ def own_facts(place: str) -> MetricFacts:
 
 
 def own_metrics(names: Iterable[str]) -> tuple[OwnMetric, ...]:
-    """The metrics among some that are ``module:Name``.
+    """The metrics that are given as ``module:Name``.
 
     Raises:
-        UserError: as ``own_facts``; or one is called as a packaged metric or as another of them is.
+        UserError: as ``own_facts``; or one has the name of a packaged metric or of another one.
     """
     found: dict[str, OwnMetric] = {}
     for place in filter(is_foreign, names):
@@ -279,10 +279,10 @@ def own_metrics(names: Iterable[str]) -> tuple[OwnMetric, ...]:
 
 
 def read_own_metrics(entries: object) -> tuple[OwnMetric, ...]:
-    """The user's own metrics of a ``study.yaml`` (its value under ``metrics``; None: it has none).
+    """The user's own metrics of a ``study.yaml``, from its value under ``metrics`` (None if it has none).
 
     Raises:
-        ValueError: they are not what ``OwnMetric.document`` gives.
+        ValueError: they do not have the form that ``OwnMetric.document`` gives.
     """
     if entries is None:
         return ()
@@ -306,6 +306,6 @@ def known_metrics(own: Iterable[OwnMetric] = ()) -> Metrics:
 
 
 def row_names(names: Iterable[str], own: Iterable[OwnMetric]) -> dict[str, str]:
-    """Metric as settings name it -> its name in the rows."""
+    """A metric's name in settings -> its name in the rows."""
     places = {one.place: one.facts.name for one in own}
     return {name: places.get(name, name) for name in names}

@@ -1,7 +1,7 @@
-"""Files from outside the package that metrics need; importable without torch (the plan needs no more).
+"""Files from outside the package that metrics need. Importable without torch, because the plan needs it.
 
-Which ones, the metric's class says (``needs``). Roles and where their files come from:
-``clstudy.assets.model_files.ROLES``. A metric whose file is absent cannot be made (``clstudy.metrics.base.Metric``):
+A metric's class says which files it needs (``needs``). ``clstudy.assets.model_files.ROLES`` says what the roles are and
+where their files come from. A metric cannot be constructed without its file (``clstudy.metrics.base.Metric``), so
 nothing is ever computed with random weights.
 
 Some metrics can be computed by more than one library ("backends"), and some of those need files of their own.
@@ -15,17 +15,17 @@ from clstudy.settings.metric_facts import own_facts, packaged_metrics
 from clstudy.settings.profiles import EvaluationSettings
 
 BACKENDS: dict[str, tuple[str, ...]] = {"lpips": ("packaged", "lpips"), "id": ("onnxruntime", "insightface")}
-"""metric name -> what it can be computed with (setting ``<metric>_backend``), the default first."""
+"""metric name -> backends that can compute it (setting ``<metric>_backend``), the default first."""
 
 LPIPS_NETWORKS: dict[str, str | None] = {"alex": None, "vgg": "lpips_vgg", "squeeze": "lpips_squeeze"}
-"""network of LPIPS -> role of its ImageNet weights; None: they are in the package."""
+"""network of LPIPS -> role of its ImageNet weights; None if they are in the package."""
 
 
 def needed_files(metric: str) -> tuple[str, ...]:
-    """Roles without which a metric, as settings name it, cannot be computed.
+    """Roles of files without which a metric (named as in settings) cannot be computed.
 
     Raises:
-        UserError: a metric of the user's own that cannot be imported.
+        UserError: a metric of the user's own cannot be imported.
     """
     return (own_facts(metric) if is_foreign(metric) else packaged_metrics()[metric]).needs
 
@@ -34,7 +34,7 @@ def check_backends(evaluation: EvaluationSettings) -> None:
     """Refuse settings of backends that nothing can compute.
 
     Raises:
-        UserError: an unknown backend or network, or a network that the backend does not have.
+        UserError: a backend or network is unknown, or the backend does not have the network.
     """
     for metric, known in BACKENDS.items():
         _require_known(f"evaluation.{metric}_backend", getattr(evaluation, f"{metric}_backend"), known)
@@ -54,7 +54,7 @@ def _require_known(setting: str, value: str, known: tuple[str, ...]) -> None:
 
 
 def required_by_settings(evaluation: EvaluationSettings) -> dict[str, tuple[str, ...]]:
-    """metric name -> roles that the metric needs because of how it is to be computed.
+    """metric name -> roles that the metric needs because of the backend that computes it.
 
     Raises:
         UserError: as ``check_backends``.
@@ -65,7 +65,7 @@ def required_by_settings(evaluation: EvaluationSettings) -> dict[str, tuple[str,
 
 
 def used_by_settings(evaluation: EvaluationSettings) -> tuple[str, ...]:
-    """Roles of files that are used if they are there, because of the metrics and how they are to be computed.
+    """Roles of files that these metrics and their backends use if the files are there.
 
     A metric without its files is left out. insightface reads packs of networks; without one it computes with the
     packaged embedder.

@@ -1,7 +1,7 @@
-"""A profile by the name that a search space gives it, checked whole; and which sections of settings it has.
+"""Looks up a profile by its name in a search space, checks it as a whole, and lists its sections of settings.
 
-Registered names and functions of the user's own (``module:Name``) are one here: whatever a function returns is checked
-by the types of its fields before anything is made from it. No torch, no Ray.
+Registered names and functions of the user's own (``module:Name``) are treated alike: what a function returns is checked
+against the types of its fields before it is used. No torch, no Ray.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ def named_profile(name: str) -> Profile:
     """The profile of a name, or of ``module:Name``.
 
     Raises:
-        UserError: there is none of that name, what is named is no function that returns a profile, or the profile has
-            settings that cannot be.
+        UserError: there is no profile of that name, it is not a function that returns a profile, or the profile has
+            invalid settings.
     """
     function = PROFILES[name]
     try:
@@ -46,9 +46,9 @@ def named_profile(name: str) -> Profile:
 
 
 def profile_problems(profile: Profile) -> list[str]:
-    """What is wrong with a profile's settings, by their types and ranges; empty where nothing is.
+    """What is wrong with a profile's settings, by their types and ranges; empty if nothing is.
 
-    A profile is made in Python, where no type is checked: 0 epochs would be found after a study has begun, or never.
+    A profile is constructed in Python, which checks no types: 0 epochs would be noticed after a study began, or never.
     """
     kind = type(profile)
     problems = []
@@ -76,13 +76,13 @@ def _value_problems(settings: Any, where: str) -> Iterator[str]:
 
 
 def refusal(item: Any) -> str:
-    """A value with why it is refused, in words, from one of pydantic's errors."""
+    """A refused value with the reason, in words, from one of pydantic's errors."""
     own = item.get("ctx", {}).get("error")  # of a validator of ours, or the user's
     return f"{shorten(item['input'])}: {item['msg'].lower() if own is None else own}"
 
 
 def metrics_problem(names: Sequence[str]) -> str:
-    """What is wrong with a list of metrics; empty where nothing is."""
+    """What is wrong with a list of metrics; empty if nothing is."""
     if not names or len(set(names)) < len(names):
         return f"{shorten(list(names))}: expected at least one metric, and none of them twice"
     known = packaged_metrics()
@@ -98,10 +98,10 @@ def metrics_problem(names: Sequence[str]) -> str:
 
 @lru_cache(maxsize=64)  # making one takes milliseconds, and profiles are checked wherever they are named
 def setting_types(kind: type[Any]) -> Mapping[str, TypeAdapter[Any]]:
-    """What checks each field of a dataclass, by its name.
+    """Field name of a dataclass -> the validator that checks it.
 
     Raises:
-        UserError: a type that nothing can be checked by.
+        UserError: a type cannot be used for checking.
     """
     try:
         hints = get_type_hints(kind, include_extras=True)
@@ -116,7 +116,7 @@ def setting_types(kind: type[Any]) -> Mapping[str, TypeAdapter[Any]]:
 def section_names(profile: Profile | type[Profile]) -> list[str]:
     """The parts of a profile that hold settings: its fields that are dataclasses, in their order.
 
-    A class's are those whose types say so.
+    For a class, these are the fields with dataclasses as types.
     """
     if isinstance(profile, type):
         return [name for name, hint in get_type_hints(profile).items() if isinstance(hint, type) and is_dataclass(hint)]
@@ -124,16 +124,16 @@ def section_names(profile: Profile | type[Profile]) -> list[str]:
 
 
 def own_sections(profile: Profile) -> dict[str, Any]:
-    """What a subclass's sections add to the keys of stages: nothing for a profile of the package's class.
+    """What a subclass's sections add to the keys of stages; empty for a profile of the package's class.
 
-    Whatever a generator or a workload of the user's own reads there changes its numbers.
+    Any of these settings may change numbers, because the user's own generator or workload may read them.
     """
     common = {entry.name for entry in fields(Profile)}
     return {name: key_document(getattr(profile, name)) for name in section_names(profile) if name not in common}
 
 
 def profile_sources(profile: Profile) -> dict[str, str]:
-    """Source of the modules that define a profile's class and sections, where they are the user's own.
+    """Source of the modules that define a profile's class and sections, if they are the user's own.
 
     As ``clstudy.registry.foreign_sources``.
     """

@@ -1,7 +1,7 @@
-"""Settings of a profile that a search space or ``--set`` changes: checked by their types, applied to the profile.
+"""Applies settings from a search space or ``--set`` to a profile, after checking them against their types.
 
-No torch, no Ray. Which settings there are, the profile says: its sections may be the user's own. A few are not changed
-here, and their fields say why (``clstudy.settings.profiles.FIXED``).
+No torch, no Ray. The profile determines which settings exist, because its sections may be the user's own. A few
+cannot be changed here; their fields say why (``clstudy.settings.profiles.FIXED``).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Settings = Mapping[str, Mapping[str, Any]]
 
 
 class SettingError(ValueError):
-    """A setting that does not exist or cannot have that value; ``place`` is its section and name."""
+    """A setting does not exist or cannot have that value; ``place`` is its section and name."""
 
     def __init__(self, place: tuple[str, ...], what: str):
         super().__init__(what)
@@ -30,11 +30,11 @@ class SettingError(ValueError):
 
 
 def checked_settings(raw: object, profile: Profile) -> dict[str, dict[str, Any]]:
-    """Settings as the profile takes them, from what a YAML file or the command line says.
+    """Settings in the types that the profile takes, from a YAML file or the command line.
 
     Raises:
-        SettingError: an unknown section or name, a value of another type or range than the setting's, or a setting
-            that is not changed here.
+        SettingError: a section or name is unknown, a value does not have the setting's type or range, or the setting
+            cannot be changed here.
     """
     if not isinstance(raw, Mapping):
         known = ", ".join(section_names(profile))
@@ -81,7 +81,7 @@ def _checked_section(section: str, values: object, profile: Profile) -> dict[str
 
 
 def _present_names(section: str, values: Mapping[Any, Any], base: object) -> dict[Any, Any]:
-    """Settings by their present names, where some are given by an older one."""
+    """Settings by their present names; some may be given by an older name."""
     known = settings_by_name(base)
     found: dict[Any, Any] = {}
     for given, value in values.items():
@@ -113,7 +113,7 @@ def parse_settings(options: Sequence[str], profile: Profile) -> dict[str, dict[s
     """Read ``--set SECTION.NAME=VALUE`` options; values of several words or numbers are separated by commas.
 
     Raises:
-        UserError: an option of another form, or a setting given twice. Names and values are not checked here.
+        UserError: an option has another form, or a setting is given twice. Names and values are not checked here.
     """
     settings: dict[str, dict[str, Any]] = {}
     for option in options:
@@ -132,14 +132,14 @@ def parse_settings(options: Sequence[str], profile: Profile) -> dict[str, dict[s
 
 
 def _parsed(section: object, name: str, value: str) -> Any:
-    """A list where the setting is one; what else it may be, its type says (``checked_settings``)."""
+    """A list if the setting is one; everything else is left to its type (``checked_settings``)."""
     if isinstance(getattr(section, name, None), tuple):
         return [part.strip() for part in value.split(",") if part.strip()]
     return value
 
 
 def setting_words(settings: Settings) -> list[str]:
-    """Each setting with its value, as ``--set`` takes it."""
+    """Each setting with its value, in the form that ``--set`` takes."""
     return [
         f"{section}.{name}={','.join(map(str, value)) if isinstance(value, list | tuple) else value}"
         for section, values in settings.items()

@@ -1,4 +1,4 @@
-"""The search spaces that come with the package: where they lie, and their names."""
+"""The search spaces that come with the package: their folders and names."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How exactly the networks compute: the modes and what each does to the numbers (no torch)."""
+"""Numerical precision of the networks: the modes, and what each does to the numbers (no torch)."""
 
 from __future__ import annotations
 

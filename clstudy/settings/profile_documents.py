@@ -12,14 +12,14 @@ from clstudy.settings.profiles import Profile, key_document, settings_by_name, s
 
 
 def profile_from_document(document: Mapping[str, Any], kind: type[Profile] = Profile) -> Profile:
-    """A profile from its ``to_dict``; settings that were added since have their defaults.
+    """A profile from its ``to_dict``; settings added since have their defaults.
 
     Args:
         document: as it was written.
         kind: its class, unless the document names one.
 
     Raises:
-        UserError: a setting that this version does not know, or a class that cannot be imported.
+        UserError: this version does not know a setting, or a class cannot be imported.
     """
     values = dict(document)
     if (name := values.pop("class", None)) is not None:
@@ -52,7 +52,7 @@ def _built(kind: type[Any], values: Mapping[str, Any], where: str) -> Any:
 
 
 def _plain(hint: Any, value: Any, where: str) -> Any:
-    """A value as the dataclass has it: YAML knows lists only."""
+    """A value in the dataclass's type: YAML has lists, but no tuples."""
     if isinstance(hint, type) and is_dataclass(hint) and isinstance(value, Mapping):
         return _built(hint, value, where)
     if isinstance(value, list) and list not in (hint, get_origin(hint)):
@@ -61,9 +61,9 @@ def _plain(hint: Any, value: Any, where: str) -> Any:
 
 
 def search_document(profile: Profile) -> dict[str, Any]:
-    """A profile as the proposals of a search for learning rates depend on it.
+    """The part of a profile that the proposals of a search for learning rates depend on.
 
-    Settings added when searches existed are left out while they have their default, so that those searches go on.
+    Settings added since are left out while they have their default, so that existing searches can continue.
     """
     document = key_document(profile)
     for section, values in document.items():

@@ -1,7 +1,7 @@
 """Profiles: complete, typed descriptions of what a trial is made of.
 
-A profile is a function that returns a :class:`Profile`; adding one is one function and its ``register`` line, or
-``module:Name`` where it is asked for by name. What reads one by its name is :mod:`clstudy.settings.named_profiles`.
+A profile is a function that returns a :class:`Profile`; add one as a function with a ``register`` line, or give
+``module:Name`` wherever a profile's name is expected. :mod:`clstudy.settings.named_profiles` looks profiles up by name.
 Nothing here imports torch or Ray.
 """
 
@@ -23,10 +23,10 @@ from clstudy.settings.precision import PRECISIONS
 _LATER = {"later": True}
 """Marks a setting that was added when studies existed already; see ``key_document``."""
 _LATEST = {"later": True, "after searches": True}
-"""Marks one that was added when searches for learning rates existed too; see ``search_document``."""
+"""Marks a setting that was added when searches for learning rates existed too; see ``search_document``."""
 
 FIXED = "fixed"
-"""Marks in a field's metadata a setting that a search space cannot change; its value says why, for messages."""
+"""In a field's metadata: marks a setting that a search space cannot change; its value is the reason, for messages."""
 
 
 def _fixed(why: str) -> dict[str, str]:
@@ -40,7 +40,7 @@ def _known_precision(name: str) -> str:
 
 
 def _written_as(name: str) -> dict[str, str]:
-    """Marks a setting that keys and ``study.yaml`` know by an older name, which spaces may use as well."""
+    """Marks a setting that has an older name in keys and ``study.yaml``; spaces may use that name, too."""
     return {"written as": name}
 
 
@@ -50,12 +50,12 @@ def written_name(entry: SettingField[Any]) -> str:
 
 
 def settings_by_name(kind: type[Any] | Any) -> dict[str, SettingField[Any]]:
-    """The settings of a section by all their names: the present ones, then the written ones that differ."""
+    """The settings of a section by all their names: present names first, then written names that differ."""
     settable = [entry for entry in fields(kind) if entry.init]
     return {entry.name: entry for entry in settable} | {written_name(entry): entry for entry in settable}
 
 
-# what a setting may be is checked where a profile or a setting is given from outside (``clstudy.settings.overrides``)
+# values are checked where a profile or a setting comes from outside (``clstudy.settings.overrides``)
 _Count = Annotated[int, Field(ge=1)]
 _Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 _Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -63,17 +63,17 @@ _Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 _Decay = Annotated[float, Field(ge=0, lt=1)]
 
 PERSONALISE = "personalise"
-"""The workload of studies that knew no other."""
+"""The default workload, which was the only one for earlier studies."""
 
 LATENT_SPACE_WORDS = {"w": "W (one latent for all layers)", "w_plus": "W+ (one latent for each layer)"}
-"""``InversionSettings.latent_space`` as plans and reports say it."""
+"""``InversionSettings.latent_space`` -> its name in plans and reports."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class DataSettings:
     """Which photos: data set (or folder), people, timestamps, photos per timestamp, side in pixels.
 
-    ``alignment`` says how the photos' faces lie in them ("embedded" or "ffhq"): it fixes the crop of the ID metric.
+    ``alignment`` says how faces are aligned in the photos ("embedded" or "ffhq"); it determines the ID metric's crop.
     """
 
     name: str = field(default="synthetic", metadata=_fixed("`data:` of the space and --data say which photos"))
@@ -92,8 +92,8 @@ class TrainerSettings:
     """Personalising (protocol, step 2): loss per photo = LPIPS + ``mse_weight`` * MSE, Adam, fresh per timestamp.
 
     ``epochs``: shuffled passes over the new photos; ``batch_size``/``replay_batch_size``: new and replayed photos
-    per step. ``short_batch_replay``: what is replayed beside the last batch of an epoch where that is short: "full", a
-    whole replay batch all the same, or "as_new", no more photos than there are new ones (the reference scripts).
+    per step. ``short_batch_replay``: what is replayed with the last batch of an epoch if that is short: "full", still a
+    whole replay batch, or "as_new", no more photos than there are new ones (the reference scripts).
     """
 
     epochs: Annotated[int, Field(ge=1)] = field(default=24, metadata=_written_as("passes"))
@@ -109,13 +109,13 @@ class InversionSettings:
     """Test-time optimisation of a latent under the current generator; Adam.
 
     ``latent_space``: "w", one latent for all layers, or "w_plus", one for each layer (Abdal et al., 1904.03189), all of
-    which start from the photo's w. W+ fits any face far better, forgotten ones too, so that levels and differences
-    shrink, in the embedded study to about 40% of LPIPS (docs/procedure.md); the scripts behind the published tables
+    which start from the photo's w. W+ fits any face far better, including forgotten ones, so levels and differences
+    shrink, in the embedded study to about 40% in LPIPS (docs/procedure.md). The scripts behind the published tables
     use it (protocol, "Reconstruction").
-    ``final_lr_fraction`` is the share of the learning rate that is left at the last step of a cosine fall; 1 keeps it
+    ``final_lr_fraction`` is the fraction of the learning rate at the last step of cosine annealing; 1 keeps it
     constant, as the paper does.
     ``prior_weight`` times the mean square distance of the latent to its start is added to the loss. In a small network
-    LPIPS alone can be driven down without end while MSE stays; the prior gives the search a minimum it reaches.
+    LPIPS alone can be lowered without end while MSE stays; the prior gives the loss a minimum that is reached.
     0 is the paper's plain LPIPS + L2.
     """
 
@@ -132,9 +132,9 @@ class InversionSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class AnchorSettings:
-    """Inversion of training photos where there is no encoder: w from the mean latent under the pretrained generator.
+    """Inversion of training photos without an encoder: w starts from the pretrained generator's mean latent.
 
-    The rate is far above that of test-time inversion, whose start is close to its end already.
+    The learning rate is far above that of test-time inversion, which starts close to its end.
     """
 
     steps: Annotated[int, Field(ge=0)] = 800
@@ -143,7 +143,7 @@ class AnchorSettings:
     batch_size: Annotated[int, Field(ge=1)] = 4
 
     def as_inversion(self) -> InversionSettings:
-        """The same as settings of an inversion without prior."""
+        """The same settings as an inversion without prior."""
         return InversionSettings(prior_weight=0.0, **asdict(self))
 
 
@@ -155,8 +155,8 @@ class EvaluationSettings:
 
     ``synthesis_weights``: how the weights of a combination are drawn: "uniform" on the simplex, or "normalised",
     uniform numbers divided by their sum, which stay nearer to the middle (the reference scripts).
-    ``lpips_backend`` and ``id_backend``: names of ``clstudy.settings.metric_files.BACKENDS``, what the metrics LPIPS
-    and ID are computed with. ``lpips_network``: of ``clstudy.settings.metric_files.LPIPS_NETWORKS``. Training and
+    ``lpips_backend`` and ``id_backend``: names in ``clstudy.settings.metric_files.BACKENDS`` of what computes the
+    metrics LPIPS and ID. ``lpips_network``: a name in ``clstudy.settings.metric_files.LPIPS_NETWORKS``. Training and
     inversion minimise the packaged LPIPS (AlexNet) whatever these say.
     """
 
@@ -171,9 +171,9 @@ class EvaluationSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class LowRankSettings:
-    """Train low-rank factors beside frozen weights (Hu et al., 2106.09685) instead of the weights.
+    """Train low-rank factors added to frozen weights (Hu et al., 2106.09685) instead of the weights.
 
-    ``rank``: of the factors; 0: the weights themselves are trained. ``scale``: of their product.
+    ``rank`` of the factors; 0 trains the weights themselves. ``scale`` of their product.
     """
 
     rank: Annotated[int, Field(ge=0)] = 0
@@ -193,11 +193,11 @@ class Resources:
 
 @dataclass(frozen=True, kw_only=True)
 class ComputeSettings:
-    """How the arithmetic is done (part of a stage's key, but for ``activation_checkpointing``, which changes no bit).
+    """How the arithmetic is done (part of a stage's key, except ``activation_checkpointing``, which changes no bit).
 
     ``precision``: a name of ``clstudy.settings.precision.PRECISIONS``. ``compile``: torch.compile for the synthesis
-    network. ``activation_checkpointing``: activations are computed again in the
-    backward pass instead of kept, for little memory.
+    network. ``activation_checkpointing``: activations are recomputed in the backward pass instead of
+    kept, to save memory.
     """
 
     precision: Annotated[str, AfterValidator(_known_precision)] = "float32"
@@ -209,12 +209,11 @@ class ComputeSettings:
 class Profile:
     """Everything about a trial that a search space does not vary.
 
-    Its sections are the fields that are dataclasses. A subclass may add sections of its own: a space changes, checks,
-    shows and stores them as those here, and they enter the stages' keys.
+    Its sections are the fields that are dataclasses. A subclass may add sections of its own: they are changed, checked,
+    shown and stored like those here, and they enter the stages' keys.
 
-    ``weights`` names the packaged file of the generator; None: it comes from files outside the package, by role
-    (``clstudy.assets.model_files``), of which ``required_files`` must be there and ``optional_files`` are used if they
-    are.
+    ``weights`` names the packaged file of the generator. None: it comes from files outside the package, by role
+    (``clstudy.assets.model_files``); ``required_files`` must be there, and ``optional_files`` are used if they are.
     """
 
     name: str
@@ -234,18 +233,18 @@ class Profile:
     compute: ComputeSettings = field(default_factory=ComputeSettings)
     resources: Resources = field(default_factory=Resources)
     stage_seconds: _Amount
-    """Core-seconds of one average stage on the machine of the README: the estimate until a study has its own."""
+    """Core-seconds of an average stage on the README's machine; the estimate until a study has its own."""
     estimate_from: str = "the profile's figure"
-    """Where ``stage_seconds`` comes from, as the plan says it."""
+    """Where ``stage_seconds`` comes from, in the plan's words."""
     stage_bytes: Annotated[int, Field(ge=0)] = 5_900_000
     """Disk per stage: the tunable weights in float32, a few rows and a small picture."""
     log_images: bool = True
-    """Whether MLflow gets faces, buffers and the report; off, people's pictures stay in the study's own storage."""
+    """Whether MLflow gets faces, buffers and the report; if off, people's pictures stay in the study's own storage."""
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain nested dictionary, e.g. for ``study.yaml``; parts added later are left out while they say nothing.
+        """Plain nested dictionary, e.g. for ``study.yaml``; parts added later are left out if they have defaults.
 
-        A subclass's has ``class``, by which ``profile_from_document`` finds it again.
+        A subclass's dictionary has ``class``, from which ``profile_from_document`` restores it.
         """
         kind = type(self)
         return key_document(self) | ({} if kind is Profile else {"class": f"{kind.__module__}:{kind.__qualname__}"})
@@ -282,9 +281,9 @@ def settings_left_out(settings: Any, mark: str) -> list[str]:
 
 
 def _profile_function(found: object) -> Callable[[], Profile]:
-    """For the registry: a function of the user's own, which is not called here.
+    """For the registry: accept a function of the user's own, without calling it.
 
-    Only functions written in Python are taken: a search space from elsewhere must not name any call it likes.
+    Only functions written in Python are accepted: a search space from elsewhere must not name any call it likes.
     """
     if not inspect.isfunction(found):
         raise ValueError("is no function; expected one without arguments that returns a clstudy.Profile")
@@ -314,9 +313,9 @@ def embedded() -> Profile:
 
 @PROFILES.register("embedded_lora")
 def embedded_lora() -> Profile:
-    """The embedded profile with low-rank factors: what of a person fits into few numbers, and what is forgotten then.
+    """The embedded profile with low-rank factors: how much fits into few numbers, and how much is forgotten.
 
-    The learning rate is a study's own choice, as ever; factors take a larger one than weights.
+    The learning rate is a study's own choice, as always; factors need a larger one than weights.
     """
     profile = embedded()
     return replace(
@@ -330,7 +329,7 @@ def embedded_lora() -> Profile:
 
 @PROFILES.register("tuning")
 def tuning() -> Profile:
-    """The embedded profile on other people: settings are chosen here, never on the people that are reported."""
+    """The embedded profile on other people: settings are chosen on them, never on the people who are reported."""
     profile = embedded()
     return replace(
         profile,
@@ -344,12 +343,12 @@ def tuning() -> Profile:
 def few_photos() -> Profile:
     """The embedded profile for real people with a handful of photos per timestamp.
 
-    Passes are counted in epochs, so two photos would get a quarter of the steps that eight get; and photos unlike the
-    pretraining's (grey, other framing) start from poor latents, so inversion goes further from them.
+    Training is counted in epochs, so two photos would get a quarter of the steps that eight get. Photos unlike the
+    pretraining's (grey, framed differently) start from poor latents, so inversion must go further.
 
     Training is long because that shows eyes and mouths: from 150 to 400 epochs the LPIPS of three ORL people's
-    reconstructions hardly moves (0.025, 0.024), while ID goes from 0.42 to 0.59 and LPIPS of eyes and mouth, which has
-    a metric of its own here, from 0.209 to 0.180. W+ adds nothing to that (0.58, 0.176) and halves LPIPS of everybody,
+    reconstructions hardly moves (0.025, 0.024), while ID rises from 0.42 to 0.59, and LPIPS of eyes and mouth, which
+    has its own metric here, falls from 0.209 to 0.180. W+ adds nothing to that (0.58, 0.176), and halves LPIPS of all,
     forgotten or not, so inversion stays in W (``benchmarks/few_photos.py``).
     """
     profile = embedded()
@@ -383,7 +382,7 @@ def mystyle() -> Profile:
     """The paper's 2D study: StyleGAN2 on FFHQ, all synthesis weights tuned (MyStyle, arXiv 2203.17272).
 
     Values of the reference scripts, which invert test photos in W+; the learning rate (theirs: 3e-4) is the search
-    space's. ``anchors`` are ours: the scripts always use an encoder.
+    space's. ``anchors`` are our own addition: the scripts always use an encoder.
     """
     return Profile(
         name="mystyle",

@@ -1,9 +1,9 @@
-"""Search spaces as settings: what a space may say, checked as a whole.
+"""Search spaces as settings: what a space may contain, checked as a whole.
 
-A search space is a grid (identity x strategy x buffer size x learning rate) and a list of seeds. In place of a list
-of learning rates it may hold a range: then a search (:mod:`clstudy.study.search.rate_search`) chooses one rate for
-every cell, i.e. strategy x buffer size, before the grid is run. It is read by :mod:`clstudy.settings.space_file` and
-becomes trials in :mod:`clstudy.settings.expansion`.
+A search space is a grid (identity x strategy x buffer size x learning rate) and a list of seeds. Instead of a list of
+learning rates it may have a range; then a search (:mod:`clstudy.study.search.rate_search`) chooses one rate for every
+cell, i.e. strategy x buffer size, before the grid runs. :mod:`clstudy.settings.space_file` reads a space, and
+:mod:`clstudy.settings.expansion` turns it into trials.
 """
 
 from __future__ import annotations
@@ -39,18 +39,18 @@ MAX_PROPOSALS = 100
 """Most rates that one cell may try."""
 
 MIN_RANGE = 1.2
-"""Smallest ratio of a range's ends: it holds more rates of four digits than ``MAX_PROPOSALS``."""
+"""Smallest ratio of a range's ends: such a range holds more rates of four digits than ``MAX_PROPOSALS``."""
 
 THIRD = "third"
-"""The validation part that every reported person has: a third of each timestamp's training photos."""
+"""The validation part held out from every reported person: a third of each timestamp's training photos."""
 
 RESERVED_NAMES = ("data", "mlflow.db", "mlflow-images", "comparison.html")
-"""What lies beside studies in a storage already."""
+"""Names that are already taken beside studies in a storage."""
 
 INSIDE = "inside"
-"""Type of an error of a whole group that lies at one of its keys (``inside`` in its context)."""
+"""Type of a group's error that belongs to one of its keys (``inside`` in its context)."""
 UNION_TAGS = ("a count", "some names", "a range", "some rates", "a word")
-"""Branches of unions in a place; with a space, so that no key is mistaken for one."""
+"""Branches of unions in an error's path; they contain a space, so that no key is mistaken for one."""
 
 
 def _text(value: Any) -> Any:
@@ -152,7 +152,7 @@ class _Strict(BaseModel):
 
 
 class RateRange(_Strict):
-    """Learning rates to search, ends included: ``trials`` rates are tried per cell, on a log scale unless told not."""
+    """Learning rates to search, ends included: ``trials`` rates are tried per cell, on a log scale by default."""
 
     low: _Rate
     high: _Rate
@@ -172,9 +172,9 @@ class RateRange(_Strict):
 class RateSearchSettings(_Strict):
     """How a range of learning rates is searched.
 
-    ``validation`` says what the rates are judged by, never the test photos of reported people: ``"third"``, a third of
+    ``validation`` says what rates are judged on (never the test photos of reported people): ``"third"``, a third of
     each timestamp's training photos of the reported people, or the names of other people of the data set.
-    ``asha``: stop a rate early that falls behind the cell's other rates (successive halving over timestamps).
+    ``asha``: stop rates early that fall behind the cell's other rates (successive halving over timestamps).
     """
 
     validation: Annotated[
@@ -186,7 +186,7 @@ class RateSearchSettings(_Strict):
 
 
 class Grid(_Strict):
-    """The axes of a space. ``identity`` is a list of names, or a count: the first so many of the data set."""
+    """The axes of a space. ``identity`` is a list of names, or a count of the data set's first identities."""
 
     identity: Annotated[
         Annotated[int, BeforeValidator(_count), Tag("a count")] | Annotated[_Names, Tag("some names")],
@@ -207,10 +207,10 @@ class Grid(_Strict):
 class SearchSpace(_Strict):
     """One YAML file of ``search_spaces/``, valid by construction.
 
-    ``data`` is the name of a data set or a folder; None means the profile's own. ``weights`` is the storage policy
+    ``data`` is a folder or the name of a data set; None means the profile's own. ``weights`` is the storage policy
     (``clstudy.study.retention``). ``search`` is None exactly where the learning rates are a list. ``primary`` and
-    ``effects`` say how the results will be read (``clstudy.settings.claims``). ``settings`` take the place of the
-    profile's (``clstudy.settings.overrides``); ``profile: {base: NAME, SECTION: {NAME: VALUE}}`` says both at once.
+    ``effects`` say how the results will be read (``clstudy.settings.claims``). ``settings`` override the
+    profile's (``clstudy.settings.overrides``); ``profile: {base: NAME, SECTION: {NAME: VALUE}}`` gives both at once.
     """
 
     name: Annotated[str, BeforeValidator(_study_name)]
@@ -228,7 +228,7 @@ class SearchSpace(_Strict):
     @model_validator(mode="before")
     @classmethod
     def _base_and_settings(cls, raw: Any) -> Any:
-        """Take a mapping apart; one that cannot be is left to ``_not_a_mapping``, so that all mistakes are said."""
+        """Split a mapping into base and settings; ``_not_a_mapping`` refuses others, to report all mistakes."""
         given = raw.get("profile") if isinstance(raw, Mapping) else None
         if not isinstance(given, Mapping) or "base" not in given or raw.get("settings"):
             return raw
@@ -306,7 +306,7 @@ class SearchSpace(_Strict):
 
 
 def reported_too(validation: Iterable[str], reported: Iterable[str]) -> str:
-    """Say which people would both choose the rates and be reported; empty if nobody."""
+    """Say which people would both decide the rates and be reported; empty if there are none."""
     both = sorted(set(validation) & set(reported))
     if not both:
         return ""

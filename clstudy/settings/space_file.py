@@ -1,6 +1,6 @@
-"""A search space from its YAML file, with what the command line gave in its place.
+"""Reads a search space from its YAML file, and applies what the command line overrides.
 
-A space is read and checked whole: a mistake is named with its file and line, and all mistakes at once.
+A space is checked as a whole: all mistakes are reported at once, each with its file and line.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ from clstudy.storage.documents import SPACE, DocumentError, check_yaml, read_tex
 _FILE_ENDINGS = (".yaml", ".yml")
 _MOST_PROBLEMS = 30
 _Place = tuple[str | int, ...]
-"""Where something stands in the file: keys, and indices of lists."""
+"""The path to a value in the file: keys, and indices of lists."""
 
 
 class _LineLoader(yaml.SafeLoader):
-    """Safe YAML that refuses a key given twice (plain YAML would silently keep the last)."""
+    """Safe YAML loader that refuses duplicate keys (plain YAML would silently keep the last)."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         seen: set[Any] = set()
@@ -54,12 +54,12 @@ def load_space(
     Args:
         name_or_path: the name of a packaged space, or the path of a YAML file (anything that ends in .yaml or
             .yml or contains a path separator).
-        search_path: folders to look for names in; by default the packaged ones.
+        search_path: folders to look up names in; by default the packaged ones.
         profile: instead of the file's; the file's settings are then checked as settings of this one.
 
     Raises:
-        UserError: no such profile, no such space, not readable as YAML (file and line), or not valid (every problem
-            with its place).
+        UserError: there is no such profile or space, it is not YAML (file and line are named), or it is not valid
+            (every problem with its location).
     """
     if profile is not None:
         named_profile(profile)
@@ -107,7 +107,7 @@ def _parse(text: str, origin: str, profile: str | None) -> SearchSpace:
         place = f"{origin}, line {error.line}" if error.line else origin
         raise UserError(f"{place}: {error}; a search space needs far less") from None
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
-        # a date that does not exist, a tag that does not fit its value
+        # such as a date that does not exist, or a tag that does not fit its value
         raise UserError(f"{origin}: not valid YAML: {str(error)[:200]}") from None
     if not isinstance(raw, dict):
         given = "is empty" if raw is None else f"holds {shown(raw)}"[:80]
@@ -118,7 +118,7 @@ def _parse(text: str, origin: str, profile: str | None) -> SearchSpace:
 
 
 def _with_profile(raw: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """A space with another profile; the settings that it changes stay."""
+    """The space with another profile; the settings that it changes are kept."""
     given = raw.get("profile")
     return {**raw, "profile": {**given, "base": name} if isinstance(given, Mapping) else name}
 
@@ -207,16 +207,16 @@ def override(
     data: str | None = None,
     settings: Sequence[str] = (),
 ) -> SearchSpace:
-    """Return the space with what the command line gave in place of what the file says; None leaves a value alone.
+    """Return the space with the command line's values instead of the file's; None leaves a value alone.
 
     Args:
         identities: ``"3"`` for the first three of the data set, or names: ``"person_00,person_02"`` (``"3,"`` is
             the one identity named 3).
         seeds: ``"0,1,2"``.
-        settings: ``"inversion.latent_space=w_plus"`` and the like, beside those of the file.
+        settings: ``"inversion.latent_space=w_plus"`` and the like, in addition to the file's.
 
     Raises:
-        UserError: a value that no space could hold; the message names the option.
+        UserError: a value is not valid in any space; the message names the option.
     """
     raw = space.model_dump(exclude_none=True)
     given: list[str] = []

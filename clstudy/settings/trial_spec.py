@@ -1,4 +1,4 @@
-"""A trial and a cell of a study as values, and the file names that trials give."""
+"""Trials and cells of a study as values, and the file names that follow from trials."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from typing import Any
 from clstudy.errors import UserError
 
 MAX_NAME_BYTES = 200
-"""Of a trial's id: file systems take 255, and drafts and endings need some of them."""
+"""Most bytes of a trial's id: file systems allow 255, and drafts and file endings need some of them."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class GridCell:
-    """What a learning rate is chosen for: strategy x buffer size (None: it does not depend on it)."""
+    """What a learning rate is chosen for: strategy x buffer size (None if the strategy does not depend on it)."""
 
     strategy: str
     buffer_size: int | None
@@ -47,15 +47,15 @@ class TrialSpec:
         return re.sub(r"^\.|[^\w.+-]", "_", text)
 
     def columns(self) -> dict[str, Any]:
-        """What rows and ``study.yaml`` say of it: its id, then the fields (``clstudy.records.rows.TRIAL_FIELDS``)."""
+        """Its columns in rows and ``study.yaml``: the id, then the fields (``clstudy.records.rows.TRIAL_FIELDS``)."""
         return {"trial": self.trial_id, **asdict(self)}
 
 
 def refuse_equal_ids(trials: Iterable[TrialSpec]) -> None:
-    """Two trials must not share a result file (names that differ only in case or unsafe characters, rates in digit 7).
+    """Refuse trials that would share a result file (names differ only in case or unsafe characters, rates in digit 7).
 
     Raises:
-        UserError: they would, or a name is too long for a file.
+        UserError: two would, or a name is too long for a file.
     """
     by_id: dict[str, TrialSpec] = {}
     for trial in trials:

@@ -1,1 +1,1 @@
-"""Places (folders, object stores), locks, checksums, and the content-addressed store."""
+"""Storage: folders and object stores, locks, checksums, and the content-addressed store."""

@@ -14,7 +14,7 @@ def checksum_name(name: str) -> str:
 
 
 def checked_name(name: str) -> str | None:
-    """The file that a checksum file (a path with ``/``) is of; None where it is no checksum file."""
+    """The file that a checksum file (a path with ``/``) belongs to; None if it is not a checksum file."""
     path = PurePosixPath(name)
     file = path.name.removesuffix(SUFFIX)
     return str(path.with_name(file[1:])) if path.name.endswith(SUFFIX) and file[:1] == "." and file[1:] else None

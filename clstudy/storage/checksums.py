@@ -1,9 +1,9 @@
-"""Files that are believed only while they match the checksum beside them: ``NAME``, ``.NAME.sha256``.
+"""Files that are trusted only while they match the checksum beside them: ``NAME``, ``.NAME.sha256``.
 
 The checksum file is in ``sha256sum``'s format: ``cd runs/STUDY/results && sha256sum -c .*.sha256`` checks a folder by
-hand. Its name begins with a dot, so that a folder of results is still what every Parquet reader takes for one table. It
-goes first and comes last: whenever a writer is killed, the file has no checksum (and counts as unchecked, like those of
-versions before), never a wrong one. No torch, no Ray.
+hand. Its name begins with a dot, so that every Parquet reader still takes a folder of results for one table. It is
+removed first and written last: whenever a writer is killed, the file has no checksum (and counts as unchecked, like
+files of earlier versions), never a wrong one. No torch, no Ray.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _LONGEST_LINE = 1000
 
 
 class State(enum.Enum):
-    """What is known of a file."""
+    """What is known about a file."""
 
     ABSENT = "not there"
     WHOLE = "matches its checksum"
@@ -27,7 +27,7 @@ class State(enum.Enum):
 
 
 def checksum_place(place: Place) -> Place:
-    """Where the checksum of a file lies."""
+    """The path of a file's checksum."""
     return place.parent / checksum_name(place.name)
 
 
@@ -40,13 +40,13 @@ def write_checked(place: Place, content: bytes) -> None:
 
 
 def remove_checked(place: Place) -> None:
-    """Remove a file and its checksum; nothing happens where there is none."""
+    """Remove a file and its checksum; does nothing if there is none."""
     checksum_place(place).unlink(missing_ok=True)
     place.unlink(missing_ok=True)
 
 
 def read_checked(place: Place, most: int | None = None) -> tuple[State, bytes]:
-    """A file's content with what is known of it; none where it is not there, no regular file, or above ``most`` bytes.
+    """A file's content and state; no content if it is missing, not a regular file, or above ``most`` bytes.
 
     Raises:
         OSError: it cannot be read.

@@ -1,10 +1,10 @@
 """The content-addressed store of finished values: stages, their weights, strategy memories, anchors.
 
 A value is a folder of files named by its key; the marker ``COMPLETE`` (sizes and sha256 of every file) is the last file
-written. On a disk it is written beside its place and renamed when whole; an object store knows no renaming, there the
-marker written last is what makes it a value. One that is missing a file, is too short or does not match its checksum
-counts as not there: it is moved aside, said, and computed again. A storage that does not answer for a moment, or is
-full, is waited for (``clstudy.storage.patience.patiently``) and never taken for a damaged value.
+written. On a disk a value is written to a draft folder and renamed when complete. Object stores cannot rename: there
+the marker, written last, makes it a value. A value with a file that is missing, too short or unlike its checksum
+counts as absent: it is moved aside, reported, and computed again. If the storage does not answer for a moment, or is
+full, the store waits (``clstudy.storage.patience.patiently``) and never takes this for a damaged value.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ MARKER = "COMPLETE"
 STAGE_RECORD, ROWS, FACES, REPLAYS = "stage.json", "rows.parquet", "faces.png", "replays.png"
 """Files of a stage's value: its record, rows, face grid, and what a strategy generated, if it did."""
 WEIGHTS, MEMORY, LEARNED, ANCHORS = "weights.safetensors", "memory.json", "learned.safetensors", "anchors.safetensors"
-"""The file of each other kind of value."""
+"""The file of every other kind of value."""
 STAGE_FILES = (ROWS, STAGE_RECORD, FACES)
-"""What every stage holds (others: whose it is, generated replays, weights in studies of earlier versions)."""
+"""Files of every stage (optional ones: its person, generated replays, weights in studies of earlier versions)."""
 _LOG = logging.getLogger(__name__)
 
 
@@ -47,13 +47,13 @@ def digest_of(document: Mapping[str, Any]) -> str:
 
 
 def is_key(text: object) -> bool:
-    """Whether something is a key: keys come from files as well, and one that were a path would lead elsewhere."""
+    """Whether something is a key: keys also come from files, and a path among them would lead elsewhere."""
     return isinstance(text, str) and re.fullmatch(r"[0-9a-f]{64}", text) is not None
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Entry:
-    """What a marker says of one file."""
+    """A marker's entry for one file."""
 
     size: int
     sha256: str
@@ -63,7 +63,7 @@ class _Entry:
         """Check one entry of a marker.
 
         Raises:
-            ValueError: it is not what a marker holds: a plain file name, a size and a sha256.
+            ValueError: it does not consist of a plain file name, a size and a sha256.
         """
         if not isinstance(entry, dict) or PurePosixPath(name).name != name:
             raise ValueError(f"{name!r} is no file of a value")
@@ -76,13 +76,13 @@ class _Entry:
 class ValueStore:
     """Values under ``root/<first two letters>/<key>/``.
 
-    Safe with many writers: values are deterministic, so whoever is first wins, and files of two writers that should
-    differ all the same (a GPU may) do not match one marker and are computed again.
+    Safe with many writers: values are deterministic, so the first writer wins. If files of two writers differ all the
+    same (on a GPU they may), they do not match one marker and are computed again.
 
     Args:
         root: folder, local or of an object store.
-        say: hears, in words, when the storage keeps a read or a write waiting.
-        needs: files that every value here has; a marker that does not list them is damaged.
+        say: called with a message when a read or a write has to wait for the storage.
+        needs: files that every value must have; a marker that does not list them is damaged.
     """
 
     def __init__(self, root: Place, say: Callable[[str], None] = _LOG.warning, needs: Collection[str] = ()):
@@ -91,19 +91,19 @@ class ValueStore:
         self._needs = frozenset(needs)
 
     def folder(self, key: str) -> Place:
-        """Where the value of a key is or would be.
+        """The folder in which a key's value is, or would be.
 
         Raises:
-            ValueError: it is no key.
+            ValueError: it is not a key.
         """
         if not is_key(key):
             raise ValueError(f"{key!r} is no key; expected the 64 hexadecimal digits of a sha256")
         return self.root / key[:2] / key
 
     def looks_complete(self, key: str) -> bool:
-        """Marker present and every file there with the right size (cheap: no file is read).
+        """Whether the marker exists and every file has the right size (cheap: no file is read).
 
-        In an object store the marker alone says it: its objects cannot be half written.
+        In an object store the marker is enough: its objects cannot be half written.
         """
         if isinstance(self.root, RemotePath):
             marker = self.folder(key) / MARKER
@@ -120,7 +120,7 @@ class ValueStore:
         return True
 
     def complete(self, keys: Iterable[str]) -> set[str]:
-        """Those of the keys whose values look complete (one listing, where every look would be a request)."""
+        """The keys with values that look complete (with one listing instead of a request per key)."""
         if isinstance(self.root, RemotePath):
             return set(keys) & set(self.sizes())
         return {key for key in keys if self.looks_complete(key)}
@@ -145,7 +145,7 @@ class ValueStore:
         record = self._record(key)
         if record is None:
             marked = (self.folder(key) / MARKER).is_file()
-            # without a marker somebody may be writing it now, if that is not done beside its place
+            # without a marker somebody may be writing it now, if writes do not go to a draft first
             if marked or (isinstance(self.root, Path) and self.folder(key).exists()):
                 self._set_aside(key, "its marker is missing or unreadable")
             return None
@@ -162,16 +162,16 @@ class ValueStore:
         return files
 
     def file(self, key: str, name: str) -> bytes | None:
-        """As ``read_file``, for what can do without: None also where it cannot be read."""
+        """As ``read_file``, for optional uses: None also if it cannot be read."""
         try:
             return self.read_file(key, name)
         except OSError:
             return None
 
     def read_file(self, key: str, name: str) -> bytes | None:
-        """One file of a value, checked against its sha256, without reading the others; None: not there or damaged.
+        """One file of a value, checked against its sha256, without reading the others; None if absent or damaged.
 
-        Nothing is moved aside: a report, which looks at files this way, changes no study.
+        Nothing is moved aside: a report reads files this way, and must not change a study.
 
         Raises:
             OSError: the storage does not answer.
@@ -191,17 +191,17 @@ class ValueStore:
         return content if hashlib.sha256(content).hexdigest() == entry.sha256 else None
 
     def names(self, key: str) -> tuple[str, ...] | None:
-        """Files of a value as its marker says, None where there is none."""
+        """Names of a value's files from its marker; None if there is no marker."""
         record = patiently(lambda: self._record(key), self._say)
         return None if record is None else tuple(record)
 
     def size(self, key: str) -> int | None:
-        """Bytes of a value's files as its marker says, None where there is none."""
+        """Bytes of a value's files from its marker; None if there is no marker."""
         record = patiently(lambda: self._record(key), self._say)
         return None if record is None else sum(entry.size for entry in record.values())
 
     def put(self, key: str, files: Mapping[str, bytes]) -> None:
-        """Write a value; an equal value written meanwhile by somebody else is kept."""
+        """Write a value; if somebody else has written it meanwhile, that one is kept."""
         if self.looks_complete(key) and self.names(key) is not None:
             return
         write = self._put_objects if isinstance(self.root, RemotePath) else self._put_folder
@@ -234,18 +234,18 @@ class ValueStore:
             shutil.rmtree(draft, ignore_errors=True)  # a full disk must not stay full of drafts
 
     def remove(self, key: str) -> None:
-        """Remove a value, its marker first, so that it never looks whole with a file missing."""
+        """Remove a value, its marker first, so that it never looks complete with a file missing."""
         folder = self.folder(key)
         (folder / MARKER).unlink(missing_ok=True)
         remove_tree(folder)
 
     def drop_drafts(self) -> None:
-        """Remove what interrupted writers left behind (only while nobody else writes)."""
+        """Remove what interrupted writers left behind (only allowed while nobody else writes)."""
         if isinstance(self.root, Path):
             remove_tree(self.root / "drafts")
 
     def _record(self, key: str) -> dict[str, _Entry] | None:
-        """What the marker says: file -> size and sha256; None where there is none, or it is damaged."""
+        """The marker's content: file -> size and sha256; None if it is missing or damaged."""
         marker = self.folder(key) / MARKER
         try:
             record = json_object(read_plain(marker, MOST_JSON_BYTES))
@@ -286,7 +286,7 @@ def losses_bytes(losses: np.ndarray) -> bytes:
 
 
 def read_losses(content: bytes) -> np.ndarray | None:
-    """Return the training loss of every step, float32 ``[steps]``; None where the bytes hold something else."""
+    """Return the training loss of every step, float32 ``[steps]``; None if the bytes hold something else."""
     try:
         losses = load_arrays(content)["loss"]
     except (SafetensorError, KeyError, ValueError):
@@ -309,8 +309,8 @@ class Timing:
 class StudyStore:
     """The kinds of values a study keeps, under one folder.
 
-    ``weights`` has the tuned weights of stages under the stages' keys: they are large, not read for a number, and may
-    be dropped (the search space's ``weights: last``) and computed again.
+    ``weights`` has the tuned weights of stages under the stages' keys. They are large, no number is read from them, and
+    they may be dropped (the search space's ``weights: last``) and computed again.
     """
 
     def __init__(self, root: Place, say: Callable[[str], None] = _LOG.warning):
@@ -324,20 +324,20 @@ class StudyStore:
 
     @property
     def kinds(self) -> tuple[ValueStore, ...]:
-        """All of them."""
+        """All kinds of values."""
         return (self.stages, self.weights, self.memories, self.learned, self.anchors)
 
     def stage_has_weights(self, key: str) -> bool:
-        """Whether a stage's weights lie in its own value, as in studies of earlier versions."""
+        """Whether a stage's own value contains its weights, as in studies of earlier versions."""
         return WEIGHTS in (self.stages.names(key) or ())
 
     @property
     def timings(self) -> Place:
-        """Folder with one small JSON per computed stage: seconds, never part of a value."""
+        """Folder with one small JSON file per computed stage, which holds seconds; it is never part of a value."""
         return self.root / "timings"
 
     def record_seconds(self, key: str, timing: Timing) -> None:
-        """Note how long a stage took, for later estimates and the report's costs."""
+        """Record how long a stage took, for later estimates and the report's costs."""
         document = {"seconds": round(timing.seconds, 3), "work": timing.work, "kind": timing.kind}
         document["sha256"] = digest_of(document)  # a number that changed by itself must not pass for a measurement
         patiently(
@@ -346,7 +346,7 @@ class StudyStore:
         )
 
     def timing(self, key: str) -> Timing | None:
-        """How long a stage took; None where that was not noted, or the note is damaged."""
+        """How long a stage took; None if that was not recorded, or the record is damaged."""
         return self._timing(f"{key}.json")
 
     def _timing(self, name: str) -> Timing | None:

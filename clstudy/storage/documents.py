@@ -1,7 +1,7 @@
-"""YAML and JSON from files, read within bounds on size, nesting and what aliases stand for.
+"""Reads YAML and JSON from files within bounds on size, nesting and the expansion of aliases.
 
 A YAML file of 400 bytes can stand for gigabytes: aliases of aliases of aliases (Wikipedia: "billion laughs attack"). So
-the parser's events are counted before anything is built, an alias as much as all that it stands for.
+the parser's events are counted before anything is built; an alias counts as much as everything it stands for.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _LONGEST_NUMBER = 1000
 
 
 class DocumentError(ValueError):
-    """A document that is damaged or beyond its bounds. ``line`` (from 1) says where, 0: nowhere in particular."""
+    """A document is damaged or exceeds its bounds. ``line`` (from 1) says where; 0: nowhere in particular."""
 
     def __init__(self, message: str, line: int = 0):
         super().__init__(message)
@@ -32,12 +32,12 @@ class DocumentError(ValueError):
 
 @dataclass(frozen=True, kw_only=True)
 class Bounds:
-    """Most that a document may have.
+    """Upper bounds of a document.
 
     Attributes:
         size: bytes of the file.
-        values: keys and values, every alias counted as all that it stands for.
-        depth: of lists and groups in each other.
+        values: number of keys and values; an alias counts as everything it stands for.
+        depth: of nested lists and groups.
     """
 
     size: int
@@ -55,10 +55,10 @@ MOST_JSON_BYTES = 40_000_000
 
 
 def read_text(path: Path, most: int) -> str:
-    """The text of a file of at most so many bytes.
+    """The text of a file of at most this many bytes.
 
     Raises:
-        DocumentError: it is a pipe or a device, which may never end, larger, or not UTF-8.
+        DocumentError: it is larger, not UTF-8, or a pipe or a device (which may never end).
         OSError: it cannot be read.
     """
     try:
@@ -70,19 +70,19 @@ def read_text(path: Path, most: int) -> str:
 
 
 def check_yaml(text: str, bounds: Bounds, loader: Any = _LOADER) -> None:
-    """Hold a YAML document to its bounds without building it. ``loader``: whose parser will read it afterwards.
+    """Check a YAML document against its bounds without building it. ``loader``: the one that will read it afterwards.
 
     Raises:
-        DocumentError: it is beyond one of them.
-        yaml.YAMLError: it is no YAML.
+        DocumentError: it exceeds one of them.
+        yaml.YAMLError: it is not YAML.
     """
-    # What is open, outermost first: its anchor, the count before it, the depth it reaches. What each anchor stands for
-    # once it is closed: how many values, how deep.
+    # Open collections, outermost first: anchor, count before it, depth it reaches. For each closed anchor: how many
+    # values it stands for, and how deep they are nested.
     opened: list[tuple[str | None, int]] = []
     reached = [0]
     anchored: dict[str, tuple[int, int]] = {}
     total = 0
-    # Text counts as well: a long one behind many aliases is as large as many values.
+    # Text counts too: a long text behind many aliases is as large as many values.
     characters_per_value = max(1, bounds.size // bounds.values)
     for event in yaml.parse(text, Loader=loader):
         size = 0
@@ -96,7 +96,7 @@ def check_yaml(text: str, bounds: Bounds, loader: Any = _LOADER) -> None:
                 anchored[event.anchor] = (size, 0)
         elif isinstance(event, yaml.AliasEvent):
             name = str(event.anchor)
-            # an alias of something that is still open stands for itself in itself
+            # an alias of something that is still open would contain itself
             if any(anchor == name for anchor, _ in opened):
                 raise DocumentError(f"the alias *{name[:40]} contains itself", line)
             size, height = anchored.get(name, (1, 0))

@@ -1,7 +1,7 @@
-"""One driver at a time: the second one started on a study says so and ends, and a dead one holds nothing.
+"""One driver at a time: a second driver started on a study says so and ends, and a dead one blocks nobody.
 
 On a disk (also a shared one) the kernel keeps the lock and frees it with the process, however that ends. An object
-store has no locks: there a small record is renewed every few seconds, and one that has gone stale counts for nothing.
+store has no locks: there a small record is renewed every few seconds, and a stale record is ignored.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def only_driver(study: Place) -> Iterator[None]:
 
 
 def driver_at(study: Place) -> dict[str, Any]:
-    """Who is at work on a study: the card of its driver (``clstudy.storage.file_lock.process_card``), empty for nobody.
+    """The card of the driver at work on a study (``clstudy.storage.file_lock.process_card``); empty if there is none.
 
     Nothing is written.
 
@@ -58,13 +58,13 @@ def driver_at(study: Place) -> dict[str, Any]:
         card = read_card(read_plain(path, _LONGEST_CARD).decode(errors="replace"))
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
         return {}
-    # a driver that ends clears its card: only one that was killed leaves a card without a lock. The lock of such a card
-    # is tried for a moment, and not where the process can be seen to be gone: a new driver must not find it taken.
+    # A driver that ends clears its card: only a killed one leaves a card without a lock. Then the lock is tried for a
+    # moment, but not if the process is known to be gone: a new driver must not find the lock taken.
     return {} if not card or _is_gone(card) or not is_held(path) else card
 
 
 def _is_gone(card: Mapping[str, Any]) -> bool:
-    """Whether the process of a card was on this machine and is not there any more."""
+    """Whether a card's process was on this machine and has ended."""
     return card.get("host") == socket.gethostname() and not Path(f"/proc/{card.get('pid')}").exists()
 
 
@@ -121,13 +121,13 @@ def _remote(path: RemotePath) -> Iterator[None]:
 
 
 def _beat(path: RemotePath, card: dict[str, Any]) -> None:
-    """Write the record, always as long: object stores are asked for the size first, then for so many bytes, and of a
-    record that grew by a digit in between the end would be missing."""
+    """Write the record with a fixed length: readers ask an object store for the size first, then for that many bytes,
+    so the end of a record that grew by a digit in between would be missing."""
     write_atomically(path, json.dumps({**card, "beat": time.time()}).ljust(_RECORD_BYTES).encode())
 
 
 def _fresh_holder(path: RemotePath) -> dict[str, Any]:
-    """Who holds it, if not silent for too long (or dead, on this very machine)."""
+    """The current holder, unless silent for too long (or known to be dead, on this machine)."""
     try:
         card = read_card(path.read_text())
     except FileNotFoundError:

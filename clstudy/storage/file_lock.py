@@ -1,6 +1,6 @@
-"""A file that one process holds at a time: the kernel keeps the lock and frees it with the process, however that ends.
+"""A file that only one process holds at a time. The kernel keeps the lock and frees it however the process ends.
 
-Also on shared disks that know locks; on a file system without them work goes on unguarded.
+This also works on shared disks that support locks; on a file system without them, work continues unguarded.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _PATIENCE_S = 10.0  # with a folder that goes again and again
 
 
 def process_card() -> dict[str, Any]:
-    """Who holds a lock: host, process, since when."""
+    """Data about the holder of a lock: host, process, since when."""
     return {
         "host": socket.gethostname(),
         "pid": os.getpid(),
@@ -38,7 +38,7 @@ def holder(card: Mapping[str, Any]) -> str:
 
 
 def read_card(text: str) -> dict[str, Any]:
-    """A card, empty where the text is none."""
+    """A card from its text; empty if the text is not a card."""
     try:
         return json_object(text)
     except ValueError:
@@ -50,9 +50,9 @@ def file_lock(path: Path, busy: Callable[[dict[str, Any]], Exception], *, remove
     """Hold a file for as long as the block runs.
 
     Args:
-        path: made with its folders where it is not there.
-        busy: makes the error that is raised where another process holds it, from that one's card.
-        remove: remove the file in the end.
+        path: created with its folders if it does not exist.
+        busy: makes the error to raise if another process holds it, from that process's card.
+        remove: remove the file at the end.
 
     Raises:
         OSError: it cannot be written.
@@ -81,7 +81,7 @@ def file_lock(path: Path, busy: Callable[[dict[str, Any]], Exception], *, remove
 
 
 def is_held(path: Path) -> bool:
-    """Whether a process holds a file's lock; nothing is written. On a file system without locks nobody does.
+    """Whether a process holds a file's lock; writes nothing. On a file system without locks the answer is no.
 
     Raises:
         OSError: it cannot be read.
@@ -97,7 +97,7 @@ def is_held(path: Path) -> bool:
 
 
 def _opened(path: Path) -> IO[str]:
-    """Raises: OSError where the folder cannot be made, or goes as often as it is made."""
+    """Open the lock's file; raises OSError if its folder cannot be created, or vanishes each time it is."""
     end = time.monotonic() + _PATIENCE_S
     while True:
         try:
@@ -109,7 +109,7 @@ def _opened(path: Path) -> IO[str]:
 
 
 def _is_in_the_way(folder: Path) -> bool:
-    """Whether something else lies where the folder should be."""
+    """Whether something else is where the folder should be."""
     try:
         return not stat.S_ISDIR(folder.lstat().st_mode)
     except FileNotFoundError:
@@ -117,7 +117,7 @@ def _is_in_the_way(folder: Path) -> bool:
 
 
 def _card_in(handle: IO[str]) -> dict[str, Any]:
-    """Its holder's card, which comes a moment after the lock."""
+    """The card of the lock's holder, who writes it a moment after taking the lock."""
     for _ in range(50):
         handle.seek(0)
         if card := read_card(handle.read()):

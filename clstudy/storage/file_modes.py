@@ -1,7 +1,7 @@
-"""Who may read what a command writes: by default nobody but its user (photos, faces, latents of people are among it).
+"""Who may read what a command writes: by default only its user, because it includes people's photos and latents.
 
-The process's umask does it, so that it holds for every file of every library: Parquet, SQLite, MLflow's pictures, Ray's
-logs. Workers on other nodes are given the driver's (``apply``). Files that are there already keep their modes.
+This is done by the process's umask, so it holds for every library's files: Parquet, SQLite, MLflow's pictures, Ray's
+logs. Workers on other nodes get the driver's umask (``apply``). Existing files keep their modes.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from clstudy.errors import UserError, nearest
 
 VARIABLE = "CLSTUDY_FILES"
 MODES: dict[str, int | None] = {"private": 0o077, "group": 0o027, "shared": None}
-"""By name the umask: only the user; the group may read; as the shell has it."""
+"""Name -> umask: only the user; the group may read; as the shell has it."""
 DEFAULT = "private"
 
 
 _outside: list[int] = []
-"""Umasks as they were before ``new_files``, innermost last."""
+"""Umasks from before each ``new_files`` block, innermost last."""
 
 
 def mask_of(mode: str | None = None) -> int:
-    """The umask of a mode by name; None: that of the environment, else private.
+    """The umask of a named mode; None: the environment's mode, by default private.
 
     Raises:
         UserError: there is no such mode.
@@ -49,10 +49,10 @@ def current_mask() -> int:
 
 @contextmanager
 def new_files() -> Iterator[None]:
-    """Files made while the block runs are private, or what the environment says.
+    """Make files created while the block runs private, or what the environment says.
 
     Raises:
-        UserError: the environment names no mode.
+        UserError: the environment does not name a valid mode.
     """
     mask = mask_of()
     _outside.append(os.umask(mask))
@@ -63,12 +63,12 @@ def new_files() -> Iterator[None]:
 
 
 def apply(mask: int) -> None:
-    """Give a worker's process the driver's umask."""
+    """Set the driver's umask in a worker's process."""
     os.umask(mask)
 
 
 def open_to_others(folder: Path) -> str:
-    """How others can get into a folder: its mode ("755"), or nothing where they cannot or it is not there."""
+    """The mode of a folder that others can enter ("755"); empty if they cannot, or it does not exist."""
     try:
         mode = stat.S_IMODE(folder.stat().st_mode)
     except OSError:

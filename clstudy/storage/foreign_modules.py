@@ -1,4 +1,4 @@
-"""Modules of the user's own on machines that lack them (``clstudy.registry.foreign_sources`` gives their source)."""
+"""Provides the user's own modules on machines that lack them (from ``clstudy.registry.foreign_sources``)."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from clstudy.storage.private_folder import made_private
 
 
 def provide_sources(sources: Mapping[str, str], folder: Path) -> None:
-    """Make modules importable that are not: they are written into ``folder``, which joins the search path.
+    """Make missing modules importable: write them into ``folder`` and add it to the search path.
 
     Raises:
-        UserError: others than this user may write into the folder.
+        UserError: users other than this one may write into the folder.
     """
     missing = {name: source for name, source in sources.items() if importlib.util.find_spec(name) is None}
     if not missing:

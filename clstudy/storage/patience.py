@@ -1,4 +1,4 @@
-"""Waiting for a storage that fails for a while: one that does not answer, or is full."""
+"""Waits for a storage that fails temporarily: one that does not answer, or is full."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from clstudy.storage.places import NoPlainFileError, first_line
 T = TypeVar("T")
 _LOG = logging.getLogger(__name__)
 _PAUSES_S = (0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 30.0)
-"""Between tries while the storage does not answer: about a minute in all."""
+"""Seconds between tries while the storage does not answer: about a minute in all."""
 _FULL_PAUSE_S = 10.0
 _FULL_PATIENCE_S = 900.0
-"""How long a write waits for somebody to make room on a full disk."""
-# what waiting does not mend
+"""Seconds that a write waits for somebody to make room on a full disk."""
+# errors that waiting does not fix
 _NOT_BRIEF = (
     FileNotFoundError,
     PermissionError,
@@ -41,15 +41,15 @@ def patiently(
     sleep: Callable[[float], None] = time.sleep,
     clock: Callable[[], float] = time.monotonic,
 ) -> T:
-    """``action()``, again after a pause while the storage does not answer (about a minute) or is full (15 minutes).
+    """Call ``action()``, and repeat it while the storage does not answer (about a minute) or is full (15 minutes).
 
     Args:
-        action: may be repeated.
-        say: hears of it the first time, in words.
+        action: must be safe to repeat.
+        say: called with a message the first time.
 
     Raises:
         UserError: it stayed full.
-        OSError: it went on failing, or failed in a way that waiting does not mend (not there, not allowed).
+        OSError: it kept failing, or failed in a way that waiting does not fix (not there, not allowed).
     """
     tries = 0
     full_since: float | None = None

@@ -1,7 +1,7 @@
-"""Where a study lies: a local or shared folder (``pathlib.Path``), or a folder of an object store (``RemotePath``).
+"""Where studies are stored: a local or shared folder (``pathlib.Path``), or one of an object store (``RemotePath``).
 
-Both are used the same way: ``place / "results"``, ``read_bytes``, ``is_file``; what differs (writing in one step,
-room, schemas) is in the functions of this module, and what concerns whole folders in :mod:`clstudy.storage.trees`.
+Both are used the same way: ``place / "results"``, ``read_bytes``, ``is_file``; functions of this module handle
+the differences (writing in one step, room, schemas), and :mod:`clstudy.storage.trees` handles whole folders.
 No torch, no Ray.
 
 ``python -m clstudy.storage copy SOURCE TARGET`` copies a study between them.
@@ -28,7 +28,7 @@ from clstudy.errors import UserError
 from clstudy.safe_text import has_credentials, shown_address
 
 MIN_FREE_BYTES = 500_000_000
-"""Below this no trial is begun on a disk, however small its stages are."""
+"""With less free space than this on a disk no trial is started, however small its stages are."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class RemotePath:
 
     @property
     def path(self) -> str:
-        """The path in it, bucket first."""
+        """The path in the file system, bucket first."""
         return self._opened[1]
 
     def __getstate__(self) -> dict[str, str]:
@@ -79,26 +79,26 @@ class RemotePath:
 
     @property
     def name(self) -> str:
-        """Last part."""
+        """The last part of the path."""
         return PurePosixPath(urlsplit(self.uri).path).name
 
     @property
     def parent(self) -> RemotePath:
-        """The folder it is in."""
+        """The folder that contains it."""
         return self._moved(lambda path: path.parent)
 
     def read_bytes(self) -> bytes:
-        """Whole content; FileNotFoundError where there is none."""
+        """The whole content; raises FileNotFoundError if there is none."""
         with self.system.open_input_file(self.path) as stream:
             content: bytes = stream.read()
             return content
 
     def read_text(self, encoding: str = "utf-8") -> str:
-        """Whole content as text."""
+        """The whole content as text."""
         return self.read_bytes().decode(encoding)
 
     def write_bytes(self, content: bytes) -> None:
-        """Write in one step: an object store shows an object whole or not at all."""
+        """Write in one step: an object store shows an object completely or not at all."""
         with self.system.open_output_stream(self.path) as stream:
             stream.write(content)
 
@@ -113,7 +113,7 @@ class RemotePath:
         return there
 
     def exists(self) -> bool:
-        """Either of them."""
+        """Whether either exists."""
         there: bool = self.system.get_file_info(self.path).type != pafs.FileType.NotFound
         return there
 
@@ -131,7 +131,7 @@ class RemotePath:
                 raise
 
     def resolve(self) -> RemotePath:
-        """Itself: nothing is relative here."""
+        """The path itself: remote paths are never relative."""
         return self
 
 
@@ -139,10 +139,10 @@ Place = Path | RemotePath
 
 
 def open_place(text: str | Path) -> Place:
-    """A folder from what the user wrote: a path, or the URI of an object store.
+    """The folder that a user wrote as a path or as the URI of an object store.
 
     Raises:
-        UserError: a URI of a kind that pyarrow does not know, or one with credentials in it.
+        UserError: pyarrow does not know this kind of URI, or it contains credentials.
     """
     if isinstance(text, Path) or "://" not in text:
         return Path(text).expanduser()
@@ -173,15 +173,15 @@ def require_writable(
     what: str = "the storage",
     remedy: str = "name another folder with --storage or --out, or mend its permissions",
 ) -> None:
-    """Write and remove a small file, before the first expensive second; leaves nothing, no folder either.
+    """Write and remove a small file, before the first expensive second; leaves no file or folder behind.
 
     Args:
-        place: folder that is going to be written; need not exist.
-        what: to call it in the message.
-        remedy: to say there.
+        place: folder that will be written; need not exist.
+        what: its name in the message.
+        remedy: what the message tells the user to do.
 
     Raises:
-        UserError: it does not work, with the reason.
+        UserError: it cannot be written; gives the reason.
     """
     made: list[Path] = []
     try:
@@ -212,21 +212,21 @@ def _try_to_write(place: Place, tries: int = 3) -> None:
 
 
 def first_line(error: BaseException) -> str:
-    """What an error says first: the system's word where it has one, else its message, else its name."""
+    """The first line of an error: the system's text, or else its message, or else its name."""
     lines = str(getattr(error, "strerror", None) or error).strip().splitlines()
     return lines[0] if lines else type(error).__name__
 
 
 class NoPlainFileError(OSError):
-    """A pipe, a device or a socket in a file's place, or a link that leads nowhere near a file: never waited for."""
+    """There is a pipe, a device, a socket or a bad link instead of a file; reading it might never end."""
 
 
 def read_plain(place: Place, most: int | None = None) -> bytes:
-    """The content of a file of at most so many bytes (None: any number).
+    """The content of a file of at most this many bytes (None: any number).
 
     Raises:
         FileNotFoundError: there is none.
-        NoPlainFileError: it is no regular file, which may never end, or larger.
+        NoPlainFileError: it is larger, or not a regular file (which may never end).
         OSError: it cannot be read.
     """
     if isinstance(place, RemotePath):
@@ -246,7 +246,7 @@ def read_plain(place: Place, most: int | None = None) -> bytes:
 
 
 def write_durably(path: Path, content: bytes) -> None:
-    """Write a local file and wait until the disk has it."""
+    """Write a local file and wait until it is on the disk."""
     with path.open("wb") as handle:
         handle.write(content)
         handle.flush()
@@ -254,7 +254,7 @@ def write_durably(path: Path, content: bytes) -> None:
 
 
 def write_atomically(place: Place, content: bytes) -> None:
-    """Replace a file in one step, so that a kill leaves the old or the new one, never half."""
+    """Replace a file in one step, so that a kill leaves the old or the new file, never a part."""
     if isinstance(place, RemotePath):
         place.write_bytes(content)
         return
@@ -269,7 +269,7 @@ def write_atomically(place: Place, content: bytes) -> None:
 
 
 def free_bytes(place: Place) -> int | None:
-    """Room on the disk of a folder; None for an object store, which has no end."""
+    """Free bytes on the disk of a folder; None for an object store, which has no limit."""
     if isinstance(place, RemotePath):
         return None
     existing = next((folder for folder in (place, *place.absolute().parents) if folder.exists()), Path("/"))

@@ -1,8 +1,8 @@
-"""This node's own folder for what a study needs there for a while: nobody else's, or not used at all.
+"""This node's folder for a study's temporary files; it is used only if nobody else has access.
 
-It has a name that can be guessed in a folder where everybody may write (``clstudy-<uid>`` in the system's temporary
-folder), so somebody else may have made it first: as a folder of theirs, a link, or with rights for others. People's
-photos lie in it and Python imports from it. Hence every level is checked before it is used.
+Its name can be guessed (``clstudy-<uid>``), and everybody may write into the folder that it is in (the system's
+temporary folder). So somebody else may have created it first: as a folder of theirs, a link, or with rights for others.
+It holds people's photos, and Python imports from it. So every level is checked before it is used.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from clstudy.errors import UserError
 
 
 def node_folder() -> Path:
-    """Where it is; it need not exist."""
+    """The folder's path; it need not exist."""
     return Path(tempfile.gettempdir()) / f"clstudy-{os.getuid()}"
 
 
 def private_node_folder(*names: str) -> Path:
-    """``node_folder()/names…``, made where it is not there, each level ours alone.
+    """``node_folder()/names…``, created if it does not exist; each level must be ours alone.
 
     Raises:
-        UserError: a level is somebody else's, no folder, or open to others; or anybody may replace folders in the
-            temporary folder.
+        UserError: a level is somebody else's, not a folder, or open to others; or anybody may replace folders in
+            the temporary folder.
     """
     folder = node_folder()
     _require_unreplaceable(folder)
@@ -39,13 +39,13 @@ def private_node_folder(*names: str) -> Path:
 
 
 def made_private(folder: Path) -> Path:
-    """A folder that is a folder, ours, and for nobody else to use; made where it is not there.
+    """Make sure that this is a folder of ours that nobody else can use; create it if it does not exist.
 
-    One of ours that others may read is closed to them: earlier versions made it so. One in which others may write is
-    refused, because they may have written.
+    If others may read a folder of ours, it is closed to them: earlier versions created such folders. If others may
+    write into it, it is refused, because they may have done so.
 
     Raises:
-        UserError: it is none of this, or cannot be made.
+        UserError: it is not such a folder, or cannot be created.
     """
     try:
         with suppress(FileExistsError):
@@ -70,7 +70,7 @@ def made_private(folder: Path) -> Path:
 
 
 def is_private(folder: Path) -> bool:
-    """Whether a folder is there, ours, and in which nobody else may write."""
+    """Whether a folder exists, is ours, and cannot be written by others."""
     try:
         found = folder.lstat()
     except OSError:
@@ -80,7 +80,7 @@ def is_private(folder: Path) -> bool:
 
 @contextmanager
 def lock_file(path: Path) -> Iterator[int]:
-    """A lock's file, opened for the length of a block: never through a link, never emptied; yields its descriptor.
+    """Open a lock's file while the block runs, never through a link and without emptying it; yields its descriptor.
 
     Raises:
         UserError: it is a link, or cannot be opened.
@@ -98,7 +98,7 @@ def lock_file(path: Path) -> Iterator[int]:
 
 
 def _require_unreplaceable(folder: Path) -> None:
-    """Refuse a temporary folder in which everybody may rename what is ours (writable without the sticky bit)."""
+    """Refuse a temporary folder in which everybody may rename our files (writable without the sticky bit)."""
     parent = folder.parent.resolve()
     try:
         mode = stat.S_IMODE(parent.stat().st_mode)

@@ -1,4 +1,4 @@
-"""Whole folders of a place: listing, removing, copying and viewing them."""
+"""Lists, removes, copies and views whole folders, local or in an object store."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from clstudy.storage.places import Place, RemotePath, write_atomically
 
 T = TypeVar("T")
 _THREADS = 16
-"""Requests to an object store at a time, where many small files are read."""
+"""Most simultaneous requests to an object store when many small files are read."""
 
 
 def list_files(place: Place) -> dict[str, int]:
-    """All files below a folder: path relative to it (with ``/``) -> bytes; nothing where there is no folder."""
+    """All files below a folder: path relative to it (with ``/``) -> bytes; empty if there is no folder."""
     if isinstance(place, RemotePath):
         selector = pafs.FileSelector(place.path, recursive=True, allow_not_found=True)
         found = (info for info in place.system.get_file_info(selector) if info.type == pafs.FileType.File)
@@ -37,7 +37,7 @@ def list_files(place: Place) -> dict[str, int]:
 
 
 def written_at(place: Place) -> dict[str, float]:
-    """When each file directly in a folder was last written (Unix time); nothing where there is no folder."""
+    """When each file directly in a folder was last written (Unix time); empty if there is no folder."""
     if isinstance(place, RemotePath):
         selector = pafs.FileSelector(place.path, recursive=False, allow_not_found=True)
         found = (info for info in place.system.get_file_info(selector) if info.type == pafs.FileType.File)
@@ -50,7 +50,7 @@ def written_at(place: Place) -> dict[str, float]:
 
 
 def remove_tree(place: Place) -> None:
-    """Remove a folder with everything in it; nothing happens where there is none."""
+    """Remove a folder with everything in it; does nothing if there is none."""
     if isinstance(place, RemotePath):
         if place.is_dir():
             place.system.delete_dir(place.path)
@@ -59,7 +59,7 @@ def remove_tree(place: Place) -> None:
 
 
 def together(action: Callable[[str], T], names: Sequence[str], place: Place) -> list[T]:
-    """``action`` of every name, many at a time where each waits for an object store."""
+    """The result of ``action`` for every name, many at a time if each waits for an object store."""
     if not isinstance(place, RemotePath):
         return [action(name) for name in names]
     with ThreadPoolExecutor(_THREADS) as pool:
@@ -69,13 +69,13 @@ def together(action: Callable[[str], T], names: Sequence[str], place: Place) -> 
 def copy_tree(
     source: Place, target: Place, wanted: Callable[[str], bool] = lambda name: True, *, replace: bool = False
 ) -> int:
-    """Copy the wanted files of a folder that the target lacks or has in another size; returns how many.
+    """Copy the wanted files that the target lacks or has with another size; returns how many were copied.
 
-    Markers (``COMPLETE``) and checksums come last, as when a value is written; a file whose checksum is another one is
+    Markers (``COMPLETE``) and checksums come last, as when a value is written. A file with a different checksum is
     copied whatever its size.
 
     Args:
-        replace: copy also what is there in the same size; files change without changing their size.
+        replace: also copy files that are there with the same size; files may change without changing their size.
     """
     there = {} if replace else list_files(target)
     sizes = {name: size for name, size in list_files(source).items() if wanted(name)}
@@ -84,7 +84,7 @@ def copy_tree(
     def changed(name: str) -> bool:
         return (source / name).read_bytes() != (target / name).read_bytes()
 
-    # a checksum never changes its size, and neither need the file that it is of
+    # a checksum never changes its size, and its file need not either
     same = [name for name in sizes if checked_name(name) and there.get(name) == sizes[name]]
     stale = {name for name, differs in zip(same, together(changed, same, remote), strict=True) if differs}
     stale |= {checked_name(name) or name for name in stale}
@@ -101,10 +101,10 @@ def copy_tree(
 
 @contextmanager
 def local_view(place: Place, wanted: Callable[[str], bool] = lambda name: True) -> Iterator[Path]:
-    """A local folder with the wanted files of a study, for code that reads much and at random.
+    """A local folder with the wanted files of a study, for code that reads many of them in any order.
 
-    A local study is its own view. Of a remote one it is a copy that is removed at the end: people's pictures do not
-    stay outside the storage that was named.
+    A local study is its own view. For a remote study it is a copy that is removed at the end, so that people's pictures
+    do not stay outside the named storage.
     """
     if isinstance(place, Path):
         yield place

@@ -1,1 +1,1 @@
-"""A study: what is planned and checked before it runs, what it costs, what it keeps, and what is done with it later."""
+"""A study: its plan and checks before it runs, its cost, what it keeps, and what can be done with it later."""

@@ -1,9 +1,9 @@
-"""What a study costs before it runs: work in photo passes, seconds per pass from measured stages (no torch, no Ray).
+"""Estimates a study's cost: work in photo passes, and seconds per pass from measured stages (no torch, no Ray).
 
-Nearly all time of a stage goes into passes of one photo through generator and LPIPS, forward and backward: the
-trainer's steps and the test-time inversions of all earlier test photos. So a stage's *work* is the number of these
-passes, and seconds per pass carry over between timestamps, strategies and studies of the same settings, where seconds
-per stage do not (a last timestamp tests five times as many photos as the first).
+A stage spends nearly all its time on passes of one photo through generator and LPIPS, forward and backward: in the
+trainer's steps and in the test-time inversions of all earlier test photos. So a stage's *work* is the number of these
+passes. Seconds per pass carry over between timestamps, strategies and studies with the same settings; seconds per
+stage do not (the last timestamp tests five times as many photos as the first).
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from clstudy.storage.places import Place, RemotePath, read_plain, write_atomical
 from clstudy.trial.work import likely_work
 
 HISTORY = "history.json"
-"""In a study's folder: seconds, work and stages so far by ``cost_kind``, for the plans of other studies beside it."""
+"""File in a study's folder: seconds, work and stages so far by ``cost_kind``, for the plans of neighbouring studies."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Pace:
-    """Seconds of a worker per photo pass, and where that comes from."""
+    """A worker's seconds per photo pass, and where the number comes from."""
 
     seconds_per_pass: float
     source: str
@@ -34,7 +34,7 @@ class Pace:
 
 
 def pace_from(timings: Iterable[Timing], kind: str) -> Pace | None:
-    """From a study's own stages; None where it has none of this kind."""
+    """The pace of a study's own stages; None if it has none of this kind."""
     known = [timing for timing in timings if timing.work and timing.kind == kind]
     if not known:
         return None
@@ -43,7 +43,7 @@ def pace_from(timings: Iterable[Timing], kind: str) -> Pace | None:
 
 
 def pace_of_profile(profile: Profile, identities: Iterable[Identity]) -> Pace:
-    """From the profile's seconds of an average stage."""
+    """The pace that follows from the profile's seconds of an average stage."""
     works = [likely_work(profile, identity, t) for identity in identities for t in range(len(identity.timestamps))]
     return Pace(
         seconds_per_pass=profile.stage_seconds * len(works) / sum(works), source=profile.estimate_from, stages=0
@@ -63,7 +63,7 @@ def write_history(study: Place, timings: Sequence[Timing]) -> None:
 
 
 def pace_of_neighbours(study: Place, kind: str) -> Pace | None:
-    """From the other studies in the same storage (``write_history``); None where none has such stages."""
+    """The pace of other studies in the same storage (``write_history``); None if none has such stages."""
     seconds = work = 0.0
     stages = 0
     for name, document in _neighbours(study.parent):

@@ -1,7 +1,7 @@
-"""A trial's final generator as a file of our own format, for use outside the study.
+"""Writes a trial's final generator to a file in clstudy's format, for use outside the study.
 
-A stage keeps only the weights that personalising changes; the file has the whole network: these, and everything else
-from the pretrained one. It reads like any converted checkpoint (``inspect``, ``--weights generator=FILE``).
+A stage keeps only the weights that personalising changes. The file has the whole network: these weights, and all
+others from the pretrained network. It reads like any converted checkpoint (``inspect``, ``--weights generator=FILE``).
 """
 
 from __future__ import annotations
@@ -41,9 +41,9 @@ from clstudy.tracking.run_contents import run_names
 
 @dataclass(frozen=True, kw_only=True)
 class Pretrained:
-    """The network that a study's trials began with.
+    """The pretrained network that a study's trials began with.
 
-    ``said`` is what the file was, ``sha256`` of it; ``notes`` go along into whatever is made from it.
+    ``said`` describes its file and ``sha256`` is the file's; ``notes`` are copied into every file made from it.
     """
 
     generator: SynthesisCopies
@@ -53,10 +53,10 @@ class Pretrained:
 
 
 def choose_trial(trials: Sequence[TrialSpec], wanted: str) -> TrialSpec:
-    """The one trial that is meant: by its id, its run's name in MLflow, the beginning of one of them, or a pattern.
+    """The one trial that matches an id, its run's name in MLflow, the beginning of either, or a pattern.
 
     Raises:
-        UserError: no trial, or several.
+        UserError: no trial matches, or several do.
     """
     runs = run_names(trials)
     called = {spec.trial_id: (spec.trial_id, runs[spec.trial_id]) for spec in trials}
@@ -74,7 +74,7 @@ def choose_trial(trials: Sequence[TrialSpec], wanted: str) -> TrialSpec:
         known = [name for names in called.values() for name in names]
         raise UserError(f"no trial {wanted!r} in this study.{nearest(wanted, known)} study.yaml lists them all")
     shown = ", ".join(spec.trial_id for spec in found[:5]) + (f" and {len(found) - 5} more" if len(found) > 5 else "")
-    raise UserError(f"{wanted!r} is {len(found)} trials: {shown}; name one")
+    raise UserError(f"{wanted!r} matches {len(found)} trials: {shown}; name one")
 
 
 def final_weights(study: Place, spec: TrialSpec) -> dict[str, Tensor]:
@@ -101,15 +101,15 @@ def final_weights(study: Place, spec: TrialSpec) -> dict[str, Tensor]:
 
 
 def read_pretrained(profile: Profile, digest: str, weights: Sequence[str]) -> Pretrained:
-    """The pretrained generator of a study, checked to be that.
+    """A study's pretrained generator, checked against the recorded digest.
 
     Args:
         profile: the study's.
-        digest: of the generator, as the study has it.
+        digest: the generator's, as the study recorded it.
         weights: the ``--weights`` options.
 
     Raises:
-        UserError: it is not here, or another one.
+        UserError: it is not here, or is a different one.
     """
     found = find_files(profile, weights)
     here = generator_digest(profile, found)
@@ -139,7 +139,7 @@ _NO_LICENCE = "the licence of the pretrained checkpoint holds for this file too"
 
 
 def merged(pretrained: Pretrained, weights: Mapping[str, Tensor], notes: Sequence[str]) -> Checkpoint:
-    """The whole network with these tuned weights, under StyleGAN2's names."""
+    """The whole network with these tuned weights, named as in StyleGAN2."""
     generator = pretrained.generator
     synthesis = merged_state(generator.fresh(weights))
     state = generator.network.state_dict() | {f"synthesis.{name}": value for name, value in synthesis.items()}
@@ -155,7 +155,7 @@ def merged(pretrained: Pretrained, weights: Mapping[str, Tensor], notes: Sequenc
 
 
 def trial_notes(study: str, spec: TrialSpec) -> tuple[str, ...]:
-    """What the file says of the trial: no paths, no time, so that equal trials give equal files."""
+    """What the file says about the trial. No paths and no times, so that equal trials give equal files."""
     stored = {} if spec.buffer_size is None else {"K": spec.buffer_size}
     facts: dict[str, Any] = {
         "trial": spec.trial_id,
@@ -175,12 +175,12 @@ def export(study: str, wanted: str, out: Path, *, weights: Sequence[str] = (), f
     Args:
         study: folder or URI.
         wanted: the trial (``choose_trial``).
-        out: file to write; its name ends in .safetensors.
+        out: file to write; its name must end in .safetensors.
         weights: the ``--weights`` options, for a study whose generator is not packaged.
-        force: replace a file that is there.
+        force: replace an existing file.
 
     Raises:
-        UserError: no such study or trial, an unfinished one, a generator that is not here, or ``out`` cannot be used.
+        UserError: no such study or trial, it is unfinished, its generator is not here, or ``out`` cannot be used.
     """
     if out.exists() and not force:
         raise UserError(f"{out} exists already; choose another name, or replace it with --force")

@@ -1,4 +1,4 @@
-"""A profile's generator and workload built without a study, to be checked."""
+"""Builds a profile's generator and workload without a study, so that they can be checked."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from clstudy.workloads.base import WorkloadKind, workload_of
 from clstudy.workloads.workload import Workload
 
 _ANY_PHOTOS = "synthetic"
-"""Photos are not needed, but must be there for a profile to be complete: these always are."""
+"""Photos are not needed, but a profile is complete only with a data set; this one always exists."""
 
 
 def opened_generator(profile: Profile, weights: Sequence[str] = ()) -> GeneratorInHand:
-    """The profile's generator, twice, with photos of its size.
+    """The profile's generator, built twice, with photos of noise in its size.
 
     Args:
-        profile: whose settings it is built with.
+        profile: gives the settings to build it with.
         weights: the ``--weights`` options.
 
     Raises:
-        UserError: there is no such generator, or its files are not here or are not what they should be.
+        UserError: there is no such generator, or its files are missing or are not what they should be.
     """
     load_generators()
     kind = GENERATORS[profile.generator]
@@ -42,7 +42,7 @@ def opened_generator(profile: Profile, weights: Sequence[str] = ()) -> Generator
 
 
 def opened_workload(profile: Profile, weights: Sequence[str] = ()) -> tuple[WorkloadKind, Profile, Workload[Any, Any]]:
-    """The profile's workload as a worker has it, and the profile with the size of its photos.
+    """The profile's workload as a worker builds it, and the profile with the size of its photos.
 
     Raises:
         UserError: as ``opened_generator``.

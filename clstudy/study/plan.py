@@ -1,4 +1,4 @@
-"""What a study will run, what is shared or done already, and what it will cost (no torch, no Ray)."""
+"""Plans a study: what it will run, what is shared or done already, and what it will cost (no torch, no Ray)."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ from clstudy.trial.work import cost_kind, likely_work, stage_work
 from clstudy.trial.work import training_work as retraining_work
 
 START_SECONDS = 25.0
-"""Starting Ray, the workers and MLflow."""
+"""Seconds to start Ray, the workers and MLflow."""
 _SMALL_BYTES = 60_000
-"""Rows, pictures and records of a stage, without its weights."""
+"""Bytes of a stage's rows, pictures and records, without its weights."""
 _LEARNED_NETWORKS = 2.0
-"""Size of what a strategy learns, in networks: a value and its importance per parameter."""
+"""Size of what a strategy learns, as a multiple of the network's: a value and its importance per parameter."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Trials with what is known of their stages before anything runs.
+    """Trials with everything known about their stages before anything runs.
 
     ``exact`` is False while buffers are not chosen yet: then ``stages`` is an upper limit, because buffers that
-    turn out equal share stages. ``retrained`` stages have their rows, but lost their weights (``weights: last``) and
-    are trained again because something new builds on them. ``seconds`` is wall time with this many workers,
+    turn out equal share stages. ``retrained`` stages have rows but no weights any more (``weights: last``) and are
+    trained again because something new builds on them. ``seconds`` is wall time with this many workers,
     ``worker_seconds`` the sum over workers.
     """
 
@@ -52,13 +52,13 @@ class Plan:
     disk_bytes: int
     retrained: int
     chains: Mapping[str, Chain]
-    """By trial, as far as they are known now."""
+    """Trial -> its stages, as far as they are known now."""
     restorable: Mapping[str, State] = field(default_factory=dict)
-    """Trials whose stages are all there, but not their result (or it is damaged, or has no checksum) -> its state."""
+    """Trials with all stages but no sound result -> its state (missing, damaged, or without a checksum)."""
     start_seconds: float = 0.0
-    """Of ``seconds``, what passes before the first stage begins."""
+    """The part of ``seconds`` before the first stage begins."""
     open_trials: int = 0
-    """Trials that a learning-rate search will make, at most; which ones is not known yet."""
+    """The most trials that a learning-rate search will propose; which ones is not known yet."""
 
     @property
     def to_run(self) -> tuple[TrialSpec, ...]:
@@ -82,12 +82,12 @@ def lineage(spec: TrialSpec) -> tuple[str, int, float]:
 
 
 def first_missing(requests: Sequence[StageRequest], computed: set[str]) -> int:
-    """Place of a trial's first stage that is not computed; their number if there is none."""
+    """Index of a trial's first stage that is not computed yet; the number of stages if all are."""
     return next((place for place, request in enumerate(requests) if request.key not in computed), len(requests))
 
 
 def chain_of(spec: TrialSpec, requests: Sequence[StageRequest], count: int, computed: set[str], done: bool) -> Chain:
-    """What is known of a trial's stages."""
+    """What is known about a trial's stages."""
     keys = [request.key for request in requests]
     return Chain(
         lineage=lineage(spec),
@@ -108,7 +108,7 @@ def learned_key(request: StageRequest) -> str | None:
 def to_retrain(
     requests: Sequence[StageRequest], computed: set[str], has_weights: Callable[[str], bool]
 ) -> list[StageRequest]:
-    """Stages of a trial that have rows but no weights, and whose weights its first missing stage builds on."""
+    """Stages of a trial that have rows but no weights, although its first missing stage builds on their weights."""
     first = first_missing(requests, computed)
     if first == len(requests):
         return []
@@ -123,13 +123,13 @@ def to_retrain(
 def disk_estimate(
     profile: Profile, trials: Sequence[TrialSpec], stages_left: int, timestamps: int, workers: float, policy: str
 ) -> int:
-    """Bytes a study will add at most at any time: rows and pictures of all stages, weights as the policy keeps them."""
+    """Most bytes that a study adds at any time: rows and pictures of all stages, weights as the policy keeps them."""
     weights = profile.stage_bytes
     learning = sum(make_strategy(spec.strategy).learns() for spec in trials)
     learned = weights * _LEARNED_NETWORKS
     if policy == "all":
         return int(stages_left * (_SMALL_BYTES + weights) + learning * timestamps * learned)
-    # the first and last of every trial, and all of those under way
+    # the first and last stages of every trial, and all stages of trials under way
     kept = min(stages_left, len({lineage(spec) for spec in trials}) + len(trials) + workers * timestamps)
     return int(stages_left * _SMALL_BYTES + kept * weights + learning * 2 * learned)
 
@@ -147,7 +147,7 @@ def make_plan(
     """Walk every trial's stages without computing any.
 
     Args:
-        workers: trials at a time, for wall time and disk.
+        workers: trials at a time, to estimate wall time and disk.
         weights: "last" or "all" (``clstudy.study.retention``).
     """
     known = {
@@ -215,7 +215,7 @@ def make_plan(
 
 
 def find_pace(basis: Basis, identities: Mapping[str, Identity], store: StudyStore, out: Place) -> Pace:
-    """Seconds per photo pass: from this study's stages, else from its neighbours', else the profile's guess."""
+    """Seconds per photo pass: from this study's stages, or else its neighbours', or else the profile's guess."""
     kind = cost_kind(basis)
     return (
         pace_from(store.stage_timings(), kind)

@@ -1,4 +1,4 @@
-"""What must be there before a study starts: weights, photos, a GPU. Everything that is missing is said at once."""
+"""Checks that weights, photos and a GPU are there before a study starts, and reports everything missing at once."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from clstudy.settings.profiles import EvaluationSettings, Profile, Resources
 
 @dataclass(frozen=True, kw_only=True)
 class Equipment:
-    """A profile as it can be run here: the metrics whose weights are there, and the files by role."""
+    """A profile as it can run here, with the metrics that have their weights, and the files by role."""
 
     profile: Profile
     files: Mapping[str, Path]
     generator_digest: str
     metric_files: Mapping[str, str]
     left_out: Mapping[str, str]
-    """Metric -> why it is left out."""
+    """Metric -> the reason why it is left out."""
 
 
 def on_device(profile: Profile, device: str | None) -> Profile:
-    """The profile computed on "cpu" or "cuda" instead of where it says; None: as it says."""
+    """The profile with device "cpu" or "cuda" instead of its own; None keeps its own."""
     share = profile.resources
     if device is None or (device == "cuda") == bool(share.gpus):
         return profile
@@ -49,7 +49,7 @@ def missing_photos(data: str) -> list[str]:
 
 
 def missing_gpu(profile: Profile, address: str | None) -> list[str]:
-    """A line if trials want a GPU and neither this machine nor a cluster has one."""
+    """A line if trials need a GPU and neither this machine nor a cluster has one."""
     if not profile.resources.gpus or address is not None:
         return []
     import torch
@@ -63,9 +63,9 @@ def missing_gpu(profile: Profile, address: str | None) -> list[str]:
 
 
 def require_alignment(root: Path, profile: Profile) -> None:
-    """Refuse photos that were aligned otherwise than the profile's generator and ID crop expect.
+    """Refuse photos that were not aligned as the profile's generator and ID crop expect.
 
-    ``prepared.json`` (written by ``python -m clstudy.identities prepare``) says how; photos without it are let in.
+    ``prepared.json`` (written by ``python -m clstudy.identities prepare``) says how; photos without it are accepted.
 
     Raises:
         UserError: the alignments differ.
@@ -79,10 +79,10 @@ def require_alignment(root: Path, profile: Profile) -> None:
 
 
 def left_out_metrics(profile: Profile, found: FoundFiles, without: Sequence[str]) -> dict[str, str]:
-    """Metrics that will not be computed, each with the reason.
+    """Metrics that will not be computed, each with its reason.
 
     Raises:
-        UserError: ``without`` names a metric the profile does not have, or leaves none.
+        UserError: ``without`` names a metric that the profile does not have, or leaves no metric.
     """
     metrics = profile.evaluation.metrics
     named = row_names(metrics, own_metrics(metrics))
@@ -101,19 +101,19 @@ def left_out_metrics(profile: Profile, found: FoundFiles, without: Sequence[str]
 
 
 def unused_roles(profile: Profile, kept: Sequence[str]) -> set[str]:
-    """Roles whose files nothing reads where only the metrics ``kept`` are computed."""
+    """Roles of files that nothing reads if only the metrics ``kept`` are computed."""
     asked = {"id": ("arcface",), **required_by_settings(profile.evaluation)}
     for metric in dict.fromkeys([*packaged_metrics(), *profile.evaluation.metrics]):
-        # those that a profile names were always part of its studies' keys
+        # files that a profile names were always part of its studies' keys
         asked.setdefault(metric, tuple(role for role in needed_files(metric) if role not in profile.optional_files))
     read = {role for metric, roles in asked.items() if metric in kept for role in roles}
     return {role for metric, roles in asked.items() if metric not in kept for role in roles} - read
 
 
 def missing_packages(evaluation: EvaluationSettings, address: str | None) -> list[str]:
-    """A line for every library that metrics are to be computed with and that cannot be imported here.
+    """A line for every library that the metrics need and that cannot be imported here.
 
-    Nodes of a cluster are not this machine: there the trials say so.
+    This does not check the nodes of a cluster; there the trials report it.
     """
     if address is not None:
         return []
@@ -140,13 +140,13 @@ def equip(
     Args:
         profile: as registered.
         weights: the ``--weights`` options, FOLDER or ROLE=FILE.
-        device: "cpu" or "cuda", instead of the profile's.
+        device: "cpu" or "cuda", instead of the profile's device.
         without: metrics to leave out.
         data: data set or folder, instead of the profile's.
-        address: of a Ray cluster, where GPUs may be that this machine has not.
+        address: of a Ray cluster, which may have GPUs that this machine lacks.
 
     Raises:
-        UserError: something is missing; all of it is listed, with the place or command to get it.
+        UserError: something is missing; the message lists all of it, and where or how to get it.
     """
     profile = on_device(profile, device)
     found = find_files(profile, weights)

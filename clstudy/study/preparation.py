@@ -1,4 +1,4 @@
-"""Everything that is checked, opened and planned before the first expensive second of the main job."""
+"""Checks, opens and plans everything before the main job spends its first expensive second."""
 
 from __future__ import annotations
 
@@ -49,14 +49,14 @@ if TYPE_CHECKING:
 
 
 Busy = Callable[[str], AbstractContextManager[object]]
-"""Says, while it is entered, that something takes a moment."""
+"""Context manager that tells the user, while it is open, that something takes a moment."""
 
 _DRIFT_PEOPLE, _DRIFT_PHOTOS = 5, 4  # a plan is wanted within seconds; `identities check` looks at everybody
 
 
 @dataclass(frozen=True, kw_only=True)
 class Opened:
-    """Everything checked and read, before the first expensive second."""
+    """A study with everything checked and read, before the first expensive second."""
 
     space: SearchSpace
     profile: Profile
@@ -67,33 +67,33 @@ class Opened:
     basis: Basis
     out: Place
     home: Path
-    """Local folder for what is not the study's own: packaged data sets, the local tracking database."""
+    """Local folder shared by studies: packaged data sets and the local tracking database."""
     keep_weights: str
     images: bool
 
 
 @dataclass(frozen=True, kw_only=True)
 class PreparedStudy(Opened):
-    """A study with its plan as of now."""
+    """A study with its current plan."""
 
     expansion: Expansion | None
-    """None while the search for learning rates is not over."""
+    """None until the search for learning rates is over."""
     rates: Mapping[GridCell, float] | None
     plan: Plan
 
     @property
     def searching(self) -> SearchSetup | None:
-        """The search, while it is not over."""
+        """The search until it is over, then None."""
         return self.search if self.expansion is None else None
 
     @property
     def people(self) -> DataSet:
-        """Whose trials run now: the reported people, or those that a search is judged by."""
+        """The people to run trials on now: the reported people, or a search's validation people."""
         return self.data if self.searching is None else self.searching.people
 
     @property
     def sentence(self) -> str:
-        """What runs now, in words."""
+        """A sentence on what runs now."""
         if self.expansion is not None:
             return self.expansion.sentence
         assert self.search is not None
@@ -101,7 +101,7 @@ class PreparedStudy(Opened):
 
 
 def drift_lines(prepared: PreparedStudy) -> list[str]:
-    """How much the photos change over time, before anything is trained: without drift there is little to forget."""
+    """Lines on how much the photos change over time, before any training: without drift there is little to forget."""
     from clstudy.identities.drift import WARNING, estimate, is_little, mean, words
 
     people = prepared.people
@@ -132,7 +132,7 @@ def open_study(options: RunOptions, busy: Busy) -> Opened:
     """Check and read everything that a study is made from.
 
     Raises:
-        UserError: anything about it is wrong.
+        UserError: any of it is wrong.
     """
     space = override(
         load_space(options.space, profile=options.profile),
@@ -196,10 +196,10 @@ def open_study(options: RunOptions, busy: Busy) -> Opened:
 
 
 def planned(opened: Opened, options: RunOptions) -> PreparedStudy:
-    """Plan what a study has left now: of its search for learning rates, if that is not over, else of its trials.
+    """Plan what a study has left to do: its search for learning rates or, once that is over, its trials.
 
     Raises:
-        UserError: too many trials, buffers larger than what is there, or no learning rate that works for a cell.
+        UserError: too many trials, buffers larger than a person's photos, or no learning rate that works for a cell.
     """
     search, data, workers = opened.search, opened.data, expected_workers(opened.profile, options)
     rates = None if search is None else chosen_rates(search)
@@ -227,7 +227,7 @@ def open_named_too(
     *,
     look_only: bool,
 ) -> DataSet:
-    """The reported people and those whom ``search.validation`` names."""
+    """Open the reported people and those named by ``search.validation``."""
     assert space.search is not None
     if isinstance(space.search.validation, str):
         return data
@@ -239,10 +239,10 @@ def open_named_too(
 
 
 def study_place(options: RunOptions, name: str) -> Place:
-    """Where the study lies.
+    """The study's folder or URI.
 
     Raises:
-        UserError: a storage that cannot be used.
+        UserError: the storage cannot be used.
     """
     return open_place(options.out) if options.out else open_place(options.storage or "runs") / name
 
@@ -256,7 +256,7 @@ def plan_of(
 
 
 def with_compute(profile: Profile, options: RunOptions) -> Profile:
-    """The profile with the precision, compilation and recomputing of the command line, where it names them."""
+    """The profile with the precision, compilation and activation checkpointing that the command line asks for."""
     compute = profile.compute
     return replace(
         profile,
@@ -270,10 +270,10 @@ def with_compute(profile: Profile, options: RunOptions) -> Profile:
 
 
 def with_as_published(profile: Profile, without: Sequence[str] = ()) -> Profile:
-    """The profile with its metrics scored the published scripts' way, too, where the scripts have them.
+    """The profile with its metrics also scored the way the published scripts do it, if the scripts have them.
 
-    They come after the ordinary ones, so that none is the study's main metric. What ``without`` leaves out is not
-    scored that way either.
+    These come after the ordinary metrics, so that none of them becomes the study's main metric. Metrics that
+    ``without`` leaves out are not scored that way either.
     """
     metrics = profile.evaluation.metrics
     known = as_published()
@@ -283,10 +283,10 @@ def with_as_published(profile: Profile, without: Sequence[str] = ()) -> Profile:
 
 
 def with_gpu_share(profile: Profile, share: float | None) -> Profile:
-    """The profile with so much of a GPU per trial; None leaves it as it is.
+    """The profile with this share of a GPU per trial; None leaves it as it is.
 
     Raises:
-        UserError: its trials want no GPU.
+        UserError: its trials use no GPU.
     """
     if share is None:
         return profile
@@ -296,9 +296,9 @@ def with_gpu_share(profile: Profile, share: float | None) -> Profile:
 
 
 def read_generator(equipment: Equipment, busy: Busy) -> tuple[Profile, GeneratorWeights | None]:
-    """Read a generator that comes from a file: a wrong one must be refused now, and photos have its size.
+    """Read a generator that comes from a file: a wrong one must be refused now, and it fixes the size of photos.
 
-    A packaged one is known to be good, and reading it is left to the study (the plan needs no torch).
+    A packaged one is known to be good, so reading it is left to the study (planning needs no torch).
     """
     profile = equipment.profile
     if profile.weights is not None:
@@ -322,7 +322,7 @@ def open_study_data(
     *,
     look_only: bool = False,
 ) -> DataSet:
-    """Open (and on first use make, unless ``look_only``) the data set a space asks for."""
+    """Open the data set that a space asks for; on first use create it, unless ``look_only``."""
     wanted = space.grid.identity
     settings = profile.data
     with busy("reading photos (a packaged data set is made on first use) …"):
@@ -341,9 +341,9 @@ def open_study_data(
 
 
 def expected_workers(profile: Profile, options: RunOptions) -> int:
-    """Trials at a time, for the estimate: what fits here, or as many as --max-concurrent lets onto a cluster.
+    """Trials at a time, for the estimate: as many as fit here, or as --max-concurrent allows on a cluster.
 
-    How large a cluster is (or will become) is not known before it is asked; one worker is the honest guess then.
+    The size of a cluster is not known before connecting to it, and may change; one worker is the honest guess then.
     """
     if options.address is not None:
         return options.max_concurrent or 1

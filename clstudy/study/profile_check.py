@@ -1,4 +1,4 @@
-"""Whether a profile holds together: its parts exist, it can be stored and read again, its keys stay (no Ray)."""
+"""Checks a profile: its parts exist, it can be stored and read back, its keys are stable (no Ray)."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from clstudy.workloads import workload_of
 
 
 def check_profile(name: str) -> list[Finding]:
-    """Hold a profile to what every profile keeps.
+    """Check what must hold for every profile.
 
     Args:
-        name: as a search space names it.
+        name: as in a search space.
     """
     try:
         profile, again = named_profile(name), named_profile(name)
@@ -98,7 +98,7 @@ def _repeated(profile: Profile, again: Profile) -> None:
 
 
 def _keyed(profile: Profile) -> str:
-    """Digest of all that enters a key from a profile."""
+    """Digest of everything in a profile that enters a key."""
     basis = Basis(profile, "generator")
     return digest_of(
         {

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 
 def require_budget(plan: Plan, options: RunOptions) -> None:
-    """Refuse a plan that will not fit into the budget and was not confirmed.
+    """Refuse a plan that exceeds the budget and was not confirmed.
 
     Raises:
         UserError: it needs more hours than given, and there is no --yes.
@@ -48,10 +48,10 @@ def require_budget(plan: Plan, options: RunOptions) -> None:
 
 
 def named_measures(profile: Profile) -> tuple[OwnMetric, ...]:
-    """What a profile measures beyond the packaged metrics.
+    """Metrics that a profile measures beyond the packaged ones.
 
     Raises:
-        UserError: one cannot be imported, is no metric, or has facts or a name that it cannot have.
+        UserError: one cannot be imported, is not a metric, or has an invalid name or facts.
     """
     foreign = [name for name in profile.evaluation.metrics if is_foreign(name)]
     if foreign:
@@ -63,7 +63,7 @@ def named_measures(profile: Profile) -> tuple[OwnMetric, ...]:
 
 
 def require_answerable(space: SearchSpace, basis: Basis, data: DataSet) -> None:
-    """Refuse a primary comparison or smallest differences that the study's numbers could not answer.
+    """Refuse a primary comparison or smallest differences that the study's numbers cannot answer.
 
     Raises:
         UserError: as ``check_claims``.
@@ -100,10 +100,10 @@ def require_photo_loss(space: SearchSpace, profile: Profile) -> None:
 
 
 def require_conditions(profile: Profile, data: DataSet) -> None:
-    """Refuse photos without what the profile's workload must know of each.
+    """Refuse photos that lack a condition required by the profile's workload.
 
     Raises:
-        UserError: names the first photo without it.
+        UserError: a photo lacks one; the message names the first.
     """
     wanted = workload_of(profile).conditions
     if not wanted or is_outline(data):
@@ -122,7 +122,7 @@ def require_conditions(profile: Profile, data: DataSet) -> None:
 
 
 def require_used(space: SearchSpace, profile: Profile) -> None:
-    """Refuse settings of packaged photos for photos of a folder, which are what they are.
+    """Refuse settings that only packaged data sets have if the photos come from a folder.
 
     Raises:
         UserError: the space sets one.
@@ -131,13 +131,13 @@ def require_used(space: SearchSpace, profile: Profile) -> None:
     given = [name for name in space.settings.get("data", {}) if name != "timestamps"]
     if given and folder not in DATA_SETS:
         raise UserError(
-            f"data.{given[0]} is set, and all photos of the folder {folder!r} are used as they lie there; leave it out "
+            f"data.{given[0]} is set, but all photos of the folder {folder!r} are used as they are; leave it out "
             f"(packaged data sets have it: {', '.join(DATA_SETS)})"
         )
 
 
 def training_photos(people: Iterable[Identity]) -> dict[str, int]:
-    """Training photos of each person over all timestamps."""
+    """Number of training photos of each person over all timestamps."""
     return {one.name: sum(len(timestamp.train) for timestamp in one.timestamps) for one in people}
 
 
@@ -156,10 +156,10 @@ def check_cells(cells: Sequence[GridCell], people: Sequence[Identity]) -> None:
 
 
 def require_places(out: Place, home: Path) -> None:
-    """Refuse places that a study is going to write and cannot.
+    """Refuse to start if a folder or database that a study writes cannot be written.
 
     Args:
-        out: the study.
+        out: the study's folder.
         home: folder of packaged data sets and the local tracking database.
 
     Raises:

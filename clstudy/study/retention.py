@@ -1,9 +1,9 @@
-"""Which stages' weights a study still needs (no torch, no Ray).
+"""Decides which stages' weights a study still needs (no torch, no Ray).
 
-Rows of a stage are small and stay for ever. Its weights are large, and of use only to whoever trains on from them: so
-under ``weights: last`` those of a stage in the middle go as soon as no planned trial can still build on it. The weights
-of t = 0 (every strategy begins there) and of a trial's last stage always stay. What is dropped can be computed again,
-from the weights before it.
+A stage's rows are small and are kept for ever. Its weights are large, and only needed to train on from them. So under
+``weights: last`` the weights of a middle stage are dropped as soon as no planned trial can still build on it. The
+weights of t = 0 (where every strategy begins) and of a trial's last stage are always kept. Dropped weights can be
+computed again from the weights before them.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 POLICIES = ("last", "all")
-"""What a search space may say under ``weights``."""
+"""The values that a search space may have under ``weights``."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,11 +21,11 @@ class Chain:
 
     Attributes:
         lineage: trials of different lineages share no stage (identity, seed, learning rate).
-        keys: stage keys in order, as far as the chosen memories determine them.
-        learned: for each of them the key of what a strategy learned before it and uses in it, or None.
-        done: how many of them are computed.
-        finished: the trial has ended; it will compute nothing more.
-        whole: ``keys`` are all the trial has.
+        keys: stage keys in order, as far as the memories chosen so far determine them.
+        learned: for each stage, the key of what a strategy learned before it and uses in it, or None.
+        done: how many of these stages are computed.
+        finished: whether the trial has ended and will compute nothing more.
+        whole: whether ``keys`` has all of the trial's stages.
     """
 
     lineage: Hashable
@@ -37,17 +37,17 @@ class Chain:
 
 
 def may_build_on(chain: Chain, key: str, place: int, line: Sequence[str]) -> bool:
-    """Whether a trial may still train on from stage ``key``, which stands at ``place`` of the stages ``line``."""
+    """Whether a trial may still train on from stage ``key``, which has index ``place`` in the stages ``line``."""
     if chain.finished:
         return False
     if len(chain.keys) > place:
         return chain.keys[place] == key and chain.done <= place + 1
-    # it is not known yet what the trial stores there: it may, if it came the same way (a key contains its past)
+    # what the trial stores there is not known yet: it may reach the stage if its past is the same (it is part of a key)
     return not chain.keys or chain.keys[-1] == line[len(chain.keys) - 1]
 
 
 def droppable_weights(chains: Sequence[Chain]) -> set[str]:
-    """Keys of computed stages whose weights no planned trial can still need."""
+    """Keys of computed stages with weights that no planned trial can need any more."""
     keep = {chain.keys[0] for chain in chains if chain.keys}
     keep |= {chain.keys[-1] for chain in chains if chain.whole}
     lines: dict[str, tuple[Chain, int]] = {}
@@ -64,9 +64,9 @@ def droppable_weights(chains: Sequence[Chain]) -> set[str]:
 
 
 def droppable_learned(chains: Sequence[Chain]) -> set[str]:
-    """Keys of what was learned and is of no more use; what the last stage used stays, to say what it took.
+    """Keys of learned tensors that are no longer needed; those of a last stage are kept, to report their size.
 
-    What is used in a stage is needed once more, to learn from that stage, before the next one begins.
+    What a stage uses is needed once more, to learn from that stage before the next one begins.
     """
     used: dict[str, bool] = {}
     for chain in chains:

@@ -1,4 +1,4 @@
-"""How one run of a study is asked for: everything that ``python -m clstudy.run`` can be told, checked."""
+"""The options of one run of a study, as ``python -m clstudy.run`` takes them, checked."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from clstudy.errors import UserError
 
 @dataclass(frozen=True, kw_only=True)
 class RunOptions:
-    """One run of the main job. None, empty and False: as the space and its profile say.
+    """One run of the main job. None, empty or False mean: as the space and its profile say.
 
     Args:
         space: packaged search space, or path of a YAML file.
@@ -21,24 +21,24 @@ class RunOptions:
         profile: instead of the space's.
         weights: FOLDER or ROLE=FILE, where weights from outside the package are.
         settings: SECTION.NAME=VALUE, settings of the profile.
-        without: metrics to leave out.
+        without: metrics to leave out, separated by commas.
         as_published: score some metrics the published scripts' way, too.
         device: ``cpu`` or ``cuda``.
-        gpu_share: of a GPU per trial, in (0, 1].
+        gpu_share: share of a GPU per trial, in (0, 1].
         precision: a name of ``clstudy.settings.precision.PRECISIONS``.
         compile: torch.compile for the synthesis network.
-        activation_checkpointing: compute activations again instead of keeping them.
-        storage: folder or URI that studies lie in.
+        activation_checkpointing: recompute activations instead of keeping them.
+        storage: folder or URI that holds studies.
         out: the study's own folder or URI.
         keep_weights: a policy of ``clstudy.study.retention``.
         mlflow_images: pictures in MLflow; None: as the profile says.
         budget_hours: wall-clock hours.
-        price_per_hour: of one GPU, or of one core where trials want no GPU.
+        price_per_hour: of one GPU, or of one core if trials use no GPU.
         pilot: compute one stage only.
         max_concurrent: trials at a time.
         address: of a running Ray cluster; None: this machine.
-        dry_run: plan and stop; nothing is made.
-        yes: start a study of any size, also beyond its budget.
+        dry_run: plan and stop; nothing is written.
+        yes: start a study of any size, even beyond its budget.
 
     Raises:
         UserError: no space, a count below 1, or a share, budget or price out of its range; names the option.

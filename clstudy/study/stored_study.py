@@ -1,4 +1,4 @@
-"""A study read back from its folder alone: settings, trials, stage keys, photos (no torch, no Ray)."""
+"""Reads a study back from its folder: settings, trials, stage keys, photos (no torch, no Ray)."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from clstudy.trial.requests import Basis, identity_digest, version_digest
 
 
 def stored_profile(record: CompleteRecord) -> Profile:
-    """The profile a study was made with, as it was then; settings that came later have their defaults.
+    """The profile that a study used, as it was then; settings added since have their defaults.
 
     Raises:
-        UserError: a setting that this version does not know, or a class of the user's own that cannot be imported.
+        UserError: this version does not know a setting, or a class of the user's own cannot be imported.
     """
     return profile_from_document(record.profile)
 
 
 def stored_metrics(record: CompleteRecord) -> tuple[OwnMetric, ...]:
-    """What a study measures beyond the packaged metrics, with facts and sources as they were when it was planned.
+    """Metrics that a study has beyond the packaged ones, with facts and sources as they were when it was planned.
 
     The files that define them need not be there.
 
@@ -49,7 +49,7 @@ def stored_version(record: CompleteRecord, spec: TrialSpec) -> str:
     """``clstudy.trial.requests.run_version`` of a trial from what ``study.yaml`` says; the photos need not be there.
 
     Raises:
-        UserError: a strategy of the user's own that cannot be imported, or a person whose photos have no digest.
+        UserError: a strategy of the user's own cannot be imported, or a person's photos have no digest.
     """
     basis = Basis(stored_profile(record), record.generator, record.metric_files or {}, stored_metrics(record))
     photos = record.digest_of_photos(spec.identity)
@@ -62,15 +62,15 @@ def stage_keys(study: Path, trial_id: str) -> list[str] | None:
 
 
 def stored_photos(study: Path, record: CompleteRecord, data: str | None = None) -> DataSet:
-    """The photos a study was made from, checked against its digests.
+    """The photos that a study used, checked against its digests.
 
     Args:
-        study: folder of the study; a packaged data set lies (or is made) beside it.
+        study: folder of the study; a packaged data set is (or is created) beside it.
         record: its ``study.yaml``.
-        data: data set or photo folder, where the study's own is elsewhere now.
+        data: data set or photo folder, if the study's own has moved.
 
     Raises:
-        UserError: they are not there, or are other photos.
+        UserError: they are missing, or are different photos.
     """
     settings = stored_profile(record).data
     made = record.data_set

@@ -37,10 +37,10 @@ def write_study_file(
 ) -> None:
     """Write ``study.yaml``: resolved settings, trials, claims, versions, commit, data digests.
 
-    What the space claims (``clstudy.settings.claims``) is added to what the file claimed so far, so that a claim that
-    changed after results were there stays visible as such.
+    What the space claims (``clstudy.settings.claims``) is added to the file's earlier claims, so that a change made
+    after results existed stays visible.
 
-    ``chosen_rates``: of every cell, where a search chose them.
+    ``chosen_rates``: the rate of every cell, if a search chose them.
     """
     earlier = _written(out)
     record = StudyRecord(
@@ -69,16 +69,16 @@ def write_study_file(
 
 
 def statements(out: Place, space: SearchSpace, measured_stages: int) -> tuple[Statement, ...]:
-    """What a study claimed so far and claims now, with what had been measured by then
+    """The study's claims so far and now, each with what had been measured by then
     (``clstudy.settings.claims.state``).
 
-    ``measured_stages``: stages of its plan that are computed.
+    ``measured_stages``: number of planned stages that are computed.
 
-    A ``study.yaml`` that cannot be understood counts as one that claimed nothing: a claim must be on record to count.
+    A ``study.yaml`` that cannot be understood counts as claiming nothing: a claim must be on record to count.
     """
     earlier = _written(out)
     before = () if earlier is None else earlier.claims
-    # results of any plan of this folder: a comparison may be chosen by a grid that is no longer asked for
+    # count results of every plan of this folder: results of an earlier grid may have led to the comparison
     now = Statement(
         primary=space.primary,
         effects=space.effects,
@@ -89,7 +89,7 @@ def statements(out: Place, space: SearchSpace, measured_stages: int) -> tuple[St
 
 
 def _written(out: Place) -> StudyRecord | None:
-    """What ``study.yaml`` says so far; None where there is none, or none that can be understood."""
+    """The present ``study.yaml``; None if there is none, or it cannot be understood."""
     try:
         return StudyRecord.decode(read_plain(out / NAME, STUDY.size))
     except (OSError, ValueError):
@@ -97,7 +97,7 @@ def _written(out: Place) -> StudyRecord | None:
 
 
 def _own_metrics(earlier: StudyRecord | None, basis: Basis) -> tuple[OwnMetric, ...]:
-    """The user's own metrics: first those that are not computed any more, which earlier results and claims may name."""
+    """The user's own metrics; first those no longer computed, which earlier results and claims may name."""
     before = () if earlier is None else earlier.metrics
     places = {one.place for one in basis.own_metrics} | {one.facts.name for one in basis.own_metrics}
     return (*(one for one in before if places.isdisjoint({one.place, one.facts.name})), *basis.own_metrics)
@@ -111,7 +111,7 @@ def _chosen(rates: Mapping[GridCell, float]) -> tuple[ChosenRate, ...]:
 
 
 def _plain(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Lists for tuples, nothing shared (YAML would write aliases)."""
+    """Turn tuples into lists and share nothing (YAML would write aliases)."""
     plain: dict[str, Any] = json.loads(json.dumps(dict(settings)))
     return plain
 

@@ -1,4 +1,4 @@
-"""A study's results as Python values, read from what it left behind (no torch, no Ray)."""
+"""A study's results as Python values, read from its folder (no torch, no Ray)."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from clstudy.storage.trees import local_view
 
 
 class StudyResults:
-    """What a study has found so far. Read when first asked for, and kept; ``open_study`` again sees what came since.
+    """A study's results so far. They are read on first use and cached; call ``open_study`` again to see newer ones.
 
-    Nothing in the study is changed, but by ``report``.
+    Only ``report`` changes anything in the study.
     """
 
     def __init__(self, place: Place):
@@ -41,7 +41,7 @@ class StudyResults:
 
     @property
     def name(self) -> str:
-        """The study's."""
+        """The study's name."""
         return self._summary.study.name
 
     @property
@@ -51,7 +51,7 @@ class StudyResults:
 
     @property
     def missing(self) -> Mapping[str, str]:
-        """Trial -> why it is not in the numbers."""
+        """Trial -> the reason why it is not in the numbers."""
         return {one.trial: one.reason for one in self._summary.missing}
 
     @cached_property
@@ -91,7 +91,7 @@ class StudyResults:
 
     @cached_property
     def stages(self) -> Mapping[str, tuple[StageInputs, ...]]:
-        """Trial -> what each of its stages was computed from, in order; empty where the stages are not at hand."""
+        """Trial -> what each of its stages was computed from, in order; empty if its stages are not available."""
         with local_view(self.place, needed_by_reports) as folder:
             return {
                 trial.trial: tuple(stage.asked for stage in trial_stages(folder, trial.trial))
@@ -99,7 +99,7 @@ class StudyResults:
             }
 
     def answer(self) -> tuple[str, ...]:
-        """What the study says, in sentences, as the run ends with."""
+        """The study's answer in sentences, as printed at the end of a run."""
         return tuple(answer(gather(self._summary)))
 
     def report(self) -> Place:

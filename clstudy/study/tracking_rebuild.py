@@ -1,7 +1,7 @@
-"""python -m clstudy.tracking rebuild STUDY --to URI: a study's MLflow runs from its Parquet rows (no torch, no Ray).
+"""python -m clstudy.tracking rebuild STUDY --to URI: MLflow runs of a study from its Parquet rows (no torch, no Ray).
 
-The same writer as during a study, fed with what the study left behind: rows (``results/``), settings (``study.yaml``),
-losses and pictures (``stages/``). Everything can be repeated: the same runs, and not one metric row more.
+It uses the same writer as a running study, fed from the study's folder: rows (``results/``), settings
+(``study.yaml``), losses and pictures (``stages/``). Repeating it adds nothing: the same runs, and no metric row more.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _PATIENCE_S = 60.0
 
 @dataclass(kw_only=True)
 class Rebuilt:
-    """What was written, and what could not be."""
+    """What was written, and what was left out."""
 
     finished: int = 0
     failed: int = 0
@@ -48,12 +48,12 @@ class Rebuilt:
     """What was left out -> how often."""
 
     def leave_out(self, what: str) -> None:
-        """Count something that is not there."""
+        """Count something that is missing."""
         self.notes[what] = self.notes.get(what, 0) + 1
 
 
 class StudyReplay:
-    """Tells an :class:`MlflowWriter` what the workers of a finished study told it."""
+    """Replays to an :class:`MlflowWriter` what the workers of a finished study reported."""
 
     def __init__(self, study: Path, writer: MlflowWriter, data: str | None = None, *, images: bool = True):
         self._study = study
@@ -67,7 +67,7 @@ class StudyReplay:
         self._told = Rebuilt()
 
     def run(self, only: Collection[str] | None = None) -> Rebuilt:
-        """Tell all trials (or those named), in the plan's order.
+        """Replay all trials (or those named), in the plan's order.
 
         Raises:
             UserError: a result file cannot be read or does not belong to its stages.
@@ -82,7 +82,7 @@ class StudyReplay:
             if keys is not None:
                 self._finished(spec, names[spec.trial_id], keys)
             elif spec.trial_id in failures:
-                # its rows are in the stages it got to, whose keys are known to nobody but the photos
+                # its rows are in the stages it reached, but without its photos their keys are not known
                 self._start(spec, names[spec.trial_id])
                 self._writer.fail_trial(spec.trial_id, failures[spec.trial_id])
                 self._told.failed += 1
@@ -169,7 +169,7 @@ class StudyReplay:
         return pictures
 
     def _known_photos(self) -> Mapping[str, Photo]:
-        """Training photos by digest; empty where the study's photos are not at hand."""
+        """Training photos by digest; empty if the study's photos are not available."""
         if self._photos is None:
             try:
                 people = stored_photos(self._study, self._record, self._data).identities
@@ -182,9 +182,9 @@ class StudyReplay:
 
 
 def complete_runs(study: Path, writer: MlflowWriter, data: str | None = None, *, images: bool = True) -> int:
-    """Write the runs of finished trials that MLflow does not have whole; returns how many those were.
+    """Write the runs of finished trials that are missing or incomplete in MLflow; returns how many there were.
 
-    A driver that was killed takes with it what its recorder had not delivered; the trial is finished all the same.
+    If a driver is killed, what its recorder had not delivered is lost, although the trial is finished.
 
     Raises:
         UserError: MLflow does not answer, or a result cannot be read.
@@ -203,14 +203,14 @@ def complete_runs(study: Path, writer: MlflowWriter, data: str | None = None, *,
 
 
 def rebuild(study: Path, uri: str, data: str | None = None) -> tuple[Rebuilt, int]:
-    """Write a study's runs and its report; returns what was told and how many calls MLflow did not take.
+    """Write a study's runs and its report; returns what was written and how many calls MLflow did not take.
 
     Raises:
-        UserError: the folder is no study, a result cannot be read, or ``uri`` is no tracking URI.
+        UserError: the folder is no study, a result cannot be read, or ``uri`` is not a tracking URI.
     """
     if "://" not in uri:
         raise UserError(
-            f"{uri!r} is no tracking URI; expected sqlite:///FILE (e.g. sqlite:///runs/mlflow.db) or http://…"
+            f"{uri!r} is not a tracking URI; expected sqlite:///FILE (e.g. sqlite:///runs/mlflow.db) or http://…"
         )
     record = read_complete_record(study)
     if (database := local_database(uri)) is not None:

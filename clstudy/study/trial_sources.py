@@ -1,7 +1,7 @@
-"""Where a study's trials come from, one after the other, as workers become free (no torch, no Ray).
+"""Sources of a study's trials, which give the next one whenever a worker is free (no torch, no Ray).
 
-A list of trials is one source; a learning-rate search (``clstudy.study.search.rate_search``), which makes the next
-trial from the results of earlier ones, is another.
+A list of trials is one source. A learning-rate search (``clstudy.study.search.rate_search``) is another: it derives the
+next trial from the results of earlier ones.
 """
 
 from __future__ import annotations
@@ -14,22 +14,22 @@ from clstudy.settings.trial_spec import TrialSpec
 
 
 class TrialSource(Protocol):
-    """Says what to run next. Called by one thread of the driver."""
+    """Decides what to run next. Called by one thread of the driver."""
 
     def next(self) -> TrialSpec | None:
-        """The next trial to start; None: nothing right now."""
+        """The next trial to start; None: none right now."""
 
     def exhausted(self) -> bool:
-        """Whether no trial will ever come again (those under way may still be)."""
+        """Whether there will be no further trial (some may still be under way)."""
 
     def report(self, trial_id: str, t: int, objective: float) -> bool:
-        """AIP of a trial after timestamp t (NaN where it has none); False stops the trial."""
+        """Take a trial's AIP after timestamp t (NaN if it has none); returning False stops the trial."""
 
     def finish(self, trial_id: str, objective: float | None) -> None:
-        """A trial ended with this AIP; None: its loss diverged, so that its settings are bad."""
+        """Take the AIP that a trial ended with; None: its loss diverged, so its settings are bad."""
 
     def abandon(self, trial_id: str) -> None:
-        """A trial broke in a way that says nothing about its settings."""
+        """A trial failed in a way that says nothing about its settings."""
 
 
 class ListedTrials:
@@ -39,11 +39,11 @@ class ListedTrials:
         self._left = deque(trials)
 
     def next(self) -> TrialSpec | None:
-        """The next one."""
+        """The next listed trial."""
         return self._left.popleft() if self._left else None
 
     def exhausted(self) -> bool:
-        """Whether all were handed out."""
+        """Whether all trials were handed out."""
         return not self._left
 
     def report(self, trial_id: str, t: int, objective: float) -> bool:
@@ -54,4 +54,4 @@ class ListedTrials:
         """Nothing follows from it."""
 
     def abandon(self, trial_id: str) -> None:
-        """Nor from this."""
+        """Nothing follows from it."""

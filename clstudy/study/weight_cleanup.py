@@ -11,11 +11,11 @@ from clstudy.study.retention import Chain, droppable_learned, droppable_weights
 
 
 class WeightKeeper:
-    """Keeps the weights of t = 0, of last stages, and of whatever a planned trial may still build on.
+    """Keeps the weights of t = 0, of last stages, and of stages that a planned trial may still build on.
 
     Args:
         store: the study's.
-        planned: by trial, what was known of its stages when the study began.
+        planned: trial -> what was known about its stages when the study began.
     """
 
     def __init__(self, store: StudyStore, planned: Mapping[str, Chain]):
@@ -48,12 +48,12 @@ class WeightKeeper:
 
 
 def new_chain(trial: str) -> Chain:
-    """A trial that no plan knew: one of a learning-rate search, whose rate it shares with no other."""
+    """The chain of an unplanned trial: one of a learning-rate search, with a rate that no other trial has."""
     return Chain(lineage=trial, keys=(), learned=(), done=0, finished=False, whole=False)
 
 
 def progressed(chain: Chain, reached: Sequence[tuple[str, str | None]], finished: bool) -> Chain:
-    """A planned chain with the stages a trial has reached since."""
+    """A planned chain with the stages that its trial has reached since."""
     keys, learned = chain.keys, chain.learned
     if len(reached) > len(keys):
         keys = tuple(key for key, _ in reached)

@@ -1,1 +1,1 @@
-"""One trial: the stages it asks for, their keys, and its story from the first timestamp to the last."""
+"""One trial: its stages and their keys, and how it runs from the first timestamp to the last."""

@@ -1,4 +1,4 @@
-"""What a trial tells while it runs, and to whom."""
+"""What a trial reports while it runs, and who receives it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pyarrow as pa
 
 @dataclass(frozen=True)
 class StageReport:
-    """What a listener learns of a finished stage. Images are uint8 RGB ``[h, w, 3]``."""
+    """What a listener learns about a finished stage. Images are uint8 RGB ``[h, w, 3]``."""
 
     t: int
     rows: pa.Table
@@ -19,20 +19,20 @@ class StageReport:
     seconds: float
     loss: float
     losses: np.ndarray | None
-    """Of every training step, float32 ``[steps]``; None in stages of earlier versions, which did not keep it."""
+    """Loss of every training step, float32 ``[steps]``; None in stages of earlier versions, which did not keep it."""
     faces: np.ndarray
     buffer: np.ndarray | None
 
 
 class Listener(Protocol):
-    """Hears how a trial goes; must not change anything."""
+    """Receives the progress of a trial; must not change anything."""
 
     def progress(self, t: int, phase: str, done: int, total: int, loss: float) -> None:
         """A step of training (phase "train") or a test set (phase "test") is done."""
 
 
 class Deaf:
-    """A listener that hears nothing."""
+    """A listener that ignores everything."""
 
     def progress(self, t: int, phase: str, done: int, total: int, loss: float) -> None:
         return

@@ -1,4 +1,4 @@
-"""A person's photos as a stage needs them: read and checked, with their anchors, ready for training or testing."""
+"""Reads a person's photos for a stage: checked, with their anchors, ready for training or testing."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _LOG = logging.getLogger(__name__)
 
 
 class StagePhotos:
-    """Photos of the people whose stages a worker computes. Test sets are kept between trials of one person."""
+    """Photos for the stages that a worker computes. Test sets are kept between trials of one person."""
 
     def __init__(self, basis: Basis, workload: Workload[Any, Any], store: StudyStore, say: Callable[[str], None]):
         self._basis = basis
@@ -39,21 +39,21 @@ class StagePhotos:
         """Photos from their files, checked against their digests: uint8 ``[s, s, 3]``.
 
         Raises:
-            PhotoError: one cannot be read, or is not the one that was planned with.
+            PhotoError: a photo cannot be read, or is not the one that the plan was made with.
         """
         return [photo.read(self._basis.profile.data.image_size) for photo in photos]
 
     def samples(self, photos: Sequence[Photo]) -> Samples:
-        """Photos with their conditions, on the device; read as ``read`` does."""
+        """Photos, read as by ``read``, with their conditions, on the device."""
         images = to_unit_range(np.stack(self.read(photos))).to(self._workload.device)
         digests = tuple(photo.digest for photo in photos)
         return Samples(digests=digests, images=images, conditions=self.conditions(photos))
 
     def conditions(self, photos: Sequence[Photo]) -> dict[str, Tensor]:
-        """The photos' conditions by name: float32 ``[n, width]``, on the device; empty where they have none.
+        """The photos' conditions by name: float32 ``[n, width]``, on the device; empty if they have none.
 
         Raises:
-            PhotoError: some have a condition that others lack, or with another number of numbers.
+            PhotoError: some photos lack a condition that others have, or have it with a different number of values.
         """
         widths = [{name: len(numbers) for name, numbers in photo.conditions.items()} for photo in photos]
         for photo, found in zip(photos, widths, strict=True):
@@ -96,18 +96,18 @@ class StagePhotos:
         return AnchoredSamples(**vars(self.samples(photos)), latents=latents)
 
     def stored(self, request: StageRequest) -> AnchoredSamples | None:
-        """The buffer's photos with their anchors, in canonical order; None where there is no buffer."""
+        """The buffer's photos with their anchors, in canonical order; None if there is no buffer."""
         if not request.replay:
             return None
         latents = torch.from_numpy(np.stack([item.latent for item in request.replay])).to(self._workload.device)
         return AnchoredSamples(**vars(self.samples(buffer_photos(request))), latents=latents)
 
     def test_set(self, identity: Identity, k: int, seed: int) -> Any:
-        """The test photos of k and everything that no state changes (``Workload.test_set``); kept between trials."""
+        """The test photos of k and everything independent of the state (``Workload.test_set``); kept between trials."""
         photos = canonical_test(identity.timestamps[k])
         cached = (str(seed), identity.name, str(k), *(photo.digest for photo in photos))
         if cached not in self._test_sets:
-            # those of other people would only take memory: a worker finishes one trial before it begins another
+            # test sets of other people would only waste memory: a worker finishes one trial before it begins another
             for other in [key for key in self._test_sets if key[1] != identity.name]:
                 del self._test_sets[other]
             anchors, start = self.anchors(identity, k)
@@ -123,11 +123,11 @@ class StagePhotos:
         return self._test_sets[cached]
 
     def say_halved(self, whose: str) -> Callable[[str], None]:
-        """What is told where a micro-batch was halved: all of it to the log, one line for all stages to the user."""
+        """Report that a micro-batch was halved: in full to the log, in one line for all stages to the user."""
 
         def say(text: str) -> None:
             _LOG.warning("%s: %s", whose, text)
-            # one line for all its stages: the log has the sizes, stage.json the one that was used
+            # one line for all stages of a trial: the log has the sizes, and stage.json the size that was used
             self._say(
                 f"{whose}: out of GPU memory; computed in smaller micro-batches (same mathematics, in stage.json)"
             )
@@ -136,12 +136,12 @@ class StagePhotos:
 
 
 def stored_tensors(tensors: Mapping[str, Tensor]) -> bytes:
-    """Tensors as a stored value holds them."""
+    """Tensors in the form in which a value stores them."""
     return save_tensors({name: value.contiguous() for name, value in tensors.items()})
 
 
 def loaded(content: bytes, device: torch.device) -> dict[str, Tensor]:
-    """Tensors of a stored value, on a device."""
+    """The tensors of a stored value, on a device."""
     return {name: value.to(device) for name, value in load_tensors(content).items()}
 
 

@@ -1,6 +1,6 @@
-"""A trial as a list of stage requests: what each stage depends on, and its key.
+"""A trial as a list of stage requests, with what each stage depends on, and its key.
 
-The plan and the worker walk the same generator, so that they cannot disagree about a key. No torch, no Ray.
+The plan and the worker iterate over the same generator, so that they cannot disagree about a key. No torch, no Ray.
 """
 
 from __future__ import annotations
@@ -25,21 +25,21 @@ from clstudy.strategies.lookup import make_strategy, strategy_class, strategy_do
 from clstudy.workloads.base import workload_of
 
 NUMERICS_VERSION = 1
-"""Raised by hand when the mathematics of a stage changes, so that older stages are not reused."""
+"""Increased by hand when the mathematics of a stage changes, so that older stages are not reused."""
 
 SELECTION_VERSION = 1
-"""Raised by hand when a strategy's choice changes for equal input."""
+"""Increased by hand when a strategy's choice changes for equal input."""
 
 HOOKS_VERSION = 1
-"""Raised by hand when what a strategy's hooks compute changes for equal input."""
+"""Increased by hand when a strategy's hooks compute something else for equal input."""
 
 
 @dataclass(frozen=True)
 class Basis:
     """What all stages of a study share: profile, pretrained weights, weights of metrics, numerics fingerprint.
 
-    ``metric_files`` are the sha256 of weights outside the package that metrics are computed with, by role;
-    ``own_metrics`` the metrics of the user's own, whose source enters the keys.
+    ``metric_files``: role -> sha256 of weights from outside the package that metrics use. ``own_metrics``: the user's
+    own metrics; their source enters the keys.
     """
 
     profile: Profile
@@ -48,7 +48,7 @@ class Basis:
     own_metrics: tuple[OwnMetric, ...] = ()
 
     def fingerprint(self) -> dict[str, Any]:
-        """Everything about the machine's arithmetic that may change a bit.
+        """Everything about the machine's arithmetic that may change a bit of a result.
 
         Left out on purpose, because no bit depends on it: device index, node, number of workers, log level,
         ``activation_checkpointing`` (the same operations run again).
@@ -64,25 +64,25 @@ class Basis:
         }
 
     def workload(self) -> dict[str, Any]:
-        """Which workload, where it is not the first one: keys of studies that knew no other stay as they are."""
+        """The workload, unless it is the default: keys of studies from before there were others stay the same."""
         name = self.profile.workload
         if name == PERSONALISE:
             return {}
         return {"workload": name, **({"workload_source": source_digest("workload", name)} if is_foreign(name) else {})}
 
     def choosing(self) -> dict[str, Any]:
-        """What latents depend on beyond generator and photos: settings of the user's own, all of another workload's."""
+        """What latents depend on beyond generator and photos: the user's own settings, or all of another workload's."""
         if self.profile.workload == PERSONALISE:
             return own_sections(self.profile)
         return {**self.workload(), "settings": list(workload_of(self.profile).key_sections(self.profile).values())}
 
     def adapted(self) -> dict[str, Any]:
-        """What is trained instead of the weights, and sections of the user's own; nothing without such."""
+        """What is trained instead of the weights, and the user's own sections; empty if there are none."""
         low_rank = self.profile.low_rank
         return ({"low_rank": key_document(low_rank)} if low_rank.rank else {}) | own_sections(self.profile)
 
     def measuring(self) -> dict[str, Any]:
-        """How a stage is scored beyond the profile's settings; nothing where all of that is packaged."""
+        """How a stage is scored beyond the profile's settings; empty if everything is packaged."""
         alignment = self.profile.data.alignment
         sources = {one.place: one.source for one in self.own_metrics}
         return {
@@ -113,7 +113,7 @@ def identity_digest(identity: Identity) -> str:
 
 
 def run_version(basis: Basis, spec: TrialSpec, identity: Identity) -> str:
-    """Short digest of what makes a trial's numbers what they are and its name does not say.
+    """Short digest of everything that determines a trial's numbers but is not in its name.
 
     A strategy's name is not enough: its default settings may change, and so may the source of a user's own class.
     """
@@ -121,7 +121,7 @@ def run_version(basis: Basis, spec: TrialSpec, identity: Identity) -> str:
 
 
 def version_digest(basis: Basis, spec: TrialSpec, *, fingerprint: Mapping[str, Any], photos: str) -> str:
-    """``run_version`` from parts, for a study that is read back: its machine and photos need not be at hand."""
+    """``run_version`` from its parts, for a study that is read back without its machine and photos."""
     profile = basis.profile
     return digest_of(
         {
@@ -150,7 +150,7 @@ def anchors_key(basis: Basis, timestamp: Timestamp) -> str:
 
 @dataclass(frozen=True)
 class Support:
-    """What the hooks of a strategy may use at a stage: its memory and what it learned after the stage before."""
+    """What a strategy's hooks may use in a stage: its memory, and what it learned after the previous stage."""
 
     strategy: str
     memory: Memory
@@ -158,7 +158,7 @@ class Support:
 
     @cached_property
     def document(self) -> dict[str, Any]:
-        """Everything that can change what the hooks supply (together with the parent's weights)."""
+        """Everything, besides the parent's weights, that can change what the hooks supply."""
         return {
             "version": HOOKS_VERSION,
             "strategy": strategy_document(self.strategy),
@@ -170,7 +170,7 @@ class Support:
 
 @dataclass(frozen=True)
 class LearnedRequest:
-    """What a strategy consolidates from a stage (Fisher terms, for instance), before it is computed."""
+    """What a strategy will consolidate from a stage (Fisher terms, for instance), before that is computed."""
 
     strategy: str
     stage: StageRequest
@@ -178,7 +178,7 @@ class LearnedRequest:
 
     @cached_property
     def key(self) -> str:
-        """Content address: strategy, the stage, what was remembered before it."""
+        """Content address: the strategy, the stage, and what was remembered before it."""
         return digest_of(
             {
                 "what": "learned",
@@ -194,7 +194,7 @@ class LearnedRequest:
 class StageRequest:
     """One stage before it is computed: train on ``trained_on`` from ``parent``'s weights, then test on all k <= t.
 
-    ``replay`` are stored photos; ``support`` is there for strategies with hooks that change training, from t = 1.
+    ``replay`` are stored photos. ``support`` is set from t = 1 for strategies with hooks that change training.
     """
 
     basis: Basis
@@ -211,14 +211,14 @@ class StageRequest:
         """Everything that can change the stage's numbers; its hash is the key."""
         profile = self.basis.profile
         seen = self.identity.timestamps[: self.t + 1]
-        # absent, not None, without hooks: a strategy that only chooses photos shares stages with every other
+        # without hooks the entry is absent, not None: strategies that only choose photos share stages with each other
         hooks = {} if self.support is None else {"support": self.support.document}
         return {
             "what": "stage",
             "fingerprint": self.basis.fingerprint(),
             "generator": self.basis.generator_digest,
             **self.basis.workload(),
-            # a record names its anchors where they cannot be reckoned from what it says otherwise
+            # a record names its anchors if they cannot be derived from the rest of it
             **(
                 {"anchors": [anchors_key(self.basis, timestamp) for timestamp in seen]} if self.basis.choosing() else {}
             ),
@@ -246,7 +246,7 @@ class StageRequest:
 
 @dataclass(frozen=True)
 class MemoryRequest:
-    """What a strategy is to remember after timestamp t."""
+    """A strategy's choice of what to remember after timestamp t, before it is made."""
 
     basis: Basis
     spec: TrialSpec
@@ -257,7 +257,7 @@ class MemoryRequest:
 
     @cached_property
     def key(self) -> str:
-        """Content address: strategy, K, seed, previous memory, candidates. The latents follow from the digests."""
+        """Content address: strategy, K, seed, previous memory, candidates. The digests determine the latents."""
         return digest_of(
             {
                 "what": "memory",
@@ -288,8 +288,8 @@ def stage_requests(
 ) -> Iterator[StageRequest]:
     """Yield the stages of a trial in order.
 
-    ``remember`` returns what the strategy keeps after a timestamp; None (possible while planning) ends the list
-    early, because later keys depend on it.
+    ``remember`` returns what the strategy keeps after a timestamp. If it returns None (possible while planning), the
+    list ends early, because later keys depend on it.
     """
     strategy = make_strategy(spec.strategy)
     count = len(identity.timestamps)
@@ -320,5 +320,5 @@ def stage_requests(
 
 
 def stage_count(spec: TrialSpec, timestamps: int) -> int:
-    """Stages of one trial before anything is shared."""
+    """Number of stages of one trial before any are shared."""
     return 1 if strategy_class(spec.strategy).joint else timestamps

@@ -1,4 +1,4 @@
-"""Who computes what: one worker holds the lock of a stage while it computes it, the others wait for its value."""
+"""Locks for stages: one worker holds a stage's lock while it computes the stage, and others wait for the value."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ class StageLocks(Protocol):
     """Keeps two workers from computing one value at the same time. Correctness never rests on it."""
 
     def acquire(self, key: str) -> bool:
-        """Take the key, or say False while somebody alive holds it."""
+        """Take the lock of a key; False while a live worker holds it."""
 
     def release(self, key: str) -> None:
-        """Give the key back."""
+        """Release the lock of a key."""
 
 
 class NoLocks:
-    """For a single worker."""
+    """Locks for a single worker, which never has to wait."""
 
     def acquire(self, key: str) -> bool:
         return True
@@ -42,7 +42,7 @@ def stored_or_computed(
             break
         time.sleep(wait_seconds)
     try:
-        # it may have been finished between the look and the lock
+        # another worker may have finished it between the check and the lock
         found = stored()
         return compute() if found is None else found
     finally:

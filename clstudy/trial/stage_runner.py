@@ -1,4 +1,4 @@
-"""One stage from its request to its report: read from the store, or trained, scored and stored."""
+"""Runs one stage, from its request to its report: reads it from the store, or trains, scores and stores it."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ _LOG = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class _Done:
-    """A computed stage, not stored yet."""
+    """A computed stage that is not stored yet."""
 
     trained: TrainedStage[Any]
     scored: ScoredStage
@@ -58,7 +58,7 @@ class _Done:
 
 @dataclass
 class StageRunner:
-    """What a worker keeps between trials to run their stages: networks and metrics, photos, the store."""
+    """Runs the stages of trials; a worker keeps it, with networks, metrics, photos and the store, between trials."""
 
     basis: Basis
     workload: Workload[Any, Any]
@@ -68,7 +68,7 @@ class StageRunner:
     say: Callable[[str], None] = _LOG.warning
 
     def __post_init__(self) -> None:
-        # looked up when something is said: who listens may be set later
+        # looked up only when there is something to report: the listener may be set later
         self.photos = StagePhotos(self.basis, self.workload, self.store, lambda text: self.say(text))
         self.trainer = StageTrainer(self.workload, self.photos, self.store, self.locks, self.wait_seconds)
 
@@ -90,12 +90,12 @@ class StageRunner:
 
     @cached_property
     def objective(self) -> Objective:
-        """What a search goes by."""
+        """What a search minimises."""
         profile = self.basis.profile
         return workload_of(profile).objective(profile)
 
     def remember(self, request: MemoryRequest) -> Memory:
-        """Let the strategy choose from memory and the photos of t, or read what it chose before."""
+        """Let the strategy choose from its memory and the photos of t, or read its earlier choice."""
         known = recall(self.store, request)
         if known is not None:
             return known
@@ -135,7 +135,7 @@ class StageRunner:
         if done.generated is not None and generated is not None:
             files["replays.safetensors"] = stored_tensors({"latents": done.generated.latents})
             files[REPLAYS] = encode_png(generated)
-        # the weights first: where there are rows, there were weights
+        # weights are stored first: if rows exist, the weights existed too
         self.trainer.keep_weights(request, trained.weights)
         self.store.stages.put(request.key, files)
         seconds = time.monotonic() - started

@@ -1,7 +1,7 @@
-"""Training of stages: from the weights of the stage before, on new photos, replays and what a strategy learned.
+"""Trains stages: from the previous stage's weights, on new photos, replays and what a strategy learned.
 
-Weights and learned tensors come from the store where they are kept; where they were dropped, the stage that made them
-is trained again, to the same bits.
+Weights and learned tensors come from the store. If they were dropped, the stage that produced them is trained again,
+to the same bits.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ T = TypeVar("T")
 
 
 class StageTrainer:
-    """Trains stages, and gives what trained ones left: weights by stage, learned tensors by request."""
+    """Trains stages, and provides what trained stages left: weights by stage, learned tensors by request."""
 
     def __init__(
         self,
@@ -49,10 +49,10 @@ class StageTrainer:
     def train(
         self, request: StageRequest, listener: Listener, micro_batch: int | None
     ) -> tuple[TrainedStage[Any], Generated | None]:
-        """Train one stage; what the strategy generated for it comes along.
+        """Train one stage; returns also what the strategy generated for it.
 
         Raises:
-            TrainingDivergedError: the loss is not finite, or beyond all sense; the message says timestamp and step.
+            TrainingDivergedError: the loss is not finite or absurdly large; the message says timestamp and step.
         """
         stream = (request.spec.seed, request.identity.name, request.t)
         parent = None if request.parent is None else self.weights(request.parent)
@@ -101,14 +101,14 @@ class StageTrainer:
     def within_memory(
         self, request: StageRequest, compute: Callable[[int | None], T], first: int | None = None
     ) -> tuple[T, int | None]:
-        """A stage's value in the largest micro-batch that the device has room for (``with_smaller_batches``)."""
+        """The result of ``compute`` with the largest micro-batch that fits on the device (``with_smaller_batches``)."""
         say = self._photos.say_halved(request.spec.trial_id)
         return with_smaller_batches(compute, self._workload.largest_batch, say, first=first)
 
     # -- what trained stages left -----------------------------------------------------------------------------
 
     def weights(self, request: StageRequest) -> dict[str, Tensor]:
-        """The tuned weights of a finished stage, by name; trained again where they were dropped."""
+        """The tuned weights of a finished stage, by name; trained again if they were dropped."""
         return stored_or_computed(
             self._locks,
             f"weights of {request.key}",
@@ -118,7 +118,7 @@ class StageTrainer:
         )
 
     def stored_weights(self, key: str) -> dict[str, Tensor] | None:
-        """The tuned weights of a stage by name, or None where they were dropped (or never made)."""
+        """The tuned weights of a stage, by name; None if they were dropped or never computed."""
         files = self._store.weights.get(key)
         if files is None and self._store.stage_has_weights(key):
             files = self._store.stages.get(key)
@@ -130,7 +130,7 @@ class StageTrainer:
         self._store.weights.put(request.key, files)
 
     def _trained_again(self, request: StageRequest) -> dict[str, Tensor]:
-        # in the micro-batch that the stage was scored with: another one differs in the last bits
+        # use the micro-batch that the stage was scored with: another one differs in the last bits
         files = self._store.stages.get(request.key)
         first = None if files is None else StageRecord.decode(files[STAGE_RECORD]).micro_batch
         (trained, _), _ = self.within_memory(request, lambda size: self.train(request, Deaf(), size), first)
@@ -142,7 +142,7 @@ class StageTrainer:
         return self._frozen(self.weights(request))
 
     def learned(self, request: LearnedRequest) -> dict[str, Tensor]:
-        """What a strategy consolidated from a stage; from the store, or computed from the stage's weights."""
+        """What a strategy consolidated from a stage: read from the store, or computed from the stage's weights."""
         files = self._store.learned.get(request.key)
         if files is not None:
             return loaded(files[LEARNED], self._workload.device)

@@ -1,7 +1,7 @@
-"""One trial: the fold over timestamps. The one place where a trial's story is told.
+"""One trial as a fold over timestamps. This is the only place that shows a trial from beginning to end.
 
-For each timestamp: take the stage from the store or personalise and evaluate; then let the strategy choose what
-to remember. Knows nothing of Ray or MLflow: it tells a listener what happened.
+For each timestamp, read the stage from the store, or train and evaluate it; then let the strategy choose what to
+remember. This module knows nothing about Ray or MLflow: it reports to a listener.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ def trial_stages(
     """Run or resume one trial, stage by stage.
 
     Raises:
-        PhotoError: a photo cannot be read or is not the one that was planned with.
-        TrainingDivergedError: the loss is not finite, or beyond all sense; the message says timestamp and step.
+        PhotoError: a photo cannot be read, or is not the one that the plan was made with.
+        TrainingDivergedError: the loss is not finite or absurdly large; the message says timestamp and step.
         NotFiniteError: an image, a latent or a metric's value is not finite; the message says which.
-        TooLittleMemoryError: the GPU has no room for one photo at a time.
+        TooLittleMemoryError: the GPU has no room even for one photo at a time.
     """
     for request in stage_requests(spec, identity, runner.basis, runner.remember):
         yield request, runner.stage(request, listener)

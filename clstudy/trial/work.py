@@ -1,4 +1,4 @@
-"""The work of a stage in photo passes, which its cost is reckoned by."""
+"""The work of a stage in photo passes, from which its cost is estimated."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ def work_of(profile: Profile, *, new: int, replayed: bool, tested: Sequence[int]
 
     Args:
         profile: its trainer and inversion settings.
-        new: photos trained on.
-        replayed: whether every step takes replayed photos (or generated ones) as well.
-        tested: test photos of every timestamp k <= t.
+        new: number of photos trained on.
+        replayed: whether every step also takes replayed (or generated) photos.
+        tested: number of test photos of every timestamp k <= t.
     """
     kind = workload_of(profile)
     return kind.training_work(profile, new=new, replayed=replayed) + kind.test_work(profile, tested)
 
 
 def stage_work(request: StageRequest) -> float:
-    """Photo passes of a stage that is known."""
+    """Photo passes of a stage with a known request."""
     return work_of(
         request.basis.profile,
         new=sum(len(request.identity.timestamps[k].train) for k in request.trained_on),
@@ -35,14 +35,14 @@ def stage_work(request: StageRequest) -> float:
 
 
 def training_work(request: StageRequest) -> float:
-    """Photo passes of training alone: a stage whose weights were dropped is trained again, not tested again."""
+    """Photo passes of training alone: a stage with dropped weights is trained again, but not tested again."""
     profile = request.basis.profile
     tested = [len(timestamp.test) for timestamp in request.identity.timestamps[: request.t + 1]]
     return stage_work(request) - workload_of(profile).test_work(profile, tested)
 
 
 def likely_work(profile: Profile, identity: Identity, t: int) -> float:
-    """Photo passes of a stage whose buffer is not chosen yet."""
+    """Photo passes of a stage when its buffer is not chosen yet."""
     return work_of(
         profile,
         new=len(identity.timestamps[t].train),
@@ -52,7 +52,7 @@ def likely_work(profile: Profile, identity: Identity, t: int) -> float:
 
 
 def cost_kind(basis: Basis) -> str:
-    """Short digest of everything that makes a photo pass as expensive as it is, but for the machine."""
+    """Short digest of everything but the machine that determines the cost of a photo pass."""
     profile = basis.profile
     return digest_of(
         {

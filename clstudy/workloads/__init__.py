@@ -1,6 +1,6 @@
-"""What a stage does: how its state is trained on a person's photos, and how it is scored.
+"""Workloads: what a stage does, i.e. how its state is trained on a person's photos, and how it is scored.
 
-One file each, registered by name; the import line is where a new one is added.
+Each has one file and is registered by name; a new one needs an import line here.
 """
 
 from clstudy.workloads import personalise as personalise

@@ -1,10 +1,9 @@
-"""What a workload is: everything about a stage that is not keys, store, locks or order. Imports no torch.
+"""Base classes of workloads: everything about a stage except keys, store, locks and order. Imports no torch.
 
-A trial is a fold over timestamps whatever its workload: the strategy chooses what to keep, the requests and their keys
-(``clstudy.trial.requests``) say what depends on what, the runner stores and locks. A workload says the rest: which
-settings can change its numbers, what a stage costs, what a search minimises, and, built in a worker, how a state is
-trained and scored (``clstudy.workloads.personalised_generator`` is the first; what it offers is what
-``clstudy.trial`` calls).
+Whatever its workload, a trial is a fold over timestamps: the strategy chooses what to keep, the requests and their keys
+(``clstudy.trial.requests``) say what depends on what, the runner stores and locks. A workload defines the rest: which
+settings can change its numbers, what a stage costs, what a search minimises and, once built in a worker, how a state is
+trained and scored (``clstudy.workloads.personalised_generator`` is the first; ``clstudy.trial`` calls what it offers).
 """
 
 from __future__ import annotations
@@ -38,32 +37,32 @@ if TYPE_CHECKING:  # a plan needs no torch
 
 @dataclass(frozen=True)
 class Objective:
-    """What a search goes by.
+    """What a search optimises.
 
     Args:
         panel: protocol and metric in one word, as tracking names them: ``reconstruction_lpips``.
-        higher_is_better: its direction.
+        higher_is_better: whether higher values are better.
     """
 
     panel: str
     higher_is_better: bool
 
     def cost(self, scores: Mapping[str, float]) -> float:
-        """What a search minimises: AIP so far, or AP where there is none (joint training has one row); NaN: neither.
+        """What a search minimises: AIP so far, or AP if there is none (joint training has one row); NaN if neither.
 
         Args:
-            scores: of a trial so far, as tracking names them: ``aip/…``, ``ap/…``.
+            scores: of a trial so far, named as in tracking: ``aip/…``, ``ap/…``.
         """
         found = scores.get(f"aip/{self.panel}", scores.get(f"ap/{self.panel}", math.nan))
         return -found if self.higher_is_better else found
 
 
 class WorkloadKind(ABC):
-    """A kind of work, before anything is built.
+    """A kind of workload, before anything is built.
 
     Class attributes:
         description: one line.
-        conditions: what every photo must come with in its sidecar files: name -> how many numbers.
+        conditions: what every photo needs in its sidecar files: name -> how many numbers.
         has_photo_loss: whether it offers the loss of one photo, which strategies that learn from a stage (ewc) need.
     """
 
@@ -72,14 +71,14 @@ class WorkloadKind(ABC):
     has_photo_loss: ClassVar[bool] = False
 
     def measures(self, profile: Profile) -> tuple[MetricFacts, ...] | None:
-        """Facts of what its rows hold, the main one first; None: the metrics that the profile's evaluation names.
+        """Facts about what its rows hold, the main one first; None: the metrics named by the profile's evaluation.
 
-        A fact that equals a packaged metric's is that metric's; other names must not be those of packaged metrics.
+        Facts equal to a packaged metric's mean that metric; otherwise the name must not be a packaged metric's.
         """
         return None
 
     def objective(self, profile: Profile) -> Objective:
-        """What a search for learning rates goes by: the first of its measures, under the first of its protocols."""
+        """What a search for learning rates optimises: the first of its measures, under the first of its protocols."""
         main = measured_facts(profile, own_measures(profile))[0]
         return Objective(panel=f"{main.protocols[0]}_{main.name}", higher_is_better=main.higher_is_better)
 
@@ -97,8 +96,8 @@ class WorkloadKind(ABC):
 
         Args:
             profile: its settings.
-            new: photos trained on.
-            replayed: whether every step takes replayed photos (or generated ones) as well.
+            new: number of photos trained on.
+            replayed: whether every step also takes replayed (or generated) photos.
         """
 
     @abstractmethod
@@ -113,12 +112,12 @@ class WorkloadKind(ABC):
         files: Mapping[str, Path],
         device: torch.device,
     ) -> Workload[Any, Any]:
-        """Make what a worker keeps between stages.
+        """Build what a worker keeps between stages.
 
         Args:
             profile: of the study.
             weights: of the pretrained generator.
-            files: role -> weights file outside the package, for metrics.
+            files: role -> weights file from outside the package, for metrics.
             device: where everything is computed.
         """
 
@@ -136,10 +135,10 @@ def workload_of(profile: Profile) -> WorkloadKind:
 
 
 def own_measures(profile: Profile) -> tuple[OwnMetric, ...]:
-    """What a study's rows hold beyond the packaged metrics: the user's own metrics, or what its workload measures.
+    """Metrics in a study's rows beyond the packaged ones: the user's own, or those that its workload measures.
 
     Raises:
-        UserError: a metric of the user's own that cannot be had, or a measure with another metric's name.
+        UserError: a metric of the user's own cannot be loaded, or a measure has another metric's name.
     """
     measured = workload_of(profile).measures(profile)
     if measured is None:
@@ -160,11 +159,11 @@ def own_measures(profile: Profile) -> tuple[OwnMetric, ...]:
 
 
 def measured_facts(profile: Profile, own: Sequence[OwnMetric]) -> list[MetricFacts]:
-    """Facts of everything that a study's rows hold.
+    """Facts about every metric that a study's rows hold.
 
     Args:
         profile: the study's.
-        own: ``own_measures`` of it.
+        own: the profile's ``own_measures``.
     """
     measured = workload_of(profile).measures(profile)
     if measured is not None:

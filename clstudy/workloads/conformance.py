@@ -1,7 +1,7 @@
-"""What every workload promises, checked on a small invented person: ``clstudy workloads check``.
+"""Checks what every workload promises, on a small invented person: ``clstudy workloads check``.
 
-The contract is ``clstudy.workloads.workload.Workload``. A trial of two timestamps is played with photos of noise: the
-first is trained from the pretrained state, the second from what the first left, with two stored photos.
+The contract is ``clstudy.workloads.workload.Workload``. A trial of two timestamps is played with photos of noise:
+the first is trained from the pretrained state, the second from the state that the first left, with two stored photos.
 """
 
 from __future__ import annotations
@@ -46,10 +46,10 @@ class PlayedStage:
 
 @dataclass(frozen=True)
 class WorkloadInHand:
-    """A workload to be checked.
+    """A workload under test.
 
     Args:
-        kind, profile, workload: as a study has them.
+        kind, profile, workload: as in a study.
     """
 
     kind: WorkloadKind
@@ -57,12 +57,12 @@ class WorkloadInHand:
     workload: Workload[Any, Any]
 
     def panels(self) -> list[str]:
-        """What its rows may hold, protocol and metric in one word."""
+        """What its rows may hold: protocol and metric in one word."""
         facts = measured_facts(self.profile, own_measures(self.profile))
         return [f"{protocol}_{one.name}" for one in facts for protocol in one.protocols]
 
     def samples(self, t: int, part: str, count: int) -> Samples:
-        """Photos of smooth noise, the same every time, with the conditions that the workload asks for."""
+        """Photos of smooth noise, always the same, with the conditions that the workload requires."""
         rng = derive_rng(0, "nobody", t, f"conformance {part}")
         coarse = torch.from_numpy(rng.uniform(-1, 1, (count, 3, 8, 8)).astype(np.float32))
         size = self.profile.data.image_size
@@ -76,12 +76,12 @@ class WorkloadInHand:
         return Samples(digests=digests, images=images.to(device), conditions=conditions)
 
     def anchored(self, t: int, part: str = "train", count: int = _TRAIN) -> AnchoredSamples:
-        """The same with their latents."""
+        """The same photos with their latents."""
         samples = self.samples(t, part, count)
         return AnchoredSamples(**vars(samples), latents=self.workload.candidates(samples))
 
     def given(self, t: int) -> StageInput:
-        """What the stage of t is trained on: from t = 1 with two photos of t = 0 in the buffer."""
+        """What the stage of t is trained on; from t = 1 the buffer has two photos of t = 0."""
         return StageInput(
             new=self.anchored(t),
             stored=self.anchored(0, count=2) if t else None,
@@ -107,7 +107,7 @@ class WorkloadInHand:
         ]
 
     def train(self, t: int, weights: Mapping[str, Tensor] | None) -> tuple[TrainedStage[Any], list[Any]]:
-        """Train the stage of t; with what was told of its steps."""
+        """Train the stage of t; returns also what it reported about its steps."""
         steps: list[Any] = []
         trained = self.workload.train(
             self.workload.state(weights), self.given(t), on_step=lambda *told: steps.append(told)
@@ -129,7 +129,7 @@ class WorkloadInHand:
 
     @cached_property
     def stages(self) -> list[PlayedStage]:
-        """Both stages, played once."""
+        """Both stages, played once and cached."""
         return self.play()
 
 

@@ -1,6 +1,6 @@
-"""Several networks and their optimisers as one flat mapping of tensors, which is how a stage is stored.
+"""Packs several networks and their optimisers into one flat mapping of tensors, the form in which a stage is stored.
 
-For workloads whose state is more than one network, or whose optimisers live on from stage to stage.
+For workloads with a state of several networks, or with optimisers that live on from stage to stage.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ def packed(networks: Mapping[str, nn.Module], optimisers: Mapping[str, Optimizer
     """Copies of all tensors: ``network.parameter`` and ``optimiser.index.value``.
 
     Args:
-        networks: by name, without dots; parameters and buffers go along.
-        optimisers: by name, without dots, none of them a network's. What they remember of each parameter goes along
-            (numbers as float64 scalars), their settings do not: they are made with them.
+        networks: by name, without dots; their parameters and buffers are packed.
+        optimisers: by name, without dots, none of them a network's. Their state of each parameter is packed (numbers as
+            float64 scalars), their settings are not: an optimiser is constructed with its settings.
 
     Raises:
         ValueError: a name is used twice or has a dot.

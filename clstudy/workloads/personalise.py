@@ -23,7 +23,7 @@ class PersonaliseKind(WorkloadKind):
     has_photo_loss = True
 
     def objective(self, profile: Profile) -> Objective:
-        """LPIPS of reconstructions, whichever metrics are computed besides."""
+        """LPIPS of reconstructions, whatever other metrics are computed."""
         return Objective(panel="reconstruction_lpips", higher_is_better=False)
 
     def sections(self, profile: Profile) -> Mapping[str, Any]:
@@ -31,7 +31,7 @@ class PersonaliseKind(WorkloadKind):
         return {"trainer": profile.trainer, "inversion": profile.inversion, "evaluation": profile.evaluation}
 
     def training_work(self, profile: Profile, *, new: int, replayed: bool) -> float:
-        """Every pass takes each new photo once, and a replay batch beside every batch of them."""
+        """Every epoch takes each new photo once, and a replay batch with every batch of new photos."""
         trainer = profile.trainer
         steps = -(-new // trainer.batch_size)
         return float(trainer.epochs * (new + (steps * trainer.replay_batch_size if replayed else 0)))

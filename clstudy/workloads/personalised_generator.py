@@ -1,4 +1,4 @@
-"""A generator that is personalised: photos as anchored latents, LPIPS + MSE, scored by inverting unseen photos.
+"""Personalises a generator: photos as anchored latents, LPIPS + MSE, scored by inverting unseen photos.
 
 Sources: protocol, steps 1 to 5; Y. Nitzan et al., "MyStyle" (2203.17272).
 """
@@ -32,7 +32,7 @@ from clstudy.workloads.workload import (
 
 @dataclass
 class PersonalisedGenerator(Workload[nn.Module, TestSet]):
-    """The networks that a worker keeps warm; a state is the network that is tuned."""
+    """The networks that a worker keeps loaded; a state is the network that is tuned."""
 
     profile: Profile
     generator: DomainGenerator
@@ -49,7 +49,7 @@ class PersonalisedGenerator(Workload[nn.Module, TestSet]):
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What a user should know of how metrics are computed here."""
+        """What a user should know about how metrics are computed here."""
         return tuple(note for metric in self.metrics for note in metric.notes)
 
     def candidates(self, samples: Samples, micro_batch: int | None = None) -> Tensor:
@@ -114,7 +114,7 @@ class PersonalisedGenerator(Workload[nn.Module, TestSet]):
         return loss
 
     def test_set(self, samples: TestSamples) -> TestSet:
-        """Test photos with target features, what metrics prepare of them, and the latents of the synthesis protocol."""
+        """Test photos with target features, what metrics prepare from them, and latents of the synthesis protocol."""
         with torch.no_grad():
             features = self.lpips.features(samples.images)
         return TestSet(

@@ -4,13 +4,13 @@ Who calls what, and when. For each timestamp t of a trial, the runner (``clstudy
 
 1. asks ``candidates`` for the latents of the photos of t, once for all strategies, and hands them to the strategy as
    items (``clstudy.strategies.base.make_items``);
-2. makes the ``state`` that the stage before left (at t = 0 the pretrained one), and lets ``train`` change it, on the
-   photos of t, on what the strategy stored, and on what its hooks supply;
+2. makes the ``state`` that the previous stage left (at t = 0 the pretrained one), and lets ``train`` change it, using
+   the photos of t, what the strategy stored, and what its hooks supply;
 3. makes a ``test_set`` of the test photos of every timestamp k <= t, once per person and seed, and lets ``evaluate``
    score the state on all of them.
 
-Keys, locks, the store, retraining and the order of it all are the runner's: a workload knows none of them, and no
-other stage than the one it is given.
+Keys, locks, the store, retraining and the order of all this belong to the runner: a workload knows none of them, and no
+stage but the one it is given.
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ from clstudy.strategies.base import Generated, Penalty
 S = TypeVar("S")
 T = TypeVar("T")
 _SHOWN_REPLAYS = 10
-"""Generated replays in the picture of a stage's buffer."""
+"""Most generated replays in the picture of a stage's buffer."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Samples:
-    """Photos and what is known of them, n of them in canonical order.
+    """n photos in canonical order, with what is known about them.
 
     Attributes:
-        digests: of each photo with its conditions.
+        digests: one for each photo with its conditions.
         images: float32 ``[n, 3, s, s]`` in [-1, 1], on the workload's device.
         conditions: name -> float32 ``[n, width]``: what the photos' sidecar files say (camera, age, class).
     """
@@ -65,7 +65,7 @@ class TestSamples(AnchoredSamples):
     """Test samples of one timestamp.
 
     Attributes:
-        timestamp: theirs.
+        timestamp: the samples' timestamp.
         anchors: latents ``[m, *latent_shape]`` of the timestamp's training photos.
         rng: a stream of the trial's seed, the person and this timestamp: the same at every t and for every strategy.
     """
@@ -81,9 +81,9 @@ class StageInput:
 
     Attributes:
         new: samples of the stage's timestamps.
-        stored: samples of the buffer; None: there is none.
-        generated: what the strategy's hook generated to be replayed.
-        penalty: what its hook adds to the loss: called once per step with ``Workload.network`` of the state.
+        stored: samples of the buffer; None if there is none.
+        generated: samples that the strategy's hook generated for replay.
+        penalty: what its hook adds to the loss; called once per step with ``Workload.network`` of the state.
         learning_rate: the trial's.
         new_rng, replay_rng: streams that the order of new and of replayed samples is drawn from.
     """
@@ -102,11 +102,11 @@ class TrainedStage(Generic[S]):
     """A stage after training.
 
     Attributes:
-        state: as it is scored.
-        weights: all that the next stage starts from, by name: what training changed, and the state of optimisers where
-            they live on.
-        loss: mean of the last epoch.
-        losses: of every step, float32 ``[steps]``.
+        state: the one to be scored.
+        weights: everything that the next stage starts from, by name: what training changed, and the state of optimisers
+            that live on.
+        loss: mean over the last epoch.
+        losses: the loss of every step, float32 ``[steps]``.
     """
 
     state: S
@@ -124,15 +124,15 @@ class ScoredStage:
 
 
 class Workload(ABC, Generic[S, T]):
-    """What a worker keeps warm between stages, and what it does with it.
+    """What a worker keeps loaded between stages, and what it does with it.
 
-    ``S`` is the state that stages hand on (one network or several, with optimisers where they live on), ``T`` whatever
-    it makes of test samples before it scores a state on them.
+    ``S`` is the state that stages hand on (one network or several, with optimisers if they live on). ``T`` is whatever
+    the workload prepares from test samples before it scores a state on them.
 
     Attributes:
         profile: of the study.
         device: where everything is computed.
-        largest_batch: samples in the largest pass of a stage: where the GPU has no room for it, smaller ones are tried.
+        largest_batch: samples in the largest pass of a stage; smaller ones are tried if the GPU has no room for it.
     """
 
     profile: Profile
@@ -141,12 +141,12 @@ class Workload(ABC, Generic[S, T]):
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What a user should know of how things are computed here."""
+        """What a user should know about how things are computed here."""
         return ()
 
     @abstractmethod
     def candidates(self, samples: Samples, micro_batch: int | None = None) -> Tensor:
-        """Latents ``[n, *latent_shape]`` of samples under the pretrained networks: what strategies choose by.
+        """Latents ``[n, *latent_shape]`` of samples under the pretrained networks; strategies choose by them.
 
         Args:
             samples: training or test photos of one timestamp.
@@ -155,13 +155,13 @@ class Workload(ABC, Generic[S, T]):
 
     @abstractmethod
     def state(self, weights: Mapping[str, Tensor] | None) -> S:
-        """A new state from what a trained stage left (``TrainedStage.weights``); None: the pretrained one."""
+        """A new state from a trained stage's ``TrainedStage.weights``; None gives the pretrained one."""
 
     @abstractmethod
     def network(self, state: S) -> nn.Module:
         """The generator in a state, as hooks see it: latents ``[n, *latent_shape]`` -> images ``[n, 3, s, s]``.
 
-        What of it is trained requires a gradient.
+        Its trained parameters require gradients.
         """
 
     @abstractmethod
@@ -178,15 +178,15 @@ class Workload(ABC, Generic[S, T]):
         Args:
             state: fresh from ``state``.
             given: samples, hooks, streams.
-            on_step: told (step, steps in all, loss) now and then.
-            micro_batch: most samples in a pass; gradients are accumulated, so that the mathematics stays.
+            on_step: called with (step, total steps, loss) from time to time.
+            micro_batch: most samples in a pass; gradients are accumulated, so that the mathematics stays the same.
 
         Raises:
-            TrainingDivergedError: the loss is not finite, or beyond all sense.
+            TrainingDivergedError: the loss is not finite or absurdly large.
         """
 
     def photo_loss(self, state: S, samples: AnchoredSamples) -> Callable[[int], Tensor]:
-        """The training loss of one sample (by number), a scalar with gradients: what ``consolidate`` is given.
+        """The training loss of one sample (by index), a scalar with gradients, as ``consolidate`` receives it.
 
         A workload that has one says so (``WorkloadKind.has_photo_loss``); else such strategies are refused beforehand.
 
@@ -197,7 +197,7 @@ class Workload(ABC, Generic[S, T]):
 
     @abstractmethod
     def test_set(self, samples: TestSamples) -> T:
-        """Test samples and everything about them that no state changes; kept between trials of a person."""
+        """Test samples and everything about them that does not depend on the state; kept between trials of a person."""
 
     @abstractmethod
     def evaluate(
@@ -213,9 +213,9 @@ class Workload(ABC, Generic[S, T]):
 
         Args:
             trained: what ``train`` returned.
-            tests: of the timestamps 0 to t.
+            tests: test sets of the timestamps 0 to t.
             timestamp: t.
-            on_test_set: told the timestamp of a test set that is done.
+            on_test_set: called with the timestamp of each finished test set.
             micro_batch: most samples in a pass.
 
         Raises:

@@ -127,7 +127,7 @@ def test_a_mapping_means_what_profile_and_settings_mean(folder: Path) -> None:
 
 def test_settings_of_packaged_photos_are_refused_for_a_folder(folder: Path) -> None:
     (folder / "photos").mkdir()
-    with pytest.raises(UserError, match="data.train is set, and all photos of the folder 'photos' are used"):
+    with pytest.raises(UserError, match="data.train is set, but all photos of the folder 'photos' are used"):
         planned(folder, AS_MAPPING, data="photos")
 
 

@@ -506,7 +506,7 @@ def test_nothing_goes_where_it_was_not_meant(world: Path, capsys: pytest.Capture
     assert DERIVED not in refused("--yes", name=DERIVED).partition("Known")[2], "derived people are no people"
     assert "--yes" in refused()
     assert "there is no database" in refused("--to", "sqlite:///nowhere.db", "--yes")
-    assert "no tracking URI" in refused("--to", "runs", "--yes")
+    assert "not a tracking URI" in refused("--to", "runs", "--yes")
     assert "MLflow at http://127.0.0.1:9 does not answer" in refused("--to", "http://127.0.0.1:9", "--yes")
     with only_driver(study):
         assert "another driver is at work" in refused("--yes")

@@ -1,7 +1,7 @@
 """A study's answers as figures (SVG and PNG); equal studies give equal bytes.
 
-Every figure is a function ``(ReportData) -> list[Drawing]`` that raises ``NothingToDrawError`` with a sentence where
-the study has not the data.
+Every figure is a function ``(ReportData) -> list[Drawing]`` that raises ``NothingToDrawError`` with a sentence if
+the study does not have the data.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ FIGURES: dict[str, Callable[[ReportData], list[Drawing]]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Skipped:
-    """A figure that is not there, and why; ``broken``: because of an error of ours, not for want of data."""
+    """A missing figure, and why; ``broken``: because of an error of ours, not because data are missing."""
 
     title: str
     reason: str
@@ -63,7 +63,7 @@ class Gallery:
 
 
 def draw(material: ReportData) -> Gallery:
-    """Draw what the study has data for. A figure that fails is logged and named; the others are drawn all the same."""
+    """Draw what the study has data for. A figure that fails is logged and named; the others are still drawn."""
     drawings: list[Drawing] = []
     skipped: list[Skipped] = []
     for title, function in FIGURES.items():

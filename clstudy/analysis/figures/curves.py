@@ -150,7 +150,7 @@ def _curve(
 
 
 def timestamp_lines(material: ReportData) -> list[Drawing]:
-    """R[t, k] over t: how the photos of each timestamp fare after they were learnt."""
+    """R[t, k] over t: how well the photos of each timestamp are kept after they were learned."""
     panel = material.panel
     if panel is None:
         raise NothingToDrawError("No trial is in the numbers yet.")
@@ -195,7 +195,7 @@ def timestamp_lines(material: ReportData) -> list[Drawing]:
 
 
 def against_buffer_size(material: ReportData) -> list[Drawing]:
-    """AIP, Forgetting, −BWT and final performance against K; what has no buffer as lines."""
+    """AIP, Forgetting, −BWT and final performance against K; strategies without a buffer are horizontal lines."""
     if len(material.sizes) < 2:
         raise NothingToDrawError("A score against buffer size needs at least two buffer sizes.")
     return [_size_drawing(material, panel) for panel in material.panels[:CURVE_PANELS]]

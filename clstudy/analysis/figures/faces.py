@@ -1,4 +1,4 @@
-"""Test photos and their reconstructions: what the numbers look like."""
+"""Shows test photos and their reconstructions: what the numbers look like."""
 
 from __future__ import annotations
 
@@ -41,9 +41,9 @@ class Shown:
 
 
 def face_grids(material: ReportData) -> list[Drawing]:
-    """What strategies make of the test photos of the best, the median and the worst person; of the worst over t.
+    """Each strategy's reconstructions for the best, the median and the worst person, and for the worst one over t.
 
-    The first names of a study say nothing of its range: an average may hide people whose faces are lost.
+    The first people of a study do not show its range: an average may hide people with lost faces.
     """
     if not material.stages:
         raise NothingToDrawError(
@@ -60,7 +60,7 @@ def face_grids(material: ReportData) -> list[Drawing]:
 
 
 def shown_people(material: ReportData) -> list[Shown]:
-    """The best, the median and the worst person by the main metric, in this order; everybody where they are fewer.
+    """The best, the median and the worst person by the main metric, in this order; everybody if there are fewer.
 
     A person's score is the mean of the last row of R over the strategies that the figure shows (those that all people
     have, so that nobody looks better because a bad strategy has not finished). Of equal scores the first name is the
@@ -188,6 +188,6 @@ def resized(face: np.ndarray, side: int) -> np.ndarray:
 
 
 def _file_part(name: str) -> str:
-    """Part of a file name, another one for another person: what is replaced leaves a digest of the whole."""
+    """Part of a file name, different for each person: if characters are replaced, a digest of the name is added."""
     safe = "".join(letter if letter.isalnum() or letter in "-_" else "_" for letter in name)[:80]
     return safe if safe == name else f"{safe}_{hashlib.sha256(name.encode()).hexdigest()[:6]}"

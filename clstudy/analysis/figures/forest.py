@@ -90,10 +90,10 @@ def forest_plot(
         rows: rows of ``PAIRED_SCHEMA``, at least one, all of one score and baseline.
         beside: rows of another score, each drawn under the line of the same cell.
         score: what is compared ("aip", "forgetting").
-        baseline: name of the strategy that 0 stands for.
-        digits: decimals where no interval asks for more.
+        baseline: name of the strategy at 0.
+        digits: decimals, unless an interval needs more.
         what: title of the protocol and metric.
-        left_is_better: whether a negative difference speaks for the strategy.
+        left_is_better: whether a negative difference favours the strategy.
     """
     rates = {row["learning_rate"] for row in rows}
     figure = Figure(figsize=(7.2, 1.3 + 0.3 * len(rows)), layout="constrained")

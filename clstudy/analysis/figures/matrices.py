@@ -81,7 +81,7 @@ def heat_maps(material: ReportData) -> list[Drawing]:
 
 
 def _slots(arms: list[Arm], sizes: tuple[int, ...]) -> list[Arm | None]:
-    """Places of the grid: without a buffer first, then a row per strategy where there are several sizes."""
+    """Positions in the grid: strategies without a buffer first, then a row per strategy if there are several sizes."""
     flat: list[Arm | None] = [arm for arm in arms if arm.buffer_size is None]
     if len(sizes) < 2:
         return [*flat, *(arm for arm in arms if arm.buffer_size is not None)]
@@ -93,7 +93,7 @@ def _slots(arms: list[Arm], sizes: tuple[int, ...]) -> list[Arm | None]:
 
 
 def mean_matrix(matrices: list[np.ndarray]) -> np.ndarray:
-    """Mean over identities ``[T, T]``; a cell rests on the identities that have seen so many timestamps."""
+    """Mean over identities ``[T, T]``; a cell rests on the identities that have this many timestamps."""
     size = max(len(r) for r in matrices)
     padded = np.full((len(matrices), size, size), np.nan)
     for place, r in enumerate(matrices):

@@ -1,4 +1,4 @@
-"""What buffers hold: which timestamps' photos over time, and where they lie among the latents."""
+"""What buffers hold: photos of which timestamps over time, and their position among the latents."""
 
 from __future__ import annotations
 
@@ -197,6 +197,6 @@ def _storing_arms(material: ReportData) -> list[Arm]:
 
 
 def _spread_out(moments: range, most: int) -> list[int]:
-    """All of them, or ``most`` evenly spread with both ends."""
+    """All values, or ``most`` of them, evenly spread and with both ends."""
     places = np.linspace(0, len(moments) - 1, min(most, len(moments))).round().astype(int)
     return [moments[int(place)] for place in places]

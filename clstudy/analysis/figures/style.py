@@ -44,7 +44,7 @@ class Drawing:
 
 
 class NothingToDrawError(Exception):
-    """The study has not the data for a figure; the message is a sentence for the report."""
+    """The study does not have the data for a figure; the message is a sentence for the report."""
 
 
 @contextmanager
@@ -80,10 +80,10 @@ def panel_grid(
 ) -> tuple[Figure, list[Axes]]:
     """Panels of ``size`` inches in rows of ``columns``; margin: left, right, bottom, top in inches.
 
-    Placed by hand: automatic layout is slow with many panels.
+    Panels are placed explicitly: automatic layout is slow with many panels.
 
     Args:
-        slots: how many panels, or for every place of the grid whether it has one.
+        slots: how many panels, or for every position in the grid whether it has one.
     """
     taken = [True] * slots if isinstance(slots, int) else list(slots)
     count = len(taken)
@@ -112,9 +112,9 @@ def bare(axes: Axes, grid: Literal["both", "x", "y"] = "y") -> None:
 
 
 def spread(wanted: Sequence[float], gap: float, low: float, high: float) -> np.ndarray:
-    """Places for labels: as near to ``wanted`` as possible (least squares), at least ``gap`` apart, within the limits.
+    """Positions for labels: as close to ``wanted`` as can be (least squares), ``gap`` or more apart, within the limits.
 
-    Where they do not all fit between ``low`` and ``high``, the distance is kept and the limits are not.
+    If they do not all fit between ``low`` and ``high``, the distance is kept rather than the limits.
     """
     if not len(wanted):
         return np.zeros(0)

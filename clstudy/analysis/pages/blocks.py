@@ -1,6 +1,6 @@
-"""What a page's sections are made of: paragraphs, lists, tables, figures, parts that fold away.
+"""The blocks that a page's sections consist of: paragraphs, lists, tables, figures, foldable parts.
 
-All of it is plain text. HTML is written by the templates alone (``clstudy.analysis.pages.render``), one per kind of
+All of them hold plain text. Only the templates write HTML (``clstudy.analysis.pages.render``), one per kind of
 block, which escape every text; so a study, a person or an error message may be called anything.
 """
 
@@ -13,7 +13,7 @@ from typing import ClassVar
 
 @dataclass(frozen=True)
 class Code:
-    """A part of a sentence that is to be typed or copied as it is."""
+    """A part of a sentence to type or copy verbatim."""
 
     text: str
 
@@ -60,7 +60,7 @@ class TableCell:
 
 @dataclass(frozen=True, kw_only=True)
 class TableRow:
-    """A row of a table; ``spans``: it has no cells, its label stands over the rows below it."""
+    """A row of a table; ``spans``: it has no cells, and its label is a heading for the rows below it."""
 
     label: str
     cells: tuple[TableCell, ...] = ()
@@ -83,7 +83,7 @@ class Picture:
 
     Attributes:
         name: stem of its files beside the page.
-        alt: what it shows, for who does not see it.
+        alt: what it shows, for readers who cannot see it.
         source: its ``data:`` address.
         narrowest, widest: limits of its width in CSS pixels.
     """
@@ -148,7 +148,7 @@ def rows_section(
 ) -> Section:
     """A section of one table of texts and notes under it; the first column heads the rows.
 
-    The place for statistics that are computed elsewhere: hand the section to ``study_page`` as ``extra``.
+    Use it for statistics that are computed elsewhere: pass the section to ``study_page`` as ``extra``.
     """
     table = [text_table("", columns, rows)] if rows else []
     return Section(anchor=anchor, title=title, blocks=(*table, *map(soft_paragraph, notes)))

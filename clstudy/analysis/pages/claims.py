@@ -43,9 +43,9 @@ _EQUIVALENCE_NOTE = (
 
 
 def claim_sections(material: ReportData) -> list[Section]:
-    """What was claimed beforehand with its answer, and the equivalence tests where the space asks for them.
+    """What was claimed beforehand with its answer, and the equivalence tests if the space asks for them.
 
-    Nothing where the study never claimed anything: that all is exploratory stands under the tables already.
+    Empty if the study never claimed anything: a note under the tables already says that everything is exploratory.
     """
     summary = material.summary
     if material.panel is None or not summary.study.claims:
@@ -66,7 +66,7 @@ def claim_sections(material: ReportData) -> list[Section]:
 
 
 def claim_files(summary: Summary) -> dict[str, bytes]:
-    """File name -> content; without rows where the study claims nothing, so that no older claim stays behind."""
+    """File name -> content; without rows if the study claims nothing, so that no older claim stays behind."""
     return {
         "primary.csv": to_csv(primary_table(primary_answer(summary))).encode(),
         "equivalence.csv": to_csv(equivalence_table(summary)).encode(),

@@ -1,4 +1,4 @@
-"""The sections of the HTML report that say what the differences are worth (``clstudy.analysis.evidence``)."""
+"""The sections of the HTML report with the evidence for differences (``clstudy.analysis.evidence``)."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _NOTES = (
 
 
 def evidence_sections(material: ReportData, found: StudyEvidence) -> list[Section]:
-    """For the study's main metric: what AIP's and Forgetting's differences are worth, and their other intervals.
+    """For the study's main metric: the evidence for differences in AIP and Forgetting, and their other intervals.
 
     One section of tables that fold away; Forgetting's is open.
     """
@@ -115,7 +115,7 @@ def _check_rows(rows: list[Mapping[str, Any]], digits: int, with_rate: bool) -> 
 
 
 def _check_notes(rows: list[Mapping[str, Any]]) -> list[str]:
-    """Each remark once, with how many comparisons it is about; then who is not in the numbers."""
+    """Each remark once, with the number of comparisons it is about; then the trials that are not in the numbers."""
     about: dict[str, int] = {}
     for row in rows:
         if row["note"]:

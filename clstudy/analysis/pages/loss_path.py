@@ -1,4 +1,4 @@
-"""The report's section on the loss path, where ``python -m clstudy.loss_path`` has been run on the study."""
+"""The report's section on the loss path, if ``python -m clstudy.loss_path`` was run on the study."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The report's section on the search for learning rates, where a study had one."""
+"""The report's section on the search for learning rates, if the study had one."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _COLUMNS = list(_COLUMN_TYPES)
 
 
 def rate_sections(study: Path) -> list[Section]:
-    """One section from ``search/proposals.csv``; none where the learning rates were given."""
+    """One section from ``search/proposals.csv``; none if the learning rates were given."""
     try:
         rows = _proposals(study / "search" / "proposals.csv")
     except UserError as error:
@@ -52,7 +52,7 @@ def rate_sections(study: Path) -> list[Section]:
 
 
 def _proposals(path: Path) -> list[Mapping[str, Any]]:
-    """All proposals; none where there was no search.
+    """All proposals; empty if there was no search.
 
     Raises:
         UserError: the file is damaged.

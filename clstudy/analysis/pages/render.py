@@ -47,7 +47,7 @@ def environment() -> Environment:
 
 
 def escaped(value: Any) -> Markup:
-    """A value as HTML shows it: tags, quotes, control characters and secrets do nothing.
+    """A value escaped for HTML: tags, quotes and control characters have no effect, and secrets are hidden.
 
     Jinja2's own escaping, which comes after this, leaves ``Markup`` as it is: it knows nothing of control characters
     and secrets.

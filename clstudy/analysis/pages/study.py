@@ -23,7 +23,7 @@ from clstudy.records.study_record import read_study_record
 
 
 def study_page(material: ReportData, gallery: Gallery, extra: Sequence[Section] = ()) -> str:
-    """The whole report; ``extra`` sections stand after the paired comparisons.
+    """The whole report; ``extra`` sections come after the paired comparisons.
 
     Args:
         material: the study's numbers.
@@ -65,12 +65,12 @@ def comparison_page(materials: Mapping[str, ReportData]) -> str:
 
 
 def _answer(material: ReportData) -> list[str]:
-    """What a study was run for and what came of it, then its answer."""
+    """The purpose and outcome of a study, then its answer."""
     return [*primary_notes(material.summary, material.digits), *answer(material)]
 
 
 def _facts(material: ReportData) -> list[tuple[str, str]]:
-    """How large the study is: (number, of what)."""
+    """How large the study is: pairs of a number and what it counts."""
     study = material.summary.study
     counts = [
         (len(study.identities), "identity", "identities"),

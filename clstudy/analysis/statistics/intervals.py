@@ -1,10 +1,10 @@
 """Intervals whose unit is the identity: a claim about new people rests on n identities, not on n x seeds x images.
 
-Student t on identity values is the default because it is the one that keeps its word at n = 5
+Student t on identity values is the default because it is the one that keeps its coverage at n = 5
 (``benchmarks/coverage.py`` measures it, ``docs/statistics.md`` quotes it). Two others are reported beside it, to show
 how much rests on the shape of the values: on identity values the inverted sign-flip test (fewer than
 ``BOOTSTRAP_T_FROM`` identities) or bootstrap-t, and a cluster bootstrap that starts from the photos. Every interval
-says which population it speaks of.
+says which population it is about.
 
 Sources: Hartigan, Using Subsample Values as Typical Values, JASA 64(328), 1969 (the sign-flip test inverted); Efron and
 Tibshirani, An Introduction to the Bootstrap, ch. 12 (bootstrap-t); Davison and Hinkley, Bootstrap Methods and their
@@ -31,7 +31,7 @@ BOOTSTRAP_T_FROM = 8
 NEAR_DUPLICATES = 0.1
 """Share of the values' own spread below which a resample's spread is no divisor (docs/statistics.md)."""
 _ROUNDING = 1e-9
-"""Relative: more than a computed standard deviation is off by."""
+"""Relative tolerance: larger than the rounding error of a computed standard deviation."""
 SUBSETS_UP_TO = 20
 """Most values whose subsets are all counted (2^20)."""
 NEW_IDENTITIES = "new identities"
@@ -41,7 +41,7 @@ THIS_IDENTITY = "this identity only (no interval from one identity)"
 
 @dataclass(frozen=True, kw_only=True)
 class Interval:
-    """A mean over ``n`` identities that speaks of ``population``; ``low`` and ``high`` NaN: there is no interval."""
+    """A mean over ``n`` identities, for ``population``; ``low`` and ``high`` are NaN if there is no interval."""
 
     mean: float
     low: float
@@ -105,7 +105,7 @@ class ClusterBootstrap:
         identities: names, in the order of ``observed``.
         observed: float ``[n, labels]``, the score of each identity (mean over its seeds).
         resampled: float ``[resamples, labels]``, means over resampled identities.
-        population: of which the intervals speak.
+        population: the one that the intervals are about.
     """
 
     labels: tuple[Hashable, ...]

@@ -23,7 +23,7 @@ from clstudy.analysis.statistics.intervals import CONFIDENCE, NEW_IDENTITIES, TH
 
 ALPHA = 0.05
 ROUNDING = 64 * float(np.finfo(np.float64).eps)
-"""Differences that spread by less than this share of the scores behind them do not spread: it is rounding."""
+"""A spread of differences below this share of the scores behind them counts as rounding, not as spread."""
 EXACT_UP_TO = 20
 """Most differences whose sign patterns are all counted (2^20); above that they are drawn."""
 SIGN_DRAWS = 20_000
@@ -33,7 +33,7 @@ FAR = 300.0
 
 @dataclass(frozen=True, kw_only=True)
 class EffectSize:
-    """A paired difference in units of its own spread over identities; NaN: not there.
+    """A paired difference in units of its own spread over identities; NaN if undefined.
 
     Attributes:
         d: Cohen's d_z, mean / standard deviation of the differences.
@@ -145,7 +145,7 @@ def holm(p_values: Sequence[float] | np.ndarray) -> np.ndarray:
 def probability_of_improvement(
     differences: Sequence[float] | np.ndarray, *, negative_is_better: bool, confidence: float = CONFIDENCE
 ) -> Interval:
-    """How probable it is that a new identity's difference speaks for the strategy: share of identities, ties half.
+    """The probability that a new identity's difference favours the strategy: share of identities; ties count half.
 
     rliable's P(X > Y) on our unit: identities are paired, so each counts once, instead of every run against every run.
     The limits are Clopper and Pearson's (never too narrow; a bootstrap of 5 out of 5 would say [1, 1]); with ties their

@@ -151,7 +151,7 @@ def cautious_sd(sd: float, n: int, assurance: float = SPREAD_ASSURANCE) -> float
 
 
 def _fewest(enough: Callable[[int], bool], what: str) -> int:
-    """Smallest n >= 2 that is enough, where enough stays true once it is."""
+    """Smallest n >= 2 that is enough; ``enough`` must stay true for all larger n."""
     high = 2
     while not enough(high):
         if high >= MOST_IDENTITIES:

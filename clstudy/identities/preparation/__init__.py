@@ -1,1 +1,1 @@
-"""From photos and videos of people to identities: selection, filters, what is written."""
+"""Turns photos and videos of people into identities: selection, filters, output."""

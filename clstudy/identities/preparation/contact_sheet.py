@@ -1,4 +1,4 @@
-"""Contact sheets: what was kept for training and for testing, and what was dropped and why, on one PNG."""
+"""Contact sheets: one PNG with the photos kept for training and for testing, and those dropped, with reasons."""
 
 from __future__ import annotations
 

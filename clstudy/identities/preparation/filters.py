@@ -1,4 +1,4 @@
-"""Which frames are worth keeping: measures of one face and limits on them (who of them is chosen: ``selection``).
+"""Decides which frames are worth keeping: measures of a face and limits on them (``selection`` chooses among them).
 
 All measures but ``upsampling`` and the two shares outside are taken on the face alone, at a fixed scale, so that they
 mean the same for every alignment and source. The limits come from 154 clean photos (61 frames of a clip of a woman
@@ -96,7 +96,7 @@ class FilterSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class Measures:
-    """What a face is judged by; see ``FilterSettings`` for ranges."""
+    """The measures that a face is judged by; see ``FilterSettings`` for ranges."""
 
     upsampling: float
     face_outside: float
@@ -113,10 +113,10 @@ class Measures:
 
 
 def filter_settings(given: Sequence[str], **others: float) -> FilterSettings:
-    """The usual limits but for those that are given as ``NAME=VALUE``.
+    """The default limits, except those given as ``NAME=VALUE``.
 
     Raises:
-        UserError: an unknown name, or no finite number.
+        UserError: a name is unknown, or a value is not a finite number.
     """
     known = [field.name for field in fields(FilterSettings)]
     for text in given:
@@ -155,7 +155,7 @@ CHECKS: tuple[Check, ...] = (
         ),
     ),
 )
-"""(reason, whether a face is dropped for it), in the order in which they are asked."""
+"""(reason, whether a face is dropped for it), in the order of checking."""
 
 
 def drop_reason(face: Measures, limits: FilterSettings, size: int) -> str | None:
@@ -186,7 +186,7 @@ def measure(image: np.ndarray, face: Face, transform: np.ndarray, size: int, det
 
 
 def share_outside(shape: tuple[int, ...], transform: np.ndarray, size: int) -> float:
-    """Share in [0, 1] of a photo's pixels whose place in the source lies outside a frame of ``shape`` (h, w)."""
+    """Share in [0, 1] of a photo's pixels that come from outside a source frame of ``shape`` (h, w)."""
     return float((outside_by(shape, transform, size) > 0).mean())
 
 
@@ -215,9 +215,9 @@ def sharpness(aligned: np.ndarray) -> float:
 
 
 def unsteadiness(image: np.ndarray, face: Face, landmarks: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> float:
-    """How far brows, eyes, nose and mouth move when they are found again, as a share of the eye distance.
+    """How far brows, eyes, nose and mouth move when detection is repeated, as a share of the eye distance.
 
-    Found in eight ways: the face's box, six boxes shifted or scaled by 5 to 8 %, and the mirrored picture. Where
+    Eight detections: the face's box, six boxes shifted or scaled by 5 to 8 %, and the mirrored picture. Where
     something hides a feature the network guesses, and guesses differ.
     """
     size = face.box[2:] - face.box[:2]
@@ -238,7 +238,7 @@ def unsteadiness(image: np.ndarray, face: Face, landmarks: Callable[[np.ndarray,
 def symmetry(portrait: np.ndarray, landmarks: np.ndarray) -> float:
     """How much the left side looks like the right one, in [-1, 1]: a hand or hair on one side lowers it.
 
-    Patches around 15 pairs of places are compared with the mirrored patch of the other side by their correlation (the
+    Patches around 15 pairs of points are compared with the mirrored patch of the other side by their correlation (the
     best one within 3 pixels), so that side light counts little; the answer is the lower quartile of the 15.
 
     Args:
@@ -267,7 +267,7 @@ def look(image: np.ndarray, face: Face) -> np.ndarray:
 
 
 def faces_only(looks: np.ndarray) -> np.ndarray:
-    """Looks ``[n, 64, 64, 3]`` with everything outside the face's oval in grey: a background is no difference."""
+    """Looks ``[n, 64, 64, 3]`` with everything outside the face's oval in grey: the background must not count."""
     y, x = np.mgrid[:LOOK_SIZE, :LOOK_SIZE]
     oval = ((x - 31.5) / 26) ** 2 + ((y - 34) / 34) ** 2 <= 1
     return np.where(oval[None, :, :, None], looks, 128).astype(np.uint8)

@@ -1,4 +1,4 @@
-"""The output folder: what may be written there, who may, and how a person is replaced in one step."""
+"""The output folder: checks what may be written there, locks it, and replaces a person in one step."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def _require_one_kind(out: Path, settings: PrepareSettings) -> None:
 
 @contextmanager
 def only_one(out: Path, identity: str) -> Iterator[None]:
-    """Hold a person's place for as long as the block runs: of two runs for one person the second is told."""
+    """Lock a person's folder while the block runs: a second run for the same person is refused."""
     scans = out / ".prepare"
 
     def busy(card: Mapping[str, Any]) -> UserError:
@@ -90,13 +90,13 @@ def only_one(out: Path, identity: str) -> Iterator[None]:
 
 
 def _mend(out: Path, identity: str) -> None:
-    """Put the photos back that a run was about to replace when it was killed."""
+    """Restore the photos that a killed run was about to replace."""
     if _replaced(out, identity).exists() and not (out / identity).exists():
         _replaced(out, identity).rename(out / identity)
 
 
 def put_in_place(building: Path, out: Path, settings: PrepareSettings) -> None:
-    """Swap the finished photos in; a stop between the two renames is mended by :func:`_mend`."""
+    """Swap the finished photos in; :func:`_mend` repairs a stop between the two renames."""
     target, replaced = out / settings.identity, _replaced(out, settings.identity)
     _require_one_kind(out, settings)  # somebody else may have been prepared meanwhile
     shutil.rmtree(replaced, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""Training and test photos of a timestamp, and whether there are enough."""
+"""Chooses the training and test photos of a timestamp, and checks whether there are enough."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ _COMPARED = 1000  # good frames of a timestamp: their looks are compared pairwis
 
 
 def choose(stamp: Stamp, scans: Sequence[Scan], settings: PrepareSettings) -> Stamp:
-    """Decide the good frames of a timestamp: training photo, test photo, or why not (``selection.split``)."""
+    """Decide for each good frame of a timestamp: training photo, test photo, or why neither (``selection.split``)."""
     good = [place for place, verdict in enumerate(stamp.verdicts) if not verdict.decision]
     compared = [good[place] for place in evenly(len(good), _COMPARED)]
     frames = _frames_of([stamp.verdicts[place] for place in compared], scans)
@@ -76,7 +76,7 @@ def _label(verdict: Verdict, scans: Sequence[Scan]) -> str:
 
 
 def _decisions(frames: Frames, chosen: Split, apart: Apart) -> list[tuple[str, int | None]]:
-    """What becomes of each good frame, and beside which chosen one it has no place."""
+    """What happens to each good frame, and which chosen frame it is too close to."""
     test, both = list(chosen.test), [*chosen.train, *chosen.test]
     near = too_near(frames, test, apart.min_gap)
     decided: list[tuple[str, int | None]] = []
@@ -103,7 +103,7 @@ def _nearest(frames: Frames, chosen: Split) -> tuple[float, float]:
 
 
 def usable(stamps: tuple[Stamp, ...], settings: PrepareSettings) -> tuple[tuple[Stamp, ...], str]:
-    """The timestamps, numbered anew where some are left out, and what to tell the user if they do not do."""
+    """The timestamps, renumbered if some are left out, and what to tell the user if they are not sufficient."""
     few = [stamp for stamp in stamps if sum(stamp.counts()) < _least(settings)]
     if not few:
         return stamps, ""
@@ -128,7 +128,7 @@ def _least(settings: PrepareSettings) -> int:
 
 
 def tally(stamp: Stamp) -> str:
-    """What a timestamp has, and where the rest of its frames went."""
+    """How many photos a timestamp has, and why its other frames were dropped."""
     dropped = Counter(verdict.decision for verdict in stamp.verdicts)
     reasons = ", ".join(f"{reason} {count}" for reason, count in dropped.most_common() if reason not in (TRAIN, TEST))
     held = " + ".join(map(str, stamp.counts()))
@@ -158,7 +158,7 @@ _FEW = (
 
 
 def _advice(few: Sequence[Stamp]) -> str:
-    """By what most of the timestamps that have too few photos lost."""
+    """The most common cause of loss among timestamps with too few photos."""
     lost = Counter(v.decision for stamp in few for v in stamp.verdicts if v.decision in _ADVICE)
     frames = sum(len(stamp.verdicts) for stamp in few)
     reason, count = lost.most_common(1)[0] if lost else ("", 0)

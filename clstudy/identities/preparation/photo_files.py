@@ -1,4 +1,4 @@
-"""Chosen frames as aligned photos, and what is recorded of them (prepared.json)."""
+"""Writes chosen frames as aligned photos, and records facts about them (prepared.json)."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def write_photos(
 
 
 def _frames(occasion: Occasion, wanted: Any, settings: PrepareSettings) -> list[Frame] | Any:
-    """What is unreadable was said when the frames were looked at; none of it was chosen."""
+    """Unreadable files were reported when the frames were scanned; none of them was chosen."""
     leave = (lambda error: None) if settings.allow_fewer else None
     frames = occasion.frames(settings.sampling, leave)
     return (frame for frame in frames if frame.index in wanted) if wanted else ()
@@ -85,5 +85,5 @@ def _png(image: np.ndarray, landmarks: np.ndarray, settings: PrepareSettings) ->
 
 
 def kind_of_photos(settings: PrepareSettings) -> dict[str, Any]:
-    """What all photos of an output folder share, as ``prepared.json`` says it."""
+    """What all photos of an output folder have in common, as in ``prepared.json``."""
     return {"prepare_version": PREPARE_VERSION, "alignment": settings.aligned, "size": settings.size}

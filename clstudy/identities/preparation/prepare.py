@@ -1,4 +1,4 @@
-"""From videos or dated photos of a person to a photo folder for a study: ``python -m clstudy.identities prepare``.
+"""Turns videos or dated photos of a person into a photo folder: ``python -m clstudy.identities prepare``.
 
 ``prepare`` tells the story. Every occasion (one video, or the photos of one day: ``video``) becomes a timestamp: sample
 frames and find faces (``scans``), keep the person asked for (``reference``), drop what is too small, cut off, turned
@@ -8,8 +8,8 @@ frame (``report``), and the finished photos replace earlier ones in one step (``
 
 Files: ``OUT/<identity>/t00/{train,test}/*.png`` with ``OUT/<identity>/prepared.json`` and ``OUT/prepared.json`` (which
 alignment); ``OUT-report/<identity>/`` (``report.md``, ``frames.csv``, ``t00.png`` …); ``OUT/.prepare/`` holds finished
-scans, so that a run that was stopped goes on, and goes when it is done: it has pictures and embeddings of everybody in
-the footage. The same source and settings give the same bytes.
+scans, so that a stopped run can continue. It is removed at the end, because it has pictures and embeddings of everybody
+in the footage. The same source and settings give the same bytes.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _NAMED = 10
 
 @dataclass(frozen=True, kw_only=True)
 class PreparedFolder:
-    """Where the photos and the report are, and the timestamps with what became of every frame."""
+    """Where the photos and the report are, and the timestamps with the outcome of every frame."""
 
     photos: Path
     report: Path
@@ -52,14 +52,14 @@ def prepare(
     keep_scans: bool = False,
     say: Callable[[str], None] = lambda line: None,
 ) -> PreparedFolder:
-    """Make ``out/<identity>`` and its report from a source; goes on where a stopped run was.
+    """Create ``out/<identity>`` and its report from a source; continues a stopped run.
 
     Args:
         source: see ``video.find_occasions``; nothing is written into it.
         out: data folder, may hold other identities of the same size and alignment.
         references: photos of the person asked for (none: whoever is seen on most occasions).
         manifest: names of the occasions in order.
-        keep_scans: leave this run's scans, for other limits or another person of the same footage.
+        keep_scans: keep this run's scans, for other limits or another person in the same footage.
         say: called with lines for the user.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Who is kept: the person on reference photos, or whoever is seen most."""
+"""Identifies the person to keep: the one on reference photos, or the one seen most."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _SAME_PERSON = 0.5
 
 @dataclass(frozen=True, kw_only=True)
 class Reference:
-    """Who is kept: a unit embedding ``[512]`` and how it was found."""
+    """The person to keep: a unit embedding ``[512]`` and how it was determined."""
 
     embedding: np.ndarray
     said: str

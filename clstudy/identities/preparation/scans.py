@@ -1,4 +1,4 @@
-"""Scans: every face of every sampled frame, measured once and stored, so that a stopped run goes on."""
+"""Scans: every face of every sampled frame, measured once and stored, so that a stopped run can continue."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Scan:
     embeddings: np.ndarray
     """Unit identity embeddings, float32 ``[m, 512]``."""
     unreadable: np.ndarray
-    """What was said of files that could not be read, str ``[k]``."""
+    """Messages about files that could not be read, str ``[k]``."""
     looks: np.ndarray
     """``filters.look``, uint8 ``[m, 64, 64, 3]``."""
 
@@ -147,7 +147,7 @@ def _thumbnail(image: np.ndarray) -> np.ndarray:
 def scan_once(
     occasion: Occasion, folder: Path, settings: PrepareSettings, tools: Tools, say: Callable[[str], None]
 ) -> Scan:
-    """Read the finished scan of the same files under the same settings, or make it."""
+    """Read the finished scan of the same files under the same settings, or make the scan."""
     path = folder / f"scan-{_scan_key(occasion, settings)}.npz"
     try:
         found = stored_scan(path)
@@ -166,7 +166,7 @@ def scan_once(
 
 
 def remove_scans(folder: Path, found: Found, settings: PrepareSettings) -> None:
-    """Remove what this run was told by; scans of other runs, which may have been stopped, stay."""
+    """Remove the scans of this run; scans of other runs, which may have been stopped, are kept."""
     for occasion in found.occasions:
         (folder / f"scan-{_scan_key(occasion, settings)}.npz").unlink(missing_ok=True)
 
@@ -213,7 +213,7 @@ def stored_scan(path: Path) -> Scan:
 
 
 def _scan_key(occasion: Occasion, settings: PrepareSettings) -> str:
-    """Hash of everything a scan depends on; limits are not among it, so that other limits cost no new scan."""
+    """Hash of everything a scan depends on; limits are not part of it, so other limits need no new scan."""
     networks = {name: entry["sha256"] for name, entry in asset_manifest().items() if name.startswith("face_")}
     everything = [
         PREPARE_VERSION,

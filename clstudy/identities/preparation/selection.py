@@ -1,9 +1,9 @@
-"""Which good frames of one occasion become its training and test photos.
+"""Chooses which good frames of an occasion become its training and test photos.
 
-A test photo that shows the same moment, or the same look, as a training photo would say how well a photo is remembered
-and not how well the person's look of that day is: every training photo keeps a distance to every test photo, in time
-and in looks (``Apart``). Test photos are spread over the whole occasion, in as many places as that leaves room for.
-Photos of other occasions play no part: who looks the same in May as in June may do so in both.
+A test photo that shows the same moment or look as a training photo would measure how well a photo is remembered, not
+how well the person's look of that day is. So every training photo keeps a distance to every test photo, in time and in
+looks (``Apart``). Test photos are spread over the whole occasion, in as many places as that leaves room for.
+Photos of other occasions are ignored: somebody who looks the same in May and in June may do so in both.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 from scipy.optimize import linear_sum_assignment
 
 LEAST_TRAIN, LEAST_TEST = 2, 1
-"""A timestamp with fewer photos is of no use."""
+"""A timestamp with fewer photos cannot be used."""
 
 _PHASES = (0.5, 0.25, 0.75, 0.0)
 _SMALLER = (0.75, 0.5, 0.25, 0.0)
@@ -32,7 +32,7 @@ class Wanted:
 
 @dataclass(frozen=True, kw_only=True)
 class Apart:
-    """How far photos of one occasion lie from each other. Distances of looks are LPIPS (``filters.faces_only``)."""
+    """Minimum distances between photos of one occasion. Distances of looks are LPIPS (``filters.faces_only``)."""
 
     min_gap: float = 1.0
     """Seconds between a training and a test photo, where both have a time."""
@@ -77,7 +77,7 @@ class Split:
 
 
 def split(frames: Frames, wanted: Wanted, apart: Apart, rng: np.random.Generator) -> Split:
-    """Choose so many training and test photos, or the largest number in that proportion that there are.
+    """Choose this many training and test photos, or as many as possible in that proportion.
 
     The test photos lie in as many places of the occasion as leave enough training photos; the seed decides where these
     places begin. Training photos are spread evenly over what is left.
@@ -94,7 +94,7 @@ def split(frames: Frames, wanted: Wanted, apart: Apart, rng: np.random.Generator
 
 
 def remedy(frames: Frames, wanted: Wanted, apart: Apart, got: Split, rng: Callable[[], np.random.Generator]) -> str:
-    """Which wish stands in the way of all that is wanted, and how much less of it would do.
+    """Which requirement prevents the wanted numbers, and how far it would have to be lowered.
 
     Args:
         got: what ``split`` found.
@@ -121,7 +121,7 @@ def remedy(frames: Frames, wanted: Wanted, apart: Apart, got: Split, rng: Callab
 
 
 def _proportions(wanted: Wanted) -> Iterator[Wanted]:
-    """What is wanted, then ever less of it, down to the least of use."""
+    """The wanted numbers, then smaller and smaller ones, down to the smallest usable."""
     for test in range(wanted.test, 0, -1):
         train = math.ceil(wanted.train * test / wanted.test)
         if train >= LEAST_TRAIN:
@@ -159,7 +159,7 @@ def too_near(frames: Frames, test: list[int], gap: float) -> np.ndarray:
 
 
 def varied(frames: Frames, among: list[int], limit: float) -> list[int]:
-    """Those of the frames that differ from every one kept before."""
+    """The frames that differ from every frame kept before."""
     kept: list[int] = []
     for frame in among:
         if (frames.away[frame, kept] >= limit).all():
@@ -168,7 +168,7 @@ def varied(frames: Frames, among: list[int], limit: float) -> list[int]:
 
 
 def _spread(among: list[int], wanted: int, total: int) -> tuple[int, ...]:
-    """So many of the frames, as near as can be to evenly spread places of the whole occasion."""
+    """This many of the frames, as close as possible to evenly spread points of the whole occasion."""
     count = min(wanted, len(among))
     places = (np.arange(count) + 0.5) * total / count
     _, chosen = linear_sum_assignment(np.abs(places[:, None] - np.array(among)))

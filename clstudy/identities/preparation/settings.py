@@ -1,4 +1,4 @@
-"""What is wanted of one preparation, checked when it is made."""
+"""Settings of one preparation, checked when they are constructed."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from clstudy.identities.preparation.selection import Apart, Wanted
 from clstudy.identities.preparation.video import Sampling
 
 PREPARE_VERSION = 2
-"""Raised by hand whenever the same source and settings give other photos."""
+"""Increased by hand whenever the same source and settings give other photos."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PrepareSettings:
-    """What is wanted; checked when it is made.
+    """Settings of one preparation; checked when constructed.
 
     Raises:
         UserError: an impossible name, size, count or unknown choice.
@@ -29,11 +29,11 @@ class PrepareSettings:
     train: int = 20
     test: int = 10
     alignment: str | None = None
-    """``embedded`` or ``ffhq``; None: the usual one for the size."""
+    """``embedded`` or ``ffhq``; None: the default for the size."""
     detector: str = "packaged"
     sampling: Sampling = field(default_factory=Sampling)
     segments: int | None = None
-    """Cut the only video into so many timestamps."""
+    """Cut a single video into this many timestamps."""
     allow_fewer: bool = False
     """Keep timestamps with fewer photos than wanted, if there are at least 2 + 1; leave out the others, and files that
     cannot be read."""

@@ -1,4 +1,4 @@
-"""What became of every frame, and frames as timestamps: one per occasion, or runs of one video."""
+"""Records the outcome of every frame, and groups frames into timestamps: one per occasion, or runs of one video."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ NEAR_DUPLICATE, TOO_NEAR = "near-duplicate", "too near in time"
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
-    """What became of one frame."""
+    """The outcome of one frame."""
 
     occasion: int
     position: int
-    """Place among the occasion's sampled frames."""
+    """Index among the occasion's sampled frames."""
     row: int | None
     """The face that was judged; None if the frame has none."""
     cosine: float
-    """Identity cosine of that face to the reference; NaN where there is no face or no reference."""
+    """Identity cosine of that face to the reference; NaN if there is no face or no reference."""
     decision: str
-    """``train``, ``test``, ``not needed``, or the reason to drop the frame; empty while it is still in the running."""
+    """``train``, ``test``, ``not needed``, or the reason to drop the frame; empty while it is undecided."""
     detail: str = ""
 
 
@@ -46,9 +46,9 @@ class Stamp:
     nearest: tuple[float, float] = (math.nan, math.nan)
     """Least distance between a training and a test photo: seconds, LPIPS."""
     lacking: str = ""
-    """What stands in the way of the photos that were wanted."""
+    """What prevents the wanted number of photos."""
     left_out: bool = False
-    """It has too few photos, and the others go on without it."""
+    """Whether it has too few photos, so that the others go on without it."""
 
     def decided(self, *decisions: str) -> list[Verdict]:
         """The frames with one of these decisions."""
@@ -97,8 +97,8 @@ def into_timestamps(
 ) -> list[Stamp]:
     """One timestamp per occasion, or ``segments`` runs of frames of the only one with equally many good frames.
 
-    Runs of one video keep the gap that training and test photos keep: what is trained at one timestamp must not be the
-    moment that is tested at another.
+    Runs of one video are as far apart as training and test photos must be: a moment that is trained on at one timestamp
+    must not be tested at another.
     """
     if settings.segments is not None:
         return _runs(found, scans[0], verdicts, settings.segments, settings.apart.min_gap)

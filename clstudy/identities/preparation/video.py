@@ -1,4 +1,4 @@
-"""Videos and dated photos as occasions: what lies in a source folder, in which order, and its frames.
+"""Reads videos and dated photos as occasions: the contents of a source folder, their order, and their frames.
 
 Nothing is ever written into the source. Videos are read with PyAV (the extra ``clstudy[video]``).
 """
@@ -37,7 +37,7 @@ _CHANGED = 306
 
 @dataclass(frozen=True, kw_only=True)
 class Sampling:
-    """Which frames of a video are looked at: one every so many seconds, or at most so many, evenly spread."""
+    """Which frames of a video are sampled: one every so many seconds, or at most so many, evenly spread."""
 
     every: float | None = None
     frames: int = 300
@@ -72,7 +72,7 @@ class Occasion:
         """Read the sampled frames of a video, or all photos.
 
         Args:
-            unreadable: is told of each file that cannot be read to its end, which is then left (None: it is raised).
+            unreadable: called for each file that cannot be read to its end, which is then skipped (None: it raises).
 
         Raises:
             UserError: a file is unreadable, or PyAV is not installed.
@@ -99,7 +99,7 @@ _LARGEST_MANIFEST = 10_000_000  # bytes
 
 @dataclass(frozen=True, kw_only=True)
 class Found:
-    """The occasions of a source in time order, how the order was found, and files that were left out."""
+    """The occasions of a source in time order, how the order was determined, and files that were left out."""
 
     occasions: tuple[Occasion, ...]
     order: str
@@ -220,7 +220,7 @@ def _videos_in_order(videos: list[Path]) -> tuple[tuple[Occasion, ...], str]:
 
 
 def _groups(folders: list[Path]) -> tuple[tuple[Occasion, ...], str]:
-    """Folders that no day is in the names of: all by year and month, or all by their last number."""
+    """Order folders without a day in their names: all by year and month, or all by their last number."""
     for order, key in _GROUP_KEYS.items():
         keys = {folder: key(folder.name) for folder in folders}
         if None not in keys.values() and len(set(keys.values())) == len(folders):
@@ -284,7 +284,7 @@ def _folders(folder: Path) -> list[Path]:
 
 
 def _left_out(folder: Path) -> list[str]:
-    """What a folder of photos holds besides: a photo of another format must not vanish without a word."""
+    """Other files in a folder of photos: a photo of another format must not be dropped silently."""
     if not folder.is_dir():
         return []
     used = set(_files(folder, PHOTO_SUFFIXES))
@@ -314,7 +314,7 @@ def _taken(path: Path) -> date | None:
 
 
 def _second_of_day(exif_time: str) -> float:
-    """When a photo was taken, in seconds from midnight; NaN where its EXIF data do not say it."""
+    """When a photo was taken, in seconds from midnight; NaN if its EXIF data do not say."""
     try:
         taken = datetime.strptime(exif_time[:19], "%Y:%m:%d %H:%M:%S")
     except ValueError:
@@ -343,7 +343,7 @@ def read_photo(path: Path) -> np.ndarray:
 
 
 def _read(path: Path) -> tuple[np.ndarray, str]:
-    """A photo's pixels, and what its EXIF data say of when it was taken."""
+    """A photo's pixels, and the time it was taken according to its EXIF data."""
     try:
         with opened_picture(path, _formats(path)) as image:
             taken = _exif_time(image)
@@ -356,12 +356,12 @@ def _read(path: Path) -> tuple[np.ndarray, str]:
 
 
 def _formats(path: Path) -> tuple[str, ...]:
-    """Phones call JPEG files .heic when they share them, so that the usual formats are tried, too."""
+    """Phones may share JPEG files under the name .heic, so the usual formats are tried, too."""
     return (*SOURCE_FORMATS, "HEIF") if path.suffix.lower() in HEIF_SUFFIXES else SOURCE_FORMATS
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
-    """Pillow would cut the 16 bits of a grey photo off at 255, which leaves it white."""
+    """Pillow would clip a 16-bit grey photo at 255, which makes it white."""
     if not image.mode.startswith("I"):
         return image
     return Image.fromarray((np.asarray(image, np.int64).clip(0, 65535) / 257).round().astype(np.uint8))
@@ -396,7 +396,7 @@ def video_frames(path: Path, sampling: Sampling) -> Iterator[Frame]:
 
 
 def sampled(times: list[float], sampling: Sampling) -> list[int]:
-    """Numbers of the frames to look at, for frames shown at ``times`` (seconds, ascending)."""
+    """Indices of the frames to sample, for frames shown at ``times`` (seconds, ascending)."""
     if sampling.every is None:
         count = min(sampling.frames, len(times))
         return [(2 * place + 1) * len(times) // (2 * count) for place in range(count)]
@@ -408,8 +408,8 @@ def sampled(times: list[float], sampling: Sampling) -> list[int]:
 def _frame_times(av: ModuleType, path: Path) -> list[float]:
     """Times of all frames that are shown, in seconds from the first of them, read without decoding.
 
-    A video that was cut without encoding it again begins with frames before the cut, at negative times: the first shown
-    one is built on them, and no player shows them.
+    A video that was cut without re-encoding begins with frames before the cut, at negative times: the first shown
+    frame depends on them, and no player shows them.
     """
     with av.open(str(path), options=_CONTAINERS) as container:
         stream = container.streams.video[0]

@@ -1,4 +1,4 @@
-"""What a loss path will cost: stages to train again, networks to build, forward passes, and the seconds of each."""
+"""Estimates what a loss path costs: stages to train again, networks to build, forward passes, and seconds for each."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from clstudy.trial.work import training_work
 
 @dataclass(frozen=True, kw_only=True)
 class PathCost:
-    """What the lines take: stages to train again, networks to build, forward passes, and seconds of each.
+    """Stages to train again, networks to build and forward passes for all lines, and the seconds that each takes.
 
-    Building and passes are measured here; training is judged by what the study's own stages took.
+    Building and passes are measured on this machine; training is estimated from the study's own stages.
     """
 
     retrained: int
@@ -34,11 +34,11 @@ class PathCost:
 
     @property
     def seconds(self) -> float:
-        """All of it."""
+        """Seconds for everything."""
         return self.retrain_seconds + self.networks * self.build_seconds + self.passes * self.pass_seconds
 
     def sentence(self) -> str:
-        """As the command prints it."""
+        """The estimate as the command prints it."""
         again = (
             f"{self.retrained} stages whose weights were dropped are trained again (about "
             f"{self.retrain_seconds / 60:.1f} minutes, from the study's own stages) + "
@@ -52,7 +52,7 @@ class PathCost:
 
 
 def require_weights(runner: StageRunner, requests: Mapping[str, StageRequest], lines: Sequence[WeightLine]) -> None:
-    """Refuse lines whose weights were dropped and cannot be made again here.
+    """Refuse lines if their weights were dropped and cannot be computed again here.
 
     Raises:
         UserError: names the stages.
@@ -69,16 +69,16 @@ def require_weights(runner: StageRunner, requests: Mapping[str, StageRequest], l
     ]
     if gone:
         raise UserError(
-            f"the weights of {len(gone)} stages were dropped, and this machine computes otherwise than the one they "
-            f"were made on, so that they cannot be made again here: {some_names(gone)}. Use one like it (or --device), "
-            "or name other trials with --trials"
+            f"the weights of {len(gone)} stages were dropped, and this machine computes differently from the "
+            f"one that trained them, so they cannot be trained again here: {some_names(gone)}. Use a similar machine "
+            "(or --device), or name other trials with --trials"
         )
 
 
 def dropped_stages(
     runner: StageRunner, requests: Mapping[str, StageRequest], keys: Iterable[str]
 ) -> list[StageRequest]:
-    """Stages of the keys, and those before them, that must be trained again because nobody kept their weights."""
+    """Stages with these keys, and stages before them, that must be trained again because their weights were dropped."""
     store, found = runner.store, {}
     for key in keys:
         request = requests.get(key)
@@ -98,11 +98,11 @@ def measure_cost(
     again: Sequence[StageRequest],
     tries: int = 3,
 ) -> PathCost:
-    """Count networks and passes, and time one of each (the median of some, after a first that warms up)."""
+    """Count networks and passes, and time one of each (the median of several, after one to warm up)."""
     task, batch = todo[0], runner.basis.profile.inversion.batch_size
     counts = [len(people[one.identity].timestamps[k].test) for one in todo for k in one.timestamps]
     test = runner.photos.test_set(people[task.identity], task.timestamps[0], 0)
-    # a line that needs no training, where there is one: what it costs must be known before it is spent
+    # prefer a line that needs no training: the cost must be known before time is spent
     missing = {request.key for request in again}
     task = next((one for one in todo if not {one.line.start_key, one.line.end_key} & missing), None) or task
     networks.build(task)  # reads the weights

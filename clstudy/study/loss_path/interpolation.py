@@ -1,4 +1,4 @@
-"""Networks on the straight line between two: all their parameters moved, or the weights, or the biases."""
+"""Networks on the straight line between two others: all parameters interpolated, or only weights, or only biases."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ _BELONGS: Mapping[str, Callable[[str], bool]] = {
 def is_bias(name: str) -> bool:
     """Whether a parameter is a bias: its own name is ``bias``.
 
-    So the biases of StyleGAN2's style layers count, which start at 1 and scale channels; its noise strengths and its
-    learned constant count as weights.
+    So the biases of StyleGAN2's style layers count as biases (they start at 1 and scale channels); its noise
+    strengths and its learned constant count as weights.
     """
     return name.rpartition(".")[2] == "bias"
 
 
 def interpolate(start: Mapping[str, Value], end: Mapping[str, Value], alpha: float, group: str) -> dict[str, Value]:
-    """Weights at ``alpha`` of the way: ``start + alpha * (end - start)`` for the group's parameters, else ``start``.
+    """Weights at ``alpha``: ``start + alpha * (end - start)`` for the group's parameters, ``start`` for all others.
 
     Args:
         start, end: arrays by parameter name, with equal names and shapes.
-        alpha: in [0, 1]; 0 and 1 give the very bits of ``start`` and (for the group) of ``end``.
+        alpha: in [0, 1]; 0 and 1 give the exact bits of ``start`` and (for the group) of ``end``.
         group: a name of ``GROUPS``.
 
     Raises:
@@ -51,5 +51,5 @@ def interpolate(start: Mapping[str, Value], end: Mapping[str, Value], alpha: flo
 
 
 def _between(start: Value, end: Value, alpha: float) -> Value:
-    # not the formula at the ends: rounding, and -0.0 + 0.0, would lose their bits
+    # the formula is not used at the ends: rounding, and -0.0 + 0.0, would change bits
     return {0.0: start, 1.0: end}[alpha] if alpha in (0.0, 1.0) else start + alpha * (end - start)

@@ -1,4 +1,4 @@
-"""Which trials, which lines between their stages, and the points of them to compute."""
+"""Chooses trials, the lines between their stages, and the points to compute on them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class WeightLine:
 
 @dataclass(frozen=True)
 class Point:
-    """A network on a line; equal points of different trials or lines are one. No ``end_key``: a stage itself."""
+    """A network on a line; points shared by trials or lines are equal. Without ``end_key`` it is a stage itself."""
 
     start_key: str
     end_key: str
@@ -35,7 +35,7 @@ class Point:
 
     @classmethod
     def of(cls, line: WeightLine, group: str, alpha: float) -> Point:
-        """The point, recognised as a stage where it is one."""
+        """The point at ``alpha``; at either end it is the stage itself."""
         if alpha == 0:
             return cls(line.start_key, "", "", 0.0)
         if alpha == 1 and group == "all":
@@ -45,7 +45,7 @@ class Point:
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """One network to build and the test timestamps to show it: what is computed once, whoever needs it."""
+    """One network to build, and the test timestamps to compute in it once for all lines that need them."""
 
     identity: str
     line: WeightLine
@@ -63,7 +63,7 @@ def trial_lines(spec: TrialSpec, keys: Sequence[str]) -> list[WeightLine]:
 
 
 def tasks(lines: Sequence[WeightLine], alphas: Sequence[float]) -> list[Task]:
-    """Everything to compute for the lines, each network and test timestamp once, one identity after the other."""
+    """Everything to compute for the lines: each network and test timestamp once, one identity after another."""
     seen: dict[Point, set[int]] = {}
     found = []
     for line in sorted(lines, key=lambda line: line.spec.identity):
@@ -88,10 +88,10 @@ def tasks(lines: Sequence[WeightLine], alphas: Sequence[float]) -> list[Task]:
 
 
 def choose_trials(trials: Sequence[TrialSpec], wanted: Sequence[str] | None) -> list[TrialSpec]:
-    """The trials that are named, or match a pattern (``'*-lower-*'``); all without any.
+    """The trials that have one of the names or match a pattern (``'*-lower-*'``); all if none is given.
 
     Raises:
-        UserError: a name or pattern that no trial has.
+        UserError: a name or pattern matches no trial.
     """
     known = {spec.trial_id: spec for spec in trials}
     chosen: dict[str, TrialSpec] = {}

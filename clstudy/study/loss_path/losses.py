@@ -1,4 +1,4 @@
-"""Losses along lines: the network at each point, and the trainer's loss of the test photos in it."""
+"""Computes losses along lines: the trainer's loss on the test photos for the network at each point."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from clstudy.workloads.personalised_generator import PersonalisedGenerator
 
 
 def _personalised(runner: StageRunner) -> PersonalisedGenerator:
-    """The runner's workload, where the loss of this module is the one that it minimises."""
+    """The runner's workload, if it minimises the loss that this module computes."""
     if not isinstance(runner.workload, PersonalisedGenerator):
         raise UserError(
             f"the study's workload is {runner.basis.profile.workload!r}; loss paths are defined for personalised "

@@ -1,4 +1,4 @@
-"""A finished study made ready to compute with: its photos, its generator and the stages it stored."""
+"""Opens a finished study to compute with again: its photos, its generator and its stored stages."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from clstudy.trial.stage_runner import StageRunner
 
 @dataclass(frozen=True, kw_only=True)
 class Reopened:
-    """A finished study, ready to compute with again; ``basis`` is the one its stages' keys were made from."""
+    """A finished study, ready to compute with again; its stages' keys were made from ``basis``."""
 
     runner: StageRunner
     basis: Basis
@@ -31,7 +31,7 @@ class Reopened:
     notes: tuple[str, ...]
 
     def requests(self, trials: Sequence[TrialSpec]) -> dict[str, StageRequest]:
-        """Stages of the trials by key: what is needed to train one again whose weights were dropped."""
+        """The trials' stages by key, needed to train a stage again if its weights were dropped."""
         people = {identity.name: identity for identity in self.data.identities}
         return {
             request.key: request
@@ -41,10 +41,10 @@ class Reopened:
 
 
 def reopen(study: Path, *, weights: Sequence[str], data: str | None, device: str | None) -> Reopened:
-    """Build the stage runner of a study from its folder (and weights and photos from outside, where it had such).
+    """Build the stage runner of a study from its folder (and weights and photos from outside it, if it used any).
 
     Raises:
-        UserError: the folder is no study, or photos or weights are missing or are not those of the study.
+        UserError: the folder is no study, or photos or weights are missing or differ from the study's.
     """
     record = read_complete_record(study)
     stored = stored_profile(record)
@@ -73,7 +73,7 @@ def reopen(study: Path, *, weights: Sequence[str], data: str | None, device: str
         )
         notes.append(
             f"computed with {', '.join(sorted(now - then))}, the study with {', '.join(sorted(then - now))}: last "
-            "digits may differ, and starting latents are found again"
+            "digits may differ, and starting latents are computed again"
         )
     place = torch_device(profile.resources)
     notes += configure_torch(profile.compute, profile.resources)

@@ -1,1 +1,1 @@
-"""Forgetting a person: everything a study holds of somebody, found and removed."""
+"""Forgetting a person: finds and removes everything that a study holds about them."""

@@ -1,4 +1,4 @@
-"""Whose everything in a study's folder is: as values say, and as stages' records show of those that do not."""
+"""Finds out which person every file in a study's folder belongs to: from marks, or from the stages' records."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, kw_only=True)
 class StageFacts:
-    """What a stage's record (``stage.json``) says: of whom it is, the photos it has seen, what belongs to it.
+    """What a stage's record (``stage.json``) says: its person, the photos it has seen, the values that belong to it.
 
-    ``anchors`` and ``learned`` are keys; ``learned`` also has those of what may have been learned after the stage.
+    ``anchors`` and ``learned`` are keys; ``learned`` includes keys of what may have been learned after the stage.
     """
 
     identity: str
@@ -43,12 +43,12 @@ class StageFacts:
 
 
 def stage_facts(key: str, asked: StageInputs, strategies: Sequence[Mapping[str, Any]]) -> StageFacts | None:
-    """What a stage's request says of people; None where its support is none.
+    """What a stage's request says about people; None if its ``support`` cannot be understood.
 
     Args:
-        key: of the stage.
-        asked: what its record says it was asked to do.
-        strategies: documents of the strategies that may have learned from a first stage (later ones name theirs).
+        key: the stage's.
+        asked: its request, as its record has it.
+        strategies: documents of strategies that may have learned from a first stage (later stages name theirs).
     """
     try:
         before = asked.support
@@ -75,14 +75,14 @@ def _learned_key(stage: str, strategy: Mapping[str, Any], before: Mapping[str, A
 
 @dataclass(frozen=True, kw_only=True)
 class Census:
-    """Whose everything in a study's folder is.
+    """Which person everything in a study's folder belongs to.
 
     Attributes:
         files: path -> bytes.
         planned: trial of ``study.yaml`` -> person.
-        unplanned: result file of a trial that is in no plan any more -> person (empty: it does not say).
-        owners: (kind, key) of every value -> people; nobody where it is not known, or the value is not whole.
-        photos: person -> digests of their photos, as far as stages have seen them.
+        unplanned: result file of a trial that is no longer planned -> person (empty: the file does not say).
+        owners: (kind, key) of every value -> people; empty if they are not known, or the value is incomplete.
+        photos: person -> digests of those of their photos that stages have seen.
     """
 
     files: Mapping[str, int]
@@ -93,21 +93,21 @@ class Census:
 
     @cached_property
     def people(self) -> tuple[str, ...]:
-        """Everybody who is named anywhere; the derived people of a search count as the person they are made from."""
+        """Everybody who is named anywhere; people derived for a search count as the person they are derived from."""
         found = {*self.planned.values()}
         for name in chain(self.unplanned.values(), *self.owners.values()):
             found.add(name if name in found else name.removesuffix(VALIDATION_MARK))
         return tuple(sorted(found - {""}))
 
     def of_trial(self, trial: str) -> str:
-        """The person of a trial by its name; empty if that is nobody known."""
+        """The person of a trial, from the trial's name; empty if nobody known matches."""
         if trial in self.planned:
             return self.planned[trial]
         known = [name for name in self._everybody if trial.startswith(f"{file_name(name)}-")]
         return max(known, key=lambda name: len(file_name(name)), default="")
 
     def of_rows(self, path: str) -> str:
-        """The person of a result file: as its rows say, else by its name."""
+        """The person of a result file, from its rows or, failing that, its name."""
         return self.unplanned.get(path) or self.of_trial(PurePosixPath(path).stem)
 
     @cached_property
@@ -116,7 +116,7 @@ class Census:
 
 
 def take_census(study: Place, trials: Sequence[TrialEntry]) -> Census:
-    """Read whose everything is: one small file per value, and the listing. ``trials``: of the study's record."""
+    """Take the census from the listing and one small file per value. ``trials``: those of the study's record."""
     files = list_files(study)
     planned = {entry.trial: entry.identity for entry in trials}
     values: dict[tuple[str, str], set[str]] = {}
@@ -156,7 +156,7 @@ def take_census(study: Place, trials: Sequence[TrialEntry]) -> Census:
 def _read_values(
     study: Place, values: Sequence[tuple[str, str]], name: str, decode: Callable[[bytes], T]
 ) -> dict[tuple[str, str], T]:
-    """One small file of each value that has it whole, many at a time where each is a request."""
+    """This small file of each value that has it whole; many at a time where each read is a request."""
     store = StudyStore(study)
 
     def read(value: str) -> T | None:
@@ -184,7 +184,7 @@ def _legacy_owners(
     facts: Mapping[str, StageFacts],
     photos: Mapping[str, frozenset[str]],
 ) -> dict[tuple[str, str], frozenset[str]]:
-    """People of values without ``about.json``, from the stages' records."""
+    """The people of values without ``about.json``, from the stages' records."""
     owners: dict[tuple[str, str], set[str]] = {}
     for key, stage in facts.items():
         named = [("stages", key), ("weights", key)]

@@ -1,16 +1,16 @@
 """Forget a person: remove everything that studies and MLflow hold of one identity (no torch, no Ray).
 
-``forget`` tells the story. Of every study, look up whose everything is (``census``) and what is the person's: in its
-folder (``traces``), in MLflow (``tracked_runs``), in data sets beside it (``photo_folders``). Say all of that
-(``removal_plan``), ask, and remove it (``removal``, ``ray_sessions``); reports are made anew without the person
-(``remade_report``).
+``forget`` tells the story. For every study, find out which person everything belongs to (``census``), and what belongs
+to this one: in its folder (``traces``), in MLflow (``tracked_runs``), in data sets beside it (``photo_folders``). List
+all of that (``removal_plan``), ask, and remove it (``removal``, ``ray_sessions``). Then make the reports again without
+the person (``remade_report``).
 
-Every value says of whom it is (``about.json``). Those of earlier versions do not: a stage's own record does, and from
-the records follow the keys of what belongs to it. What cannot be shown to be another person's goes as well, where it
-can be had again at any time (anchors, for instance, are computed anew). Nothing of anybody else is touched: their rows
-and stages are the same bytes afterwards, under the same keys.
+A file in every value marks its person (``about.json``). Values of earlier versions lack it; there a stage's own record
+names the person, and gives the keys of what belongs to the stage. A value that cannot be shown to be another person's
+is removed too, if it can be computed again at any time (anchors, for instance). Nothing of anybody else is touched:
+their rows and stages are the same bytes afterwards, under the same keys.
 
-Everything may be repeated: ``study.yaml`` is changed last, so that after a kill the same command finds what is left.
+Every step may be repeated. ``study.yaml`` is changed last, so after a kill the same command finds what is left.
 """
 
 from __future__ import annotations
@@ -39,15 +39,15 @@ def forget(
     """Forget a person in one or more studies.
 
     Args:
-        name: of the person, as their photo folder is called.
+        name: the person's, as their photo folder is called.
         studies: folders or URIs.
         to: MLflow's tracking URI, or "none"; None: as the environment says, else the database beside each study.
         photos: also remove their photos from the storage's own data sets.
-        confirm: asked once, after everything that will go was said.
-        say: hears what goes and how it went.
+        confirm: asked once, after everything that will be removed was listed.
+        say: called with what will be removed, and with the outcome.
 
     Returns:
-        What is left to be done by somebody else; None where it was not confirmed.
+        What is left for somebody else to do; None if the removal was not confirmed.
 
     Raises:
         UserError: no such study or person, a study in use, or MLflow does not answer. Nothing was removed then.

@@ -1,4 +1,4 @@
-"""A person's name as it stands in a study: in files, in names of trials, in study.yaml."""
+"""Recognises a person's name in a study: in files, in names of trials, in study.yaml."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from clstudy.study.search.validation_people import VALIDATION_MARK
 
 
 def with_derived(name: str) -> frozenset[str]:
-    """The person, and the one that a learning-rate search makes from two thirds of their photos."""
+    """The person's name, and that of the person a learning-rate search derives from two thirds of their photos."""
     return frozenset({name, name + VALIDATION_MARK})
 
 
 def file_name(name: str) -> str:
-    """How a person's name begins a trial's (``TrialSpec.trial_id``)."""
+    """A person's name as it appears at the start of a trial's id (``TrialSpec.trial_id``)."""
     spec = TrialSpec(identity=name, strategy="x", buffer_size=None, learning_rate=1.0, seed=0)
     return spec.trial_id.removesuffix("-x-lr1-s0")
 
 
 def names_somebody(content: bytes, names: Iterable[str]) -> bool:
-    """Whether one of the names stands in a file as a word, as it is or escaped as JSON and YAML do."""
+    """Whether one of the names occurs in a file as a word, either plain or escaped as in JSON and YAML."""
     in_yaml = {yaml.safe_dump(name, width=10_000).splitlines()[0].strip("\"'") for name in names}
     forms = {*names, *(json.dumps(name)[1:-1] for name in names), *in_yaml}
     words = "|".join(re.escape(form) for form in sorted(forms, key=len, reverse=True))
@@ -35,14 +35,14 @@ def names_somebody(content: bytes, names: Iterable[str]) -> bool:
 
 
 def names_files(content: bytes, names: Collection[str]) -> bool:
-    """As ``names_somebody``, also as the name begins a trial's and with that the names of its files."""
+    """As ``names_somebody``, but also finds the form that starts trial ids and the names of their files."""
     return names_somebody(content, names) or any(f"{file_name(name)}-".encode() in content for name in names)
 
 
 def without(record: StudyRecord, names: Collection[str]) -> StudyRecord:
     """A study's record as if it had been planned without these people.
 
-    Settings stay as they are: words in them may be somebody's name. What another version says may be about people.
+    Settings stay as they are: a word in them may only look like a name. Fields of other versions may be about people.
     """
     trials = tuple(trial for trial in record.trials if trial.identity not in names)
     sizes = {trial.buffer_size for trial in trials if trial.buffer_size is not None}

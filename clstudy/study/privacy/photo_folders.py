@@ -1,4 +1,4 @@
-"""Photos of a person in the storage's own data sets: found, removed."""
+"""Finds and removes photos of a person in the storage's own data sets."""
 
 from __future__ import annotations
 
@@ -21,35 +21,35 @@ from clstudy.study.privacy.study_layout import PHOTO_SUFFIXES, VIEW
 
 @dataclass(frozen=True, kw_only=True)
 class PhotoFolder:
-    """A person in a data set that lies in the storage: ``<home>/data/<data set>/<person>``."""
+    """A person's folder in a data set of the storage: ``<home>/data/<data set>/<person>``."""
 
     root: Path
     name: str
 
     @property
     def photos(self) -> Path:
-        """Their photos."""
+        """The person's photos."""
         return self.root / self.name
 
     @property
     def what(self) -> str:
-        """What of theirs lies there, in words."""
+        """What the folder holds of them, in words."""
         return "photos and the conditions beside them" if has_sidecars(self.photos) else "photos"
 
     @property
     def doomed(self) -> Path:
-        """Where they are while they are removed: a stop leaves nothing there that could not be told for theirs."""
+        """Where they are moved while being removed, so that after a stop everything there is known to be theirs."""
         return self.root / VIEW / self.name
 
     @property
     def beside(self) -> tuple[Path, ...]:
-        """What ``python -m clstudy.identities prepare`` left of them; its scans do not say whose they are."""
+        """What ``python -m clstudy.identities prepare`` left of them; its scans do not name anybody."""
         report = self.root.with_name(f"{self.root.name}-report") / self.name
         return (report, self.root / ".report", self.root / ".prepare")
 
 
 def photo_folders(study: Place, data_set: str | None, name: str, digests: Collection[str]) -> list[PhotoFolder]:
-    """Folders in the storage's ``data`` with photos of this very person (others may be called the same)."""
+    """Folders in the storage's ``data`` with photos of exactly this person (others may have the same name)."""
     data = (Path("runs") if isinstance(study, RemotePath) else study.parent) / "data"
     found: list[PhotoFolder] = []
     if data_set is None or PurePosixPath(name).name != name or name in (".", ".."):  # of a study.yaml from elsewhere
@@ -70,7 +70,7 @@ def photo_folders(study: Place, data_set: str | None, name: str, digests: Collec
 
 
 def _is_of(path: Path, digests: Collection[str]) -> bool:
-    """Whether stages have seen a photo: as it lies there with its sidecars, or when it had none yet."""
+    """Whether stages have seen a photo, with its present sidecars or from before it had any."""
     photo = Photo(path, sha256_file(path), conditions_beside(path))
     return photo.digest in digests or photo.file_digest in digests
 
@@ -97,7 +97,7 @@ def remove_photos(folder: PhotoFolder) -> None:
 
 
 def _without_paths(value: Any, name: str) -> Any:
-    """A manifest without entries of a person (``person_00/t00/…``)."""
+    """A manifest without a person's entries (``person_00/t00/…``)."""
     if not isinstance(value, dict):
         return value
     return {

@@ -1,4 +1,4 @@
-"""Names in sessions of Ray that are not removed by themselves, found and taken out. Ray is not imported."""
+"""Finds and removes names in leftover Ray sessions. Ray is not imported."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ _MOST_LOG_BYTES = 20_000_000
 
 
 def experiment_name(token: str) -> str:
-    """What a study is called in Ray's folders: nothing that names anybody."""
+    """A study's name in Ray's folders, which does not name anybody."""
     return f"clstudy-{token}"
 
 
 def forget_in_sessions(study: str, names_somebody: Callable[[bytes], bool]) -> list[str]:
-    """Remove a study's records that name somebody from sessions in Ray's usual folders, where no Ray runs any more.
+    """Remove a study's records that name somebody from ended sessions in Ray's usual folders.
 
-    Runs of earlier versions, and clusters that were started on this machine, have left them there.
+    Runs of earlier versions, and clusters started on this machine, left them there.
 
     Args:
-        study: its name, as earlier versions called its records.
-        names_somebody: whether a file's name or content does.
+        study: its name, which earlier versions gave to its records.
+        names_somebody: tells whether a file's name or content names the person.
 
     Returns:
-        What has the name in it and was left, in words: records of a Ray that runs, and Ray's logs.
+        What still contains the name, in words: records of running sessions, and Ray's logs.
     """
     left, called = [], (glob.escape(study), experiment_name("*"))
     for session in _sessions():

@@ -1,4 +1,4 @@
-"""The report as the study is without the person, in the place of the old one, in MLflow too."""
+"""Replaces a study's report by one without the person, in MLflow too."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from clstudy.tracking.writer import MlflowWriter
 
 
 def remake_report(plan: Forgetting) -> list[str]:
-    """Write the report as the study is without the person, and put it in the place of the old one, in MLflow too."""
+    """Write the report of the study without the person, and replace the old one by it, in MLflow too."""
     study, tracked = plan.study, plan.tracked
     old = list_files(study / "report")
     if not old and not (tracked and tracked.reports):
@@ -68,7 +68,7 @@ def _view(study: Place, record: StudyRecord) -> Iterator[Path]:
 
 
 def _remake_loss_path(study: Place, view: Path, names: Collection[str]) -> None:
-    """The loss path of the others (at the usual tolerance), where it was computed."""
+    """Write the loss path of the others again (at the default tolerance), if there was one."""
     try:
         rows = read_loss_path(study)
     except UserError:  # damaged: it goes with the old report
@@ -95,7 +95,7 @@ def _replace_report(plan: Forgetting, tracked: Tracked, report: Path) -> list[st
 
 
 def remove_comparison(plan: Forgetting) -> None:
-    """The page that compares studies (``python -m clstudy.report A B``) shows means that the person is in."""
+    """Remove the page that compares studies (``python -m clstudy.report A B``): its means include the person."""
     page = plan.study.parent / "comparison.html"
     with suppress(FileNotFoundError):
         if names_somebody(page.read_bytes(), [plan.record.name]):

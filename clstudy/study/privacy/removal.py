@@ -1,4 +1,4 @@
-"""What was planned, carried out; and what is left to be done by somebody else."""
+"""Carries out a planned removal, and says what is left for somebody else to do."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ _MOST_SEARCHED_BYTES = 200_000_000
 
 
 def carry_out(plan: Forgetting, say: Callable[[str], None] = lambda text: None) -> list[str]:
-    """Remove what was planned; the study must be held (``only_driver``).
+    """Remove what was planned; the caller must hold the study (``only_driver``).
 
     Args:
-        say: hears what comes next.
+        say: called with what comes next.
 
     Returns:
-        What is left to be done by somebody else, in words.
+        What is left for somebody else to do, in words.
     """
     study, traces, tracked = plan.study, plan.traces, plan.tracked
     left: list[str] = []
@@ -82,7 +82,7 @@ def carry_out(plan: Forgetting, say: Callable[[str], None] = lambda text: None) 
 
 
 def _drop_local_copies(digests: Collection[str]) -> None:
-    """Photos that a killed worker on this machine had fetched."""
+    """Remove photos that a killed worker on this machine had fetched."""
     if not is_private(node_folder()):
         return
     for copy in node_folder().glob("*/*"):
@@ -97,7 +97,7 @@ def _rewrite_failures(study: Place, theirs: Collection[str]) -> None:
 
 
 def _remove_rest(plan: Forgetting) -> None:
-    """Remove what is left of a study without people, but for ``study.yaml`` and what is not ours."""
+    """Remove what is left of a study without people, except ``study.yaml`` and files that are not ours."""
     study = plan.study
     remove_tree(study / "report")
     remove_tree(study / "mlflow-artifacts")
@@ -119,9 +119,9 @@ def _remove_study_file(plan: Forgetting) -> None:
 
 
 def still_named(study: Place, names: Collection[str]) -> list[str]:
-    """Files that name a person after all: a log of somebody else's, or files that are not ours.
+    """Files that still name a person: a log of somebody else's, or files that are not ours.
 
-    What was just made without the person is not looked at: a short name is found in many a word of it.
+    Files just written without the person are not searched: a short name may match ordinary words in them.
     """
     found = []
     for path, size in sorted(list_files(study).items()):

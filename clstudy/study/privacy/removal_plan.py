@@ -1,4 +1,4 @@
-"""What is going to be removed from one study, looked up and said before anything is."""
+"""Lists what will be removed from one study, before anything is removed."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from clstudy.study.privacy.tracked_runs import Tracked, find_tracked, tracking_u
 
 @dataclass(frozen=True, kw_only=True)
 class Forgetting:
-    """What is going to be removed from one study, all of it known before anything is."""
+    """Everything that will be removed from one study, known before anything is removed."""
 
     name: str
     study: Place
@@ -27,7 +27,7 @@ class Forgetting:
 
     @property
     def last(self) -> bool:
-        """Whether nobody would be left in the plan."""
+        """Whether the plan would have nobody left."""
         return not self.traces.others
 
     def lines(self) -> list[str]:
@@ -65,7 +65,7 @@ class Forgetting:
 
 
 def plan_forgetting(name: str, study: Place, to: str | None, photos: bool) -> Forgetting | None:
-    """Look at everything; None where the study knows nobody of this name.
+    """Look everything up; None if the study knows nobody of this name.
 
     Raises:
         UserError: the folder is no study, or MLflow does not answer.

@@ -1,4 +1,4 @@
-"""What a study's folder holds of one person, and what goes with them."""
+"""Lists what a study's folder holds about one person, and what must be removed with them."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from clstudy.study.privacy.names import names_somebody, with_derived
 from clstudy.study.privacy.study_layout import KINDS, PHOTO_SUFFIXES, VIEW, is_draft, is_result, is_value, read_small
 
 _SEARCHED = ("search/", "optuna.db")
-"""Where a learning-rate search keeps its rows and its record."""
+"""Folder of a learning-rate search's rows and record."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Traces:
-    """What a study's folder holds of a person.
+    """What a study's folder holds about a person.
 
     Attributes:
         names: the person's, and that of the person a search derives from them.
         values: kind -> keys.
-        files: what they are -> paths, in the order in which they go.
+        files: what they are -> paths, in the order of removal.
         failures: their failed trials.
-        trials: how many of the planned ones are theirs.
+        trials: how many of the planned trials are theirs.
         digests: of their photos.
         size: bytes of values and files.
-        others: people that stay in the plan.
-        strangers: people who are in no plan any more and have values here all the same.
+        others: people who stay in the plan.
+        strangers: people who are no longer planned but still have values here.
     """
 
     names: frozenset[str]
@@ -45,7 +45,7 @@ class Traces:
 
 
 def find_traces(study: Place, census: Census, name: str) -> Traces:
-    """Everything of a person, who must be one of ``census.people``."""
+    """Everything that belongs to a person, who must be one of ``census.people``."""
     names = with_derived(name)
     goes = {value for value, owners in census.owners.items() if owners <= names}
     values = {kind: tuple(sorted(key for found, key in goes if found == kind)) for kind in KINDS}
@@ -77,7 +77,7 @@ def find_traces(study: Place, census: Census, name: str) -> Traces:
 def _group_of(
     path: str, census: Census, names: frozenset[str], elsewhere: frozenset[str], stays: Collection[str]
 ) -> str:
-    """Why a file that is no value goes; empty if it stays. A checksum goes with the file that it is of."""
+    """Why a file outside values is removed; empty if it stays. A checksum is removed with its file."""
     path = checked_name(path) or path
     place = PurePosixPath(path)
     top, stem = place.parts[0], place.stem
@@ -93,9 +93,9 @@ def _group_of(
 
 
 def _search_records(study: Place, census: Census, names: frozenset[str]) -> list[str]:
-    """The record of a search that the person took part in, that which names them last.
+    """The files that record a search in which the person took part; the one that names them comes last.
 
-    A rate's objective is a mean over people, so the record cannot be mended, only made again.
+    A rate's objective is a mean over people, so the record cannot be edited, only made again.
     """
     found = [
         path

@@ -1,4 +1,4 @@
-"""Runs of a person in MLflow: found, removed with their pictures."""
+"""Finds a person's runs in MLflow and removes them with their pictures."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ if TYPE_CHECKING:
 
 
 NO_TRACKING = "none"
-"""In place of MLflow's URI: leave MLflow alone."""
+"""Given instead of MLflow's URI: leave MLflow alone."""
 
 _SQLITE = "sqlite:///"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Tracked:
-    """Runs of a person in MLflow, deleted ones too, the runs that hold the study's report, and the ids of all runs."""
+    """A person's runs in MLflow, deleted ones too, the runs that hold the study's report, and the ids of all runs."""
 
     uri: str
     client: MlflowClient
@@ -42,14 +42,14 @@ class Tracked:
 
     @property
     def shown(self) -> str:
-        """Its address without what must not be shown."""
+        """MLflow's address without secrets."""
         return shown_address(self.uri)
 
     @property
     def hard_delete(self) -> Callable[[str], None] | None:
-        """Removes a run for good; only where the database itself was named, not a server before it.
+        """Removes a run for good; only possible if the database itself was named, not a server.
 
-        Not ``mlflow gc``: beside the runs it is told, it empties the bin of all experiments and models.
+        Not ``mlflow gc``: besides the given runs, it empties the bin of all experiments and models.
         """
         return getattr(self.client._tracking_client.store, "_hard_delete_run", None)
 
@@ -60,10 +60,10 @@ class Tracked:
 
 
 def tracking_uri(study: Place, given: str | None) -> str | None:
-    """Where the study's runs are: as given, as the environment says, or the database beside the study; None: nowhere.
+    """The study's tracking URI: as given, from the environment, or the database beside the study; None: there is none.
 
     Raises:
-        UserError: a database was named that is not there.
+        UserError: a database was named that does not exist.
     """
     if given == NO_TRACKING:
         return None
@@ -71,7 +71,7 @@ def tracking_uri(study: Place, given: str | None) -> str | None:
     if uri:
         if "://" not in uri:
             raise UserError(
-                f"{uri!r} is no tracking URI; expected sqlite:///FILE or http://…, or {NO_TRACKING} to leave MLflow "
+                f"{uri!r} is not a tracking URI; expected sqlite:///FILE or http://…, or {NO_TRACKING} to leave MLflow "
                 "alone"
             )
         file = Path(uri.removeprefix(_SQLITE).partition("?")[0])
@@ -108,7 +108,7 @@ def find_tracked(uri: str, experiment: str, census: Census, names: frozenset[str
 
 
 def strange_pictures(study: Place, tracked: Tracked | None) -> int:
-    """Folders of pictures in a study that belong to no run of this MLflow: whose they are is not known."""
+    """Folders of pictures in a study that belong to no run of this MLflow, so that their person is not known."""
     folder = study / "mlflow-artifacts"
     there = {path.name for path in folder.iterdir()} if isinstance(folder, Path) and folder.is_dir() else set()
     return len(there - (tracked.known if tracked else frozenset()))
@@ -117,7 +117,7 @@ def strange_pictures(study: Place, tracked: Tracked | None) -> int:
 def _all_runs(client: MlflowClient, experiment: str) -> Iterator[Run]:
     from mlflow.entities import ViewType
 
-    # the name of a study has neither spaces nor brackets: these are no other study's
+    # a study's name has neither spaces nor brackets, so these do not belong to another study
     own = re.compile(rf"{re.escape(experiment)}([ :(/+].*)?")
     experiments = client.search_experiments(view_type=ViewType.ALL)
     found = list(experiments)
@@ -142,7 +142,7 @@ def _is_of(run: Run, census: Census, names: frozenset[str]) -> bool:
 
 
 def remove_pictures(tracked: Tracked, run: Run) -> None:
-    """Remove a run's pictures and other artifacts; raises whatever the store that holds them raises."""
+    """Remove a run's pictures and other artifacts; raises whatever their store raises."""
     from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
     artifacts = get_artifact_repository(run.info.artifact_uri, tracking_uri=tracked.uri)
@@ -157,7 +157,7 @@ def remove_pictures(tracked: Tracked, run: Run) -> None:
 def remove_runs(tracked: Tracked, runs: Sequence[Run]) -> list[str]:
     """Remove runs with their pictures; returns what could not be done, in words.
 
-    The pictures first: afterwards nothing would say where they are.
+    Pictures are removed first: afterwards nothing would say where they are.
     """
     left = []
     stuck: dict[str, int] = {}
@@ -181,7 +181,7 @@ def remove_runs(tracked: Tracked, runs: Sequence[Run]) -> list[str]:
 
 
 def vacuum(database: Path, patience_s: float = 30.0) -> list[str]:
-    """Rewrite a SQLite file without what was deleted, which otherwise stays in its free pages; returns what is left."""
+    """Rewrite a SQLite file without its free pages, which still hold deleted rows; returns what is left to do."""
     try:
         connection = sqlite3.connect(database, timeout=patience_s)
         try:

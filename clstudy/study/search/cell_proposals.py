@@ -1,4 +1,4 @@
-"""The proposals of one cell, one after another: their trials, what is decided of them, the check of what is kept."""
+"""The proposals of one cell, one after another: runs their trials, decides them, and checks what is stored."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from clstudy.study.search.halving import HalvingPruner
 RATE = "learning_rate"
 """The one parameter of a proposal."""
 OUTCOME = "clstudy.outcome"
-"""Attribute of a decided proposal: one of the words below."""
+"""Attribute of a decided proposal; its value is one of the words below."""
 _OBJECTIVES = "clstudy.objectives"
 _DIGEST = "clstudy.sha256"
 FINISHED, DIVERGED, STOPPED, RUNNING = "finished", "diverged", "stopped", "running"
@@ -26,10 +26,10 @@ FINISHED, DIVERGED, STOPPED, RUNNING = "finished", "diverged", "stopped", "runni
 
 @dataclass
 class Proposal:
-    """One rate of one cell while its trials run.
+    """One rate of one cell, while its trials run.
 
     ``waiting``: trials not handed out yet. ``reports``: trial id -> timestamp -> objective so far. ``ends``: trial id
-    -> objective, None for a failed trial. ``judged``: steps whose value is stored. ``passed``: those it went on from.
+    -> objective, None for a failed trial. ``judged``: steps with a stored value. ``passed``: steps it went on from.
     """
 
     trial: optuna.Trial
@@ -42,12 +42,12 @@ class Proposal:
     over: bool = False
 
     def reached(self, trial_id: str) -> int:
-        """The last timestamp a trial has reported; -1: none."""
+        """The last timestamp that a trial has reported; -1 if none."""
         return max(self.reports[trial_id], default=-1)
 
 
 class Lane:
-    """The proposals of one cell, one after another; any number of their trials run at a time."""
+    """The proposals of one cell, one after another. Any number of a proposal's trials may run at a time."""
 
     def __init__(
         self,
@@ -65,17 +65,17 @@ class Lane:
         self._open: Proposal | None = None
         self._abandoned = False
         self.decided = sum(one.state.is_finished() for one in self.proposals())
-        """Proposals that are finished, stopped or diverged."""
+        """Number of proposals that are finished, stopped or diverged."""
 
     def proposals(self) -> list[FrozenTrial]:
-        """All proposals so far, in order (without those beyond ``trials``, if an earlier search tried more)."""
+        """All proposals so far, in order (those beyond ``trials`` are left out if an earlier search tried more)."""
         return self._study.get_trials(deepcopy=False)[: self._rates.trials]
 
     def require_sane(self) -> None:
-        """Check what the storage says of proposals that are decided: a damaged one must not choose a rate.
+        """Check the stored data of decided proposals: damaged data must not choose a rate.
 
         Raises:
-            ValueError: something that no search has written.
+            ValueError: it holds something that no search writes.
         """
         for place, one in enumerate(self.proposals()):
             rate = one.params.get(RATE)
@@ -95,13 +95,13 @@ class Lane:
                 raise ValueError(f"proposal {one.number} is not as it was written")
 
     def has_more(self) -> bool:
-        """Whether a trial is left to be handed out, now or later."""
+        """Whether a trial is left to hand out, now or later."""
         if self._abandoned:
             return False
         return self.decided + (self._open is not None) < self._rates.trials or bool(self._open and self._open.waiting)
 
     def take(self) -> tuple[TrialSpec, Proposal] | None:
-        """The next trial to start, if there is one now."""
+        """The next trial to start, or None if there is none now."""
         if not self.has_more():
             return None
         if self._open is None:
@@ -111,9 +111,9 @@ class Lane:
     def _next_proposal(self) -> Proposal:
         """The unfinished proposal that a kill left behind, or a new one."""
         left = [one for one in self.proposals() if not one.state.is_finished()]
-        # Optuna has no public way to take up a running trial of an earlier process
+        # Optuna has no public way to resume a running trial of an earlier process
         trial = optuna.Trial(self._study, left[0]._trial_id) if left else self._study.ask()
-        # a kill may have come between the trial and its rate: then it is proposed now, and is the same
+        # a kill may have come before the trial got its rate: then the same rate is proposed now
         rate = trial.suggest_float(RATE, self._rates.low, self._rates.high, log=self._rates.log)
         specs = self._specs_at(rate)
         judged = set(left[0].intermediate_values) if left else set()
@@ -131,9 +131,9 @@ class Lane:
         self._abandoned = True
 
     def settle(self, proposal: Proposal) -> None:
-        """Decide a proposal if what its trials have told is enough.
+        """Decide a proposal if its trials have reported enough.
 
-        The decision must not depend on the order in which they told it. So a rung is judged once all trials have
+        The decision must not depend on the order of their reports. So a rung is judged once all trials have
         reached it; and with rungs a failure waits until the other trials have come as far as the failed one, because
         a rung up to there would have stopped them all.
         """
@@ -185,7 +185,7 @@ class Lane:
 
 
 def _digest(number: int, rate: float | None, outcome: str, ends: Mapping[str, float]) -> str:
-    """Checksum of what is decided of a proposal: SQLite notices damage to its structure only."""
+    """Checksum of a decided proposal: SQLite only notices damage to its own structure."""
     return digest_of({"number": number, "rate": rate, "outcome": outcome, "objectives": dict(ends)})
 
 

@@ -1,4 +1,4 @@
-"""Which learning rate a cell tries next: some spread over the range, then those of Optuna's TPE sampler."""
+"""Samples a cell's next learning rate: first some spread over the range, then those of Optuna's TPE sampler."""
 
 from __future__ import annotations
 
@@ -19,17 +19,18 @@ SPREAD = 7
 """Proposals of a cell that are spread evenly over the range, at its eighths, before TPE takes over.
 
 Equal for all cells, which then share the first stage at these rates. With Optuna's default, ten random proposals, a
-search of 20 is worse than a grid of 20; like this it is better (``benchmarks/rate_search.py``)."""
+search of 20 is worse than a grid of 20; with these it is better (``benchmarks/rate_search.py``)."""
 CANDIDATES = 8
-"""Rates that TPE draws to choose one from. Of many (Optuna: 24) it chooses one further from the best rates, where in
-one dimension little is left to find (same benchmark; 3 to 9 spread proposals and 8 or 12 candidates do about as well).
+"""Number of rates that TPE draws to choose one from. From many (Optuna: 24) it chooses one further from the best rates,
+where little is left to find in one dimension (same benchmark; 3 to 9 spread proposals and 8 or 12 candidates do about
+as well).
 """
 DIGITS = 4
-"""Significant digits of a proposed rate: trial ids print six, and more would be no different rate."""
+"""Significant digits of a proposed rate: trial ids print six, and more digits would not make another rate."""
 
 
 def spread_position(number: int) -> float:
-    """Place in (0, 1) of the n-th proposal: halves, then quarters, then eighths (van der Corput's sequence)."""
+    """Position in (0, 1) of the n-th proposal: halves, then quarters, then eighths (van der Corput's sequence)."""
     position, share, rest = 0.0, 0.5, number + 1
     while rest:
         position += share * (rest & 1)
@@ -39,9 +40,9 @@ def spread_position(number: int) -> float:
 
 
 def nearest_free_rate(rate: float, low: float, high: float, used: frozenset[float]) -> float:
-    """Return the rate of ``DIGITS`` digits in [low, high] nearest to the given one that was not used yet.
+    """Return the unused rate of ``DIGITS`` digits in [low, high] that is nearest to the given one.
 
-    The range must hold more such rates than were used (``clstudy.settings.space.MIN_RANGE`` sees to it).
+    The range must hold more such rates than were used (``clstudy.settings.space.MIN_RANGE`` ensures it).
     """
     unit = 10.0 ** (math.floor(math.log10(rate)) - DIGITS + 1)
     steps: Iterator[float] = chain.from_iterable((rate + k * unit, rate - k * unit) for k in count())
@@ -55,8 +56,8 @@ def _short(rate: float) -> float:
 class CellSampler(BaseSampler):
     """Proposes the rates of one cell: ``SPREAD`` fixed ones, then TPE.
 
-    Holds no state: the TPE sampler is made anew for every proposal, with a seed of its own. Optuna calls it whenever
-    a trial of the cell's study has no rate yet.
+    It has no state: every proposal gets a new TPE sampler with its own seed. Optuna calls it whenever a trial of the
+    cell's study has no rate yet.
     """
 
     def __init__(self, seed: int, cell: GridCell):
@@ -75,7 +76,7 @@ class CellSampler(BaseSampler):
     def sample_independent(
         self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
     ) -> float:
-        """Return the rate of proposal ``trial.number``, different from all before it."""
+        """Return the rate of proposal ``trial.number``, which differs from all earlier ones."""
         assert isinstance(param_distribution, FloatDistribution)
         low, high = param_distribution.low, param_distribution.high
         if trial.number < SPREAD:

@@ -9,24 +9,24 @@ from optuna.trial import FrozenTrial
 from clstudy.study.search.cell_sampler import SPREAD
 
 HALVING_FACTOR = 2
-"""One proposal in so many passes a rung."""
+"""One in this many proposals passes a rung."""
 FIRST_RUNG = 2
-"""Timestamps a proposal has seen at the first rung: after one, nothing can be forgotten yet."""
+"""Timestamps that a proposal has seen at the first rung: after only one, nothing can be forgotten yet."""
 
 
 class HalvingPruner(BasePruner):
     """Asynchronous successive halving (ASHA, Li et al., MLSys 2020) of proposals that come one after another.
 
     Decides as ``optuna.pruners.SuccessiveHalvingPruner`` does, but from the stored intermediate values alone. Optuna's
-    notes a passed rung in the storage before the caller can store what follows from it, and a kill between the two
-    would change the decision. Proposals of the spread are never stopped: TPE learns most from finished ones.
+    records a passed rung in the storage before the caller can store what follows from it, and a kill in between would
+    change the decision. Proposals of the spread are never stopped: TPE learns most from finished ones.
     """
 
     def __init__(self, first: int = FIRST_RUNG, factor: int = HALVING_FACTOR, spared: int = SPREAD):
         self._first, self._factor, self._spared = first, factor, spared
 
     def is_rung(self, step: int) -> bool:
-        """Whether a proposal is judged after so many timestamps: first, first x factor, first x factor^2, …"""
+        """Whether a proposal is judged after this many timestamps: first, first x factor, first x factor^2, …"""
         rung = self._first
         while rung < step:
             rung *= self._factor

@@ -1,4 +1,4 @@
-"""Opening the Optuna storage of a search and the Optuna study of each of its cells."""
+"""Opens the Optuna storage of a search, and the Optuna study of each of its cells."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ _SETTINGS = "clstudy.settings"
 
 
 def open_storage(url: str) -> RDBStorage:
-    """Open or create the storage at an URL of SQLAlchemy's, e.g. ``sqlite:///…``.
+    """Open or create the storage at a SQLAlchemy URL, e.g. ``sqlite:///…``.
 
     Raises:
-        UserError: it is damaged, or in a folder that does not exist.
+        UserError: it is damaged, or its folder does not exist.
     """
-    # a dashboard that reads holds a SQLite file for moments only; the default gives up after 5 s
+    # a dashboard locks a SQLite file only for moments while it reads; the default gives up after 5 s
     waiting = {"connect_args": {"timeout": 60}} if url.startswith("sqlite:") else {}
     try:
         return RDBStorage(url, engine_kwargs=waiting)
@@ -31,7 +31,7 @@ def open_storage(url: str) -> RDBStorage:
 
 
 def damaged_storage(url: str, error: Exception) -> UserError:
-    """The error to raise where a storage cannot be used: what it says, and what to do."""
+    """The error to raise when a storage cannot be used: the storage's own message, and what to do."""
     reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
     return UserError(
         f"{url} cannot be opened as an Optuna storage ({reason}); expected the file of an earlier search, or none in a "
@@ -72,7 +72,7 @@ def open_study(
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Optuna prints a line to stderr for every study it creates."""
+    """Keep Optuna from printing a line to stderr for every study that it creates."""
     before = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(max(before, optuna.logging.WARNING))
     try:

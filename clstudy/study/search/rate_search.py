@@ -1,12 +1,13 @@
-"""The search for learning rates: which rate to try next in every cell, and which was best.
+"""The search for learning rates: proposes the next rate of every cell, and tells which was best.
 
 One Optuna study per cell (strategy x buffer size), all in one storage that ``optuna-dashboard`` opens. A *proposal* is
-one rate of one cell: as many trials as there are validation people and seeds, its objective their mean. Within a cell
-proposals come strictly one after another (workers are kept busy by cells, people and seeds), and each follows from
-the study's seed, the cell, its number and the objectives before it. So the answer depends neither on the number of
-workers nor on the order in which trials end; and a search that was killed at any point goes on as if it had not been.
+one rate of one cell: one trial per validation person and seed; its objective is their mean. Within a cell, proposals
+come strictly one after another (different cells, people and seeds keep workers busy), and each follows from the
+study's seed, the cell, its number and the objectives before it. So the answer depends neither on the number of workers
+nor on the order in which trials end; and a search that was killed at any point continues as if nothing had happened.
 
-Knows neither Ray nor torch nor photos: whoever runs the trials asks :meth:`RateSearch.next` and tells what came out.
+This module knows neither Ray nor torch nor photos: the caller runs the trials that :meth:`RateSearch.next` gives, and
+reports their results.
 """
 
 from __future__ import annotations
@@ -40,28 +41,28 @@ PROPOSALS_SCHEMA = pa.schema(
     ]
 )
 """One row per proposal. ``state``: finished, diverged, stopped (by ASHA) or running; ``objective`` is NaN unless
-finished."""
+it is finished."""
 
 
 class RateSearch:
     """The trial source of a search for learning rates: proposals cell by cell.
 
-    Use it from one thread of one process; others may read the storage meanwhile. To resume, make it again with the
-    same arguments: finished proposals are not tried again, unfinished ones are handed out again at the same rate
-    (their finished stages are stored, so this is cheap). ``rates.trials`` may have grown since.
+    Use it from one thread of one process; others may read the storage meanwhile. To resume, construct it again with
+    the same arguments: finished proposals are not tried again, and unfinished ones are handed out again at the same
+    rate (their finished stages are stored, so this is cheap). ``rates.trials`` may have grown since.
 
     Args:
         cells: strategy x buffer size; one rate is chosen for each.
         identities: names of the validation people.
         seeds: trial seeds.
         rates: the range, and how many proposals a cell makes.
-        storage: ``sqlite:///…`` (or whatever URL Optuna's RDBStorage takes); an Optuna storage object is used as it is.
-        study_name: of the search space; a cell's Optuna study is called ``<study_name>: er_rand K=3``.
-        seed: of the proposals.
+        storage: ``sqlite:///…`` (or any URL that Optuna's RDBStorage takes), or an Optuna storage object.
+        study_name: the search space's; a cell's Optuna study is called ``<study_name>: er_rand K=3``.
+        seed: for the proposals.
         asha: stop proposals that fall behind (:class:`HalvingPruner`).
-        timestamps: of every validation person.
-        basis: digest of whatever else the objective depends on (profile, photos, numerics). A storage filled under
-            another basis is refused, because objectives of both would be compared.
+        timestamps: number of every validation person's timestamps.
+        basis: digest of everything else that the objective depends on (profile, photos, numerics). A storage filled
+            under another basis is refused, because objectives of both would be compared.
 
     Raises:
         UserError: the storage cannot be opened, or holds a search with other settings.
@@ -116,9 +117,9 @@ class RateSearch:
             self._lanes[cell] = lane
 
     def next(self) -> TrialSpec | None:
-        """The next trial to start; None: nothing right now (or ever again, see :meth:`exhausted`)."""
-        # The cell that is furthest behind. All people of its proposal come before the next cell, so that workers begin
-        # with different people instead of waiting for the first stage that all cells share.
+        """The next trial to start; None: none right now (or ever again, see :meth:`exhausted`)."""
+        # Take the cell that is furthest behind. All people of its proposal come before the next cell, so that workers
+        # begin with different people instead of waiting for the first stage that all cells share.
         for lane in sorted(self._lanes.values(), key=lambda lane: lane.decided):
             taken = lane.take()
             if taken is not None:
@@ -128,7 +129,7 @@ class RateSearch:
         return None
 
     def exhausted(self) -> bool:
-        """Whether no trial will ever come again (those handed out may still be running)."""
+        """Whether there will be no further trial (some already handed out may still be running)."""
         return not any(lane.has_more() for lane in self._lanes.values())
 
     def complete(self) -> bool:
@@ -136,10 +137,10 @@ class RateSearch:
         return all(lane.decided == self._rates.trials for lane in self._lanes.values())
 
     def report(self, trial_id: str, t: int, objective: float) -> bool:
-        """Tell a trial's objective (AIP) over the timestamps 0..t; False: stop this trial.
+        """Report a trial's objective (AIP) over the timestamps 0..t; returns False to stop the trial.
 
-        Every timestamp must be told, also one whose stage was read from the store. An objective that is not finite
-        counts as divergence. A stopped trial need not be finished.
+        Every timestamp must be reported, even if its stage was read from the store. An objective that is not finite
+        counts as divergence. ``finish`` need not be called for a stopped trial.
 
         Raises:
             KeyError: no such trial was handed out.
@@ -154,10 +155,10 @@ class RateSearch:
         return not proposal.over
 
     def finish(self, trial_id: str, objective: float | None) -> None:
-        """Tell a trial's objective (AIP) at its end; None: the model diverged.
+        """Report a trial's objective (AIP) at its end; None: the model diverged.
 
-        One diverged trial makes its rate bad for the cell, whatever the others got: a rate must work for everybody.
-        A trial whose rate was decided meanwhile is not counted.
+        One diverged trial makes its rate bad for the cell, whatever the others reached: a rate must work for everybody.
+        A trial is ignored if its rate was decided meanwhile.
 
         Raises:
             KeyError: no such trial was handed out.
@@ -169,7 +170,7 @@ class RateSearch:
             lane.settle(proposal)
 
     def abandon(self, trial_id: str) -> None:
-        """Tell that a trial broke in a way that says nothing about its rate (no memory, a lost node).
+        """Report that a trial failed in a way that says nothing about its rate (no memory, a lost node).
 
         Nothing is stored. Its cell starts no more trials in this process; a resumed search hands this one out again.
 
@@ -181,10 +182,10 @@ class RateSearch:
             lane.abandon()
 
     def best(self) -> Mapping[GridCell, float]:
-        """The rate with the lowest objective, by cell.
+        """Cell -> the rate with the lowest objective.
 
         Raises:
-            UserError: a cell whose proposals all diverged, or whose search is not over.
+            UserError: all proposals of a cell diverged, or its search is not over.
         """
         return {cell: self._best(cell, lane) for cell, lane in self._lanes.items()}
 
@@ -210,7 +211,7 @@ class RateSearch:
                 "buffer_size": cell.buffer_size,
                 "proposal": one.number,
                 "learning_rate": one.params.get(RATE, math.nan),
-                # Optuna gives a pruned trial its last intermediate value
+                # Optuna sets a pruned trial's value to its last intermediate value
                 "objective": one.value if one.state == TrialState.COMPLETE else math.nan,
                 "state": one.user_attrs.get(OUTCOME, DIVERGED) if one.state.is_finished() else RUNNING,
             }

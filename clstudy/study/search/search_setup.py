@@ -1,7 +1,7 @@
-"""A study's learning-rate search before and after it runs: what it runs on, what it will cost, what it leaves behind.
+"""Sets up a study's learning-rate search, estimates its cost, and keeps its results.
 
-Proposals and decisions are :mod:`clstudy.study.search.rate_search`'s; its trials are ordinary trials of validation
-people (:mod:`clstudy.study.search.validation_people`) whose rows go to the study's ``search/``, not ``results/``.
+:mod:`clstudy.study.search.rate_search` makes proposals and decisions. The trials are ordinary ones of validation people
+(:mod:`clstudy.study.search.validation_people`); their rows go to the study's ``search/``, not ``results/``.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ from clstudy.trial.requests import Basis, identity_digest
 from clstudy.trial.work import likely_work
 
 PART = "search"
-"""Folder of a study for the rows of a search's trials, the proposals and Optuna's database."""
+"""A study's folder for the rows of a search's trials, the proposals and Optuna's database."""
 DATABASE = "optuna.db"
 
 
 @dataclass(frozen=True, kw_only=True)
 class SearchSetup:
-    """A search before it runs: cells, validation people, the source of its trials and where Optuna keeps it."""
+    """A search before it runs: cells, validation people, the source of its trials and Optuna's storage."""
 
     cells: tuple[GridCell, ...]
     people: DataSet
@@ -48,16 +48,16 @@ class SearchSetup:
 
     @property
     def trials(self) -> int:
-        """Trials of the whole search (fewer where some are stopped early)."""
+        """Number of trials of the whole search (fewer if some are stopped early)."""
         return len(self.cells) * self.rates.trials * len(self.people.identities) * len(self.seeds)
 
     @property
     def decided(self) -> int:
-        """Proposals that are decided already."""
+        """Number of proposals that are decided already."""
         return sum(row["state"] != "running" for row in self.source.table().to_pylist())
 
     def sentence(self) -> str:
-        """As the plan says it."""
+        """The search in a sentence, for the plan."""
         names = ", ".join(person.name for person in self.people.identities)
         return (
             f"{len(self.cells)} cells x {self.rates.trials} learning rates from {self.rates.low:g} to "
@@ -66,7 +66,7 @@ class SearchSetup:
 
 
 def uses_buffer_size(strategy: str) -> bool:
-    """Whether a strategy's buffer size matters."""
+    """Whether a strategy depends on the buffer size."""
     return strategy_class(strategy).uses_buffer_size
 
 
@@ -83,16 +83,16 @@ def set_up_search(
     """Open (or begin) the search of a space with a range of learning rates.
 
     Args:
-        everybody: the reported people and those that ``search.validation`` names.
+        everybody: the reported people and those named by ``search.validation``.
         reported: names of the reported people.
-        basis: what the stages share.
-        out: the study's folder. Optuna's database lies in it, or, where that is an object store, in ``home`` with a
-            copy in the store.
+        basis: what all stages share.
+        out: the study's folder. Optuna's database is in it or, if it is an object store, in ``home`` with a copy in
+            the store.
         home: a local folder.
-        look_only: begin nothing; what was begun is read.
+        look_only: begin nothing; only read what was begun.
 
     Raises:
-        UserError: the people will not do, or the database holds a search with other settings.
+        UserError: the people are not suitable, or the database holds a search with other settings.
     """
     assert isinstance(space.grid.learning_rate, RateRange) and space.search is not None
     if "lpips" not in basis.profile.evaluation.metrics:
@@ -135,7 +135,7 @@ def set_up_search(
 
 
 def search_plan(setup: SearchSetup, basis: Basis, store: StudyStore, out: Place, workers: int) -> Plan:
-    """What the search has left, before sharing and early stops: its trials are not known until they begin."""
+    """Plan what the search has left, before sharing and early stops: its trials are not known until they begin."""
     each = len(setup.people.identities) * len(setup.seeds)
     left = (len(setup.cells) * setup.rates.trials - setup.decided) * each
     people = {person.name: person for person in setup.people.identities}
@@ -167,14 +167,14 @@ def search_plan(setup: SearchSetup, basis: Basis, store: StudyStore, out: Place,
 
 
 def keep_search(setup: SearchSetup, out: Place) -> None:
-    """Write what the search found so far: ``search/proposals.csv``, and Optuna's database where that is not there."""
+    """Write the search's results so far: ``search/proposals.csv``, and Optuna's database if it is kept elsewhere."""
     write_checked(out / PART / "proposals.csv", to_csv(setup.source.table()).encode())
     if not isinstance(out, Path):
         write_atomically(out / PART / DATABASE, setup.database.read_bytes())
 
 
 def chosen_rates(setup: SearchSetup) -> Mapping[GridCell, float] | None:
-    """The rate of every cell, or None while the search is not over.
+    """The rate of every cell, or None until the search is over.
 
     Raises:
         UserError: all rates of a cell diverged.

@@ -1,8 +1,8 @@
-"""The people a search of learning rates is judged by: never the test photos of a reported person.
+"""The people that a search for learning rates is judged by. It never sees the test photos of a reported person.
 
-Either *derived* people, one per reported person, whose test photos are a third of that person's training photos, or
-*named* people of the data set who are not reported and are used whole. A derived person trains on two thirds of the
-photos, so on fewer steps per timestamp where steps are counted in passes; named people have no such difference.
+Either *derived* people, one per reported person, tested on a third of that person's training photos; or *named* people
+of the data set, who are not reported and are used whole. A derived person trains on two thirds of the photos, so for
+fewer steps per timestamp when training is counted in epochs; named people do not have this difference.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ from clstudy.seeding import derive_rng
 from clstudy.settings.space import THIRD, reported_too
 
 VALIDATION_MARK = "+validation"
-"""Ends the name of a derived person. All of it stays as it is in a trial id, so that no other name can come to equal
-it there (other marks would be replaced by '_')."""
+"""The end of a derived person's name. Trial ids keep all its characters, so that no other name can become equal there
+(other characters would be replaced by '_')."""
 
 
 def hold_out_third(identity: Identity) -> Identity:
-    """Return the derived person: two thirds of each timestamp's training photos to train on, the rest to test on.
+    """Return the derived person: trained on two thirds of each timestamp's training photos, tested on the rest.
 
     Which photos are held out depends on the names of person and timestamp and on the photos' digests, not on order;
-    it is n/3 of n photos to the nearest whole number, at least one. The person's own test photos appear nowhere.
+    the number held out is n/3 of n photos, rounded, and at least one. The person's own test photos appear nowhere.
 
     Raises:
-        UserError: a timestamp with fewer than two training photos.
+        UserError: a timestamp has fewer than two training photos.
     """
     return Identity(
         identity.name + VALIDATION_MARK,
@@ -59,13 +59,13 @@ def validation_people(
     """Return the people a search runs on.
 
     Args:
-        people: everybody the study has opened: the reported people, and the named ones.
+        people: everybody that the study has opened: the reported people and the named ones.
         reported: names of the people whose results are reported.
         validation: ``search.validation`` of the space: ``"third"`` or names.
 
     Raises:
-        UserError: an unknown name, a named person who is reported too, a person who is called as a derived one would
-            be, too few training photos.
+        UserError: a name is unknown, a named person is reported too, a person has the name that a derived one would
+            get, or there are too few training photos.
     """
     known = {person.name: person for person in people}
     wanted = reported if validation == THIRD else validation
