@@ -272,7 +272,7 @@ def test_forgetting_removes_sidecars_with_photos(conditioned: Path, tmp_path: Pa
         digests = {photo.file_digest for photo in photos_of(load(conditioned).identities)}
     study, inside = stored(tmp_path, conditioned)
     sidecar(inside / "anna" / "t0" / "train" / "1.json", "no JSON any more")
-    (found,) = photo_folders(study, {"data_set": "photos"}, "anna", digests)
+    (found,) = photo_folders(study, "photos", "anna", digests)
     assert found.what == "photos and the conditions beside them"
     remove_photos(found)
     assert not inside.exists(), "nobody and nothing is left in it"
@@ -283,7 +283,7 @@ def test_photos_with_other_conditions_are_somebody_elses(conditioned: Path, tmp_
     study, inside = stored(tmp_path, conditioned)
     for path in inside.rglob("*.png"):
         Image.fromarray(np.full((SIDE, SIDE, 3), 9, np.uint8)).save(path)
-    assert photo_folders(study, {"data_set": "photos"}, "anna", digests) == []
+    assert photo_folders(study, "photos", "anna", digests) == []
 
 
 # --- data sets made by the package, and by prepare -----------------------------------------------------------------

@@ -61,7 +61,9 @@ def test_tables_without_torch_agree_with_the_classes() -> None:
     table = packaged_metrics()
     assert set(METRICS) == set(table)
     for name, metric in METRICS.items():
-        assert {fact.name: getattr(metric, fact.name) for fact in fields(MetricFacts)} == asdict(table[name])
+        assert {fact.name: getattr(metric, fact.name, fact.default) for fact in fields(MetricFacts)} == asdict(
+            table[name]
+        )
         assert MetricFacts.of(metric) == table[name]
         assert metric.name == name and metric.bounds[0] < metric.bounds[1]
         assert not (metric.of_set and metric.in_reconstruction), "one value for a set cannot be a value per photo"

@@ -47,7 +47,7 @@ def test_training_and_evaluation_in_w_plus_give_the_numbers_of_w_where_all_layer
             module,
             photos,
             photos.rows(torch.tensor([1])),
-            settings=TrainerSettings(passes=2, batch_size=1, replay_batch_size=1),
+            settings=TrainerSettings(epochs=2, batch_size=1, replay_batch_size=1),
             learning_rate=0.01,
             lpips=lpips,
             new_rng=np.random.default_rng(0),

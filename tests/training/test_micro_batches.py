@@ -83,7 +83,7 @@ def test_sizes_are_halved_until_they_fit_and_every_attempt_is_told(largest: int,
 
     if fits == 0:
         with pytest.raises(
-            TooLittleMemoryError, match="no room for even one photo.*Tried to allocate 2.00 GiB.*--recom"
+            TooLittleMemoryError, match="no room for even one photo.*Tried to allocate 2.00 GiB.*--activ"
         ):
             with_smaller_batches(compute, largest, told.append)
         assert tried[-1] == 1
