@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
@@ -16,10 +16,11 @@ from clstudy.errors import UserError
 from clstudy.generators.stylegan2 import StyleGAN2, StyleGAN2Settings
 from clstudy.metrics.lpips import LPIPS
 from clstudy.metrics.psnr import PSNRMetric
-from clstudy.settings.profiles import InversionSettings, TrainerSettings
+from clstudy.settings.profiles import InversionSettings, TrainerSettings, smoke
 from clstudy.training import evaluation
 from clstudy.training.evaluation import Evaluation, evaluate
 from clstudy.training.micro_batches import TooLittleMemoryError, is_out_of_memory, with_smaller_batches
+from clstudy.training.numerics import configure_torch
 from clstudy.training.personalise import TrainingDivergedError, TrainingPhotos, personalise
 
 SETTINGS = StyleGAN2Settings(img_resolution=32, z_dim=8, w_dim=8, channel_base=256, channel_max=16)
@@ -27,6 +28,15 @@ FULL = (
     "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 23.69 GiB of which 1.1 GiB is free. "
     "Process 17 has 22.56 GiB memory in use. If reserved but unallocated memory is large try setting …"
 )
+
+
+@pytest.fixture(autouse=True, scope="module")
+def as_a_worker_computes() -> Iterator[None]:
+    """Bits are promised for a worker's settings: with torch's own number of threads sums may be split otherwise."""
+    before = torch.get_num_threads()
+    configure_torch(smoke().compute, smoke().resources)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
