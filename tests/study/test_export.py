@@ -195,7 +195,7 @@ def test_mistakes(study: Path, exported: Path, tmp_path: Path, capsys: pytest.Ca
     assert "exists already" in refused(TRIAL, exported) and exported.read_bytes() == before
     assert "ends in .safetensors" in refused(TRIAL, tmp_path / "x.pt")
     assert f"Did you mean '{TRIAL}'" in refused("ana-er_rand-k2-lr0.003-s0")
-    assert "is 3 trials" in refused("anna*")
+    assert "matches 3 trials" in refused("anna*")
     (key,) = (stage_keys(copy, TRIAL) or [])[-1:]
     StudyStore(copy).weights.remove(key)
     assert "the final weights" in refused(TRIAL)
