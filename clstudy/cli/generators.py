@@ -10,7 +10,7 @@ import click
 
 from clstudy.assets.readers.errors import CheckpointError
 from clstudy.cli.checks import EXIT_CODES, print_findings
-from clstudy.cli.command_line import FOLDER, command, flag, group, option, verbatim
+from clstudy.cli.command_line import FOLDER, columns, command, flag, group, option, verbatim
 from clstudy.cli.entry_point import invoke
 from clstudy.errors import UserError
 from clstudy.generators import load_generators
@@ -113,9 +113,7 @@ def list_generators() -> None:
     users = {name: [profile for profile, make in PROFILES.items() if make().generator == name] for name in GENERATORS}
     rows = [("name", "profiles", "what it is")]
     rows += [(name, ", ".join(users[name]) or "-", kind.description) for name, kind in GENERATORS.items()]
-    widths = [max(len(row[column]) for row in rows) for column in range(2)]
-    for row in rows:
-        print("  ".join([*(cell.ljust(width) for cell, width in zip(row[:2], widths, strict=True)), row[2]]))
+    print("\n".join(columns(rows)))
 
 
 @generators.command(

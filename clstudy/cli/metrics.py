@@ -7,11 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import click
-from click.shell_completion import CompletionItem
 
 from clstudy.assets.model_files import ROLES, find_files
 from clstudy.cli.checks import print_findings
-from clstudy.cli.command_line import group, option, verbatim
+from clstudy.cli.command_line import columns, completing, group, option, verbatim
 from clstudy.cli.entry_point import invoke
 from clstudy.errors import UserError
 from clstudy.metrics import load_metrics
@@ -52,10 +51,7 @@ def metric_lines() -> list[str]:
         metric = METRICS[name]
         needs = ", ".join(metric.needs) or "-"
         rows.append((name, "higher" if metric.higher_is_better else "lower", metric.unit, needs, metric.description))
-    widths = [max(len(row[column]) for row in rows) for column in range(4)]
-    return [
-        "  ".join([*(cell.ljust(width) for cell, width in zip(row[:4], widths, strict=True)), row[4]]) for row in rows
-    ]
+    return columns(rows)
 
 
 @group("metrics", help="List metrics, hold one to the contract, or make the weights that some of them need.")
@@ -94,10 +90,6 @@ def check(names: Sequence[str], weights: Sequence[str]) -> int:
     return print_findings(findings, CHECKS)
 
 
-def _names(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    return [CompletionItem(name) for name in packaged_metrics() if name.startswith(incomplete)]
-
-
 @metrics.command(
     "check", short_help="hold metrics to the contract", help=verbatim(_CHECK_HELP), epilog=_CHECK_EXIT_CODES
 )
@@ -105,7 +97,7 @@ def _names(context: click.Context, parameter: click.Parameter, incomplete: str) 
     "names",
     nargs=-1,
     metavar="[METRIC]...",
-    shell_complete=_names,
+    shell_complete=completing(packaged_metrics),
     help="default: every registered one whose files are there",
 )
 @option("--weights", multiple=True, metavar="FOLDER|ROLE=FILE", help="where files are that metrics need")

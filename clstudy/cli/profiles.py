@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import click
-from click.shell_completion import CompletionItem
 
 from clstudy.cli.checks import print_findings
-from clstudy.cli.command_line import group, verbatim
+from clstudy.cli.command_line import columns, completing, group, verbatim
 from clstudy.settings.profiles import PROFILES
 
 _CHECK_HELP = """\
@@ -30,10 +29,7 @@ def profile_lines() -> list[str]:
         profile = make()
         size = f"{profile.data.image_size} px"
         rows.append((name, profile.workload, profile.generator, size, " ".join(profile.description.split())))
-    widths = [max(len(row[column]) for row in rows) for column in range(4)]
-    return [
-        "  ".join([*(cell.ljust(width) for cell, width in zip(row[:4], widths, strict=True)), row[4]]) for row in rows
-    ]
+    return columns(rows)
 
 
 def check(names: Sequence[str]) -> int:
@@ -49,10 +45,6 @@ def check(names: Sequence[str]) -> int:
     return print_findings(((name, check_profile(name)) for name in names), CHECKS)
 
 
-def _names(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    return [CompletionItem(name) for name in PROFILES if name.startswith(incomplete)]
-
-
 @group("profiles", help="List profiles, or check one of your own.")
 def profiles() -> None:
     """Has two commands."""
@@ -65,7 +57,13 @@ def list_profiles() -> None:
 
 
 @profiles.command("check", short_help="check profiles", help=verbatim(_CHECK_HELP), epilog=_EXIT_CODES)
-@click.argument("names", nargs=-1, metavar="[PROFILE]...", shell_complete=_names, help="default: every registered one")
+@click.argument(
+    "names",
+    nargs=-1,
+    metavar="[PROFILE]...",
+    shell_complete=completing(lambda: PROFILES),
+    help="default: every registered one",
+)
 def check_profiles(names: tuple[str, ...]) -> int:
     """Print a line per check."""
     return 1 if check(names or list(PROFILES)) else 0

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from clstudy.cli.command_line import FOLDER, Decorator, flag, option
+from clstudy.cli.command_line import FOLDER, Decorator, completing, flag, option
 from clstudy.settings.named_profiles import section_names
 from clstudy.settings.packaged_spaces import known_spaces
 from clstudy.settings.precision import PRECISIONS
@@ -28,21 +28,19 @@ exit codes:
   130  interrupted (Ctrl-C: the stages in flight are finished first; twice: at once); run the same command to go on"""
 
 
-def _spaces(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:
-    return [name for name in known_spaces() if name.startswith(incomplete)]
-
-
-def _profiles(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:
-    return [name for name in PROFILES if name.startswith(incomplete)]
-
-
 _OPTIONS: tuple[Decorator, ...] = (
-    option("--space", shell_complete=_spaces, help="packaged search space (see --list) or path of a YAML file"),
+    option(
+        "--space",
+        shell_complete=completing(known_spaces),
+        help="packaged search space (see --list) or path of a YAML file",
+    ),
     option("--data", help="data set (see --list) or photo folder, instead of the space's"),
     option("--identities", help="how many identities, or their names separated by commas"),
     option("--seeds", help="trial seeds separated by commas, e.g. 0,1,2"),
     option("--timestamps", type=int, help="timestamps per identity (default: the profile's)"),
-    option("--profile", shell_complete=_profiles, help="profile instead of the space's (see --list)"),
+    option(
+        "--profile", shell_complete=completing(lambda: PROFILES), help="profile instead of the space's (see --list)"
+    ),
     option(
         "--weights",
         multiple=True,

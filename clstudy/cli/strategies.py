@@ -6,10 +6,9 @@ from collections.abc import Sequence
 from functools import partial
 
 import click
-from click.shell_completion import CompletionItem
 
 from clstudy.cli.checks import print_findings
-from clstudy.cli.command_line import group, verbatim
+from clstudy.cli.command_line import columns, completing, group, verbatim
 from clstudy.cli.entry_point import invoke
 from clstudy.errors import UserError
 from clstudy.strategies.base import STRATEGIES, Strategy
@@ -36,10 +35,7 @@ def strategy_lines() -> list[str]:
         (name, _stored(strategy), "yes" if strategy.balanced else "no", strategy.description)
         for name, strategy in STRATEGIES.items()
     ]
-    widths = [max(len(row[column]) for row in rows) for column in range(3)]
-    return [
-        "  ".join([*(cell.ljust(width) for cell, width in zip(row[:3], widths, strict=True)), row[3]]) for row in rows
-    ]
+    return columns(rows)
 
 
 def _stored(strategy: type[Strategy]) -> str:
@@ -64,10 +60,6 @@ def check(names: Sequence[str]) -> int:
     return print_findings(((name, check_strategy(partial(make_strategy, name))) for name in names), CHECKS)
 
 
-def _names(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    return [CompletionItem(name) for name in STRATEGIES if name.startswith(incomplete)]
-
-
 @group("strategies", help="List strategies, or hold one to the contract.")
 def strategies() -> None:
     """Has two commands."""
@@ -82,7 +74,13 @@ def list_strategies() -> None:
 @strategies.command(
     "check", short_help="hold strategies to the contract", help=verbatim(_CHECK_HELP), epilog=_EXIT_CODES
 )
-@click.argument("names", nargs=-1, metavar="[STRATEGY]...", shell_complete=_names, help="default: every registered one")
+@click.argument(
+    "names",
+    nargs=-1,
+    metavar="[STRATEGY]...",
+    shell_complete=completing(lambda: STRATEGIES),
+    help="default: every registered one",
+)
 def check_strategies(names: tuple[str, ...]) -> int:
     """Print a line per check."""
     return 1 if check(names or list(STRATEGIES)) else 0

@@ -6,14 +6,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import click
-from click.shell_completion import CompletionItem
 
 from clstudy.cli.checks import EXIT_CODES, print_findings
-from clstudy.cli.command_line import group, option, verbatim
+from clstudy.cli.command_line import columns, completing, group, option, verbatim
 from clstudy.cli.entry_point import invoke
 from clstudy.registry import findings_of
 from clstudy.settings.named_profiles import named_profile
-from clstudy.settings.profiles import PROFILES, Profile
+from clstudy.settings.profiles import PROFILES, Profile, smoke
 from clstudy.workloads import WORKLOADS
 
 _CHECK_HELP = """\
@@ -37,26 +36,26 @@ def workloads() -> None:
 def list_workloads() -> None:
     """Print a table."""
     rows = [("name", "what a stage does"), *((name, kind.description) for name, kind in WORKLOADS.items())]
-    width = max(len(name) for name, _ in rows)
-    for name, description in rows:
-        print(f"{name:<{width}}  {description}")
-
-
-def _names(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    return [CompletionItem(name) for name in WORKLOADS if name.startswith(incomplete)]
+    print("\n".join(columns(rows)))
 
 
 def _profile(name: str, profile: str | None) -> Profile:
     """The requested profile with the workload put into it."""
     if profile is not None:
         return replace(named_profile(profile), workload=name)
-    made = [make() for _, make in PROFILES.items()]
-    own = next((one for one in made if one.workload == name and one.weights is not None), None)
-    return replace(PROFILES["smoke"](), workload=name) if own is None or name == "personalise" else own
+    quickest = smoke()
+    made = (quickest, *(make() for _, make in PROFILES.items()))
+    return next((one for one in made if one.workload == name), replace(quickest, workload=name))
 
 
 @workloads.command("check", short_help="hold workloads to the contract", help=verbatim(_CHECK_HELP), epilog=EXIT_CODES)
-@click.argument("names", nargs=-1, metavar="[WORKLOAD]...", shell_complete=_names, help="default: every registered one")
+@click.argument(
+    "names",
+    nargs=-1,
+    metavar="[WORKLOAD]...",
+    shell_complete=completing(lambda: WORKLOADS),
+    help="default: every registered one",
+)
 @option("--profile", metavar="PROFILE", help="whose settings are used (default: smoke's, or the workload's own)")
 @option("--weights", multiple=True, metavar="FOLDER|ROLE=FILE", help="as in python -m clstudy.run")
 def check_workloads(names: tuple[str, ...], *, profile: str | None, weights: tuple[str, ...]) -> int:

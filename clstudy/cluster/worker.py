@@ -92,7 +92,7 @@ class Job:
     (``clstudy.storage.file_modes``).
     """
 
-    basis: Basis | SentBasis
+    basis: SentBasis
     identities: Mapping[str, Identity]
     run_names: Mapping[str, str]
     out: Place
@@ -175,8 +175,7 @@ class TrialTrainable(tune.Trainable):
     @cached_property
     def _basis(self) -> Basis:
         """The job's, once its modules are there; raises as ``SentBasis.opened``."""
-        basis = self._job.basis
-        return basis if isinstance(basis, Basis) else basis.opened()
+        return self._job.basis.opened()
 
     def _ask(self, method: str, *arguments: Any) -> Any:
         """An answer of the coordinator."""

@@ -65,9 +65,14 @@ class Basis:
 
     def workload(self) -> dict[str, Any]:
         """The workload, unless it is the default: keys of studies from before there were others stay the same."""
+        return self._workload
+
+    @cached_property
+    def _workload(self) -> dict[str, Any]:
         name = self.profile.workload
         if name == PERSONALISE:
             return {}
+        # read once: every stage's key asks, and all stages of a study must be of one source
         return {"workload": name, **({"workload_source": source_digest("workload", name)} if is_foreign(name) else {})}
 
     def choosing(self) -> dict[str, Any]:

@@ -19,10 +19,10 @@ from clstudy.cli.run import main as run
 from clstudy.records.study_record import read_complete_record
 from clstudy.study.preflight import equip
 from clstudy.study.stored_study import stored_trials, stored_version
+from tests.support.readme import readme_block, users_folder
 from tests.support.small_study import PROFILE, make_study
 from tests.support.smoke_study import SmokeStudy, copy_smoke_photos
 
-README = Path(__file__).parents[2] / "README.md"
 NAME = "my_metrics:Sharpness"
 TITLE = "Reconstruction sharpness error (log ratio)"
 SPACE = f"""\
@@ -39,23 +39,11 @@ primary: {{metric: "{NAME}", score: forgetting, between: [er_rand, lower]}}
 """
 
 
-def readme_metric() -> str:
-    found = re.search(r"<!-- test:custom-metric -->\n```python\n(.*?)```", README.read_text(), re.DOTALL)
-    assert found is not None
-    return found[1]
-
-
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """The user's folder, as ``python -m`` sees it: modules that lie in it can be imported."""
-    source = readme_metric()
+    source = readme_block("metric")
     assert len(source.splitlines()) <= 20
-    (tmp_path / "my_metrics.py").write_text(source)
-    (tmp_path / "space.yaml").write_text(SPACE)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.syspath_prepend(tmp_path)
-    yield tmp_path
-    sys.modules.pop("my_metrics", None)
+    yield from users_folder(tmp_path, monkeypatch, {"my_metrics.py": source, "space.yaml": SPACE})
 
 
 def test_the_readmes_metric_is_checked_planned_studied_and_reported_in_this_process(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -22,28 +21,15 @@ from clstudy.records.study_record import read_complete_record
 from clstudy.settings.profiles import PROFILES
 from clstudy.study.stored_study import stored_profile
 from clstudy.workloads import WORKLOADS
+from tests.support.readme import readme_block, users_folder
 from tests.support.small_study import make_photos, run_in_process
-
-README = Path(__file__).parents[2] / "README.md"
-
-
-def readme_block(name: str) -> str:
-    found = re.search(rf"<!-- test:custom-{name} -->\n```python\n(.*?)```", README.read_text(), re.DOTALL)
-    assert found is not None
-    return found[1]
 
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """The user's folder, as ``python -m`` sees it: modules that lie in it can be imported."""
-    for name in ("generator", "workload"):
-        (tmp_path / f"my_{name}.py").write_text(readme_block(name))
     make_photos(tmp_path / "photos", ("anna",))
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.syspath_prepend(tmp_path)
-    yield tmp_path
-    for name in ("generator", "workload"):
-        sys.modules.pop(f"my_{name}", None)
+    sources = {f"my_{name}.py": readme_block(name) for name in ("generator", "workload")}
+    yield from users_folder(tmp_path, monkeypatch, sources)
 
 
 def write_space(folder: Path, profile: object) -> Path:

@@ -27,9 +27,9 @@ from clstudy.study.stored_study import stored_profile, stored_trials, stored_ver
 from clstudy.study.study_file import write_study_file
 from clstudy.trial.requests import Basis
 from tests.settings.test_profiles import TILED, TILES
+from tests.support.readme import readme_block, users_folder
 from tests.support.small_study import make_study
 
-README = Path(__file__).parents[2] / "README.md"
 NAME = "my_profiles:long_training"
 SPACE = """\
 name: mine
@@ -46,16 +46,9 @@ QUICK = {"trainer": {"epochs": 2}, "inversion": {"steps": 1}, "evaluation": {"me
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """The user's folder, as ``python -m`` sees it: modules that lie in it can be imported."""
-    found = re.search(r"<!-- test:custom-profile -->\n```python\n(.*?)```", README.read_text(), re.DOTALL)
-    assert found is not None and len(found[1].splitlines()) <= 12
-    (tmp_path / "my_profiles.py").write_text(found[1])
-    (tmp_path / "own_tiles.py").write_text(TILES)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.syspath_prepend(tmp_path)
-    yield tmp_path
-    for name in ("my_profiles", "own_tiles"):
-        sys.modules.pop(name, None)
+    source = readme_block("profile")
+    assert len(source.splitlines()) <= 12
+    yield from users_folder(tmp_path, monkeypatch, {"my_profiles.py": source, "own_tiles.py": TILES})
 
 
 def planned(folder: Path, profile: str, **options: object) -> PreparedStudy:

@@ -15,10 +15,10 @@ from clstudy.cli.run import main as run
 from clstudy.cli.strategies import main as check
 from clstudy.errors import UserError
 from clstudy.strategies.lookup import make_strategy, strategy_class, strategy_document
+from tests.support.readme import readme_block, users_folder
 from tests.support.small_study import make_study
 from tests.support.smoke_study import SmokeStudy, copy_smoke_photos
 
-README = Path(__file__).parents[2] / "README.md"
 NAME = "my_strategies:MostTypical"
 SPACE = f"""\
 name: mine
@@ -31,23 +31,11 @@ grid:
 """
 
 
-def readme_strategy() -> str:
-    found = re.search(r"<!-- test:custom-strategy -->\n```python\n(.*?)```", README.read_text(), re.DOTALL)
-    assert found is not None
-    return found[1]
-
-
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """The user's folder, as ``python -m`` sees it: modules that lie in it can be imported."""
-    source = readme_strategy()
+    source = readme_block("strategy")
     assert len(source.splitlines()) <= 16
-    (tmp_path / "my_strategies.py").write_text(source)
-    (tmp_path / "space.yaml").write_text(SPACE)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.syspath_prepend(tmp_path)
-    yield tmp_path
-    sys.modules.pop("my_strategies", None)
+    yield from users_folder(tmp_path, monkeypatch, {"my_strategies.py": source, "space.yaml": SPACE})
 
 
 def test_the_readmes_strategy_is_checked_planned_and_studied_in_this_process(
@@ -82,9 +70,9 @@ def test_the_readmes_strategy_is_checked_and_studied(folder: Path) -> None:
 def test_a_changed_source_changes_the_keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(tmp_path)
     file = tmp_path / "changing_strategies.py"
-    file.write_text(readme_strategy())
+    file.write_text(readme_block("strategy"))
     before = strategy_document("changing_strategies:MostTypical")
-    file.write_text(readme_strategy() + "# changed\n")
+    file.write_text(readme_block("strategy") + "# changed\n")
     assert strategy_document("changing_strategies:MostTypical") != before
 
 

@@ -31,7 +31,7 @@ from clstudy.cli.identities import main
 from clstudy.cluster.coordinator import Coordinator
 from clstudy.cluster.node_files import Inputs
 from clstudy.cluster.recorder import Recorder
-from clstudy.cluster.worker import Job
+from clstudy.cluster.worker import Job, SentBasis
 from clstudy.errors import UserError
 from clstudy.generators.embedded_generator import EmbeddedGenerator
 from clstudy.identities.catalogue import open_data_set
@@ -111,7 +111,7 @@ def compute(out: Path, plan: Plan, data: DataSet, mlflow: str) -> None:
     recorder = Recorder(mlflow, "small", out / "mlflow-artifacts", {})
     worker = Clusterless.__new__(Clusterless)  # ``setup`` wants a cluster; all of the rest is as it is
     worker._job = Job(
-        basis=BASIS,
+        basis=SentBasis.of(BASIS),
         identities={one.name: one for one in data.identities},
         run_names=run_names(plan.trials),
         out=out,

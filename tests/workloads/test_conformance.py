@@ -14,7 +14,7 @@ from clstudy.registry import Finding, findings_of
 from clstudy.settings.profiles import Profile, smoke
 from clstudy.study.opened_parts import opened_generator, opened_workload
 from clstudy.workloads.conformance import CHECKS, WorkloadInHand
-from tests.cli.test_custom_parts import readme_block
+from tests.support.readme import readme_block
 
 Found = dict[str, str]
 
@@ -40,6 +40,14 @@ def profile_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[...,
 
 def failed(findings: list[Finding]) -> Found:
     return {finding.check: finding.message for finding in findings if not finding.passed}
+
+
+def require(found: Found, check: str, message: str) -> None:
+    """The check failed with such a message; where none is named, no check did."""
+    if not check:
+        assert not found
+    else:
+        assert message in found.get(check, ""), found
 
 
 OTHER_OBJECTIVE = """def objective(self, profile):
@@ -75,11 +83,7 @@ def test_a_broken_promise_of_a_workload_is_found_by_its_check(
     profile_of: Callable[..., Profile], check: str, message: str, old: str, new: str
 ) -> None:
     profile = profile_of("workload", "codes", QUICK, *([(old, new)] if check else []))
-    found = failed(findings_of(CHECKS, WorkloadInHand(*opened_workload(profile))))
-    if not check:
-        assert not found
-    else:
-        assert message in found.get(check, ""), found
+    require(failed(findings_of(CHECKS, WorkloadInHand(*opened_workload(profile)))), check, message)
 
 
 @pytest.mark.parametrize(
@@ -101,11 +105,7 @@ def test_a_broken_promise_of_a_generator_is_found_by_its_check(
     if check == "copies":  # what is trained once is not made anew
         profile = profile_of("generator", "mosaic", (old, new), ("nn.init.dirac_(network[1].weight)", "pass"),
                              ("nn.init.zeros_(network[1].bias)", "pass"))  # fmt: skip
-    found = failed(findings_of(GENERATOR_CHECKS, opened_generator(profile)))
-    if not check:
-        assert not found
-    else:
-        assert message in found.get(check, ""), found
+    require(failed(findings_of(GENERATOR_CHECKS, opened_generator(profile))), check, message)
 
 
 def test_the_packaged_generator_keeps_the_contract() -> None:
