@@ -134,12 +134,15 @@ def foreign_source(kind: str, name: str) -> bytes:
     """The file that defines what ``module:Name`` names.
 
     Raises:
-        UserError: as ``foreign_object``.
+        UserError: as ``foreign_object``; the file cannot be read, or there is none (built by ``type``, typed at a
+            prompt): keys need what was written, and other machines too.
     """
     found = foreign_object(kind, name)
-    return Path(
-        inspect.getfile(found if isinstance(found, type) or inspect.isfunction(found) else type(found))
-    ).read_bytes()
+    try:
+        file = inspect.getfile(found if isinstance(found, type) or inspect.isfunction(found) else type(found))
+        return Path(file).read_bytes()
+    except (OSError, TypeError) as error:
+        raise UserError(f"{kind} {name}: its source cannot be read ({error}); define it in a file") from error
 
 
 def source_digest(kind: str, name: str) -> str:

@@ -178,7 +178,7 @@ def test_profiles_are_listed_with_workload_generator_and_size(capsys: pytest.Cap
 def test_a_basis_is_opened_where_its_module_was_provided(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     profile = named_profile(TILED)
     sent, sources = SentBasis.of(Basis(profile, "generator")), profile_sources(profile)
-    monkeypatch.delitem(sys.modules, "own_tiles")
+    del sys.modules["own_tiles"]
     (folder / "own_tiles.py").unlink()
     sent = pickle.loads(pickle.dumps(sent))  # as Ray does before anything of ours runs on a node
     with pytest.raises(UserError, match="there is no module 'own_tiles'"):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +17,7 @@ from clstudy.settings.overrides import SettingError, checked_settings, setting_w
 from clstudy.settings.profile_documents import profile_from_document, search_document
 from clstudy.settings.profiles import PROFILES, Profile, embedded, smoke
 from clstudy.settings.space_file import load_space, override
+from tests.support.readme import users_folder
 
 TILES = """
 from __future__ import annotations
@@ -79,11 +79,7 @@ TILED = "own_tiles:tiled"
 
 @pytest.fixture
 def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    (tmp_path / "own_tiles.py").write_text(TILES)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.syspath_prepend(tmp_path)
-    yield tmp_path
-    sys.modules.pop("own_tiles", None)
+    yield from users_folder(tmp_path, monkeypatch, {"own_tiles.py": TILES})
 
 
 def space_file(folder: Path, text: str) -> str:

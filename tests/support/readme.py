@@ -25,6 +25,9 @@ def users_folder(folder: Path, monkeypatch: pytest.MonkeyPatch, files: Mapping[s
         (folder / name).write_text(content)
     monkeypatch.chdir(folder)
     monkeypatch.syspath_prepend(folder)
+    modules = [Path(name).stem for name in files]
+    for module in modules:  # whatever another test left behind would be found before these files
+        sys.modules.pop(module, None)
     yield folder
-    for name in files:
-        sys.modules.pop(Path(name).stem, None)
+    for module in modules:
+        sys.modules.pop(module, None)
