@@ -79,12 +79,12 @@ def build_report(study_dir: Path | str) -> Report:
             write_atomically(folder / name, content)
         broken = [f"{skipped.title}: {skipped.reason}" for skipped in gallery.skipped if skipped.broken]
         try:
-            folder_of_study = summary.study.folder
+            study, folder_of_study = summary.study, summary.study.folder
             extra = [
                 *claim_sections(material),
                 *evidence_sections(material, found),
                 *variance_sections(material, budgets),
-                *rate_sections(folder_of_study),
+                *rate_sections(study),
                 *loss_path_sections(folder_of_study),
                 *tracking_sections(folder_of_study),
             ]

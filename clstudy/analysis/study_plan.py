@@ -15,6 +15,9 @@ from clstudy.settings.claims import Statement
 from clstudy.settings.metric_facts import Metrics, known_metrics
 from clstudy.settings.profiles import PERSONALISE
 
+OBJECTIVE = "reconstruction_lpips"
+"""What searches of the workload ``personalise`` go by, whose studies do not say it."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Study:
@@ -29,6 +32,8 @@ class Study:
     profile: str | None = None
     workload: str = PERSONALISE
     """The workload of its stages."""
+    objective: str = OBJECTIVE
+    """Protocol and metric that a search goes by, in one word."""
     practice: Practice = field(default_factory=Practice)
     chosen_rates: tuple[tuple[str, int | None, float], ...] = ()
     """Strategy, buffer size and learning rate of every cell, where a search chose them; then ``trials`` have none."""
@@ -87,6 +92,7 @@ def read_study(study_dir: Path | str) -> Study:
         failures=_failures(folder),
         profile=record.profile_name,
         workload=_workload(record.profile),
+        objective=record.objective or OBJECTIVE,
         practice=practice,
         chosen_rates=tuple((rate.strategy, rate.buffer_size, rate.learning_rate) for rate in record.chosen_rates or ()),
         claims=record.claims,

@@ -137,6 +137,8 @@ class StudyRecord:
         claims: what the space claimed, and when (``clstudy.settings.claims``); empty where it never claimed anything.
         trials: in the plan's order.
         chosen_rates: the rate of every cell, if a search chose them.
+        objective: protocol and metric that searches of this study's workload go by, in one word; None: the first
+            workload's, ``reconstruction_lpips``.
         generator: digest of the pretrained generator.
         metric_files: role -> sha256 of weights from outside the package that metrics use.
         metrics: those in its rows beyond the packaged ones: the user's own, or what its workload measures.
@@ -156,6 +158,7 @@ class StudyRecord:
     claims: tuple[Statement, ...] = ()
     trials: tuple[TrialEntry, ...]
     chosen_rates: tuple[ChosenRate, ...] | None = None
+    objective: str | None = None
     generator: str | None = None
     metric_files: Mapping[str, str] | None = None
     metrics: tuple[OwnMetric, ...] = ()
@@ -218,6 +221,7 @@ class StudyRecord:
             claims=read_statements(values.get("claims"), known_metrics(metrics)),
             trials=_entries(TrialEntry.read, _needed(values, "trials", "the file"), "trials"),
             chosen_rates=_optional(_chosen, values.get("chosen_rates"), "chosen_rates"),
+            objective=_optional(_text, values.get("objective"), "objective"),
             generator=_optional(_text, values.get("generator"), "generator"),
             metric_files=_optional(_texts, values.get("metric_files"), "metric_files"),
             metrics=metrics,

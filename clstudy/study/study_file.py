@@ -14,6 +14,7 @@ from clstudy.identities.dataset import DataSet
 from clstudy.records.study_record import NAME, ChosenRate, StudyRecord, TrialEntry, write_study_record
 from clstudy.settings.claims import Statement, state
 from clstudy.settings.metric_facts import OwnMetric
+from clstudy.settings.profiles import PERSONALISE, Profile
 from clstudy.settings.space import SearchSpace
 from clstudy.settings.trial_spec import GridCell
 from clstudy.settings.version import __version__
@@ -23,6 +24,7 @@ from clstudy.storage.trees import list_files
 from clstudy.strategies.lookup import strategy_class
 from clstudy.study.plan import Plan
 from clstudy.trial.requests import Basis, identity_digest
+from clstudy.workloads.base import workload_of
 
 _REPORTED_VERSIONS = ("ray", "torch", "numpy", "scipy", "pyarrow", "mlflow", "optuna", "onnxruntime")
 
@@ -53,6 +55,7 @@ def write_study_file(
         claims=statements(out, space, plan.stages_done),
         trials=tuple(TrialEntry.of(spec, joint=strategy_class(spec.strategy).joint) for spec in plan.trials),
         chosen_rates=None if chosen_rates is None else _chosen(chosen_rates),
+        objective=_objective(basis.profile),
         generator=basis.generator_digest,
         metric_files=_plain(basis.metric_files),
         metrics=_own_metrics(earlier, basis),
@@ -101,6 +104,11 @@ def _own_metrics(earlier: StudyRecord | None, basis: Basis) -> tuple[OwnMetric, 
     before = () if earlier is None else earlier.metrics
     places = {one.place for one in basis.own_metrics} | {one.facts.name for one in basis.own_metrics}
     return (*(one for one in before if places.isdisjoint({one.place, one.facts.name})), *basis.own_metrics)
+
+
+def _objective(profile: Profile) -> str | None:
+    """What a search goes by; not written for the first workload, whose studies never said it."""
+    return None if profile.workload == PERSONALISE else workload_of(profile).objective(profile).panel
 
 
 def _chosen(rates: Mapping[GridCell, float]) -> tuple[ChosenRate, ...]:

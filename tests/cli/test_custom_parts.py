@@ -65,7 +65,8 @@ def test_the_readmes_workload_is_checked_planned_and_studied(folder: Path, capsy
     study = run_in_process(space)
     rows = pq.read_table(study / "results")
     assert set(rows["metric"].to_pylist()) == {"mse"} and rows.num_rows == 2 * 2 * (1 + 2 + 3) + 2 * 3
-    assert stored_profile(read_complete_record(study)).code.steps == 10  # type: ignore[attr-defined]
+    record = read_complete_record(study)
+    assert stored_profile(record).code.steps == 10 and record.objective == "reconstruction_mse"  # type: ignore[attr-defined]
     assert report([str(study)]) == 0
     assert "Reconstruction MSE" in (study / "report" / "index.html").read_text()
 

@@ -28,6 +28,7 @@ from clstudy.analysis.matrix import read_rows
 from clstudy.analysis.pages.loss_path import loss_path_sections
 from clstudy.analysis.pages.rates import rate_sections
 from clstudy.analysis.pages.tracking import tracking_sections
+from clstudy.analysis.study_plan import read_study
 from clstudy.analysis.summary import summarise
 from clstudy.errors import UserError
 from clstudy.records.failures import FAILURES, read_failures
@@ -279,11 +280,11 @@ def test_a_rate_that_changed_in_the_database_does_not_choose(tmp_path: Path) -> 
 def test_a_damaged_part_of_the_report_is_one_sentence(study: Path, name: str) -> None:
     path = study / name
     path.write_bytes(path.read_bytes()[:-30])
-    (section,) = loss_path_sections(study) if "loss" in name else rate_sections(study)
+    (section,) = loss_path_sections(study) if "loss" in name else rate_sections(read_study(study))
     assert f"{path.name} does not match its checksum" in shown(section)
     checksum_place(path).unlink()
     path.write_bytes(b"\x00\xff garbage")
-    (section,) = loss_path_sections(study) if "loss" in name else rate_sections(study)
+    (section,) = loss_path_sections(study) if "loss" in name else rate_sections(read_study(study))
     assert "cannot be read" in shown(section)
 
 

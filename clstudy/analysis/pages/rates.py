@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ import pyarrow as pa
 import pyarrow.csv
 
 from clstudy.analysis.pages.blocks import Section, paragraph, soft_paragraph, text_table
+from clstudy.analysis.printed import panel_title
+from clstudy.analysis.study_plan import Study
 from clstudy.errors import UserError
 from clstudy.storage.checksums import State, read_checked
 
@@ -25,10 +28,38 @@ _COLUMN_TYPES = {
 _COLUMNS = list(_COLUMN_TYPES)
 
 
-def rate_sections(study: Path) -> list[Section]:
+@dataclass(frozen=True)
+class _Judged:
+    """What the proposals were judged by. ``sign``: of a printed value to the stored one, which a search minimises."""
+
+    title: str
+    better: str
+    sign: int
+
+    @classmethod
+    def of(cls, study: Study) -> _Judged:
+        """As a study's workload has it."""
+        panels = {
+            f"{protocol}_{name}": (protocol, name)
+            for name, facts in study.metrics.items()
+            for protocol in facts.protocols
+        }
+        panel = panels.get(study.objective)
+        if panel is None:  # a record written by hand
+            return cls(title=study.objective, better="Lower is better", sign=1)
+        higher = study.metrics[panel[1]].higher_is_better
+        title = panel_title(study.metrics, panel)
+        return cls(
+            title=title[0].lower() + title[1:],
+            better="Higher is better" if higher else "Lower is better",
+            sign=-1 if higher else 1,
+        )
+
+
+def rate_sections(study: Study) -> list[Section]:
     """One section from ``search/proposals.csv``; none if the learning rates were given."""
     try:
-        rows = _proposals(study / "search" / "proposals.csv")
+        rows = _proposals(study.folder / "search" / "proposals.csv")
     except UserError as error:
         return [Section(anchor="learning-rates", title="Learning rates", blocks=(paragraph(str(error)),))]
     if not rows:
@@ -36,16 +67,17 @@ def rate_sections(study: Path) -> list[Section]:
     cells: dict[tuple[str, int | None], list[Mapping[str, Any]]] = {}
     for row in rows:
         cells.setdefault((row["strategy"], row["buffer_size"]), []).append(row)
+    judged = _Judged.of(study)
     blocks = (
         soft_paragraph(
-            "Every cell has its own learning rate: TPE, judged by AIP (reconstruction LPIPS; final performance for "
-            "joint training) on validation photos, never on test photos. Lower is better. `optuna-dashboard "
+            f"Every cell has its own learning rate: TPE, judged by AIP ({judged.title}; final performance for "
+            f"joint training) on validation photos, never on test photos. {judged.better}. `optuna-dashboard "
             "sqlite:///…/search/optuna.db` shows every proposal.",
         ),
         text_table(
             "Learning rate chosen for every cell",
             ["cell", "chosen", "objective", "tried", "from", "to", "diverged", "stopped"],
-            [_line(strategy, size, rows) for (strategy, size), rows in cells.items()],
+            [_line(strategy, size, rows, judged) for (strategy, size), rows in cells.items()],
         ),
     )
     return [Section(anchor="learning-rates", title="Learning rates", blocks=blocks)]
@@ -72,14 +104,14 @@ def _proposals(path: Path) -> list[Mapping[str, Any]]:
         raise UserError(f"{path} cannot be read ({' '.join(str(error).split())[:200]}); {remedy}") from error
 
 
-def _line(strategy: str, size: int | None, rows: list[Mapping[str, Any]]) -> list[str]:
+def _line(strategy: str, size: int | None, rows: list[Mapping[str, Any]], judged: _Judged) -> list[str]:
     rates = [row["learning_rate"] for row in rows if row["learning_rate"] is not None]
     finished = [row for row in rows if row["state"] == "finished" and not math.isnan(row["objective"])]
     best = min(finished, key=lambda row: (row["objective"], row["proposal"]), default=None)
     return [
         strategy if size is None else f"{strategy}, K = {size}",
         "–" if best is None else f"{best['learning_rate']:g}",
-        "–" if best is None else f"{best['objective']:.4f}",
+        "–" if best is None else f"{judged.sign * best['objective']:.4f}",
         str(len(rows)),
         f"{min(rates, default=math.nan):g}",
         f"{max(rates, default=math.nan):g}",

@@ -40,8 +40,8 @@ PROPOSALS_SCHEMA = pa.schema(
         ("state", pa.string()),
     ]
 )
-"""One row per proposal. ``state``: finished, diverged, stopped (by ASHA) or running; ``objective`` is NaN unless
-it is finished."""
+"""One row per proposal. ``state``: finished, diverged, stopped (by ASHA) or running; ``objective`` is what the
+search minimises (AIP, with its sign turned where higher is better), NaN unless it is finished."""
 
 
 class RateSearch:
