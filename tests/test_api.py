@@ -63,7 +63,7 @@ def test_what_is_missing_is_said(smoke_study: SmokeStudy, tmp_path: Path) -> Non
 
 
 def test_mistakes_are_user_errors(tmp_path: Path) -> None:
-    with pytest.raises(clstudy.UserError, match=r"is no study: it has no study\.yaml"):
+    with pytest.raises(clstudy.UserError, match=r"is not a study: it has no study\.yaml"):
         clstudy.open_study(tmp_path)
     with pytest.raises(clstudy.UserError, match="unknown search space 'smok'"):
         clstudy.run_study("smok", out=str(tmp_path / "study"))

@@ -254,7 +254,9 @@ def answers(out: Path) -> tuple[dict[str, str], Summary]:
         for note in trial_stages(out, trial.trial):
             stage_faces(note)
             anchor_latents(out, note, note.asked.t)
-    study_page(material, Gallery(drawings=(), skipped=()), [*evidence_sections(material, found), *rate_sections(summary.study)])
+    study_page(
+        material, Gallery(drawings=(), skipped=()), [*evidence_sections(material, found), *rate_sections(summary.study)]
+    )
     return tables, summary
 
 

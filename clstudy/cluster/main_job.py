@@ -95,7 +95,7 @@ class View:
         return nullcontext(lambda snapshot: None)
 
     def note(self, text: str) -> None:
-        """Something to know that is no error."""
+        """Something to know that is not an error."""
 
     def ran(self, outcome: Outcome, prepared: PreparedStudy) -> None:
         """How computing went."""

@@ -115,7 +115,7 @@ class IdentityEmbedder:
         self._session = open_network(path, threads, device)
         if model is not None and (problem := not_an_embedder(self._session)):
             raise UserError(
-                f"{path} is no identity embedder: {problem}; expected one image input "
+                f"{path} is not an identity embedder: {problem}; expected one image input "
                 f"[n or 1, 3, {EMBEDDING_CROP}, {EMBEDDING_CROP}] and one embedding output [n or 1, numbers], as "
                 "insightface's recognition models have"
             )

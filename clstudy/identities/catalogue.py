@@ -79,8 +79,8 @@ class _Synthetic(PackagedSet):
 
         if wanted.image_size != FACE_SIZE:
             raise UserError(
-                f"data set 'synthetic' with photos of {wanted.image_size} pixels; it only has 64x64 ones. Use the "
-                "embedded profile, or give a folder of photos"
+                f"data set 'synthetic' was asked for photos of {wanted.image_size} pixels; it only has 64x64 ones. Use "
+                "the embedded profile, or give a folder of photos"
             )
         return {
             "people": self._people(wanted),
@@ -163,11 +163,11 @@ class _RealVideo(PackagedSet):
 
         if wanted.image_size != real_video.FACE_SIZE:
             raise UserError(
-                f"data set 'real_video' with photos of {wanted.image_size} pixels; its clip (176x144) only gives 64x64 "
-                "ones. Use the embedded profile, or prepare a video of your own"
+                f"data set 'real_video' was asked for photos of {wanted.image_size} pixels; its clip (176x144) only "
+                "gives 64x64 ones. Use the embedded profile, or prepare a video of your own"
             )
         if wanted.train < 2:
-            raise UserError(f"data set 'real_video' with train = {wanted.train}; expected at least 2")
+            raise UserError(f"data set 'real_video': train = {wanted.train}; expected at least 2")
         return {
             "train": min(wanted.train, real_video.MAX_TRAIN),
             "test": min(wanted.test, real_video.MAX_TEST),
@@ -244,7 +244,7 @@ def open_data_set(
     counts = {"timestamps": timestamps, "train": train, "test": test, "image_size": image_size}
     for what, count in (counts | ({} if identities is None else {"identities": identities})).items():
         if count < 1:
-            raise UserError(f"data set {str(name_or_path)!r} with {what} = {count}; expected at least 1")
+            raise UserError(f"data set {str(name_or_path)!r}: {what} = {count}; expected at least 1")
     wanted = Wanted(identities=identities, names=None if names is None else tuple(names), data_seed=data_seed, **counts)
     name = str(name_or_path)
     if isinstance(name_or_path, str) and name in DATA_SETS:
@@ -268,7 +268,8 @@ def _keep_people(data: DataSet, wanted: Wanted) -> DataSet:
         return data
     if wanted.identities > held:
         raise UserError(
-            f"{wanted.identities} identities asked of data set {data.name!r}, which has {held}; ask for at most {held}"
+            f"{wanted.identities} identities were asked of data set {data.name!r}, which has {held}; ask for at most "
+            f"{held}"
         )
     return replace(data, identities=data.identities[: wanted.identities])
 

@@ -85,11 +85,13 @@ def orl_split(timestamps: int, *, train: int | None = None, test: int | None = N
     """
     if not 1 <= timestamps <= MAX_TIMESTAMPS:
         raise UserError(
-            f"ORL with {timestamps} timestamps; its 10 photos per person make 1 to {MAX_TIMESTAMPS} timestamps of at "
-            "least 2 training photos and 1 test photo"
+            f"ORL was asked for {timestamps} timestamps; its 10 photos per person make 1 to {MAX_TIMESTAMPS} "
+            "timestamps of at least 2 training photos and 1 test photo"
         )
     if (train is not None and train < 2) or (test is not None and test < 1):
-        raise UserError(f"ORL with {train} training and {test} test photos; expected at least 2 and 1 per timestamp")
+        raise UserError(
+            f"ORL was asked for {train} training and {test} test photos; expected at least 2 and 1 per timestamp"
+        )
     run = PHOTOS // timestamps
     tests = max(1, run // 4)
     split = []

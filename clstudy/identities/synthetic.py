@@ -69,7 +69,7 @@ def make_synthetic(
     }
     for name in ("people", "timestamps", "train", "test"):
         if settings[name] < 1:
-            raise UserError(f"synthetic data set with {name} = {settings[name]}; expected at least 1")
+            raise UserError(f"synthetic data set: {name} = {settings[name]}; expected at least 1")
     tools = tools or FaceTools.load()
     photos: dict[str, Any] = {}
     stamps: dict[str, Any] = {}

@@ -110,7 +110,7 @@ class StageInputs:
         seed, identity, t = request["stream"]
         support = request.get("support")
         if support is not None and not isinstance(support, Mapping):
-            raise TypeError("support is no mapping")
+            raise TypeError("support is not a mapping")
         return cls(
             seed=int(seed),
             identity=str(identity),

@@ -312,9 +312,9 @@ def require_study(study: Place) -> bytes:
     try:
         state, content = read_checked(study / NAME, STUDY.size)
     except OSError as error:
-        raise UserError(f"{study} is no study: {NAME} cannot be read ({first_line(error)}). {_EXPECTED}.") from error
+        raise UserError(f"{study} is not a study: {NAME} cannot be read ({first_line(error)}). {_EXPECTED}.") from error
     if state is State.ABSENT:
-        raise UserError(f"{study} is no study: it has no {NAME}. {_EXPECTED}.")
+        raise UserError(f"{study} is not a study: it has no {NAME}. {_EXPECTED}.")
     if state is State.DAMAGED:
         raise UserError(
             f"{study / NAME} does not match its checksum: it changed since it was written. To mend it, {_REMEDY}."
@@ -383,7 +383,7 @@ def _list(value: object, where: str) -> list[Any]:
 def _text(value: object, where: str) -> str:
     """A text field; a name that nobody quoted may look like a number or a date."""
     if value is None or isinstance(value, dict | list | set | tuple):
-        raise ValueError(f"{where} is {shorten(value)}, expected a text")
+        raise ValueError(f"{where} is {shorten(value)}, expected text")
     return str(value)
 
 

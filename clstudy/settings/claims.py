@@ -72,8 +72,8 @@ class Primary(_Strict):
         known = [name for name, facts in metrics.items() if facts.twin_of is None]
         if metric not in known and not is_foreign(metric):
             raise ValueError(
-                f"{reprlib.repr(metric)} is no metric.{nearest(metric[:60], known)} Known: {', '.join(known)}; or one "
-                "of your own as evaluation.metrics names it, module:Name"
+                f"{reprlib.repr(metric)} is not a metric.{nearest(metric[:60], known)} Known: {', '.join(known)}; or "
+                "one of your own as evaluation.metrics names it, module:Name"
             )
         return metric
 

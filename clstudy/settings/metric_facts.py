@@ -74,7 +74,7 @@ class MetricFacts:
             if required and name not in values:
                 raise ValueError(f"{name} is missing")
         if unknown := sorted(map(str, values.keys() - known.keys())):
-            raise ValueError(f"{unknown[0]} is no fact of a metric")
+            raise ValueError(f"{unknown[0]} is not a fact of a metric")
         given: dict[str, Any] = {
             name: tuple(value) if isinstance(value, list) else value for name, value in values.items()
         }
@@ -198,8 +198,8 @@ class _Bodies:
             return ast.literal_eval(node)
         except ValueError:
             raise ValueError(
-                f"line {node.lineno}: {ast.unparse(node)!r} is no literal; facts of a metric are read without running "
-                "them"
+                f"line {node.lineno}: {ast.unparse(node)!r} is not a literal; facts of a metric are read without "
+                "running them"
             ) from None
 
 

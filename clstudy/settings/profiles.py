@@ -286,7 +286,7 @@ def _profile_function(found: object) -> Callable[[], Profile]:
     Only functions written in Python are accepted: a search space from elsewhere must not name any call it likes.
     """
     if not inspect.isfunction(found):
-        raise ValueError("is no function; expected one without arguments that returns a clstudy.Profile")
+        raise ValueError("is not a function; expected one without arguments that returns a clstudy.Profile")
     needed = [one.name for one in inspect.signature(found).parameters.values() if _is_needed(one)]
     if needed:
         raise ValueError(f"has the arguments {', '.join(needed)}; expected a function without arguments")

@@ -66,7 +66,7 @@ class _Entry:
             ValueError: it does not consist of a plain file name, a size and a sha256.
         """
         if not isinstance(entry, dict) or PurePosixPath(name).name != name:
-            raise ValueError(f"{name!r} is no file of a value")
+            raise ValueError(f"{name!r} is not a file of a value")
         size, sha256 = entry.get("bytes"), entry.get("sha256")
         if not isinstance(size, int) or not is_key(sha256):
             raise ValueError(f"{name}: expected its bytes and sha256")
@@ -97,7 +97,7 @@ class ValueStore:
             ValueError: it is not a key.
         """
         if not is_key(key):
-            raise ValueError(f"{key!r} is no key; expected the 64 hexadecimal digits of a sha256")
+            raise ValueError(f"{key!r} is not a key; expected the 64 hexadecimal digits of a sha256")
         return self.root / key[:2] / key
 
     def looks_complete(self, key: str) -> bool:

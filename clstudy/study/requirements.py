@@ -172,4 +172,4 @@ def require_places(out: Place, home: Path) -> None:
     remedy = "name another study folder with --out, or an MLflow address with MLFLOW_TRACKING_URI"
     require_writable(database.parent, "the folder of MLflow's database", remedy)
     if database.exists() and not (database.is_file() and os.access(database, os.R_OK | os.W_OK)):
-        raise UserError(f"MLflow's database {database} is no file that can be read and written; {remedy}")
+        raise UserError(f"MLflow's database {database} is not a file that can be read and written; {remedy}")

@@ -126,7 +126,7 @@ class MlflowWriter:
         """Log one timestamp: all metrics in one batch with step = timestamp, images as ``<name>/t03.png``.
 
         Args:
-            metrics: values that are not finite are left out ("not there" is no number in a chart).
+            metrics: values that are not finite are left out ("not there" is not a number in a chart).
             images: name -> uint8 [h, w] or [h, w, 3].
             losses: of every optimiser step ``[steps]``: a metric of its own per timestamp (``curve_metric``), thinned,
                 in the same batch.

@@ -180,7 +180,7 @@ def _trains(held: WorkloadInHand) -> Iterator[str]:
         elif not (np.isfinite(losses).all() and np.isfinite(stage.trained.loss)):
             yield f"t = {t}: a loss is NaN or infinite at a learning rate of {_RATE:g}"
         if not weights or not all(isinstance(value, Tensor) for value in weights.values()):
-            yield f"t = {t}: weights are no tensors by name, or there are none"
+            yield f"t = {t}: weights are not tensors by name, or there are none"
         if not stage.steps:
             yield f"t = {t}: on_step was never called; progress would not show"
     first, second = (stage.trained.weights for stage in held.stages)

@@ -120,7 +120,7 @@ def test_before_the_plan_is_written(study: Path, tmp_path: Path, capsys: pytest.
     assert "no study.yaml yet" in capsys.readouterr().out
     (tmp_path / "empty").mkdir()
     assert main(["status", str(tmp_path / "empty")]) == 2
-    assert "is no study" in capsys.readouterr().err
+    assert "is not a study" in capsys.readouterr().err
 
 
 def test_a_damaged_plan_is_one_message(study: Path, capsys: pytest.CaptureFixture[str]) -> None:

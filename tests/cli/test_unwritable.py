@@ -63,7 +63,7 @@ def test_run_with_a_database_that_cannot_be_written(tmp_path: Path, file: Path, 
     require_places(home / "study", home)
     assert not home.exists(), "looking leaves nothing behind"
     (home / "mlflow.db").mkdir(parents=True)
-    with pytest.raises(UserError, match=r"database .*mlflow\.db is no file that can be read and written.*--out"):
+    with pytest.raises(UserError, match=r"database .*mlflow\.db is not a file that can be read and written.*--out"):
         require_places(home / "study", home)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{file}/mlflow.db")
     with pytest.raises(UserError, match=r"the folder of MLflow's database .* cannot be written.*MLFLOW_TRACKING_URI"):

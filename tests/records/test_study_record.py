@@ -186,7 +186,7 @@ def test_what_another_version_says_outlives_a_forgotten_person(tmp_path: Path) -
         ({"trials": [{}]}, r"trials\[0\] has no trial"),
         ({"timestamps": {"anna": True}}, "timestamps is True, expected a number from 1 to 1000"),
         ({"buffer_sizes": ["2"]}, "buffer_sizes is '2', expected a whole number"),
-        ({"generator": ["x"]}, r"generator is \['x'\], expected a text"),
+        ({"generator": ["x"]}, r"generator is \['x'\], expected text"),
         ({"claims": 7}, "claims is 7, expected a list of statements"),
         (
             {"chosen_rates": [{"strategy": "x", "buffer_size": 2, "learning_rate": "fast"}]},
@@ -202,12 +202,14 @@ def test_a_wrong_type_is_named_with_its_remedy(change: dict[str, Any], said: str
 
 def test_what_is_no_study_is_one_sentence(tmp_path: Path) -> None:
     for read in (require_study, read_study_record, read_complete_record, read_study, read_progress):
-        with pytest.raises(UserError, match=r"is no study: it has no study\.yaml\. Give a folder that `clstudy run`"):
+        with pytest.raises(
+            UserError, match=r"is not a study: it has no study\.yaml\. Give a folder that `clstudy run`"
+        ):
             read(tmp_path)
         with pytest.raises(UserError, match=r"no such study folder: .*\. Give a folder that `clstudy run` wrote"):
             read(tmp_path / "nothing")
     (tmp_path / "study.yaml").mkdir()
-    with pytest.raises(UserError, match=r"is no study: study\.yaml cannot be read \(Is a directory\)"):
+    with pytest.raises(UserError, match=r"is not a study: study\.yaml cannot be read \(Is a directory\)"):
         read_study_record(tmp_path)
 
 

@@ -77,7 +77,7 @@ def test_a_space_names_its_primary_comparison_and_smallest_differences(tmp_path:
     ("claims", "expected"),
     [
         ("primary: er_hull", r"line 7: primary: 'er_hull' is not a group of keys; expected the keys protocol, metric"),
-        (PAIR.replace("lpips", "lpip"), r"line 7: primary.metric: 'lpip' is no metric. Did you mean 'lpips'"),
+        (PAIR.replace("lpips", "lpip"), r"line 7: primary.metric: 'lpip' is not a metric. Did you mean 'lpips'"),
         (PAIR.replace("forgetting", "forgeting"), r"line 7: primary.score: 'forgeting': .*'aip', 'forgetting'"),
         (PAIR.replace("er_hull", "er_hul"), r"line 7: primary.between\[0\]: 'er_hul' .* Did you mean 'er_hull'"),
         (PAIR.replace("er_hull", "er_rand"), r"line 7: primary.between: 'er_rand' is compared with itself"),

@@ -82,7 +82,7 @@ def test_a_packaged_metric_is_one_file_and_one_line(tmp_path: Path) -> None:
         of_set=False,
     )
     (folder / "sharpness.py").write_text((folder / "sharpness.py").read_text().replace(" = False, ", " = bool(0), "))
-    with pytest.raises(ValueError, match=r"sharpness\.py: line \d+: 'bool\(0\)' is no literal"):
+    with pytest.raises(ValueError, match=r"sharpness\.py: line \d+: 'bool\(0\)' is not a literal"):
         metrics_in(folder)
 
 
@@ -139,6 +139,6 @@ def test_a_claim_may_name_what_the_study_measures() -> None:
     claim = {"metric": "sharpness", "score": "aip", "between": ["er_hull", "lower"]}
     (statement,) = read_statements([{"primary": claim}], known_metrics([sharpness()]))
     assert statement.primary is not None and statement.primary.metric == "sharpness"
-    with pytest.raises(ValueError, match="no metric"):
+    with pytest.raises(ValueError, match="not a metric"):
         read_statements([{"primary": claim}])
     assert Primary.model_validate(claim | {"metric": "mine:Sharpness"}).metric == "mine:Sharpness"

@@ -408,7 +408,7 @@ BROKEN = [
     (TooFew, "capacity", "keeps 1 of 7 candidates, expected 2$"),
     (NotFilled, "capacity", "of 5, 5, 5, 5 photos, K = 10, seed 0, at t = 1: keeps 5 of 10 candidates, expected 10$"),
     (KeepsUnsaid, "capacity", "expected 0: it stores neither photos nor anchors$"),
-    (Invents, "items", "keeps 0:zz, which is no candidate"),
+    (Invents, "items", "keeps 0:zz, which is not a candidate"),
     (Alters, "items", "has another latent or spread"),
     (Repeats, "items", "keeps 0:[0-9a-f]{8} 2 times"),
     (Unsorted, "order", "are in another order"),

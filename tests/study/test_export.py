@@ -206,7 +206,7 @@ def test_mistakes(study: Path, exported: Path, tmp_path: Path, capsys: pytest.Ca
     result_path(copy, TRIAL).unlink()
     assert "is not finished" in refused(TRIAL)
     (copy / "study.yaml").unlink()
-    assert "is no study" in refused(TRIAL)
+    assert "is not a study" in refused(TRIAL)
     assert not (tmp_path / "x.safetensors").exists()
 
 

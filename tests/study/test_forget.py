@@ -511,7 +511,7 @@ def test_nothing_goes_where_it_was_not_meant(world: Path, capsys: pytest.Capture
     with only_driver(study):
         assert "another driver is at work" in refused("--yes")
     assert main(["forget", GONE, "--study", str(world), "--yes"]) == 2
-    assert "is no study" in capsys.readouterr().err
+    assert "is not a study" in capsys.readouterr().err
     said: list[str] = []
     assert forget_people(GONE, [str(study)], confirm=lambda: False, say=said.append) is None
     assert said[0].startswith(f"{GONE} in ")
@@ -719,5 +719,5 @@ def test_said_before_it_is_done(world: Path) -> None:
     assert carry_out(plan, steps.append) == []
     assert steps[0] == "runs in MLflow" and steps[-2:] == ["free pages of MLflow's database", "study.yaml"]
     assert plan_forgetting(GONE, study, None, False) is None
-    with pytest.raises(UserError, match="is no study"):
+    with pytest.raises(UserError, match="is not a study"):
         plan_forgetting(GONE, world, None, False)

@@ -337,7 +337,7 @@ def test_what_is_wrong_is_one_clear_message(study: Path, tmp_path: Path, capsys:
         assert text.startswith("error: ") and "Traceback" not in text
         return text
 
-    assert "is no study" in refused(tmp_path)
+    assert "is not a study" in refused(tmp_path)
     assert "--points is 1" in refused(study, "--points", "1")
     assert "between 0 and 1" in refused(study, "--tolerance", "2")
     assert "Did you mean 'anna-lower-lr0.003-s0'" in refused(study, "--trials", "anna-lower-lr0.03-s0")

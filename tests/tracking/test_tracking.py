@@ -524,7 +524,7 @@ def test_what_is_not_there_is_left_out_and_said(copy: Path, uri: str, capsys: py
 
 def test_a_rebuild_that_cannot_be_is_one_message(live: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     for arguments, expected in (
-        ([str(tmp_path), "--to", "sqlite:///x.db"], "is no study"),
+        ([str(tmp_path), "--to", "sqlite:///x.db"], "is not a study"),
         ([str(live), "--to", "mlflow.db"], "'mlflow.db' is not a tracking URI; expected sqlite:///FILE"),
         ([str(live), "--to", sqlite_uri(tmp_path / "x.db"), "--data", str(tmp_path / "none")], "unknown data set"),
     ):

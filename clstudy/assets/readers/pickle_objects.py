@@ -201,7 +201,7 @@ REBUILD: dict[str, Callable[..., Any]] = {
 """What REDUCE and NEWOBJ may call, by the name in the file."""
 
 NESTED_STORAGE = "torch.storage._load_from_bytes"
-"""May be called too, in a file that is no torch file itself: it holds a storage as a torch file of its own."""
+"""May be called too, in a file that is not a torch file itself: it holds a storage as a torch file of its own."""
 
 KNOWN_GLOBALS = frozenset(REBUILD) | frozenset(STORAGE_DTYPES) | {"numpy.ndarray", NESTED_STORAGE}
 """Every global that a file may name."""

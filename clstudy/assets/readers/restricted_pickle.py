@@ -267,8 +267,8 @@ def read_state(path: Path) -> Any:
         OSError: it cannot be read.
     """
     if not path.is_file():
-        raise CheckpointError("it is no file")
+        raise CheckpointError("it is not a file")
     content, is_torch_file = read_objects(path.read_bytes())
     if not is_torch_file:
-        raise CheckpointError("it is no torch file")
+        raise CheckpointError("it is not a torch file")
     return content

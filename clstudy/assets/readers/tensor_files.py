@@ -24,7 +24,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         OSError, safetensors.SafetensorError: it cannot be read, or is damaged.
     """
     if not path.is_file():
-        raise ValueError("it is no file")
+        raise ValueError("it is not a file")
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
     if length > LARGEST_HEADER:

@@ -1,4 +1,4 @@
-"""A generator read from a file, what a format's reader hands on, and the error for what is no generator."""
+"""A generator read from a file, what a format's reader hands on, and the error for what is not a generator."""
 
 from __future__ import annotations
 

@@ -50,14 +50,14 @@ class PrepareSettings:
             least["segments"] = (self.segments, 1)
         for name, (given, expected) in least.items():
             if given < expected:
-                raise UserError(f"prepare with {name} = {given}; expected at least {expected}")
+                raise UserError(f"prepare: {name} = {given}; expected at least {expected}")
         if self.sampling.every is not None and not 0 < self.sampling.every < math.inf:
-            raise UserError(f"prepare with every = {self.sampling.every} seconds; expected a positive number")
+            raise UserError(f"prepare: every = {self.sampling.every} seconds; expected a positive number")
         if not -1 <= self.limits.min_cosine <= 1:
-            raise UserError(f"prepare with min-cosine = {self.limits.min_cosine}; expected a number from -1 to 1")
+            raise UserError(f"prepare: min-cosine = {self.limits.min_cosine}; expected a number from -1 to 1")
         for name, distance in asdict(self.apart).items():
             if not 0 <= distance < math.inf:
-                raise UserError(f"prepare with {name.replace('_', '-')} = {distance}; expected a number from 0")
+                raise UserError(f"prepare: {name.replace('_', '-')} = {distance}; expected a number from 0")
         if self.alignment is not None and self.alignment not in TRANSFORMS:
             raise UserError(
                 f"unknown alignment {self.alignment!r}.{nearest(self.alignment, TRANSFORMS)} Known: "

@@ -136,7 +136,7 @@ def _find(source: Path, manifest: Path | None) -> Found:
     if source.is_file():
         if source.suffix.lower() not in VIDEO_SUFFIXES:
             raise UserError(
-                f"source {str(source)!r} is no video ({', '.join(sorted(VIDEO_SUFFIXES))}); give a video, or the "
+                f"source {str(source)!r} is not a video ({', '.join(sorted(VIDEO_SUFFIXES))}); give a video, or the "
                 "folder that holds the photos"
             )
         return Found(occasions=(Occasion(label=source.name, files=(source,)),), order="the only video", ignored=())
@@ -173,7 +173,7 @@ def _from_manifest(source: Path, manifest: Path) -> Found:
     try:
         lines = read_text(manifest, _LARGEST_MANIFEST).splitlines()
     except (OSError, DocumentError) as error:
-        raise UserError(f"manifest {str(manifest)!r} cannot be read ({error}); expected a text file") from error
+        raise UserError(f"manifest {str(manifest)!r} cannot be read ({error}); expected text file") from error
     names = [name for name in (line.split("#", 1)[0].strip() for line in lines) if name]
     there = {entry.name: entry for entry in (*_folders(source), *_files(source, VIDEO_SUFFIXES))}
     problems = [

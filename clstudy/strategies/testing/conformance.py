@@ -135,7 +135,7 @@ def _items(record: Record) -> Iterator[str]:
         keys = [_key(item) for item in step.after.items]
         for item in step.after.items:
             if _key(item) not in known:
-                yield f"{step}: keeps {_named(item)}, which is no candidate"
+                yield f"{step}: keeps {_named(item)}, which is not a candidate"
             elif item != known[_key(item)]:
                 yield f"{step}: {_named(item)} has another latent or spread than its candidate"
             elif keys.count(_key(item)) > 1:

@@ -24,7 +24,7 @@ Make = Callable[[], Strategy]
 
 
 class SelectError(Exception):
-    """A strategy raised an exception, or returned something that is no memory; says where."""
+    """A strategy raised an exception, or returned something that is not a memory; says where."""
 
 
 @dataclass(frozen=True)
