@@ -28,12 +28,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy.optimize import minimize
 
+from benchmarks.checkout import module
 from clstudy.strategies import make_items
 from clstudy.strategies.balance import count_subsets, draw_subsets, enumerate_subsets
-from clstudy.strategies.hull.subsets import best_subset, score_subsets, select_hull_subset
 
 if TYPE_CHECKING:  # torch is imported on request only: it would be most of the memory
     import torch
+
+_HULL = module("hull")
+best_subset, score_subsets, select_hull_subset = _HULL.best_subset, _HULL.score_subsets, _HULL.select_hull_subset
 
 W_DIM = 512
 NEW_PHOTOS = 20

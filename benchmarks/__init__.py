@@ -1,0 +1,1 @@
+"""What clstudy costs: ``python -m benchmarks`` measures every hot path, the other files answer one question each."""
