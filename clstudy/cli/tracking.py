@@ -16,7 +16,7 @@ from clstudy.study.tracking_rebuild import rebuild as rebuild_runs
 
 @group("tracking", help="MLflow is a view of a study's Parquet rows; this writes that view again.")
 def tracking() -> None:
-    """Has one command."""
+    """The group; its command is declared below."""
 
 
 @tracking.command(

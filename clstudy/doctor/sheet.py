@@ -1,4 +1,4 @@
-"""The whole sheet: facts are gathered, judged, and come out as lines, each as soon as it is known."""
+"""The whole sheet: gathers facts, judges them, and yields each line as soon as it is known."""
 
 from __future__ import annotations
 
@@ -51,10 +51,10 @@ class Request:
     """What the user wants to run, checked.
 
     Args:
-        profile: computed where ``--device`` says.
+        profile: the profile, on the device that ``--device`` names.
         place: the storage.
         tracking_uri: MLflow's address.
-        files: weights from outside the package, as they were found.
+        files: the weights found outside the package.
         weights: the ``--weights`` options.
         address: of a Ray cluster; None: this machine alone.
     """
@@ -113,7 +113,7 @@ def cluster_lines(request: Request, address: str, here: Facts, probe: Probe) -> 
 
 
 def connect(address: str) -> CheckLine | None:
-    """Connect to a cluster that answers; what went wrong, if anything did."""
+    """Connect to a cluster that answers; returns what went wrong, if anything did."""
     from clstudy.cluster.ray_session import start_ray  # takes seconds: torch and Ray
 
     try:
@@ -162,11 +162,11 @@ def clock_of(probe: Probe) -> dict[str, Span]:
 
 
 def whole_facts(answers: Mapping[str, Answer[tuple[Facts, Seen]]]) -> dict[str, Answer[tuple[Facts, Seen]]]:
-    """The answers, without those of a clstudy that knows other facts."""
+    """The answers; those of another version of clstudy, with other facts, are replaced by an error."""
     names = {entry.name for entry in fields(Facts)}
     return {
         label: answer
         if answer.value is None or set(vars(answer.value[0])) == names
-        else Answer(None, "its clstudy has no attribute that this one asks for", answer.sent, answer.received)
+        else Answer(None, "its clstudy has no attribute that this one needs", answer.sent, answer.received)
         for label, answer in answers.items()
     }

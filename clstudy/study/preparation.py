@@ -111,7 +111,7 @@ def drift_lines(prepared: PreparedStudy) -> list[str]:
     try:
         alignment = prepared.profile.data.alignment
         average = mean(estimate(some, alignment=alignment, most_photos=_DRIFT_PHOTOS))
-    except PhotoError:  # it fails its own trials, and is said there
+    except PhotoError:  # the photo fails its own trials, which report it
         return []
     if average is None:
         return []

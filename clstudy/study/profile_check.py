@@ -26,7 +26,7 @@ def check_profile(name: str) -> list[Finding]:
     try:
         profile, again = named_profile(name), named_profile(name)
     except UserError as error:
-        return [Finding("settings", str(error))]  # nothing further can be looked at
+        return [Finding("settings", str(error))]  # nothing else can be checked
     return [Finding("settings"), *(Finding(check, _found(look, profile, again)) for check, look in _LOOKS.items())]
 
 
@@ -125,4 +125,4 @@ CHECKS: Mapping[str, str] = {
     "stored": "study.yaml gives the same profile back",
     "repeated": "a second call gives the same profile and the same keys",
 }
-"""Name of a check -> what it says."""
+"""Name of a check -> the promise that it tests."""

@@ -1,7 +1,7 @@
 """python -m clstudy.tracking rebuild STUDY --to URI: MLflow runs of a study from its Parquet rows (no torch, no Ray).
 
 It uses the same writer as a running study, fed from the study's folder: rows (``results/``), settings
-(``study.yaml``), losses and pictures (``stages/``). Repeating it adds nothing: the same runs, and no metric row more.
+(``study.yaml``), losses and pictures (``stages/``). Repeating it adds neither runs nor metric rows.
 """
 
 from __future__ import annotations
@@ -95,8 +95,8 @@ class StudyReplay:
         stages = {t: rows.filter(pc.equal(rows["train_timestamp"], t)) for t in self._timestamps(rows)}
         if len(stages) != len(keys):
             raise UserError(
-                f"the rows of trial {spec.trial_id} are of {len(stages)} stages, its file names {len(keys)}; delete "
-                f"{result_path(self._study, spec.trial_id)} and run the study again"
+                f"the rows of trial {spec.trial_id} are of {len(stages)} stages, but its file lists {len(keys)}; "
+                f"delete {result_path(self._study, spec.trial_id)} and run the study again"
             )
         records = [self._stage_record(key) for key in keys]
         self._start(spec, name)
@@ -206,7 +206,7 @@ def rebuild(study: Path, uri: str, data: str | None = None) -> tuple[Rebuilt, in
     """Write a study's runs and its report; returns what was written and how many calls MLflow did not take.
 
     Raises:
-        UserError: the folder is no study, a result cannot be read, or ``uri`` is not a tracking URI.
+        UserError: the folder is not a study, a result cannot be read, or ``uri`` is not a tracking URI.
     """
     if "://" not in uri:
         raise UserError(

@@ -45,7 +45,7 @@ def interpolate(start: Mapping[str, Value], end: Mapping[str, Value], alpha: flo
     shapes = [{name: tuple(value.shape) for name, value in side.items()} for side in (start, end)]
     if shapes[0] != shapes[1]:
         differing = sorted(name for name in {*start, *end} if shapes[0].get(name) != shapes[1].get(name))
-        raise ValueError(f"the two ends are not of one network: they differ in {', '.join(differing[:5])}")
+        raise ValueError(f"the two ends belong to different networks: they differ in {', '.join(differing[:5])}")
     moves = _BELONGS[group]
     return {name: _between(value, end[name], alpha) if moves(name) else value for name, value in start.items()}
 

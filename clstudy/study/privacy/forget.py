@@ -54,7 +54,7 @@ def forget(
     """
     places = list(dict.fromkeys(open_place(text).resolve() for text in studies))
     for place in places:
-        read_complete_record(place)  # before a lock is made in a folder that is no study
+        read_complete_record(place)  # before a lock is created in a folder that is not a study
     with ExitStack() as held:
         for place in places:
             held.enter_context(only_driver(place))

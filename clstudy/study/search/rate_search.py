@@ -1,4 +1,4 @@
-"""The search for learning rates: proposes the next rate of every cell, and tells which was best.
+"""The search for learning rates: proposes the next rate of every cell, and determines the best one.
 
 One Optuna study per cell (strategy x buffer size), all in one storage that ``optuna-dashboard`` opens. A *proposal* is
 one rate of one cell: one trial per validation person and seed; its objective is their mean. Within a cell, proposals
