@@ -132,7 +132,7 @@ WEIGHTS_LINES = {
 }
 
 
-_NOT_BELIEVED = {
+_WHY_RESTORED = {
     State.ABSENT: "missing",
     State.WHOLE: "of other stages",
     State.UNCHECKED: "without checksum",
@@ -142,7 +142,7 @@ _NOT_BELIEVED = {
 
 def why_restored(state: State) -> str:
     """Why a result is rebuilt from its trial's stages, in one to three words."""
-    return _NOT_BELIEVED[state]
+    return _WHY_RESTORED[state]
 
 
 def restorable_lines(plan: Plan) -> list[str]:

@@ -215,8 +215,8 @@ def _fit(
             scheduler=SourceScheduler(source, leave),
             reuse_actors=True,
             max_concurrent_trials=settings.max_concurrent,
-            trial_name_creator=_nameless,
-            trial_dirname_creator=_nameless,
+            trial_name_creator=_anonymous_name,
+            trial_dirname_creator=_anonymous_name,
         ),
         # Nothing is read from Tune's own records (they lose and repeat rows); ours are keyed and checked.
         run_config=tune.RunConfig(
@@ -232,7 +232,7 @@ def _fit(
     tuner.fit()
 
 
-def _nameless(trial: Any) -> str:
+def _anonymous_name(trial: Any) -> str:
     """A trial's name in Ray's folders and logs, which outlive a study on a cluster: a digest that names nobody."""
     return digest_of({"trial": str(trial.config["trial"])})[:16]
 

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 Show = Callable[[Mapping[str, Any]], None]
 """Takes a snapshot of the coordinator."""
 
-_BROKEN_OFF = "some trials failed for a reason that says nothing about their rate"
+_UNRELATED_FAILURES = "some trials failed for a reason that says nothing about their rate"
 
 
 class Ending(enum.Enum):
@@ -75,7 +75,7 @@ class View:
     """Receives the events of a run. This one shows nothing; subclasses override what they show."""
 
     def busy(self, text: str) -> AbstractContextManager[object]:
-        """Called when something takes a moment; the context is open while it does."""
+        """Return a context to hold open while something takes a moment."""
         return nullcontext()
 
     def plan(self, prepared: PreparedStudy) -> None:
@@ -91,7 +91,7 @@ class View:
         """Called with the address at which MLflow shows the study while it runs."""
 
     def live(self, plan: Plan, workers: int) -> AbstractContextManager[Show]:
-        """Open while trials are computed; yields a function that takes snapshots of the coordinator."""
+        """Return a context to hold open while trials are computed; it yields a receiver of snapshots."""
         return nullcontext(lambda snapshot: None)
 
     def note(self, text: str) -> None:
@@ -190,7 +190,7 @@ class MainJob:
         self._view.ran(outcome, prepared)
         if not prepared.search.source.complete():
             self._view.failed(outcome.failures)
-            self._view.stopped(outcome.stopped or _BROKEN_OFF, searching=True, left=0)
+            self._view.stopped(outcome.stopped or _UNRELATED_FAILURES, searching=True, left=0)
             if outcome.stopped == "interrupted":
                 return Ending.INTERRUPTED
             return Ending.STOPPED if outcome.stopped else Ending.INCOMPLETE

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     pass
 
 
-class _Placed(View):
+class _SilentView(View):
     """Shows nothing, and remembers the study's folder."""
 
     def plan(self, prepared: PreparedStudy) -> None:
@@ -37,7 +37,7 @@ def run_study(space: str | Path, **options: Any) -> StudyResults:
         KeyboardInterrupt: it was interrupted; the same call resumes from the finished stages.
         TypeError: an option that does not exist.
     """
-    view = _Placed()
+    view = _SilentView()
     ending = MainJob(RunOptions(space=str(space), **options), view).run()
     if ending is Ending.INTERRUPTED:
         raise KeyboardInterrupt

@@ -59,14 +59,14 @@ class Watcher:
     def _watch(self) -> None:
         while not self._over.wait(self._every):
             try:
-                self._look()
+                self._update()
             except Exception:  # neither the display nor tidying up may stop a study
                 continue
 
-    def _look(self) -> None:
+    def _update(self) -> None:
         snapshot = ray.get(self._coordinator.snapshot.remote(), timeout=5)
-        self._limits(snapshot)
-        self._look_after_database()
+        self._check_limits(snapshot)
+        self._check_database()
         if self._gate.reason and not snapshot["stopping"]:
             self._coordinator.stop.remote(self._gate.reason)
         self._show(snapshot)
@@ -76,14 +76,14 @@ class Watcher:
             self._keeper.sweep(*ray.get(self._coordinator.chains.remote(), timeout=5))
             self._swept = reached
 
-    def _look_after_database(self) -> None:
+    def _check_database(self) -> None:
         """Warn if MLflow's local database is deleted or replaced while the study runs."""
         now = database_file(self._settings.tracking_uri)
         if self._database is not None and now != self._database:
             self._say(lost_database(self._settings.tracking_uri, self._settings.out))
         self._database = now
 
-    def _limits(self, snapshot: Mapping[str, Any]) -> None:
+    def _check_limits(self, snapshot: Mapping[str, Any]) -> None:
         settings = self._settings
         if settings.budget_seconds is not None and time.monotonic() - self._started > settings.budget_seconds:
             self._stop(BUDGET)

@@ -48,7 +48,7 @@ from clstudy.trial.story import trial_stages
 from clstudy.workloads.base import workload_of
 
 _BEAT_SECONDS = 5.0
-_TELL_SECONDS = 0.4
+_PROGRESS_SECONDS = 0.4
 _DELIVERY_SECONDS = 120.0
 _PAUSE_SECONDS = 2.0
 _MOST_DEATHS = 5
@@ -131,13 +131,13 @@ class BoardListener:
     def __init__(self, coordinator: Any, trial: str):
         self._coordinator = coordinator
         self._trial = trial
-        self._told = 0.0
+        self._last_sent = 0.0
 
     def progress(self, t: int, phase: str, done: int, total: int, loss: float) -> None:
         now = time.monotonic()
-        if now - self._told < _TELL_SECONDS:
+        if now - self._last_sent < _PROGRESS_SECONDS:
             return
-        self._told = now
+        self._last_sent = now
         state = {"t": t, "phase": phase, "done": done, "total": total, "loss": loss}
         self._coordinator.progress.remote(self._trial, state)
 
@@ -251,7 +251,7 @@ class TrialTrainable(tune.Trainable):
         """Send something about this trial to the recorder, without waiting."""
         self._sent.append(getattr(self._job.recorder, method).remote(self._spec.trial_id, *arguments))
 
-    def _delivered(self) -> None:
+    def _wait_for_delivery(self) -> None:
         """Wait until the recorder has received everything: Ray drops calls in flight when this process ends.
 
         This does not wait for the tracking server, which may be down.
@@ -264,7 +264,7 @@ class TrialTrainable(tune.Trainable):
         while not self._keys and self._ask("paused"):
             time.sleep(_PAUSE_SECONDS)
         if reason := self._ask("stopping"):
-            self._delivered()
+            self._wait_for_delivery()
             return {"stopped": reason, "done": True}
         try:
             if self._stages is None and (doomed := self._start()):
@@ -314,13 +314,13 @@ class TrialTrainable(tune.Trainable):
         place = result_path(self._job.out, self._spec.trial_id, self._job.part)
         patiently(lambda: write_result(place, table), self._say)
         self._record("finish_trial")
-        self._delivered()
+        self._wait_for_delivery()
         self._job.coordinator.finish.remote(self._spec.trial_id, "")
         return {"t": len(self._identity.timestamps) - 1, "objective": self._objective, "done": True}
 
     def _fail(self, message: str, *, diverged: bool = False) -> dict[str, Any]:
         message = redacted(message)  # a library's message may quote an address with its password
         self._record("fail_trial", message)
-        self._delivered()
+        self._wait_for_delivery()
         self._job.coordinator.finish.remote(self._spec.trial_id, message)
         return {"failed": message, "diverged": diverged, "done": True}

@@ -31,7 +31,7 @@ _OBJECT_STORE_SHARE, _OBJECT_STORE_MOST = 0.3, 200e9
 _NETWORK_SYSTEMS = ("nfs", "cifs", "smb", "lustre", "gpfs", "beegfs", "ceph", "gluster", "afs", "9p", "fuse.")
 
 _INSTALL = "install the versions of constraints.txt on every machine: pip install -c constraints.txt -e '.[cluster]'"
-_SHARE = "mount one network folder under this path on every node, or use s3://bucket/folder"
+_MOUNT_SHARED = "mount one network folder under this path on every node, or use s3://bucket/folder"
 _START_MLFLOW = (
     "start it (mlflow server --host 127.0.0.1 --port 5000 --workers 1 --backend-store-uri sqlite:////PATH/mlflow.db), "
     "correct MLFLOW_TRACKING_URI, or unset it for a local database"
@@ -230,9 +230,9 @@ def _storage_trouble(place: str, where: str, answer: Seen, arrived: bool) -> tup
     if answer.trouble:
         return f"{where} cannot read {place}: {answer.trouble}", "fix permissions or credentials there"
     if not answer.same:
-        return f"{place} on {where} is not the folder that the driver writes to: it is not shared", _SHARE
+        return f"{place} on {where} is not the folder that the driver writes to: it is not shared", _MOUNT_SHARED
     if not arrived:
-        return f"what {where} writes to {place} does not reach the driver: it is not shared", _SHARE
+        return f"what {where} writes to {place} does not reach the driver: it is not shared", _MOUNT_SHARED
     return None
 
 

@@ -134,8 +134,8 @@ def node_lines(request: Request, here: Facts, probe: Probe) -> Iterator[CheckLin
 
     answers = whole_facts(ask_nodes(nodes, examine, NODE_SECONDS))
     yield from judge_answers(answers)
-    told = {label: answer.value for label, answer in answers.items() if answer.value is not None}
-    found = {label: facts for label, (facts, _) in told.items()}
+    answered = {label: answer.value for label, answer in answers.items() if answer.value is not None}
+    found = {label: facts for label, (facts, _) in answered.items()}
     yield from (judge_machine(label, facts) for label, facts in found.items())
     yield from judge_versions({DRIVER: here, **found})
     yield from judge_code({DRIVER: here, **found})
@@ -145,7 +145,7 @@ def node_lines(request: Request, here: Facts, probe: Probe) -> Iterator[CheckLin
     yield judge_share(share, {node.label: (node.cpus, node.gpus) for node in nodes}, here.node_types)
     yield from judge_disks(found)
     yield from judge_auth(found)
-    seen = {label: visit for label, (_, visit) in told.items()}
+    seen = {label: visit for label, (_, visit) in answered.items()}
     yield from storage_lines(request, probe, seen, [label for label in seen if has_arrived(folder, label)])
     yield from judge_clock(time.time(), clocks([node for node in nodes if node.label in found]) | clock_of(probe))
 

@@ -73,12 +73,12 @@ def forget(
         if not confirm():
             return None
         left = [what for plan in found for what in carry_out(plan)]
-    for sentence in _aftermath(found, photos):
+    for sentence in _closing_lines(found, photos):
         say(sentence)
     return left
 
 
-def _aftermath(plans: Sequence[Forgetting], photos: bool) -> list[str]:
+def _closing_lines(plans: Sequence[Forgetting], photos: bool) -> list[str]:
     name = plans[0].name
     sets = ", ".join(sorted({repr(str(plan.record.data_set)) for plan in plans}))
     kept = [str(folder.photos) for plan in plans for folder in plan.folders if not photos]
