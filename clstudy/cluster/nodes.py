@@ -72,7 +72,7 @@ class Node:
 
 
 def living_nodes() -> list[Node]:
-    """Nodes of the connected cluster; those of one host are told apart by the beginning of their ids."""
+    """Nodes of the connected cluster; several on one host are labelled with the beginning of their ids."""
     import ray
 
     alive = [node for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]  # of Ray

@@ -43,7 +43,7 @@ class Facts:
 
     Args:
         versions: package -> version, of those that are installed.
-        code: digest of clstudy's own source, which lies in ``folder``.
+        code: digest of clstudy's own source, which is in ``folder``.
         memory: bytes.
         broken: package -> why it cannot be imported.
         unmet: requirements of clstudy that are missing or too old, in words.

@@ -349,7 +349,7 @@ class MlflowWriter:
         """
         if self._client_or_none is None or database_file(self._uri) == self._file_or_none:
             return
-        _log.warning("the database of %s was deleted or replaced; a new one goes on from here", self._uri)
+        _log.warning("the database of %s was deleted or replaced; continuing with a new one", self._uri)
         close_connections(self._client_or_none)
         self._client_or_none = self._experiment_id_or_none = self._run_ids_or_none = None
 

@@ -112,7 +112,7 @@ def _remove_study_file(plan: Forgetting) -> None:
     remove_checked(study / "study.yaml")
     if isinstance(study, Path) and not plan.traces.strangers:
         (study / LOCK).unlink(missing_ok=True)
-        with suppress(OSError):  # something of the user's own lies there
+        with suppress(OSError):  # the folder also contains something of the user's own
             study.rmdir()
 
 

@@ -6,7 +6,7 @@ come strictly one after another (different cells, people and seeds keep workers 
 study's seed, the cell, its number and the objectives before it. So the answer depends neither on the number of workers
 nor on the order in which trials end; and a search that was killed at any point continues as if nothing had happened.
 
-This module knows neither Ray nor torch nor photos: the caller runs the trials that :meth:`RateSearch.next` gives, and
+This module needs neither Ray nor torch nor photos: the caller runs the trials that :meth:`RateSearch.next` gives, and
 reports their results.
 """
 
