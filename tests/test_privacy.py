@@ -191,5 +191,5 @@ def test_forgetting_reaches_rays_sessions(temporary: Path) -> None:
     assert (others / gone / "smoke").exists() and (foreign / gone / "somebody_elses").exists()
     assert (running / gone / "smoke").exists()
     assert len(left) == 2
-    assert str(logged) in left[0] and "logs have the name" in left[0]
-    assert str(running) in left[1] and "still runs" in left[1]
+    assert str(logged) in left[0] and "logs contain the name" in left[0]
+    assert str(running) in left[1] and "is still running" in left[1]

@@ -10,7 +10,7 @@ EXIT_CODES = "exit code: 0 every check passed, 1 a check failed, 2 one of them c
 
 
 Promise = str | Callable[..., object]
-"""What has to hold, or a function with a docstring that says it."""
+"""What has to hold: a sentence, or a function whose docstring states it."""
 
 
 def print_findings(found: Iterable[tuple[str, Sequence[Finding]]], checks: Mapping[str, Promise]) -> int:

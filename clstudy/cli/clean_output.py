@@ -22,7 +22,7 @@ _LABEL = re.compile(r"\[(bold|red|yellow|green|dim)\]([^\[\]]*)\[/\1\]")
 
 
 class CleanStream:
-    """A text stream that makes what it is given printable and hides secrets, then passes it to the wrapped stream."""
+    """A text stream that makes text printable, hides secrets in it, and passes it to the wrapped stream."""
 
     def __init__(self, stream: TextIO):
         self._stream = stream
@@ -35,7 +35,7 @@ class CleanStream:
         return len(text)
 
     def writelines(self, lines: Iterable[str]) -> None:
-        """Write several."""
+        """Write several lines."""
         for line in lines:
             self.write(line)
 
@@ -66,7 +66,7 @@ class CleanConsole(Console):
     """
 
     def __init__(self, **options: Any):
-        self._given: IO[str] | None = options.get("file")  # first: rich asks for it while it is made
+        self._given: IO[str] | None = options.get("file")  # first, because rich's constructor uses it
         super().__init__(**options)
 
     @property
@@ -107,4 +107,4 @@ def _clean_text(text: Text) -> Text:
         return text
     whole = Text(clean, style=text.style, justify=text.justify, overflow=text.overflow, no_wrap=text.no_wrap)
     whole.end = text.end
-    return whole  # without the spans, which would lie elsewhere now
+    return whole  # without the spans, whose positions no longer match

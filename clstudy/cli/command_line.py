@@ -32,7 +32,7 @@ def _version_option() -> click.Option:
 
 
 class Several(click.Option):
-    """An option followed by one or more values (``--reference a.jpg b.jpg``), which click does not know."""
+    """An option followed by one or more values (``--reference a.jpg b.jpg``), which click does not support."""
 
 
 class Command(click.Command):
@@ -111,7 +111,7 @@ def verbatim(text: str) -> str:
 
 
 def completing(names: Callable[[], Iterable[str]]) -> Callable[[click.Context, click.Parameter, str], list[str]]:
-    """For ``shell_complete=``: completes to one of some names, which are looked up when the shell asks."""
+    """For ``shell_complete=``: completes to one of these names, which are looked up only on completion."""
 
     def complete(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:
         return [name for name in names() if name.startswith(incomplete)]

@@ -100,7 +100,7 @@ def plan_lines(
         f"data     {data.name}: {counted(len(data.identities), 'identity', 'identities')}, "
         f"{counted(timestamps, 'timestamp', 'timestamps')}, "
         f"{photo_counts(data)}, {profile.data.image_size} px"
-        f"{'; not made yet, so nothing is known to be done' if is_outline(data) else ''}",
+        f"{'; not made yet, so finished work is not known' if is_outline(data) else ''}",
         *drift,
         f"compute  {compute_line(profile)}",
         *measured_lines(profile),
@@ -132,7 +132,7 @@ WEIGHTS_LINES = {
 }
 
 
-_NOT_BELIEVED = {
+_WHY_RESTORED = {
     State.ABSENT: "missing",
     State.WHOLE: "of other stages",
     State.UNCHECKED: "without checksum",
@@ -142,7 +142,7 @@ _NOT_BELIEVED = {
 
 def why_restored(state: State) -> str:
     """Why a result is rebuilt from its trial's stages, in one to three words."""
-    return _NOT_BELIEVED[state]
+    return _WHY_RESTORED[state]
 
 
 def restorable_lines(plan: Plan) -> list[str]:
@@ -192,7 +192,7 @@ class _Board:
             f"{f' ({failed} failed)' if failed else ''} · stages computed {self.computed(snapshot)}"
             f"/{self._plan.stages_to_run}, reused {snapshot['stages']['reused']}"
         )
-        return f"{text} · {duration(time.monotonic() - self._started)} gone, about {self.eta(snapshot)} left"
+        return f"{text} · {duration(time.monotonic() - self._started)} elapsed, about {self.eta(snapshot)} left"
 
     def render(self, snapshot: Mapping[str, Any]) -> Group:
         rows = []
@@ -200,12 +200,12 @@ class _Board:
             loss = "" if math.isnan(state["loss"]) else f"loss {state['loss']:.4f}"
             rows.append((f"  {trial}", f"t={state['t']}", f"{state['phase']} {state['done']}/{state['total']}", loss))
         table = Table.grid(padding=(0, 2))
-        table.add_column()  # the one that may shrink: of a long name the end goes, never the progress
+        table.add_column()  # the only one that may shrink: a long name loses its end, progress is always shown
         for place in range(1, 4):
             table.add_column(no_wrap=True, min_width=max((len(row[place]) for row in rows), default=0))
         for name, *rest in rows:
             table.add_row(Text(name, no_wrap=True, overflow="ellipsis"), *map(Text, rest))
-        bar = Table.grid()  # a bar alone does not end its line: the first trial was glued to it
+        bar = Table.grid()  # a bar alone does not end its line, and the first trial would follow on it
         bar.add_column(width=_BAR_WIDTH)
         bar.add_row(
             ProgressBar(total=max(self._plan.stages_to_run, 1), completed=self.computed(snapshot), width=_BAR_WIDTH)

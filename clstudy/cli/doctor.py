@@ -28,7 +28,7 @@ from clstudy.tracking.addresses import tracking_address
     "fix, 1 something to fix, 2 wrong input.",
 )
 @option("--address", help="address of a running Ray cluster, e.g. auto (default: this machine alone)")
-@option("--storage", type=FOLDER, help="where studies will lie: a folder or s3://bucket/folder (default: runs)")
+@option("--storage", type=FOLDER, help="where studies will be stored: a folder or s3://bucket/folder (default: runs)")
 @option(
     "--profile",
     default="embedded",

@@ -103,7 +103,7 @@ It is built with the settings of --profile, and from the files that --weights na
 
 @group("generators", help="List generators and check one; inspect, convert or export checkpoints of StyleGAN2.")
 def generators() -> None:
-    """Has five commands."""
+    """The group; each command is declared below."""
 
 
 @generators.command("list", help="every registered generator, and the profiles that use it")
@@ -125,7 +125,7 @@ def list_generators() -> None:
 def check_generators(names: tuple[str, ...], *, profile: str | None, weights: tuple[str, ...]) -> int:
     """Print a line per check."""
     load_generators()
-    chosen = {name: GENERATORS[name] for name in names or ("embedded",)}  # all are found before one is built
+    chosen = {name: GENERATORS[name] for name in names or ("embedded",)}  # all are looked up before one is built
     settings = named_profile(profile or "smoke")
     from clstudy.study.opened_parts import opened_generator
 

@@ -20,7 +20,7 @@ _CHECK_HELP = f"""\
 Reads every photo of a data folder and lists every problem at once: unreadable image, wrong mode or size,
 empty timestamp, missing train or test set, the same photo twice (train and test, or two timestamps of one
 person), no identity, no timestamp; conditions (camera, age, class: named numbers in {FOR_ALL} of a timestamp and in
-train/03.json beside train/03.png) that are no numbers, lie beside no photo, or that only some photos have.
+train/03.json beside train/03.png) that are not numbers, belong to no photo, or that only some photos have.
 
 For a folder without problems it says how much there is to forget: how much more two photos of a person differ between
 timestamps than within one (ratio by LPIPS, face embedding, light). A ratio near 1 means hardly anything.
@@ -76,7 +76,7 @@ def _positive(context: click.Context, parameter: click.Parameter, value: int) ->
 
 @group("identities", help="Look after the photo folders that a study reads.")
 def identities() -> None:
-    """Has three commands."""
+    """The group; each command is declared below."""
 
 
 @identities.command(

@@ -56,7 +56,7 @@ def metric_lines() -> list[str]:
 
 @group("metrics", help="List metrics, hold one to the contract, or make the weights that some of them need.")
 def metrics() -> None:
-    """Has three commands."""
+    """The group; each command is declared below."""
 
 
 @metrics.command("list", help="every metric: which way is better, its unit, the files it needs")

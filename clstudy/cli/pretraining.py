@@ -20,7 +20,7 @@ _REMEDY = "name another one with --out"
 
 @group("pretraining", help="How the packaged generator was made.")
 def pretraining() -> None:
-    """Has two commands."""
+    """The group; each command is declared below."""
 
 
 @pretraining.command("faces", help="draw the faces that it is trained on: OUT/faces.npy")

@@ -47,7 +47,7 @@ def check(names: Sequence[str]) -> int:
 
 @group("profiles", help="List profiles, or check one of your own.")
 def profiles() -> None:
-    """Has two commands."""
+    """The group; each command is declared below."""
 
 
 @profiles.command("list", help="every registered profile: its workload, generator, image size")

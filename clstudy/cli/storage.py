@@ -17,7 +17,7 @@ from clstudy.storage.trees import copy_tree
 
 @group("storage", help="Copy studies between folders and object stores.")
 def storage() -> None:
-    """Has one command."""
+    """The group; its command is declared below."""
 
 
 @storage.command(

@@ -16,7 +16,7 @@ from clstudy.strategies.lookup import make_strategy
 from clstudy.strategies.testing.conformance import CHECKS, check_strategy
 
 _CHECK_HELP = """\
-Plays short generated trials with each strategy and says for every promise of the contract whether it holds, and if
+Runs short generated trials with each strategy and says for every promise of the contract whether it holds, and if
 not, in which situation. The contract is explained in clstudy/strategies/base.py.
 
 A strategy is named as in a search space:
@@ -56,13 +56,13 @@ def check(names: Sequence[str]) -> int:
         except UserError:
             raise
         except Exception:
-            pass  # the class is there and raises: a finding like others
+            pass  # the class exists but raises: a finding like any other
     return print_findings(((name, check_strategy(partial(make_strategy, name))) for name in names), CHECKS)
 
 
 @group("strategies", help="List strategies, or hold one to the contract.")
 def strategies() -> None:
-    """Has two commands."""
+    """The group; each command is declared below."""
 
 
 @strategies.command("list", help="every registered strategy: what it stores, whether balanced, its source")

@@ -16,7 +16,7 @@ from clstudy.study.tracking_rebuild import rebuild as rebuild_runs
 
 @group("tracking", help="MLflow is a view of a study's Parquet rows; this writes that view again.")
 def tracking() -> None:
-    """Has one command."""
+    """The group; its command is declared below."""
 
 
 @tracking.command(
@@ -32,15 +32,15 @@ def tracking() -> None:
 @option("--data", help="data set or photo folder, for pictures of buffers, if it has moved")
 def rebuild(study: Path, to: str, data: str | None) -> int:
     """Write the runs, and print what was left out."""
-    told, lost = rebuild_runs(study, to, data)
-    print(f"{told.finished} finished and {told.failed} failed trials written to {shown_address(to)}")
-    for what, count in told.notes.items():
+    rebuilt, lost = rebuild_runs(study, to, data)
+    print(f"{rebuilt.finished} finished and {rebuilt.failed} failed trials written to {shown_address(to)}")
+    for what, count in rebuilt.notes.items():
         print(f"left out {count} times: {what}")
-    if told.unfinished:
-        print(f"{len(told.unfinished)} trials are unfinished and have no run: {', '.join(told.unfinished[:5])}")
+    if rebuilt.unfinished:
+        print(f"{len(rebuilt.unfinished)} trials are unfinished and have no run: {', '.join(rebuilt.unfinished[:5])}")
     if lost:
         print(f"MLflow did not take {lost} calls; run the same command again", file=sys.stderr)
-    return 1 if told.unfinished or lost else 0
+    return 1 if rebuilt.unfinished or lost else 0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

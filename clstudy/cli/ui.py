@@ -28,7 +28,7 @@ from clstudy.tracking.local_database import local_database
 )
 @option("--port", type=click.IntRange(1, 65535), default=5000, help="port of the pages (default: 5000)")
 def ui(study: str, port: int) -> None:
-    """Become ``mlflow ui``."""
+    """Replace this process by ``mlflow ui``."""
     uri = tracking_of(study)
     server = server_address(uri)
     if server is not None:
@@ -45,7 +45,7 @@ def tracking_of(study: str) -> str:
     """The tracking address of a study's runs.
 
     Args:
-        study: its folder, or the folder that studies and ``mlflow.db`` lie in.
+        study: its folder, or the folder that holds studies and ``mlflow.db``.
 
     Raises:
         UserError: there is no such folder.

@@ -16,7 +16,7 @@ from clstudy.settings.profiles import PROFILES, Profile, smoke
 from clstudy.workloads import WORKLOADS
 
 _CHECK_HELP = """\
-Plays two stages of an invented person with each workload and says for every promise of the contract whether it holds.
+Runs two stages of a made-up person with each workload and says for every promise of the contract whether it holds.
 The contract is explained in clstudy/workloads/workload.py.
 
 A workload is named as in a profile:
@@ -29,7 +29,7 @@ Its settings are those of --profile; choose one that trains for seconds.
 
 @group("workloads", help="List workloads (what a stage does), or hold one to the contract.")
 def workloads() -> None:
-    """Has two commands."""
+    """The group; each command is declared below."""
 
 
 @workloads.command("list", help="every registered workload: what a stage of it does")
@@ -64,7 +64,7 @@ def check_workloads(names: tuple[str, ...], *, profile: str | None, weights: tup
 
     chosen = {name: _profile(name, profile) for name in names or WORKLOADS}
     for name in chosen:
-        WORKLOADS[name]  # all of them are found before one is played
+        WORKLOADS[name]  # all of them are looked up before one is run
     from clstudy.workloads.conformance import CHECKS, WorkloadInHand
 
     found = (

@@ -1,4 +1,4 @@
-"""The coordinator of a running study: the Ray actor that knows which worker holds which stage, and the progress."""
+"""The coordinator of a running study: the Ray actor that tracks which worker holds which stage, and all progress."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import ray
 
 ENOUGH = "so many stages were asked for"
 LOCK_SECONDS = 20.0
-"""A lock whose worker has not been heard of for this long is free again."""
+"""A lock is free again once its worker has sent no heartbeat for this long."""
 
 
 class Coordinator:
-    """Locks of stages and the board that the progress display reads. State lives and dies with the study's run."""
+    """Stage locks and the state that the progress display reads. Nothing of it outlives the study's run."""
 
     def __init__(self, most_stages: int | None = None) -> None:
         self._most_stages = most_stages
@@ -42,38 +42,38 @@ class Coordinator:
         return True
 
     def release(self, key: str, owner: str) -> None:
-        """Give a lock back."""
+        """Release a lock if this worker holds it."""
         if self._locks.get(key) == owner:
             del self._locks[key]
 
     def beat(self, owner: str) -> None:
-        """The worker is alive."""
+        """Take a worker's heartbeat."""
         self._heard[owner] = time.monotonic()
 
     def begin(self, trial: str) -> tuple[int, str]:
-        """A worker takes a trial up; returns how many died over it since its last progress, and the last trouble."""
+        """Start a trial; returns how many workers died on it since its last finished stage, and the last trouble."""
         self._chains[trial] = []
         return self._lost.get(trial, 0), self._troubles.get(trial, "")
 
     def died(self, trial: str) -> None:
-        """The worker of a trial died (or could not be set up)."""
+        """Count the death of a trial's worker (or a worker that could not be set up)."""
         self._lost[trial] = self._lost.get(trial, 0) + 1
         self._deaths += 1
 
     def trouble(self, trial: str, text: str) -> None:
-        """Why a worker could not take a trial up, for the message if that goes on."""
+        """Record why a worker could not start a trial, for the error message if it keeps happening."""
         self._troubles[trial] = text
 
     def stop(self, reason: str) -> None:
-        """No worker begins another stage; those under way are finished."""
+        """Let no worker begin another stage; stages under way are finished."""
         self._stop = reason
 
     def pause(self, reason: str) -> None:
-        """No worker begins another trial until this is empty again."""
+        """Let no worker begin another trial for this reason; an empty one ends the pause."""
         self._pause = reason
 
     def paused(self) -> str:
-        """Why no trial may begin; empty where one may."""
+        """Why no trial may begin; empty if one may."""
         return "" if self._stop else self._pause
 
     def stopping(self) -> str:
@@ -81,12 +81,12 @@ class Coordinator:
         return self._stop
 
     def progress(self, trial: str, state: dict[str, Any]) -> None:
-        """Where a trial is: t, phase, done, total, loss."""
+        """Record where a trial is: t, phase, done, total, loss."""
         if trial not in self._finished:
             self._running[trial] = state
 
     def stage(self, trial: str, key: str, learned: str | None, *, reused: bool, seconds: float) -> None:
-        """A stage was computed or read from the store; ``learned`` as in ``clstudy.study.retention.Chain``."""
+        """Record a stage computed or read from the store; ``learned`` as in ``clstudy.study.retention.Chain``."""
         self._chains.setdefault(trial, []).append((key, learned))
         self._stages["reused" if reused else "computed"] += 1
         if reused:
@@ -103,16 +103,16 @@ class Coordinator:
         return {trial: list(chain) for trial, chain in self._chains.items()}, set(self._finished)
 
     def note(self, text: str) -> None:
-        """Something a reader of the numbers must know, said by a worker; the same text counts once."""
+        """Keep a worker's note for readers of the results; repetitions of the same note are dropped."""
         self._notes.setdefault(text)
 
     def finish(self, trial: str, failure: str) -> None:
-        """A trial ended; ``failure`` is empty or says why it failed."""
+        """Record that a trial ended; ``failure`` is empty or says why it failed."""
         self._running.pop(trial, None)
         self._finished[trial] = failure
 
     def snapshot(self) -> dict[str, Any]:
-        """Everything the display shows."""
+        """Everything that the display shows."""
         return {
             "running": dict(self._running),
             "finished": dict(self._finished),

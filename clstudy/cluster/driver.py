@@ -1,4 +1,4 @@
-"""Run a study: Ray Tune over its trials, live progress, one MLflow writer; resume is simply running again."""
+"""Runs a study: Ray Tune over its trials, live progress, one MLflow writer. To resume a study, run it again."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ INTERRUPTED = "interrupted"
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a run of a study ended; ``stopped`` says why it ended before its end, or is empty."""
+    """How a run of a study ended; ``stopped`` says why it stopped early, or is empty."""
 
     failures: Mapping[str, str]
     finished: frozenset[str]
@@ -69,17 +69,17 @@ def run_study(
     source: TrialSource | None = None,
     say: Callable[[str], None] = lambda text: None,
 ) -> Outcome:
-    """Run all unfinished trials of a plan (or those a source makes) and return how it went.
+    """Run all unfinished trials of a plan (or those that a source proposes) and return how it went.
 
-    ``show`` is called a few times a second with the coordinator's snapshot; ``say`` hears what a user must know at
-    once. The first SIGINT or SIGTERM lets the stages in flight finish; a second SIGINT raises KeyboardInterrupt. A
-    killed driver leaves nothing half: the same call goes on from the finished stages.
+    ``show`` is called a few times a second with the coordinator's snapshot, ``say`` with messages that the user must
+    see at once. The first SIGINT or SIGTERM lets the stages in flight finish; a second SIGINT raises
+    KeyboardInterrupt. A killed driver leaves nothing half done: the same call resumes from the finished stages.
     """
     started = time.monotonic()
     store = StudyStore(settings.out)
     store.drop_drafts()
     gate = Gate()
-    # twice: Ray's start puts a handler of its own, which ends the process, over SIGTERM's
+    # twice, because Ray replaces our SIGTERM handler on start by its own, which ends the process
     with _signals(gate, say), ray_session(settings) as session, _signals(gate, say):
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         coordinator: Any = CoordinatorActor.options(scheduling_strategy=here).remote(settings.most_stages)
@@ -122,7 +122,7 @@ def run_study(
 
 
 def _close(recorder: Any, patience_s: float) -> int:
-    """Calls that MLflow did not get; a recorder that died took its own with it, and the rows are safe all the same."""
+    """Number of calls that did not reach MLflow; those of a dead recorder are lost, but the rows are safe."""
     try:
         undelivered: int = ray.get(recorder.close.remote(patience_s))
         return undelivered
@@ -132,7 +132,7 @@ def _close(recorder: Any, patience_s: float) -> int:
 
 @contextmanager
 def _signals(gate: Gate, say: Callable[[str], None]) -> Iterator[None]:
-    """The first signal closes the gate, the next SIGINT interrupts; only in the main thread, as Python wants it."""
+    """Close the gate on the first signal, interrupt on the next SIGINT; only in the main thread, as Python requires."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -152,7 +152,7 @@ def _signals(gate: Gate, say: Callable[[str], None]) -> Iterator[None]:
 
 
 def _provide_inputs(settings: StudySettings) -> Inputs | None:
-    """Where workers may be on other machines: photos and weights of metrics into the storage."""
+    """Put photos and metrics' weights into the storage if workers may be on other machines."""
     if settings.address is None:
         return None
     inputs = Inputs(settings.out, study_token(settings.out))
@@ -161,7 +161,7 @@ def _provide_inputs(settings: StudySettings) -> Inputs | None:
 
 
 def _sources(settings: StudySettings) -> dict[str, str]:
-    """Modules of the user's own that workers need."""
+    """The user's own modules that workers need: name -> source."""
     profile = settings.basis.profile
     return {
         **strategy_sources(settings.space.grid.strategy),
@@ -215,10 +215,10 @@ def _fit(
             scheduler=SourceScheduler(source, leave),
             reuse_actors=True,
             max_concurrent_trials=settings.max_concurrent,
-            trial_name_creator=_nameless,
-            trial_dirname_creator=_nameless,
+            trial_name_creator=_anonymous_name,
+            trial_dirname_creator=_anonymous_name,
         ),
-        # Tune's own records are not the truth (they lose and repeat rows); ours are keyed and checked.
+        # Nothing is read from Tune's own records (they lose and repeat rows); ours are keyed and checked.
         run_config=tune.RunConfig(
             name=tune_experiment(settings),
             verbose=0,
@@ -232,13 +232,13 @@ def _fit(
     tuner.fit()
 
 
-def _nameless(trial: Any) -> str:
-    """A trial's name in Ray's folders and logs, which outlive a study on a cluster: it names nobody."""
+def _anonymous_name(trial: Any) -> str:
+    """A trial's name in Ray's folders and logs, which outlive a study on a cluster: a digest that names nobody."""
     return digest_of({"trial": str(trial.config["trial"])})[:16]
 
 
 def _scratch(session: RaySession, out: Place) -> dict[str, Any]:
-    """Where Tune keeps its own records: nothing of ours depends on them, but all nodes must see them."""
+    """Where Tune keeps its own records: we do not use them, but all nodes must see them."""
     if session.scratch is not None:
         return {"storage_path": str(session.scratch)}
     folder = out / "ray"

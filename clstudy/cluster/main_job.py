@@ -1,7 +1,7 @@
-"""The main job, whoever asks for it: check and plan, search for learning rates, compute, report.
+"""The main job, from the command line or from Python: check and plan, search for learning rates, compute, report.
 
-What is shown of it on the way is a :class:`View`'s business: the command line has one that prints. Ray and torch are
-imported where something is computed: a plan is wanted within seconds.
+A :class:`View` decides what is shown on the way; the command line has one that prints. Ray and torch are imported only
+where something is computed, so that a plan takes seconds.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 Show = Callable[[Mapping[str, Any]], None]
 """Takes a snapshot of the coordinator."""
 
-_BROKEN_OFF = "some trials failed for a reason that says nothing about their rate"
+_UNRELATED_FAILURES = "some trials failed for a reason that says nothing about their rate"
 
 
 class Ending(enum.Enum):
@@ -55,10 +55,10 @@ class Ending(enum.Enum):
 
 @dataclass(frozen=True, kw_only=True)
 class Finished:
-    """What a study that ran to its end left: its report, failed trials, and where MLflow has it.
+    """The outcome of a study that ran to its end: its report, failed trials, and its address in MLflow.
 
-    ``completed_runs`` were brought up to date in MLflow from the rows; ``tracking_trouble`` says why not, if not;
-    ``tracked`` is whether MLflow took everything.
+    ``completed_runs``: number of runs brought up to date in MLflow from the rows. ``tracking_trouble``: why that was
+    not possible, or empty. ``tracked``: whether MLflow accepted everything.
     """
 
     place: Place
@@ -72,51 +72,51 @@ class Finished:
 
 
 class View:
-    """Sees a run; this one shows nothing of it. Others override what they show."""
+    """Receives the events of a run. This one shows nothing; subclasses override what they show."""
 
     def busy(self, text: str) -> AbstractContextManager[object]:
-        """Something takes a moment."""
+        """Return a context to hold open while something takes a moment."""
         return nullcontext()
 
     def plan(self, prepared: PreparedStudy) -> None:
-        """What will run."""
+        """Called with what will run."""
 
     def starting(self, prepared: PreparedStudy) -> None:
-        """It begins: nothing was written so far."""
+        """Called before anything is written."""
 
     def restored(self, trials: Mapping[State, Sequence[str]]) -> None:
-        """Result files that were made again from finished stages, by what was wrong with them."""
+        """Called with the trials whose result files were rebuilt from finished stages, by what was wrong with them."""
 
     def tracked_at(self, address: str) -> None:
-        """Where MLflow shows the study while it runs."""
+        """Called with the address at which MLflow shows the study while it runs."""
 
     def live(self, plan: Plan, workers: int) -> AbstractContextManager[Show]:
-        """While it computes: yields what takes snapshots of the coordinator."""
+        """Return a context to hold open while trials are computed; it yields a receiver of snapshots."""
         return nullcontext(lambda snapshot: None)
 
     def note(self, text: str) -> None:
-        """Something to know that is not an error."""
+        """Called with something to know that is not an error."""
 
     def ran(self, outcome: Outcome, prepared: PreparedStudy) -> None:
-        """How computing went."""
+        """Called with the outcome once the trials have run."""
 
     def failed(self, failures: Mapping[str, str]) -> None:
-        """Trials that failed, with the reason."""
+        """Called with the trials that failed, each with its reason."""
 
     def stopped(self, why: str, *, searching: bool, left: int) -> None:
-        """It did not get to its end; ``left`` trials are not finished (0: not counted)."""
+        """Called if the run stopped before its end; ``left`` trials are not finished (0: not counted)."""
 
     def chosen(self, rates: Mapping[GridCell, float]) -> None:
-        """The search is over."""
+        """Called with the chosen rates when the search is over."""
 
     def piloted(self, outcome: Outcome | None) -> None:
-        """One stage was computed, in a worker's seconds; None: there was none left to compute."""
+        """Called after a pilot, which computed one stage; None: there was none left to compute."""
 
     def nothing_to_compute(self) -> None:
-        """Every trial was finished before."""
+        """Called if every trial was finished before."""
 
     def finished(self, study: Finished) -> None:
-        """Report and tables are there."""
+        """Called when report and tables are written."""
 
 
 class MainJob:
@@ -153,7 +153,7 @@ class MainJob:
             return self._launch(prepared)
 
     def _with_restored_results(self, prepared: PreparedStudy) -> PreparedStudy:
-        """Write results that are missing, damaged or without a checksum from their stages; returns what is left."""
+        """Rebuild results that are missing, damaged or without a checksum; returns the study with what is left."""
         plan = prepared.plan
         wanted = {spec: plan.chains[spec.trial_id].keys for spec in plan.trials if spec.trial_id in plan.restorable}
         if not wanted:
@@ -180,7 +180,7 @@ class MainJob:
         return Ending.FINISHED
 
     def _search(self, prepared: PreparedStudy) -> PreparedStudy | Ending:
-        """Search the learning rates; returns the study at the chosen rates, or how it ended before."""
+        """Search for learning rates; returns the study at the chosen rates, or how the run ended before that."""
         assert prepared.search is not None
         outcome = self._compute(prepared)
         keep_search(prepared.search, prepared.out)
@@ -190,7 +190,7 @@ class MainJob:
         self._view.ran(outcome, prepared)
         if not prepared.search.source.complete():
             self._view.failed(outcome.failures)
-            self._view.stopped(outcome.stopped or _BROKEN_OFF, searching=True, left=0)
+            self._view.stopped(outcome.stopped or _UNRELATED_FAILURES, searching=True, left=0)
             if outcome.stopped == "interrupted":
                 return Ending.INTERRUPTED
             return Ending.STOPPED if outcome.stopped else Ending.INCOMPLETE
@@ -224,13 +224,13 @@ class MainJob:
         return Ending.FINISHED if whole else Ending.INCOMPLETE
 
     def _report(self, prepared: PreparedStudy, writer: MlflowWriter, failures: Mapping[str, str]) -> Finished:
-        """Write the report, and bring MLflow up to date with the rows; a server that is down costs only that."""
+        """Write the report, and bring MLflow up to date with the rows; if its server is down, only the latter fails."""
         uri, experiment = tracking_address(prepared.home), writer.experiment_id()
         keep_address(prepared.out, uri, experiment)
         completed, trouble = 0, ""
         with reported(prepared.out) as (folder, report):
             try:
-                # runs can lack their end where a driver was killed before everything was delivered
+                # runs may be incomplete if a driver was killed before everything was delivered
                 completed = complete_runs(folder, writer, data=str(prepared.data.root), images=prepared.images)
             except UserError as error:
                 trouble = str(error)
@@ -249,11 +249,11 @@ class MainJob:
         )
 
     def _compute(self, prepared: PreparedStudy, *, pilot: bool = False) -> Outcome | None:
-        """Run what the plan has left, of the search or of the reported trials; None: interrupted twice."""
+        """Run what the plan has left of the search or of the reported trials; None if interrupted twice."""
         options = self._options
         if options.address is None:
-            # Before Ray is imported, which reads it then: on one machine all of Ray's ports are bound to localhost
-            # (Ray does so by itself on the systems that the variable is named after).
+            # Ray reads this on import. On one machine it binds all of Ray's ports to localhost, which Ray does by
+            # default only on the systems that the variable is named after.
             os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
         from clstudy.cluster.driver import run_study  # Ray and torch only from here on
         from clstudy.cluster.study_settings import StudySettings
@@ -298,7 +298,7 @@ def write_settings(prepared: PreparedStudy) -> None:
 
 
 def session_of(outcome: Outcome, prepared: PreparedStudy, *, part: str, began: str, price: float | None) -> Session:
-    """The record of a run."""
+    """The record of a run, for the study's list of sessions."""
     plan, resources = prepared.plan, prepared.profile.resources
     return Session(
         began=began,

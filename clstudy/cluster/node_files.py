@@ -1,8 +1,8 @@
-"""What workers on other machines need and may not have: photos, and weights that metrics are computed with.
+"""Files that workers on other machines need and may lack: photos, and the weights of metrics.
 
-The driver puts them into the study's own storage, by content; a node that lacks a file fetches it from there once, into
-a folder of its own that goes when the study ends. So people's photos pass through no other place than the storage that
-was named. No torch, no Ray.
+The driver puts them into the study's own storage, addressed by content. A node that lacks a file fetches it from there
+once, into a folder of its own that is removed when the study ends. So people's photos are copied to no other place than
+the storage that the user named. No torch, no Ray.
 """
 
 from __future__ import annotations
@@ -26,8 +26,9 @@ from clstudy.storage.trees import list_files, remove_tree, together
 class Inputs:
     """Files in a study's storage under ``inputs/<digest><suffix>``.
 
-    The name has a photo's ``digest`` (with its conditions, by which stages name it too, so that forgetting a person
-    finds it), the content must have the file's own. Conditions themselves travel with the photo.
+    A photo's name contains its ``digest``, which covers its conditions: stages refer to photos by it, so that they are
+    found when a person is forgotten. The content is checked against the digest of the file alone. The conditions
+    themselves are sent to workers with the photo.
 
     Args:
         storage: the study's folder.
@@ -39,36 +40,36 @@ class Inputs:
 
     @property
     def folder(self) -> Place:
-        """Where they lie."""
+        """The folder of these files in the storage."""
         return self.storage / "inputs"
 
     @property
     def cache(self) -> Path:
-        """This node's folder for them, readable by this user only. Before anything in it is used: ``private_cache``."""
+        """This node's folder for them, readable by this user only. Call ``private_cache`` before using it."""
         return node_folder() / self.token
 
     def private_cache(self, *names: str) -> Path:
-        """``cache``, or a folder in it, made where it is not there.
+        """``cache``, or a folder in it, created if it does not exist.
 
         Raises:
-            UserError: it is not this user's alone.
+            UserError: other users have access to it.
         """
         return private_node_folder(self.token, *names)
 
     def remove_cache(self) -> None:
-        """Remove it; where the node's folder is not ours, there is nothing of ours in it."""
+        """Remove ``cache``, unless the node's folder belongs to somebody else: then nothing in it is ours."""
         if is_private(node_folder()):
             remove_tree(self.cache)
 
     # -- the driver -------------------------------------------------------------------------------------------------
 
     def provide(self, data: DataSet, files: Mapping[str, Path], digests: Mapping[str, str]) -> int:
-        """Put everything there that is not there yet; returns how many files that were.
+        """Copy the files that the storage lacks into it; returns how many were copied.
 
         Args:
             data: the photos.
             files: paths by role.
-            digests: sha256 by role, of those that go along.
+            digests: sha256 by role, of the files to copy.
         """
         wanted = {stored_name(photo.path, photo.digest): photo.path for photo in photos_of(data.identities)}
         wanted |= {stored_name(files[role], digest): files[role] for role, digest in digests.items()}
@@ -90,11 +91,12 @@ class Inputs:
             path: where the driver has it.
             digest: sha256 of its bytes.
             name: of the file among the inputs (default: ``stored_name`` of path and digest).
-            check: whether a file in the driver's place must be looked into (photos are, whenever they are read).
+            check: whether to check the digest of a file at the driver's path (not needed for photos, which are checked
+                whenever they are read).
 
         Raises:
-            UserError: it is neither here nor in the storage, or is not what it was; or others have a hand in this
-                node's folder.
+            UserError: it is neither here nor in the storage, or has changed; or other users have access to this node's
+                folder.
         """
         if path.is_file() and not (check and sha256_file(path) != digest):
             return path
@@ -103,7 +105,7 @@ class Inputs:
         if cached.is_file():
             return cached
         with lock_file(self.cache / ".lock") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)  # many workers of one node begin at once: one fetches, the others wait
+            fcntl.flock(lock, fcntl.LOCK_EX)  # workers of one node start together: one fetches, the others wait
             if not cached.is_file():
                 write_atomically(cached, self._fetched(path, digest, name))
         return cached
@@ -114,14 +116,14 @@ class Inputs:
             content = patiently(place.read_bytes)
         except FileNotFoundError as error:
             raise UserError(
-                f"{path.name} is not on this node, and not in {self.folder}; start the study again, which puts it there"
+                f"{path.name} is neither on this node nor in {self.folder}; start the study again, which puts it there"
             ) from error
         if hashlib.sha256(content).hexdigest() != digest:
             raise UserError(f"{place} is damaged (its sha256 differs); delete it and start the study again")
         return content
 
     def local_identity(self, identity: Identity) -> Identity:
-        """The same person with photos that this node has."""
+        """The same person, with the paths of the photos on this node."""
 
         def here(photo: Photo) -> Photo:
             name = stored_name(photo.path, photo.digest)
@@ -130,7 +132,7 @@ class Inputs:
         return mapped(identity, here)
 
     def local_files(self, files: Mapping[str, Path], digests: Mapping[str, str]) -> dict[str, Path]:
-        """Files by role as this node has them; those without a digest are taken as they are."""
+        """Paths on this node by role; files without a digest keep their paths."""
         return {
             role: self.local(path, digests[role], check=True) if role in digests else path
             for role, path in files.items()
@@ -138,7 +140,7 @@ class Inputs:
 
 
 def stored_name(path: Path, digest: str) -> str:
-    """Name of a file among the inputs: its content, and the ending that says what it is."""
+    """Name of a file among the inputs: its digest, and the suffix that tells its format."""
     return f"{digest}{path.suffix.lower()}"
 
 
@@ -153,7 +155,7 @@ def photos_of(identities: tuple[Identity, ...]) -> list[Photo]:
 
 
 def mapped(identity: Identity, change: Callable[[Photo], Photo]) -> Identity:
-    """A person with every photo replaced by what ``change`` makes of it."""
+    """A person with ``change`` applied to every photo."""
 
     def of(timestamp: Timestamp) -> Timestamp:
         return replace(

@@ -1,4 +1,4 @@
-"""Asking the nodes of a Ray cluster. Ray is imported where it is used."""
+"""Runs functions on the nodes of a Ray cluster and compares their clocks. Ray is imported where it is used."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ _LONGEST = 300
 
 
 def ray_complaint(address: str, seconds: float = _REACH_SECONDS) -> str | None:
-    """Ask whether a Ray cluster lets us in: "" if so, else what Ray says, None if nothing answers in time.
+    """Check whether a Ray cluster accepts us: "" if so, else Ray's message; None if nothing answers in time.
 
-    A process of its own asks: with a wrong address or token Ray tries for minutes, or ends the process that called.
+    This runs in a process of its own: with a wrong address or token Ray tries for minutes, or ends its process.
     """
     if refusal := _port_refusal(address):
         return refusal
@@ -40,7 +40,7 @@ def ray_complaint(address: str, seconds: float = _REACH_SECONDS) -> str | None:
 
 
 def _port_refusal(address: str) -> str:
-    """Why nothing can be reached at host:port, which is quick to find out; "" if something can, or without a port."""
+    """Why nothing can be reached at host:port (a quick check); "" if something answers, or without a port."""
     host, _, port = address.rpartition(":")
     if not host or not port.isdecimal():
         return ""
@@ -52,7 +52,7 @@ def _port_refusal(address: str) -> str:
 
 
 def telling_part(text: str) -> str:
-    """The line that says what went wrong, of what a failed process wrote; "" if it wrote nothing."""
+    """The line of a failed process's output that says what went wrong; "" if it wrote nothing."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     for number, line in enumerate(lines):
         if "ersion mismatch" in line:
@@ -63,7 +63,7 @@ def telling_part(text: str) -> str:
 
 @dataclass(frozen=True)
 class Node:
-    """A living node: its id in Ray, its name in the sheet, and what Ray offers there."""
+    """A living node: its id in Ray, its name in the doctor's sheet, and what Ray offers there."""
 
     id: str
     label: str
@@ -72,7 +72,7 @@ class Node:
 
 
 def living_nodes() -> list[Node]:
-    """Nodes of the connected cluster; those of one host are told apart by the beginning of their ids."""
+    """Nodes of the connected cluster; several on one host are labelled with the beginning of their ids."""
     import ray
 
     alive = [node for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]  # of Ray
@@ -89,7 +89,7 @@ def living_nodes() -> list[Node]:
 
 
 def ask_nodes(nodes: Sequence[Node], action: Callable[[str], T], seconds: float) -> dict[str, Answer[T]]:
-    """``action(label)`` on every node at once; one that fails or hangs takes nothing from the others."""
+    """Run ``action(label)`` on every node at once; a node that fails or hangs does not affect the others' answers."""
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -122,7 +122,7 @@ def _task_trouble(error: Exception, seconds: float) -> str:
 
 
 def clocks(nodes: Sequence[Node], rounds: int = 3) -> dict[str, Span]:
-    """How far every node's clock is ahead of ours (s), at least and at most; the quickest of some calls decides."""
+    """How far every node's clock is ahead of ours (s), at least and at most, from the quickest of several calls."""
     bounds: dict[str, Span] = {}
     for _ in range(rounds):
         for label, answer in ask_nodes(nodes, lambda label: time.time(), NODE_SECONDS).items():
@@ -138,7 +138,7 @@ Span = tuple[float, float]
 
 @dataclass(frozen=True)
 class Answer(Generic[T]):
-    """What came back from a node: a value or, if None, the trouble; and when the driver asked and heard (s, UTC)."""
+    """A node's answer: a value or, if it is None, what went wrong; and when the driver asked and heard (s, UTC)."""
 
     value: T | None
     trouble: str
@@ -147,6 +147,6 @@ class Answer(Generic[T]):
 
 
 def why(error: BaseException) -> str:
-    """The first line of what an error says."""
+    """The first line of an error's message."""
     lines = str(getattr(error, "strerror", None) or error).strip().splitlines()
     return textwrap.shorten(lines[0] if lines else type(error).__name__, 300, placeholder=" …")

@@ -1,7 +1,7 @@
-"""Where Ray keeps its session (sockets, logs, Tune's records, which name people): private, and gone after the run.
+"""The folder of Ray's session (sockets, logs, Tune's records, which name people): private, and removed after the run.
 
-Ray's own place is ``/tmp/ray``, readable by everybody, where every run leaves a folder for good. A run on this machine
-gets a folder of its own instead. On a cluster that was joined the session belongs to whoever started the cluster: only
+By default Ray uses ``/tmp/ray``, readable by everybody, where every run leaves a folder for good. A run on this machine
+gets a folder of its own instead. On a cluster that was joined, the session belongs to whoever started the cluster: only
 the study's own folder in it is removed (``experiment_name``). Ray is imported where it is used.
 """
 
@@ -25,7 +25,7 @@ from clstudy.study.privacy.ray_sessions import _MOST_LOG_BYTES
 PREFIX = "clstudy-ray-"
 _LOCK = "lock"
 _LONGEST = 107 - len("/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store")
-"""Bytes that a folder's path may have: a socket's has 107 at most."""
+"""Most bytes of the folder's path: the path of a socket in it may have 107."""
 _TRIES = 10
 
 
@@ -37,7 +37,7 @@ def private_folder() -> Iterator[Path]:
     """A new folder for Ray's session, readable by this user only; removed at the end, with those of killed drivers.
 
     Raises:
-        UserError: no folder can be made there.
+        UserError: the folder cannot be created.
     """
     parent = _parent()
     remove_abandoned(parent)
@@ -45,12 +45,12 @@ def private_folder() -> Iterator[Path]:
         folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=parent))
     except OSError as error:
         raise UserError(
-            f"Ray cannot start on this machine: no folder can be made in {parent} ({error.strerror}). Make room and "
-            "rights there, or name another folder with RAY_TMPDIR"
+            f"Ray cannot start on this machine: no folder can be made in {parent} ({error.strerror}). Free space or "
+            "fix the permissions there, or name another folder with RAY_TMPDIR"
         ) from error
-    # locked under another name first: a folder with a lock that nobody holds is a dead driver's
+    # the lock file is locked before it gets its name: one that nobody holds marks the folder of a dead driver
     with (folder / f"{_LOCK}.new").open("w") as lock:
-        with suppress(OSError):  # a file system without locks: then nobody takes it for abandoned, either
+        with suppress(OSError):  # without locks in the file system, no driver will take it for abandoned either
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             (folder / f"{_LOCK}.new").rename(folder / _LOCK)
         try:
@@ -76,7 +76,7 @@ def _remove(folder: Path) -> None:
 
 
 def remove_abandoned(parent: Path) -> int:
-    """Remove the folders of this user's drivers that were killed; returns how many those were."""
+    """Remove the folders that this user's killed drivers left behind; returns how many."""
     removed = 0
     for folder in parent.glob(f"{PREFIX}*"):
         with suppress(OSError):
@@ -85,7 +85,7 @@ def remove_abandoned(parent: Path) -> int:
                 continue
             descriptor = os.open(folder / _LOCK, os.O_RDWR | os.O_NOFOLLOW)
             try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)  # refused while its driver lives
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)  # fails while its driver lives
                 _remove(folder)
                 removed += 1
             finally:
@@ -94,7 +94,7 @@ def remove_abandoned(parent: Path) -> int:
 
 
 def keep_logs(folder: Path, target: Place) -> int:
-    """Copy Ray's logs of a run that went wrong to where its user finds them; returns how many files."""
+    """Copy Ray's logs of a run that went wrong into the study's folder; returns how many files."""
     kept = 0
     for path in sorted(folder.glob("session_2*/logs/*")):
         with suppress(OSError):
@@ -110,7 +110,7 @@ def keep_logs(folder: Path, target: Place) -> int:
 def remove_experiment(name: str) -> int:
     """Remove a study's folders (``experiment_name``) from this node's session (called on every node); returns how many.
 
-    They hold the names of its people: working folders of trials, and on the driver's node Tune's records.
+    They contain names of people: working folders of trials and, on the driver's node, Tune's records.
     """
     import ray
 

@@ -1,4 +1,4 @@
-"""Ray for as long as a study runs: starting or joining it, its folders, and what of it stays."""
+"""Ray for as long as a study runs: starts or joins it, sets up its folders, and tidies up after it."""
 
 from __future__ import annotations
 
@@ -24,25 +24,25 @@ from clstudy.study.privacy.ray_sessions import experiment_name
 from clstudy.tracking.telemetry import SWITCHES, without_ray_dashboard_process
 
 TIDY_SECONDS = 60.0
-"""Most that tidying up on the nodes may take."""
+"""The longest that tidying up on the nodes may take."""
 
 
 def start_ray(address: str | None, folder: Path | None = None) -> None:
     """Connect to a cluster, or start Ray on this machine without its dashboard.
 
     Args:
-        folder: of the session, on this machine (None: Ray's own).
+        folder: folder of the session on this machine (None: Ray's default).
     """
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
     os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")  # ours lets the stages in flight finish
-    # trials that wait for a worker are what an autoscaler sees; with a searcher Tune would show it one at a time
+    # an autoscaler adds nodes for trials that wait for a worker; with a searcher Tune would show it only one
     os.environ.setdefault("TUNE_MAX_PENDING_TRIALS_PG", "32")
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # the newer console prints a box even when told to be silent
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "ignore_reinit_error": True}
     if address is None:
-        # Ray's ports let in whoever has the token. One of this process's own needs no file in the home folder (which
-        # may not be there, or not be ours to write), and no other run knows it.
+        # Ray's ports accept whoever has the token. One made by this process needs no file in the home folder (which may
+        # be missing or not writable), and no other run has it.
         named = any(os.environ.get(name) for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"))
         if not named and os.environ.get("RAY_AUTH_MODE", "").lower() != "disabled":
             os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
@@ -54,17 +54,17 @@ def start_ray(address: str | None, folder: Path | None = None) -> None:
         except OSError as error:
             raise UserError(
                 f"Ray cannot start on this machine ({error}); it keeps its files in the system's temporary folder: "
-                "make room and rights there, or name another folder with RAY_TMPDIR"
+                "free space or fix the permissions there, or name another folder with RAY_TMPDIR"
             ) from error
         return
-    # asked first, in a process of its own: at a wrong address Ray tries for minutes, without a token it aborts
+    # checked first, in a process of its own: at a wrong address Ray tries for minutes, without a token it aborts
     complaint = ray_complaint(address)
     try:
         if complaint is None:
             raise ConnectionError("nothing answers")
         if complaint:
             raise ConnectionError(complaint)
-        # the nodes' workers are started by somebody else's environment, and import libraries before our code
+        # the nodes' workers get the environment that Ray was started in there, and import libraries before our code
         ray.init(address=address, runtime_env={"env_vars": dict(SWITCHES)}, **quiet)
     except (ConnectionError, RuntimeError, ValueError) as error:  # nobody there; another Ray or Python; a wrong address
         raise UserError(
@@ -75,7 +75,7 @@ def start_ray(address: str | None, folder: Path | None = None) -> None:
 
 @dataclass
 class RaySession:
-    """Where Tune may keep its records (None: in the study, which all nodes see), and whether to keep Ray's logs."""
+    """Where Tune keeps its records (None: in the study, which all nodes see), and whether to keep Ray's logs."""
 
     scratch: Path | None
     keep_logs: bool = False
@@ -83,9 +83,10 @@ class RaySession:
 
 @contextmanager
 def ray_session(settings: StudySettings) -> Iterator[RaySession]:
-    """Ray for as long as the block runs, and nothing of it afterwards but the logs of a run that went wrong.
+    """Run Ray while the block runs, and leave nothing of it behind but the logs of a run that went wrong.
 
-    On one machine its folder is our own; of a cluster's only the study's part goes.
+    On one machine Ray's session gets a folder of its own, which is removed; of a cluster's session only the study's
+    part is.
     """
     if settings.address is not None:
         start_ray(settings.address)
@@ -119,5 +120,5 @@ def tune_experiment(settings: StudySettings) -> str:
 
 
 def study_token(out: Place) -> str:
-    """Names a study's own folders outside of it."""
+    """The token that names the folders a study has outside of its own."""
     return digest_of({"study": str(out)})[:16]

@@ -1,4 +1,4 @@
-"""The recorder of a running study: the Ray actor that holds MLflow's one writer."""
+"""The recorder of a running study: the Ray actor that holds the only MLflow writer."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Recorder:
         images: dict[str, np.ndarray],
         losses: np.ndarray | None,
     ) -> None:
-        """One batch of metrics at step t with the loss of every step, and the pictures of t."""
+        """Log the metrics of timestamp t in one batch, with the loss of every step, and the images of t."""
         self._writer.log_stage(trial, t, metrics, images if self._images else None, losses)
 
     def finish_trial(self, trial: str) -> None:
@@ -53,11 +53,11 @@ class Recorder:
         self._writer.fail_trial(trial, message)
 
     def leave_trial(self, trial: str) -> None:
-        """Mark the run as ended before its time: a learning-rate search stopped it."""
+        """Mark the run as stopped early by a learning-rate search."""
         self._writer.finish_trial(trial, "KILLED")
 
     def close(self, patience_s: float = 30.0) -> int:
-        """Send what is pending, for at most so long; return how many calls could not be delivered."""
+        """Send what is pending, for at most ``patience_s``; return how many calls could not be delivered."""
         return self._writer.flush(patience_s) + self._writer.dropped()
 
 

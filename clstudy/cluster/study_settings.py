@@ -17,10 +17,10 @@ from clstudy.trial.requests import Basis
 class StudySettings:
     """Where and with how many workers a study runs.
 
-    ``files`` are the weights from outside the package, by role; ``weights`` those of the generator if they were read
-    already. ``part`` is the folder for the trials' rows (a learning-rate search has one of its own).
-    ``budget_seconds``: after so long no stage is begun any more. ``most_stages``: stop after so many computed stages.
-    ``tracking_patience_s``: how long the end waits for a tracking server that does not answer.
+    ``files`` are the weights from outside the package, by role; ``weights`` are those of the generator if they have
+    been read already. ``part`` is the folder for the trials' rows (a learning-rate search has one of its own).
+    ``budget_seconds``: no stage begins after this time. ``most_stages``: stop after this many computed stages.
+    ``tracking_patience_s``: how long to wait at the end for a tracking server that does not answer.
     """
 
     space: SearchSpace

@@ -1,4 +1,4 @@
-"""What Ray Tune is given to run a study's trials: search algorithm, scheduler and callback over a trial source."""
+"""Adapts a trial source to Ray Tune: search algorithm, scheduler and callback that run a study's trials."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from clstudy.study.trial_sources import TrialSource
 
 
 class Gate:
-    """Whether new trials and stages may begin. Set from signal handlers and threads, so nothing but flags."""
+    """Whether new trials and stages may begin. Only flags, because signal handlers and threads set it."""
 
     def __init__(self) -> None:
         self.reason = ""
         self.paused = ""
 
     def stop(self, reason: str) -> None:
-        """No trial and no stage begins any more; the first reason stays."""
+        """Let no further trial or stage begin; the first reason given is kept."""
         self.reason = self.reason or reason
 
 
 class SourceSearcher(Searcher):
-    """Hands a source's trials to Tune, one when a worker is free."""
+    """Hands a source's trials to Tune, one at a time whenever a worker is free."""
 
     def __init__(self, source: TrialSource, gate: Gate):
-        super().__init__()  # without a metric: Tune would demand it of every result, also of a failed trial's
+        super().__init__()  # without a metric, which Tune would require in every result, even that of a failed trial
         self._source = source
         self._gate = gate
         self._specs: dict[str, TrialSpec] = {}
@@ -60,7 +60,7 @@ class SourceSearcher(Searcher):
             self._source.finish(spec.trial_id, None if "failed" in result else result["objective"])
 
     def save(self, checkpoint_path: str) -> None:
-        Path(checkpoint_path).touch()  # Tune wants a file; a study is resumed from its own stages
+        Path(checkpoint_path).touch()  # Tune requires a file; a study is resumed from its own stages
 
     def restore(self, checkpoint_path: str) -> None:
         return
@@ -85,7 +85,7 @@ class SourceScheduler(FIFOScheduler):
 
 
 class DeathNotice(tune.Callback):
-    """Tells the coordinator of every worker that died under a trial, before the trial is started again."""
+    """Reports every worker that died during a trial to the coordinator, before the trial is started again."""
 
     def __init__(self, coordinator: Any):
         self._coordinator = coordinator

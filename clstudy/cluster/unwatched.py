@@ -1,4 +1,4 @@
-"""Running a study from Python: the main job with nobody watching."""
+"""Runs a study from Python: the main job without any output."""
 
 from __future__ import annotations
 
@@ -15,32 +15,32 @@ if TYPE_CHECKING:
     pass
 
 
-class _Placed(View):
-    """Shows nothing, and keeps where the study lies."""
+class _SilentView(View):
+    """Shows nothing, and remembers the study's folder."""
 
     def plan(self, prepared: PreparedStudy) -> None:
         self.place = prepared.out
 
 
 def run_study(space: str | Path, **options: Any) -> StudyResults:
-    """Run a study, or go on with it, and return its results; the same as ``clstudy run --space SPACE``.
+    """Run or resume a study and return its results; the same as ``clstudy run --space SPACE``.
 
-    Trials that failed or are missing are no error: ``complete`` and ``missing`` of the results say so.
+    Trials that failed or are missing are not an error: see ``complete`` and ``missing`` of the results.
 
     Args:
         space: packaged search space, or path of a YAML file.
-        options: as ``clstudy.RunOptions`` names them, e.g. ``identities="2"``, ``out="runs/first"``.
+        options: fields of ``clstudy.RunOptions``, e.g. ``identities="2"``, ``out="runs/first"``.
 
     Raises:
         UserError: anything about the input is wrong, or the run stopped (a budget, a full disk) before any result.
         StudyBusyError: another driver is at work on the study.
-        KeyboardInterrupt: it was interrupted; the same call goes on from the finished stages.
+        KeyboardInterrupt: it was interrupted; the same call resumes from the finished stages.
         TypeError: an option that does not exist.
     """
-    view = _Placed()
+    view = _SilentView()
     ending = MainJob(RunOptions(space=str(space), **options), view).run()
     if ending is Ending.INTERRUPTED:
         raise KeyboardInterrupt
     if ending is Ending.STOPPED:
-        raise UserError(f"the study {view.place} stopped before its end ({ending.value}); the same call goes on")
+        raise UserError(f"the study {view.place} stopped before its end ({ending.value}); call again to resume it")
     return open_study(view.place)

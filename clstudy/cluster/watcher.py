@@ -22,7 +22,7 @@ Display = Callable[[Mapping[str, Any]], None]
 
 
 class Watcher:
-    """A thread beside ``fit``: shows the coordinator's board, drops weights, looks after budget, disk and signals."""
+    """A thread beside ``fit``: shows the coordinator's snapshots, drops weights, watches budget, disk and signals."""
 
     def __init__(
         self,
@@ -59,31 +59,31 @@ class Watcher:
     def _watch(self) -> None:
         while not self._over.wait(self._every):
             try:
-                self._look()
+                self._update()
             except Exception:  # neither the display nor tidying up may stop a study
                 continue
 
-    def _look(self) -> None:
+    def _update(self) -> None:
         snapshot = ray.get(self._coordinator.snapshot.remote(), timeout=5)
-        self._limits(snapshot)
-        self._look_after_database()
+        self._check_limits(snapshot)
+        self._check_database()
         if self._gate.reason and not snapshot["stopping"]:
             self._coordinator.stop.remote(self._gate.reason)
         self._show(snapshot)
         stages = snapshot["stages"]
         reached = (stages["computed"] + stages["reused"], len(snapshot["finished"]))
-        if self._keeper is not None and reached != self._swept:  # all chains are much to ask for twice a second
+        if self._keeper is not None and reached != self._swept:  # all chains are too much to fetch twice a second
             self._keeper.sweep(*ray.get(self._coordinator.chains.remote(), timeout=5))
             self._swept = reached
 
-    def _look_after_database(self) -> None:
-        """Say it where MLflow's local database is deleted or replaced under the study."""
+    def _check_database(self) -> None:
+        """Warn if MLflow's local database is deleted or replaced while the study runs."""
         now = database_file(self._settings.tracking_uri)
         if self._database is not None and now != self._database:
             self._say(lost_database(self._settings.tracking_uri, self._settings.out))
         self._database = now
 
-    def _limits(self, snapshot: Mapping[str, Any]) -> None:
+    def _check_limits(self, snapshot: Mapping[str, Any]) -> None:
         settings = self._settings
         if settings.budget_seconds is not None and time.monotonic() - self._started > settings.budget_seconds:
             self._stop(BUDGET)
@@ -92,7 +92,7 @@ class Watcher:
         free, wanted = free_bytes(settings.out), room_for_a_trial(settings)
         if free is None or free >= wanted:
             if self._gate.paused:
-                self._say("there is room again: going on")
+                self._say("there is room again: the study goes on")
                 self._coordinator.pause.remote("")
             self._gate.paused, self._full_since = "", None
             return
@@ -114,15 +114,15 @@ class Watcher:
 
 
 def lost_database(uri: str, out: Place) -> str:
-    """What became of MLflow's database and what to do."""
+    """The warning that MLflow's database is gone, and what to do about it."""
     return (
-        f"MLflow's database {uri} was deleted or replaced while the study runs. The rows are safe; runs that MLflow "
-        "lacks are written again from them when the study ends, or by "
+        f"MLflow's database {uri} was deleted or replaced while the study was running. The rows are safe; runs that "
+        "MLflow lacks are written again from them when the study ends, or by "
         f"`python -m clstudy.tracking rebuild {out} --to {uri}`"
     )
 
 
 def room_for_a_trial(settings: StudySettings) -> int:
-    """Free bytes below which no trial is begun: what the trials under way may still write, and some for the rest."""
+    """Free bytes below which no trial begins: room for what the trials under way may still write, and a reserve."""
     timestamps = max(len(identity.timestamps) for identity in settings.data.identities)
     return max(MIN_FREE_BYTES, 2 * timestamps * settings.basis.profile.stage_bytes)

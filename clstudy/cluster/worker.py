@@ -48,16 +48,16 @@ from clstudy.trial.story import trial_stages
 from clstudy.workloads.base import workload_of
 
 _BEAT_SECONDS = 5.0
-_TELL_SECONDS = 0.4
+_PROGRESS_SECONDS = 0.4
 _DELIVERY_SECONDS = 120.0
 _PAUSE_SECONDS = 2.0
 _MOST_DEATHS = 5
-"""A trial whose worker dies so often without finishing a stage is not tried again: it would go on for ever."""
+"""A trial is given up after this many deaths of its worker without a finished stage: it would be retried for ever."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SentBasis:
-    """A basis on its way to a worker, plain: the class of its profile may be in a module that is not there yet."""
+    """A basis in plain values, to send to a worker: its profile's class may be in a module that is not there yet."""
 
     profile: Mapping[str, Any]
     generator_digest: str
@@ -66,7 +66,7 @@ class SentBasis:
 
     @classmethod
     def of(cls, basis: Basis) -> SentBasis:
-        """Packed, in the driver."""
+        """Pack a basis, in the driver."""
         return cls(
             profile=basis.profile.to_dict(),
             generator_digest=basis.generator_digest,
@@ -75,7 +75,7 @@ class SentBasis:
         )
 
     def opened(self) -> Basis:
-        """The basis, where the modules of the user's own are (``provide_sources``).
+        """Unpack the basis; the user's own modules must be importable (``provide_sources``).
 
         Raises:
             UserError: they are not.
@@ -85,11 +85,10 @@ class SentBasis:
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """Everything a worker needs to know, small enough to travel with every trial.
+    """Everything that a worker needs, small enough to be sent with every trial.
 
-    ``part`` is the folder of the study that takes the trials' rows; ``inputs`` fetches files that a node lacks,
-    ``sources`` are modules of the user's own (strategies, profiles), and ``umask`` is the driver's
-    (``clstudy.storage.file_modes``).
+    ``part`` is the study's folder for the trials' rows; ``inputs`` fetches files that a node lacks, ``sources`` are the
+    user's own modules (strategies, profiles), and ``umask`` is the driver's (``clstudy.storage.file_modes``).
     """
 
     basis: SentBasis
@@ -106,7 +105,7 @@ class Job:
 
 
 class ActorLocks:
-    """Locks of stages, held in the coordinator, kept alive by a heartbeat from this process."""
+    """Stage locks, held in the coordinator and kept alive by a heartbeat from this process."""
 
     def __init__(self, coordinator: Any, owner: str):
         self._coordinator = coordinator
@@ -132,19 +131,19 @@ class BoardListener:
     def __init__(self, coordinator: Any, trial: str):
         self._coordinator = coordinator
         self._trial = trial
-        self._told = 0.0
+        self._last_sent = 0.0
 
     def progress(self, t: int, phase: str, done: int, total: int, loss: float) -> None:
         now = time.monotonic()
-        if now - self._told < _TELL_SECONDS:
+        if now - self._last_sent < _PROGRESS_SECONDS:
             return
-        self._told = now
+        self._last_sent = now
         state = {"t": t, "phase": phase, "done": done, "total": total, "loss": loss}
         self._coordinator.progress.remote(self._trial, state)
 
 
 def spec_of(config: Mapping[str, Any]) -> TrialSpec:
-    """The trial that Tune's configuration names (``TrialSpec.columns``)."""
+    """The trial that Tune's configuration describes (``TrialSpec.columns``)."""
     return TrialSpec(**{field.name: config[field.name] for field in fields(TrialSpec)})
 
 
@@ -154,10 +153,10 @@ class TrialTrainable(tune.Trainable):
     def setup(  # type: ignore[override]  # Tune passes what ``with_parameters`` was given by name
         self, config: dict[str, Any], job: Job, weights: GeneratorWeights
     ) -> None:
-        """Build what stays warm between trials.
+        """Build what is kept between trials.
 
-        What goes wrong here is no fault of the trial: Tune starts it again, elsewhere perhaps, and the coordinator
-        counts (``died``).
+        A failure here is not the trial's fault: Tune starts the trial again, perhaps on another node, and the
+        coordinator counts the failures (``died``).
         """
         apply(job.umask)
         self._job = job
@@ -174,11 +173,11 @@ class TrialTrainable(tune.Trainable):
 
     @cached_property
     def _basis(self) -> Basis:
-        """The job's, once its modules are there; raises as ``SentBasis.opened``."""
+        """The job's basis, once its modules are there; raises as ``SentBasis.opened``."""
         return self._job.basis.opened()
 
     def _ask(self, method: str, *arguments: Any) -> Any:
-        """An answer of the coordinator."""
+        """Call a method of the coordinator and wait for its answer."""
         return ray.get(getattr(self._job.coordinator, method).remote(*arguments))
 
     def _say(self, text: str) -> None:
@@ -205,14 +204,14 @@ class TrialTrainable(tune.Trainable):
         )
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        """Take another trial into the same process; not where it could not be set up."""
+        """Reuse the process for another trial; False if the process could not be set up."""
         if self._runner is None:
             return False
         self._begin(new_config)
         return True
 
     def _begin(self, config: dict[str, Any]) -> None:
-        """Forget the trial before; what this one needs is done in its first step, if it comes to that."""
+        """Forget the previous trial; the new one is prepared in its first step, if it gets that far."""
         self._spec = spec_of(config)
         self._identity = self._job.identities[self._spec.identity]
         self._stages: Iterator[tuple[StageRequest, StageReport]] | None = None
@@ -222,7 +221,7 @@ class TrialTrainable(tune.Trainable):
         self._sent: list[Any] = []
 
     def _start(self) -> str:
-        """Announce the trial and get ready for its stages; returns why that cannot be, or nothing."""
+        """Announce the trial and prepare its stages; returns why it cannot run, or an empty string."""
         deaths, trouble = self._ask("begin", self._spec.trial_id)
         self._job.coordinator.progress.remote(
             self._spec.trial_id, {"t": 0, "phase": "start", "done": 0, "total": 1, "loss": float("nan")}
@@ -249,23 +248,23 @@ class TrialTrainable(tune.Trainable):
         )
 
     def _record(self, method: str, *arguments: Any) -> None:
-        """Tell the recorder something about this trial, without waiting."""
+        """Send something about this trial to the recorder, without waiting."""
         self._sent.append(getattr(self._job.recorder, method).remote(self._spec.trial_id, *arguments))
 
-    def _delivered(self) -> None:
-        """Wait until the recorder has taken everything: Ray drops what is on its way when this process ends.
+    def _wait_for_delivery(self) -> None:
+        """Wait until the recorder has received everything: Ray drops calls in flight when this process ends.
 
-        Taken, not sent on: a tracking server that is down delays nothing here.
+        This does not wait for the tracking server, which may be down.
         """
         if self._sent:
             ray.wait(self._sent, num_returns=len(self._sent), timeout=_DELIVERY_SECONDS)
 
     def step(self) -> dict[str, Any]:
-        """One timestamp. A failure ends this trial only and is told with its reason."""
+        """Run one timestamp. A failure ends only this trial and is reported with its reason."""
         while not self._keys and self._ask("paused"):
             time.sleep(_PAUSE_SECONDS)
         if reason := self._ask("stopping"):
-            self._delivered()
+            self._wait_for_delivery()
             return {"stopped": reason, "done": True}
         try:
             if self._stages is None and (doomed := self._start()):
@@ -304,7 +303,7 @@ class TrialTrainable(tune.Trainable):
             seconds=report.seconds,
         )
         self._record("log_stage", report.t, {**metrics, LOSS_METRIC: report.loss}, images, report.losses)
-        # joint training has no AIP: its one row is what there is to choose by
+        # joint training has no AIP: a search judges it by its only row
         self._objective = self._runner.objective.cost(metrics)
         if report.t + 1 == len(self._identity.timestamps):
             return self._finish()
@@ -315,13 +314,13 @@ class TrialTrainable(tune.Trainable):
         place = result_path(self._job.out, self._spec.trial_id, self._job.part)
         patiently(lambda: write_result(place, table), self._say)
         self._record("finish_trial")
-        self._delivered()
+        self._wait_for_delivery()
         self._job.coordinator.finish.remote(self._spec.trial_id, "")
         return {"t": len(self._identity.timestamps) - 1, "objective": self._objective, "done": True}
 
     def _fail(self, message: str, *, diverged: bool = False) -> dict[str, Any]:
-        message = redacted(message)  # a library's may quote an address with its password
+        message = redacted(message)  # a library's message may quote an address with its password
         self._record("fail_trial", message)
-        self._delivered()
+        self._wait_for_delivery()
         self._job.coordinator.finish.remote(self._spec.trial_id, message)
         return {"failed": message, "diverged": diverged, "done": True}

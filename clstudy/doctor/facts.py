@@ -12,12 +12,12 @@ from clstudy.storage.places import Place
 PASS, FIX, NOTE = "pass", "FIX", "note"
 
 CPU_ONNX, GPU_ONNX = "onnxruntime", "onnxruntime-gpu"
-"""Two packages with one folder: the one installed last is the one that runs."""
+"""Two packages that install into the same folder: the one installed last is used."""
 
 
 @dataclass(frozen=True)
 class CheckLine:
-    """One finding: ``kind`` is PASS, FIX or NOTE (worth knowing, no reason not to start)."""
+    """One finding: ``kind`` is PASS, FIX or NOTE (worth knowing, but no reason not to start)."""
 
     kind: str
     what: str
@@ -39,23 +39,23 @@ class Disk:
 
 @dataclass(frozen=True, kw_only=True)
 class Facts:
-    """What a process finds on its machine; travels from the nodes of a cluster.
+    """What a process finds on its machine; the nodes of a cluster send it to the driver.
 
     Args:
         versions: package -> version, of those that are installed.
-        code: digest of clstudy's own source, which lies in ``folder``.
+        code: digest of clstudy's own source, which is in ``folder``.
         memory: bytes.
         broken: package -> why it cannot be imported.
-        unmet: what clstudy needs and is not installed so, in words.
+        unmet: requirements of clstudy that are missing or too old, in words.
         altered: what is wrong with the packaged weights, in words.
-        gpus: their names, as the NVIDIA driver sees them.
-        torch_gpus: as torch does; None where nobody asked it.
-        torch_cuda: the CUDA that torch is built for, "" for a CPU build.
+        gpus: names of the GPUs that the NVIDIA driver sees.
+        torch_gpus: names of those that torch sees; None if it was not asked.
+        torch_cuda: CUDA version that torch is built for, "" for a CPU build.
         visible_devices: CUDA_VISIBLE_DEVICES.
-        disks: the one of Ray's own folder, then /dev/shm if there is one.
+        disks: the disk of Ray's own folder, then /dev/shm if there is one.
         auth_mode: RAY_AUTH_MODE in lower case, "" if unset.
-        has_token: whether the environment names an authentication token of Ray's.
-        node_types: what the autoscaler may start, by name: resources.
+        has_token: whether the environment sets an authentication token for Ray.
+        node_types: types of nodes that the autoscaler may start: name -> resources.
     """
 
     host: str
@@ -83,11 +83,11 @@ class Probe:
     """What the driver could do in the storage.
 
     Args:
-        folder: of our own in it, for this check.
+        folder: temporary folder in it, for this check.
         trouble: why the storage cannot be written, else empty.
         free: bytes; None for an object store.
-        ahead: the clock of whoever keeps the storage, if that is known.
-        locks: whether files can be locked, where that is how a study is held.
+        ahead: how far the clock of the storage's server is ahead of ours, if that is known.
+        locks: whether files can be locked, in storages where studies are locked that way.
     """
 
     folder: Place
@@ -99,7 +99,7 @@ class Probe:
 
 @dataclass(frozen=True)
 class Seen:
-    """What a node says of the storage: whether the driver's file is there, and what went wrong if anything did."""
+    """A node's view of the storage: whether it sees the driver's file, and what went wrong if anything did."""
 
     same: bool
     trouble: str = ""
@@ -112,8 +112,8 @@ class Tracking:
     Args:
         uri: its address.
         trouble: why it cannot be used, else empty.
-        listens: addresses at which a server on this machine takes connections.
-        file_system: kind of the one that a local database lies on.
+        listens: addresses at which a server on this machine accepts connections.
+        file_system: type of the file system that a local database is on.
     """
 
     uri: str
@@ -123,5 +123,5 @@ class Tracking:
 
 
 def is_local(host: str) -> bool:
-    """Whether a host name means this machine, whoever asks."""
+    """Whether a host name means this machine on every machine (localhost)."""
     return host in ("localhost", "::1") or host.startswith("127.")

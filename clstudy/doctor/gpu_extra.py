@@ -1,4 +1,4 @@
-"""What of the extra ``gpu`` is installed where no GPU is computed with, in words: nothing there can try it out."""
+"""Describes what is installed of the extra ``gpu`` on machines that compute on CPUs, where it cannot be tried out."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ _CUDA_TORCH = "a CUDA build of torch (https://pytorch.org/get-started/locally/)"
 
 
 def judge_gpu_extra(wanted: bool, found: Mapping[str, Facts]) -> list[CheckLine]:
-    """Which builds of torch and ONNX Runtime machines have that no GPU is looked for on; never a reason not to start.
+    """Lines on the builds of torch and ONNX Runtime on machines that need no GPU; never a reason not to start.
 
-    Machines with GPUs that the profile wants are judged by ``judge_gpus`` and ``judge_onnx``. Equal ones share a line.
+    If the profile wants GPUs, ``judge_gpus`` and ``judge_onnx`` judge the machines that have some. Machines with equal
+    findings share a line.
     """
     places: dict[tuple[str, str, str], list[str]] = {}
     for where, facts in found.items():

@@ -1,4 +1,4 @@
-"""From facts to lines: what passes, what must be mended and how. Pure functions.
+"""Turns facts into lines: what passes, what must be fixed and how. Pure functions.
 
 In all of them ``found`` maps a place ("this machine", a node, the driver) to its facts.
 """
@@ -25,13 +25,13 @@ from clstudy.study.preflight import left_out_metrics
 
 MOST_SKEW_SECONDS = 2.0
 _FULL_SHARE = 0.95
-"""Of the disk under Ray's own folder; beyond it Ray neither spills nor takes new objects."""
+"""Share of the disk of Ray's own folder; if more is used, Ray neither spills nor accepts new objects."""
 _OBJECT_STORE_SHARE, _OBJECT_STORE_MOST = 0.3, 200e9
-"""Of a machine's memory, and the most bytes: what Ray wants of /dev/shm by default."""
+"""Share of a machine's memory, and the most bytes, that Ray wants in /dev/shm by default."""
 _NETWORK_SYSTEMS = ("nfs", "cifs", "smb", "lustre", "gpfs", "beegfs", "ceph", "gluster", "afs", "9p", "fuse.")
 
-_INSTALL = "install the set of constraints.txt, everywhere alike: pip install -c constraints.txt -e '.[cluster]'"
-_SHARE = "mount one network folder under this path on every node, or use s3://bucket/folder"
+_INSTALL = "install the versions of constraints.txt on every machine: pip install -c constraints.txt -e '.[cluster]'"
+_MOUNT_SHARED = "mount one network folder under this path on every node, or use s3://bucket/folder"
 _START_MLFLOW = (
     "start it (mlflow server --host 127.0.0.1 --port 5000 --workers 1 --backend-store-uri sqlite:////PATH/mlflow.db), "
     "correct MLFLOW_TRACKING_URI, or unset it for a local database"
@@ -39,21 +39,21 @@ _START_MLFLOW = (
 
 
 def judge_machine(where: str, facts: Facts) -> CheckLine:
-    """What there is, in a line."""
+    """What the machine has, in a line."""
     seen = facts.gpus or facts.torch_gpus or ()
     gpus = ", ".join(f"{count} x {name}" for name, count in Counter(seen).items()) or "no GPU"
     return CheckLine(PASS, "machine", f"{where}: {facts.cpus} CPUs, {_gb(facts.memory)} memory, {gpus}")
 
 
 def judge_versions(found: Mapping[str, Facts]) -> list[CheckLine]:
-    """Whether packages are there, as new as clstudy needs them, and the same everywhere."""
+    """Whether packages are installed, as new as clstudy needs them, and the same everywhere."""
     lines = []
     for where, facts in found.items():
         texts = [f"{package} cannot be imported: {trouble}" for package, trouble in facts.broken.items()]
         lines += [CheckLine(FIX, "versions", f"{text} ({where})", _INSTALL) for text in (*texts, *facts.unmet)]
     first = next(iter(found.values()))
     for package in first.versions:
-        # what a node lacks altogether is among its unmet requirements
+        # a package that a node lacks altogether is among its unmet requirements
         groups = _groups(
             {where: _public(facts.versions[package]) for where, facts in found.items() if package in facts.versions}
         )
@@ -67,13 +67,13 @@ def judge_versions(found: Mapping[str, Facts]) -> list[CheckLine]:
 
 
 def judge_code(found: Mapping[str, Facts]) -> list[CheckLine]:
-    """Whether clstudy itself is the same everywhere (the same version may be other code), and undamaged."""
+    """Whether clstudy itself is the same everywhere (one version may have different code), and undamaged."""
     lines = [CheckLine(FIX, "code", f"{text} ({where})") for where, facts in found.items() for text in facts.altered]
     if len({facts.code for facts in found.values()}) > 1:
         groups = _groups({where: f"{facts.code[:8]} in {facts.folder}" for where, facts in found.items()})
         remedy = (
             "install the same commit on every node, and start the study from that code (`ray up` copies a clone to all "
-            "nodes): rows of two codes do not compare"
+            "nodes): rows from different code cannot be compared"
         )
         text = f"clstudy is not the same everywhere, whatever its version says: {_listed(groups)}"
         lines.append(CheckLine(FIX, "code", text, remedy))
@@ -97,14 +97,14 @@ def judge_gpus(wanted: bool, found: Mapping[str, Facts], offered: Mapping[str, f
     judged = (_gpu_trouble(where, facts, offered.get(where)) for where, facts in found.items())
     lines = [CheckLine(FIX, "GPU", text, remedy) for text, remedy in filter(None, judged)]
     count = sum(len(facts.torch_gpus or ()) for facts in found.values())
-    if lines or not count:  # that there is none at all is told by ``judge_share``
+    if lines or not count:  # ``judge_share`` reports it if there is none at all
         return lines
     return [CheckLine(PASS, "GPU", f"torch sees {count}" + (", and Ray offers them all" if offered else ""))]
 
 
 def _gpu_trouble(where: str, facts: Facts, offered: float | None) -> tuple[str, str] | None:
-    """What is wrong with the GPUs of a machine, and what to do; None: nothing, or none to be wrong with."""
-    if facts.torch_gpus is None:  # torch is broken or missing, which is told elsewhere
+    """What is wrong with the GPUs of a machine, and what to do; None if nothing is, or it has none."""
+    if facts.torch_gpus is None:  # torch is broken or missing, which another line reports
         return None
     usable, name = len(facts.torch_gpus), facts.gpus[0] if facts.gpus else ""
     if name and not facts.torch_cuda:
@@ -124,7 +124,7 @@ def _gpu_trouble(where: str, facts: Facts, offered: float | None) -> tuple[str, 
 
 
 def judge_onnx(wanted: bool, found: Mapping[str, Facts]) -> list[CheckLine]:
-    """Which ONNX Runtime embeds faces on machines with GPUs: two packages share a folder, the last installed wins."""
+    """Which ONNX Runtime embeds faces on machines with GPUs: of two packages, the one installed last is used."""
     lines = []
     for where, facts in found.items():
         if not wanted or not (facts.gpus or facts.torch_gpus) or CPU_ONNX in facts.broken:
@@ -132,16 +132,14 @@ def judge_onnx(wanted: bool, found: Mapping[str, Facts]) -> list[CheckLine]:
         both = {CPU_ONNX, GPU_ONNX} <= facts.versions.keys()
         if CUDA_PROVIDER not in facts.onnx_providers:
             lines.append(
-                CheckLine(
-                    FIX, "onnxruntime", f"{where} has both packages, and the one for CPUs lies on top", GPU_ONNX_ONLY
-                )
+                CheckLine(FIX, "onnxruntime", f"{where} has both packages, and uses the one for CPUs", GPU_ONNX_ONLY)
                 if both
                 else CheckLine(
                     NOTE, "onnxruntime", f"{where} has the one for CPUs: the ID metric is slow", GPU_ONNX_ONLY
                 )
             )
         elif both:
-            text = f"{where} has both packages; now the one for GPUs lies on top, until the other is installed again"
+            text = f"{where} has both packages; it uses the one for GPUs until the other is installed again"
             lines.append(CheckLine(NOTE, "onnxruntime", text, GPU_ONNX_ONLY))
         else:
             lines.append(CheckLine(PASS, "onnxruntime", f"{where} has the one for GPUs"))
@@ -151,7 +149,7 @@ def judge_onnx(wanted: bool, found: Mapping[str, Facts]) -> list[CheckLine]:
 def judge_share(
     share: Resources, free: Mapping[str, tuple[float, float]], node_types: Mapping[str, Mapping[str, float]]
 ) -> CheckLine:
-    """Whether a trial's share of a machine is there at all.
+    """Whether any machine has the share that a trial takes.
 
     Args:
         share: what one trial takes.
@@ -165,7 +163,7 @@ def judge_share(
     brought = [name for name, has in node_types.items() if _fits(share, has.get("CPU", 0), has.get("GPU", 0))]
     if brought:
         text = f"{trial}; no such node is up, the autoscaler starts {' or '.join(brought)} when there is work"
-        return CheckLine(NOTE, "room for trials", text, "it could not be checked: ask again while one is up")
+        return CheckLine(NOTE, "room for trials", text, "it could not be checked; run this again while one is up")
     none = f"{next(iter(free))} cannot give it" if len(free) == 1 else f"none of {_nodes(len(free))} can give it"
     remedy = "use a machine or a cluster that can (--address), or another profile; on small networks --device cpu does"
     return CheckLine(FIX, "room for trials", f"{trial}; {none}", remedy)
@@ -186,7 +184,7 @@ def judge_disks(found: Mapping[str, Facts]) -> list[CheckLine]:
             if disk.path == "/dev/shm":
                 wanted = min(_OBJECT_STORE_SHARE * facts.memory, _OBJECT_STORE_MOST)
                 if disk.total < wanted:
-                    text = f"/dev/shm of {where} has {_gb(disk.total)}, Ray wants {_gb(wanted)} and takes its folder"
+                    text = f"/dev/shm of {where} has {_gb(disk.total)}, Ray wants {_gb(wanted)} and uses its own folder"
                     lines.append(CheckLine(NOTE, "disk", text, f"in a container: --shm-size={wanted / 1e9:.0f}g"))
             elif full > _FULL_SHARE:
                 text = f"{disk.path} of {where} is {full:.1%} full; Ray stops at {_FULL_SHARE:.0%}"
@@ -200,19 +198,19 @@ def judge_disks(found: Mapping[str, Facts]) -> list[CheckLine]:
 
 
 def judge_storage(place: str, probe: Probe, seen: Mapping[str, Seen], arrived: Iterable[str]) -> list[CheckLine]:
-    """Whether the driver and all nodes read and write one and the same storage.
+    """Whether the driver and all nodes read and write the same storage.
 
     Args:
-        place: as the user knows it.
+        place: as the user named it.
         probe: what the driver could do.
-        seen: by node; empty where there is only this machine.
+        seen: by node; empty if there is only this machine.
         arrived: nodes whose file the driver found.
     """
     if probe.trouble:
         text, _, remedy = probe.trouble.rpartition("; ")
         if text:
             return [CheckLine(FIX, "storage", text, remedy)]
-        return [CheckLine(FIX, "storage", f"{place}: {probe.trouble}", "mend it, or name another with --storage")]
+        return [CheckLine(FIX, "storage", f"{place}: {probe.trouble}", "fix it, or name another with --storage")]
     back = set(arrived)
     judged = (_storage_trouble(place, where, answer, where in back) for where, answer in seen.items())
     lines = [CheckLine(FIX, "storage", text, remedy) for text, remedy in filter(None, judged)]
@@ -220,8 +218,8 @@ def judge_storage(place: str, probe: Probe, seen: Mapping[str, Seen], arrived: I
         shared = f" and {_nodes(len(seen))} write and read the same {place}" if seen else f" writes and reads {place}"
         lines.append(CheckLine(PASS, "storage", f"the driver{shared}" if seen else f"this machine{shared}"))
     if not probe.locks:
-        text = f"files in {place} cannot be locked: nothing keeps two drivers from one study"
-        lines.append(CheckLine(NOTE, "storage", text, "start a study once only, or mount with locks"))
+        text = f"files in {place} cannot be locked: nothing keeps two drivers from running the same study"
+        lines.append(CheckLine(NOTE, "storage", text, "do not start a study twice, or mount it with locks"))
     return lines
 
 
@@ -230,16 +228,16 @@ def _storage_trouble(place: str, where: str, answer: Seen, arrived: bool) -> tup
         text = f"{where} cannot write {place}: {answer.trouble}"
         return text, "let the user that Ray runs as there write to it (folder permissions, or the machine's role)"
     if answer.trouble:
-        return f"{where} cannot read {place}: {answer.trouble}", "mend permissions or credentials there"
+        return f"{where} cannot read {place}: {answer.trouble}", "fix permissions or credentials there"
     if not answer.same:
-        return f"{place} on {where} is not the folder that the driver writes to: it is not shared", _SHARE
+        return f"{place} on {where} is not the folder that the driver writes to: it is not shared", _MOUNT_SHARED
     if not arrived:
-        return f"what {where} writes to {place} does not reach the driver: it is not shared", _SHARE
+        return f"what {where} writes to {place} does not reach the driver: it is not shared", _MOUNT_SHARED
     return None
 
 
 def judge_room(place: str, probe: Probe, profile: Profile) -> list[CheckLine]:
-    """Whether the storage, which could be written, has room for a trial."""
+    """Whether a storage that can be written has room for a trial."""
     trial = profile.data.timestamps * profile.stage_bytes
     takes = f"a trial writes up to {_gb(trial)} ({profile.data.timestamps} stages)"
     if probe.trouble:
@@ -263,19 +261,19 @@ def judge_clock(now: float, ahead: Mapping[str, Span]) -> list[CheckLine]:
             lines.append(CheckLine(FIX, "clock", f"the clock of {where} is at least {by} this machine's", remedy))
         elif max(-least, most) > MOST_SKEW_SECONDS:
             text = f"{where} takes {most - least:.1f} s to answer, too long to compare its clock"
-            lines.append(CheckLine(NOTE, "clock", text, "ask again when it is idle"))
+            lines.append(CheckLine(NOTE, "clock", text, "run this again when it is idle"))
     if lines:
         return lines
     shown = datetime.fromtimestamp(now, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
     if not ahead:
-        return [CheckLine(NOTE, "clock", f"{shown}, compared with none")]
+        return [CheckLine(NOTE, "clock", f"{shown}, not compared with any other")]
     apart = max(max(-least, most) for least, most in ahead.values())
     others = " and ".join(ahead) if len(ahead) < 3 else f"all {len(ahead)} others"
     return [CheckLine(PASS, "clock", f"{shown}, at most {apart:.2f} s from {others}")]
 
 
 def judge_tracking(found: Tracking) -> list[CheckLine]:
-    """Whether MLflow answers, and whom else it would answer."""
+    """Whether MLflow can be used, and whether others can reach it too."""
     parts = urlsplit(found.uri)
     shown = shown_address(found.uri)
     local = parts.scheme == "sqlite"
@@ -295,14 +293,14 @@ def judge_tracking(found: Tracking) -> list[CheckLine]:
         open_to = [parts.hostname]
     if open_to:
         text = f"the server listens at {', '.join(open_to)}: whoever reaches that can read and change every run"
-        remedy = "bind it to 127.0.0.1 (--host) and look at it through SSH, or see to a firewall and a login"
+        remedy = "bind it to 127.0.0.1 (--host) and open it through SSH, or protect it by a firewall and a login"
         lines.append(CheckLine(NOTE, "MLflow", text, remedy))
     return lines
 
 
 def _tracking_remedy(trouble: str, host: str | None, local: bool) -> str:
     if local:
-        return "mend its permissions, move it away, or name a tracking server with MLFLOW_TRACKING_URI"
+        return "fix its permissions, move it away, or name a tracking server with MLFLOW_TRACKING_URI"
     if re.search(r"\b403\b", trouble):
         return f"start the server with --allowed-hosts {host}, or reach it as 127.0.0.1 through SSH"
     if re.search(r"\b401\b", trouble):
@@ -311,10 +309,10 @@ def _tracking_remedy(trouble: str, host: str | None, local: bool) -> str:
 
 
 def judge_weights(profile: Profile, found: FoundFiles, options: Sequence[str], cluster: bool) -> list[CheckLine]:
-    """Whether the files that a profile takes from outside the package are there."""
+    """Whether the files that a profile needs from outside the package are there."""
     if not any(wanted_roles(profile)):
         return [CheckLine(PASS, "weights", f"profile {profile.name!r} has all of them in the package")]
-    # what, and after the first stop how to get it
+    # what is missing and, after the first full stop, how to get it
     missing = (text.partition(". ") for text in missing_lines(found, options))
     lines = [CheckLine(FIX, "weights", what, remedy) for what, _, remedy in missing]
     try:
@@ -371,10 +369,10 @@ def judge_answers(answers: Mapping[str, Answer[Any]]) -> list[CheckLine]:
 
 
 def judge_reach(address: str, complaint: str | None) -> CheckLine | None:
-    """What is wrong if a cluster cannot be reached.
+    """What is wrong if a cluster cannot be reached; None if nothing is.
 
     Args:
-        complaint: Ray's own, "" for none, None where nothing answered in time.
+        complaint: Ray's message, "" if it has none, None if nothing answered in time.
     """
     if complaint == "":
         return None
@@ -401,7 +399,7 @@ def _listed(groups: Mapping[str, Sequence[str]]) -> str:
 
 
 def _public(version: str) -> str:
-    """Without the build: torch 2.13.0+cpu on the head and +cu126 on a GPU node are as it should be."""
+    """A version without its build: torch 2.13.0+cpu on the head and +cu126 on a GPU node are fine together."""
     return version.partition("+")[0]
 
 

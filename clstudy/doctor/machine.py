@@ -1,4 +1,4 @@
-"""What a process finds on its machine; runs on the nodes of a cluster too."""
+"""Gathers the facts of a machine; runs on the nodes of a cluster too."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _PACKAGES = ("ray", "torch", "numpy", "pyarrow", "optuna", "mlflow", CPU_ONNX, G
 
 
 def gather_facts(look_for_gpus: bool) -> Facts:
-    """Everything; ``look_for_gpus`` imports torch, which takes seconds."""
+    """Gather all facts; ``look_for_gpus`` imports torch, which takes seconds."""
     versions = installed_versions()
     imported = ("ray", "onnxruntime", "torch") if look_for_gpus else ("ray", "onnxruntime")
     broken = {name: trouble for name in imported if (trouble := _import_trouble(name))}
@@ -69,7 +69,7 @@ def source_digest(package: Path) -> str:
 
 
 def installed_versions() -> dict[str, str]:
-    """Versions of Python, clstudy and what it stands on, as far as it is installed."""
+    """Versions of Python, clstudy and the packages that it uses, as far as they are installed."""
     found = {name: _installed(name) for name in _PACKAGES}
     return {
         "python": platform.python_version(),
@@ -86,10 +86,10 @@ def _installed(name: str) -> str:
 
 
 def unmet_requirements(versions: Mapping[str, str]) -> tuple[str, ...]:
-    """What clstudy's own metadata asks for and is not there, in words; a clone that was not installed asks for names.
+    """Requirements in clstudy's own metadata that are not met, in words; a clone that is not installed has only names.
 
     Args:
-        versions: those known already; others are looked up.
+        versions: versions that are already known; others are looked up.
     """
     from packaging.requirements import Requirement
 
@@ -115,7 +115,7 @@ def _import_trouble(name: str) -> str:
         importlib.import_module(name)
     except Exception as error:  # whatever a broken installation may raise
         absent = isinstance(error, ModuleNotFoundError) and error.name == name
-        return "" if absent else why(error)  # that it is not there at all is told among the requirements
+        return "" if absent else why(error)  # a missing package is reported among the requirements
     return ""
 
 
@@ -149,7 +149,7 @@ def _torch_gpus() -> tuple[str, ...] | None:
 
 
 def torch_build(spec: ModuleSpec | None) -> str:
-    """The CUDA that torch is built for, "" for a CPU build or none; read from its ``version.py``, not imported."""
+    """CUDA version that torch is built for, "" for a CPU build or without torch; read from its ``version.py``."""
     if spec is None or spec.origin is None:
         return ""
     try:
@@ -178,7 +178,7 @@ def _disks() -> tuple[Disk, ...]:
 
 
 def node_types(file: Path) -> dict[str, dict[str, float]]:
-    """What the autoscaler may start, by name: resources; from the file that ``ray up`` leaves on a head, if any."""
+    """Types of nodes that the autoscaler may start: name -> resources, from the file that ``ray up`` puts on a head."""
     try:
         types = read_yaml(file)["available_node_types"]
         return {name: dict(kind.get("resources") or {}) for name, kind in types.items() if kind.get("max_workers", 1)}

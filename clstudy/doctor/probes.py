@@ -1,4 +1,4 @@
-"""Trying the storage and MLflow, and leaving them as they were."""
+"""Tries the storage and MLflow, and leaves them as they were."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ _SQLITE = "sqlite:///"
 
 
 def within(seconds: float, action: Callable[[], T]) -> T:
-    """``action()`` in a thread of its own: a network folder whose server is gone must not hang the sheet.
+    """Run ``action()`` in a thread of its own: a network folder whose server is gone must not hang the sheet.
 
     Raises:
-        TimeoutError: it takes longer; the thread is left alone and does not keep the process.
+        TimeoutError: it takes longer; the thread is abandoned and does not keep the process alive.
         Exception: whatever ``action`` raises.
     """
     answers: SimpleQueue[tuple[bool, Any]] = SimpleQueue()
@@ -66,10 +66,10 @@ def within(seconds: float, action: Callable[[], T]) -> T:
 
 @contextmanager
 def storage_probe(place: Place, seconds: float = _STORAGE_SECONDS) -> Iterator[Probe]:
-    """Write a file into a folder of our own in a storage; at the end the storage is as it was.
+    """Write a file into a new folder in a storage; at the end the storage is as it was.
 
     Args:
-        place: the storage; a folder that is not there is made, and removed at the end.
+        place: the storage; a folder that does not exist is created, and removed at the end.
         seconds: how long it may take to answer.
     """
     made: list[Path] = []
@@ -82,7 +82,7 @@ def storage_probe(place: Place, seconds: float = _STORAGE_SECONDS) -> Iterator[P
         sent = time.time()
         write_atomically(folder / "driver", folder.name.encode())
         return Probe(
-            # a study's workers, too, get the path without links
+            # workers of a study also get the path with its links resolved
             folder=folder.resolve(),
             free=free_bytes(place),
             ahead=_ahead(folder / "driver", sent, time.time()),
@@ -108,7 +108,7 @@ def storage_probe(place: Place, seconds: float = _STORAGE_SECONDS) -> Iterator[P
 
 
 def _ahead(file: Place, sent: float, received: float) -> Span | None:
-    """How far the clock of whoever keeps a file is ahead of ours, from the time it gave to a file written just now."""
+    """How far the clock of a file's server is ahead of ours, from the time stamp of a file written just now."""
     if isinstance(file, Path):
         stamp, grain = file.stat().st_mtime, 0.02  # a kernel stamps files with its last tick
     else:
@@ -120,13 +120,13 @@ def _ahead(file: Place, sent: float, received: float) -> Span | None:
 
 
 def visit_storage(folder: Place, node: str) -> Seen:
-    """On a node: find the driver's file and, if it is there, leave one beside it.
+    """On a node: look for the driver's file and, if it is there, write one beside it.
 
-    Nothing is written where the driver's file is not: a path that is not shared would be made on the node.
+    Without the driver's file nothing is written: if the path is not shared, that would create it on the node.
     """
     try:
         if (folder / "driver").read_bytes() != folder.name.encode():
-            return Seen(False, "the driver's file has another content there")
+            return Seen(False, "the driver's file has different content there")
     except (FileNotFoundError, NotADirectoryError):
         return Seen(False)
     except (OSError, pa.ArrowException) as error:
@@ -139,7 +139,7 @@ def visit_storage(folder: Place, node: str) -> Seen:
 
 
 def has_arrived(folder: Place, node: str) -> bool:
-    """Whether the driver sees what a node wrote (asked by name: listings of network folders are late)."""
+    """Whether the driver sees what a node wrote (looked up by name: listings of network folders lag behind)."""
     try:
         return (folder / _file_of(node)).read_bytes() == node.encode()
     except OSError:
@@ -161,7 +161,7 @@ def takes_locks(folder: Path) -> bool:
 
 
 def file_system_of(path: Path, mounts: str) -> str:
-    """Kind of the file system that a path is on, from the text of ``/proc/mounts``; "" if it does not say."""
+    """Type of the file system that a path is on, from the text of ``/proc/mounts``; "" if it is not listed there."""
     rows = [line.split() for line in mounts.splitlines()]
     # a blank in a path is \040 there; of two mounts at one point the later one covers the other
     points = {Path(row[1].replace("\\040", " ")): row[2] for row in rows if len(row) >= 3}
@@ -173,7 +173,7 @@ def file_system_of(path: Path, mounts: str) -> str:
 
 
 def ask_tracking(uri: str) -> Tracking:
-    """Try a tracking address the way a study's recorder uses it; a database that is not there yet is not made."""
+    """Try a tracking address the way a study's recorder uses it, without creating a database that does not exist."""
     if uri.startswith(_SQLITE):
         return _ask_database(uri, Path(uri.removeprefix(_SQLITE)))
     trouble = _health_trouble(uri) if uri.startswith("http") else ""
@@ -203,11 +203,11 @@ def _database_trouble(file: Path) -> str:
         return ""
     with file.open("r+b") as handle:
         head = handle.read(16)
-    return "" if head in (b"", b"SQLite format 3\0") else "the file is no SQLite database"
+    return "" if head in (b"", b"SQLite format 3\0") else "the file is not a SQLite database"
 
 
 def _health_trouble(uri: str) -> str:
-    bare = re.sub("//[^/@]*@", "//", uri).rstrip("/")  # urllib takes no user:password@, and none is wanted here
+    bare = re.sub("//[^/@]*@", "//", uri).rstrip("/")  # urllib does not accept user:password@, and none is needed here
     try:
         with urllib.request.urlopen(f"{bare}/health", timeout=_HTTP_SECONDS) as response:
             said = response.read(64)
@@ -219,7 +219,7 @@ def _health_trouble(uri: str) -> str:
 
 
 def _client_trouble(uri: str) -> str:
-    """A call as the recorder makes them: ``/health`` answers also to those whom the server refuses everything else."""
+    """Make a call as the recorder does: ``/health`` answers even those to whom the server refuses everything else."""
     try:
         quiet_client(uri).search_experiments(max_results=1)
     except Exception as error:  # MLflow's own, requests', SQLAlchemy's
@@ -237,7 +237,7 @@ def _listens(uri: str) -> tuple[str, ...]:
 
 
 def listening_addresses(port: int, table: str) -> tuple[str, ...]:
-    """Addresses at which a port takes connections, from the text of ``/proc/net/tcp`` or ``tcp6``."""
+    """Addresses at which a port accepts connections, from the text of ``/proc/net/tcp`` or ``tcp6``."""
     rows = [line.split() for line in table.splitlines()]
     local = [row[1].split(":") for row in rows if len(row) > 3 and row[3] == "0A"]  # 0A: listening
     return tuple(_address(digits) for digits, number in local if int(number, 16) == port)

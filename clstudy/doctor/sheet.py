@@ -1,4 +1,4 @@
-"""The whole sheet: facts are gathered, judged, and come out as lines, each as soon as it is known."""
+"""The whole sheet: gathers facts, judges them, and yields each line as soon as it is known."""
 
 from __future__ import annotations
 
@@ -51,10 +51,10 @@ class Request:
     """What the user wants to run, checked.
 
     Args:
-        profile: computed where ``--device`` says.
+        profile: the profile, on the device that ``--device`` names.
         place: the storage.
         tracking_uri: MLflow's address.
-        files: weights from outside the package, as they were found.
+        files: the weights found outside the package.
         weights: the ``--weights`` options.
         address: of a Ray cluster; None: this machine alone.
     """
@@ -113,7 +113,7 @@ def cluster_lines(request: Request, address: str, here: Facts, probe: Probe) -> 
 
 
 def connect(address: str) -> CheckLine | None:
-    """Connect to a cluster that answers; what went wrong, if anything did."""
+    """Connect to a cluster that answers; returns what went wrong, if anything did."""
     from clstudy.cluster.ray_session import start_ray  # takes seconds: torch and Ray
 
     try:
@@ -134,8 +134,8 @@ def node_lines(request: Request, here: Facts, probe: Probe) -> Iterator[CheckLin
 
     answers = whole_facts(ask_nodes(nodes, examine, NODE_SECONDS))
     yield from judge_answers(answers)
-    told = {label: answer.value for label, answer in answers.items() if answer.value is not None}
-    found = {label: facts for label, (facts, _) in told.items()}
+    answered = {label: answer.value for label, answer in answers.items() if answer.value is not None}
+    found = {label: facts for label, (facts, _) in answered.items()}
     yield from (judge_machine(label, facts) for label, facts in found.items())
     yield from judge_versions({DRIVER: here, **found})
     yield from judge_code({DRIVER: here, **found})
@@ -145,7 +145,7 @@ def node_lines(request: Request, here: Facts, probe: Probe) -> Iterator[CheckLin
     yield judge_share(share, {node.label: (node.cpus, node.gpus) for node in nodes}, here.node_types)
     yield from judge_disks(found)
     yield from judge_auth(found)
-    seen = {label: visit for label, (_, visit) in told.items()}
+    seen = {label: visit for label, (_, visit) in answered.items()}
     yield from storage_lines(request, probe, seen, [label for label in seen if has_arrived(folder, label)])
     yield from judge_clock(time.time(), clocks([node for node in nodes if node.label in found]) | clock_of(probe))
 
@@ -162,11 +162,11 @@ def clock_of(probe: Probe) -> dict[str, Span]:
 
 
 def whole_facts(answers: Mapping[str, Answer[tuple[Facts, Seen]]]) -> dict[str, Answer[tuple[Facts, Seen]]]:
-    """The answers, without those of a clstudy that knows other facts."""
+    """The answers; those of another version of clstudy, with other facts, are replaced by an error."""
     names = {entry.name for entry in fields(Facts)}
     return {
         label: answer
         if answer.value is None or set(vars(answer.value[0])) == names
-        else Answer(None, "its clstudy has no attribute that this one asks for", answer.sent, answer.received)
+        else Answer(None, "its clstudy has no attribute that this one needs", answer.sent, answer.received)
         for label, answer in answers.items()
     }

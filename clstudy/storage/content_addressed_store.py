@@ -145,7 +145,7 @@ class ValueStore:
         record = self._record(key)
         if record is None:
             marked = (self.folder(key) / MARKER).is_file()
-            # without a marker somebody may be writing it now, if writes do not go to a draft first
+            # in an object store, which has no drafts, another writer may just be writing a value without a marker
             if marked or (isinstance(self.root, Path) and self.folder(key).exists()):
                 self._set_aside(key, "its marker is missing or unreadable")
             return None

@@ -55,7 +55,7 @@ MOST_JSON_BYTES = 40_000_000
 
 
 def read_text(path: Path, most: int) -> str:
-    """The text of a file of at most this many bytes.
+    """The text of a file of at most ``most`` bytes.
 
     Raises:
         DocumentError: it is larger, not UTF-8, or a pipe or a device (which may never end).
@@ -82,7 +82,7 @@ def check_yaml(text: str, bounds: Bounds, loader: Any = _LOADER) -> None:
     reached = [0]
     anchored: dict[str, tuple[int, int]] = {}
     total = 0
-    # Text counts too: a long text behind many aliases is as large as many values.
+    # Characters count too: a long string behind many aliases is as large as many values.
     characters_per_value = max(1, bounds.size // bounds.values)
     for event in yaml.parse(text, Loader=loader):
         size = 0
@@ -125,14 +125,14 @@ def load_yaml(text: str, bounds: Bounds = STUDY) -> Any:
     """Plain values of a YAML document.
 
     Raises:
-        DocumentError: it is no YAML, or beyond the bounds.
+        DocumentError: it is not YAML, or exceeds the bounds.
     """
     try:
         check_yaml(text, bounds)
         return yaml.load(text, _LOADER)
     except DocumentError:
         raise
-    except Exception as error:  # PyYAML's constructors let many kinds out: KeyError for !!bool x, AttributeError, ...
+    except Exception as error:  # PyYAML's constructors raise many kinds: KeyError for !!bool x, AttributeError, ...
         raise DocumentError(f"not valid YAML ({' '.join(str(error).split())[:200] or type(error).__name__})") from error
 
 
@@ -140,27 +140,27 @@ def read_yaml(path: Path, bounds: Bounds = STUDY) -> Any:
     """Plain values of a YAML file.
 
     Raises:
-        DocumentError: it is no YAML in UTF-8, or beyond the bounds.
+        DocumentError: it is not YAML in UTF-8, or exceeds the bounds.
         OSError: it cannot be read.
     """
     return load_yaml(read_text(path, bounds.size), bounds)
 
 
 def read_json(path: Path, most: int = MOST_JSON_BYTES) -> Any:
-    """Plain values of a JSON file of at most so many bytes.
+    """Plain values of a JSON file of at most ``most`` bytes.
 
     Raises:
-        DocumentError: it is no JSON in UTF-8, too large, or nested without end.
+        DocumentError: it is not JSON in UTF-8, too large, or nested without end.
         OSError: it cannot be read.
     """
     return load_json(read_text(path, most))
 
 
 def load_json(text: str | bytes) -> Any:
-    """Plain values of a JSON text.
+    """Plain values of a JSON document.
 
     Raises:
-        DocumentError: it is no JSON, or nested without end.
+        DocumentError: it is not JSON, or nested without end.
     """
     try:
         return json.loads(text)
@@ -174,7 +174,7 @@ def json_object(text: str | bytes) -> dict[str, Any]:
     """A JSON object.
 
     Raises:
-        DocumentError: it is no JSON, or something else.
+        DocumentError: it is not JSON, or not an object.
     """
     found = load_json(text)
     if not isinstance(found, dict):
@@ -183,7 +183,7 @@ def json_object(text: str | bytes) -> dict[str, Any]:
 
 
 def is_number(value: object) -> TypeGuard[int | float]:
-    """Whether a value of a document is a finite number (and no bool)."""
+    """Whether a value of a document is a finite number (and not a bool)."""
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < float("inf")
 
 

@@ -19,7 +19,7 @@ from typing import IO, Any
 
 from clstudy.storage.documents import json_object
 
-_PATIENCE_S = 10.0  # with a folder that goes again and again
+_PATIENCE_S = 10.0  # for a folder that other processes keep removing
 
 
 def process_card() -> dict[str, Any]:
@@ -103,7 +103,7 @@ def _opened(path: Path) -> IO[str]:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             return path.open("a+")
-        except (FileNotFoundError, FileExistsError):  # it went with its last holder just now
+        except (FileNotFoundError, FileExistsError):  # its last holder has just removed it
             if _is_in_the_way(path.parent) or time.monotonic() > end:
                 raise
 

@@ -19,7 +19,7 @@ _FULL_PAUSE_S = 10.0
 _FULL_PATIENCE_S = 900.0
 """Seconds that a write waits for somebody to make room on a full disk."""
 # errors that waiting does not fix
-_NOT_BRIEF = (
+_PERMANENT = (
     FileNotFoundError,
     PermissionError,
     NotADirectoryError,
@@ -56,7 +56,7 @@ def patiently(
     while True:
         try:
             return action()
-        except _NOT_BRIEF:
+        except _PERMANENT:
             raise
         except OSError as error:
             if is_full(error):

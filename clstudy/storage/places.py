@@ -159,7 +159,7 @@ def open_place(text: str | Path) -> Place:
         raise UserError(f"{text!r} names no bucket; expected e.g. s3://bucket/clstudy")
     place = RemotePath(text.rstrip("/"))
     try:
-        place.system  # noqa: B018  opens it: an unknown kind is said now
+        place.system  # noqa: B018  opens it, so that an unknown kind is reported now
     except (pa.ArrowException, OSError) as error:
         raise UserError(
             f"the storage {shown} cannot be used: {first_line(error)}; expected a folder, or s3://bucket/folder, "
@@ -203,9 +203,9 @@ def _try_to_write(place: Place, tries: int = 3) -> None:
     try:
         write_atomically(probe, b"clstudy")
         if probe.read_bytes() != b"clstudy":
-            raise OSError("what was written does not come back")
+            raise OSError("what was written cannot be read back")
         probe.unlink()
-    except FileNotFoundError:  # another process that looks at the same place has just removed the folder again
+    except FileNotFoundError:  # another process that tries the same place has just removed the folder
         if tries == 1:
             raise
         _try_to_write(place, tries - 1)

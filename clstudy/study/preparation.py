@@ -111,7 +111,7 @@ def drift_lines(prepared: PreparedStudy) -> list[str]:
     try:
         alignment = prepared.profile.data.alignment
         average = mean(estimate(some, alignment=alignment, most_photos=_DRIFT_PHOTOS))
-    except PhotoError:  # it fails its own trials, and is said there
+    except PhotoError:  # the photo fails its own trials, which report it
         return []
     if average is None:
         return []
@@ -256,7 +256,7 @@ def plan_of(
 
 
 def with_compute(profile: Profile, options: RunOptions) -> Profile:
-    """The profile with the precision, compilation and activation checkpointing that the command line asks for."""
+    """The profile with the precision, compilation and activation checkpointing from the command line."""
     compute = profile.compute
     return replace(
         profile,
@@ -322,7 +322,7 @@ def open_study_data(
     *,
     look_only: bool = False,
 ) -> DataSet:
-    """Open the data set that a space asks for; on first use create it, unless ``look_only``."""
+    """Open the data set of a space; on first use create it, unless ``look_only``."""
     wanted = space.grid.identity
     settings = profile.data
     with busy("reading photos (a packaged data set is made on first use) …"):

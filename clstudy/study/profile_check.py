@@ -26,8 +26,8 @@ def check_profile(name: str) -> list[Finding]:
     try:
         profile, again = named_profile(name), named_profile(name)
     except UserError as error:
-        return [Finding("settings", str(error))]  # nothing further can be looked at
-    return [Finding("settings"), *(Finding(check, _found(look, profile, again)) for check, look in _LOOKS.items())]
+        return [Finding("settings", str(error))]  # nothing else can be checked
+    return [Finding("settings"), *(Finding(check, _problem(look, profile, again)) for check, look in _CHECKERS.items())]
 
 
 def require_parts(profile: Profile) -> None:
@@ -40,7 +40,7 @@ def require_parts(profile: Profile) -> None:
         look(profile, profile)
 
 
-def _found(look: Callable[[Profile, Profile], None], profile: Profile, again: Profile) -> str:
+def _problem(look: Callable[[Profile, Profile], None], profile: Profile, again: Profile) -> str:
     try:
         look(profile, again)
     except UserError as error:
@@ -111,7 +111,7 @@ def _keyed(profile: Profile) -> str:
     )
 
 
-_LOOKS: Mapping[str, Callable[[Profile, Profile], None]] = {
+_CHECKERS: Mapping[str, Callable[[Profile, Profile], None]] = {
     "parts": _parts,
     "weights": _weights,
     "stored": _stored,
@@ -125,4 +125,4 @@ CHECKS: Mapping[str, str] = {
     "stored": "study.yaml gives the same profile back",
     "repeated": "a second call gives the same profile and the same keys",
 }
-"""Name of a check -> what it says."""
+"""Name of a check -> the promise that it tests."""

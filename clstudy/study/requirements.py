@@ -58,7 +58,7 @@ def named_measures(profile: Profile) -> tuple[OwnMetric, ...]:
         from clstudy.metrics.base import METRICS  # imports torch, as the module of such a metric does
 
         for name in foreign:
-            METRICS[name]  # refuses what is no metric
+            METRICS[name]  # refuses what is not a metric
     return own_measures(profile)
 
 

@@ -107,7 +107,7 @@ def _own_metrics(earlier: StudyRecord | None, basis: Basis) -> tuple[OwnMetric, 
 
 
 def _objective(profile: Profile) -> str | None:
-    """What a search goes by; not written for the first workload, whose studies never said it."""
+    """What a search minimises; not written for the first workload, whose studies never recorded it."""
     return None if profile.workload == PERSONALISE else workload_of(profile).objective(profile).panel
 
 

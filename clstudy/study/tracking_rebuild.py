@@ -1,7 +1,7 @@
 """python -m clstudy.tracking rebuild STUDY --to URI: MLflow runs of a study from its Parquet rows (no torch, no Ray).
 
 It uses the same writer as a running study, fed from the study's folder: rows (``results/``), settings
-(``study.yaml``), losses and pictures (``stages/``). Repeating it adds nothing: the same runs, and no metric row more.
+(``study.yaml``), losses and pictures (``stages/``). Repeating it adds neither runs nor metric rows.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class StudyReplay:
         self._metrics = known_metrics(stored_metrics(self._record))
         self._stages = StudyStore(study).stages
         self._photos: Mapping[str, Photo] | None = None
-        self._told = Rebuilt()
+        self._rebuilt = Rebuilt()
 
     def run(self, only: Collection[str] | None = None) -> Rebuilt:
         """Replay all trials (or those named), in the plan's order.
@@ -85,18 +85,18 @@ class StudyReplay:
                 # its rows are in the stages it reached, but without its photos their keys are not known
                 self._start(spec, names[spec.trial_id])
                 self._writer.fail_trial(spec.trial_id, failures[spec.trial_id])
-                self._told.failed += 1
+                self._rebuilt.failed += 1
             else:
-                self._told.unfinished.append(spec.trial_id)
-        return self._told
+                self._rebuilt.unfinished.append(spec.trial_id)
+        return self._rebuilt
 
     def _finished(self, spec: TrialSpec, name: str, keys: Sequence[str]) -> None:
         rows = self._rows(spec)
         stages = {t: rows.filter(pc.equal(rows["train_timestamp"], t)) for t in self._timestamps(rows)}
         if len(stages) != len(keys):
             raise UserError(
-                f"the rows of trial {spec.trial_id} are of {len(stages)} stages, its file names {len(keys)}; delete "
-                f"{result_path(self._study, spec.trial_id)} and run the study again"
+                f"the rows of trial {spec.trial_id} are of {len(stages)} stages, but its file lists {len(keys)}; "
+                f"delete {result_path(self._study, spec.trial_id)} and run the study again"
             )
         records = [self._stage_record(key) for key in keys]
         self._start(spec, name)
@@ -112,7 +112,7 @@ class StudyReplay:
                 self._losses(key),
             )
         self._writer.finish_trial(spec.trial_id)
-        self._told.finished += 1
+        self._rebuilt.finished += 1
 
     def _rows(self, spec: TrialSpec) -> pa.Table:
         result = read_result(result_path(self._study, spec.trial_id))
@@ -129,7 +129,7 @@ class StudyReplay:
     def _stage_record(self, key: str) -> StageRecord | None:
         content = self._stages.file(key, STAGE_RECORD)
         if content is None:
-            self._told.leave_out("the training loss and pictures of a stage that is not stored any more")
+            self._rebuilt.leave_out("the training loss and pictures of a stage that is not stored any more")
             return None
         return StageRecord.decode(content)
 
@@ -143,7 +143,7 @@ class StudyReplay:
             joint = strategy_class(spec.strategy).joint
             version = stored_version(self._record, spec)
         except UserError as error:  # a strategy of the user's own that is not here
-            self._told.leave_out(f"the version of a trial: {error}")
+            self._rebuilt.leave_out(f"the version of a trial: {error}")
         params = trial_params(
             spec,
             profile=self._record.named_profile,
@@ -163,7 +163,7 @@ class StudyReplay:
             if all(digest in known for _, digest in replay):
                 pictures["buffer"] = enlarged(photo_row([known[digest].read(size) for _, digest in replay]))
             else:
-                self._told.leave_out("the picture of a buffer whose photos are not here (say where: --data FOLDER)")
+                self._rebuilt.leave_out("the picture of a buffer whose photos are not here (say where: --data FOLDER)")
         elif (replays := self._stages.file(key, REPLAYS)) is not None:
             pictures["buffer"] = enlarged(decode_png(replays))
         return pictures
@@ -206,7 +206,7 @@ def rebuild(study: Path, uri: str, data: str | None = None) -> tuple[Rebuilt, in
     """Write a study's runs and its report; returns what was written and how many calls MLflow did not take.
 
     Raises:
-        UserError: the folder is no study, a result cannot be read, or ``uri`` is not a tracking URI.
+        UserError: the folder is not a study, a result cannot be read, or ``uri`` is not a tracking URI.
     """
     if "://" not in uri:
         raise UserError(
@@ -224,10 +224,10 @@ def rebuild(study: Path, uri: str, data: str | None = None) -> tuple[Rebuilt, in
         },
         artifact_location=artifact_folder(study, uri),
     )
-    told = StudyReplay(study, writer, data).run()
+    rebuilt = StudyReplay(study, writer, data).run()
     report = study / "report"
     if report.is_dir():
         writer.attach_report(report)
     else:
-        told.leave_out("the report, which is not there (`python -m clstudy.report STUDY` writes it)")
-    return told, writer.flush(_PATIENCE_S) + writer.dropped()
+        rebuilt.leave_out("the report, which is not there (`python -m clstudy.report STUDY` writes it)")
+    return rebuilt, writer.flush(_PATIENCE_S) + writer.dropped()

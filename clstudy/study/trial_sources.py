@@ -29,7 +29,7 @@ class TrialSource(Protocol):
         """Take the AIP that a trial ended with; None: its loss diverged, so its settings are bad."""
 
     def abandon(self, trial_id: str) -> None:
-        """A trial failed in a way that says nothing about its settings."""
+        """Take note of a trial that failed in a way that says nothing about its settings."""
 
 
 class ListedTrials:
@@ -51,7 +51,7 @@ class ListedTrials:
         return True
 
     def finish(self, trial_id: str, objective: float | None) -> None:
-        """Nothing follows from it."""
+        """Does nothing: the list does not depend on results."""
 
     def abandon(self, trial_id: str) -> None:
-        """Nothing follows from it."""
+        """Does nothing: the list does not depend on results."""

@@ -36,7 +36,7 @@ class WeightKeeper:
             for trial in {**self._planned, **stages}
         ]
         for key in droppable_weights(chains) - self._dropped:
-            with suppress(OSError):  # another time
+            with suppress(OSError):  # the next sweep tries again
                 self._store.weights.remove(key)
                 self._dropped.add(key)
                 self._weights += 1

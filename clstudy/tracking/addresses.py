@@ -1,4 +1,4 @@
-"""Addresses of tracking: which database or server, the pages that a person opens, and where pictures go."""
+"""Addresses of tracking: the database or server, the pages to open in a browser, and the folder of images."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from clstudy.tracking.local_database import sqlite_uri
 
 
 def tracking_address(home: Path) -> str:
-    """Return the tracking URI of the environment, else that of the database among the studies of a local folder."""
+    """Return the environment's tracking URI, otherwise that of the database in a local folder of studies."""
     return os.environ.get("MLFLOW_TRACKING_URI") or sqlite_uri(home / "mlflow.db")
 
 
@@ -32,7 +32,7 @@ def runs_page(address: str, experiment_id: str | None) -> str:
 
 
 def server_address(tracking_uri: str) -> str | None:
-    """Address of a tracking server as a browser takes it, without credentials; None for a local database."""
+    """Address of a tracking server for a browser, without credentials; None for a local database."""
     if not tracking_uri.startswith("http"):
         return None
     parts = urlsplit(tracking_uri)
@@ -40,7 +40,7 @@ def server_address(tracking_uri: str) -> str | None:
 
 
 def keep_address(study: Place, tracking_uri: str, experiment_id: str | None) -> None:
-    """Write ``tracked.json``, without a server's credentials; nothing where the server did not answer."""
+    """Write ``tracked.json``, without a server's credentials; does nothing if the server did not answer."""
     if experiment_id is None:
         return
     document = {"experiment_id": experiment_id, "server": server_address(tracking_uri)}
@@ -48,7 +48,7 @@ def keep_address(study: Place, tracking_uri: str, experiment_id: str | None) -> 
 
 
 def artifact_folder(study: Place, tracking_uri: str) -> Path | None:
-    """Where a study's pictures go: a server keeps them where it likes, a local database gets a folder in the study."""
+    """Folder of a study's images in MLflow: inside the study for a local database; None if a server chooses it."""
     if isinstance(study, Path) and tracking_uri.startswith("sqlite:"):
         return (study / "mlflow-artifacts").resolve()
     return None

@@ -1,4 +1,4 @@
-"""MLflow's database in a local SQLite file: its address, how it is made and opened, and where its pictures lie."""
+"""MLflow's database in a local SQLite file: its address, creating and opening it, and the folder of its images."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def quiet_client(uri: str) -> MlflowClient:
 
 
 def database_file(uri: str) -> tuple[int, int] | None:
-    """Which file a local database is (device and inode); None where it is not there or empty, or for a server."""
+    """Identity of a local database's file (device and inode); None if it is missing or empty, or for a server."""
     if (file := local_database(uri)) is None:
         return None
     try:
@@ -45,15 +45,15 @@ def database_file(uri: str) -> tuple[int, int] | None:
 
 
 def close_connections(client: MlflowClient) -> None:
-    """Let go of a database: MLflow keeps one pool of connections per address, whatever becomes of the file."""
-    with suppress(Exception):  # not part of its interface; without it SQLite refuses to write to the deleted file
+    """Close all connections to a database: MLflow keeps one pool per address, even if the file is replaced."""
+    with suppress(Exception):  # not a public interface; if it fails, SQLite refuses to write to the deleted file
         client._tracking_client.store.engine.dispose()
 
 
 def _create_database(file: Path) -> None:
-    """Make a new database whole or not at all.
+    """Create a new database completely or not at all.
 
-    MLflow builds its tables in some forty migrations over seconds; killed in the middle of them, it leaves a file that
+    MLflow builds its tables in some forty migrations, which take seconds; killed in the middle, it leaves a file that
     it never opens again ("table … already exists").
     """
     from mlflow import MlflowClient
@@ -65,9 +65,9 @@ def _create_database(file: Path) -> None:
         try:
             os.link(draft, file)
         except FileExistsError:
-            if file.stat().st_size == 0:  # what SQLite leaves where a file was deleted under it
+            if file.stat().st_size == 0:  # SQLite leaves an empty file if the database is deleted while open
                 os.replace(draft, file)
-            # else somebody else was faster
+            # otherwise another process has created it meanwhile
 
 
 def local_database(uri: str) -> Path | None:
@@ -76,6 +76,6 @@ def local_database(uri: str) -> Path | None:
 
 
 def images_beside(uri: str) -> Path | None:
-    """Return a folder beside a local database; MLflow's own default is the current directory, wherever that is."""
+    """Return a folder for images beside a local database; MLflow's default is the current directory."""
     file = local_database(uri)
     return None if file is None else file.parent / "mlflow-images"

@@ -1,4 +1,4 @@
-"""What MLflow's runs hold: names, parameters and tags of trials, and the points of their charts."""
+"""The contents of MLflow's runs: names, parameters and tags of trials, and the points of their charts."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ if TYPE_CHECKING:
 TRIAL_TAG = "clstudy.trial"
 ERROR_TAG = "clstudy.error"
 VERSION_TAG = "clstudy.version"
-"""What makes a trial's numbers what they are and its parameters do not say (``clstudy.trial.requests.run_version``). A
-tag: as a parameter it differed in every run, which is noise in a comparison. Runs of earlier versions have it as the
-parameter ``version``."""
+"""Digest of what determines a trial's numbers beyond its parameters (``clstudy.trial.requests.run_version``). It is a
+tag, because as a parameter it would differ between runs, which is noise in a comparison. Runs of earlier versions have
+it as the parameter ``version``."""
 LOSS_METRIC = "train/loss"
 REPORT_TAG = "clstudy.report"
-"""On the run that holds the report, and on the experiment, where it says which run that is.
+"""Marks the run that holds the report; the same tag of the experiment names that run.
 
 That run has no parameters and metrics, but MLflow's charts list every run in their legends, by start, latest first: it
 starts before all others, so that it comes last.
@@ -27,7 +27,7 @@ CHARTS_HINT = "Charts, group by strategy"
 MOST_CURVE_POINTS = 60
 """Points of a stage's loss curve in MLflow: enough to see its course, few enough for one batch."""
 FINAL_STATES = ("FINISHED", "FAILED", "KILLED")
-_STEP_TIME_ORIGIN_MS = 1_767_225_600_000  # 2026-01-01 UTC: any fixed moment does
+_STEP_TIME_ORIGIN_MS = 1_767_225_600_000  # 2026-01-01 UTC; any fixed time would do
 
 
 def step_time_ms(timestamp: int) -> int:
@@ -39,11 +39,11 @@ def step_time_ms(timestamp: int) -> int:
 
 
 def loss_curve(losses: np.ndarray, most: int = MOST_CURVE_POINTS) -> dict[int, float]:
-    """Thin a stage's losses for a chart: optimiser step (from 1) -> mean loss of the steps since the point before.
+    """Thin a stage's losses for a chart: optimiser step (from 1) -> mean loss of the steps since the previous point.
 
     Args:
-        losses: of every step ``[steps]``.
-        most: points at most.
+        losses: loss of every step ``[steps]``.
+        most: largest number of points.
     """
     if not len(losses):
         return {}
@@ -54,12 +54,12 @@ def loss_curve(losses: np.ndarray, most: int = MOST_CURVE_POINTS) -> dict[int, f
 
 
 def curve_metric(timestamp: int) -> str:
-    """Name of the metric with the loss by optimiser step of one timestamp: strategies lie over each other in it."""
+    """Name of the metric with the loss by optimiser step of one timestamp; its chart overlays the strategies."""
     return f"loss_by_step/t{timestamp:02d}"
 
 
 def run_names(trials: Sequence[TrialSpec]) -> dict[str, str]:
-    """Run names a person can tell apart, by trial id: what varies in the study, and nothing else."""
+    """Readable, distinct run names by trial id: they contain only what varies in the study."""
     rates = len({spec.learning_rate for spec in trials}) > 1
     seeds = len({spec.seed for spec in trials}) > 1
     names = {}
@@ -82,7 +82,8 @@ def trial_params(spec: TrialSpec, *, profile: str, timestamps: int, joint: bool)
         spec: the trial.
         profile: its name.
         timestamps: how many the trial has.
-        joint: whether it trains on everything at once: that is no buffer size, and would stretch every chart over it.
+        joint: whether it trains on everything at once; its buffer size is then left out, because it would stretch the
+            axis of every chart over buffer sizes.
     """
     return {
         "buffer_size": None if joint else spec.buffer_size or 0,
@@ -100,7 +101,7 @@ def trial_tags(spec: TrialSpec, version: str | None) -> dict[str, str]:
 
     Args:
         spec: the trial.
-        version: as ``VERSION_TAG`` says; if it changes, a new run begins. None: not known.
+        version: value of ``VERSION_TAG``; if it changes, a new run begins. None: not known.
     """
     known = {} if version is None else {VERSION_TAG: version}
     return {"identity": spec.identity, "strategy": spec.strategy, **known}

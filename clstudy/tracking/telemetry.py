@@ -1,8 +1,8 @@
 """Switches that keep the libraries we use from reporting to their makers. Standard library only.
 
 Importing ``clstudy`` sets them, so every entry point, test and worker has them before such a library is imported. They
-are set whatever the environment says: a run is promised to need no network, and photos of people are at work in it.
-``cluster.yaml`` and ``cluster.local.yaml`` set the same ones for what runs on nodes before any of our code.
+override the environment, because a run promises to need no network, and works on photos of people. ``cluster.yaml`` and
+``cluster.local.yaml`` set the same ones for what runs on nodes before any of our code.
 """
 
 from __future__ import annotations
@@ -15,32 +15,32 @@ from typing import Any
 
 SWITCHES: Mapping[str, str] = MappingProxyType(
     {
-        # onnxruntime: else its import leaves a device ID below the cache folder, and its threads look for a collector
+        # onnxruntime: otherwise importing it leaves a device ID in the cache folder, and threads contact a collector
         "ORT_DISABLE_TELEMETRY": "1",
-        # MLflow: else its import leaves an installation ID below the configuration folder, and it asks what to report
+        # MLflow: otherwise importing it writes an installation ID to the configuration folder, and it asks what to send
         "MLFLOW_DISABLE_TELEMETRY": "true",
         # Ray: usage statistics; `ray start` still reports that they are off, so the report goes to a closed local port
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_USAGE_STATS_REPORT_URL": "http://127.0.0.1:9/",
-        # albumentations, which insightface brings: else its import asks PyPI for a newer version
+        # albumentations, a dependency of insightface: otherwise importing it asks PyPI for a newer version
         "NO_ALBUMENTATIONS_UPDATE": "1",
     }
 )
-"""Environment variable -> the value that means "say nothing"."""
+"""Environment variable -> the value that switches reporting off."""
 
 
 def switch_off() -> None:
-    """Set all switches in this process and for those it starts."""
+    """Set all switches in this process and for the processes it starts."""
     os.environ.update(SWITCHES)
 
 
 @contextmanager
 def without_ray_dashboard_process() -> Iterator[None]:
-    """Let a local ``ray.init`` start no dashboard process.
+    """Keep a local ``ray.init`` from starting a dashboard process while the block runs.
 
-    With ``include_dashboard=False`` Ray 2.60 starts it all the same, for usage statistics alone; when these are off it
+    Even with ``include_dashboard=False`` Ray 2.60 starts it, for usage statistics alone; with these switched off it
     still asks three cloud providers' metadata services which cloud this is (``UsageStatsHead.run``), and no setting
-    stops that. A Ray without this function is left as it is.
+    prevents that. A version of Ray without the function replaced here is left as it is.
     """
     from ray._private import services
 
@@ -50,7 +50,7 @@ def without_ray_dashboard_process() -> Iterator[None]:
         return
 
     def not_started(*_: Any, **__: Any) -> tuple[str, None]:
-        return "", None  # what Ray's own function returns as the address where there is no page to look at
+        return "", None  # the address that Ray's own function returns without a dashboard page
 
     services.start_api_server = not_started
     try:

@@ -1,9 +1,9 @@
-"""The writer of MLflow's runs: one flat run per trial, written by one process, and never in a trial's way.
+"""The writer of MLflow's runs: one flat run per trial, written by one process, which never holds up a trial.
 
-Parquet is the truth; MLflow is a view of it that can be written again at any time. So everything here can be
-repeated: a trial's run is found by its tag, a metric's time is a function of its timestamp (the same row logged
-twice stays one row), an image replaces the one of the same name. And nothing here fails a trial: while the
-tracking server does not answer, calls wait in order and are delivered when it does.
+The Parquet rows are authoritative; MLflow is a view of them that can be written again at any time. So everything here
+can be repeated: a trial's run is found by its tag, a metric's time is a function of its timestamp (the same row logged
+twice stays one row), and an image replaces the one of the same name. Nothing here fails a trial: while the tracking
+server does not answer, calls wait in order, and are delivered once it answers.
 
 Ray is not imported; the study puts one :class:`MlflowWriter` into one actor. ``python -m clstudy.tracking rebuild``
 (:mod:`clstudy.study.tracking_rebuild`) feeds the same writer from a study's folder.
@@ -51,7 +51,7 @@ _MAX_ERROR_TEXT = 4000
 
 @dataclass(frozen=True, kw_only=True)
 class _Call:
-    """Something to tell MLflow about a trial; ``send`` may be repeated without harm."""
+    """A call to MLflow about a trial; ``send`` can safely be repeated."""
 
     trial_id: str
     what: str
@@ -101,14 +101,14 @@ class MlflowWriter:
         self._dropped = 0
         self._file_or_none: tuple[int, int] | None = None
 
-    # What the study says; none of these raises because of the server.
+    # The study calls these; none of them raises because of the server.
 
     def start_trial(self, trial_id: str, run_name: str, params: Mapping[str, Any], tags: Mapping[str, str]) -> None:
-        """Open the trial's run, or go on with the one it has.
+        """Open the trial's run, or continue the one it has.
 
-        Parameters that are None are left out; those already there with the same value stay. If one has another
-        value, or ``VERSION_TAG`` has, the old run describes another trial: it moves to MLflow's bin and a new run
-        begins.
+        Parameters that are None are left out; those already logged with the same value stay. If one of them, or
+        ``VERSION_TAG``, has another value, the old run describes another trial: it is moved to MLflow's bin, and a new
+        run begins.
         """
         texts = {key: _shown(value) for key, value in params.items() if value is not None}
         shown = {key: _shown(value) for key, value in tags.items()}
@@ -128,8 +128,8 @@ class MlflowWriter:
         Args:
             metrics: values that are not finite are left out ("not there" is not a number in a chart).
             images: name -> uint8 [h, w] or [h, w, 3].
-            losses: of every optimiser step ``[steps]``: a metric of its own per timestamp (``curve_metric``), thinned,
-                in the same batch.
+            losses: loss of every optimiser step ``[steps]``; logged, thinned, in the same batch, as one metric per
+                timestamp (``curve_metric``).
 
         Raises:
             ValueError: an image of another type or shape.
@@ -169,7 +169,7 @@ class MlflowWriter:
         """Return the experiment's id, for its address (``runs_page``); None while the server does not answer."""
         try:
             return self._experiment_id()
-        except Exception:  # of whatever kind: an address is not worth a study
+        except Exception:  # of any kind: a missing address must not fail a study
             return None
 
     def whole_runs(self, stages: Mapping[str, int]) -> set[str]:
@@ -188,13 +188,13 @@ class MlflowWriter:
                 for trial, count in stages.items()
                 if trial in runs
                 and (run := client.get_run(runs[trial])).info.status == "FINISHED"
-                and "strategy" in run.data.params  # a run that goes on in a new database began without them
+                and "strategy" in run.data.params  # a run continued in a new database has no parameters
                 and len({entry.step for entry in client.get_metric_history(runs[trial], LOSS_METRIC)}) == count
             }
-        except Exception as error:  # of whatever kind: MLflow raises its own, requests' and SQLAlchemy's
+        except Exception as error:  # of any kind: MLflow raises its own, requests' and SQLAlchemy's
             raise ConnectionError(_first_line(error)) from error
 
-    # How it gets there.
+    # Delivery.
 
     def pending(self) -> int:
         """Return how many calls wait for the server."""
@@ -205,7 +205,7 @@ class MlflowWriter:
         return self._dropped
 
     def flush(self, timeout_s: float = 30.0) -> int:
-        """Deliver what waits, trying for at most ``timeout_s``; return how many calls still wait."""
+        """Deliver waiting calls, trying for at most ``timeout_s``; return how many still wait."""
         deadline = self._clock() + timeout_s
         self._next_try = -math.inf
         self._deliver()
@@ -255,7 +255,7 @@ class MlflowWriter:
         self._outage = 0
 
     def _is_hopeless(self, call: _Call) -> bool:
-        """Say whether this one call keeps failing while the server answers others: it must not hold up the rest."""
+        """Whether this one call keeps failing while the server answers others: it must not hold up the rest."""
         if call.failures + 1 < _TRIES_WHILE_SERVER_ANSWERS:
             return False
         try:
@@ -269,7 +269,7 @@ class MlflowWriter:
         self._dropped += 1
         _log.warning("MLflow does not take the %s of trial %s: %s", call.what, call.trial_id, _first_line(error))
 
-    # The calls themselves. Each can be repeated.
+    # The calls themselves; each can be repeated.
 
     def _send_start(
         self, trial_id: str, run_name: str, params: Mapping[str, str], tags: Mapping[str, str], now: int
@@ -325,7 +325,7 @@ class MlflowWriter:
         found = list(client.search_runs([experiment], f"tags.`{REPORT_TAG}` = 'yes'"))
         kept = [run for run in found if run.info.start_time == _REPORT_START_MS][:1]
         for run in found:
-            if run not in kept:  # of an earlier version: it leads every legend
+            if run not in kept:  # written by an earlier version: it would come first in every legend
                 client.delete_run(run.info.run_id)
         run = kept[0] if kept else client.create_run(experiment, _REPORT_START_MS, {REPORT_TAG: "yes"}, "report")
         run_id = run.info.run_id
@@ -333,7 +333,7 @@ class MlflowWriter:
         client.set_terminated(run_id, "FINISHED", _now_ms())
         client.set_experiment_tag(experiment, REPORT_TAG, f"run {run_id}, report/")
 
-    # The experiment and its runs, asked once and kept until something goes wrong.
+    # The experiment and its runs, looked up once and cached until something goes wrong.
 
     def _client(self) -> MlflowClient:
         if self._client_or_none is None:
@@ -342,14 +342,14 @@ class MlflowWriter:
         return self._client_or_none
 
     def _follow_database(self) -> None:
-        """Notice that a local database was deleted or replaced, and go on in the one that is there (or a new one).
+        """Detect that a local database was deleted or replaced, and continue in the present one (or a new one).
 
-        SQLite would go on in the deleted file, which nobody sees. What was in it is gone for this writer: at a study's
-        end the runs that lack something are written again from the rows.
+        SQLite would keep writing to the deleted file, which nobody sees. What was in it is lost here; at a study's end
+        incomplete runs are written again from the rows.
         """
         if self._client_or_none is None or database_file(self._uri) == self._file_or_none:
             return
-        _log.warning("the database of %s was deleted or replaced; a new one goes on from here", self._uri)
+        _log.warning("the database of %s was deleted or replaced; continuing with a new one", self._uri)
         close_connections(self._client_or_none)
         self._client_or_none = self._experiment_id_or_none = self._run_ids_or_none = None
 
@@ -399,11 +399,9 @@ class MlflowWriter:
         """Return the trial's run; one that was never started (a writer restarted midway) gets its id as name."""
         return self._known_run_id(trial_id) or self._create_run(trial_id, trial_id, _now_ms())
 
-        # else somebody else was faster
-
 
 def _is_refusal(error: Exception) -> bool:
-    """Say whether the server understood and said no (or the call itself is wrong), so that repeating is useless."""
+    """Whether the server understood and refused the call (or the call itself is wrong): repeating it is useless."""
     if isinstance(error, OSError):  # also every exception of `requests`
         return False
     return getattr(error, "error_code", None) in _REFUSALS or isinstance(error, TypeError | ValueError | AttributeError)
@@ -415,7 +413,7 @@ def _first_line(error: Exception) -> str:
 
 
 def _shown(value: object) -> str:
-    """A parameter, tag or name as it may be shown: without secrets and control characters."""
+    """A parameter, tag or name for display: without secrets and control characters."""
     return printable(redacted(str(value)))
 
 

@@ -136,7 +136,7 @@ class StagePhotos:
 
 
 def stored_tensors(tensors: Mapping[str, Tensor]) -> bytes:
-    """Tensors in the form in which a value stores them."""
+    """Tensors as the bytes of a stored value."""
     return save_tensors({name: value.contiguous() for name, value in tensors.items()})
 
 

@@ -72,7 +72,7 @@ class Basis:
         name = self.profile.workload
         if name == PERSONALISE:
             return {}
-        # read once: every stage's key asks, and all stages of a study must be of one source
+        # read once: every stage's key needs it, and all stages of a study must come from the same source
         return {"workload": name, **({"workload_source": source_digest("workload", name)} if is_foreign(name) else {})}
 
     def choosing(self) -> dict[str, Any]:

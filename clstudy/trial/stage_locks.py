@@ -11,7 +11,7 @@ T = TypeVar("T")
 
 
 class StageLocks(Protocol):
-    """Keeps two workers from computing one value at the same time. Correctness never rests on it."""
+    """Keeps two workers from computing one value at the same time. Correctness never depends on it."""
 
     def acquire(self, key: str) -> bool:
         """Take the lock of a key; False while a live worker holds it."""

@@ -1,7 +1,7 @@
 """One trial as a fold over timestamps. This is the only place that shows a trial from beginning to end.
 
 For each timestamp, read the stage from the store, or train and evaluate it; then let the strategy choose what to
-remember. This module knows nothing about Ray or MLflow: it reports to a listener.
+remember. This module depends on neither Ray nor MLflow: it reports to a listener.
 """
 
 from __future__ import annotations

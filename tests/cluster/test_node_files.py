@@ -87,7 +87,7 @@ def test_another_file_in_the_same_place_is_not_taken_for_the_drivers(
 def test_what_is_nowhere_or_damaged_is_said(photos: DataSet, inputs: Inputs, tmp_path: Path) -> None:
     photo = photos.identities[0].timestamps[0].train[0]
     shutil.rmtree(tmp_path / "photos")
-    with pytest.raises(UserError, match="is not on this node, and not in"):
+    with pytest.raises(UserError, match="is neither on this node nor in"):
         inputs.local(photo.path, photo.digest)
     inputs.folder.mkdir(parents=True)
     (inputs.folder / f"{photo.digest}.png").write_bytes(b"half")

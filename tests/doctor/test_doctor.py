@@ -578,7 +578,7 @@ def test_a_storage_that_cannot_be_written(tmp_path: Path) -> None:
     done = doctor(tmp_path, "--storage", "file", MLFLOW_TRACKING_URI=sqlite_uri(tmp_path / "file"))
     storage, mlflow = starting("FIX", done)
     assert done.returncode == 1 and "it is a file -> name another" in storage
-    assert "the file is no SQLite database" in mlflow
+    assert "the file is not a SQLite database" in mlflow
 
 
 def test_a_node_that_sees_another_folder_writes_nothing(tmp_path: Path) -> None:

@@ -69,7 +69,7 @@ class Direct:
 class Clusterless(TrialTrainable):
     """The worker's code without the wait for calls that are on their way: here they are over when they return."""
 
-    def _delivered(self) -> None:
+    def _wait_for_delivery(self) -> None:
         return
 
     def _ask(self, method: str, *arguments: Any) -> Any:

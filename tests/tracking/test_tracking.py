@@ -660,11 +660,11 @@ def test_a_driver_says_that_the_database_was_deleted(tmp_path: Path):
     uri, heard = sqlite_uri(tmp_path / "mlflow.db"), []
     settings = SimpleNamespace(tracking_uri=uri, out=tmp_path / "study")
     watcher = Watcher(settings, None, None, None, None, heard.append)  # type: ignore[arg-type]
-    watcher._look_after_database()  # before the recorder made it
+    watcher._check_database()  # before the recorder made it
     (tmp_path / "mlflow.db").write_bytes(b"a database")
-    watcher._look_after_database()
+    watcher._check_database()
     assert not heard
     (tmp_path / "mlflow.db").unlink()
     for _ in range(3):
-        watcher._look_after_database()
+        watcher._check_database()
     assert len(heard) == 1 and f"clstudy.tracking rebuild {tmp_path / 'study'} --to {uri}" in heard[0]

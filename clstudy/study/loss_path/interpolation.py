@@ -11,7 +11,7 @@ from torch import Tensor
 from clstudy.analysis.loss_path_numbers import GROUPS
 
 Value = TypeVar("Value", Tensor, np.ndarray)
-_BELONGS: Mapping[str, Callable[[str], bool]] = {
+_IN_GROUP: Mapping[str, Callable[[str], bool]] = {
     "all": lambda name: True,
     "weights": lambda name: not is_bias(name),
     "biases": lambda name: is_bias(name),
@@ -45,8 +45,8 @@ def interpolate(start: Mapping[str, Value], end: Mapping[str, Value], alpha: flo
     shapes = [{name: tuple(value.shape) for name, value in side.items()} for side in (start, end)]
     if shapes[0] != shapes[1]:
         differing = sorted(name for name in {*start, *end} if shapes[0].get(name) != shapes[1].get(name))
-        raise ValueError(f"the two ends are not of one network: they differ in {', '.join(differing[:5])}")
-    moves = _BELONGS[group]
+        raise ValueError(f"the two ends belong to different networks: they differ in {', '.join(differing[:5])}")
+    moves = _IN_GROUP[group]
     return {name: _between(value, end[name], alpha) if moves(name) else value for name, value in start.items()}
 
 

@@ -124,7 +124,7 @@ def lines_of(study: Path, chosen: Sequence[TrialSpec]) -> tuple[list[WeightLine]
     if single:
         notes.append(f"{len(single)} trials have a single stage, so no path: {some_names(single)}")
     if not lines:
-        raise UserError("; ".join(["no trial has two finished stages to look between", *notes]))
+        raise UserError("; ".join(["no trial has two finished stages, so there is no path", *notes]))
     return lines, notes
 
 

@@ -37,7 +37,7 @@ class Networks:
     """Builds the networks of tasks; keeps the weights of the last two stages.
 
     Raises:
-        UserError: the study personalises no generator.
+        UserError: the study does not personalise a generator.
     """
 
     def __init__(self, runner: StageRunner, requests: Mapping[str, StageRequest]):
@@ -82,7 +82,7 @@ def compute_losses(
         module = networks.build(task)
         for k in task.timestamps:
             batches = []
-            # the seed only matters for synthesis, which is not looked at
+            # the seed only matters for synthesis, which is not used here
             for losses in photo_batches(
                 module,
                 runner.photos.test_set(people[task.identity], k, 0),

@@ -44,7 +44,7 @@ def reopen(study: Path, *, weights: Sequence[str], data: str | None, device: str
     """Build the stage runner of a study from its folder (and weights and photos from outside it, if it used any).
 
     Raises:
-        UserError: the folder is no study, or photos or weights are missing or differ from the study's.
+        UserError: the folder is not a study, or photos or weights are missing or differ from the study's.
     """
     record = read_complete_record(study)
     stored = stored_profile(record)

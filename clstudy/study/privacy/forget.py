@@ -54,7 +54,7 @@ def forget(
     """
     places = list(dict.fromkeys(open_place(text).resolve() for text in studies))
     for place in places:
-        read_complete_record(place)  # before a lock is made in a folder that is no study
+        read_complete_record(place)  # before a lock is created in a folder that is not a study
     with ExitStack() as held:
         for place in places:
             held.enter_context(only_driver(place))
@@ -73,12 +73,12 @@ def forget(
         if not confirm():
             return None
         left = [what for plan in found for what in carry_out(plan)]
-    for sentence in _aftermath(found, photos):
+    for sentence in _closing_lines(found, photos):
         say(sentence)
     return left
 
 
-def _aftermath(plans: Sequence[Forgetting], photos: bool) -> list[str]:
+def _closing_lines(plans: Sequence[Forgetting], photos: bool) -> list[str]:
     name = plans[0].name
     sets = ", ".join(sorted({repr(str(plan.record.data_set)) for plan in plans}))
     kept = [str(folder.photos) for plan in plans for folder in plan.folders if not photos]

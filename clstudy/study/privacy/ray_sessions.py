@@ -37,13 +37,13 @@ def forget_in_sessions(study: str, names_somebody: Callable[[bytes], bool]) -> l
         records = [folder for name in called for folder in session.glob(f"artifacts/*/{name}")]
         naming = [folder for folder in records if any(_has_name(path, names_somebody) for path in folder.rglob("*"))]
         if naming and _alive(session):
-            left.append(f"{session} has the name in it, and its Ray still runs: `ray stop`, then run this again")
+            left.append(f"{session} contains the name, and its Ray is still running: `ray stop`, then run this again")
             continue
         for folder in naming:
             shutil.rmtree(folder, ignore_errors=True)
         logs = [path for path in session.glob("logs/**/*") if records and _has_name(path, names_somebody)]
         if logs:
-            left.append(f"{session} is an ended Ray session whose logs have the name in them: remove that folder")
+            left.append(f"{session} is an ended Ray session whose logs contain the name: remove that folder")
     return left
 
 

@@ -74,11 +74,9 @@ def carry_out(plan: Forgetting, say: Callable[[str], None] = lambda text: None) 
     else:
         write_study_record(study, without(plan.record, traces.names))
     if not plan.last and names_somebody((plan.record.description or "").encode(), traces.names):
-        left.append(f"the description in {study / 'study.yaml'} (from the space's file) has the name in it")
+        left.append(f"the description in {study / 'study.yaml'} (from the space's file) contains the name")
     left += forget_in_sessions(plan.record.name, lambda content: names_files(content, traces.names))
-    return left + [
-        f"{path} has the name in it; it is not known what that is" for path in still_named(study, traces.names)
-    ]
+    return left + [f"{path} contains the name, and it is not known why" for path in still_named(study, traces.names)]
 
 
 def _drop_local_copies(digests: Collection[str]) -> None:
@@ -114,7 +112,7 @@ def _remove_study_file(plan: Forgetting) -> None:
     remove_checked(study / "study.yaml")
     if isinstance(study, Path) and not plan.traces.strangers:
         (study / LOCK).unlink(missing_ok=True)
-        with suppress(OSError):  # something of the user's own lies there
+        with suppress(OSError):  # the folder also contains something of the user's own
             study.rmdir()
 
 

@@ -68,7 +68,7 @@ def plan_forgetting(name: str, study: Place, to: str | None, photos: bool) -> Fo
     """Look everything up; None if the study knows nobody of this name.
 
     Raises:
-        UserError: the folder is no study, or MLflow does not answer.
+        UserError: the folder is not a study, or MLflow does not answer.
     """
     record = read_complete_record(study)
     census = take_census(study, record.trials)

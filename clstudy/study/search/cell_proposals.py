@@ -92,7 +92,7 @@ class Lane:
                 raise ValueError(f"the objective of proposal {one.number} is not the mean of its trials'")
             written = one.user_attrs.get(_DIGEST)  # earlier versions wrote none
             if written is not None and written != _digest(one.number, rate, outcome, ends):
-                raise ValueError(f"proposal {one.number} is not as it was written")
+                raise ValueError(f"proposal {one.number} has changed since it was written")
 
     def has_more(self) -> bool:
         """Whether a trial is left to hand out, now or later."""
@@ -174,9 +174,9 @@ class Lane:
         if outcome == FINISHED:
             self._study.tell(proposal.trial, _mean(list(ends.values())))
         else:
-            # A diverged rate is told as "pruned" too: TPE ranks pruned trials below all complete ones, so it turns away
-            # from the rate. "Failed" ones it leaves out of its model, and it would propose their neighbours again; an
-            # invented objective would stand in every plot and mean as if it had been measured.
+            # A diverged rate is reported as "pruned" too: TPE ranks pruned trials below all complete ones, so it moves
+            # away from the rate. It leaves "failed" ones out of its model, and would propose their neighbours again; an
+            # invented objective would appear in every plot and mean as if it had been measured.
             self._study.tell(proposal.trial, state=TrialState.PRUNED)
         proposal.over = True
         proposal.waiting.clear()

@@ -1,4 +1,4 @@
-"""Successive halving: which proposals of a cell stop early because they fall behind."""
+"""Successive halving: decides which proposals of a cell stop early because they fall behind."""
 
 from __future__ import annotations
 

@@ -63,8 +63,8 @@ def open_study(
             if there.get(key) != value
         )
         raise UserError(
-            f"the Optuna storage holds a search {name!r} with other settings ({differing}), whose objectives do not "
-            "compare. Choose another study folder with --out, or move the storage's file away: finished stages that "
+            f"the Optuna storage holds a search {name!r} with other settings ({differing}), whose objectives cannot be "
+            "compared. Choose another study folder with --out, or move the storage's file away: finished stages that "
             "still hold are used again"
         )
     return study

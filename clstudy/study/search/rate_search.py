@@ -1,4 +1,4 @@
-"""The search for learning rates: proposes the next rate of every cell, and tells which was best.
+"""The search for learning rates: proposes the next rate of every cell, and determines the best one.
 
 One Optuna study per cell (strategy x buffer size), all in one storage that ``optuna-dashboard`` opens. A *proposal* is
 one rate of one cell: one trial per validation person and seed; its objective is their mean. Within a cell, proposals
@@ -6,7 +6,7 @@ come strictly one after another (different cells, people and seeds keep workers 
 study's seed, the cell, its number and the objectives before it. So the answer depends neither on the number of workers
 nor on the order in which trials end; and a search that was killed at any point continues as if nothing had happened.
 
-This module knows neither Ray nor torch nor photos: the caller runs the trials that :meth:`RateSearch.next` gives, and
+This module needs neither Ray nor torch nor photos: the caller runs the trials that :meth:`RateSearch.next` gives, and
 reports their results.
 """
 
