@@ -114,7 +114,7 @@ class PickledDtype:
 
 
 class PickledArray:
-    """``numpy.ndarray`` before and after BUILD; ``np.asarray`` gives the array. Generators have no weights in it."""
+    """``numpy.ndarray`` before and after BUILD; ``np.asarray`` gives the array. No generator keeps weights in one."""
 
     def __init__(self, *_: Any):
         self.value = np.zeros(0)

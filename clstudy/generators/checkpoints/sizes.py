@@ -43,7 +43,7 @@ def infer_settings(tensors: Mapping[str, np.ndarray], *, conv_clamp: float | Non
     if len(sides) < 2 or sides != [4 * 2**power for power in range(len(sides))]:
         raise refusal(f"its resolutions are {sides[:12]}; a StyleGAN2 has 4, 8, … up to its own")
     if sides[-1] > LARGEST_SIDE:
-        raise refusal(f"its images have {sides[-1]} px; expected at most {LARGEST_SIDE}")
+        raise refusal(f"its images are {sides[-1]} px wide; expected at most {LARGEST_SIDE}")
     layers = [name for name in tensors if re.fullmatch(r"mapping\.fc\d+\.weight", name)]
     if len(layers) > _MOST_LAYERS:
         raise refusal(f"its mapping has {len(layers):,} layers; expected at most {_MOST_LAYERS}")

@@ -310,7 +310,7 @@ def read_faces(path: Path) -> np.ndarray:
     except (OSError, ValueError, EOFError) as error:
         raise UserError(f"{path} cannot be read ({error}); {expected}") from error
     if not isinstance(faces, np.ndarray) or faces.dtype != np.uint8 or faces.ndim != 4:
-        raise UserError(f"{path} does not hold faces, uint8 (n, height, width, 3); {expected}")
+        raise UserError(f"{path} does not hold faces as uint8 (n, height, width, 3); {expected}")
     return faces
 
 
