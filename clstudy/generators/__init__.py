@@ -1,4 +1,4 @@
-"""Generators: one file each, registered by name. This line list is where a new generator is added."""
+"""Generators: one file each, registered by name. A new one is added to ``_MODULES``."""
 
 from __future__ import annotations
 

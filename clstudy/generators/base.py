@@ -1,4 +1,4 @@
-"""What the trainer needs from a generator, whatever it is, and the registry of generators."""
+"""The interface between the trainer and a generator, and the registry of generators."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from clstudy.settings.profiles import Profile
 
 
 class DomainGenerator(ABC):
-    """A pretrained generator. Never changed: trials work on copies made by ``fresh``.
+    """A pretrained generator. It is never changed: trials work on copies made by ``fresh``.
 
-    Which parameters of a copy are trained, the generator says: those that require a gradient in what ``fresh`` returns
-    (``trainable``). The trainer, penalties and what is stored go by that and nothing else.
+    The generator decides which parameters of a copy are trained: those that require a gradient in what ``fresh``
+    returns (``trainable``). The trainer, the penalties and the stored weights follow that alone.
 
     Attributes:
-        latent_shape: of one latent: ``(w_dim,)`` for w, ``(num_ws, w_dim)`` for W+, whatever the network takes.
+        latent_shape: of one latent: ``(w_dim,)`` for w, ``(num_ws, w_dim)`` for W+, or whatever the network takes.
         device: where copies live and compute.
     """
 
@@ -36,9 +36,8 @@ class DomainGenerator(ABC):
     def fresh(self, tunable: Mapping[str, Tensor] | None = None) -> nn.Module:
         """Return a new module that maps latents ``[n, *latent_shape]`` to images ``[n, 3, s, s]`` in about [-1, 1].
 
-        Where latents are w, it has for inversion in W+ ``num_ws``, and takes ws ``[n, num_ws, w_dim]``, one w for each
-        layer, as well.
-        ``tunable`` are weights saved by ``tunable_state``; None gives the pretrained ones.
+        Where latents are w, the module also has ``num_ws`` and accepts ws ``[n, num_ws, w_dim]``, one w per layer, for
+        inversion in W+. ``tunable`` are weights saved by ``tunable_state``; None gives the pretrained ones.
         """
 
     def tunable_state(self, module: nn.Module) -> dict[str, Tensor]:
@@ -60,7 +59,7 @@ def trainable(module: nn.Module) -> dict[str, nn.Parameter]:
 
 @dataclass(frozen=True)
 class GeneratorWeights:
-    """Arrays (shared read-only between the workers of a machine) and what else the file says."""
+    """Arrays (shared read-only between the workers of a machine) and the file's other facts."""
 
     arrays: Mapping[str, np.ndarray]
     facts: Mapping[str, Any] = field(default_factory=dict)
@@ -71,7 +70,7 @@ class GeneratorKind(ABC):
 
     Class attributes:
         description: one line.
-        pretrained: whether it begins from weights, packaged ones or a file of the role ``generator``.
+        pretrained: whether it starts from weights, packaged or in a file of the role ``generator``.
     """
 
     description: ClassVar[str] = ""
@@ -98,16 +97,16 @@ GENERATORS: Registry[GeneratorKind] = Registry("generator", foreign=instance_of(
 
 
 class NoGenerator(GeneratorKind):
-    """For workloads whose networks begin untrained: there is nothing to read."""
+    """For workloads whose networks start untrained: there is nothing to read."""
 
     description = "no pretrained generator: for workloads whose networks begin untrained"
 
     def read(self, files: Mapping[str, Path]) -> GeneratorWeights:
-        """No weights."""
+        """Return no weights."""
         return GeneratorWeights({})
 
     def build(self, weights: GeneratorWeights, profile: Profile, device: torch.device, lpips: LPIPS) -> DomainGenerator:
-        """Refuse.
+        """Refuse: there is no generator to build.
 
         Raises:
             UserError: always.

@@ -1,6 +1,6 @@
 """What every generator promises, checked on photos of noise: ``clstudy generators check``.
 
-The contract is ``clstudy.generators.base.DomainGenerator``. Nothing is trained but for one step; it takes seconds.
+The contract is ``clstudy.generators.base.DomainGenerator``. Nothing is trained, so it takes seconds.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from clstudy.registry import Check
 
 _COUNT = 3
 _TOLERANCE = 1e-3
-"""Of images in [-1, 1] that are made alone and beside others: kernels of other sizes round otherwise."""
+"""Between images in [-1, 1] made one at a time and in a batch: kernels of different sizes round differently."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class GeneratorInHand:
 
     Args:
         generator, again: the two.
-        photos: float32 ``[3, 3, s, s]`` in [-1, 1], of the size that the profile says.
+        photos: float32 ``[3, 3, s, s]`` in [-1, 1], of the profile's image size.
     """
 
     generator: DomainGenerator
@@ -33,12 +33,12 @@ class GeneratorInHand:
     photos: Tensor
 
     def latents(self) -> Tensor:
-        """Of the photos."""
+        """The anchors of the photos."""
         with torch.no_grad():
             return self.generator.anchors(self.photos)
 
     def images(self, tunable: dict[str, Tensor] | None = None) -> Tensor:
-        """What a fresh copy makes of them."""
+        """The images that a fresh copy makes of these latents."""
         with torch.no_grad():
             return self.generator.fresh(tunable)(self.latents())  # type: ignore[no-any-return]
 
@@ -50,7 +50,7 @@ def noise_photos(size: int, device: torch.device, count: int = _COUNT) -> Tensor
 
 
 def _anchors(held: GeneratorInHand) -> Iterator[str]:
-    """anchors of photos are finite latents [n, *latent_shape], each the same whatever photos are beside it"""
+    """anchors of photos are finite latents [n, *latent_shape], independent of the rest of a batch"""
     latents, wanted = held.latents(), (len(held.photos), *held.generator.latent_shape)
     if tuple(latents.shape) != wanted:
         yield f"anchors of {len(held.photos)} photos have the shape {tuple(latents.shape)}, expected {wanted}"
@@ -60,11 +60,11 @@ def _anchors(held: GeneratorInHand) -> Iterator[str]:
     with torch.no_grad():
         alone = torch.cat([held.generator.anchors(photo[None]) for photo in held.photos])
     if not torch.allclose(alone, latents, atol=_TOLERANCE * float(latents.abs().max().clamp_min(1))):
-        yield f"an anchor differs by {float((alone - latents).abs().max()):g} where other photos are beside it"
+        yield f"an anchor differs by {float((alone - latents).abs().max()):g} when other photos are in the batch"
 
 
 def _images(held: GeneratorInHand) -> Iterator[str]:
-    """a copy maps latents to finite images [n, 3, s, s] of the photos' size, each the same whatever is beside it"""
+    """a copy maps latents to finite images [n, 3, s, s] of the photos' size, independent of the rest of a batch"""
     images = held.images()
     if images.shape != held.photos.shape:
         yield f"images have the shape {tuple(images.shape)}, expected {tuple(held.photos.shape)}"
@@ -75,7 +75,7 @@ def _images(held: GeneratorInHand) -> Iterator[str]:
     with torch.no_grad():
         alone = torch.cat([module(latent[None]) for latent in latents])
     if not torch.allclose(alone, images, atol=_TOLERANCE):
-        yield f"an image differs by {float((alone - images).abs().max()):g} where other latents are beside it"
+        yield f"an image differs by {float((alone - images).abs().max()):g} when other latents are in the batch"
 
 
 def _same(held: GeneratorInHand) -> Iterator[str]:
@@ -84,13 +84,13 @@ def _same(held: GeneratorInHand) -> Iterator[str]:
         latents = held.again.anchors(held.photos)
         images = held.again.fresh()(latents)
     if not torch.equal(latents, held.latents()):
-        yield "anchors differ; what is drawn must not come from a global generator"
+        yield "anchors differ; random numbers must not come from a global generator"
     elif not torch.equal(images, held.images()):
-        yield "images differ; what is drawn must not come from a global generator"
+        yield "images differ; random numbers must not come from a global generator"
 
 
 def _gradients(held: GeneratorInHand) -> Iterator[str]:
-    """something of a copy requires a gradient, gets one from its images, and so does the latent"""
+    """a copy has parameters that require a gradient, and images give one to each of them and to the latent"""
     module, latents = held.generator.fresh(), held.latents().clone().requires_grad_(True)
     parameters = trainable(module)
     if not parameters:
@@ -99,7 +99,7 @@ def _gradients(held: GeneratorInHand) -> Iterator[str]:
     module(latents).square().mean().backward()
     without = [name for name, value in parameters.items() if value.grad is None]
     if without:
-        yield f"no gradient reaches {without[0]} (of {len(parameters)}, {len(without)} are without)"
+        yield f"no gradient reaches {without[0]} (of {len(parameters)}, {len(without)} get none)"
     if latents.grad is None or not bool(latents.grad.abs().sum() > 0):
         yield "no gradient reaches the latent, so photos could not be inverted"
 
@@ -119,9 +119,9 @@ def _copies(held: GeneratorInHand) -> Iterator[str]:
     with torch.no_grad():
         from_other = other(anchors)
     if not torch.equal(held.images(), before) or not torch.equal(held.latents(), anchors):
-        yield "after a copy was changed, a fresh one gives other images or anchors: they share tensors"
+        yield "after a copy was changed, a fresh one gives different images or anchors: they share tensors"
     elif not torch.equal(from_other, before):
-        yield "after a copy was changed, another copy gives other images: they share tensors"
+        yield "after a copy was changed, another copy gives different images: they share tensors"
 
 
 def _stored(held: GeneratorInHand) -> Iterator[str]:
@@ -133,11 +133,11 @@ def _stored(held: GeneratorInHand) -> Iterator[str]:
         trained = module(held.latents())
     state = held.generator.tunable_state(module)
     if torch.equal(trained, held.images()):
-        yield "other weights give the same images: what is trainable takes no part in them"
+        yield "changed weights give the same images: the trainable parameters have no effect on them"
     elif not torch.equal(held.images(state), trained):
         yield f"images differ by {float((held.images(state) - trained).abs().max()):g}"
     elif set(trainable(held.generator.fresh(state))) != set(trainable(held.generator.fresh())):
-        yield "other parameters are trainable in a copy that is made from a tunable state"
+        yield "a copy made from a tunable state has different trainable parameters"
 
 
 CHECKS: dict[str, Check[GeneratorInHand]] = {

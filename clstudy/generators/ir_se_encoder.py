@@ -69,10 +69,10 @@ class IRSEEncoder(nn.Module):
 
 
 def encoder_input(images: Tensor) -> Tensor:
-    """Images ``[n, 3, s, s]`` in [-1, 1] as the published encoder was given them: ``[n, 3, 256, 256]`` in [-1, 1].
+    """Resize images ``[n, 3, s, s]`` in [-1, 1] as for the published encoder: ``[n, 3, 256, 256]`` in [-1, 1].
 
-    Bicubic interpolation without antialiasing, clamped, as the reference scripts do. At 1024 px that looks at every
-    fourth pixel or so and is no good reduction (an area mean moves w by 0.5%), but it is what anchors were made with.
+    Bicubic interpolation without antialiasing, clamped, as the reference scripts do. At 1024 px that samples about
+    every fourth pixel and is a poor reduction (an area mean moves w by 0.5%), but reference anchors were made with it.
     """
     if images.shape[2:] == (INPUT_SIZE, INPUT_SIZE):
         return images
@@ -80,7 +80,7 @@ def encoder_input(images: Tensor) -> Tensor:
 
 
 def starts_from_mean(opts: object, file: str) -> bool:
-    """Whether the encoder's output is relative to the mean latent, as the options in its file say; silent ones: yes.
+    """Whether the encoder's output is relative to the mean latent, by the options in its file (by default it is).
 
     Raises:
         UserError: the option is neither true nor false.

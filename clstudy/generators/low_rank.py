@@ -1,4 +1,4 @@
-"""Low-rank factors beside frozen weights: few parameters to train, and a stage that stores them alone.
+"""Low-rank factors beside frozen weights: few parameters to train, and a stage stores only these.
 
 Sources: E. Hu et al., "LoRA" (2106.09685), section 4.1; L. Qi et al., "My3DGen" (2307.05468), for faces.
 """
@@ -20,9 +20,9 @@ _FACTORED = "weight"
 class LowRank(nn.Module):
     """W -> W + scale * B A, where A ``[rank, columns]`` begins as noise and B ``[rows, rank]`` as zeros.
 
-    A weight ``[rows, ...]`` is taken as a matrix with one row per output. So a new network computes what the frozen
-    one does. The noise is the same in every network (it depends on the shape alone): which A a person begins with is a
-    property of the generator, as its weights are.
+    A weight ``[rows, ...]`` is taken as a matrix with one row per output. B A is zero at first, so a new network
+    computes what the frozen one does. The noise is the same in every network (it depends on the shape alone): the A
+    that a person starts from is a property of the generator, as its weights are.
     """
 
     def __init__(self, shape: torch.Size, settings: LowRankSettings):
@@ -40,7 +40,7 @@ class LowRank(nn.Module):
 
 
 def add_low_rank(module: nn.Module, settings: LowRankSettings) -> None:
-    """Freeze a network and give its weights of two dimensions or more factors, which are all that can be trained.
+    """Freeze a network and add factors to its weights of two dimensions or more; only the factors can be trained.
 
     The names of what can be trained are ``….parametrizations.weight.0.down`` and ``….up``.
     """

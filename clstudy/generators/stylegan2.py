@@ -26,7 +26,7 @@ class StyleGAN2Settings:
 
     Channels at resolution r are ``min(channel_base // r, channel_max)``; 64 px images with base 1280 and
     maximum 192 have 192, 160, 80, 40, 20 channels from 4 px to 64 px. ``conv_clamp`` limits every layer's output to
-    ± that value, as networks do whose large blocks were trained in float16 (None: no limit). Without mapping layers
+    ± that value, as in networks whose large blocks were trained in float16 (None: no limit). Without mapping layers
     the network has only a mean latent and is driven by w.
     """
 
@@ -157,7 +157,7 @@ class MappingNetwork(nn.Module):
         ``truncation_psi`` < 1 moves w towards the mean, in the first ``truncation_cutoff`` layers or in all.
         """
         if not self._settings.mapping_layers:
-            raise ValueError("this network has no mapping layers: give its synthesis w")
+            raise ValueError("this network has no mapping layers: pass w to its synthesis network")
         x = normalize_second_moment(z)
         if self._settings.c_dim:
             if c is None:

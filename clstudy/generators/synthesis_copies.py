@@ -20,7 +20,7 @@ _ALL_WEIGHTS = LowRankSettings()
 def arrays_under(prefix: str, arrays: Mapping[str, np.ndarray]) -> dict[str, Tensor]:
     """The arrays whose names begin with ``prefix``, without it, as tensors of their own.
 
-    Copied: the arrays are shared read-only between workers, and torch wants to own what it may write to.
+    Copied: the arrays are shared read-only between workers, and torch needs memory of its own that it may write to.
     """
     return {
         name.removeprefix(prefix): torch.from_numpy(np.array(array))
@@ -31,7 +31,7 @@ def arrays_under(prefix: str, arrays: Mapping[str, np.ndarray]) -> dict[str, Ten
 
 @torch.no_grad()
 def encoded(encoder: nn.Module, photos: Tensor) -> Tensor:
-    """w ``[n, w_dim]`` of photos, one at a time: an anchor must not depend on which others are in the batch."""
+    """w ``[n, w_dim]`` of photos, one at a time: an anchor must not depend on the others in a batch."""
     return torch.cat([encoder(photo[None]) for photo in photos])
 
 

@@ -52,7 +52,7 @@ def draw_subsets(groups: np.ndarray, capacity: int, count: int, rng: np.random.G
 
 
 def count_subsets(groups: np.ndarray, capacity: int) -> int:
-    """Return how many balanced subsets there are (exactly: the number can be large)."""
+    """Return the exact number of balanced subsets (it can be large)."""
     return _Shares(groups, capacity).count()
 
 
@@ -62,7 +62,7 @@ def enumerate_subsets(groups: np.ndarray, capacity: int) -> np.ndarray:
 
 
 def is_balanced(groups: np.ndarray, chosen: np.ndarray, capacity: int) -> bool:
-    """Whether the chosen candidates (indices) are a subset the balance rule can give."""
+    """Whether the chosen candidates (indices) are a subset that the balance rule allows."""
     shares = _Shares(groups, capacity)
     extra = np.array([np.isin(members, chosen).sum() for members in shares.members]) - shares.certain
     return (
@@ -94,7 +94,7 @@ class _Shares:
             self.open = self.certain < available
 
     def count(self) -> int:
-        """Number of balanced subsets: sum over who gets an extra place of the products of binomials."""
+        """Number of balanced subsets: products of binomials, summed over the ways to assign the extra places."""
         ways = [1] + [0] * self.extra  # by the number of extra places given so far
         for members, certain, may_get_more in zip(self.members, self.certain.tolist(), self.open, strict=True):
             without, with_extra = math.comb(len(members), certain), math.comb(len(members), certain + 1)
@@ -162,11 +162,11 @@ def _stack(first: np.ndarray | None, second: np.ndarray | None) -> np.ndarray | 
 def _race(shares: _Shares, count: int, rng: np.random.Generator) -> np.ndarray:
     """Draw distinct subsets where redrawing repeats would take long.
 
-    Drawing one after the other and skipping repeats is the same in law as letting every subset arrive after an
-    exponential time whose rate is its probability, and taking the first ones (Efraimidis and Spirakis 2006).
+    Drawing one after the other and skipping repeats has the same distribution as letting every subset arrive after
+    an exponential time whose rate is its probability, and taking the first ones (Efraimidis and Spirakis 2006).
     """
     rows = _enumerate(shares)
-    log_probability = np.zeros(len(rows))  # up to a constant: who gets an extra place is uniform
+    log_probability = np.zeros(len(rows))  # up to a constant: extra places are assigned uniformly
     for members in shares.members:
         taken = np.isin(rows, members).sum(axis=1)
         log_ways = np.array([math.log(math.comb(len(members), size)) for size in range(len(members) + 1)])

@@ -12,8 +12,8 @@ from clstudy.strategies.base import STRATEGIES, Item, PhotoStrategy, stack_laten
 from clstudy.strategies.hull.subsets import NUM_SUBSETS
 from clstudy.strategies.hull.volume import log_volumes
 
-_TIE = 1e-10  # difference of logs below which two volumes are equal
-_FLAT = 16 * np.finfo(float).eps  # relative rounding of a latent, times k: extents below it are none
+_TIE = 1e-10  # difference of logs below which two volumes count as equal
+_FLAT = 16 * np.finfo(float).eps  # relative rounding of a latent, times k: extents below it count as zero
 _BLOCK = 2**20  # numbers per array
 
 
@@ -70,7 +70,7 @@ def select_volume_subset(
 
 
 def log_extents(latents: np.ndarray, subsets: np.ndarray) -> np.ndarray:
-    """Return how much room flat hulls fill in the dimensions they have, comparable among those with the most.
+    """Return the log extents of flat hulls in the dimensions they span, comparable among those that span the most.
 
     The log of the product of the non-zero singular values of the centred vertices: its square is, up to a constant,
     the sum of the squared volumes of all the largest non-flat simplices among the vertices. For hulls that are not
@@ -81,7 +81,7 @@ def log_extents(latents: np.ndarray, subsets: np.ndarray) -> np.ndarray:
         subsets: candidate indices ``[m, k]``.
 
     Returns:
-        float64 ``[m]``; -inf for subsets of fewer dimensions than the best one has.
+        float64 ``[m]``; -inf for subsets that span fewer dimensions than the best one.
     """
     m, k = subsets.shape
     unsure = _FLAT * k * np.sqrt(np.square(np.abs(latents).max(axis=0, initial=0.0)).sum())

@@ -1,4 +1,4 @@
-"""Elastic weight consolidation: weights that mattered for the past are held back."""
+"""Elastic weight consolidation: weights that mattered for the past are kept from moving far."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class ElasticWeightConsolidation(Strategy):
     Fisher diagonal, LPIPS + MSE taken as negative log-likelihood). It stores no photo and no anchor.
 
     Attributes:
-        weight: of the penalty, >= 0. With 0 this is ``lower``, bit for bit. The default: search_spaces/penalty_search.
+        weight: of the penalty, >= 0. With 0 this is ``lower``, bit for bit. Default from search_spaces/penalty_search.
         decay: how much of the older terms stays, 0 to 1.
     """
 
@@ -63,7 +63,7 @@ class ElasticWeightConsolidation(Strategy):
         parameters = {name: value for name, value in trained.module.named_parameters() if value.requires_grad}
         total = {name: torch.zeros_like(value) for name, value in parameters.items()}
         for photo in range(trained.photos):
-            # materialised: a weight that the loss does not reach has no information about it
+            # materialised as zeros: a weight that the loss does not depend on has no Fisher information
             gradients = torch.autograd.grad(trained.loss(photo), list(parameters.values()), materialize_grads=True)
             for name, gradient in zip(parameters, gradients, strict=True):
                 total[name] += gradient.square() / trained.photos

@@ -24,17 +24,17 @@ def greedy_balance(groups: np.ndarray, capacity: int, rng: np.random.Generator) 
     """Return what GDumb's greedy sampler holds after the stream of candidates, indices ``[min(capacity, n)]``.
 
     A photo enters freely while there is room; afterwards only while its timestamp holds fewer photos than the
-    largest one, and then it replaces a random photo of that one. The result obeys the balance rule, and unlike a
+    largest one, and then it replaces a random photo of the largest. The result obeys the balance rule, and unlike a
     draw under that rule it always holds the newest timestamp.
 
     The stream runs through the timestamps in order. Stored photos come first and fit, so that starting again from
     an empty buffer is the same as continuing with the stored one. Within a timestamp the order is drawn: the first
-    photos to come are those that stay, and in a fixed order they would be the same for every seed.
+    photos to arrive are those that stay, and in a fixed order they would be the same for every seed.
 
     Args:
         groups: the timestamp of each candidate, integers ``[n]``.
         capacity: places in the buffer, >= 1.
-        rng: draws the order and the photos that have to go.
+        rng: draws the order and the photos to remove.
     """
     shuffled = rng.permutation(len(groups))
     kept: list[int] = []

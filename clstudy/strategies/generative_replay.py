@@ -1,4 +1,4 @@
-"""What the frozen generator still knows of the past: images of latents in the hull of stored anchors."""
+"""Generative replay: the frozen generator renders latents in the hull of stored anchors."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ class RandomAnchors(AnchorStrategy):
 def sample_latents(items: Sequence[Item], count: int, anchors: int, rng: np.random.Generator) -> np.ndarray:
     """Return latents float32 ``[count, *latent_shape]``: random convex combinations of stored anchors.
 
-    Each is of one timestamp, drawn uniformly (MeRGAN draws a class and then a latent: the timestamp is the class
-    here, and a mixture of two occasions would show neither), and of up to ``anchors`` of its stored anchors with
-    weights uniform on the simplex, as in the synthesis protocol.
+    Each mixes anchors of one timestamp, drawn uniformly (MeRGAN draws a class and then a latent: the timestamp is the
+    class here, and a mixture of two occasions would show neither): up to ``anchors`` of them, with weights uniform on
+    the simplex, as in the synthesis protocol.
 
     Args:
         items: stored anchors, at least one.
@@ -50,7 +50,7 @@ def sample_latents(items: Sequence[Item], count: int, anchors: int, rng: np.rand
 
 
 def generate(past: Past, count: int, anchors: int, rng: np.random.Generator) -> Generated:
-    """Sample latents and let the frozen generator of t-1 show them."""
+    """Sample latents and render them with the frozen generator of t-1."""
     import torch
 
     device = next(past.frozen.parameters()).device

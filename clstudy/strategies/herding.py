@@ -15,9 +15,9 @@ from clstudy.strategies.base import STRATEGIES, Item, Memory, Strategy, candidat
 class Herding(Strategy):
     """iCaRL's exemplars with timestamps for classes and anchors for features.
 
-    A timestamp is ranked once, when it arrives and all its photos are there (algorithm 4); later its buffer is
-    cut from the tail of the ranking (algorithm 5). How many photos each timestamp keeps is drawn under the balance
-    rule. Anchors are used as they are, while iCaRL scales its features to length 1: W is no sphere.
+    A timestamp is ranked once, when it arrives and all its photos are there (algorithm 4); later its photos are
+    dropped from the tail of the ranking (algorithm 5). How many photos each timestamp keeps is drawn under the balance
+    rule. iCaRL scales its features to length 1; anchors are used as they are, since W is not a sphere.
     ``Memory.state`` holds the digests that are left, best first: ``{"ranking": {"0": [...], "1": [...]}}``.
     """
 
@@ -40,7 +40,7 @@ class Herding(Strategy):
             photos = [item for item in fresh if item.timestamp == timestamp]
             order = herding_order(stack_latents(photos))
             ranking.setdefault(timestamp, []).extend(photos[index].digest for index in order)
-        # Only how many places each timestamp gets is taken from the draw.
+        # Only the number of places per timestamp is taken from the draw.
         groups = timestamps_of(pool)
         places = Counter(groups[draw_subset(groups, capacity, rng)].tolist())
         kept = {timestamp: ranking[timestamp][: places[timestamp]] for timestamp in sorted(places)}
@@ -53,8 +53,8 @@ class Herding(Strategy):
 def herding_order(points: np.ndarray) -> list[int]:
     """Return all points in the order in which herding takes them (iCaRL, algorithm 4).
 
-    The k-th is, among those left, the one that brings the mean of the first k nearest to the mean of all; of equal
-    ones the first.
+    The k-th is the remaining point that brings the mean of the first k nearest to the mean of all; ties go to the
+    first.
 
     Args:
         points: float64 ``[n, d]``.

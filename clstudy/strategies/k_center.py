@@ -23,8 +23,8 @@ def farthest_first(points: np.ndarray, count: int) -> np.ndarray:
     """Return the indices of ``count`` points, each the farthest from those before it, ``[count]``.
 
     The start is the point nearest the mean. Any start bounds the largest distance of a point to its nearest centre
-    by twice the smallest possible one; this one needs no draw and is a sensible answer for a single place. Of equal
-    points the first is taken, and none twice.
+    by twice the smallest possible one; this one needs no draw and is a sensible answer for a single place. Ties
+    go to the first point, and no point is taken twice.
 
     Args:
         points: float64 ``[n, d]``, n >= count.

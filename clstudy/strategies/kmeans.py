@@ -31,7 +31,7 @@ def kmeans_centroids(points: np.ndarray, clusters: int, rng: np.random.Generator
 
     Args:
         points: float64 ``[n, d]``, n >= clusters.
-        clusters: their number, >= 1.
+        clusters: how many, >= 1.
         rng: draws the starts.
     """
     best, least = points[:clusters], np.inf
@@ -43,7 +43,7 @@ def kmeans_centroids(points: np.ndarray, clusters: int, rng: np.random.Generator
 
 
 def nearest_unused(points: np.ndarray, centroids: np.ndarray) -> np.ndarray:
-    """Return for each centroid in turn the index of the nearest point that no earlier one took, ``[k]``."""
+    """Return, for each centroid in turn, the index of the nearest point not taken by an earlier one, ``[k]``."""
     distances = _squared_distances(points, centroids)
     taken: list[int] = []
     for column in distances.T:
@@ -53,7 +53,7 @@ def nearest_unused(points: np.ndarray, centroids: np.ndarray) -> np.ndarray:
 
 
 def _squared_distances(points: np.ndarray, centroids: np.ndarray) -> np.ndarray:
-    """``[n, k]``, from differences: exact zeros for duplicates matter more here than speed."""
+    """Squared distances ``[n, k]``, from differences: exact zeros for duplicates matter more here than speed."""
     return np.stack([np.square(points - centroid).sum(axis=1) for centroid in centroids], axis=1)
 
 

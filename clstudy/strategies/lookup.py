@@ -1,4 +1,4 @@
-"""From what a search space says to a strategy: registered names, settings, and classes of the user's own.
+"""Make a strategy from its text in a search space: a registered name or a class of the user's own, with settings.
 
 ``er_rand``; ``ewc(weight=100.0)``: a registered strategy with settings other than its defaults;
 ``package.module:Class`` (settings as above): a class that is not part of clstudy.
@@ -23,7 +23,7 @@ def strategy_class(text: str) -> type[Strategy]:
     """Return the class that a search space names.
 
     Raises:
-        UserError: unknown name (with the nearest), module that cannot be imported, class that is no strategy.
+        UserError: unknown name (with the nearest), a module that cannot be imported, or a class that is not a strategy.
     """
     return STRATEGIES[_parts(text)[0]]
 
@@ -47,9 +47,9 @@ def make_strategy(text: str) -> Strategy:
 
 
 def strategy_document(text: str) -> dict[str, Any]:
-    """Everything about a strategy that can change what it does, for keys: name, settings, a foreign class's source.
+    """Everything that determines what a strategy does, for keys: name, settings, a foreign class's source.
 
-    A user's class may change between two runs while its name stays; the digest of its module's file tells.
+    A user's class may change between two runs under the same name; the digest of its module's file shows that.
     """
     strategy = make_strategy(text)
     name, _ = _parts(text)

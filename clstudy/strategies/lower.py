@@ -1,4 +1,4 @@
-"""No replay: what is lost when nothing is done."""
+"""No replay: shows what is lost when nothing is done about forgetting."""
 
 from __future__ import annotations
 

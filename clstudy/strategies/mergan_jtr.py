@@ -18,7 +18,7 @@ class MerganJointRetraining(RandomAnchors):
     The buffer holds anchors, chosen at random under the balance rule; no photo is kept.
 
     Attributes:
-        images: generated once per timestamp and then replayed like stored photos.
+        images: how many are generated per timestamp, to be replayed like stored photos.
         anchors: stored anchors per sampled latent.
     """
 

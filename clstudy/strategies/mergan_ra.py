@@ -1,4 +1,4 @@
-"""MeRGAN, replay alignment: on old latents the generator must show what it showed before."""
+"""MeRGAN, replay alignment: on old latents the generator must keep making the images it made before."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ class MerganReplayAlignment(RandomAnchors):
     The buffer holds anchors, chosen at random under the balance rule; no photo is kept.
 
     Attributes:
-        weight: of the penalty, >= 0. With 0 this is ``lower``, bit for bit. The default: search_spaces/penalty_search.
+        weight: of the penalty, >= 0. With 0 this is ``lower``, bit for bit. Default from search_spaces/penalty_search.
         images: latents sampled per timestamp.
-        batch: of them compared at every step.
+        batch: how many of them are compared at every step.
         anchors: stored anchors per sampled latent.
     """
 

@@ -36,7 +36,7 @@ class Reservoir(Strategy):
         fresh = [item for item in pool if (item.timestamp, item.digest) not in stored]
         seen = int(memory.state.get("seen", 0))
         kept: list[Item] = []
-        # Stored photos enter freely; were there fewer places than before, a uniform sample of them would stay.
+        # Stored photos enter freely; if there are fewer places than before, a uniform sample of them stays.
         for number, item in (*enumerate(old, start=1), *enumerate(fresh, start=seen + 1)):
             if len(kept) < capacity:
                 kept.append(item)

@@ -1,4 +1,4 @@
-"""Joint training on everything: what could be had if nothing had to be discarded."""
+"""Joint training on everything: shows what could be reached if nothing had to be discarded."""
 
 from __future__ import annotations
 

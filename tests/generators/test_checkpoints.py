@@ -604,7 +604,7 @@ def test_harm_does_not_pass_for_another_kind_of_network(tmp_path):
         (b".gitignore\n", "it is a text file"),
         ('{"größe": 1}'.encode(), "it is a text file"),
         (b"\x1f\x8b\x08\0\0", "compressed with gzip: unpack it first"),
-        (b"\x07\x00\x13\x12\xfe\xff", "none of the known kinds of file"),
+        (b"\x07\x00\x13\x12\xfe\xff", "not a known kind of file"),
         (b"\x80\x04K\x01.", "it holds an object of type int, not a network"),
         (b"\x80\x04}\x8c\x05stateK\x01s.", "a dictionary without a generator (keys: state)"),
         (b"\x80\x04", "it is cut off or damaged"),

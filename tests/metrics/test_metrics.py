@@ -309,7 +309,7 @@ def test_external_weights_are_found_in_nested_graphs_and_nowhere_else() -> None:
         assert external_files(helper.make_model(graph).SerializeToString()) == expected
     function = helper.make_function("d", "F", [], ["c"], nested(0, tensor("e.bin")).node, [])
     assert external_files(helper.make_model(plain, functions=[function]).SerializeToString()) == ["e.bin"]
-    with pytest.raises(ValueError, match="no ONNX model"):
+    with pytest.raises(ValueError, match="not an ONNX model"):
         external_files(b"<html>not found</html>")
 
 

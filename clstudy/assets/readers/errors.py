@@ -1,4 +1,4 @@
-"""Errors of files from outside that are refused."""
+"""Errors for files from outside the package that are refused."""
 
 from __future__ import annotations
 
@@ -31,5 +31,5 @@ class UnknownGlobals(CheckpointError):
 
 
 def _printable(name: str) -> str:
-    """A name from a file as one short piece of text."""
+    """A name from a file as a short printable string."""
     return "".join(letter if letter.isprintable() else "?" for letter in name[:80]) + ("…" if len(name) > 80 else "")

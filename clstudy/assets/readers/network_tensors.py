@@ -13,7 +13,7 @@ from clstudy.assets.readers.pickle_objects import STORAGE_DTYPES, PersistentObje
 
 _MAX_MODULES = 20_000
 _MAX_PARTS = 500_000
-"""Entries of all networks' dictionaries that are looked at; the same one may be in many."""
+"""Entries of module dictionaries that are visited; the same entry may be in many of them."""
 
 _CONTAINED = "its networks contain themselves; no published checkpoint does; get the file again"
 
@@ -62,7 +62,7 @@ def arrays(refs: Mapping[Any, Any]) -> dict[str, np.ndarray]:
     """Copy the tensors among the values into arrays, under their names.
 
     Raises:
-        CheckpointError: so many tensors lie on the same numbers that the copies would outgrow the file.
+        CheckpointError: so many tensors share storages that the copies would outgrow the file.
     """
     tensors = {str(name): ref for name, ref in refs.items() if isinstance(ref, TensorRef)}
     storages = {id(ref.storage): len(ref.storage.raw) for ref in tensors.values()}

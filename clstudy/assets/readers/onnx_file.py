@@ -1,7 +1,7 @@
-"""What an ONNX file says of itself, read without onnxruntime or the onnx package: just enough of its container.
+"""Facts of an ONNX file, read without onnxruntime or the onnx package: just enough of its container is parsed.
 
-A network's weights may lie in files beside it ("external data"). Its sha256, which identifies it in stage keys and is
-how nodes fetch it, would not cover them, so such a network is refused.
+A network's weights may lie in files beside it ("external data"). The sha256 that identifies a network in stage keys,
+and by which nodes fetch it, would not cover them, so such a network is refused.
 """
 
 from __future__ import annotations
@@ -44,15 +44,15 @@ def first_node_names(model: bytes, count: int) -> list[str]:
 
 
 def external_files(model: bytes) -> list[str]:
-    """Files beside a serialised model that hold weights of it, in sorted order; "?" where the model does not say which.
+    """Files beside a serialised model that hold some of its weights, sorted; "?" where the model does not say which.
 
     Looks at every tensor: initialisers, attributes of nodes, graphs inside them, functions.
 
     Raises:
-        ValueError: these bytes are no ONNX model.
+        ValueError: these bytes are not an ONNX model.
     """
     found = set()
-    todo: list[tuple[str, memoryview]] = [("model", memoryview(model))]  # no recursion: nesting has no limit
+    todo: list[tuple[str, memoryview]] = [("model", memoryview(model))]  # no recursion: nesting has no bound
     try:
         while todo:
             kind, message = todo.pop()
@@ -67,15 +67,15 @@ def external_files(model: bytes) -> list[str]:
                 elif kind == "tensor" and number == _DATA_LOCATION_OF_TENSOR and value == _EXTERNAL:
                     found.add("?")
     except (ValueError, TypeError) as error:
-        raise ValueError(f"no ONNX model ({error})") from error
+        raise ValueError(f"not an ONNX model ({error})") from error
     return sorted(found - {"?"}) or sorted(found)
 
 
 def require_whole(path: Path) -> Path:
-    """The path of an ONNX file, if it has all of its weights in it. Of what is no ONNX file, its reader will say so.
+    """Return the path of an ONNX file that holds all of its weights; other kinds of file are left to their readers.
 
     Raises:
-        UserError: some are in other files.
+        UserError: some weights are in other files.
     """
     try:
         others = external_files(path.read_bytes())
@@ -113,7 +113,7 @@ def _fields(data: memoryview) -> Iterator[tuple[int, int | memoryview | None]]:
         elif kind in (_FIXED64, _FIXED32):
             position += 8 if kind == _FIXED64 else 4
         else:
-            raise ValueError(f"no such wire type: {kind}")
+            raise ValueError(f"unknown wire type {kind}")
         yield tag >> 3, value
 
 
@@ -126,7 +126,7 @@ def _varint(data: memoryview, position: int) -> tuple[int, int]:
     value = shift = 0
     while True:
         if shift > 63 or position >= len(data):
-            raise ValueError("a number without end")
+            raise ValueError("a number that does not end")
         byte = data[position]
         position += 1
         value |= (byte & 0x7F) << shift

@@ -1,4 +1,4 @@
-"""Opening ONNX networks with onnxruntime, and telling what they are."""
+"""Open ONNX networks with onnxruntime, and recognise what they are."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ def recognition_network(path: Path) -> Path:
         return path
     if not path.is_dir():
         raise UserError(
-            f"no identity embedder at {path}; expected an ONNX file, or the folder of an insightface pack (such as "
-            "buffalo_l) that is unpacked"
+            f"no identity embedder at {path}; expected an ONNX file, or the folder of an unpacked insightface pack "
+            "(such as buffalo_l)"
         )
     files = sorted(path.glob("*.onnx"))
     found = [file for file in files if file.name.startswith("w600k_")]
@@ -46,8 +46,8 @@ def recognition_network(path: Path) -> Path:
 def takes_raw_pixels(path: Path) -> bool:
     """Whether an ArcFace network takes pixels 0..255 because it normalises them itself, by insightface's rule.
 
-    Networks exported from MXNet begin with a subtraction and a multiplication. insightface tells them by the names
-    of the first eight nodes: one begins with "Sub" or "_minus", another with "Mul" or "_mul".
+    Networks exported from MXNet begin with a subtraction and a multiplication. insightface recognises them by the
+    names of the first eight nodes: one begins with "Sub" or "_minus", another with "Mul" or "_mul".
     """
     try:
         names = first_node_names(path.read_bytes(), 8)
@@ -59,7 +59,7 @@ def takes_raw_pixels(path: Path) -> bool:
 
 
 def open_network(path: Path, threads: int, device: torch.device) -> onnxruntime.InferenceSession:
-    """Open an ONNX network; on CUDA if wanted and there (onnxruntime falls back to the CPU without an exception).
+    """Open an ONNX network; on CUDA if wanted and available (onnxruntime falls back to the CPU without an exception).
 
     Raises:
         UserError: it cannot be read, or has weights in other files.
@@ -71,7 +71,7 @@ def open_network(path: Path, threads: int, device: torch.device) -> onnxruntime.
     options.log_severity_level = 3
     providers: list[str | tuple[str, dict[str, str]]] = ["CPUExecutionProvider"]
     if device.type == "cuda" and "CUDAExecutionProvider" in onnxruntime.get_available_providers():
-        # TF32 and a search among algorithms by the clock are this provider's defaults; neither is repeatable float32.
+        # TF32 and a timed search among algorithms are this provider's defaults; neither is repeatable float32.
         cuda = {"device_id": str(device.index or 0), "use_tf32": "0", "cudnn_conv_algo_search": "HEURISTIC"}
         providers.insert(0, ("CUDAExecutionProvider", cuda))
     try:

@@ -1,8 +1,8 @@
-"""Bounds on what reading a pickle may cost, whatever a file asks for.
+"""Bounds on the cost of reading a pickle, whatever it contains.
 
-A few hundred bytes of pickle can ask for years of work: a tuple of tuples that are one object, used as a key, is hashed
+A few hundred bytes of pickle can demand years of work: a tuple of tuples that are one object, used as a key, is hashed
 again at every level; an object copied by every call grows the memory without growing the file; a key nested deep enough
-overflows the C stack. So instructions are counted, every call is charged with the length of what it is given, and only
+overflows the C stack. So instructions are counted, every call is charged with the length of its arguments, and only
 values whose hash costs nothing may be keys. Published checkpoints need a small part of each bound.
 """
 
@@ -15,7 +15,7 @@ from typing import IO, Any
 import numpy as np
 
 MOST_INSTRUCTIONS = 500_000
-"""Of all pickles in a file; a training snapshot of a 1024 px network has about 100,000."""
+"""In all pickles of a file together; a training snapshot of a 1024 px network has about 100,000."""
 
 MOST_DIMENSIONS = 32
 _LONGEST_KEY = 4096
@@ -23,11 +23,11 @@ _LONGEST_TUPLE = 16
 
 
 class BeyondLimits(ValueError):
-    """Reading on would cost more than any published file needs; the message says what of."""
+    """Reading on would cost more than any published file needs; the message says why."""
 
 
 class Limits:
-    """What is left to a file while it is read.
+    """The budget that is left while a file is read.
 
     Args:
         size: bytes of the file.
@@ -51,7 +51,7 @@ class Limits:
             yield instruction
 
     def charge(self, values: Iterable[Any]) -> None:
-        """Count the values that a call is given, and theirs.
+        """Count the arguments of a call, and the values in them.
 
         Raises:
             BeyondLimits: calls were given far more than the file holds, by giving the same values again and again.
@@ -63,7 +63,7 @@ class Limits:
 
 
 def check_keys(keys: Iterable[Any]) -> None:
-    """Raise BeyondLimits unless all keys are numbers, short text, None, or short tuples of these."""
+    """Raise BeyondLimits unless all keys are numbers, short strings, None, or short tuples of these."""
     for key in keys:
         if not _is_leaf(key) and not (
             type(key) is tuple and len(key) <= _LONGEST_TUPLE and all(_is_leaf(part) for part in key)
@@ -74,6 +74,6 @@ def check_keys(keys: Iterable[Any]) -> None:
 def _is_leaf(value: Any) -> bool:
     if isinstance(value, str | bytes):
         return len(value) <= _LONGEST_KEY
-    if type(value) is int:  # a larger one is hashed anew every time, and can have the hash of any other
+    if type(value) is int:  # a larger one is hashed anew every time, and can collide with any other
         return -(2**63) <= value < 2**64
     return value is None or isinstance(value, bool | float | np.number | np.bool_)

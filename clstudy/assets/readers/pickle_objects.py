@@ -27,7 +27,7 @@ class Global:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class PersistentObject:
-    """A network or a part of one as NVIDIA's pickles keep it.
+    """A network or a part of one as NVIDIA's pickles store it.
 
     Attributes:
         class_name: e.g. "Generator"; the module it came from is not recorded in the file.
@@ -97,7 +97,7 @@ class PickledDtype:
     """``numpy.dtype`` before and after BUILD: numbers or text, never objects."""
 
     def __init__(self, spec: Any, *_: Any):
-        # longer texts describe fields, and as many of them as they are long
+        # longer strings describe fields, and as many as the string is long
         self.dtype = np.dtype(spec) if isinstance(spec, str) and len(spec) <= 16 else None
         self._check()
 
@@ -114,7 +114,7 @@ class PickledDtype:
 
 
 class PickledArray:
-    """``numpy.ndarray`` before and after BUILD; ``np.asarray`` gives the array. Generators keep no weights so."""
+    """``numpy.ndarray`` before and after BUILD; ``np.asarray`` gives the array. No generator keeps weights in one."""
 
     def __init__(self, *_: Any):
         self.value = np.zeros(0)
@@ -131,7 +131,7 @@ class PickledArray:
 def _persistent(meta: Any) -> PersistentObject:
     if meta["type"] != "class" or not isinstance(meta["class_name"], str) or not isinstance(meta["state"], dict):
         raise pickle.UnpicklingError("a persistent object without class name or state")
-    # meta["module_src"], the source that the official loader executes, is left where it is
+    # meta["module_src"], the source that the official loader executes, is ignored
     return PersistentObject(class_name=meta["class_name"], state=meta["state"])
 
 

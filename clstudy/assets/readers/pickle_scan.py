@@ -1,4 +1,4 @@
-"""What a pickle would import and do, listed from its instructions before any of them is followed."""
+"""What a pickle would import and do, listed from its instructions before any of them is executed."""
 
 from __future__ import annotations
 
@@ -43,8 +43,8 @@ class Scan:
         """Read one pickle up to its STOP; the names of STACK_GLOBAL are followed through the memo where possible.
 
         Args:
-            stream: stands at the pickle's beginning.
-            depth: how many torch files the pickle is inside of.
+            stream: positioned at the start of the pickle.
+            depth: how many torch files the pickle is nested in.
 
         Raises:
             ValueError: it is not a pickle, or it is cut off.

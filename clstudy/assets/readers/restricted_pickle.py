@@ -3,7 +3,7 @@
 A pickle is a program: its GLOBAL instructions name Python objects and REDUCE calls them. Three guards, each of which is
 enough for the files seen in practice:
 
-1. A scan reads the instructions without following them and lists every global; one that is not known refuses the
+1. A scan reads the instructions without executing them and lists every global; one that is not known refuses the
    file before anything has been rebuilt. It looks into torch files inside the pickle too.
 2. The unpickler turns a global into a :class:`Global`, a name and nothing else, and refuses unknown ones again (a
    pickle can hide names from a scan). REDUCE and NEWOBJ look the name up in ``REBUILD``, a table of small functions
@@ -45,9 +45,9 @@ _StorageLoader = Callable[[str, str, int], Storage]
 
 
 class _InertUnpickler(pickle._Unpickler):
-    """A pickle machine that calls ``REBUILD`` and nothing else.
+    """An unpickler that calls the functions in ``REBUILD`` and nothing else.
 
-    Based on the standard library's machine in Python, because the one in C does not let REDUCE and BUILD be replaced.
+    Based on the standard library's unpickler in Python: the one in C does not let REDUCE and BUILD be replaced.
     """
 
     stack: list[Any]
@@ -113,7 +113,7 @@ class _InertUnpickler(pickle._Unpickler):
         elif type(stack[-1]) is not dict:  # attributes of an OrderedDict (a state dict's versions) are not needed
             raise pickle.UnpicklingError("an object that cannot be filled")
 
-    # Everything that hashes: the keys are looked at first. The items after a mark are a stack of their own.
+    # Every instruction that hashes checks its keys first. The items after a mark are a stack of their own.
 
     def _set_item(self) -> None:
         check_keys(self.stack[-2:-1])
@@ -263,7 +263,7 @@ def read_state(path: Path) -> Any:
     """Rebuild a torch file of plain values (a state dict, say): tensors are :class:`TensorRef`.
 
     Raises:
-        CheckpointError: it is something else, damaged, or asks for anything but tensors.
+        CheckpointError: it is something else, is damaged, or names anything but tensors.
         OSError: it cannot be read.
     """
     if not path.is_file():

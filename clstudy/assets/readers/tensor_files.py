@@ -20,7 +20,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     """Tensors of a safetensors file by name.
 
     Raises:
-        ValueError: it is no file, or its header is far larger than a network's.
+        ValueError: it is not a file, or its header is far larger than a network's.
         OSError, safetensors.SafetensorError: it cannot be read, or is damaged.
     """
     if not path.is_file():
@@ -47,7 +47,7 @@ def read_torch_state(path: Path, prefix: str = "") -> dict[str, Tensor]:
 
 
 def read_state_dict(path: Path, prefix: str = "") -> dict[str, Tensor]:
-    """As ``read_torch_state``; a file whose name ends in ``.safetensors`` as ``read_tensors``."""
+    """Read a file whose name ends in ``.safetensors`` with ``read_tensors``, any other with ``read_torch_state``."""
     if path.suffix != ".safetensors":
         return read_torch_state(path, prefix)
     return {name: value for name, value in read_tensors(path).items() if name.startswith(prefix)}

@@ -1,4 +1,4 @@
-"""A generator read from a file, what a format's reader hands on, and the error for what is not a generator."""
+"""A generator read from a file, what the reader of a format returns, and the error for what is not a generator."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Checkpoint:
         settings: sizes that build the network.
         tensors: float32 arrays under the names of ``StyleGAN2(settings).state_dict()``, all of them.
         sha256: of the file.
-        notes: what a user should know, a sentence each.
+        notes: what a user should know, one sentence each.
     """
 
     kind: str
@@ -36,7 +36,7 @@ class Checkpoint:
 
     @property
     def parameters(self) -> int:
-        """How many numbers training changes (constant noise, filters and the mean w are not among them)."""
+        """How many trainable numbers there are (constant noise, filters and the mean w are not among them)."""
         return sum(value.size for name, value in self.tensors.items() if not name.endswith(_BUFFERS))
 
 
@@ -52,10 +52,10 @@ class FoundNetwork:
 
 
 def refusal(sentence: str, *, kind: str = "") -> CheckpointError:
-    """The error for what is no StyleGAN2 generator: the sentence, and what was expected."""
+    """Return the error for what is not a StyleGAN2 generator: the sentence, followed by what was expected."""
     return CheckpointError(f"{sentence}; {_EXPECTED}", kind=kind)
 
 
 def short_repr(value: object) -> str:
-    """A value from a file as one short piece of text for an error."""
+    """Return a short string for a value from a file, for use in an error."""
     return repr(value)[:60] if isinstance(value, str | int | float | bool | np.generic) else f"a {type(value).__name__}"

@@ -1,4 +1,4 @@
-"""StyleGAN2 networks of NVIDIA's repositories, from the objects that their pickles keep."""
+"""StyleGAN2 networks of NVIDIA's repositories, from the objects in their pickles."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ DISCRIMINATOR = (
 
 
 def nvidia_network(network: PersistentObject, source: str, is_torch_file: bool) -> FoundNetwork:
-    """Return the tensors of a generator, or of its synthesis network alone, with what its attributes say of it.
+    """Return the tensors of a generator, or of its synthesis network alone, with the facts in its attributes.
 
     Args:
-        network: as the file keeps it.
+        network: as the file stores it.
         source: where it lies in the file, for the format's description: "G_ema", "G" or "a bare network".
         is_torch_file: whether ``torch.save`` wrote the file; a pickle otherwise.
 
@@ -47,7 +47,7 @@ def nvidia_network(network: PersistentObject, source: str, is_torch_file: bool) 
         refs = {f"synthesis.{name}": ref for name, ref in refs.items()}
     _require_stylegan2(network, parts, refs, is_bare=is_bare)
     for name, part in parts.items():
-        _require_ordinary(name, part)
+        _require_supported(name, part)
     notes = []
     if source == "G":
         notes.append("G_ema is not in the file; G was read, whose weights are not averaged over training")
@@ -83,7 +83,7 @@ SYNTHESIS_ALONE = (
 def _require_stylegan2(
     network: PersistentObject, parts: Mapping[str, PersistentObject], names: Iterable[str], *, is_bare: bool
 ) -> None:
-    """Refuse every other network by what it is."""
+    """Refuse every other kind of network with an error that names it."""
     names = set(names)
     classes = {part.class_name for part in parts.values()}
     if network.class_name == "TriPlaneGenerator" or any(name.startswith("backbone.synthesis.") for name in names):
@@ -93,14 +93,14 @@ def _require_stylegan2(
     if "Discriminator" in network.class_name or any(".fromrgb." in f".{name}" for name in names):
         raise CheckpointError(DISCRIMINATOR, kind="discriminator")
     if "synthesis.b4.const" not in names or ("mapping.fc0.weight" not in names and not is_bare):
-        raise refusal(f"it holds a network of class {network.class_name[:60]} that is no StyleGAN2 generator")
+        raise refusal(f"it holds a network of class {network.class_name[:60]}, which is not a StyleGAN2 generator")
 
 
 _ACTIVATIONS = {"conv0": "lrelu", "conv1": "lrelu", "affine": "linear", "embed": "linear"}
 
 
-def _require_ordinary(name: str, part: PersistentObject) -> None:
-    """Refuse what our StyleGAN2 does not do, by the plain attributes of one part; one not there is ordinary."""
+def _require_supported(name: str, part: PersistentObject) -> None:
+    """Refuse a part with an attribute that our StyleGAN2 does not support; a missing attribute is the default."""
     last = name.rpartition(".")[2]
     is_mapping_layer = re.fullmatch(r"mapping\.fc\d+", name) is not None
     expected = {
@@ -124,14 +124,14 @@ def _require_ordinary(name: str, part: PersistentObject) -> None:
 
 
 def _attribute(part: PersistentObject, attribute: str, argument: str, default: Any) -> Any:
-    """A plain attribute, else the argument it was made with."""
+    """An attribute of a part; where it is missing, the argument of its constructor, else the default."""
     arguments = part.state.get("_init_kwargs")
     given = arguments.get(argument, default) if isinstance(arguments, dict) else default
     return part.state.get(attribute, given)
 
 
 def _conv_clamp(parts: Mapping[str, PersistentObject]) -> float | None:
-    """The one bound that all layers share."""
+    """The bound that all layers share."""
     layers = {name: part for name, part in parts.items() if re.fullmatch(r"synthesis\.b\d+\.(conv0|conv1|torgb)", name)}
     bounds = {checked_clamp(_attribute(part, "conv_clamp", "conv_clamp", None)) for part in layers.values()}
     if len(bounds) > 1:
@@ -143,7 +143,7 @@ def _conv_clamp(parts: Mapping[str, PersistentObject]) -> float | None:
 def _absent_noise(
     parts: Mapping[str, PersistentObject], tensors: Mapping[str, np.ndarray], notes: list[str]
 ) -> dict[str, np.ndarray]:
-    """Zero noise for layers that were built without it (use_noise false): the same image."""
+    """Zero noise for layers that were built without it (use_noise false); images stay the same."""
     absent = {}
     for name, part in parts.items():
         match = re.fullmatch(r"(synthesis\.b(\d{1,5}))\.conv[01]", name)

@@ -1,4 +1,4 @@
-"""Read a checkpoint file, whichever of the known formats it has."""
+"""Read a checkpoint file in any of the known formats."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ def read_checkpoint(path: Path) -> Checkpoint:
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}", kind=error.kind) from error
     except (MemoryError, ArithmeticError, LookupError, TypeError, ValueError) as error:
-        # a value of a kind or size that no published file has; which one is in the cause
+        # a value of a type or size that no published file has; the cause has the details
         raise CheckpointError(
-            f"{path}: it is damaged, or no such checkpoint ({type(error).__name__} in {len(data):,} bytes); download "
-            "it again"
+            f"{path}: it is damaged, or not such a checkpoint ({type(error).__name__} in {len(data):,} bytes); "
+            "download it again"
         ) from error
     return Checkpoint(
         kind="stylegan2",
@@ -87,7 +87,7 @@ _OTHER_FILES: tuple[tuple[bytes, str], ...] = (
 
 
 def _reader(data: bytes) -> _Reader:
-    """Choose a reader by the first bytes; names prove nothing."""
+    """Choose a reader by the first bytes; file names prove nothing."""
     if not data:
         raise CheckpointError("the file is empty; the download did not finish or failed: download it again")
     for head, sentence in _OTHER_FILES:
@@ -105,7 +105,7 @@ def _reader(data: bytes) -> _Reader:
         return read_torch_objects
     if _is_text(data[:2048]):
         raise refusal("it is a text file")
-    raise refusal(f"it is none of the known kinds of file (it starts with the bytes {data[:8].hex(' ')})")
+    raise refusal(f"it is not a known kind of file (it starts with the bytes {data[:8].hex(' ')})")
 
 
 def _is_text(start: bytes) -> bool:
@@ -116,9 +116,9 @@ def _is_text(start: bytes) -> bool:
 
 
 def _runs_as_pickle(data: bytes) -> bool:
-    """Whether the oldest protocols, which put no mark at the start, would read it: then its globals are named."""
+    """Whether it is a pickle of the oldest protocols, which have no mark at the start; then errors name its globals."""
     try:
         instructions = Limits(len(data)).instructions(io.BytesIO(data))
         return any(opcode.name == "STOP" and place for opcode, _, place in instructions)
-    except Exception:  # genops fails in many ways on what is no pickle
+    except Exception:  # genops fails in many ways on what is not a pickle
         return False

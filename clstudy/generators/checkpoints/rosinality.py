@@ -1,11 +1,11 @@
-"""Names and shapes of rosinality's StyleGAN2 (https://github.com/rosinality/stylegan2-pytorch) in ours.
+"""Translate rosinality's StyleGAN2 (https://github.com/rosinality/stylegan2-pytorch) to our names and shapes.
 
 Both scale weights when they are used, with the same constants, so values are copied as they are: mapping layers with
 learning rate multiplier 0.01, modulated weights at unit variance. Two differences remain. A leading axis of length 1
-goes. Demodulation adds 1e-8 to the energy of the *scaled* weights there and of the stored ones here, a relative change
-under 1e-7 in a trained network; storing scaled weights instead would undo it and change what a learning rate means.
-The weights of upsampling layers are not mirrored: both apply them in a transposed convolution as they are stored (only
-the TensorFlow original mirrors them, and the converter from there takes care of it).
+is dropped. Demodulation adds 1e-8 to the energy of the *scaled* weights there and of the stored ones here, a relative
+change under 1e-7 in a trained network; storing scaled weights instead would undo it and change what a learning rate
+means. The weights of upsampling layers are not mirrored: both apply them in a transposed convolution as they are stored
+(only the TensorFlow original mirrors them, and the converter from there handles it).
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ def translate(
         ours.update(_layer(reader, f"synthesis.b{side}.torgb", f"to_rgbs.{index - 1}" if index else "to_rgb1", _TORGB))
         ours[f"synthesis.b{side}.resample_filter"] = fir
     for name, value in theirs.items():
-        # stored with the gain 4 that makes up for the zeros put in
+        # stored with the gain 4 that compensates for the inserted zeros
         if name.endswith(".kernel") and (value.shape != fir.shape or not np.allclose(value, 4 * fir, atol=1e-6)):
             raise CheckpointError(f"its filter {name} is not [1, 3, 3, 1], the only one this StyleGAN2 has")
     ours["mapping.w_avg"] = _mean_latent(latent_avg, reader.width, notes)
@@ -113,7 +113,7 @@ def _mean_latent(latent_avg: np.ndarray | None, width: int, notes: list[str]) ->
 
 
 class _Reader:
-    """Takes tensors by name; what is missing or has an impossible shape is said by its name."""
+    """Looks tensors up by name; errors name the tensor that is missing or has an impossible shape."""
 
     def __init__(self, tensors: Mapping[str, np.ndarray]):
         self._tensors = tensors

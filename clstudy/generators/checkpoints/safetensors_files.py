@@ -1,4 +1,4 @@
-"""Our own files: a checkpoint as safetensors, with its settings and where it came from."""
+"""Our own files: a checkpoint as safetensors, with its settings and its origin."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _METADATA_KEY = "clstudy"
 
 
 def write_safetensors(checkpoint: Checkpoint, path: Path) -> None:
-    """Write a checkpoint in our format, in one step; equal checkpoints give equal bytes.
+    """Write a checkpoint in our format, atomically; equal checkpoints give equal bytes.
 
     Raises:
         UserError: the path does not end in .safetensors or cannot be written.
@@ -75,7 +75,7 @@ def read_safetensors(data: bytes) -> FoundNetwork:
         origin = f"converted from {document['source']}, sha256 {document['source_sha256']}"
         notes = tuple(str(note) for note in document["notes"])
         tensors = load_safetensors(data)
-    except Exception:  # whatever a damaged file does to the library
+    except Exception:  # a damaged file can make the library fail in any way
         raise CheckpointError("it is a safetensors file that is cut off or damaged; copy or convert it again") from None
     if version != FORMAT_VERSION:
         raise CheckpointError(
@@ -90,7 +90,7 @@ def read_safetensors(data: bytes) -> FoundNetwork:
         settings = StyleGAN2Settings(**sizes)
     except (AttributeError, TypeError, ValueError) as error:
         raise CheckpointError(f"its settings cannot be used ({error}); convert the original checkpoint again") from None
-    # What the tensors say is believed over what the file says of them.
+    # The tensors decide: settings in the file that contradict them are refused.
     if infer_settings(tensors, conv_clamp=settings.conv_clamp) != settings:
         raise CheckpointError("its settings do not fit its tensors; convert the original checkpoint again")
     return FoundNetwork(format="clstudy safetensors", tensors=tensors, settings=settings, notes=(*notes, origin))

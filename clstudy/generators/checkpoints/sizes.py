@@ -1,4 +1,4 @@
-"""The sizes of a StyleGAN2, from the names and shapes of its tensors; and tensors held to their sizes."""
+"""Infer the sizes of a StyleGAN2 from the names and shapes of its tensors, and check tensors against sizes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def checked_clamp(value: Any) -> float | None:
     """Return the bound ``conv_clamp`` as a file gives it, None for no bound.
 
     Raises:
-        CheckpointError: it is no positive number.
+        CheckpointError: it is not a positive number.
     """
     if value is None:
         return None
@@ -34,7 +34,7 @@ def checked_clamp(value: Any) -> float | None:
 def infer_settings(tensors: Mapping[str, np.ndarray], *, conv_clamp: float | None) -> StyleGAN2Settings:
     """Return the settings whose network has tensors of these names and shapes.
 
-    ``channel_base`` is the smallest and ``channel_max`` the one that reproduce every resolution's channels.
+    ``channel_max`` is the largest number of channels, ``channel_base`` the smallest base that gives all of them.
 
     Raises:
         CheckpointError: a tensor is missing, or no settings fit.
@@ -43,7 +43,7 @@ def infer_settings(tensors: Mapping[str, np.ndarray], *, conv_clamp: float | Non
     if len(sides) < 2 or sides != [4 * 2**power for power in range(len(sides))]:
         raise refusal(f"its resolutions are {sides[:12]}; a StyleGAN2 has 4, 8, … up to its own")
     if sides[-1] > LARGEST_SIDE:
-        raise refusal(f"its images have {sides[-1]} px; expected at most {LARGEST_SIDE}")
+        raise refusal(f"its images are {sides[-1]} px wide; expected at most {LARGEST_SIDE}")
     layers = [name for name in tensors if re.fullmatch(r"mapping\.fc\d+\.weight", name)]
     if len(layers) > _MOST_LAYERS:
         raise refusal(f"its mapping has {len(layers):,} layers; expected at most {_MOST_LAYERS}")
@@ -108,7 +108,7 @@ def tensor_shape(tensors: Mapping[str, np.ndarray], name: str, ndim: int) -> tup
 
 
 def checked_tensors(tensors: Mapping[str, np.ndarray], settings: StyleGAN2Settings) -> dict[str, np.ndarray]:
-    """Return float32 tensors in the order of our state dict after holding names, shapes and values to it.
+    """Return float32 tensors in the order of our state dict after checking names, shapes and values against it.
 
     Raises:
         CheckpointError: a tensor is missing, unknown, of another shape, not finite, or a filter that is not ours.

@@ -1,4 +1,4 @@
-"""Which network a pickle or a torch file holds."""
+"""Recognise the network in a pickle or a torch file."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ _KNOWN_BY_NAMES: tuple[tuple[tuple[str, ...], str, str, str], ...] = (
     # EG3D keeps its renderer and its decoder as ordinary modules.
     (("training.volumetric_rendering.", "torch.nn.modules."), "TriPlaneGenerator", EG3D, "eg3d"),
 )
-"""Networks known by globals that we do not rebuild: prefixes of all of them, a word in the file, sentence, kind."""
+"""Networks recognised by globals that we do not rebuild: prefixes of them all, a word in the file, sentence, kind."""
 
 
 def read_torch_objects(data: bytes) -> FoundNetwork:
     """Read the generator in a pickle or a torch file.
 
     Raises:
-        CheckpointError: it holds none, another kind of network, or names what no published generator needs.
+        CheckpointError: it holds no generator, another kind of network, or names that no published generator needs.
     """
     try:
         content, is_torch_file = read_objects(data)

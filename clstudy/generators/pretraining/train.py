@@ -40,7 +40,7 @@ from clstudy.settings.profiles import embedded
 from clstudy.training.inversion import invert
 
 AUTOENCODER = "autoencoder.safetensors"
-"""Encoder and synthesis before the mapping network is fitted: a snapshot while training, then the whole."""
+"""Encoder and synthesis before the mapping network is fitted: a snapshot while training, then the result."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +48,7 @@ class PretrainSettings:
     """Loss: ``mse_weight * MSE + lpips_weight * LPIPS + identity_weight * ID + w_weight * mean(w^2)``.
 
     w gets Gaussian noise. ID is 1 - cosine of the centred identity embeddings (see :class:`IdentityLoss`), on the
-    last ``identity_faces`` of each batch and from step ``identity_from`` on, when there are faces to compare.
+    last ``identity_faces`` of each batch and from step ``identity_from`` on, when images show faces.
     LPIPS is computed on the first ``lpips_faces`` of each batch. Its weight is small: with a large one the network
     paints the same facial texture over every face, which LPIPS rewards and identity does not. ``affine_scale`` shrinks
     the initial style weights of all layers but the first, so that training starts from a nearly linear map of w.
@@ -119,7 +119,7 @@ class IdentityLoss:
 
 
 def warm_cosine(step: int, steps: int) -> float:
-    """Learning rate factor: 100 steps up, then half a cosine down to 1%."""
+    """Learning rate factor: linear warm-up over 100 steps, cosine annealing to 1%."""
     return min(1.0, (step + 1) / 100) * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * step / steps)))
 
 
@@ -214,7 +214,7 @@ def train_mapping(networks: Networks, w: Tensor, settings: PretrainSettings) -> 
     z_dim, w_dim = networks.generator.settings.z_dim, networks.generator.settings.w_dim
     generator = torch.Generator().manual_seed(derive_seed("mapping", settings.seed))
     axes = torch.linalg.eigh(torch.cov(w.t())).eigenvectors
-    # weights are stored 100 times larger than they act (lr_multiplier 0.01), hence the large step
+    # weights are stored 100 times larger than they act (lr_multiplier 0.01), hence the high learning rate
     optimizer = torch.optim.Adam(mapping.parameters(), lr=0.3, betas=(0.9, 0.99))
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, settings.mapping_steps)
     size = settings.mapping_batch
@@ -310,7 +310,7 @@ def read_faces(path: Path) -> np.ndarray:
     except (OSError, ValueError, EOFError) as error:
         raise UserError(f"{path} cannot be read ({error}); {expected}") from error
     if not isinstance(faces, np.ndarray) or faces.dtype != np.uint8 or faces.ndim != 4:
-        raise UserError(f"{path} holds no faces, uint8 (n, height, width, 3); {expected}")
+        raise UserError(f"{path} does not hold faces as uint8 (n, height, width, 3); {expected}")
     return faces
 
 
@@ -327,7 +327,7 @@ def pretrain(faces: np.ndarray, out: Path, settings: PretrainSettings, autoencod
 
     if autoencoder is None:
         save(train_autoencoder(training, settings, snapshot), out / AUTOENCODER)
-    # from the file, as float16 left it: so the mapping is the same in one go and from --autoencoder
+    # read back as float16, so that the mapping is the same in a single run and from --autoencoder
     networks = load(autoencoder or out / AUTOENCODER)
     train_mapping(networks, encode_all(networks, training), settings)
     save(networks, out / "embedded_generator.safetensors")

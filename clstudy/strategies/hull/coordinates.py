@@ -1,4 +1,4 @@
-"""Latents as coordinates small and well scaled enough to compute with, and in blocks that fit the cache."""
+"""Latents as few, well-scaled coordinates, and in blocks that fit the cache."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def edges_from(coordinates: np.ndarray, subsets: np.ndarray, rest: np.ndarray) -
     """Vertices of subsets ``[m, k]`` as seen from the points left out ``[m, o]``, ``[m, o, k, min(r, k)]``.
 
     Where coordinates ``[n, r]`` have more dimensions than a hull can fill, each subset is rotated into its own affine
-    hull (QR), and all that a point has outside it becomes one coordinate.
+    hull (QR), and the part of a point outside it becomes one coordinate.
     """
     vertices, points = coordinates[subsets], coordinates[rest]
     k = subsets.shape[1]

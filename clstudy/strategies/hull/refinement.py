@@ -1,7 +1,7 @@
-"""Better than random subsets: exchanges of one photo under the balance rule, until none improves.
+"""Improve on random subsets: exchange one photo at a time under the balance rule, until no exchange helps.
 
-Nothing here knows what a score is: the search is handed a function that finds the best of many subsets. It
-descends from several starts, because a subset that no single exchange improves need not be the best of all.
+Scores are not computed here: the search takes a function that finds the best of many subsets. It descends from
+several starts, because a subset that no single exchange improves need not be the best of all.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def balanced_exchanges(subset: np.ndarray, groups: np.ndarray) -> np.ndarray:
     """Return all balanced subsets that differ from a balanced one in a single candidate.
 
     Photos of one timestamp can always be exchanged. Between timestamps, the balance rule allows just those exchanges
-    that hand on a place of the last turn: the timestamp that gives holds exactly one photo more than the one that
+    that pass on a place of the last turn: the timestamp that gives holds exactly one photo more than the one that
     receives.
 
     Args:

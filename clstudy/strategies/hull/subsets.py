@@ -2,8 +2,8 @@
 
 Thousands of subsets are scored at once. ``_Ascent`` finds good weights a for many (subset, point) pairs: it solves for
 the affine hull, then raises the multipliers of negative weights one coordinate at a time (Hildreth 1957). These
-weights give lower bounds on the distances, which rule out most subsets; what they leave is made exact
-(``clstudy.strategies.hull.distance``, which has the problem and the bound).
+weights give lower bounds on the distances, which rule out most subsets; the others are solved exactly
+(``clstudy.strategies.hull.distance``, which states the problem and the bound).
 
 Everything is float64. Latents are centred, scaled and, where there are fewer of them than dimensions, rotated into
 their own span (``clstudy.strategies.hull.coordinates``) first: after that the cost does not depend on w_dim.
@@ -56,7 +56,7 @@ def best_subset(latents: ArrayLike, groups: ArrayLike, spread: ArrayLike, subset
     """Return the row of the subset with the lowest score, the first one where several are equal up to rounding.
 
     The same answer as the ``argmin`` of ``score_subsets``, found faster: subsets whose lower bound is above the best
-    score so far are never solved. Arguments and errors as there, m >= 1. Relative differences below 1e-10 count as
+    score so far are never solved. Arguments and errors are the same; m >= 1. Relative differences below 1e-10 count as
     rounding.
     """
     return _Candidates(latents, groups, spread).best(subsets)[0]
@@ -140,12 +140,12 @@ class _Candidates:
         return row, float(scores[row])
 
     def equal_up_to(self, score: float) -> float:
-        """The highest score that counts as equal: what rounding can do, and no more."""
+        """The highest score that counts as equal to the given one, up to rounding."""
         return score * (1 + _TIE) + 1e-13 * self.scale
 
 
 class _Problem:
-    """For every subset what is left out and how much it weighs in the score."""
+    """For every subset, the candidates it leaves out and their weights in the score."""
 
     def __init__(self, candidates: _Candidates, subsets: ArrayLike):
         rows, n = np.asarray(subsets), len(candidates.labels)
@@ -250,7 +250,7 @@ class _Ascent:
         self._multipliers = np.zeros_like(self._weights)  # l: [k, n - k, m]
 
     def keep(self, mask: np.ndarray) -> None:
-        """Go on with some of the subsets (bool ``[m]``)."""
+        """Keep only the subsets of the mask (bool ``[m]``)."""
         if mask.all():
             return
         self.rows = self.rows[mask]
@@ -272,7 +272,7 @@ class _Ascent:
         along = self._square - (weights * self._cross).sum(axis=1)  # <x, r>
         plane = along - (self._cross - product).max(axis=1)  # min_i <x - v_i, r>
         square = along - (weights * (self._cross - product)).sum(axis=1)  # |r|^2
-        # Rounding of these sums, generously: below it nothing is claimed.
+        # A generous bound on the rounding of these sums: nothing below it is claimed.
         unsure = 1e-13 * self._problem.gram.max() * np.square(1.0 + np.abs(weights).sum(axis=1))
         lower = np.maximum(plane - unsure, 0.0) / np.sqrt(np.maximum(square, 0.0) + unsure + np.finfo(float).tiny)
         return self._problem.scores(self.rows, lower)

@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike
 
 from clstudy.strategies.hull.coordinates import BLOCK, reduced
 
-_FLAT = 16 * np.finfo(float).eps  # relative rounding of a vertex, times k: heights below it are none
+_FLAT = 16 * np.finfo(float).eps  # relative rounding of a vertex, times k: heights below it count as zero
 
 
 def log_volume(vertices: ArrayLike) -> float:
@@ -70,21 +70,21 @@ def log_volumes(latents: ArrayLike, subsets: ArrayLike) -> np.ndarray:
 def _log_volumes(corners: np.ndarray, unsure: np.ndarray) -> np.ndarray:
     """Log volumes ``[m]`` of simplices ``[m, k, r]``; residuals within ``unsure`` ``[r]`` count as zero.
 
-    Heights are multiplied up: of the vertices not yet used, the farthest from the affine hull of those used, by
-    Gram-Schmidt with pivoting. It is done on coordinates, not on inner products, and each height is made orthogonal
-    to the directions before it again: so small coordinates keep their digits beside large ones.
+    The volume is a product of heights: at each step, that of the unused vertex farthest from the affine hull of the
+    used ones (Gram-Schmidt with pivoting). It works on coordinates, not on inner products, and orthogonalises each
+    height twice, so that small coordinates keep their digits beside large ones.
     """
     m, k, r = corners.shape
     every = np.arange(m)
     edges = corners - corners[:, :1]
-    # From the end of a longest edge: a first vertex amid the others would make no difference but to rounding.
+    # Start at an end of a longest edge: starting amid the others would differ only in rounding.
     edges = edges - edges[every, np.square(edges).sum(axis=2).argmax(axis=1)][:, None]
     logs = np.full(m, -math.lgamma(k))
     directions = np.zeros((m, k - 1, r))
     for step in range(k - 1):
         farthest = np.square(edges).sum(axis=2).argmax(axis=1)
         residual = edges[every, farthest]
-        for _ in range(2):  # once leaves rounding of the size of the large coordinates
+        for _ in range(2):  # one pass leaves rounding of the size of the large coordinates
             for direction in directions[:, :step].swapaxes(0, 1):
                 residual = residual - (residual * direction).sum(axis=1, keepdims=True) * direction
         height = np.sqrt(np.square(residual).sum(axis=1))

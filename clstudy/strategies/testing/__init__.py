@@ -1,1 +1,1 @@
-"""The conformance suite that every strategy goes through, the packaged ones and a user's own."""
+"""The conformance suite for strategies, packaged ones and a user's own."""

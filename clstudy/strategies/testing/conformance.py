@@ -1,6 +1,6 @@
 """Conformance: what every strategy promises, checked on generated situations.
 
-``check_strategy(make)`` plays short trials with the strategies that ``make`` returns and tells for each check
+``check_strategy(make)`` plays short trials with the strategies that ``make`` returns and reports for each check
 whether it held, and if not, in which situation. It needs no photos, no weights and no pytest:
 
     >>> from clstudy.strategies import STRATEGIES
@@ -53,15 +53,15 @@ _FACTS = {
 
 
 def check_strategy(make: Make, situations: Iterable[Situation] = SITUATIONS) -> list[Finding]:
-    """Hold a strategy to the contract of ``clstudy.strategies.base``.
+    """Check a strategy against the contract of ``clstudy.strategies.base``.
 
     Args:
         make: returns a new instance at every call; a class without settings does.
         situations: the trials to play.
 
     Returns:
-        One finding for each of ``CHECKS``, in that order. An exception inside the strategy is a finding, too; only
-        where ``make`` fails there is no other finding than that.
+        One finding for each of ``CHECKS``, in that order. An exception inside the strategy is a finding, too;
+        where ``make`` fails, that is the only one.
     """
     try:
         strategy = make()
@@ -83,11 +83,11 @@ def _judge(name: str, check: Callable[[Record], Iterator[str]], record: Record) 
     return Finding(name, problem)
 
 
-# Checks: each yields what is wrong, most telling first, or nothing.
+# Checks: each yields what is wrong, most informative first, or nothing.
 
 
 def _facts(record: Record) -> Iterator[str]:
-    """the class attributes are there, have the right types and agree with each other"""
+    """the class attributes are present, have the right types and agree with each other"""
     strategy = record.strategy
     kind = type(strategy)
     if not isinstance(strategy, Strategy):
@@ -106,9 +106,9 @@ def _facts(record: Record) -> Iterator[str]:
     if not names and strategy.name in STRATEGIES:
         yield f"the name {strategy.name!r} belongs to a registered strategy; choose another"
     if strategy.stores_photos and strategy.stores_anchors:
-        yield "it says that it stores photos and that it stores anchors; items are kept for one or the other"
+        yield "stores_photos and stores_anchors are both True; items are kept for one or the other"
     if strategy.balanced and not strategy.stores_items():
-        yield "balanced is True, but it stores neither photos nor anchors that could be"
+        yield "balanced is True, but it stores neither photos nor anchors that could be balanced"
     if strategy.stores_items() and not strategy.uses_buffer_size:
         yield "uses_buffer_size is False, but it stores items, and how many depends on the buffer size"
 
@@ -119,7 +119,7 @@ def _runs(record: Record) -> Iterator[str]:
 
 
 def _capacity(record: Record) -> Iterator[str]:
-    """min(K, candidates) items are kept, or none where it stores neither photos nor anchors"""
+    """min(K, candidates) items are kept, or none where the strategy stores neither photos nor anchors"""
     stores = record.strategy.stores_items()
     for step in record.steps:
         wanted = min(step.situation.capacity, len(step.pool)) if stores else 0
@@ -137,7 +137,7 @@ def _items(record: Record) -> Iterator[str]:
             if _key(item) not in known:
                 yield f"{step}: keeps {_named(item)}, which is not a candidate"
             elif item != known[_key(item)]:
-                yield f"{step}: {_named(item)} has another latent or spread than its candidate"
+                yield f"{step}: {_named(item)} differs from its candidate in latent or spread"
             elif keys.count(_key(item)) > 1:
                 yield f"{step}: keeps {_named(item)} {keys.count(_key(item))} times"
 
@@ -146,7 +146,7 @@ def _order(record: Record) -> Iterator[str]:
     """items are in canonical order (timestamp, digest)"""
     for step in record.steps:
         if [_key(item) for item in step.after.items] != sorted(_key(item) for item in step.after.items):
-            yield f"{step}: the items are in another order: {_listed(step.after.items)}"
+            yield f"{step}: the items are not in canonical order: {_listed(step.after.items)}"
 
 
 def _balance(record: Record) -> Iterator[str]:
@@ -169,14 +169,14 @@ def _repeatable(record: Record) -> Iterator[str]:
 
 
 def _instances(record: Record) -> Iterator[str]:
-    """an instance used before answers like a new one"""
+    """an instance used before selects the same as a new one"""
     for step in record.steps:
         again = select_once(lambda: record.strategy, step.situation, step.t, step.before)
         yield from _difference(step, again, "with an instance used before")
 
 
 def _arrival(record: Record) -> Iterator[str]:
-    """the order in which stored and new photos are handed in is irrelevant"""
+    """the order in which stored and new photos are passed does not matter"""
     for step in record.steps:
         shuffle = np.random.default_rng([step.situation.seed, step.t, 2])
         new = step.situation.photos(step.t)
@@ -188,14 +188,14 @@ def _arrival(record: Record) -> Iterator[str]:
 
 
 def _arguments(record: Record) -> Iterator[str]:
-    """nothing handed in is changed"""
+    """no argument is changed"""
     for step in record.steps:
         if step.outcome.changed:
             yield f"{step}: {step.outcome.changed}"
 
 
 def _plain_data(record: Record) -> Iterator[str]:
-    """a memory survives being written as JSON, and so does what is selected from it"""
+    """a memory read back from JSON is the same, and so is what is selected from it"""
     for step in record.steps:
         try:
             text = json.dumps(memory_to_dict(step.after), allow_nan=False)
@@ -204,7 +204,7 @@ def _plain_data(record: Record) -> Iterator[str]:
             return
         back = memory_from_dict(json.loads(text))
         if back != step.after:
-            yield f"{step}: the state reads back from JSON as {_short(back.state)}, it was {_short(step.after.state)}"
+            yield f"{step}: the state reads back from JSON as {_short(back.state)}; it was {_short(step.after.state)}"
         if step.t > 0:
             read = memory_from_dict(json.loads(json.dumps(memory_to_dict(step.before))))
             again = select_once(record.make, step.situation, step.t, read)
@@ -232,7 +232,7 @@ def _hooks(record: Record) -> Iterator[str]:
     strategy = record.strategy
     if not isinstance(strategy, Strategy) or not (strategy.changes_training() or strategy.learns()):
         return
-    from clstudy.strategies.testing.hook_conformance import hook_faults  # torch, only where it is needed
+    from clstudy.strategies.testing.hook_conformance import hook_faults  # imports torch, so only where needed
 
     for situation in {step.situation: None for step in record.steps}:
         memories = [step.after for step in record.steps if step.situation == situation]
@@ -260,7 +260,7 @@ CHECKS: dict[str, Callable[[Record], Iterator[str]]] = {
 """All checks by name, in the order of their findings; each function's docstring says what has to hold."""
 
 
-# Words
+# Formatting of messages
 
 
 def _key(item: Item) -> tuple[int, str]:

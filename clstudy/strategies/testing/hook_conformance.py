@@ -1,4 +1,4 @@
-"""Conformance of hooks around a stage, on a generator small enough to need no weights (imports torch)."""
+"""Conformance of hooks around a stage, on a tiny generator that needs no weights file (imports torch)."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def _trained(latent_shape: tuple[int, ...], seed: int) -> Trained:
 
 
 def _twice(what: str, make: Callable[[], Strategy], call: Callable[[Strategy], Any]) -> Any:
-    """The answer of two new instances, which must agree and must leave torch's global generator alone."""
+    """The result of two new instances, which must agree and must leave torch's global generator alone."""
     before = torch.get_rng_state()
     try:
         first, second = call(make()), call(make())

@@ -24,12 +24,12 @@ Make = Callable[[], Strategy]
 
 
 class SelectError(Exception):
-    """A strategy raised an exception, or returned something that is not a memory; says where."""
+    """A strategy raised an exception, or returned something that is not a memory; the message says where."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What one call of ``select`` returned, and what it did that it must not do (empty: nothing)."""
+    """What one call of ``select`` returned, and which rules it broke (empty strings: none)."""
 
     memory: Memory
     changed: str
@@ -59,7 +59,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Record:
-    """All steps that could be made, and what went wrong where one could not."""
+    """All steps that succeeded, and the errors of those that did not."""
 
     make: Make
     strategy: Strategy
@@ -100,7 +100,7 @@ def select_once(
         if not isinstance(after, Memory):
             raise TypeError(f"select returned {type(after).__name__}, expected Memory")
         wrong = [
-            (memory_text(old) != arguments[0], "the memory handed in was changed"),
+            (memory_text(old) != arguments[0], "the memory passed in was changed"),
             (_contents(new) != arguments[1], "the list of new photos was changed"),
         ]
         drew = [
@@ -129,10 +129,10 @@ def _global_generators_now() -> tuple[object, object]:
 
 
 def memory_text(memory: Memory) -> str:
-    """Everything in a memory as text; also where it is not plain data, which is another check's business."""
+    """Everything in a memory as a string; also where it is not plain data, which another check reports."""
     return json.dumps(memory_to_dict(memory), sort_keys=True, default=repr)
 
 
 def error_text(error: BaseException) -> str:
-    """Kind and message of an error."""
+    """Type and message of an error."""
     return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
