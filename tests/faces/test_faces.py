@@ -205,7 +205,7 @@ def test_orl_as_a_data_set(orl_cache):
     assert (photo == photo[..., :1]).all(), "grey photos stay grey"
     with pytest.raises(UserError, match=r"unknown identity 's41'.*Did you mean"):
         open_data_set("orl", names=["s41"], timestamps=2, **asked)
-    with pytest.raises(UserError, match="41 identities asked .* has 40"):
+    with pytest.raises(UserError, match="41 identities were asked .* has 40"):
         open_data_set("orl", identities=41, timestamps=2, **asked)
 
 
