@@ -1,7 +1,7 @@
-"""Facts about metrics, known without running them: name, direction, title, decimals, files. Importable without torch.
+"""Facts about metrics, without running them: name, direction, title, decimals, files. Importable without torch.
 
 A metric's facts are attributes of its class (``clstudy.metrics.base.Metric``). For packaged metrics they are parsed
-from the source of the class bodies, because importing a metric needs torch and the analysis must do without. For a
+from the source of the class bodies, because importing a metric needs torch and the analysis must run without it. For a
 user's own metrics they are read from the class when a study is planned, and written into ``study.yaml``.
 """
 
@@ -29,7 +29,7 @@ _OURS = "clstudy.metrics."
 
 @dataclass(frozen=True, kw_only=True)
 class MetricFacts:
-    """The facts of one metric, as its class states them (``clstudy.metrics.base.Metric`` says what each means).
+    """The facts of one metric, as its class states them (``clstudy.metrics.base.Metric`` explains each).
 
     Raises:
         ValueError: a fact does not have the expected type or form.
@@ -57,7 +57,7 @@ class MetricFacts:
         """The facts of a metric's class.
 
         Raises:
-            ValueError: one is missing, or not as expected.
+            ValueError: a fact is missing, or not as expected.
         """
         there = {entry.name: getattr(kind, entry.name) for entry in fields(cls) if hasattr(kind, entry.name)}
         return cls.read(there)
@@ -67,7 +67,7 @@ class MetricFacts:
         """Facts from a mapping by name, as in a class body or ``study.yaml``.
 
         Raises:
-            ValueError: one is missing, unknown, or not as expected.
+            ValueError: a fact is missing, unknown, or not as expected.
         """
         known = {entry.name: entry.default is MISSING for entry in fields(cls)}
         for name, required in known.items():
@@ -139,7 +139,7 @@ def metrics_in(folder: Path) -> Metrics:
 
 @cache
 def as_published() -> Mapping[str, str]:
-    """Metric -> the same metric scored the published scripts' way (``clstudy.metrics.as_published``)."""
+    """Metric -> the same metric computed as by the published scripts (``clstudy.metrics.as_published``)."""
     twins = {facts.twin_of: name for name, facts in packaged_metrics().items()}
     return MappingProxyType({name: twins[name] for name in packaged_metrics() if name in twins})
 
@@ -147,7 +147,8 @@ def as_published() -> Mapping[str, str]:
 class _Bodies:
     """Class bodies of a folder's modules, parsed but not run.
 
-    An attribute's value is a literal, or the attribute of another class; what a class lacks comes from its bases.
+    An attribute's value is a literal, or the attribute of another class; attributes that a class lacks come from its
+    bases.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -168,7 +169,7 @@ class _Bodies:
             raise ValueError(f"clstudy/metrics/{module}.py: {error}") from None
 
     def constant(self, module: str, name: str) -> Any:
-        """The literal that a module gives a name."""
+        """The literal that a module assigns to a name."""
         return self._value(module, _assigned(self._tree(module))[name])
 
     def _tree(self, module: str) -> list[ast.stmt]:
