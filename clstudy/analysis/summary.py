@@ -50,7 +50,7 @@ class Missing:
 
 @dataclass(frozen=True, kw_only=True)
 class Summary:
-    """The tidy tables of one study, and all that readers must know about them.
+    """The tidy tables of one study, and everything that readers must know about them.
 
     Attributes:
         scores: ``SCORES_SCHEMA``, one row per protocol, metric, score, learning rate, strategy and buffer size. Scores

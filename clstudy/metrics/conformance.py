@@ -164,7 +164,7 @@ def _runs(record: Record) -> Iterator[str]:
 
 
 def _shapes(record: Record) -> Iterator[str]:
-    """there is one floating-point value per image, or one for the set where the class says so"""
+    """there is one floating-point value per image, or one for the whole set if the class declares that"""
     for one in record.scored:
         wanted = 1 if one.protocol == "synthesis" and record.kind.of_set else len(one.images)
         if not isinstance(one.values, Tensor):

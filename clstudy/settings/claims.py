@@ -109,7 +109,7 @@ def parse_effect(value: object) -> Effect:
     """
     wrong = ValueError(
         f"{reprlib.repr(value)} is not a smallest difference; expected a number above 0 in the score's unit (0.002), "
-        'or a share of a mean: "5%" (of whatever is compared with) or "5% of lower"'
+        'or a share of a mean: "5%" (of the baseline) or "5% of lower"'
     )
     if isinstance(value, str) and (match := _RELATIVE.fullmatch(value.strip())):
         try:

@@ -109,9 +109,9 @@ def _problems(facts: MetricFacts) -> Iterator[str]:
     if not (isinstance(others, tuple) and all(isinstance(one, str) and _NAME.fullmatch(one) for one in others)):
         yield f"other_protocols is {others!r}; expected a tuple of names of a-z, 0-9 and _"
     elif not (facts.in_reconstruction or facts.in_synthesis or others):
-        yield "in_reconstruction and in_synthesis are both False; expected one of them, or there is nothing to score"
+        yield "in_reconstruction and in_synthesis are both False; expected at least one of them to be True"
     if facts.of_set and not facts.in_synthesis:
-        yield "of_set is True and in_synthesis is not; a value for a whole set is of generated images"
+        yield "of_set is True and in_synthesis is not; only generated images can be scored as a set"
     if not (facts.twin_of is None or isinstance(facts.twin_of, str)):
         yield f"twin_of is {facts.twin_of!r}; expected the name of a metric, or None"
 
@@ -271,10 +271,10 @@ def own_metrics(names: Iterable[str]) -> tuple[OwnMetric, ...]:
     for place in filter(is_foreign, names):
         facts = own_facts(place)
         if facts.name in packaged_metrics():
-            raise UserError(f"metric {place} is called {facts.name!r}, as a packaged metric is; give it another name")
+            raise UserError(f"metric {place} is called {facts.name!r}, like a packaged metric; give it another name")
         if facts.name in found:
             other = found[facts.name].place
-            raise UserError(f"metrics {other} and {place} are both called {facts.name!r}; give one another name")
+            raise UserError(f"metrics {other} and {place} are both called {facts.name!r}; rename one of them")
         found[facts.name] = OwnMetric(place=place, source=source_digest("metric", place), facts=facts)
     return tuple(found.values())
 
@@ -297,7 +297,7 @@ def _read_own_metric(place: object, entry: object) -> OwnMetric:
         raise ValueError(f"metrics holds {str(place)[:40]}: {str(entry)[:40]}, expected module:Name: facts and source")
     facts = MetricFacts.read({name: fact for name, fact in entry.items() if name != "source"})
     if facts.name in packaged_metrics():
-        raise ValueError(f"metrics holds {place[:40]} under the name {facts.name}, which a packaged metric has")
+        raise ValueError(f"metrics holds {place[:40]} under the name {facts.name} of a packaged metric")
     return OwnMetric(place=place, source=entry["source"], facts=facts)
 
 

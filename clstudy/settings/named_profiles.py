@@ -41,7 +41,7 @@ def named_profile(name: str) -> Profile:
         raise UserError(f"profile {name} returns {shorten(profile)}; expected a clstudy.Profile")
     problems = profile_problems(profile)
     if problems:
-        raise UserError(f"profile {name} has settings that cannot be: {'; '.join(problems)}")
+        raise UserError(f"profile {name} has invalid settings: {'; '.join(problems)}")
     return profile
 
 

@@ -95,7 +95,7 @@ def _present_names(section: str, values: Mapping[Any, Any], base: object) -> dic
 def _require_open(section: str, entry: Field[Any]) -> None:
     why = entry.metadata.get(FIXED)
     if why is not None:
-        raise SettingError((section, entry.name), f"{section}.{entry.name} is not changed here: {why}")
+        raise SettingError((section, entry.name), f"{section}.{entry.name} cannot be changed here: {why}")
 
 
 def _takes_bool(hint: Any) -> bool:
