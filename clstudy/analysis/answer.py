@@ -1,17 +1,17 @@
-"""Writes the study's answer in two short paragraphs, from its numbers; or what the study cannot say, and why.
+"""Writes the study's answer in two short paragraphs from its results, or states what it cannot show, and why.
 
 First: which strategy and buffer are best, in AIP and Forgetting together, and by how much over ``lower``. Second: how
 much memory is enough. Both are about the main metric (the first one of the tables). The rules:
 
-* Forgetting alone crowns a model that never learned: it has nothing to forget. So the best has the best mean AIP, and
-  a strategy whose mean AIP is worse than ``lower``'s (at any learning rate, on common identities and seeds) is never
-  called best, whether or not the interval of that difference excludes 0: what is not shown to be worse is not thereby
-  shown to be good. Strategies that forget less but are excluded for this are named.
+* Forgetting alone would favour a model that never learned, since it has nothing to forget. So the best strategy is the
+  one with the best mean AIP, and a strategy whose mean AIP is worse than ``lower``'s (at any learning rate, on common
+  identities and seeds) is never called best, whether or not the interval of that difference excludes 0: not being shown
+  to be worse does not show that it is good. Strategies that forget less but are excluded for this are named.
 * Where ``lower`` itself forgot nothing that can be measured (the interval of its Forgetting does not lie above 0; with
-  one identity, its value does not), there is nothing by which strategies could differ in Forgetting: the first sentence
-  says so, and no order by Forgetting is given. With several learning rates, that holds rate by rate.
-* Nothing is called better, or enough, beyond what a paired interval over identities supports; an interval that
-  includes 0 is not taken for equality. −BWT stands beside Forgetting, whose max picks up photo noise.
+  one identity, its value does not), there is no Forgetting in which strategies could differ: the first sentence says
+  so, and no order by Forgetting is given. With several learning rates, this applies to each rate separately.
+* Nothing is called better, or enough, beyond what a paired interval over identities supports; an interval that includes
+  0 is not taken as equality. −BWT is given beside Forgetting, whose max picks up photo noise.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def answer(material: ReportData) -> tuple[str, str]:
 def _candidates(material: ReportData) -> list[ScoreCell]:
     """AIP cells of every strategy but ``lower`` with the largest number of identities: others are not comparable.
 
-    Only cells that also have a Forgetting.
+    Only cells that also have a Forgetting score are returned.
     """
     if material.panel is None:
         return []
@@ -204,7 +204,7 @@ def _photo_noise(material: ReportData, best: ScoreCell) -> list[str]:
     if _of(lower, "bwt") not in material.values:
         return []
     found = _interval_of(material.values[_of(lower, "bwt")])
-    # BWT is above 0 where it improved: forgotten is what lies below
+    # BWT is above 0 if old timestamps improved; below 0, something was forgotten
     if (found.mean if math.isnan(found.low) else found.high) < 0:
         return []
     return [
@@ -225,7 +225,7 @@ def _fewer_identities(material: ReportData, cells: Sequence[ScoreCell]) -> list[
 
 
 def _where(cell: ScoreCell, material: ReportData) -> str:
-    """The people that a mean is about."""
+    """The population that a mean refers to, as text."""
     n = len(material.values[cell])
     return " in one identity alone" if n == 1 else f" on average over n = {n} identities"
 
@@ -266,7 +266,7 @@ def _against_lower(material: ReportData, cell: ScoreCell, scores: Sequence[str])
 
 
 def _rivals(material: ReportData, best: ScoreCell, cells: Sequence[ScoreCell], scores: Sequence[str]) -> list[str]:
-    """From how many other combinations the best cannot be told apart, score by score."""
+    """How many other combinations cannot be distinguished from the best, for each score."""
     others = [cell for cell in cells if cell != best]
     if not others or len(material.values[best]) == 1:
         return []
@@ -329,7 +329,7 @@ def _enough_memory(material: ReportData, best: ScoreCell, scores: Sequence[str])
             f"{', '.join(map(str, sizes[:-1]))} and {_stored(largest)}."
         )
     names = " and ".join(SCORES[score].title for score in scores)
-    # From the top: a small buffer is not "enough" by its wide interval while a larger one is measurably worse.
+    # From the largest down: a small buffer with a wide interval is not "enough" if a larger one is measurably worse.
     enough, differences = largest, dict[str, Interval]()
     for size in reversed(sizes[:-1]):
         found = _minus_largest(material, best._replace(buffer_size=size), largest, scores)

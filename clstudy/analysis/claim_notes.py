@@ -1,4 +1,4 @@
-"""A study's claims in sentences, for tables, terminal and page: its primary comparison, and what the rest is worth."""
+"""A study's claims in sentences, for tables, terminal and page: its primary comparison, and how to read the others."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from clstudy.settings.claims import Effect, lateness
 
 
 def claim_notes(summary: Summary, decimals: int = 4) -> list[str]:
-    """What is claimed and what is exploratory, in sentences for tables, terminal and page.
+    """Sentences for tables, terminal and page on what is claimed and what is exploratory.
 
     Args:
         decimals: of the primary comparison's metric.
@@ -42,7 +42,7 @@ def claim_notes(summary: Summary, decimals: int = 4) -> list[str]:
 
 
 def primary_notes(summary: Summary, decimals: int) -> list[str]:
-    """The primary comparison and what came of it, in a sentence; none where the space names none."""
+    """A sentence on the primary comparison and its result; none if the space names none."""
     answer = primary_answer(summary)
     if answer is None:
         return []
@@ -79,7 +79,7 @@ def _member_text(answer: PrimaryAnswer, place: int, decimals: int) -> str:
 
 
 def exploratory_notes(summary: Summary) -> list[str]:
-    """One sentence: what is exploratory, and how many marks chance alone would give; none where nothing is shown."""
+    """One sentence on what is exploratory, and how many marks chance alone would give; none if nothing is shown."""
     everything = chance_marks(summary)
     if not everything.shown:
         return []

@@ -1,9 +1,9 @@
 """What a study may claim: its primary comparison, how to read all others, and which differences are ruled out.
 
-A study of four strategies, three sizes and five metrics prints a hundred intervals, and at 95% each some five of them
+A study of four strategies, three sizes and five metrics prints a hundred intervals, and at 95% each about five of them
 exclude 0 by chance alone. So a space may name one primary comparison before it runs (``clstudy.settings.claims``): that
 family is tested with Holm's correction, everything else is called exploratory, with the number of marks that chance
-alone would give. Where it names smallest differences of interest, every comparison is tested against them
+alone would give. If it names smallest differences of interest, every comparison is tested against them
 (``clstudy.analysis.statistics.equivalence``).
 
 Source: Holm, Scand. J. Stat. 6(2), 1979.
@@ -56,10 +56,10 @@ class PrimaryAnswer:
     Attributes:
         statement: what was claimed and when.
         family: its comparisons (one per buffer size and learning rate), with sign-flip p and Holm over them; without
-            members where no trial of the pair is in the numbers.
+            members if no trial of the pair has results.
         p_t: two-sided paired t test of each member (NaN: one identity), the p that belongs to the 95% interval.
         p_t_holm: the same with Holm's correction over the family.
-        late: how it was named after results, in words; empty if it was named before.
+        late: text stating that it was named or changed after results; empty if it was named before.
     """
 
     statement: Statement
@@ -70,7 +70,7 @@ class PrimaryAnswer:
     late: str
 
     def verdict(self, place: int, alpha: float = ALPHA) -> str:
-        """What a member shows after Holm's correction: "better", "worse", "not told apart" or "no test"."""
+        """The result of a member after Holm's correction: "better", "worse", "not told apart" or "no test"."""
         p, comparison = self.p_t_holm[place], self.family.members[place].comparison
         if math.isnan(p):
             return "no test"
@@ -118,7 +118,7 @@ def primary_answer(summary: Summary) -> PrimaryAnswer | None:
 def chance_marks(summary: Summary, panel: tuple[str, str] | None = None) -> ChanceMarks:
     """How many exploratory differences are marked, and how many chance alone would mark: 5% of those shown.
 
-    That mean holds whether or not the differences depend on each other, as those of one study do.
+    This expected number holds even if the differences depend on each other, as those of one study do.
 
     Args:
         panel: (protocol, metric); by default all.
@@ -209,7 +209,7 @@ def _equivalence_row(values: ScoreValues, one: Comparison, effect: Effect) -> di
     except ValueError as error:
         return row | {"verdict": CANNOT_SAY, "note": str(error)}
     needed: tuple[int | None, int | None] = (None, None)
-    with suppress(ValueError):  # one identity, no spread, or so small a margin that no number of people finds it
+    with suppress(ValueError):  # one identity, no spread, or a margin too small to be found with any number of people
         needed = size_next_study(one.differences, difference=found.margin).for_difference or needed
     for_strategy = (found.mean < 0) == one.negative_is_better
     return row | {
@@ -246,7 +246,7 @@ def _margins(values: ScoreValues, one: Comparison, effect: Effect) -> float | li
 
 
 def _reference(values: ScoreValues, one: Comparison, name: str) -> ScoreCell | None:
-    """The cell of strategy ``name`` that a comparison uses: the one of its size, or else the one without a size."""
+    """The cell of strategy ``name`` that a comparison uses: the one with its size, or else the one without a size."""
     for size in dict.fromkeys([one.cell.buffer_size, one.baseline_size, None]):
         cell = one.cell._replace(strategy=name, buffer_size=size)
         if cell in values:

@@ -1,7 +1,7 @@
 """Paired differences between strategies: the same identities and seeds, hence the same photos and random draws.
 
-``compare``, ``compare_all`` and ``compare_sizes`` choose the pairs; ``weigh`` adds to a family of comparisons what a
-reviewer asks for: effect size, exact sign-flip p, Holm's adjustment, probability of improvement
+``compare``, ``compare_all`` and ``compare_sizes`` choose the pairs; ``weigh`` adds the evidence that reviewers expect
+to a family of comparisons: effect size, exact sign-flip p, Holm's adjustment, probability of improvement
 (``clstudy.analysis.statistics.paired``).
 """
 
@@ -43,7 +43,7 @@ class Comparison:
         cell: the strategy's cell; its buffer size is the one at which the two are compared (None: neither has one).
         baseline: name of the strategy that is subtracted.
         difference: Student-t interval over identities.
-        n_seeds: fewest common seeds of any identity in it.
+        n_seeds: fewest common seeds of any identity compared.
         negative_is_better: whether a negative difference favours the strategy.
         baseline_size: buffer size of the baseline; differs from the cell's in ``compare_sizes``.
         identities: names of those compared, sorted.
@@ -98,9 +98,9 @@ class Family:
     Attributes:
         members: in the order given.
         alpha: the family's error rate.
-        smallest: the adjusted p that the family's most favourable member cannot go below, whatever the data (NaN: no
+        smallest: lower bound, whatever the data, of the adjusted p of the family's most favourable member (NaN: no
             member can be tested).
-        statement: one or two sentences for the reader: what p-values can say here.
+        statement: one or two sentences for the reader on what can be concluded from p-values here.
     """
 
     members: tuple[Evidence, ...]
@@ -153,12 +153,12 @@ def compare(
 ) -> list[Comparison]:
     """Every strategy against every baseline at the same buffer size and learning rate, for some scores.
 
-    A strategy without a buffer size (``upper``) meets a baseline at each of the baseline's sizes, and a baseline
-    without one (``lower``) meets every size. ``lower`` itself is only ever a baseline: the reverse comparison would
-    repeat a number. Pairs without a common identity are left out.
+    A strategy without a buffer size (``upper``) is compared with a baseline at each of the baseline's sizes, and a
+    baseline without one (``lower``) at every size. ``lower`` itself is only ever a baseline: the reverse comparison
+    would repeat a number. Pairs without a common identity are left out.
 
     Args:
-        metrics: of the study; by default the packaged ones. They say which way is better.
+        metrics: of the study, which define what is better; by default the packaged ones.
     """
     pairs = (
         (cell, other, size)
@@ -216,7 +216,7 @@ def weigh(
     """Effect sizes, tests and probabilities of improvement of comparisons that are one family.
 
     Args:
-        rng: for sign patterns that are too many to count (more than ``EXACT_UP_TO`` identities).
+        rng: draws sign patterns if there are too many to enumerate (more than ``EXACT_UP_TO`` identities).
 
     Raises:
         ValueError: more identities than that and no ``rng``.

@@ -1,7 +1,7 @@
-"""What a memory gains and costs: final performance above ``lower``'s, per stored photo, megabyte and second.
+"""Gain and cost of a memory: final performance above ``lower``'s, per stored photo, megabyte and second.
 
-Costs come from what the study left behind (``stages/``, ``learned/``, ``timings/``), so they are known only as long as
-those folders exist; an unknown cost is null, never 0.
+Costs come from the study's folders (``stages/``, ``learned/``, ``timings/``), so they are known only as long as those
+exist; an unknown cost is null, never 0.
 """
 
 from __future__ import annotations
@@ -45,12 +45,12 @@ EFFICIENCY_SCHEMA = pa.schema(
 
 @dataclass(frozen=True, kw_only=True)
 class StrategyCost:
-    """What one trial stores and how long it takes; NaN if the study no longer says.
+    """What one trial stores and how long it takes; NaN if the study's folder no longer shows it.
 
     Attributes:
         photos: stored photos at the last timestamp (all training photos for joint training).
         megabytes: what is carried from one timestamp to the next besides the weights: stored photos as plain 8-bit
-            RGB, the latents of what is stored, and what a strategy learned (Fisher terms). In 10^6 bytes.
+            RGB, the latents of the stored photos, and what a strategy learned (Fisher terms). In 10^6 bytes.
         seconds: core-seconds of all stages of the trial, shared ones in full: what it would take alone. Computing
             anchors and choosing photos are not included.
     """
@@ -79,14 +79,14 @@ def gap_interval(
 
     The quotient of the means, not the mean of quotients: one identity with a tiny gap would dominate the latter. The
     interval holds every share p for which the values final - lower - p (upper - lower) have a t interval that includes
-    0 (Fieller 1954, Journal of the Royal Statistical Society B 16). None if it is not finite, because the gap itself
-    cannot be told from 0, or is tiny.
+    0 (Fieller 1954, Journal of the Royal Statistical Society B 16). None if it is not finite because the gap itself is
+    tiny or cannot be distinguished from 0.
 
     Args:
         final, lower, upper: one finite value per identity, each ``[n]``.
 
     Raises:
-        ValueError: shapes differ, no value, or one that is not finite.
+        ValueError: shapes differ, there is no value, or one is not finite.
     """
     x, low, up = (np.asarray(values, dtype=np.float64) for values in (final, lower, upper))
     if x.ndim != 1 or not x.size or not x.shape == low.shape == up.shape:
@@ -215,12 +215,12 @@ def _number(value: float) -> float | None:
     return None if math.isnan(value) else value + 0.0  # -0.0 + 0.0 is 0.0
 
 
-# --- what the study left behind -----------------------------------------------------------------------------------
+# --- costs from the study's folder --------------------------------------------------------------------------------
 
 
 def _cost(store: StudyStore, keys: Sequence[str], joint: bool, latent: float) -> StrategyCost:
     seconds = math.fsum(_seconds(store, key) for key in keys)
-    content = store.stages.file(keys[-1], STAGE_RECORD)  # checked: what is not as it was written is not known
+    content = store.stages.file(keys[-1], STAGE_RECORD)  # checked: costs are unknown if the file was changed
     try:
         asked = None if content is None else StageRecord.decode(content).asked
     except ValueError:
@@ -229,7 +229,7 @@ def _cost(store: StudyStore, keys: Sequence[str], joint: bool, latent: float) ->
         return StrategyCost(seconds=seconds)
     photos = sum(len(digests) for _, digests in asked.new) if joint else len(asked.replay)
     carried = photos * float(asked.image_size) ** 2 * 3
-    # nothing stored needs no latent, whether or not it is known how large one is
+    # without stored items the size of a latent does not matter, known or not
     stored = max(photos, len(asked.supported))
     carried += stored * latent if stored else 0.0
     carried += _bytes(store.learned, asked.learned) if asked.learned else 0.0

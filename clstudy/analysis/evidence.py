@@ -1,8 +1,8 @@
-"""Evidence for a study's paired differences: effect sizes, tests, other intervals, the size of the next study.
+"""Evidence for a study's paired differences: effect sizes, tests, other intervals, size of the next study.
 
-The primary interval is Student's t over identities (``clstudy.analysis.summary``). This module adds
-(docs/statistics.md says why): exact sign-flip p with Holm's correction over each block of a table, the effect size, the
-probability of improvement, the smallest difference a study of this size can find, and other intervals as a check
+The primary interval is Student's t over identities (``clstudy.analysis.summary``). This module adds (docs/statistics.md
+explains why): exact sign-flip p with Holm's correction over each block of a table, the effect size, the probability of
+improvement, the smallest difference a study of this size can find, and other intervals as a check
 (``clstudy.analysis.sensitivity``).
 """
 
@@ -48,7 +48,7 @@ EVIDENCE_SCHEMA = pa.schema(
 
 @dataclass(frozen=True, kw_only=True)
 class StudyEvidence:
-    """Two tidy tables and what p-values can say in each block.
+    """Two tidy tables, and what can be concluded from p-values in each block.
 
     Attributes:
         evidence: ``EVIDENCE_SCHEMA``, one row per comparison; ``compared`` is "strategies" (to a baseline at the same
@@ -68,8 +68,8 @@ def judge(summary: Summary, of_interest: Mapping[tuple[str, str, str], float] | 
 
     Args:
         of_interest: (protocol, metric, score) -> smallest difference that would matter, in the score's unit. The next
-            study is sized for it; without one, for the observed difference, and that only where its interval excludes
-            0: a difference that was not shown says nothing about how many people would show it.
+            study is sized for it; without one, for the observed difference, but only if its interval excludes 0: a
+            difference that was not shown cannot tell how many people would show it.
     """
     of_interest = of_interest or {}
     rows: list[dict[str, Any]] = []
@@ -135,13 +135,13 @@ def _photo_bias(one: Comparison, summary: Summary) -> float | None:
 
 
 def _next_study(comparison: Comparison, of_interest: float | None) -> dict[str, Any]:
-    """What this study could detect, and how many people the difference of interest, or the one shown, needs."""
+    """What this study could detect, and the number of people needed for the difference of interest or the one shown."""
     shown = abs(comparison.difference.mean) if comparison.verdict in ("better", "worse") else None
     wanted = shown if of_interest is None else of_interest
     found: dict[str, Any] = {"detectable": None, "identities_needed": None, "identities_needed_cautious": None}
-    with suppress(ValueError):  # one identity, or no spread at all: nothing to size a study from
+    with suppress(ValueError):  # one identity, or no spread at all: a study cannot be sized
         found["detectable"] = size_next_study(comparison.differences, scale=comparison.scale).detectable
-        # or a difference so small that no number of people finds it
+        # or a difference too small to be found with any number of people
         needed = size_next_study(comparison.differences, scale=comparison.scale, difference=wanted).for_difference
         if needed is not None:
             found["identities_needed"], found["identities_needed_cautious"] = needed

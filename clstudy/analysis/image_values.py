@@ -1,4 +1,4 @@
-"""Reads values of single images from the stored rows, in the form that the cluster bootstrap takes."""
+"""Reads values of single images from the stored rows, in the form that the cluster bootstrap needs."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ def identity_images(
     """The cluster bootstrap's input from stored rows: labels are ``cells``, the images in order of their names.
 
     As in every paired number, an identity takes part if it has a seed in all of ``cells``, with the seeds common to
-    them: give the two cells of a comparison, or cells that have the same identities and seeds, or a gap in one of
-    them removes its identity from all. Values that a trial lacks are NaN, which is an error in the bootstrap, not here.
+    them. So pass the two cells of a comparison, or cells that have the same identities and seeds; otherwise a gap in
+    one of them removes its identity from all. Values that a trial lacks are NaN, which the bootstrap refuses.
 
     Args:
         rows: a table in ``RESULT_SCHEMA``.
         cells: at least one, all of one protocol and metric. Which score they name is ignored, but joint
             training (``upper``) has only the final performance: leave its cells out for other scores. A cell without
             a learning rate, as the cells of a study that searched for one, takes trials of any rate.
-        timestamps: T, for all identities or by identity; by default the most that any of its trials has seen.
+        timestamps: T, for all identities or by identity; by default the largest number that any of its trials has seen.
         trials: names of the trials that may take part, by default all of ``rows``.
 
     Returns:
@@ -40,8 +40,8 @@ def identity_images(
 
     Raises:
         ValueError: no cells, a cell twice, or cells of two protocols or metrics.
-        UserError: an image twice in a cell of a trial, a row outside 0 <= k <= t < T, or two trials of one cell,
-            identity and seed (of two learning rates, where the cell has none).
+        UserError: an image is twice in a cell of a trial, a row is outside 0 <= k <= t < T, or a cell, identity and
+            seed have two trials (with two learning rates, if the cell has none).
     """
     _check_cells(cells)
     wanted = (pc.field("protocol") == cells[0].protocol) & (pc.field("metric") == cells[0].metric)
@@ -106,5 +106,5 @@ def _images(
     if len(np.unique(flat)) < len(flat):
         raise UserError(f"identity {identity}: an image stands twice in one cell of a trial. Run the study again.")
     values[where] = rows["value"].to_numpy(zero_copy_only=False)
-    # A timestamp that was never measured still has a column: of one photo that is missing.
+    # A timestamp that was never measured still has a column, of one missing photo.
     return IdentityImages(identity=identity, labels=tuple(cells), values=values, counts=np.maximum(counts, 1))

@@ -1,4 +1,4 @@
-"""What a study cannot show, in sentences: few identities, unequal histories, references missing or exceeded."""
+"""Sentences on what a study cannot show: few identities, unequal histories, references missing or exceeded."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _REFERENCES = {
 
 
 def not_concluded(summary: Summary) -> list[str]:
-    """What this study cannot show, in sentences: few identities, one seed, no reference to compare with."""
+    """Sentences on what this study cannot show: few identities, one seed, no reference to compare with."""
     scores = summary.scores
     if not scores.num_rows:
         return [f"No trial of {summary.study.name!r} is in the numbers yet: nothing can be concluded."]
@@ -70,7 +70,7 @@ def unequal_timestamps(summary: Summary) -> list[str]:
 
 
 def upper_exceeded(summary: Summary) -> list[str]:
-    """A sentence per learning rate at which something ends better than ``upper``, with every metric where it does."""
+    """A sentence per learning rate at which a strategy ends better than ``upper``, with all metrics concerned."""
     said = []
     cells = [ScoreCell(**{name: row[name] for name in ScoreCell._fields}) for row in summary.scores.to_pylist()]
     for rate in summary.study.rates:

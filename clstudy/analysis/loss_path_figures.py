@@ -99,7 +99,7 @@ def curve_figure(means: Mapping[tuple[Any, ...], np.ndarray], span: str, counted
 
     Args:
         means: (strategy, buffer size, learning rate, span, photos, group) -> curve ``[n]``, all of one span.
-        span: which, for the title.
+        span: name of the span, for the title.
         counted: what the means are over, for the title.
     """
     found = [Curve(*key[:3]) for key in means]
@@ -165,8 +165,8 @@ def number_figure(rows: Sequence[Mapping[str, Any]]) -> Figure:
         axes.set_yticks(list(heights.values()), labels)
         axes.set_ylim(-len(found) + 0.5, 0.5)
         axes.set_xlabel(_NUMBERS[measure])
-        # neither number can be negative, and a share is at most 1, whatever an interval of few identities says;
-        # barriers of rounding's size must not fill the panel
+        # neither number can be negative, and a share is at most 1, whatever an interval over few identities gives;
+        # barriers within rounding error must not fill the panel
         most = max((row["high"] or row["mean"] for row in chosen if row["measure"] == measure), default=0.0)
         least, limit = _WIDTHS[measure]
         width = min(max(1.05 * most, least), limit)

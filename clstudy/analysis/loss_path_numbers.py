@@ -1,7 +1,7 @@
 """Describes the loss between two stages by numbers: barrier, hill and plateau (numpy and pyarrow, no torch).
 
 The curves come from ``python -m clstudy.loss_path``. After *Plateau in Monotonic Linear Interpolation* (arXiv
-2210.01019), who look at the straight line between two sets of weights, and at weights and biases apart.
+2210.01019), which studies the straight line between two sets of weights, also for weights and biases separately.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from clstudy.storage.checksums import State, read_checked
 from clstudy.storage.places import Place
 
 FILE = "loss_path.parquet"
-"""Where ``python -m clstudy.loss_path`` leaves its rows, beside a report."""
+"""File beside a report into which ``python -m clstudy.loss_path`` writes its rows."""
 GROUPS = {"all": "all parameters", "weights": "weights only", "biases": "biases only"}
 """The parameters that move along the line; all others keep their values from the start."""
 SPANS = {"step": "from each stage to the next (t-1 to t)", "whole": "from t = 0 to the last stage"}
@@ -79,7 +79,7 @@ def barrier_height(losses: Sequence[float] | np.ndarray) -> np.ndarray:
     alpha = np.linspace(0.0, 1.0, losses.shape[-1])
     line = (1 - alpha) * losses[..., :1] + alpha * losses[..., -1:]
     above = losses - line
-    above[..., [0, -1]] = 0.0  # the ends lie on the line, whatever rounding says
+    above[..., [0, -1]] = 0.0  # the ends lie on the line, whatever the rounding
     barrier: np.ndarray = above.max(axis=-1)
     return barrier
 
@@ -100,9 +100,9 @@ def hill_height(losses: Sequence[float] | np.ndarray) -> np.ndarray:
 def plateau_length(losses: Sequence[float] | np.ndarray, tolerance: float = TOLERANCE) -> np.ndarray:
     """Share of the path, from its start, on which the loss stays near its start, ``losses [..., n]`` -> ``[...]``.
 
-    Near: |L(alpha) - L(0)| <= ``tolerance`` * (largest - smallest loss of the path); between two points the loss is
-    taken as a straight line. So a straight path has the length ``tolerance``, a step at the very end nearly 1, and
-    a path on which nothing happens 1. In [0, 1]; the unit of the loss does not matter.
+    Near means |L(alpha) - L(0)| <= ``tolerance`` * (largest - smallest loss of the path); between two points the loss
+    is interpolated linearly. So a straight path has the length ``tolerance``, a step at the very end nearly 1, and a
+    constant path 1. In [0, 1]; the unit of the loss does not matter.
 
     Raises:
         ValueError: as :func:`barrier_height`, or a tolerance outside (0, 1).
@@ -114,7 +114,7 @@ def plateau_length(losses: Sequence[float] | np.ndarray, tolerance: float = TOLE
     allowed = tolerance * np.ptp(losses, axis=-1)[..., None]
     away = losses - losses[..., :1]
     left = np.abs(away) > allowed
-    first = left.argmax(axis=-1)[..., None]  # the first place beyond; 0 where there is none
+    first = left.argmax(axis=-1)[..., None]  # the first point beyond; 0 if there is none
     before = np.maximum(first - 1, 0)
     near, far = np.take_along_axis(away, before, -1), np.take_along_axis(away, first, -1)
     share = (np.sign(far) * allowed - near) / np.where(far == near, 1.0, far - near)
@@ -130,7 +130,7 @@ def _curves(losses: Sequence[float] | np.ndarray) -> np.ndarray:
 
 
 def path_curves(rows: pa.Table, tolerance: float = TOLERANCE) -> pa.Table:
-    """Rows of ``PATH_SCHEMA`` -> ``CURVE_SCHEMA``: means over old test timestamps (each counts alike), and new ones.
+    """Rows of ``PATH_SCHEMA`` -> ``CURVE_SCHEMA``: means over old test timestamps (with equal weights), and new ones.
 
     A path belongs to the span "step" (t-1 to t), "whole" (0 to the trial's last stage), or, with two timestamps, both.
     """

@@ -30,9 +30,9 @@ _IMAGES = pa.schema(
 class Trial:
     """What defines a trial: the trial columns of the rows, and the entries of ``study.yaml``.
 
-    ``learning_rate`` is None where a search chose one for every cell: such trials are compared each at its own rate.
-    ``joint``: trained on everything at once: no continual learner, its matrix has only the last row (protocol,
-    "Strategies"). The strategy's class says so, and ``study.yaml`` after it.
+    ``learning_rate`` is None where a search chose one for every cell: such trials are compared, each at its own rate.
+    ``joint``: trained on everything at once; not a continual learner, so its matrix has only the last row (protocol,
+    "Strategies"). The strategy's class declares it, and ``study.yaml`` records it.
     """
 
     trial: str
@@ -99,7 +99,7 @@ def read_rows(
     to skip row groups, and if those are damaged, whole files would silently be left out.
 
     Args:
-        schema: the columns' types; strings may be asked for as dictionaries, which reads them faster.
+        schema: the columns' types; strings may be requested as dictionaries, which are read faster.
 
     Raises:
         UserError: a file cannot be read.
@@ -129,21 +129,22 @@ def result_matrices(
 ) -> list[ResultMatrix]:
     """Mean over images per (trial, protocol, metric, t, k), as one matrix per trial, protocol and metric.
 
-    A cell without rows is NaN. So is a cell with fewer images than another cell of its column: its mean would be about
+    A cell without rows is NaN. So is a cell with fewer images than another cell of its column: its mean would be over
     other photos, and the difference would look like Forgetting. So is a cell that was measured on other photos than the
-    identity's other cells of that test timestamp, in this trial or another. Missing cells raise nothing here; scores
-    do.
+    identity's other cells of that test timestamp, in this trial or another. Missing cells raise no error here, but they
+    do in scores.
 
     Args:
         rows: a table in ``RESULT_SCHEMA`` (without ``image``, photos are counted only) or the result files to scan.
-        timestamps: T, for all identities or by identity; by default the most that any trial of an identity has seen.
+        timestamps: T, for all identities or by identity; by default the largest number that any trial of an identity
+            has seen.
         joint: the strategies that are joint training.
 
     Returns:
         Sorted by trial, protocol, metric.
 
     Raises:
-        UserError: one trial name with two different specifications, or a timestamp outside 0..T-1 or above t.
+        UserError: a trial name has two different specifications, or a timestamp is outside 0..T-1 or above t.
     """
     if not isinstance(rows, pa.Table):
         rows = read_rows(rows, schema=_IMAGES)

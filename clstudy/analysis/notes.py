@@ -1,4 +1,4 @@
-"""What a reader must know about a study's tables, in sentences: population, layout, limits, missing trials."""
+"""Sentences that readers of a study's tables need: population, layout, limits, missing trials."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ BEST_NOTE = (
 
 
 def notes(summary: Summary) -> list[str]:
-    """What a reader must know about the numbers, in sentences: population, layout, claims, limits, published values."""
+    """Sentences that readers of the numbers need: population, layout, claims, limits, published values."""
     metrics = summary.study.metrics
     return [
         *population_notes(summary),

@@ -1,10 +1,10 @@
 """The paper's layout: strategies in blocks of one buffer size, AIP and Forgetting side by side; as Markdown and LaTeX.
 
-The paper prints no −BWT; it stands beside Forgetting because Forgetting's max picks up photo noise.
+The paper has no −BWT; it is printed beside Forgetting because Forgetting's max picks up photo noise.
 
-LPIPS and ID are multiplied by ten, as the paper prints them. ``upper`` has no AIP: its final performance stands in that
-column, as in the paper, and says so. Published values get a line of their own under ours, and stand in the columns
-"as published" where a study has them (``--as-published``).
+LPIPS and ID are multiplied by ten, as the paper prints them. ``upper`` has no AIP: its final performance is shown in
+that column, as in the paper, and marked as such. Published values get a line of their own under ours, in the columns
+"as published" if a study has them (``--as-published``).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ MISSING, NONE = "missing", "–"
 
 @dataclass(frozen=True, kw_only=True)
 class PrintedMetric:
-    """How the paper prints a metric: name, factor, and our digits and its own after the point."""
+    """How the paper prints a metric: name, factor, and decimals, ours and the paper's."""
 
     title: str
     factor: float
@@ -40,7 +40,7 @@ _FID = PrintedMetric(title="FID", factor=1, decimals=1, published_decimals=1)
 
 
 def _with_twin(metric: str, style: PrintedMetric) -> dict[str, PrintedMetric]:
-    """A metric and, next to it, the same one scored the scripts' way."""
+    """A metric and, next to it, the same one computed as by the scripts."""
     return {metric: style, as_published()[metric]: replace(style, title=f"{style.title} as published")}
 
 
@@ -150,7 +150,7 @@ def _blocks(
 
 
 def _score(summary: Summary, strategy: str, score: str) -> str | None:
-    """The score that stands in a column: joint training prints its final performance under AIP."""
+    """The score that is printed in a column: joint training has its final performance under AIP."""
     if strategy not in summary.study.joint_strategies:
         return score
     return "final" if score == "aip" else None
@@ -176,7 +176,7 @@ def _cell(
     printed = printed_row(row)
     low, high = (None if printed[end] is None else printed[end] * style.factor for end in ("low", "high"))
     value, interval = mean_and_interval(printed["mean"] * style.factor, low, high, style.decimals)
-    # without a buffer a strategy stands in every column: best only where it is so in all of them
+    # a strategy without a buffer is in every column, so it is marked only if it is best in all of them
     sizes = summary.study.columns if size is None else (size,)
     return PaperCell(
         value=value,
@@ -214,7 +214,7 @@ def shortfall(row: Mapping[str, Any], summary: Summary) -> str:
 
 
 def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """Lines of a Markdown table; bars and line breaks in the texts are made harmless."""
+    """Lines of a Markdown table; bars and line breaks in the texts are escaped."""
 
     def line(texts: Sequence[str]) -> str:
         return "| " + " | ".join(" ".join(text.split()).replace("|", "\\|") for text in texts) + " |"
@@ -263,7 +263,7 @@ _SPECIAL = {
 
 
 def escape_latex(text: str) -> str:
-    """Text as LaTeX prints it: special characters escaped, line breaks as blanks."""
+    """Text for LaTeX: special characters escaped, line breaks as blanks."""
     return "".join(_SPECIAL.get(sign, sign) for sign in redacted(one_line(text)))
 
 
@@ -325,5 +325,5 @@ def _latex_cell(cell: PaperCell) -> str:
         return escape_latex(cell.value)
     value = f"$\\mathbf{{{cell.value}}}$" if cell.best else f"${cell.value}$"
     short = f" ({escape_latex(cell.short)})" if cell.short else ""
-    # braces keep \\ from taking a following [ for its own argument, and the size inside
+    # braces keep \\ from reading a following [ as its argument, and limit the font size
     return value + short + (f" {{\\scriptsize ${cell.interval}$}}" if cell.interval else "")

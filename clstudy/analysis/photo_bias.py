@@ -1,11 +1,11 @@
-"""How much of a trial's Forgetting is photo noise: its maximum takes the timestamp that a few photos favour by chance.
+"""Estimates how much of a trial's Forgetting is photo noise, since its maximum picks the timestamp that chance favours.
 
-R[t, k] is a mean over few photos, so the maximum over t in Forgetting is too high on average, by most where nothing is
-forgotten; backward transfer has no maximum and no such bias. The estimate is cross-fitted: for every photo the maximum
-is chosen on the *other* photos of its test timestamp and evaluated on this one, so that what was chosen and what is
-measured do not share their noise. Forgetting minus the average of these is the bias: on average exactly, where all
-timestamps are equally good; too large (by no more than what the choice on one photo fewer loses) where one is better,
-so that the Forgetting of infinitely many photos lies between Forgetting - bias and Forgetting.
+R[t, k] is a mean over few photos, so the maximum over t in Forgetting is too high on average, most of all where nothing
+is forgotten; backward transfer has no maximum and no such bias. The estimate is cross-fitted: for every photo the
+maximum is chosen on the *other* photos of its test timestamp and evaluated on this one, so that choice and evaluation
+do not share their noise. Forgetting minus the average of these is the bias: on average exactly if all timestamps are
+equally good; too large (by no more than what is lost by choosing on one photo fewer) if one is better, so that the
+Forgetting of infinitely many photos lies between Forgetting - bias and Forgetting.
 
 Leaving one photo out was chosen over halves, bootstrap and jackknife by ``benchmarks/coverage.py``; docs/statistics.md
 quotes it. Source of the idea: Stone, Cross-Validatory Choice and Assessment, J. R. Stat. Soc. B 36(2), 1974.
@@ -35,12 +35,12 @@ def photo_bias(values: np.ndarray, higher_is_better: bool) -> np.ndarray:
     """Estimated bias of Forgetting from single images; ``[..., T, T, images] -> [...]``, T at least 2.
 
     Args:
-        values: after training on t, image i of test timestamp k; NaN above the diagonal and beyond the images that k
-            has. Image i of k is the same photo at every t.
+        values: after training on t, image i of test timestamp k; NaN above the diagonal and beyond the images of k.
+            Image i of k is the same photo at every t.
 
     Returns:
-        In the metric's unit, 0 or more on average. NaN where a test timestamp over whose t a maximum is taken has one
-        image only: nothing is left to choose on.
+        In the metric's unit, 0 or more on average. NaN if a test timestamp that needs a maximum has only one image,
+        because none is left to choose on.
     """
     size = values.shape[-3]
     signed = values if higher_is_better else -values
@@ -60,11 +60,11 @@ def photo_bias(values: np.ndarray, higher_is_better: bool) -> np.ndarray:
 
 
 def trial_photo_biases(files: Sequence[Path], matrices: Sequence[ResultMatrix], metrics: Metrics) -> ScoreValues:
-    """The bias of every trial that has a Forgetting: its cell -> identity -> seed -> bias, NaN where it is not known.
+    """The bias of every trial that has a Forgetting score: cell -> identity -> seed -> bias, NaN if it is not known.
 
     Args:
         files: result files of (at least) these trials.
-        matrices: R of trials; those that lack cells, joint training and T = 1 have no Forgetting and are passed over.
+        matrices: R of trials; those that lack cells, joint training and T = 1 have no Forgetting and are skipped.
     """
     score = SCORES["forgetting"]
     wanted = {
@@ -103,7 +103,7 @@ def trial_photo_biases(files: Sequence[Path], matrices: Sequence[ResultMatrix], 
         values[t[its], k[its], rank[its]] = value[its]
         photos[t[its], k[its], rank[its]] = image[its]
         if (np.tri(shape[0], dtype=bool)[..., None] & (photos != photos[-1])).any():
-            values[:] = np.nan  # other photos at another t: there is nothing to leave out
+            values[:] = np.nan  # other photos at another t: leaving one out is not possible
         stacks.setdefault((matrix.metric, shape), []).append((matrix, values))
     found: ScoreValues = {}
     for (kind, _), stack in stacks.items():

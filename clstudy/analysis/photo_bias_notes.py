@@ -11,12 +11,12 @@ from clstudy.analysis.printed import panel_title
 from clstudy.settings.metric_facts import Metrics
 
 SAID_FROM = 0.2
-"""Share of a cell's Forgetting above which its estimated bias is said in words."""
+"""Share of a cell's Forgetting above which its estimated bias is mentioned in a note."""
 _CELLS_NAMED = 6
 
 
 def photo_bias_notes(scores: pa.Table, metrics: Metrics) -> list[str]:
-    """One sentence for each metric with a Forgetting of which more than a fifth is estimated to be photo noise.
+    """One sentence for each metric with a cell whose Forgetting is estimated to be photo noise by more than a fifth.
 
     Args:
         scores: ``SCORES_SCHEMA``.

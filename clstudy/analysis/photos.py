@@ -1,4 +1,4 @@
-"""Checks that the trials of an identity were tested on the same photos; otherwise their differences mean nothing."""
+"""Checks that the trials of an identity were tested on the same photos; otherwise their differences are meaningless."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _MARK_BYTES = 5
 
 
 def photo_marks(names: pa.ChunkedArray) -> pa.Array:
-    """One number per photo, from its name, int64 ``[rows]``; equal sums over equally many photos: the same photos.
+    """One number per photo, from its name, int64 ``[rows]``; equal sums over equally many photos mean the same photos.
 
     Args:
         names: photos' names (digests), strings or a dictionary of them.
@@ -34,9 +34,9 @@ def other_photos(marks: np.ndarray, counts: np.ndarray, identities: Sequence[str
         identities: of every trial.
 
     Returns:
-        (odd, usual): bool of that shape; and int ``[trials, protocols, metrics, T]``, per test timestamp k a trial with
-        the usual photos of the identity (the first of them where several sets are equally frequent), -1 where no trial
-        of the identity is odd.
+        (odd, usual): bool of that shape; and int ``[trials, protocols, metrics, T]``, for each test timestamp k a trial
+        with the usual photos of the identity (the first if several sets are equally frequent), -1 if no trial of the
+        identity is odd.
     """
     odd = np.zeros(marks.shape, dtype=bool)
     usual = np.full((*marks.shape[:3], marks.shape[-1]), -1)

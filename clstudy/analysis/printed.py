@@ -1,9 +1,9 @@
-"""How numbers and scores are printed: digits that never contradict an interval, and −BWT beside Forgetting.
+"""Formats numbers and scores: digits that never contradict an interval, and −BWT beside Forgetting.
 
 A limit that is not 0 but rounds to it would read as an interval that touches 0. So an interval that excludes 0 gets as
 many more digits as its nearer limit needs, up to ``MORE_DIGITS``; a limit still smaller is printed as a power of ten.
 BWT is stored as defined (higher is better) and printed as −BWT (lower is better), in the direction and unit of
-Forgetting: where Forgetting's max picks up photo noise, −BWT does not, so that the two are read together.
+Forgetting: Forgetting's max picks up photo noise and −BWT does not, so the two should be read together.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ _LIMITS = ("mean", "low", "high")
 
 
 def decimals_of(metrics: Metrics, panel: tuple[str, str] | None) -> int:
-    """Decimals with which scores of a (protocol, metric) are printed unless an interval needs more."""
+    """Decimals for scores of a (protocol, metric), unless an interval needs more."""
     facts = None if panel is None else metrics.get(panel[1])
     return DEFAULT_DECIMALS if facts is None else facts.decimals
 
 
 def panel_title(metrics: Metrics, panel: tuple[str, str]) -> str:
-    """Name of a (protocol, metric); one that the metric is not scored under is made of its words."""
+    """Title of a (protocol, metric); made of the two names if the metric does not have the protocol."""
     protocol, metric = panel
     facts = metrics.get(metric)
     if facts is None or protocol not in facts.protocols:
@@ -66,7 +66,7 @@ def printed_row(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def digits_for(low: float | None, high: float | None, digits: int) -> int:
-    """Decimals with which no limit of an interval that excludes 0 is printed as 0 (at most ``MORE_DIGITS`` more)."""
+    """Decimals such that no limit of an interval that excludes 0 is printed as 0 (at most ``MORE_DIGITS`` more)."""
     if low is None or high is None or not (low > 0 or high < 0):
         return digits
     near = min(abs(low), abs(high))

@@ -1,7 +1,7 @@
 """The paper's printed results, and whether a study's numbers are comparable with them.
 
 Source: "Continual Learning of Personalized Generative Face Models with Experience Replay" (WACV 2025,
-arXiv 2412.02627), tables as printed; LPIPS and ID are multiplied by ten there and brought back to their own unit here.
+arXiv 2412.02627), tables as printed; LPIPS and ID are multiplied by ten there and converted back here.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ class Setting:
 
     Attributes:
         model: its name in ``published_results.csv``.
-        people: the rows of it that are means over people, and how many people.
-        timestamps: T; AIP and Forgetting of another T are other numbers.
-        learning_rate: the one the tables were made with; None where it is not known.
+        people: the rows of that model that are means over people, and the number of people.
+        timestamps: T; AIP and Forgetting are not comparable between different T.
+        learning_rate: that of the tables; None if it is not known.
     """
 
     model: str
@@ -44,12 +44,12 @@ SETTINGS = {
     "mystyle": Setting(model="mystyle_2d", people="mean_of_5", n_people=5, timestamps=10, learning_rate=3e-4),
     "my3dgen": Setting(model="my3dgen_3d", people="mean_of_4", n_people=4, timestamps=10, learning_rate=None),
 }
-"""profile -> the paper's experiment. A profile that is not here has another generator, other faces or another size."""
+"""profile -> the paper's experiment. Other profiles have another generator, other faces or another size."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Practice:
-    """Settings that may differ from the paper's scripts; the defaults hold for studies that do not name them.
+    """Settings that may differ from the paper's scripts; the defaults apply to studies that do not name them.
 
     Attributes:
         latent_space: of test-time inversion, "w" or "w_plus".
@@ -73,7 +73,7 @@ _PARTS = {
     "short_batch_replay": "trainer",
     "lpips_network": "evaluation",
 }
-"""Setting -> the section of ``study.yaml``'s profile that has it."""
+"""Setting -> the section of the profile in ``study.yaml`` that contains it."""
 
 _IMAGES = (
     "images are scored as they are, there stretched to their own minimum and maximum and stored as JPEG first",
@@ -94,14 +94,14 @@ _CHOICES = {
     "replayed photos as it has new ones",
     "lpips_network": "LPIPS is computed on another network, there on AlexNet",
 }
-"""Setting -> what differs if it is not the scripts' setting."""
+"""Setting -> text on what differs if its value is not that of the scripts."""
 
 
 def read_practice(profile: Any) -> Practice:
     """The practice of a study from the profile in its ``study.yaml``, which may be a name only, or be older.
 
     Raises:
-        TypeError: a setting is no text.
+        TypeError: a setting is not a string.
     """
     found = {}
     for name, part in _PARTS.items():
@@ -115,10 +115,10 @@ def read_practice(profile: Any) -> Practice:
 
 
 def differences(practice: Practice, measured: Collection[str] = ("id",)) -> list[str]:
-    """What a study does differently from the paper's scripts, in words; "there" means in the scripts.
+    """Texts on how a study differs from the paper's scripts; "there" means in the scripts.
 
     Args:
-        measured: the study's metrics. Those scored the scripts' way take part in fewer differences.
+        measured: the study's metrics. Fewer differences apply to those that are computed as by the scripts.
     """
     twins = [name for name, twin in as_published().items() if twin in measured]
     identity = [name for name in twins if name == "id"]
@@ -151,7 +151,7 @@ def comparable(
     """The paper's experiment that a study repeats (None: no number of the paper is comparable), and a note on it.
 
     Args:
-        profile: the profile's name in ``study.yaml``, None where it names none.
+        profile: the profile's name in ``study.yaml``, None if it has none.
         timestamps: T of every identity.
         practice: the study's settings that may differ from the scripts'.
         measured: the study's metrics.
@@ -186,7 +186,7 @@ def published(setting: Setting) -> MappingProxyType[Place, float]:
             if (row["model"], row["identity"]) != (setting.model, setting.people):
                 continue
             tenfold = row["metric"].endswith(_TENFOLD)
-            # rounded, so that 1.17 / 10 is 0.117 and not its neighbour
+            # rounded, so that 1.17 / 10 is 0.117 and not the next float
             value = round(float(row["value"]) / 10, 6) if tenfold else float(row["value"])
             size = int(row["buffer_size"]) if row["buffer_size"] else None
             score = "final" if row["strategy"] == _UPPER else row["statistic"]
@@ -199,7 +199,7 @@ def published_value(
 ) -> float | None:
     """The printed value of a cell, or None if the paper has none (another learning rate is another experiment).
 
-    Where a metric is ``measured`` the scripts' way as well, the value stands beside that column only.
+    If a metric is also ``measured`` as by the scripts, the value belongs to that column only.
     """
     if setting is None or learning_rate != (setting.learning_rate or learning_rate):
         return None

@@ -31,14 +31,14 @@ _LOG = logging.getLogger(__name__)
 
 
 def needed_by_reports(name: str) -> bool:
-    """Whether a file of a study is read for its report: everything but weights and learned tensors."""
+    """Whether a report reads a file of a study: everything but weights and learned tensors."""
     folder, _, rest = name.partition("/")
     return folder not in ("weights", "learned", "ray", "inputs") or (folder == "learned" and rest.endswith("COMPLETE"))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """A written report. ``broken``: parts that are missing from it because of an error of ours, in words."""
+    """A written report. ``broken``: sentences on parts that are missing because of a bug in clstudy."""
 
     material: ReportData
     broken: tuple[str, ...]
@@ -58,11 +58,11 @@ def build_report(study_dir: Path | str) -> Report:
     """Summarise a study and write ``report/``: index.html, tables (``table_files``, ``evidence_files``,
     ``claim_files``), figures.
 
-    The tables are written first. A figure or a page that fails for an error of ours is logged with its traceback and
-    named in ``broken``: a study's answer is not lost for a picture.
+    The tables are written first. A figure or a page that fails because of a bug is logged with its traceback and named
+    in ``broken``, so that a study's results are not lost because of a picture.
 
     Raises:
-        UserError: the folder is no study, its results cannot be read, or the report cannot be written.
+        UserError: the folder is not a study, its results cannot be read, or the report cannot be written.
     """
     summary = summarise(study_dir)
     folder = Path(study_dir) / "report"
@@ -115,7 +115,7 @@ def reported(place: Place) -> Iterator[tuple[Path, Report]]:
 
 
 def place_report(place: Place) -> Report:
-    """As ``build_report``, for a study that may be in an object store: the report goes there, too.
+    """As ``build_report``, for a study that may be in an object store; the report is written there, too.
 
     Raises:
         UserError: as ``build_report``, or the storage does not answer.

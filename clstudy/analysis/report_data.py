@@ -1,4 +1,4 @@
-"""The data behind the figures and the HTML report: a study's summary and what it was computed from."""
+"""The data behind the figures and the HTML report: a study's summary and the matrices that it was computed from."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ class Arm(NamedTuple):
 
     @property
     def label(self) -> str:
-        """Its label in figures and tables."""
+        """The arm's label in figures and tables."""
         return self.strategy if self.buffer_size is None else f"{self.strategy}, K = {self.buffer_size}"
 
 
 @dataclass(frozen=True, kw_only=True)
 class ReportData:
-    """A study's summary with what it was computed from.
+    """A study's summary with the data behind it.
 
     Attributes:
         matrices: R of every trial and metric that has all its cells.
@@ -54,7 +54,7 @@ class ReportData:
 
     @property
     def panel(self) -> tuple[str, str] | None:
-        """The study's main (protocol, metric): the first one of its tables; None where there are no numbers."""
+        """The study's main (protocol, metric): the first one of its tables; None if there are no results."""
         return self.panels[0] if self.panels else None
 
     @property
@@ -71,7 +71,7 @@ class ReportData:
 
     @cached_property
     def rates(self) -> tuple[float | None, ...]:
-        """Learning rates of the plan, ascending; one None where every cell has its own."""
+        """Learning rates of the plan, ascending; a single None if every cell has its own."""
         return self.summary.study.rates
 
     @property
@@ -103,7 +103,7 @@ class ReportData:
 
     @property
     def focus_size(self) -> int | None:
-        """The buffer size if a figure shows only one: the smallest of at least 3, where choices matter most."""
+        """The buffer size for figures that show only one: the smallest of at least 3, where choices matter most."""
         wide = [size for size in self.sizes if size >= FOCUS_SIZE]
         return min(wide) if wide else max(self.sizes, default=None)
 
@@ -120,7 +120,7 @@ class ReportData:
 
     @property
     def rate_note(self) -> str:
-        """A caption's sentence where the study has several learning rates."""
+        """A sentence for captions if the study has several learning rates."""
         return f" Learning rate {self.rate:g}." if len(self.rates) > 1 else ""
 
     def identity_values(
@@ -141,7 +141,7 @@ class ReportData:
 
     @cached_property
     def stages(self) -> Mapping[Trial, tuple[StoredStage, ...]]:
-        """Stages of every trial in the numbers whose stages are still in the folder (shown rate only)."""
+        """Stages of every trial with results whose stages are still in the folder (shown rate only)."""
         measured = {matrix.trial.trial for matrix in self.matrices}
         folder = self.summary.study.folder
         notes = {
@@ -160,6 +160,6 @@ class ReportData:
 
 
 def gather(summary: Summary) -> ReportData:
-    """The material of a summarised study."""
+    """The report data of a summarised study."""
     whole = tuple(matrix for matrix in summary.matrices if not missing_cells(matrix.r, matrix.trial.joint))
     return ReportData(summary=summary, matrices=whole)

@@ -66,11 +66,11 @@ class Column(NamedTuple):
 
 
 def best_in_columns(study: Study, values: ScoreValues) -> dict[Column, str]:
-    """The strategies that are shown to be best: the paired interval to *every* other one in the column excludes 0.
+    """The strategies that are shown to be best: the paired interval to *every* other one in their column excludes 0.
 
-    Joint training does not compete, strategies without a buffer compete in every column. No correction for their number
-    is needed: to be marked wrongly a strategy must be told apart from the truly best one (or, where two
-    share that place, one of them from the other), which a single 95% interval already makes a 5% event.
+    Joint training does not compete, strategies without a buffer compete in every column. No correction for the number
+    of comparisons is needed: for a wrong mark, the interval to the truly best strategy (or, if two are equally good, to
+    the other one) must exclude 0, which has a probability of at most 5% for a single 95% interval.
     """
     fields: dict[
         tuple[str, str, str, float | None], dict[tuple[str, int | None], Mapping[str, Mapping[int, float]]]
@@ -96,7 +96,7 @@ def _beats_all(name: str, rivals: Mapping[str, Mapping[str, Mapping[int, float]]
     others = [found for other, found in rivals.items() if other != name]
     for other in others:
         paired = paired_difference(rivals[name], other)
-        # NaN (one identity) compares false, as it should
+        # NaN (one identity) compares false, as intended
         if paired is None or not (sign * paired[0].low > 0 and sign * paired[0].high > 0):
             return False
     return bool(others)
@@ -156,7 +156,7 @@ def paired_table(study: Study, values: ScoreValues) -> pa.Table:
 
 
 def _mean_bias(identities: Mapping[str, Mapping[int, float]] | None) -> float | None:
-    """The mean over seeds, then identities, as for a cell's mean; None if it is not known for all its trials."""
+    """The mean over seeds, then identities, as for a cell's mean; None if the bias of any of its trials is unknown."""
     mean = math.nan if identities is None else fmean(_identity_means(identities))
     return None if math.isnan(mean) else mean
 
@@ -181,8 +181,8 @@ def interval_fields(interval: Interval, n_seeds: int) -> dict[str, Any]:
 def ordered_panels(metrics: Metrics) -> list[tuple[str, str]]:
     """Every (protocol, metric) in the order of the tables, of which the first is the study's main one.
 
-    Reconstruction, synthesis, a workload's own protocols, and within a protocol as the metrics are ordered; what is
-    scored the published scripts' way comes after all that is not, in the order of the ordinary metrics.
+    Reconstruction comes first, then synthesis, then a workload's own protocols; within a protocol, metrics keep their
+    order; metrics computed as by the published scripts come after all others, in the order of the ordinary metrics.
     """
     places = list(metrics)
     protocols = list(dict.fromkeys([*PROTOCOLS, *(one for facts in metrics.values() for one in facts.protocols)]))

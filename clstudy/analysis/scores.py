@@ -18,7 +18,7 @@ import numpy as np
 
 MAX_CELLS_NAMED = 8
 TINY_GAP = 1e-3
-"""A gap between lower and upper below this share of their size counts as no gap: dividing by it would give noise."""
+"""A gap between lower and upper below this share of their size counts as none: dividing by it would give noise."""
 
 
 class MissingCellsError(ValueError):
@@ -43,7 +43,8 @@ def average_performance(r: np.ndarray) -> np.ndarray:
 def average_incremental_performance(r: np.ndarray, higher_is_better: bool) -> np.ndarray:
     """AIP = mean over t of AP_t, in the metric's own unit and direction; ``[..., T, T] -> [...]``.
 
-    ``higher_is_better`` does not change the number; it is here so that all three trial scores are called alike.
+    ``higher_is_better`` does not change the value; it is a parameter so that all three trial scores have the same
+    signature.
     """
     mean: np.ndarray = average_performance(r).mean(axis=-1)
     return mean
@@ -78,7 +79,7 @@ def backward_transfer(r: np.ndarray, higher_is_better: bool) -> np.ndarray:
 
 
 def final_performance(r: np.ndarray) -> np.ndarray:
-    """AP_{T-1} = mean of the last row; ``[..., T, T] -> [...]``. Needs the last row only, so it takes ``upper`` too."""
+    """AP_{T-1} = mean of the last row; ``[..., T, T] -> [...]``. Needs only the last row, so it works for ``upper``."""
     final: np.ndarray = _checked(r, _last_row)[..., -1, :].mean(axis=-1)
     return final
 
@@ -86,8 +87,9 @@ def final_performance(r: np.ndarray) -> np.ndarray:
 def gap_closed(final: np.ndarray, lower: np.ndarray, upper: np.ndarray) -> np.ndarray:
     """Share of the gap between lower and upper bound that is closed: (x - lower) / (upper - lower), elementwise.
 
-    Of final performances (AP_{T-1}) only: ``upper`` has no other number. 0 is ``lower``, 1 is ``upper``, whichever way
-    the metric points; not clipped. NaN where the gap is tiny (``TINY_GAP`` of the larger bound) or a number is NaN.
+    For final performances (AP_{T-1}) only, because ``upper`` has no other score. 0 is ``lower``, 1 is ``upper``,
+    whatever the metric's direction; not clipped. NaN where the gap is tiny (``TINY_GAP`` of the larger bound) or a
+    number is NaN.
     """
     final, lower, upper = (np.asarray(values, dtype=np.float64) for values in (final, lower, upper))
     gap = upper - lower
@@ -103,9 +105,9 @@ class Score:
 
     Attributes:
         compute: (r, higher_is_better) -> score.
-        continual: needs the whole history, so that joint training (``upper``) has no such score.
+        continual: whether it needs the whole history, so that joint training (``upper``) has no such score.
         at_least: fewest timestamps for which it is defined.
-        higher_is_better: direction of the score itself; None where it is the metric's own.
+        higher_is_better: direction of the score itself; None if it is that of the metric.
     """
 
     name: str
@@ -146,7 +148,7 @@ def _sign(higher_is_better: bool) -> float:
     return 1.0 if higher_is_better else -1.0
 
 
-# Which cells [T, T] something needs; made once per T, so nobody may write to them.
+# Masks [T, T] of the cells that a score needs; made once per T and read-only.
 
 
 @cache

@@ -1,8 +1,8 @@
-"""Computes other intervals of the same paired differences, to show how much of an answer rests on Student's t.
+"""Computes other intervals of the same paired differences, to show how much a conclusion depends on Student's t.
 
-Beside the primary interval stand, on the same one value per identity, the inverted sign-flip test or (from
+Besides the primary interval there are, from the same one value per identity, the inverted sign-flip test or (from
 ``BOOTSTRAP_T_FROM`` identities on) bootstrap-t, and the cluster bootstrap, which starts from the photos. All of them
-rest on the identities and seeds that the two cells of the comparison have, which ``n_identities`` and ``n_seeds`` say.
+use the identities and seeds that the two cells of the comparison share, counted in ``n_identities`` and ``n_seeds``.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ _Support = tuple[tuple[str, tuple[int, ...]], ...]
 
 @dataclass(frozen=True, kw_only=True)
 class _Rows:
-    """What the cluster bootstrap reads: the panel's rows, which trials are complete, and which are not."""
+    """Input of the cluster bootstrap: the panel's rows, which trials are complete, and which are not."""
 
     rows: pa.Table
     whole: Collection[str]
@@ -64,9 +64,9 @@ class _Rows:
 def sensitivity_table(summary: Summary, place: Callable[[Comparison], Any]) -> pa.Table:
     """Intervals of the study's first metric by every method: ``SENSITIVITY_SCHEMA``.
 
-    A row per comparison of strategies and method. ``confidence`` is what the interval attains (95%, but for inverted
-    sign flips of few identities), ``left_out`` names trials of the two cells that lack measurements and take part in no
-    method, ``note`` says why an interval is missing or what was dropped.
+    A row per comparison of strategies and method. ``confidence`` is that of the interval (95%, except for inverted sign
+    flips of few identities), ``left_out`` names trials of the two cells that lack measurements and are used by no
+    method, ``note`` gives the reason for a missing interval or for what was dropped.
 
     Args:
         place: sort key of comparisons.
@@ -96,7 +96,7 @@ def comparison_cells(one: Comparison, summary: Summary) -> _Pair:
 
 
 def comparison_fields(one: Comparison, compared: str) -> dict[str, Any]:
-    """The columns that say which comparison a row belongs to."""
+    """The columns that identify the comparison of a row."""
     return one.cell._asdict() | {"compared": compared, "baseline": one.baseline, "baseline_size": one.baseline_size}
 
 
@@ -135,7 +135,7 @@ def _checked(summary: Summary, read: _Rows, members: Sequence[Comparison]) -> It
 
 
 def _second_opinion(one: Comparison) -> dict[str, Any]:
-    """Without the assumption of normal differences: sign flips where they are few, bootstrap-t where they are not."""
+    """An interval that does not assume normal differences: sign flips if they are few, otherwise bootstrap-t."""
     method = SIGN_FLIPS if len(one.differences) < BOOTSTRAP_T_FROM else BOOTSTRAP_T
     try:
         if method == SIGN_FLIPS:
@@ -153,11 +153,11 @@ def _second_opinion(one: Comparison) -> dict[str, Any]:
 def _bootstraps(
     summary: Summary, read: _Rows, pairs: Sequence[_Pair]
 ) -> dict[_Pair, dict[str, BootstrapInterval | str]]:
-    """Pair -> method -> interval, or why there is none.
+    """Pair -> method -> interval, or the reason for not having one.
 
     Pairs with the same identities and seeds share one bootstrap (all of them, in a complete study); no pair loses an
-    identity to a hole in another one. Draws depend on identities, seeds and photos, so the two cells of a pair, and the
-    scores of one study, are resampled alike.
+    identity because of a gap in another pair. Draws depend on identities, seeds and photos, so the two cells of a pair,
+    and the scores of one study, are resampled alike.
     """
     groups: dict[_Support, list[_Pair]] = {}
     for pair in pairs:
@@ -181,7 +181,7 @@ def _bootstrap(
         people = identity_images(read.rows, cells, read.timestamps, trials=read.whole)
         score = SCORES[first.score].compute
         boot = cluster_bootstrap(people, lambda r: score(r, higher), rng, new_identities=method == NEW_CLUSTERS)
-    except ValueError as error:  # too few identities, or photos that not all trials were measured on
+    except ValueError as error:  # too few identities, or trials that were not measured on the same photos
         return dict.fromkeys(pairs, str(error))
     return {pair: boot.interval(*pair) for pair in pairs}
 

@@ -1,7 +1,7 @@
-"""Reads what a study stored besides its rows: settings, stage requests, anchors, face pictures, timings.
+"""Reads a study's stored data other than its rows: settings, stage requests, anchors, face pictures, timings.
 
-Nothing here is needed for a number. A folder that lacks some of it (a copy without ``stages/``, for instance) gives
-empty answers, never an error, and nothing is moved or repaired.
+Scores do not depend on any of it. If a folder lacks some of it (for instance a copy without ``stages/``), results are
+empty and no error is raised; nothing is moved or repaired.
 """
 
 from __future__ import annotations

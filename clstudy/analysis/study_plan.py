@@ -16,12 +16,12 @@ from clstudy.settings.metric_facts import Metrics, known_metrics
 from clstudy.settings.profiles import PERSONALISE
 
 OBJECTIVE = "reconstruction_lpips"
-"""What searches of the workload ``personalise`` go by, whose studies do not say it."""
+"""Objective of searches with the workload ``personalise``, whose studies do not record it."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Study:
-    """What the analysis needs from ``study.yaml`` and ``failures.json``."""
+    """The parts of ``study.yaml`` and ``failures.json`` that the analysis needs."""
 
     folder: Path
     name: str
@@ -33,12 +33,12 @@ class Study:
     workload: str = PERSONALISE
     """The workload of its stages."""
     objective: str = OBJECTIVE
-    """Protocol and metric that a search goes by, in one word."""
+    """Protocol and metric that a search optimises, in one word."""
     practice: Practice = field(default_factory=Practice)
     chosen_rates: tuple[tuple[str, int | None, float], ...] = ()
-    """Strategy, buffer size and learning rate of every cell, where a search chose them; then ``trials`` have none."""
+    """Strategy, buffer size and learning rate of every cell, if a search chose them; ``trials`` then have no rate."""
     claims: tuple[Statement, ...] = ()
-    """What the study's space claimed, and when (``clstudy.settings.claims``); empty where it never claimed anything."""
+    """What the study's space claimed, and when (``clstudy.settings.claims``); empty if it never claimed anything."""
     metrics: Metrics = field(default_factory=known_metrics)
     """Facts of the metrics that its rows may name: the packaged ones, then the user's own of this study."""
 
@@ -60,12 +60,12 @@ class Study:
 
     @property
     def rates(self) -> tuple[float | None, ...]:
-        """Learning rates of the plan, ascending; one None where every cell has its own."""
+        """Learning rates of the plan, ascending; a single None if every cell has its own."""
         return tuple(sorted({trial.learning_rate for trial in self.trials}, key=lambda rate: rate or 0.0))
 
     @property
     def columns(self) -> tuple[int | None, ...]:
-        """Buffer sizes as the tables' columns; one column without a size where no trial has one."""
+        """Buffer sizes as the tables' columns; one column without a size if no trial has one."""
         return self.buffer_sizes or (None,)
 
 
@@ -106,7 +106,7 @@ def _workload(profile: Mapping[str, object] | str | None) -> str:
 
 
 def study_labels(studies: Sequence[Study]) -> list[str]:
-    """A distinct name per study (of distinct folders): its own, with the end of its path if others share it."""
+    """A distinct name per study (from distinct folders): its own, with the end of its path if several share it."""
     labels = []
     shared = Counter(study.name for study in studies)
     for study in studies:
@@ -117,7 +117,7 @@ def study_labels(studies: Sequence[Study]) -> list[str]:
         others = [other.folder.resolve().parts for other in studies if other.name == study.name and other is not study]
         length = next(n for n in range(1, len(parts) + 1) if all(other[-n:] != parts[-n:] for other in others))
         labels.append(f"{study.name} ({'/'.join(parts[-length:])})")
-    # a study may be called what another is labelled: counting ends that, too
+    # a study's name may equal another's label; counting resolves that, too
     repeated: Counter[str] = Counter()
     for place, label in enumerate(labels):
         repeated[label] += 1

@@ -42,7 +42,7 @@ CURVES_SCHEMA = pa.schema(
 
 @dataclass(frozen=True, kw_only=True)
 class Missing:
-    """A trial of the plan that is not (wholly) in the numbers, and why."""
+    """A trial of the plan that is not, or not completely, in the results, and why."""
 
     trial: str
     reason: str
@@ -50,27 +50,28 @@ class Missing:
 
 @dataclass(frozen=True, kw_only=True)
 class Summary:
-    """The tidy tables of one study and everything a reader must know about them.
+    """The tidy tables of one study, and everything that readers must know about them.
 
     Attributes:
         scores: ``SCORES_SCHEMA``, one row per protocol, metric, score, learning rate, strategy and buffer size. Scores
             are per trial, averaged over seeds, one value per identity; ``buffer_size`` null for ``lower`` and
             ``upper``; ``low`` and ``high`` null where n = 1; ``n_seeds``: fewest seeds of any identity;
-            ``published``: the paper's value where the study repeats the paper's experiment; ``photo_bias``: how much
-            of Forgetting is estimated to be photo noise (``clstudy.analysis.photo_bias``).
+            ``published``: the paper's value if the study repeats the paper's experiment; ``photo_bias``: how much of
+            Forgetting is estimated to be photo noise (``clstudy.analysis.photo_bias``).
         paired: ``PAIRED_SCHEMA``, difference = strategy - baseline on common identities and seeds; ``claim`` is
-            "primary" where the space named it before anything was measured, else "exploratory". BWT stands in both
-            tables as defined; what is printed is −BWT (``clstudy.analysis.printed``).
+            "primary" if the space named it before anything was measured, else "exploratory". Both tables hold BWT as
+            defined; it is printed as −BWT (``clstudy.analysis.printed``).
         missing: trials of the plan that failed, were not run or lack cells.
-        left_out: result files of trials that are not in this plan (not in the numbers).
-        files: trial -> result file, for trials in the numbers (damaged files are in ``missing``).
+        left_out: result files of trials that are not in this plan (and not in the tables).
+        files: trial -> result file, for trials in the tables (damaged files are in ``missing``).
         unchecked: trials whose result files have no checksum; ``unconfirmed``: those that could not be compared with
             their stages either.
-        best: the strategy that beats every other of its column, where the intervals say so (``best_in_columns``).
-        setting: the paper's experiment that this study repeats, if it does; ``published_note`` says so or why not.
+        best: the strategy that is better than every other in its column, if intervals show it (``best_in_columns``).
+        setting: the paper's experiment that this study repeats, if any; ``published_note`` names it or the reason for
+            None.
         values: scores per trial, which the tables are computed from.
-        matrices: R of every trial, of incomplete ones too.
-        photo_biases: of every trial's Forgetting, as ``values``; NaN where it is not known.
+        matrices: R of every trial, including incomplete ones.
+        photo_biases: of every trial's Forgetting, structured as ``values``; NaN if not known.
     """
 
     study: Study
@@ -90,7 +91,7 @@ class Summary:
 
     @property
     def checksum_note(self) -> str:
-        """What a reader must know about result files without a checksum; empty if all have one."""
+        """A note about result files without a checksum; empty if all have one."""
         if not self.unchecked:
             return ""
         count, equal = len(self.unchecked), len(self.unchecked) - len(self.unconfirmed)
@@ -102,18 +103,18 @@ class Summary:
 
     @property
     def complete(self) -> bool:
-        """Whether every planned trial is in the numbers."""
+        """Whether every planned trial is in the tables."""
         return not self.missing
 
 
 def summarise(study_dir: Path | str) -> Summary:
     """Compute all scores, intervals and paired differences of a study.
 
-    A trial that failed, has not run or lacks cells is named in ``missing``; its cell then rests on the trials that are
-    there and says so in ``n_identities`` and ``n_trials``.
+    A trial that failed, has not run or lacks cells is named in ``missing``; its cell is then computed from the
+    available trials, counted in ``n_identities`` and ``n_trials``.
 
     Raises:
-        UserError: the folder is no study, or its results cannot be read.
+        UserError: the folder is not a study, or its results cannot be read.
     """
     study = read_study(study_dir)
     files = {path.stem for path in (study.folder / "results").glob("*.parquet")}
@@ -128,7 +129,7 @@ def summarise(study_dir: Path | str) -> Summary:
                 f"{study.folder}: the results of trial {name} say {matrix.trial}, study.yaml says "
                 f"{planned.get(name)}. Remove that results file and run the study again."
             )
-    if study.chosen_rates:  # one rate per cell: what is compared is the cells, each at its own
+    if study.chosen_rates:  # one rate per cell: cells are compared, each at its own rate
         study = replace(study, trials=tuple(replace(trial, learning_rate=None) for trial in study.trials))
         matrices = [replace(matrix, trial=replace(matrix.trial, learning_rate=None)) for matrix in matrices]
     gaps = _gaps(matrices)
@@ -159,7 +160,7 @@ def summarise(study_dir: Path | str) -> Summary:
 def summarise_many(study_dirs: Iterable[Path | str]) -> dict[str, Summary]:
     """Summaries of several studies by a name of their own; a folder given twice is read once.
 
-    Studies of one name are told apart by as much of their folders' paths as it takes.
+    Studies with the same name are distinguished by as much of their folders' paths as necessary.
 
     Raises:
         UserError: as ``summarise``.
@@ -175,7 +176,7 @@ def combine(tables: Mapping[str, pa.Table]) -> pa.Table:
     For instance ``combine({name: summary.scores for name, summary in summarise_many(folders).items()})``.
 
     Raises:
-        ValueError: no table.
+        ValueError: no table is given.
     """
     if not tables:
         raise ValueError("combine needs the table of at least one study")
@@ -190,7 +191,7 @@ def read_studies(
     """Rows of the planned trials of several studies with a first column ``study``; ``columns`` and ``where`` push down.
 
     Raises:
-        UserError: a folder is no study, or a file cannot be read.
+        UserError: a folder is not a study, or a file cannot be read.
     """
     studies = [read_study(folder) for folder in dict.fromkeys(Path(folder).resolve() for folder in study_dirs)]
     tables = {}
@@ -205,8 +206,8 @@ def read_studies(
 def curve_table(summary: Summary) -> pa.Table:
     """AP_t of every strategy and buffer size, with the t interval over identities: ``CURVES_SCHEMA``.
 
-    Averaged over seeds, one value per identity, as the scores are; ``upper`` has its last timestamp only, and a
-    timestamp that fewer identities reach rests on those (``n_identities``).
+    Averaged over seeds, one value per identity, as the scores are; ``upper`` only has its last timestamp, and a
+    timestamp that fewer identities reach is averaged over those (``n_identities``).
     """
     found: dict[ScoreCell, dict[int, dict[str, list[float]]]] = {}
     for matrix in summary.matrices:
@@ -215,7 +216,7 @@ def curve_table(summary: Summary) -> pa.Table:
             continue
         last = matrix.r.shape[-1] - 1
         curve = {last: float(matrix.r[-1].mean())} if spec.joint else dict(enumerate(average_performance(matrix.r)))
-        # "aip" only because the sort key wants a score
+        # "aip" only because the sort key needs a score
         cell = ScoreCell(matrix.protocol, matrix.metric, "aip", spec.learning_rate, spec.strategy, spec.buffer_size)
         for t, value in curve.items():
             found.setdefault(cell, {}).setdefault(t, {}).setdefault(spec.identity, []).append(float(value))
@@ -260,7 +261,7 @@ def _other_photos(matrix: ResultMatrix) -> str:
 
 
 def _missing(study: Study, results: Examined, gaps: Mapping[str, list[str]]) -> list[Missing]:
-    """In the plan's order, failures first. A result outweighs an old failure: the trial was run again since."""
+    """In the plan's order, failures first. A result overrides an old failure, because the trial was run again since."""
     failed, other = [], []
     for trial in study.trials:
         name = trial.trial

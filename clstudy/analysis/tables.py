@@ -1,4 +1,4 @@
-"""A study's answers as text: terminal (rich), Markdown, LaTeX, CSV; and every table file of a report.
+"""A study's results as text: terminal (rich), Markdown, LaTeX, CSV; and every table file of a report.
 
 The tidy tables themselves are made in ``clstudy.analysis.score_tables``; equal rows give byte-identical output.
 """
@@ -52,8 +52,8 @@ _EFFICIENCY_NOTES = (
 def table_files(summary: Summary) -> dict[str, bytes]:
     """File name -> content of every table of a report.
 
-    Those named after ``efficiency`` hold what the study's folders say about costs (times among it); all others follow
-    from its rows and its plan alone.
+    Those named after ``efficiency`` hold costs read from the study's folders (among them times); all others depend on
+    its rows and its plan alone.
     """
     efficiency = efficiency_table(summary)
     return {
@@ -96,7 +96,7 @@ def to_latex(summary: Summary) -> str:
 
 
 def to_markdown(summary: Summary) -> str:
-    """The main tables (the paper's layout first), the paired differences and what limits them."""
+    """The main tables (the paper's layout first), the paired differences and their limitations."""
     lines = [f"# {summary.study.name}", ""]
     lines += [f"- {note}" for note in notes(summary)] + [""]
     for table in paper_tables(summary):
@@ -120,7 +120,7 @@ def _markdown_cell(cell: tuple[str, ...]) -> str:
 def to_terminal(summary: Summary, width: int = 100, *, everything: bool = True) -> Group:
     """Main tables, paired differences on the first metric, and notes, for ``rich.console.Console.print``.
 
-    Without ``everything``: the main table of the first metric, what it cannot show, and what is missing from it.
+    Without ``everything``: only the main table of the first metric, what it cannot show, and what is missing.
     """
     grids = [*_main_grids(summary), *_paired_grids(summary)[:1]] if everything else _main_grids(summary)[:1]
     incomplete = missing_notes(summary)
@@ -136,7 +136,7 @@ def to_terminal(summary: Summary, width: int = 100, *, everything: bool = True) 
 
 
 def efficiency_markdown(summary: Summary, table: pa.Table | None = None) -> str:
-    """What a memory gains and costs, per metric.
+    """Gain and cost of a memory, per metric.
 
     Args:
         table: ``EFFICIENCY_SCHEMA``; by default computed here.
@@ -189,7 +189,7 @@ def _given(value: float | None, style: str) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class _Grid:
-    """A table: sections of (label, cells); a cell is (value, interval) so that it can be broken in two lines."""
+    """A table: sections of (label, cells); a cell is (value, interval) so that it can be split into two lines."""
 
     title: str
     columns: list[str]

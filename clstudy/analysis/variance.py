@@ -1,12 +1,13 @@
-"""Where the uncertainty of a paired difference comes from: people, seeds, photos; and what one more of each would buy.
+"""Where the uncertainty of a paired difference comes from: people, seeds, photos; and the gain from one more of each.
 
-The difference of two strategies for person i under seed s is taken apart as d_is = mu + person_i + photos_i + seed_is:
+The difference of two strategies for person i under seed s is decomposed as d_is = mu + person_i + photos_i + seed_is:
 
 - *people*: how much the true difference varies from person to person (the draw of training photos is part of it: there
   is one such draw per person);
-- *photos*: what a person's difference owes to the few test photos that it was measured on, the same for all seeds;
+- *photos*: the part of a person's difference due to the few test photos that it was measured on, the same for all
+  seeds;
 - *seeds*: everything that a new seed changes, draws within training and evaluation, nested in people (a seed means
-  other random numbers for every person), and what it changes photo by photo.
+  other random numbers for every person), including changes photo by photo.
 
 People and seeds come from the nested analysis of variance (method of moments: the mean squares are set equal to their
 expectations), photos from the per-image rows by the delta method: a score is a function of the means R[t, k], its
@@ -15,7 +16,7 @@ Forgetting the gradient is taken at the best scores as observed; where two are n
 
 Pure functions first; ``variance_table`` applies them to a study. Sources: Searle, Casella and McCulloch, Variance
 Components, ch. 3 and 4 (moments, negative estimates); Efron and Tibshirani, An Introduction to the Bootstrap, ch. 21
-(delta method); Cronbach et al., The Dependability of Behavioral Measurements, 1972 (what more of each facet buys).
+(delta method); Cronbach et al., The Dependability of Behavioral Measurements, 1972 (the gain from more of each facet).
 """
 
 from __future__ import annotations
@@ -57,16 +58,16 @@ VARIANCE_SCHEMA = pa.schema(
 class VarianceBudget:
     """Parts of the variance of one person's difference (mean over seeds), and half-widths of the 95% t interval.
 
-    NaN: cannot be estimated. The estimated parts, and the rest, add up to ``total``: an estimate below 0
+    NaN means that a part cannot be estimated. The estimated parts and the rest add up to ``total``: an estimate below 0
     counts as 0, and the others are then scaled to the total.
 
     Attributes:
         n: identities.
         total: variance over identities of their mean differences.
-        people, seeds, photos: parts of it; ``people`` holds photos where these are NaN.
-        half_width: of the interval as it is.
-        with_person, with_seed, with_photos: as it may be expected to be with one more person, with one more seed for
-            everybody, with twice the test photos. The estimated parts are taken for the true ones.
+        people, seeds, photos: parts of it; ``people`` includes photos if these are NaN.
+        half_width: of the present interval.
+        with_person, with_seed, with_photos: expected half-width with one more person, with one more seed for everybody,
+            with twice the test photos. The estimated parts are treated as the true ones.
     """
 
     n: int
@@ -86,14 +87,14 @@ class VarianceBudget:
 def variance_budget(
     seed_differences: Sequence[Sequence[float]], photo_variances: Sequence[float], *, confidence: float = CONFIDENCE
 ) -> VarianceBudget:
-    """Take the variance of paired differences apart.
+    """Decompose the variance of paired differences.
 
     Args:
         seed_differences: per identity, one difference per seed (their numbers may differ).
-        photo_variances: per identity, ``photo_variance`` of its mean over seeds; NaN where it cannot be told.
+        photo_variances: per identity, ``photo_variance`` of its mean over seeds; NaN if it cannot be estimated.
 
     Raises:
-        ValueError: no identity, one without a difference, other lengths, or a difference that is not finite.
+        ValueError: no identity, an identity without a difference, unequal lengths, or a difference that is not finite.
     """
     groups = [np.asarray(values, dtype=np.float64) for values in seed_differences]
     if not groups or len(groups) != len(photo_variances):
@@ -128,9 +129,9 @@ def variance_budget(
 
 
 def photo_variance(terms: Sequence[np.ndarray]) -> float:
-    """Variance that a person's difference (mean over seeds) owes to the draw of test photos; may come out below 0.
+    """Variance of a person's difference (mean over seeds) that is due to the draw of test photos; may be negative.
 
-    With several seeds, what photos and seeds do together is estimated from the two-way table and taken out: it belongs
+    With several seeds, the interaction of photos and seeds is estimated from the two-way table and removed: it belongs
     to the seeds.
 
     Args:
@@ -138,7 +139,7 @@ def photo_variance(terms: Sequence[np.ndarray]) -> float:
             over photos, summed over timestamps, is the difference (up to a constant).
 
     Returns:
-        NaN where a timestamp that contributes has one photo only.
+        NaN if a timestamp that contributes has only one photo.
     """
     total = 0.0
     for z in terms:
@@ -157,9 +158,9 @@ def photo_variance(terms: Sequence[np.ndarray]) -> float:
 
 
 def score_gradient(r: np.ndarray, compute: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
-    """Derivative ``[T, T]`` of a score after each R[t, k], k <= t; 0 above the diagonal.
+    """Derivative ``[T, T]`` of a score with respect to each R[t, k], k <= t; 0 above the diagonal.
 
-    Forward differences: AIP is linear and Forgetting piecewise linear, so that they are exact up to rounding, but for
+    Forward differences: AIP is linear and Forgetting piecewise linear, so they are exact up to rounding, except for
     best scores that are equal to a millionth of the matrix's size.
 
     Args:
@@ -177,7 +178,7 @@ def score_gradient(r: np.ndarray, compute: Callable[[np.ndarray], np.ndarray]) -
 
 
 def spread_factors(n: int, confidence: float = CONFIDENCE) -> tuple[float, float]:
-    """Between which multiples of a standard deviation seen in n normal values the true one lies."""
+    """Limits of the true standard deviation as multiples of the one observed in n normal values."""
     low, high = (1 - confidence) / 2, (1 + confidence) / 2
     return math.sqrt((n - 1) / float(chdtri(n - 1, low))), math.sqrt((n - 1) / float(chdtri(n - 1, high)))
 
@@ -197,7 +198,7 @@ def _parts(total: float, seeds: float, photos: float) -> tuple[float, float, flo
 
 
 Contributions = Sequence[tuple[np.ndarray, np.ndarray]]
-"""Of a trial, per test timestamp: its photos (codes ``[m]``, ascending) and what each adds to the score ``[m]``."""
+"""For each test timestamp of a trial: its photos (codes ``[m]``, ascending) and what each adds to the score ``[m]``."""
 
 
 def variance_table(summary: Summary) -> pa.Table:
@@ -268,7 +269,7 @@ def _budget_row(summary: Summary, one: Comparison, contributions: Mapping[str, C
 
 
 def _arms(one: Comparison, values: Mapping[ScoreCell, Any]) -> tuple[ScoreCell, ScoreCell]:
-    """The two cells of a comparison as they are called in the scores (without a size where the strategy has none)."""
+    """The two cells of a comparison as named in the scores (without a size if the strategy has none)."""
     baseline = one.cell._replace(strategy=one.baseline, buffer_size=one.baseline_size)
     first, second = (cell if cell in values else cell._replace(buffer_size=None) for cell in (one.cell, baseline))
     return first, second
@@ -299,7 +300,7 @@ def _contributions(cells: Sequence[tuple[np.ndarray, np.ndarray]], score: str, h
 
 def _measured(summary: Summary, panel: tuple[str, str]) -> dict[str, list[tuple[np.ndarray, np.ndarray]]]:
     """Trial -> per test timestamp k, its photos (codes) and their values ``[m, T - k]``, of continual trials that are
-    whole: every photo of k has a value after each t >= k."""
+    complete: every photo of k has a value after each t >= k."""
     continual = [trial.trial for trial in summary.study.trials if not trial.joint]
     rows = read_rows(
         [summary.files[trial] for trial in continual if trial in summary.files],
@@ -327,7 +328,7 @@ def _measured(summary: Summary, panel: tuple[str, str]) -> dict[str, list[tuple[
 def _cells(
     t: np.ndarray, k: np.ndarray, image: np.ndarray, value: np.ndarray, size: int
 ) -> list[tuple[np.ndarray, np.ndarray]] | None:
-    """One trial's rows, sorted by k, photo and t, as arrays per k; None where one is missing or there twice."""
+    """One trial's rows, sorted by k, photo and t, as arrays per k; None if one is missing or duplicated."""
     cells = []
     for timestamp in range(size):
         own = k == timestamp

@@ -25,9 +25,9 @@ eyes 0.005, mouth 0.010 across and 0.018 down, nose 0.03. Three video clips of o
 def ffhq_transform(landmarks: np.ndarray, size: int) -> np.ndarray:
     """Map ``[2, 3]`` from source pixels into an FFHQ-aligned photo of ``size`` pixels.
 
-    The photo is a square turned like the face. Its "right" is the mean of the direction from eye to eye and of the
-    one at right angles to eyes-to-mouth, each by its length; its half side is the larger of 2.0 eye distances and 1.8
-    eye-to-mouth distances; its centre lies a tenth of the way from the eyes to the mouth.
+    The photo is a square turned like the face. Its horizontal axis is the mean of the direction from eye to eye and of
+    the perpendicular to eyes-to-mouth, each weighted by its length; its half side is the larger of 2.0 eye distances
+    and 1.8 eye-to-mouth distances; its centre lies a tenth of the way from the eyes to the mouth.
 
     Args:
         landmarks: ``[68, 2]``, iBUG numbering.
@@ -75,10 +75,10 @@ _BLUR, _FADE = 0.02, 0.3  # as shares of the photo's side
 
 
 def aligned_photo(image: np.ndarray, transform: np.ndarray, size: int) -> np.ndarray:
-    """Photo uint8 ``[size, size, 3]`` of a frame ``[h, w, 3]``; what lies outside the frame is made up.
+    """Photo uint8 ``[size, size, 3]`` of a frame ``[h, w, 3]``; what lies outside the frame is filled in.
 
     Outside, the frame is mirrored, blurred, and fades into the photo's median colour, so that a tight crop gets no
-    streaks and no second face. FFHQ's recipe blurs the frame's rim, too; here every pixel that was photographed stays.
+    streaks and no second face. FFHQ's recipe blurs the frame's rim, too; here every photographed pixel is kept.
 
     Args:
         transform: map ``[2, 3]`` from source pixels into the photo.
@@ -111,7 +111,7 @@ TRANSFORMS: Mapping[str, Callable[[np.ndarray, int], np.ndarray]] = {
     "embedded": embedded_transform,
     "ffhq": ffhq_transform,
 }
-"""Alignment by the name that ``prepared.json`` has: map ``[2, 3]`` of (landmarks ``[68, 2]``, size)."""
+"""Alignment, as in ``prepared.json`` -> function of (landmarks ``[68, 2]``, size) that returns the map ``[2, 3]``."""
 
 
 def usual_alignment(size: int) -> str:

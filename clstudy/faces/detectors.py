@@ -23,7 +23,7 @@ def parse_detector(choice: str) -> tuple[str, Path | None]:
     """Name and pack folder of a choice such as ``packaged`` or ``pack=FOLDER``; opens no network.
 
     Raises:
-        UserError: an unknown name, a folder that is not there, or one for a detector that takes none.
+        UserError: an unknown name, a missing folder, or a folder for a detector that takes none.
     """
     name, equals, folder = choice.partition("=")
     kind = DETECTORS[name]
@@ -43,19 +43,19 @@ def open_detector(choice: str) -> FaceDetector:
     """The detector of a choice, ready to use.
 
     Raises:
-        UserError: as ``parse_detector``, or its package or weights are not there.
+        UserError: as ``parse_detector``, or the detector's package or weights are missing.
     """
     name, pack = parse_detector(choice)
     return DETECTORS[name]() if pack is None else DETECTORS[name](pack)
 
 
 def detector_title(choice: str) -> str:
-    """A choice without the way to its folder, for reports."""
+    """A choice without the path to its folder, for reports."""
     name, _, folder = choice.partition("=")
     return f"{name} ({Path(folder).name})" if folder else name
 
 
 def detector_key(choice: str) -> str:
-    """What identifies a choice in the key of a scan: a pack by its networks' content, wherever it lies."""
+    """A choice as it enters the key of a scan: a pack is identified by its networks' content, wherever it lies."""
     name, pack = parse_detector(choice)
     return name if pack is None else " ".join([name, *map(sha256_file, pack_networks(pack))])

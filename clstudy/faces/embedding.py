@@ -1,4 +1,4 @@
-"""Identity embeddings of aligned photos through one fixed crop: no detection, no photo is ever dropped."""
+"""Identity embeddings of aligned photos through one fixed crop, without detection, so that no photo is ever dropped."""
 
 from __future__ import annotations
 
@@ -51,8 +51,8 @@ def crop_grid(height: int, width: int, *, alignment: str = "embedded") -> Tensor
 def resampling_weights(size: int, scale: float, offset: float, *, count: int = EMBEDDING_CROP) -> Tensor:
     """Weights ``[count, size]``: crop pixel c is the mean of the photo's pixels near c * scale + offset.
 
-    A triangle of half-width ``scale``, at least 1 (bilinear, with antialiasing where the crop is a reduction, as PIL's
-    ``resize`` has it); pixels beyond the border repeat the last one.
+    A triangle of half-width ``scale``, at least 1 (bilinear, with antialiasing where the crop is a reduction, as in
+    PIL's ``resize``); pixels beyond the border repeat the last one.
     """
     width = max(scale, 1.0)
     reach = int(np.ceil(width)) + 1
@@ -88,17 +88,18 @@ class IdentityEmbedder:
 
     ``model`` None: the packaged MobileFaceNet-type embedder (112x112 RGB, ``(x - 127.5) / 127.5``, 512 numbers).
     A path: any ONNX network with one image input ``[n or 1, 3, 112, 112]`` (RGB) and one embedding output, for
-    instance insightface's ArcFace models, or the folder of an insightface pack, of which the recognition network is
-    taken. Its input is normalised as insightface does (``takes_raw_pixels``).
+    instance insightface's ArcFace models, or the folder of an insightface pack, whose recognition network is used. Its
+    input is normalised as insightface does (``takes_raw_pixels``).
 
     Crops are sampled from the aligned photo with the data set's fixed transform (``alignment``; protocol,
     "ID similarity"), for photos and generated images alike, on the images' own device.
 
-    With a CUDA ``device`` the network runs there if onnxruntime can; ``device_note`` says in words when it cannot.
+    With a CUDA ``device`` the network runs there if onnxruntime supports it; otherwise ``device_note`` gives the
+    reason.
 
     Raises:
-        UserError: no such file, not an ONNX network of that shape, one with weights in other files, no or several
-            recognition networks in a folder.
+        UserError: no such file, not an ONNX network of that shape, weights stored in other files, or a folder with no
+            recognition network or several.
     """
 
     def __init__(
@@ -109,7 +110,7 @@ class IdentityEmbedder:
         device: torch.device = torch.device("cpu"),  # noqa: B008  # immutable
         alignment: str = "embedded",
     ):
-        ALIGNMENTS[alignment]  # an unknown one is said now
+        ALIGNMENTS[alignment]  # raises here if it is unknown
         self._alignment = alignment
         path = asset_path("face_embedder.onnx") if model is None else recognition_network(model)
         self._session = open_network(path, threads, device)
@@ -124,9 +125,9 @@ class IdentityEmbedder:
         self.path = path
         """The network's file."""
         self.backend_note: str | None = None
-        """Which other library computes the embeddings; None: none does."""
+        """A note about another library that computes the embeddings; None if there is none."""
         self.device_note = _device_note(self._session, device)
-        """Why the network runs on the CPU although a CUDA device was asked for; None: it runs where it was asked to."""
+        """Why the network runs on the CPU although a CUDA device was requested; None if it runs where requested."""
 
     def __call__(self, images: Tensor) -> Tensor:
         """Return unit embeddings float32 ``[n, d]``, on the CPU, for images ``[n, 3, s, s]`` in [-1, 1].
@@ -142,13 +143,13 @@ class IdentityEmbedder:
     @torch.inference_mode()
     def embed(self, crops: Tensor) -> Tensor:
         """Return unit embeddings float32 ``[n, d]``, on the CPU, for crops ``[n, 3, 112, 112]`` in [-1, 1]."""
-        # One image at a time: the answer for a photo must not depend on what else is in the batch.
+        # One image at a time: the result for a photo must not depend on what else is in the batch.
         rows = [self._output(crop).reshape(1, -1) for crop in crops]
         vectors = torch.from_numpy(np.concatenate(rows)) if rows else torch.zeros(0, self._width())
         return F.normalize(vectors, dim=1)
 
     def _output(self, crop: Tensor) -> np.ndarray:
-        """What the network makes of one crop ``[3, 112, 112]`` in [-1, 1]: the embedding, of any length and shape."""
+        """The network's output for one crop ``[3, 112, 112]`` in [-1, 1]: the embedding, of any norm and shape."""
         value = ((crop + 1) * 127.5 if self._raw else crop).cpu().numpy()
         embedding: np.ndarray = self._session.run(None, {self._input: value[None]})[0]
         return embedding

@@ -1,7 +1,7 @@
 """Faces in a photo with the packaged ONNX networks: detection and landmarks.
 
 Used when a data set is made; evaluation never detects faces: identity embeddings (``IdentityEmbedder``) and the metric
-of eyes and mouth look where the alignment has the face. Conventions: as ``clstudy.faces.geometry``.
+of eyes and mouth look where the alignment puts the face. Conventions: as ``clstudy.faces.geometry``.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from clstudy.faces.geometry import FACE_SIZE, aligned_template, five_points, sim
 
 @dataclass(frozen=True)
 class Face:
-    """One found face: detector score in [0, 1], box (x0, y0, x1, y1) and 68 landmarks, all in pixels."""
+    """A detected face: detector score in [0, 1], box (x0, y0, x1, y1) and 68 landmarks, all in pixels."""
 
     score: float
     box: np.ndarray
@@ -69,7 +69,7 @@ def onnx_session(name: str, threads: int) -> onnxruntime.InferenceSession:
 
 
 class FaceDetector(Protocol):
-    """What preparing photos needs of a detector; ``clstudy.faces.detectors`` has them by name."""
+    """A face detector, as needed to prepare photos; ``clstudy.faces.detectors`` lists detectors by name."""
 
     def faces(self, image: np.ndarray) -> list[Face]:
         """Return every face of the image, best first."""
@@ -107,7 +107,7 @@ class FaceFinder:
         return [self._face(image, scores[index], boxes[index]) for index in kept]
 
     def _detect(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Scores ``[n]`` and boxes ``[n, 4]`` in pixels of every place the detector looked at."""
+        """Scores ``[n]`` and boxes ``[n, 4]`` in pixels, one for every position that the detector examines."""
         height, width = image.shape[:2]
         # The detector expects 4:3 pictures in which a face does not touch the border.
         full = max(width / 4, height / 3) * 1.25

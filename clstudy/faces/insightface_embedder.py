@@ -15,9 +15,9 @@ from clstudy.faces.embedding import IdentityEmbedder
 class InsightFaceEmbedder(IdentityEmbedder):
     """``IdentityEmbedder`` with insightface's ``ArcFaceONNX`` between the crop and the embedding.
 
-    Crops are ours (a fixed transform, no detection), and so is the session: its threads and device are those that
-    stage keys know of. insightface decides how the network's input is normalised. Its crops are fed as floating
-    point, not rounded to 8 bits, so that the values equal those of ``IdentityEmbedder``.
+    Crops are ours (a fixed transform, no detection), and so is the session: its threads and device are those in the
+    stage keys. insightface decides how the network's input is normalised. Its crops are fed as floating point, not
+    rounded to 8 bits, so that the values equal those of ``IdentityEmbedder``.
 
     Raises:
         UserError: insightface is not installed; or as ``IdentityEmbedder``.

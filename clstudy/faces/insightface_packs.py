@@ -26,19 +26,19 @@ DETECTION_SIZE = 640
 """Side of the square that a photo is fitted into, unless the detection network fixes its own."""
 
 STRIDES = (8, 16, 32)
-"""Pixels between the places that each level of the detection network (SCRFD) looks at."""
+"""Stride in pixels of each level of the detection network (SCRFD)."""
 
 ANCHORS = 2
-"""Boxes per place."""
+"""Boxes per position."""
 
 MIN_SCORE = 0.5
 MAX_OVERLAP = 0.4
 
 LANDMARK_CROP = 192
 LANDMARK_OUTPUTS = 3309
-"""Of ``1k3d68.onnx``: 1,103 points in three dimensions, of which the last 68 are the iBUG landmarks."""
+"""Number of outputs of ``1k3d68.onnx``: 1,103 points in three dimensions, the last 68 of them the iBUG landmarks."""
 
-_MARGIN = 1.5  # the landmark crop's side, in longer sides of the box
+_MARGIN = 1.5  # the landmark crop's side, as a multiple of the box's longer side
 
 
 def default_pack() -> Path:
@@ -53,7 +53,7 @@ def pack_networks(folder: Path | None) -> tuple[Path, Path]:
         folder: of the pack; None: where insightface keeps its own.
 
     Raises:
-        UserError: no such folder, or a network is not in it.
+        UserError: no such folder, or it lacks one of the networks.
     """
     pack = default_pack() if folder is None else folder
     if not pack.is_dir():
@@ -128,7 +128,7 @@ class PackFinder:
         return points
 
     def _detect(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Scores ``[n]`` and boxes ``[n, 4]`` in the image's pixels, of all places with ``MIN_SCORE`` or more."""
+        """Scores ``[n]`` and boxes ``[n, 4]`` in the image's pixels, of all positions with ``MIN_SCORE`` or more."""
         asked = self._detection.get_inputs()[0]
         height, width = (side if isinstance(side, int) else DETECTION_SIZE for side in asked.shape[2:])
         fitted, scale = fit_into(image, width, height)
@@ -140,7 +140,7 @@ class PackFinder:
 
 
 def fit_into(image: np.ndarray, width: int, height: int) -> tuple[np.ndarray, float]:
-    """The image enlarged or reduced into the top left of a black ``[height, width, 3]``, and by which factor."""
+    """The image scaled to fit the top left of a black ``[height, width, 3]``, and the scaling factor."""
     ratio = image.shape[0] / image.shape[1]
     if ratio > height / width:
         new_height, new_width = height, int(height / ratio)
@@ -152,7 +152,7 @@ def fit_into(image: np.ndarray, width: int, height: int) -> tuple[np.ndarray, fl
 
 
 def _levels(outputs: list[np.ndarray]) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
-    """Stride, scores ``[n, 1]`` and distances ``[n, 4]`` of each level; some exports have a batch axis before."""
+    """Stride, scores ``[n, 1]`` and distances ``[n, 4]`` of each level; some exports have a batch axis in front."""
     count = len(STRIDES)
     for level, stride in enumerate(STRIDES):
         scores, distances = outputs[level], outputs[level + count]
@@ -162,7 +162,7 @@ def _levels(outputs: list[np.ndarray]) -> Iterator[tuple[int, np.ndarray, np.nda
 def decode(
     stride: int, scores: np.ndarray, distances: np.ndarray, width: int, height: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Likely scores ``[n]`` and boxes ``[n, 4]`` of a level, from distances to the four sides in strides."""
+    """Scores ``[n]`` and boxes ``[n, 4]`` of a level's likely faces, from distances to the four sides in strides."""
     y, x = np.mgrid[: height // stride, : width // stride].astype(np.float32) * stride
     places = np.repeat(np.stack([x.ravel(), y.ravel()], axis=1), ANCHORS, axis=0)
     likely = np.flatnonzero(scores[:, 0] >= MIN_SCORE)
@@ -202,7 +202,7 @@ class InsightFaceFinder:
         }
         analysis = import_extra("insightface.app", **wanted).FaceAnalysis
         self._found: Callable[..., Any] = import_extra("insightface.app.common", **wanted).Face
-        detection, _ = pack_networks(pack)  # of a folder that is not there it would download the contents
+        detection, _ = pack_networks(pack)  # insightface would download the contents of a missing folder
         try:
             self._app = analysis(
                 name=str(detection.parent.resolve()),
@@ -210,7 +210,7 @@ class InsightFaceFinder:
                 providers=["CPUExecutionProvider"],
             )
             self._app.prepare(ctx_id=-1, det_size=(DETECTION_SIZE, DETECTION_SIZE))
-        except Exception as error:  # it raises whatever onnxruntime raises
+        except Exception as error:  # insightface passes on whatever onnxruntime raises
             raise UserError(
                 f"face detector 'insightface' could not open {detection.parent} ({error or type(error).__name__}); "
                 f"{_REMEDY}"

@@ -1,4 +1,4 @@
-"""Bilinear resampling of 8-bit images with OpenCV's rounding, in numpy: networks were trained on its pixels.
+"""Bilinear resampling of 8-bit images with OpenCV's rounding, in numpy: the networks were trained on its output.
 
 Equal to OpenCV 5.0 on x86 to the last bit (tests, where it is installed). OpenCV 4's ``warpAffine`` rounds positions to
 1/32 of a pixel first: by that rule, rebuilt in numpy, up to a fifth of a noisy picture's values differ, by 4 of 255 at
@@ -24,10 +24,10 @@ def resize_bilinear(image: np.ndarray, width: int, height: int) -> np.ndarray:
 
 
 def _taps(wanted: int, given: int, *, clamp_weights: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Indices of the two pixels that each output pixel mixes, and their integer weights (2048 is one).
+    """Indices of the two pixels that each output pixel mixes, and their integer weights (2048 stands for 1).
 
-    Beyond the border OpenCV repeats the last pixel; along rows its weight becomes one, along columns both weights
-    stay and are rounded apart.
+    Beyond the border OpenCV repeats the last pixel; along rows its weight becomes one, along columns both weights stay
+    and are rounded separately.
     """
     positions = ((np.arange(wanted) + 0.5) * (given / wanted) - 0.5).astype(np.float32)
     index = np.floor(positions).astype(int)
@@ -65,6 +65,6 @@ def warp_bilinear(image: np.ndarray, inverse: np.ndarray, size: int) -> np.ndarr
 
 
 def _fused(a: np.ndarray, b: np.ndarray | np.floating, c: np.ndarray) -> np.ndarray:
-    """a * b + c of float32, rounded once, as the processor's fused multiply-add has it."""
+    """a * b + c of float32, rounded once, like the processor's fused multiply-add."""
     rounded: np.ndarray = (a.astype(np.float64) * b + c).astype(np.float32)
     return rounded

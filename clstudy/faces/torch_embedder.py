@@ -1,6 +1,6 @@
 """The packaged identity embedder as a torch module, so that an identity loss has gradients.
 
-Only pretraining needs this; measuring uses :class:`clstudy.faces.embedding.IdentityEmbedder` (onnxruntime).
+Only pretraining needs this; evaluation uses :class:`clstudy.faces.embedding.IdentityEmbedder` (onnxruntime).
 """
 
 from __future__ import annotations

@@ -92,7 +92,7 @@ def timestamp_appearance(data_seed: int, person: int, timestamp: int, attempt: i
     mild = 0.85**attempt
     tint_angle = 2 * np.pi * hue
     strength = mild * rng.uniform(0.16, 0.36)
-    # attempts also move the thing worn on, because it may be what hides the person
+    # attempts also advance the thing worn, because it may be what hides the person
     worn = str(worn_order[(timestamp + attempt // 2) % len(worn_order)])
     return Appearance(
         light_angle=np.pi * (1.0 + side) + rng.uniform(-0.25, 0.25),
@@ -124,7 +124,7 @@ def _colour(values: object) -> Colour:
 
 
 def put_on(photo: np.ndarray, landmarks: np.ndarray, appearance: Appearance) -> np.ndarray:
-    """Return the aligned photo (uint8 RGB ``[s, s, 3]``) as it looks on that occasion.
+    """Return the aligned photo (uint8 RGB ``[s, s, 3]``) with this appearance.
 
     Args:
         landmarks: 68 points ``[68, 2]`` in pixels of the photo.

@@ -26,7 +26,7 @@ Settings = dict[str, int | str]
 
 @dataclass(frozen=True, kw_only=True)
 class Wanted:
-    """What a study asks for from a data set; a packaged one gives as much of it as it has."""
+    """What a study requests from a data set; a packaged one provides as much of it as it has."""
 
     identities: int | None
     names: tuple[str, ...] | None
@@ -38,7 +38,7 @@ class Wanted:
 
 
 class PackagedSet(ABC):
-    """A data set that the package can make. The catalogue calls ``settings`` once and ``build`` on first use."""
+    """A data set that the package can create. The catalogue calls ``settings`` once and ``build`` on first use."""
 
     description: ClassVar[str]
     """One line for ``--list``."""
@@ -48,11 +48,11 @@ class PackagedSet(ABC):
         """Everything the photos depend on (its hash names the cache entry).
 
         Raises:
-            UserError: the data set cannot give what is wanted.
+            UserError: the data set cannot provide what is wanted.
         """
 
     def outline(self, settings: Settings, wanted: Wanted) -> tuple[Identity, ...] | None:
-        """People as they will be, with photos by digest only, for a plan that writes nothing; None if not known."""
+        """The people that ``build`` would write, photos by digest only, for a plan; None if unknown."""
         return None
 
     @abstractmethod
@@ -223,17 +223,17 @@ def open_data_set(
     """Open a packaged data set by name (made on first use) or a photo folder by path.
 
     A name takes precedence over a folder of the same name (write ``./orl`` for the folder). Data sets with fewer
-    timestamps or photos per timestamp than requested give what they have; all photos of a folder are kept.
+    timestamps or photos per timestamp than requested provide what they have; all photos of a folder are kept.
 
     Args:
-        identities: number of people, from the first (None: five synthetic ones, otherwise everybody).
+        identities: number of people, counted from the first (None: five synthetic ones, otherwise everybody).
         names: exactly these people, in this order, instead.
-        timestamps: most timestamps, from the first.
+        timestamps: largest number of timestamps, counted from the first.
         train: training photos per timestamp of a packaged data set.
         test: likewise for test photos.
         data_seed: which synthetic people.
         cache: folder for packaged data sets.
-        image_size: width and height of every photo.
+        image_size: side of every photo in pixels.
         look_only: write nothing if possible: synthetic people that do not exist yet have photos by digest only,
             which is enough for a plan (``is_outline``).
 
@@ -268,8 +268,8 @@ def _keep_people(data: DataSet, wanted: Wanted) -> DataSet:
         return data
     if wanted.identities > held:
         raise UserError(
-            f"{wanted.identities} identities were asked of data set {data.name!r}, which has {held}; ask for at most "
-            f"{held}"
+            f"{wanted.identities} identities were requested from data set {data.name!r}, which has {held}; "
+            f"request at most {held}"
         )
     return replace(data, identities=data.identities[: wanted.identities])
 
@@ -278,7 +278,7 @@ def require_equal_timestamps(data: DataSet) -> DataSet:
     """Return the data set unchanged if all of its people have the same number of timestamps.
 
     Raises:
-        UserError: they differ; the message says who has how many.
+        UserError: they differ; the message lists who has how many.
     """
     having: dict[int, list[str]] = {}
     for identity in data.identities:
@@ -313,7 +313,7 @@ def _open_packaged(name: str, wanted: Wanted, cache: Path, *, look_only: bool) -
 
 
 def _build_once(entry: PackagedSet, root: Path, settings: Settings, cache: Path) -> None:
-    """Build beside the target and rename: a killed build leaves nothing that looks finished."""
+    """Build beside the target and rename, so that a killed build leaves nothing that looks finished."""
     require_writable(cache, "the folder of packaged data sets", "name another place for studies with --out")
     cache.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=cache, prefix=f".building-{root.name}-") as working:
@@ -340,6 +340,6 @@ def _require_as_made(data: DataSet) -> None:
     if differing:
         shown = ", ".join(differing[:5]) + (f" and {len(differing) - 5} more" if len(differing) > 5 else "")
         raise UserError(
-            f"the cached data set {data.root} is not as it was made (missing, added or changed: {shown}); delete that "
-            "folder and run again to make it anew"
+            f"the cached data set {data.root} was altered (missing, added or changed: {shown}); delete that "
+            "folder and run again to create it anew"
         )

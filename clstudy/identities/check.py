@@ -58,7 +58,7 @@ class Inspection:
         return len(self.found), len(timestamps), photos
 
     def conditions(self) -> dict[str, int]:
-        """Name -> how many numbers, of the conditions that the photos have."""
+        """The photos' conditions: name -> how many numbers it has."""
         timestamps = (splits for identity in self.found.values() for splits in identity.values())
         photos = (photo for splits in timestamps for photos in splits.values() for photo in photos)
         found = {name: len(numbers) for photo in photos for name, numbers in photo.conditions.items()}
@@ -81,7 +81,7 @@ def decode_photo(data: bytes, size: int | None) -> np.ndarray:
 
 
 def recorded_alignment(root: Path) -> str | None:
-    """How a folder's faces are aligned by its ``prepared.json`` (which ``prepare`` writes); None without one."""
+    """The alignment that a folder's ``prepared.json`` (written by ``prepare``) names; None if there is none."""
     try:
         return str(read_json(root / "prepared.json")["alignment"])
     except (OSError, ValueError, KeyError, TypeError):
@@ -127,7 +127,7 @@ class _Walk:
     image_size: int
     problems: list[str] = field(default_factory=list)
     read: list[FoundPhoto] = field(default_factory=list)
-    """Photos with readable sidecars; what a broken one would have said is not known."""
+    """Photos with readable sidecars; the conditions in unreadable ones are unknown."""
 
     def say(self, path: Path, problem: str) -> None:
         self.problems.append(f"{path.relative_to(self.root).as_posix()}: {problem}")
@@ -198,7 +198,7 @@ class _Walk:
         return None if problems else values
 
     def strays(self, folder: Path) -> None:
-        """JSON files beside photos that are not the sidecar of exactly one photo."""
+        """Report JSON files beside photos that are not the sidecar of exactly one photo."""
         photos = Counter(path.stem for path in _files(folder) if path.suffix.lower() in _PHOTO_SUFFIXES)
         for path in _entries(folder, {".json"}):
             if photos[path.stem] > 1:
@@ -214,7 +214,7 @@ class _Walk:
 
     def misplaced(self, folder: Path) -> None:
         if (folder / FOR_ALL).exists():
-            self.say(folder / FOR_ALL, f"would be read by nobody; expected it as <identity>/<timestamp>/{FOR_ALL}")
+            self.say(folder / FOR_ALL, f"would never be read; expected it as <identity>/<timestamp>/{FOR_ALL}")
 
     def duplicate(self, path: Path, pixels: np.ndarray, seen: dict[str, Path]) -> None:
         """Compare by pixels, so that the same picture saved twice is found too."""
@@ -243,12 +243,12 @@ def _files(folder: Path) -> list[Path]:
         entry
         for entry in _entries(folder)
         if entry.suffix.lower() not in _OTHER_SUFFIXES
-        # a folder called a.png is a mistake that would otherwise be a photo left out without a word
+        # a folder called a.png is a mistake; skipped, it would be a photo that is silently left out
         and (entry.suffix.lower() in _PHOTO_SUFFIXES or not entry.is_dir())
     ]
 
 
 def alignment_of(root: Path, size: int) -> str:
-    """The alignment that a data folder's ``prepared.json`` names; without one, the usual one for the size."""
+    """The alignment that a data folder's ``prepared.json`` names, or else the usual one for the size."""
     named = recorded_alignment(root)
     return named if named is not None and named in TRANSFORMS else usual_alignment(size)

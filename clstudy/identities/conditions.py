@@ -26,7 +26,7 @@ NO_SIDECARS = ("cameras.json", "manifest.json", "prepared.json")
 
 _MOST_BYTES = 100_000
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
-_LARGEST = 3.4028234663852886e38  # of float32, in which a generator takes them
+_LARGEST = 3.4028234663852886e38  # of float32, the type in which generators take them
 _A_VALUE = "expected a finite number or a flat list of them"
 
 
@@ -96,7 +96,7 @@ def parse_conditions(document: Any) -> Sidecar:
 
 
 def too_many(values: Mapping[str, tuple[float, ...]]) -> tuple[str, ...]:
-    """What is wrong with how many numbers there are: nothing, or one sentence."""
+    """A sentence if there are too many numbers; otherwise nothing."""
     count = sum(map(len, values.values()))
     return (f"{count:,} numbers in its conditions; expected at most {MOST_NUMBERS}",) if count > MOST_NUMBERS else ()
 
@@ -126,7 +126,7 @@ def has_sidecars(identity: Path) -> bool:
 
 
 def disagreements(photos: Sequence[FoundPhoto]) -> Iterator[tuple[Path, str]]:
-    """Where the photos of a data set differ in the names of their conditions or in how many numbers these have."""
+    """Photos that differ from the others in the names or lengths of their conditions, with what is wrong."""
     for name in sorted({name for photo in photos for name in photo.conditions}):
         having = [photo for photo in photos if name in photo.conditions]
         lacking = [photo for photo in photos if name not in photo.conditions]
@@ -148,4 +148,4 @@ def disagreements(photos: Sequence[FoundPhoto]) -> Iterator[tuple[Path, str]]:
 
 
 def _as_others(photos: Sequence[FoundPhoto]) -> str:
-    return f" (so with {len(photos) - 1} more)" if photos[1:] else ""
+    return f" (also for {len(photos) - 1} more)" if photos[1:] else ""

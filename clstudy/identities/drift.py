@@ -1,8 +1,8 @@
 """How much a person's photos change from occasion to occasion: without drift there is little to forget.
 
 Strategies differ in what they keep of earlier occasions. If photos of two occasions differ no more than two photos of
-one occasion do, training on the later ones teaches the earlier ones, too, and no strategy forgets anything that a table
-could show. This can be known before the first hour is spent.
+one occasion do, training on the later ones teaches the earlier ones, too, and no strategy forgets a measurable amount.
+This can be known before any time is spent on training.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from clstudy.identities.preparation.selection import evenly
 from clstudy.images import to_unit_range
 
 MOST_PHOTOS = 12
-"""Most photos of an occasion that are measured, evenly spread."""
+"""Largest number of photos of an occasion that are measured, evenly spread."""
 
 _LOOK, _PORTRAIT = 64, 128
 
@@ -43,9 +43,9 @@ class Drift:
 
 
 LITTLE = 1.25
-"""Below it, in looks and in faces, there is little to forget. ORL, whose "occasions" are none, has 1.08 and 1.07 (two
-of them) and 1.13 and 1.15 (three), and nothing is forgotten there; five parts of one sitting's interview have 1.17 and
-1.12; the synthetic people, whose light and looks change at every occasion, 5.8 and 2.2, and much is forgotten."""
+"""Below it, in looks and in faces, there is little to forget. ORL, whose "occasions" are artificial, has 1.08 and 1.07
+(two of them) and 1.13 and 1.15 (three), and nothing is forgotten there; five parts of one sitting's interview have 1.17
+and 1.12; the synthetic people, whose light and looks change at every occasion, 5.8 and 2.2, and much is forgotten."""
 
 Embed = Callable[[np.ndarray], np.ndarray]
 """Photos uint8 ``[n, s, s, 3]`` -> unit embeddings ``[n, d]``."""
@@ -56,7 +56,7 @@ def estimate(people: Sequence[Identity], *, alignment: str, most_photos: int = M
 
     Args:
         alignment: how faces are aligned in the photos (``embedding.ALIGNMENTS``).
-        most_photos: of an occasion.
+        most_photos: largest number per occasion.
 
     Raises:
         PhotoError: a photo is missing, changed or unreadable.
@@ -70,7 +70,7 @@ def estimate(people: Sequence[Identity], *, alignment: str, most_photos: int = M
 
 
 def mean(drifts: Sequence[Drift]) -> Drift | None:
-    """Mean over people; None if nobody can be judged."""
+    """Mean over people; None if it is NaN for everybody."""
     found = [one for one in drifts if not math.isnan(one.looks + one.face + one.light)]
     if not found:
         return None
@@ -83,7 +83,7 @@ def is_little(average: Drift) -> bool:
 
 
 def words(found: Drift) -> str:
-    """A drift in words."""
+    """A drift as text."""
     return (
         f"photos of two occasions differ {found.looks:.1f} times as much as two of one in LPIPS, {found.face:.1f} "
         f"times in face embedding, {found.light:.1f} times in light"
@@ -91,8 +91,8 @@ def words(found: Drift) -> str:
 
 
 WARNING = (
-    "little to forget here: the photos of two occasions differ hardly more than two of one, so that no strategy will "
-    "be told from another by what it forgets. Take occasions further apart, or in other light, places and looks"
+    "little to forget here: the photos of two occasions differ hardly more than two of one, so that "
+    "strategies will hardly differ in Forgetting. Take occasions further apart, or in other light, places and looks"
 )
 
 

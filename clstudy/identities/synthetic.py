@@ -4,8 +4,8 @@ A person is one DCGAN latent (``people.draw_person``). A timestamp adds a latent
 that the domain generator never saw (``appearance``); a photo adds small noise to both. Photos whose identity
 embedding is too far from the person's portrait are drawn again.
 
-Streams: person i does not depend on the number of people, nor timestamp t on the number of timestamps, and a longer
-training or test set begins with the shorter one's photos.
+Random streams: person i does not depend on the number of people, nor timestamp t on the number of timestamps, and a
+longer training or test set begins with the shorter one's photos.
 """
 
 from __future__ import annotations
@@ -138,7 +138,7 @@ class Occasion:
         self._drawn: dict[str, list[Shot | None]] = {split: [] for split in _PROBES}
 
     def promising(self) -> bool:
-        """Whether most of a fixed number of first draws are kept; the answer does not depend on later requests."""
+        """Whether most of a fixed number of first draws are accepted; the result does not depend on later requests."""
         for split, count in _PROBES.items():
             for number in range(count):
                 self._draw_until(split, number + 1)

@@ -1,7 +1,7 @@
 """Metrics: one short file each, registered by name. ``MODULES`` is where a new one is added.
 
-Importing the package itself stays free of torch. What is known of a metric without it is read from the files listed
-here (``clstudy.settings.metric_facts``); their order is that of a study's tables.
+Importing the package itself stays free of torch. Facts that are needed without torch are parsed from the files listed
+here (``clstudy.settings.metric_facts``), whose order is also that of a study's tables.
 """
 
 from __future__ import annotations

@@ -1,14 +1,14 @@
-"""Metrics scored the way of the scripts behind the published tables, for numbers on their scale (``--as-published``).
+"""Metrics computed as by the scripts behind the published tables, for numbers on their scale (``--as-published``).
 
-Known of the scripts: an image is stretched to its own minimum and maximum and stored as JPEG before it is scored;
-values are rounded to 3 decimals, PSNR to an unsigned byte (whole dB, cut off); ID averages the whole image down to 112
-px and embeds it by IR-SE-50, without a face crop.
+What is known about the scripts: an image is stretched to its own minimum and maximum and stored as JPEG before it is
+scored; values are rounded to 3 decimals, PSNR to an unsigned byte (whole dB, cut off); ID averages the whole image down
+to 112 px and embeds it by IR-SE-50, without a face crop.
 
-Assumed: the stretching is torchvision's ``save_image(normalize=True)`` of one image at a time (one minimum and maximum
-over its three channels) on the generator's output as it is, before anything is clamped; JPEG is PIL's at its defaults
-(quality 75, chroma at half resolution); the photo goes through both, too, since the scripts store both; each image's
-value is rounded, not the mean; synthesis images are treated as reconstructions are; PSNR outside 0 to 255 dB, which a
-byte would wrap around, is clipped, and that of equal images is 100 dB, as in the ordinary metric.
+What is assumed: the stretching is torchvision's ``save_image(normalize=True)`` of one image at a time (one minimum and
+maximum over its three channels) on the generator's output as it is, before anything is clamped; JPEG is PIL's at its
+defaults (quality 75, chroma at half resolution); the photo goes through both, too, since the scripts store both; each
+image's value is rounded, not the mean; synthesis images are treated as reconstructions are; PSNR outside 0 to 255 dB,
+which a byte would wrap around, is clipped, and that of equal images is 100 dB, as in the ordinary metric.
 
 The ordinary metrics stand beside these and are the ones to draw conclusions from: stretching hides errors of brightness
 and contrast, and rounding adds noise.
@@ -65,12 +65,12 @@ def as_stored(images: Tensor) -> Tensor:
 
 
 def to_decimals(values: Tensor) -> Tensor:
-    """Values ``[n]`` rounded to 3 decimals, float64 (of which the rounded number is the nearest)."""
+    """Values ``[n]`` rounded to 3 decimals, each as the nearest float64."""
     return values.double().round(decimals=_DECIMALS)
 
 
 def to_whole_decibels(values: Tensor) -> Tensor:
-    """PSNR ``[n]`` as an unsigned byte keeps it: what lies behind the point cut off, clipped to 0 … 255; float64."""
+    """PSNR ``[n]`` as stored in an unsigned byte: decimals cut off, clipped to 0 … 255; float64."""
     return values.double().clamp(0, _LARGEST_BYTE).floor()
 
 
@@ -150,7 +150,7 @@ class WholeImageIdentity(Metric):
     Images ``[n, 3, s, s]`` are averaged to 112 px (pixels are repeated where they are smaller).
     """
 
-    name = "id_as_published"  # not registered: it is named so in messages about its file
+    name = "id_as_published"  # not registered: the name is for messages about its file
     higher_is_better = True
     unit = "cosine"
     bounds = (-1.0, 1.0)
@@ -165,7 +165,7 @@ class WholeImageIdentity(Metric):
     @torch.no_grad()
     def prepare(self, targets: Tensor) -> Tensor:
         """Unit embeddings ``[n, 512]``, on the CPU."""
-        # one image at a time: the answer for a photo must not depend on what else is in the batch
+        # one image at a time: the result for a photo must not depend on what else is in the batch
         pooled = torch.split(F.adaptive_avg_pool2d(targets, INPUT_SIZE), 1)
         return torch.cat([self._net(image.to(self.settings.device)).cpu() for image in pooled])
 

@@ -12,14 +12,14 @@ BACKEND_PACKAGES: dict[tuple[str, str], Callable[[], ModuleType]] = {
     ("lpips", "lpips"): import_official_lpips,
     ("id", "insightface"): import_arcface,
 }
-"""(metric, backend) -> what imports its library; backends that are not here need nothing but clstudy."""
+"""(metric, backend) -> function that imports its library; backends that are not listed need nothing but clstudy."""
 
 
 def import_backends(metric: str, evaluation: EvaluationSettings) -> None:
-    """Import the library that a metric is to be computed with, so that what is wrong with it is said early.
+    """Import the library that a metric is to be computed with, so that problems with it are reported early.
 
     Raises:
-        UserError: it is not there, or does not work.
+        UserError: the library is not installed, or does not work.
     """
     chosen = getattr(evaluation, f"{metric}_backend", None)
     if chosen is not None and (metric, chosen) in BACKEND_PACKAGES:

@@ -1,11 +1,11 @@
-"""What a metric is, and the registry of metrics.
+"""The base class of metrics, and their registry.
 
 The evaluation (``clstudy.training.evaluation``) calls ``prepare`` once per test set and worker, ``pairs`` for every
 reconstruction of that set, and ``synthesis`` for freely generated images. A metric never changes its inputs and
-keeps no state that depends on the generated images. Adding one: a file with a registered class and its name in
-``clstudy/metrics/__init__.py``; or a class of the user's own, named ``module:Name`` where a metric is named. Everything
-else about it (direction, title, files) is a fact of the class, which ``clstudy.settings.metric_facts`` reads without
-running it where the class is packaged: so there a fact is a literal, or another class's.
+keeps no state that depends on the generated images. To add a metric, write a file with a registered class and list it
+in ``clstudy/metrics/__init__.py``, or give a class of your own as ``module:Name`` wherever a metric is named.
+Everything else about it (direction, title, files) is a class attribute. ``clstudy.settings.metric_facts`` parses those
+of packaged classes without running them, so there each value must be a literal or another class's attribute.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class MetricSettings:
     ``threads``: CPU threads of networks outside torch. ``files``: role -> weights file outside the package
     (``clstudy.settings.metric_files``). ``device``: where networks and prepared targets live; results return on the
     CPU. ``alignment``: how the photos' faces lie in them, which fixes the identity crop (``clstudy.faces.embedding``).
-    ``evaluation``: of the profile; it names the library and network that a metric is computed with.
+    ``evaluation``: the profile's section, which names the library and network that a metric is computed with.
     """
 
     threads: int = 1
@@ -47,21 +47,21 @@ class Metric(ABC):
     """Compares images ``[n, 3, s, s]`` in [-1, 1] (but see ``unclamped``), on any device, with target photos.
 
     Raises:
-        UserError: a file of a role in ``needs`` is not given or not there, or the settings name a backend that is
-            unknown or not installed.
+        UserError: the file of a role in ``needs`` was not given or does not exist, or the settings name a backend that
+            is unknown or not installed.
     """
 
     name: ClassVar[str]
     """Its name in the rows: letters a-z, digits and underscores."""
     higher_is_better: ClassVar[bool]
     title: ClassVar[str]
-    """As tables and figures name it, after the protocol: "PSNR (dB)" becomes "Reconstruction PSNR (dB)"."""
+    """Its name in tables and figures, preceded by the protocol: "PSNR (dB)" becomes "Reconstruction PSNR (dB)"."""
     unit: ClassVar[str]
     bounds: ClassVar[tuple[float, float]]
-    """Least and largest value that there can be."""
+    """Smallest and largest possible value."""
     description: ClassVar[str]
     decimals: ClassVar[int] = 4
-    """Decimals with which its scores are printed where an interval does not ask for more."""
+    """Decimals that its scores are printed with, unless an interval needs more."""
     needs: ClassVar[tuple[str, ...]] = ()
     """Roles of ``MetricSettings.files`` without which the metric cannot be computed."""
     in_reconstruction: ClassVar[bool] = True
@@ -75,7 +75,7 @@ class Metric(ABC):
     unclamped: ClassVar[bool] = False
     """Whether the metric gets images as the generator makes them, values beyond [-1, 1] included."""
     twin_of: ClassVar[str | None] = None
-    """Name of the packaged metric that this one is, scored the published scripts' way; its tables come after all."""
+    """Name of the packaged metric that this one scores as the published scripts do; its tables come last."""
 
     def __init__(self, settings: MetricSettings | None = None):
         self.settings = MetricSettings() if settings is None else settings
@@ -85,7 +85,7 @@ class Metric(ABC):
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What a reader of the numbers must know about how they are computed here, in words; usually nothing."""
+        """Sentences about how the values are computed that a reader of them must know; usually none."""
         return ()
 
     @abstractmethod

@@ -1,7 +1,7 @@
 """Conformance: what every metric promises, checked on small random images.
 
-``check_metric(kind, settings)`` scores images with a metric and tells for each check whether it held, and if not,
-where. It needs no study and no photos, and no weights but those that the metric itself needs. From the command line:
+``check_metric(kind, settings)`` scores images with a metric and reports for each check whether it passed and, if not,
+where it failed. It needs no study, no photos, and no weights except those of the metric itself. From the command line:
 ``python -m clstudy.metrics check psnr my_metrics:Sharpness``.
 """
 
@@ -22,25 +22,25 @@ from clstudy.registry import Finding, findings_of
 from clstudy.settings.metric_facts import PROTOCOLS, MetricFacts
 
 SIDE = 64
-"""Of the images in pixels, as in the packaged profiles."""
+"""Side of the images in pixels, as in the packaged profiles."""
 COUNT = 3
-"""Images that a metric is given at once; as many target photos."""
+"""Number of images that a metric gets at once, and of target photos."""
 _BEYOND = 1.2
-"""By how much the images of a metric that takes them ``unclamped`` exceed [-1, 1]."""
+"""Factor by which images exceed [-1, 1] if the metric takes them ``unclamped``."""
 _RELATIVE, _ABSOLUTE = 1e-3, 1e-4
-"""Another batch size may round otherwise; this is far above that, and below what another image changes."""
+"""Far above the rounding differences between batch sizes, and below the effect of another image."""
 
 
 @dataclass(frozen=True)
 class Scored:
-    """What a metric says of images ``[n, 3, s, s]`` under a protocol, and the target photos that it was given."""
+    """A metric's values for images ``[n, 3, s, s]`` under a protocol, and the target photos that were given to it."""
 
     protocol: str
     images: Tensor
     targets: Tensor
     values: Any
     changed: str
-    """What is not as it was handed in; empty if all is."""
+    """Which of its arguments the metric changed; empty if none."""
 
     def __str__(self) -> str:
         return f"{self.protocol}, {len(self.images)} images of {self.images.shape[-1]} px"
@@ -48,30 +48,30 @@ class Scored:
 
 @dataclass(frozen=True)
 class Record:
-    """A metric while it is looked at. What it returns is asked for when a check first wants it."""
+    """A metric under test. Its values are computed when a check first needs them."""
 
     kind: type[Metric]
     settings: MetricSettings
 
     @cached_property
     def metric(self) -> Metric:
-        """An instance."""
+        """An instance of the metric."""
         return self.kind(self.settings)
 
     @cached_property
     def scored(self) -> tuple[Scored, ...]:
-        """Every protocol that the metric scores, on images unlike their targets."""
+        """Values under every protocol that the metric scores, for images that differ from their targets."""
         return tuple(self.score(protocol) for protocol in self.protocols)
 
     @property
     def protocols(self) -> list[str]:
-        """What the metric says it scores."""
+        """The protocols that the metric's class declares."""
         flags = dict(zip(PROTOCOLS, (self.kind.in_reconstruction, self.kind.in_synthesis), strict=True))
         return [protocol for protocol, scores in flags.items() if scores]
 
     @cached_property
     def count(self) -> int:
-        """Images that it is given."""
+        """Number of images that the metric gets at once."""
         return max(COUNT, self.kind.least_images)
 
     @cached_property
@@ -89,7 +89,7 @@ class Record:
     def score(
         self, protocol: str, metric: Metric | None = None, images: Tensor | None = None, targets: Tensor | None = None
     ) -> Scored:
-        """What the metric says; by default the record's instance of its images."""
+        """Score images with an instance of the metric; the defaults are the record's own."""
         metric = self.metric if metric is None else metric
         images = self.images if images is None else images
         targets = self.targets if targets is None else targets
@@ -102,14 +102,14 @@ class Record:
 
 
 def check_metric(kind: type[Metric], settings: MetricSettings | None = None) -> list[Finding]:
-    """Hold a metric to the contract of ``clstudy.metrics.base``.
+    """Check a metric against the contract of ``clstudy.metrics.base``.
 
     Args:
         settings: what it is computed with, the files of its roles among them.
 
     Returns:
-        One finding for each of ``CHECKS``, in that order. An exception inside the metric is a finding, too; where it
-        cannot score at all, the other checks say so.
+        One finding for each of ``CHECKS``, in that order. An exception inside the metric is a finding, too; if it
+        cannot score at all, the remaining checks are reported as not checked.
     """
     record = Record(kind, MetricSettings() if settings is None else settings)
     first, others = (dict(list(CHECKS.items())[part]) for part in (slice(2), slice(2, None)))  # facts, runs
@@ -128,7 +128,7 @@ def _images(count: int, *, seed: int) -> Tensor:
     return (0.9 * smooth + 0.1 * fine) * 2 - 1
 
 
-# Checks: each yields what is wrong, most telling first, or nothing.
+# Each check yields what is wrong, most telling first, or nothing.
 
 
 def _facts(record: Record) -> Iterator[str]:
@@ -147,7 +147,7 @@ def _facts(record: Record) -> Iterator[str]:
     if not low < high:
         yield f"bounds: expected (least, largest), got {kind.bounds!r}"
     if unknown := [role for role in facts.needs if role not in ROLES]:
-        yield f"needs names the role {unknown[0]!r}, which is none of {', '.join(ROLES)}"
+        yield f"needs names the role {unknown[0]!r}, which is not one of {', '.join(ROLES)}"
     if type(kind.least_images) is not int or kind.least_images < 1:
         yield f"least_images: expected a number from 1, got {kind.least_images!r}"
     names = [name for name, registered in METRICS.items() if registered is kind]
@@ -158,13 +158,13 @@ def _facts(record: Record) -> Iterator[str]:
 
 
 def _runs(record: Record) -> Iterator[str]:
-    """it can be made, prepares target photos and scores images"""
+    """it can be constructed, prepares target photos and scores images"""
     if not record.scored:
-        yield "in_reconstruction and in_synthesis are both False: there is nothing that it scores"
+        yield "in_reconstruction and in_synthesis are both False, so the metric scores nothing"
 
 
 def _shapes(record: Record) -> Iterator[str]:
-    """there is one floating-point value per image, or one for the set where the class says so"""
+    """there is one floating-point value per image, or one for the whole set if the class declares that"""
     for one in record.scored:
         wanted = 1 if one.protocol == "synthesis" and record.kind.of_set else len(one.images)
         if not isinstance(one.values, Tensor):
@@ -202,7 +202,7 @@ def _arguments(record: Record) -> Iterator[str]:
     """images and target photos are not changed"""
     for one in record.scored:
         if one.changed:
-            yield f"{one}: the {one.changed} are not as they were handed in"
+            yield f"{one}: the metric changed the {one.changed}"
 
 
 def _repeatable(record: Record) -> Iterator[str]:
@@ -215,7 +215,7 @@ def _repeatable(record: Record) -> Iterator[str]:
 
 
 def _batch(record: Record) -> Iterator[str]:
-    """an image's value does not depend on what else is scored with it, unless it is one for the set"""
+    """an image's value does not depend on what else is scored with it, unless the whole set has one value"""
     for one in record.scored:
         if one.protocol == "synthesis" and record.kind.of_set:
             continue
@@ -257,4 +257,4 @@ CHECKS: dict[str, Callable[[Record], Iterator[str]]] = {
     "batch": _batch,
     "direction": _direction,
 }
-"""All checks by name, in the order of their findings; each function's docstring says what has to hold."""
+"""All checks by name, in the order of their findings; each function's docstring is its requirement."""

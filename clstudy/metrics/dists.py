@@ -89,7 +89,7 @@ class DISTS(nn.Module):
         self.requires_grad_(False).eval()
 
     def features(self, images: Tensor) -> DISTSFeatures:
-        """Return what the distance compares of images ``[n, 3, h, w]`` in [-1, 1]."""
+        """Return the features of images ``[n, 3, h, w]`` in [-1, 1] that ``distance`` compares."""
         shown = (at_most(images, _LARGEST) + 1) / 2
         x = (shown - self.mean) / self.std
         maps = [shown]
@@ -107,7 +107,7 @@ class DISTS(nn.Module):
         return DISTSFeatures(maps=tuple(maps), means=means, variances=variances)
 
     def _pool(self, x: Tensor) -> Tensor:
-        """L2 pooling (equation 2): the root of the blurred squares, every second pixel; it does not alias."""
+        """L2 pooling (equation 2): the root of the blurred squares at every second pixel, which does not alias."""
         channels = x.shape[1]
         blurred = F.conv2d(x.square(), self.window.expand(channels, 1, 3, 3), stride=2, padding=1, groups=channels)
         return (blurred + 1e-12).sqrt()
@@ -131,7 +131,7 @@ class DISTS(nn.Module):
 
 
 def at_most(images: Tensor, size: int) -> Tensor:
-    """Reduce images ``[n, c, h, w]`` so that the shorter side is ``size``, antialiased; smaller ones stay."""
+    """Reduce images ``[n, c, h, w]`` so that the shorter side is ``size``, antialiased; smaller ones are unchanged."""
     height, width = images.shape[2:]
     shorter = min(height, width)
     if shorter <= size:
@@ -155,7 +155,7 @@ def load_dists(path: Path) -> DISTS:
     """Read the network from the file that ``python -m clstudy.metrics fetch dists`` writes.
 
     Raises:
-        UserError: the file is something else.
+        UserError: the file does not hold these weights.
     """
     try:
         return DISTS(read_tensors(path))

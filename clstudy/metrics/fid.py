@@ -1,4 +1,4 @@
-"""Fréchet inception distance of freely generated images, as clean-fid defines it. Read the caveat on small samples."""
+"""Fréchet inception distance of freely generated images, as clean-fid defines it (caveat: ``set_statistics``)."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from clstudy.metrics.base import METRICS, Metric, MetricSettings
 from clstudy.registry import Registry
 
 EMBEDDERS: Registry[type[IdentityEmbedder]] = Registry("ID backend")
-"""What embeddings are computed by (setting ``evaluation.id_backend``); all take the same networks and crops."""
+"""Name (``evaluation.id_backend``) -> class that computes embeddings; all take the same networks and crops."""
 
 EMBEDDERS.register("onnxruntime")(IdentityEmbedder)
 EMBEDDERS.register("insightface")(InsightFaceEmbedder)

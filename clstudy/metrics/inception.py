@@ -31,7 +31,7 @@ from clstudy.images import to_uint8
 INPUT_SIZE = 299
 FEATURES = 2048
 WEIGHTS_SHA256_PREFIX = "6726825d"
-"""Of pytorch-fid's file ``pt_inception-2015-12-05-6726825d.pth``, whose name says so."""
+"""Beginning of the sha256 of pytorch-fid's file ``pt_inception-2015-12-05-6726825d.pth``, whose name contains it."""
 
 _BATCH = 16
 
@@ -39,11 +39,11 @@ _BATCH = 16
 def resize_for_inception(images: np.ndarray) -> np.ndarray:
     """Resize uint8 RGB ``[n, h, w, 3]`` to float32 ``[n, 3, 299, 299]`` in [0, 255].
 
-    clean-fid's way: each channel as floating point through PIL's bicubic filter, which widens with the reduction and
-    so does not alias; overshoots are cut off; nothing is rounded.
+    As in clean-fid, each channel goes through PIL's bicubic filter as floating point. The filter widens with the
+    reduction and so does not alias; overshoots are cut off; nothing is rounded.
 
     Raises:
-        ValueError: another type or shape.
+        ValueError: the images have another type or shape.
     """
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3:
         raise ValueError(f"expected uint8 images [n, h, w, 3], got {images.dtype} {list(images.shape)}")
@@ -61,7 +61,7 @@ class _Convolution(nn.Module):
     def __init__(self, inputs: int, outputs: int, kernel: int | tuple[int, int], stride: int = 1):
         super().__init__()
         height, width = (kernel, kernel) if isinstance(kernel, int) else kernel
-        # every convolution keeps its size ("same") unless it is one of the unpadded 3x3 ones, which say so below
+        # every convolution keeps its size ("same") unless it is one of the 3x3 ones marked as unpadded below
         self.conv = nn.Conv2d(inputs, outputs, (height, width), stride, (height // 2, width // 2), bias=False)
         self.bn = nn.BatchNorm2d(outputs, eps=1e-3)
 
@@ -190,7 +190,7 @@ class InceptionFeatures(nn.Module):
     """The 2048 numbers before Inception's classifier; parameters have torchvision's names.
 
     Raises:
-        ValueError: ``state`` lacks a tensor or has one of another shape. The classifier ``fc`` may be there or not.
+        ValueError: ``state`` lacks a tensor or has one of another shape. The classifier ``fc`` is optional.
     """
 
     def __init__(self, state: Mapping[str, Tensor]):
@@ -237,7 +237,7 @@ class InceptionFeatures(nn.Module):
 def inception_features(network: InceptionFeatures, images: Tensor) -> np.ndarray:
     """Features float64 ``[n, 2048]`` of images ``[n, 3, h, w]`` in [-1, 1].
 
-    They are rounded to 8 bits first, as the picture files are that clean-fid reads.
+    Images are rounded to 8 bits first, like the picture files that clean-fid reads.
     """
     device = network.Conv2d_1a_3x3.conv.weight.device
     pixels = torch.from_numpy(resize_for_inception(to_uint8(images)))
@@ -245,12 +245,12 @@ def inception_features(network: InceptionFeatures, images: Tensor) -> np.ndarray
     return torch.cat(parts).double().numpy() if parts else np.zeros((0, FEATURES))
 
 
-@lru_cache(maxsize=1)  # FID and KID of one worker share the network, which nothing changes
+@lru_cache(maxsize=1)  # a worker's FID and KID share the network, which is never changed
 def load_inception(path: Path, device: torch.device) -> InceptionFeatures:
     """Read the network from a weights file, on ``device``.
 
     Raises:
-        UserError: TorchScript (it would run code), or something that does not hold these weights.
+        UserError: the file is TorchScript, which would run code, or does not hold these weights.
     """
     if _is_torchscript(path):
         raise UserError(
@@ -267,7 +267,7 @@ def load_inception(path: Path, device: torch.device) -> InceptionFeatures:
 
 
 def weights_note(path: Path) -> str | None:
-    """Say so if the weights file is not pytorch-fid's own: then numbers compare within one study only."""
+    """A note if the weights file is not pytorch-fid's own, because values are then comparable within one study only."""
     found = sha256_file(path)
     if found.startswith(WEIGHTS_SHA256_PREFIX):
         return None
@@ -284,4 +284,4 @@ def _is_torchscript(path: Path) -> bool:
         with zipfile.ZipFile(path) as archive:
             return any("/code/" in name or name.endswith("constants.pkl") for name in archive.namelist())
     except (zipfile.BadZipFile, NotImplementedError, UnicodeDecodeError, ValueError):
-        return False  # damaged, which reading it says
+        return False  # damaged; reading it reports that

@@ -1,4 +1,4 @@
-"""What FID and KID share: a statistic of two sets of Inception features."""
+"""Base class of FID and KID: a statistic of two sets of Inception features."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from clstudy.metrics.inception import inception_features, load_inception, weight
 class InceptionSetMetric(Metric):
     """One value for all generated images against all photos of a test set.
 
-    ``prepare`` and ``synthesis`` raise UserError for fewer than two images. Read the caveat on small samples in
+    ``prepare`` and ``synthesis`` raise UserError for fewer than two images. See the caveat on small samples in
     ``clstudy.metrics.set_statistics``.
     """
 

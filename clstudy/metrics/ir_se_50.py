@@ -1,8 +1,8 @@
 """IR-SE-50, the identity network of pixel2style2pixel's ID loss, which the published scripts measure ID with.
 
 Sources: as ``clstudy.generators.ir_se_encoder``, whose backbone it shares; E. Richardson et al., "Encoding in Style"
-(2008.00951, equation 3) for its use. The file is ``model_ir_se50.pth`` of InsightFace_Pytorch, and parameters have its
-names.
+(2008.00951, equation 3) for its use. The file is ``model_ir_se50.pth`` of InsightFace_Pytorch; parameters are named as
+in it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from clstudy.faces.ir_se_50 import FEATURES, ir_se_50
 INPUT_SIZE = 112
 """Side of the images it takes, in pixels."""
 WIDTH = 512
-"""Numbers of an embedding."""
+"""Length of an embedding."""
 
 _LAST_SIDE = INPUT_SIZE // 16
 _DROPOUT = 0.6
@@ -36,7 +36,7 @@ class IRSE50(nn.Module):
         self.input_layer, self.body = ir_se_50()
         self.output_layer = nn.Sequential(
             nn.BatchNorm2d(FEATURES),
-            nn.Dropout(_DROPOUT),  # does nothing when measuring; it gives the next layers the numbers they have
+            nn.Dropout(_DROPOUT),  # does nothing in evaluation; it keeps the numbering of the layers after it
             nn.Flatten(),
             nn.Linear(FEATURES * _LAST_SIDE**2, WIDTH),
             nn.BatchNorm1d(WIDTH),
@@ -48,10 +48,10 @@ class IRSE50(nn.Module):
 
 
 def load_ir_se_50(path: Path) -> IRSE50:
-    """Read the network, ready to measure with; nothing in the file is executed.
+    """Read the network for evaluation; nothing in the file is executed.
 
     Raises:
-        UserError: the file is something else, or lacks parameters.
+        UserError: the file does not hold this network, or lacks parameters.
     """
     try:
         return _filled(read_torch_state(path))
@@ -64,12 +64,12 @@ def load_ir_se_50(path: Path) -> IRSE50:
 
 
 def _filled(tensors: dict[str, Tensor]) -> IRSE50:
-    """The network with these parameters: all of them, of their shapes, and no others."""
+    """The network with these parameters, which must be complete, of the right shapes and without extra ones."""
     with torch.device("meta"):
         network = IRSE50()
     expected = network.state_dict()
     for name in expected:
-        if name.endswith("num_batches_tracked"):  # files of old torch versions lack it, and nothing reads it here
+        if name.endswith("num_batches_tracked"):  # files of old torch versions lack it, and it is not used here
             tensors.setdefault(name, torch.zeros((), dtype=torch.long))
     strange = sorted(expected.keys() ^ tensors.keys())
     if strange:

@@ -87,7 +87,7 @@ def index_features(features: Features, index: Tensor) -> Features:
 
 
 class FeatureDistance(Protocol):
-    """What the metric asks of a backend: a target's features once, then its distance to many images."""
+    """A backend of the metric: computes a target's features once, then its distance to many images."""
 
     def features(self, images: Tensor) -> Features:
         """Return feature maps of images ``[n, 3, h, w]`` in [-1, 1], on the backend's device."""

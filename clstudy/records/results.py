@@ -36,7 +36,7 @@ class ResultFile:
         place: its path.
         state: what is known about it; also DAMAGED if its rows cannot be read, whatever its checksum says.
         rows: ``RESULT_SCHEMA``; None if it is absent or damaged.
-        keys: of its trial's stages in order; empty if the file does not say.
+        keys: of its trial's stages in order; empty if the file has none.
         trouble: what is wrong with a damaged file, in words.
     """
 
@@ -84,7 +84,7 @@ def read_result(place: Place) -> ResultFile:
     try:
         table = pq.read_table(pa.BufferReader(content))
     except (pa.ArrowException, OSError, ValueError) as error:
-        return ResultFile(place=place, state=State.DAMAGED, trouble=f"it is no Parquet file ({_words(error)})")
+        return ResultFile(place=place, state=State.DAMAGED, trouble=f"it is not a Parquet file ({_words(error)})")
     if table.schema.names != RESULT_SCHEMA.names or table.schema.types != RESULT_SCHEMA.types:
         trouble = f"it has the columns {', '.join(table.schema.names)}; expected {', '.join(RESULT_SCHEMA.names)}"
         return ResultFile(place=place, state=State.DAMAGED, trouble=trouble)
@@ -92,7 +92,7 @@ def read_result(place: Place) -> ResultFile:
 
 
 def result_keys(place: Place) -> tuple[str, ...]:
-    """Keys of a trial's stages; empty if its result is absent or damaged, or does not say."""
+    """Keys of a trial's stages; empty if its result is absent, damaged or without keys."""
     state, content = read_checked(place)
     if state in (State.ABSENT, State.DAMAGED):
         return ()

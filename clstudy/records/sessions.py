@@ -24,12 +24,12 @@ class Session:
         began: UTC, to the second.
         part: "trials", "search" (of learning rates) or "pilot".
         ended: "finished", or why it stopped before its end.
-        stages_planned: stages to compute (at most) as the plan said.
+        stages_planned: most stages to compute according to the plan.
         expected_seconds, seconds: wall time.
         expected_worker_seconds, worker_seconds: summed over workers.
         gpus, cpus: of one worker.
         price_per_hour: of one GPU (of one core if trials use no GPU), as given; None if not given.
-        deaths: number of workers that died under way.
+        deaths: number of workers that died during the run.
     """
 
     began: str

@@ -1,7 +1,7 @@
 """``study.yaml``: what a study was asked to do, and with what. Written and read here only (no torch, no Ray).
 
 Files of old versions, or written by hand, lack fields, so nearly everything is optional; code that needs more than the
-trials asks for a ``CompleteRecord``. The fields mean the same in both.
+trials requires a ``CompleteRecord``. The fields mean the same in both.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from clstudy.storage.places import Place, first_line
 
 NAME = "study.yaml"
 MOST_TIMESTAMPS = 1000
-"""Matrices have the square of this many cells; a larger number in ``study.yaml`` is a mistake."""
+"""Largest plausible number of timestamps in ``study.yaml``: matrices have the square of this many cells."""
 
 _EXPECTED = "Give a folder that `clstudy run` wrote, such as runs/hull_sizes"
 _REMEDY = "run the study again: it writes the file anew"
@@ -134,10 +134,10 @@ class StudyRecord:
         data_set: name of the data set, or of the folder of photos.
         timestamps: identity -> number of timestamps; a single number if it is the same for all.
         buffer_sizes: of the plan, ascending.
-        claims: what the space claimed, and when (``clstudy.settings.claims``); empty where it never claimed anything.
+        claims: what the space claimed, and when (``clstudy.settings.claims``); empty if it never claimed anything.
         trials: in the plan's order.
         chosen_rates: the rate of every cell, if a search chose them.
-        objective: protocol and metric that searches of this study's workload go by, in one word; None: the first
+        objective: protocol and metric that searches of this study's workload optimise, in one word; None: the first
             workload's, ``reconstruction_lpips``.
         generator: digest of the pretrained generator.
         metric_files: role -> sha256 of weights from outside the package that metrics use.
@@ -381,7 +381,7 @@ def _list(value: object, where: str) -> list[Any]:
 
 
 def _text(value: object, where: str) -> str:
-    """A text field; a name that nobody quoted may look like a number or a date."""
+    """A string field; YAML may read an unquoted name as a number or a date."""
     if value is None or isinstance(value, dict | list | set | tuple):
         raise ValueError(f"{where} is {shorten(value)}, expected text")
     return str(value)
@@ -395,7 +395,7 @@ def _whole(value: object, where: str) -> int:
 
 def _rate(value: object, where: str) -> float:
     try:
-        number = math.nan if isinstance(value, bool) else float(value)  # type: ignore[arg-type]  # of "3e-4", too
+        number = math.nan if isinstance(value, bool) else float(value)  # type: ignore[arg-type]  # also of "3e-4"
     except (TypeError, ValueError, OverflowError):
         number = math.nan
     if not math.isfinite(number):

@@ -1,9 +1,9 @@
 """What a study claims before it runs: one primary comparison, and the smallest differences that matter.
 
-Both are optional keys of a search space. ``study.yaml`` keeps them as a list of *statements*: the first as it was
-when nothing had been measured, and another one each time the space's file says something else afterwards, with what
-had been measured by then. So a report can say whether a claim came before the results (``clstudy.analysis.claims``).
-Nothing here enters a stage's key: claims say how results are read, never how they are computed.
+Both are optional keys of a search space. ``study.yaml`` keeps them as a list of *statements*: the first from before
+anything was measured, and another one each time the space's file changes afterwards, with what had been measured by
+then. So a report can tell whether a claim came before the results (``clstudy.analysis.claims``). Nothing here enters a
+stage's key: claims affect how results are read, never how they are computed.
 
 Sources: Simmons, Nelson and Simonsohn, Psychol. Sci. 22(11), 2011 (why a claim is fixed first); Lakens, Soc. Psychol.
 Personal. Sci. 8(4), 2017 (smallest effects of interest).
@@ -26,7 +26,7 @@ from clstudy.registry import is_foreign
 from clstudy.settings.metric_facts import Metrics, known_metrics
 
 BASELINE = "baseline"
-"""The reference in "5% of baseline": whatever a strategy is compared with."""
+"""The reference in "5% of baseline": the strategy that another one is compared with."""
 _RELATIVE = re.compile(r"([0-9.]+)\s*%(?:\s+of\s+(\S.*))?")
 
 ClaimedScore = Literal["aip", "forgetting", "final"]
@@ -48,9 +48,9 @@ def _pair(value: object) -> object:
 class Primary(_Strict):
     """The one comparison that a study is run for: ``between`` = [strategy, the baseline that is subtracted].
 
-    Without ``buffer_size`` it is that pair at every size, tested as one family. ``metric`` under ``protocol`` is the
-    metric's name in the rows; a search space may also write ``module:Name``, which becomes that name
-    (``with_row_names``). It may name the metrics under ``metrics`` in the validation context, by default the packaged
+    Without ``buffer_size``, the pair is compared at every size, tested as one family. ``metric`` under ``protocol`` is
+    the metric's name in the rows; a search space may also write ``module:Name``, which becomes that name
+    (``with_row_names``). Known metrics are those under ``metrics`` in the validation context, by default the packaged
     ones.
     """
 
@@ -66,8 +66,8 @@ class Primary(_Strict):
         metrics: Metrics = (info.context or {}).get("metrics") or known_metrics()
         if metric in metrics and (ordinary := metrics[metric].twin_of) is not None:
             raise ValueError(
-                f"{metric!r} scores stretched images and rounds, to be read beside the published tables only; expected "
-                f"a metric to conclude from, e.g. {ordinary}"
+                f"{metric!r} scores stretched images and rounds, only to be compared with published tables; expected "
+                f"a metric to draw conclusions from, e.g. {ordinary}"
             )
         known = [name for name, facts in metrics.items() if facts.twin_of is None]
         if metric not in known and not is_foreign(metric):
@@ -109,7 +109,7 @@ def parse_effect(value: object) -> Effect:
     """
     wrong = ValueError(
         f"{reprlib.repr(value)} is not a smallest difference; expected a number above 0 in the score's unit (0.002), "
-        'or a share of a mean: "5%" (of whatever is compared with) or "5% of lower"'
+        'or a share of a mean: "5%" (of the baseline) or "5% of lower"'
     )
     if isinstance(value, str) and (match := _RELATIVE.fullmatch(value.strip())):
         try:
@@ -138,7 +138,7 @@ _Size = Annotated[float | str, BeforeValidator(_plain_effect)]
 
 
 class Effects(_Strict):
-    """Smallest differences of interest, per score, under the primary comparison's metric (else the main one)."""
+    """Smallest differences of interest, per score, under the primary comparison's metric (or else the main one)."""
 
     aip: _Size | None = None
     forgetting: _Size | None = None
@@ -187,7 +187,7 @@ def _dumped(model: BaseModel | None) -> dict[str, Any] | None:
 
 
 def primary_before_results(statements: Sequence[Statement]) -> Primary | None:
-    """The primary comparison of a study; None if it names none, or named it after something was measured."""
+    """The primary comparison of a study; None if it names none, or named it only after something was measured."""
     return statements[-1].primary if statements and statements[-1].before_results else None
 
 
@@ -237,7 +237,7 @@ def state(before: Sequence[Statement], now: Statement) -> tuple[Statement, ...]:
     """The statements of a study that now claims ``now``. Once something is measured, older claims stay on record.
 
     Args:
-        before: the statements in the study's folder; empty for a new study, or one that never claimed anything.
+        before: the statements in the study's folder; empty for a new study, or for one without claims.
     """
     if before and before[-1].claims() == now.claims():
         return tuple(before)
@@ -258,7 +258,7 @@ def primary_fits_grid(primary: Primary, strategies: Sequence[str], sizes: Sequen
         inside: type of errors that belong to one key of the group (``clstudy.settings.space``).
 
     Raises:
-        PydanticCustomError: the grid lacks a strategy or size, or the pair is not compared that way round.
+        PydanticCustomError: the grid lacks a strategy or size, or the pair is not compared in this order.
     """
 
     def wrong(what: str, *place: str | int) -> PydanticCustomError:
@@ -281,7 +281,7 @@ def effects_fit_grid(effects: Effects, strategies: Sequence[str], inside: str) -
     """Check that shares refer to strategies of the grid.
 
     Raises:
-        PydanticCustomError: one does not.
+        PydanticCustomError: a share refers to another strategy.
     """
     for score, effect in effects.by_score().items():
         if effect.reference != BASELINE and effect.reference not in strategies:
@@ -304,7 +304,7 @@ def check_claims(
     joint: Callable[[str], bool],
     timestamps: int,
 ) -> None:
-    """Refuse claims that the study's numbers can never answer, before anything runs.
+    """Refuse claims that the study can never test, before anything runs.
 
     Args:
         computed: (protocol, metric) -> whether the profile computes it here.
@@ -312,7 +312,7 @@ def check_claims(
         timestamps: the smallest number of any identity.
 
     Raises:
-        UserError: there is one; names the key, what is wrong and what to write.
+        UserError: there is such a claim; the message names the key, what is wrong and what to write.
     """
     if primary is not None:
         panel = (primary.protocol, primary.metric)
@@ -368,7 +368,7 @@ def claim_lines(statements: Sequence[Statement]) -> list[str]:
 
 
 def lateness(statements: Sequence[Statement]) -> str:
-    """How the last statement came after results, in words; empty if it came before them."""
+    """Text stating that claims were named or changed after results; empty if they came before them."""
     if not statements or statements[-1].before_results:
         return ""
     late = statements[-1]

@@ -1,6 +1,6 @@
 """Expands a search space into trials, and checks the limits of a study's size.
 
-It knows neither strategies nor data sets; :func:`expand` takes what it needs of them as arguments, so that nothing
+It is independent of strategies and data sets: :func:`expand` takes what it needs of them as arguments, so that nothing
 heavy is imported.
 """
 
@@ -22,7 +22,7 @@ MAX_TRIALS_WITHOUT_YES = 500
 class Expansion:
     """The trials of a space, in the order in which they should start.
 
-    ``collapsed`` counts the combinations of the full grid that are not trials of their own; ``sentence`` says so.
+    ``collapsed`` counts the combinations of the full grid that are not trials of their own; ``sentence`` reports them.
     """
 
     trials: tuple[TrialSpec, ...]
@@ -31,7 +31,7 @@ class Expansion:
 
 
 def choose_identities(wanted: int | Sequence[str], known: Sequence[str]) -> tuple[str, ...]:
-    """Return the identities that a space asks for from a data set, in the data set's order.
+    """Return the identities of a data set that a space selects, in the data set's order.
 
     Raises:
         UserError: a name is unknown (the nearest known one is named), or a count exceeds the data set.
@@ -55,7 +55,8 @@ def expand_cells(space: SearchSpace, uses_buffer_size: Callable[[str], bool]) ->
     """Return the cells of a space, strategy by strategy; a strategy that ignores the buffer size has one cell.
 
     Args:
-        uses_buffer_size: says of a strategy's name whether its buffer size matters; raises for an unknown name.
+        uses_buffer_size: returns whether a strategy, given by name, depends on the buffer size; raises for an unknown
+            name.
 
     Raises:
         UserError: unknown strategy, no buffer size where one is needed.
@@ -88,7 +89,8 @@ def expand(
 
     Args:
         identities: names of the data set's identities, in its order.
-        uses_buffer_size: says of a strategy's name whether its buffer size matters; raises for an unknown name.
+        uses_buffer_size: returns whether a strategy, given by name, depends on the buffer size; raises for an unknown
+            name.
         rates: the chosen rate of every cell; given if and only if the space has a range.
 
     Raises:
@@ -175,7 +177,7 @@ def check_buffer_sizes(trials: Iterable[TrialSpec], training_photos: Mapping[str
         training_photos: identity -> number of its training photos over all timestamps.
 
     Raises:
-        UserError: sizes are too large; names them all, and the identity with the fewest photos.
+        UserError: sizes are too large; the message names them all, and the identity with the fewest photos.
     """
     too_large = sorted(
         {

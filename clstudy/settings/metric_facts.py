@@ -1,7 +1,7 @@
-"""Facts about metrics, known without running them: name, direction, title, decimals, files. Importable without torch.
+"""Facts about metrics, without running them: name, direction, title, decimals, files. Importable without torch.
 
 A metric's facts are attributes of its class (``clstudy.metrics.base.Metric``). For packaged metrics they are parsed
-from the source of the class bodies, because importing a metric needs torch and the analysis must do without. For a
+from the source of the class bodies, because importing a metric needs torch and the analysis must run without it. For a
 user's own metrics they are read from the class when a study is planned, and written into ``study.yaml``.
 """
 
@@ -29,7 +29,7 @@ _OURS = "clstudy.metrics."
 
 @dataclass(frozen=True, kw_only=True)
 class MetricFacts:
-    """The facts of one metric, as its class states them (``clstudy.metrics.base.Metric`` says what each means).
+    """The facts of one metric, as its class states them (``clstudy.metrics.base.Metric`` explains each).
 
     Raises:
         ValueError: a fact does not have the expected type or form.
@@ -57,7 +57,7 @@ class MetricFacts:
         """The facts of a metric's class.
 
         Raises:
-            ValueError: one is missing, or not as expected.
+            ValueError: a fact is missing, or not as expected.
         """
         there = {entry.name: getattr(kind, entry.name) for entry in fields(cls) if hasattr(kind, entry.name)}
         return cls.read(there)
@@ -67,7 +67,7 @@ class MetricFacts:
         """Facts from a mapping by name, as in a class body or ``study.yaml``.
 
         Raises:
-            ValueError: one is missing, unknown, or not as expected.
+            ValueError: a fact is missing, unknown, or not as expected.
         """
         known = {entry.name: entry.default is MISSING for entry in fields(cls)}
         for name, required in known.items():
@@ -109,9 +109,9 @@ def _problems(facts: MetricFacts) -> Iterator[str]:
     if not (isinstance(others, tuple) and all(isinstance(one, str) and _NAME.fullmatch(one) for one in others)):
         yield f"other_protocols is {others!r}; expected a tuple of names of a-z, 0-9 and _"
     elif not (facts.in_reconstruction or facts.in_synthesis or others):
-        yield "in_reconstruction and in_synthesis are both False; expected one of them, or there is nothing to score"
+        yield "in_reconstruction and in_synthesis are both False; expected at least one of them to be True"
     if facts.of_set and not facts.in_synthesis:
-        yield "of_set is True and in_synthesis is not; a value for a whole set is of generated images"
+        yield "of_set is True and in_synthesis is not; only generated images can be scored as a set"
     if not (facts.twin_of is None or isinstance(facts.twin_of, str)):
         yield f"twin_of is {facts.twin_of!r}; expected the name of a metric, or None"
 
@@ -139,7 +139,7 @@ def metrics_in(folder: Path) -> Metrics:
 
 @cache
 def as_published() -> Mapping[str, str]:
-    """Metric -> the same metric scored the published scripts' way (``clstudy.metrics.as_published``)."""
+    """Metric -> the same metric computed as by the published scripts (``clstudy.metrics.as_published``)."""
     twins = {facts.twin_of: name for name, facts in packaged_metrics().items()}
     return MappingProxyType({name: twins[name] for name in packaged_metrics() if name in twins})
 
@@ -147,7 +147,8 @@ def as_published() -> Mapping[str, str]:
 class _Bodies:
     """Class bodies of a folder's modules, parsed but not run.
 
-    An attribute's value is a literal, or the attribute of another class; what a class lacks comes from its bases.
+    An attribute's value is a literal, or the attribute of another class; attributes that a class lacks come from its
+    bases.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -168,7 +169,7 @@ class _Bodies:
             raise ValueError(f"clstudy/metrics/{module}.py: {error}") from None
 
     def constant(self, module: str, name: str) -> Any:
-        """The literal that a module gives a name."""
+        """The literal that a module assigns to a name."""
         return self._value(module, _assigned(self._tree(module))[name])
 
     def _tree(self, module: str) -> list[ast.stmt]:
@@ -270,10 +271,10 @@ def own_metrics(names: Iterable[str]) -> tuple[OwnMetric, ...]:
     for place in filter(is_foreign, names):
         facts = own_facts(place)
         if facts.name in packaged_metrics():
-            raise UserError(f"metric {place} is called {facts.name!r}, as a packaged metric is; give it another name")
+            raise UserError(f"metric {place} is called {facts.name!r}, like a packaged metric; give it another name")
         if facts.name in found:
             other = found[facts.name].place
-            raise UserError(f"metrics {other} and {place} are both called {facts.name!r}; give one another name")
+            raise UserError(f"metrics {other} and {place} are both called {facts.name!r}; rename one of them")
         found[facts.name] = OwnMetric(place=place, source=source_digest("metric", place), facts=facts)
     return tuple(found.values())
 
@@ -296,7 +297,7 @@ def _read_own_metric(place: object, entry: object) -> OwnMetric:
         raise ValueError(f"metrics holds {str(place)[:40]}: {str(entry)[:40]}, expected module:Name: facts and source")
     facts = MetricFacts.read({name: fact for name, fact in entry.items() if name != "source"})
     if facts.name in packaged_metrics():
-        raise ValueError(f"metrics holds {place[:40]} under the name {facts.name}, which a packaged metric has")
+        raise ValueError(f"metrics holds {place[:40]} under the name {facts.name} of a packaged metric")
     return OwnMetric(place=place, source=entry["source"], facts=facts)
 
 

@@ -1,8 +1,8 @@
 """Files from outside the package that metrics need. Importable without torch, because the plan needs it.
 
-A metric's class says which files it needs (``needs``). ``clstudy.assets.model_files.ROLES`` says what the roles are and
-where their files come from. A metric cannot be constructed without its file (``clstudy.metrics.base.Metric``), so
-nothing is ever computed with random weights.
+A metric's class says which files it needs (``needs``). ``clstudy.assets.model_files.ROLES`` defines the roles and where
+their files come from. A metric cannot be constructed without its file (``clstudy.metrics.base.Metric``), so nothing is
+ever computed with random weights.
 
 Some metrics can be computed by more than one library ("backends"), and some of those need files of their own.
 """
@@ -31,7 +31,7 @@ def needed_files(metric: str) -> tuple[str, ...]:
 
 
 def check_backends(evaluation: EvaluationSettings) -> None:
-    """Refuse settings of backends that nothing can compute.
+    """Refuse backend settings that cannot be computed.
 
     Raises:
         UserError: a backend or network is unknown, or the backend does not have the network.
@@ -67,8 +67,8 @@ def required_by_settings(evaluation: EvaluationSettings) -> dict[str, tuple[str,
 def used_by_settings(evaluation: EvaluationSettings) -> tuple[str, ...]:
     """Roles of files that these metrics and their backends use if the files are there.
 
-    A metric without its files is left out. insightface reads packs of networks; without one it computes with the
-    packaged embedder.
+    A metric without its files is left out. insightface reads packs of networks; without one it uses the packaged
+    embedder.
     """
     files = [role for name in evaluation.metrics for role in needed_files(name)]
     return *dict.fromkeys(files), *_packs(evaluation)

@@ -24,7 +24,7 @@ _OWN = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 
 
 def named_profile(name: str) -> Profile:
-    """The profile of a name, or of ``module:Name``.
+    """The profile with a name, or from ``module:Name``.
 
     Raises:
         UserError: there is no profile of that name, it is not a function that returns a profile, or the profile has
@@ -41,14 +41,14 @@ def named_profile(name: str) -> Profile:
         raise UserError(f"profile {name} returns {shorten(profile)}; expected a clstudy.Profile")
     problems = profile_problems(profile)
     if problems:
-        raise UserError(f"profile {name} has settings that cannot be: {'; '.join(problems)}")
+        raise UserError(f"profile {name} has invalid settings: {'; '.join(problems)}")
     return profile
 
 
 def profile_problems(profile: Profile) -> list[str]:
     """What is wrong with a profile's settings, by their types and ranges; empty if nothing is.
 
-    A profile is constructed in Python, which checks no types: 0 epochs would be noticed after a study began, or never.
+    Python checks no types when a profile is constructed: 0 epochs would be noticed after a study began, or never.
     """
     kind = type(profile)
     problems = []
@@ -76,8 +76,8 @@ def _value_problems(settings: Any, where: str) -> Iterator[str]:
 
 
 def refusal(item: Any) -> str:
-    """A refused value with the reason, in words, from one of pydantic's errors."""
-    own = item.get("ctx", {}).get("error")  # of a validator of ours, or the user's
+    """A refused value and the reason as text, from one of pydantic's errors."""
+    own = item.get("ctx", {}).get("error")  # from a validator of ours or the user's
     return f"{shorten(item['input'])}: {item['msg'].lower() if own is None else own}"
 
 

@@ -1,7 +1,7 @@
 """Applies settings from a search space or ``--set`` to a profile, after checking them against their types.
 
-No torch, no Ray. The profile determines which settings exist, because its sections may be the user's own. A few
-cannot be changed here; their fields say why (``clstudy.settings.profiles.FIXED``).
+No torch, no Ray. The profile determines which settings exist, because its sections may be the user's own. A few cannot
+be changed here; their fields state why (``clstudy.settings.profiles.FIXED``).
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class SettingError(ValueError):
 
 
 def checked_settings(raw: object, profile: Profile) -> dict[str, dict[str, Any]]:
-    """Settings in the types that the profile takes, from a YAML file or the command line.
+    """Settings from a YAML file or the command line, converted to the profile's types.
 
     Raises:
         SettingError: a section or name is unknown, a value does not have the setting's type or range, or the setting
@@ -48,7 +48,7 @@ def _checked_section(section: str, values: object, profile: Profile) -> dict[str
         listed = f"{nearest(section, sections)} Known: {', '.join(sections)}"
         if section in {entry.name for entry in fields(profile)}:
             listed = (
-                " It belongs to the profile as a whole, which a profile of your own (module:Name) says. Known: "
+                " It belongs to the profile as a whole, which a profile of your own (module:Name) sets. Known: "
                 f"{', '.join(sections)}"
             )
         raise SettingError((section,), f"unknown section {section!r}.{listed}")
@@ -73,7 +73,7 @@ def _checked_section(section: str, values: object, profile: Profile) -> dict[str
         made = TypeAdapter(kind).validate_python({**{name: getattr(base, name) for name in known}, **values})
     except ValidationError as error:
         item = error.errors()[0]
-        place = (section, *map(str, item["loc"][:1]))  # of the section as a whole where its own code refuses
+        place = (section, *map(str, item["loc"][:1]))  # only the section if its own code refused the value
         raise SettingError(place, refusal(item)) from None
     if isinstance(made, EvaluationSettings) and (problem := metrics_problem(made.metrics)):
         raise SettingError((section, "metrics"), problem)
@@ -81,7 +81,7 @@ def _checked_section(section: str, values: object, profile: Profile) -> dict[str
 
 
 def _present_names(section: str, values: Mapping[Any, Any], base: object) -> dict[Any, Any]:
-    """Settings by their present names; some may be given by an older name."""
+    """Settings by their current names; some may be given by an older name."""
     known = settings_by_name(base)
     found: dict[Any, Any] = {}
     for given, value in values.items():
@@ -95,7 +95,7 @@ def _present_names(section: str, values: Mapping[Any, Any], base: object) -> dic
 def _require_open(section: str, entry: Field[Any]) -> None:
     why = entry.metadata.get(FIXED)
     if why is not None:
-        raise SettingError((section, entry.name), f"{section}.{entry.name} is not changed here: {why}")
+        raise SettingError((section, entry.name), f"{section}.{entry.name} cannot be changed here: {why}")
 
 
 def _takes_bool(hint: Any) -> bool:
@@ -132,14 +132,14 @@ def parse_settings(options: Sequence[str], profile: Profile) -> dict[str, dict[s
 
 
 def _parsed(section: object, name: str, value: str) -> Any:
-    """A list if the setting is one; everything else is left to its type (``checked_settings``)."""
+    """A list if the setting is one; everything else is converted later (``checked_settings``)."""
     if isinstance(getattr(section, name, None), tuple):
         return [part.strip() for part in value.split(",") if part.strip()]
     return value
 
 
 def setting_words(settings: Settings) -> list[str]:
-    """Each setting with its value, in the form that ``--set`` takes."""
+    """Each setting with its value, in the form that ``--set`` accepts."""
     return [
         f"{section}.{name}={','.join(map(str, value)) if isinstance(value, list | tuple) else value}"
         for section, values in settings.items()

@@ -9,7 +9,7 @@ from pathlib import Path
 def search_folders() -> tuple[Path, ...]:
     """Return the folders that hold the packaged spaces.
 
-    An installed wheel carries them inside the package; a clone (also an editable install) has them beside it.
+    An installed wheel has them inside the package; a clone (also an editable install) has them beside it.
     """
     package = Path(__file__).resolve().parents[1]
     candidates = (package / "search_spaces", package.parent / "search_spaces")

@@ -1,4 +1,4 @@
-"""Numerical precision of the networks: the modes, and what each does to the numbers (no torch)."""
+"""Numerical precision of the networks: the modes, and the effect of each on the results (no torch)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Profiles read back from study.yaml, and as a search for learning rates depends on them."""
+"""Reads profiles back from study.yaml, and extracts the part that a search for learning rates depends on."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from clstudy.settings.profiles import Profile, key_document, settings_by_name, s
 
 
 def profile_from_document(document: Mapping[str, Any], kind: type[Profile] = Profile) -> Profile:
-    """A profile from its ``to_dict``; settings added since have their defaults.
+    """A profile from its ``to_dict``; settings added later get their defaults.
 
     Args:
         document: as it was written.
@@ -63,7 +63,7 @@ def _plain(hint: Any, value: Any, where: str) -> Any:
 def search_document(profile: Profile) -> dict[str, Any]:
     """The part of a profile that the proposals of a search for learning rates depend on.
 
-    Settings added since are left out while they have their default, so that existing searches can continue.
+    Settings added later are left out while they have their default, so that existing searches can continue.
     """
     document = key_document(profile)
     for section, values in document.items():

@@ -1,4 +1,4 @@
-"""Profiles: complete, typed descriptions of what a trial is made of.
+"""Profiles: complete, typed descriptions of a trial.
 
 A profile is a function that returns a :class:`Profile`; add one as a function with a ``register`` line, or give
 ``module:Name`` wherever a profile's name is expected. :mod:`clstudy.settings.named_profiles` looks profiles up by name.
@@ -71,7 +71,7 @@ LATENT_SPACE_WORDS = {"w": "W (one latent for all layers)", "w_plus": "W+ (one l
 
 @dataclass(frozen=True, kw_only=True)
 class DataSettings:
-    """Which photos: data set (or folder), people, timestamps, photos per timestamp, side in pixels.
+    """The photos: data set (or folder), people, timestamps, photos per timestamp, side in pixels.
 
     ``alignment`` says how faces are aligned in the photos ("embedded" or "ffhq"); it determines the ID metric's crop.
     """
@@ -110,13 +110,11 @@ class InversionSettings:
 
     ``latent_space``: "w", one latent for all layers, or "w_plus", one for each layer (Abdal et al., 1904.03189), all of
     which start from the photo's w. W+ fits any face far better, including forgotten ones, so levels and differences
-    shrink, in the embedded study to about 40% in LPIPS (docs/procedure.md). The scripts behind the published tables
-    use it (protocol, "Reconstruction").
-    ``final_lr_fraction`` is the fraction of the learning rate at the last step of cosine annealing; 1 keeps it
-    constant, as the paper does.
-    ``prior_weight`` times the mean square distance of the latent to its start is added to the loss. In a small network
-    LPIPS alone can be lowered without end while MSE stays; the prior gives the loss a minimum that is reached.
-    0 is the paper's plain LPIPS + L2.
+    shrink: in the embedded study to about 40% in LPIPS (docs/procedure.md). The scripts behind the published tables use
+    it (protocol, "Reconstruction"). ``final_lr_fraction`` is the fraction of the learning rate at the last step of
+    cosine annealing; 1 keeps it constant, as the paper does. ``prior_weight`` times the mean square distance of the
+    latent to its start is added to the loss. In a small network LPIPS alone can be lowered without end while MSE stays
+    the same; the prior gives the loss a minimum that can be reached. 0 is the paper's plain LPIPS + L2.
     """
 
     steps: Annotated[int, Field(ge=0)] = 20
@@ -134,7 +132,7 @@ class InversionSettings:
 class AnchorSettings:
     """Inversion of training photos without an encoder: w starts from the pretrained generator's mean latent.
 
-    The learning rate is far above that of test-time inversion, which starts close to its end.
+    The learning rate is far above that of test-time inversion, which starts close to its optimum.
     """
 
     steps: Annotated[int, Field(ge=0)] = 800
@@ -155,9 +153,9 @@ class EvaluationSettings:
 
     ``synthesis_weights``: how the weights of a combination are drawn: "uniform" on the simplex, or "normalised",
     uniform numbers divided by their sum, which stay nearer to the middle (the reference scripts).
-    ``lpips_backend`` and ``id_backend``: names in ``clstudy.settings.metric_files.BACKENDS`` of what computes the
-    metrics LPIPS and ID. ``lpips_network``: a name in ``clstudy.settings.metric_files.LPIPS_NETWORKS``. Training and
-    inversion minimise the packaged LPIPS (AlexNet) whatever these say.
+    ``lpips_backend`` and ``id_backend``: names in ``clstudy.settings.metric_files.BACKENDS`` of the libraries that
+    compute the metrics LPIPS and ID. ``lpips_network``: a name in ``clstudy.settings.metric_files.LPIPS_NETWORKS``.
+    Training and inversion minimise the packaged LPIPS (AlexNet) whatever these say.
     """
 
     metrics: tuple[str, ...] = ("lpips", "id", "psnr")
@@ -233,13 +231,13 @@ class Profile:
     compute: ComputeSettings = field(default_factory=ComputeSettings)
     resources: Resources = field(default_factory=Resources)
     stage_seconds: _Amount
-    """Core-seconds of an average stage on the README's machine; the estimate until a study has its own."""
+    """Core-seconds of an average stage on the README's machine; the estimate until a study has measured its own."""
     estimate_from: str = "the profile's figure"
     """Where ``stage_seconds`` comes from, in the plan's words."""
     stage_bytes: Annotated[int, Field(ge=0)] = 5_900_000
     """Disk per stage: the tunable weights in float32, a few rows and a small picture."""
     log_images: bool = True
-    """Whether MLflow gets faces, buffers and the report; if off, people's pictures stay in the study's own storage."""
+    """Whether MLflow gets faces, buffers and the report; if off, people's pictures stay in the study's storage."""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain nested dictionary, e.g. for ``study.yaml``; parts added later are left out if they have defaults.
@@ -253,7 +251,7 @@ class Profile:
 def key_document(settings: Any) -> dict[str, Any]:
     """Settings as they enter a key.
 
-    A setting that was added later is left out while it has its default, so that stages computed before keep their keys.
+    A setting that was added later is left out while it has its default, so that earlier stages keep their keys.
     """
     unsaid = settings_left_out(settings, "later")
     return {
@@ -283,7 +281,7 @@ def settings_left_out(settings: Any, mark: str) -> list[str]:
 def _profile_function(found: object) -> Callable[[], Profile]:
     """For the registry: accept a function of the user's own, without calling it.
 
-    Only functions written in Python are accepted: a search space from elsewhere must not name any call it likes.
+    Only functions written in Python are accepted: a search space from elsewhere must not be able to call anything.
     """
     if not inspect.isfunction(found):
         raise ValueError("is not a function; expected one without arguments that returns a clstudy.Profile")
@@ -313,9 +311,9 @@ def embedded() -> Profile:
 
 @PROFILES.register("embedded_lora")
 def embedded_lora() -> Profile:
-    """The embedded profile with low-rank factors: how much fits into few numbers, and how much is forgotten.
+    """The embedded profile with low-rank factors: how much few parameters can hold, and how much is forgotten.
 
-    The learning rate is a study's own choice, as always; factors need a larger one than weights.
+    The learning rate is up to the study, as always; factors need a larger one than weights.
     """
     profile = embedded()
     return replace(
@@ -346,10 +344,10 @@ def few_photos() -> Profile:
     Training is counted in epochs, so two photos would get a quarter of the steps that eight get. Photos unlike the
     pretraining's (grey, framed differently) start from poor latents, so inversion must go further.
 
-    Training is long because that shows eyes and mouths: from 150 to 400 epochs the LPIPS of three ORL people's
-    reconstructions hardly moves (0.025, 0.024), while ID rises from 0.42 to 0.59, and LPIPS of eyes and mouth, which
-    has its own metric here, falls from 0.209 to 0.180. W+ adds nothing to that (0.58, 0.176), and halves LPIPS of all,
-    forgotten or not, so inversion stays in W (``benchmarks/few_photos.py``).
+    Training is long because it takes that long until eyes and mouths are right: from 150 to 400 epochs the LPIPS of
+    three ORL people's reconstructions hardly moves (0.025, 0.024), while ID rises from 0.42 to 0.59, and LPIPS of eyes
+    and mouth, which has its own metric here, falls from 0.209 to 0.180. W+ adds nothing to that (0.58, 0.176), and
+    halves LPIPS of all, forgotten or not, so inversion stays in W (``benchmarks/few_photos.py``).
     """
     profile = embedded()
     return replace(
@@ -365,7 +363,7 @@ def few_photos() -> Profile:
 
 @PROFILES.register("smoke")
 def smoke() -> Profile:
-    """The embedded profile cut down to seconds: for tests and first contact, not for conclusions."""
+    """The embedded profile cut down to seconds: for tests and a first try, not for conclusions."""
     return Profile(
         name="smoke",
         description="the embedded profile with 3 timestamps and a few steps; seconds, not for conclusions",
@@ -405,5 +403,5 @@ def mystyle() -> Profile:
         stage_seconds=3600.0,
         estimate_from="a rough guess for one data-centre GPU, until a stage of this study is measured",
         stage_bytes=125_000_000,
-        log_images=False,  # real people: a tracking server may lie anywhere
+        log_images=False,  # real people: a tracking server may be anywhere
     )

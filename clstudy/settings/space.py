@@ -1,4 +1,4 @@
-"""Search spaces as settings: what a space may contain, checked as a whole.
+"""The schema of search spaces, validated as a whole.
 
 A search space is a grid (identity x strategy x buffer size x learning rate) and a list of seeds. Instead of a list of
 learning rates it may have a range; then a search (:mod:`clstudy.study.search.rate_search`) chooses one rate for every
@@ -36,7 +36,7 @@ from clstudy.settings.trial_spec import MAX_NAME_BYTES
 from clstudy.storage.documents import shorten
 
 MAX_PROPOSALS = 100
-"""Most rates that one cell may try."""
+"""Largest number of rates to try per cell."""
 
 MIN_RANGE = 1.2
 """Smallest ratio of a range's ends: such a range holds more rates of four digits than ``MAX_PROPOSALS``."""
@@ -45,10 +45,10 @@ THIRD = "third"
 """The validation part held out from every reported person: a third of each timestamp's training photos."""
 
 RESERVED_NAMES = ("data", "mlflow.db", "mlflow-images", "comparison.html")
-"""Names that are already taken beside studies in a storage."""
+"""Names that a storage uses itself, beside its studies."""
 
 INSIDE = "inside"
-"""Type of a group's error that belongs to one of its keys (``inside`` in its context)."""
+"""Error type of a group for errors that belong to one of its keys (``inside`` in the error's context)."""
 UNION_TAGS = ("a count", "some names", "a range", "some rates", "a word")
 """Branches of unions in an error's path; they contain a space, so that no key is mistaken for one."""
 
@@ -79,7 +79,7 @@ def _buffer_size(value: Any) -> Any:
 
 
 def _learning_rate(value: Any) -> Any:
-    try:  # text as well: YAML 1.1 reads 1e-3, without a point, as text
+    try:  # strings as well: YAML 1.1 reads 1e-3, without a point, as a string
         rate = math.nan if isinstance(value, bool) else float(value)
     except (TypeError, ValueError, OverflowError):
         rate = math.nan
@@ -172,9 +172,9 @@ class RateRange(_Strict):
 class RateSearchSettings(_Strict):
     """How a range of learning rates is searched.
 
-    ``validation`` says what rates are judged on (never the test photos of reported people): ``"third"``, a third of
-    each timestamp's training photos of the reported people, or the names of other people of the data set.
-    ``asha``: stop rates early that fall behind the cell's other rates (successive halving over timestamps).
+    ``validation`` sets what rates are judged on (never the test photos of reported people): ``"third"``, a third of
+    each timestamp's training photos of the reported people, or the names of other people of the data set. ``asha``:
+    stop rates early if they fall behind the cell's other rates (successive halving over timestamps).
     """
 
     validation: Annotated[
@@ -209,8 +209,8 @@ class SearchSpace(_Strict):
 
     ``data`` is a folder or the name of a data set; None means the profile's own. ``weights`` is the storage policy
     (``clstudy.study.retention``). ``search`` is None exactly where the learning rates are a list. ``primary`` and
-    ``effects`` say how the results will be read (``clstudy.settings.claims``). ``settings`` override the
-    profile's (``clstudy.settings.overrides``); ``profile: {base: NAME, SECTION: {NAME: VALUE}}`` gives both at once.
+    ``effects`` fix how the results will be read (``clstudy.settings.claims``). ``settings`` override the profile's
+    (``clstudy.settings.overrides``); ``profile: {base: NAME, SECTION: {NAME: VALUE}}`` sets both at once.
     """
 
     name: Annotated[str, BeforeValidator(_study_name)]
@@ -261,7 +261,7 @@ class SearchSpace(_Strict):
     @field_validator("settings", mode="before")
     @classmethod
     def _settings_exist(cls, settings: Any, info: ValidationInfo) -> dict[str, dict[str, Any]]:
-        if "profile" not in info.data:  # its own mistake is reported already
+        if "profile" not in info.data:  # its mistake is already reported
             return {}
         try:
             return checked_settings(settings, named_profile(info.data["profile"]))
@@ -288,7 +288,7 @@ class SearchSpace(_Strict):
     @classmethod
     def _search_fits_grid(cls, search: RateSearchSettings | None, info: ValidationInfo) -> RateSearchSettings | None:
         grid = info.data.get("grid")
-        if grid is None:  # its own mistakes are reported already
+        if grid is None:  # its mistakes are already reported
             return search
         if not isinstance(grid.learning_rate, RateRange):
             if search is not None:
@@ -306,7 +306,7 @@ class SearchSpace(_Strict):
 
 
 def reported_too(validation: Iterable[str], reported: Iterable[str]) -> str:
-    """Say which people would both decide the rates and be reported; empty if there are none."""
+    """A sentence naming the people who would both decide the rates and be reported; empty if there are none."""
     both = sorted(set(validation) & set(reported))
     if not both:
         return ""

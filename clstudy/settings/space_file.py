@@ -55,7 +55,7 @@ def load_space(
         name_or_path: the name of a packaged space, or the path of a YAML file (anything that ends in .yaml or
             .yml or contains a path separator).
         search_path: folders to look up names in; by default the packaged ones.
-        profile: instead of the file's; the file's settings are then checked as settings of this one.
+        profile: replaces the file's; the file's settings are then checked against this one.
 
     Raises:
         UserError: there is no such profile or space, it is not YAML (file and line are named), or it is not valid
@@ -118,7 +118,7 @@ def _parse(text: str, origin: str, profile: str | None) -> SearchSpace:
 
 
 def _with_profile(raw: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """The space with another profile; the settings that it changes are kept."""
+    """The space with another profile; the space's changes of settings are kept."""
     given = raw.get("profile")
     return {**raw, "profile": {**given, "base": name} if isinstance(given, Mapping) else name}
 
@@ -157,7 +157,7 @@ def _validated(raw: Mapping[str, Any], origin: str, lines: Mapping[_Place, int])
 def _problem(item: Any, lines: Mapping[_Place, int], *, mapped: bool) -> tuple[int | None, str]:
     """Return (line, "place: what is wrong") for one pydantic error.
 
-    ``mapped``: the settings stand under ``profile``.
+    ``mapped``: the settings are under ``profile``.
     """
     place = tuple(part for part in item["loc"] if part not in UNION_TAGS)
     if item["type"] == INSIDE:
@@ -207,7 +207,7 @@ def override(
     data: str | None = None,
     settings: Sequence[str] = (),
 ) -> SearchSpace:
-    """Return the space with the command line's values instead of the file's; None leaves a value alone.
+    """Return the space with the command line's values instead of the file's; None leaves a value as it is.
 
     Args:
         identities: ``"3"`` for the first three of the data set, or names: ``"person_00,person_02"`` (``"3,"`` is

@@ -10,12 +10,12 @@ from typing import Any
 from clstudy.errors import UserError
 
 MAX_NAME_BYTES = 200
-"""Most bytes of a trial's id: file systems allow 255, and drafts and file endings need some of them."""
+"""Most bytes of a trial's id: file systems allow 255, and temporary names and file endings need some of them."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class GridCell:
-    """What a learning rate is chosen for: strategy x buffer size (None if the strategy does not depend on it)."""
+    """A cell of the grid, which gets one learning rate: strategy x buffer size (None if the strategy has none)."""
 
     strategy: str
     buffer_size: int | None
@@ -55,7 +55,7 @@ def refuse_equal_ids(trials: Iterable[TrialSpec]) -> None:
     """Refuse trials that would share a result file (names differ only in case or unsafe characters, rates in digit 7).
 
     Raises:
-        UserError: two would, or a name is too long for a file.
+        UserError: two trials would, or a name is too long for a file.
     """
     by_id: dict[str, TrialSpec] = {}
     for trial in trials:

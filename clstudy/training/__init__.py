@@ -1,1 +1,1 @@
-"""The trainer core, test-time inversion, evaluation and how exactly they compute. Knows nothing of studies."""
+"""The trainer core, test-time inversion, evaluation and numerical settings; independent of studies."""

@@ -1,6 +1,6 @@
 """Evaluation of one stage on the test sets of all earlier timestamps: reconstruction and synthesis.
 
-Protocol, "Evaluation". Rows are per image, or per set where a metric is of sets; nothing is averaged here.
+Protocol, "Evaluation". Rows are per image, or per set for metrics of sets; nothing is averaged here.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ SET_ROW = "synthesis/set"
 class NotFiniteError(UserError):
     """A latent, an image or a metric's value is NaN or infinite; the message names it and its timestamps.
 
-    No such row is ever stored: it would turn every mean it enters into nonsense.
+    No such row is ever stored: it would make every mean that contains it meaningless.
     """
 
 
 @dataclass(frozen=True)
 class TestSet:
-    """Everything about the test photos of one timestamp that no model changes.
+    """Everything about the test photos of one timestamp that does not depend on the trained model.
 
     images ``[n, 3, s, s]`` in [-1, 1]; ``start [n, *latent_shape]`` their latents under the pretrained generator;
     ``prepared`` the metrics' target-only values by metric name; ``combinations [m, *latent_shape]`` the latents of the
@@ -70,7 +70,7 @@ def _normalised_weights(size: int, rng: np.random.Generator) -> np.ndarray:
 def convex_combinations(anchors: Tensor, settings: EvaluationSettings, rng: np.random.Generator) -> Tensor:
     """Random convex combinations ``[m, *latent_shape]`` of ``synthesis_anchors`` of the anchors ``[n, *latent_shape]``.
 
-    ``COMBINATION_WEIGHTS`` says how the weights are drawn: one for a whole anchor, whatever its shape.
+    The settings choose how weights are drawn (``COMBINATION_WEIGHTS``): one for a whole anchor, whatever its shape.
     """
     draw = COMBINATION_WEIGHTS[settings.synthesis_weights]
     size = min(settings.synthesis_anchors, len(anchors))
@@ -93,7 +93,7 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class _Entry:
-    """Which entry R[t, k] is computed: ``t`` the model's timestamp, ``k`` the test photos'."""
+    """The entry R[t, k] that is being computed: ``t`` is the model's timestamp, ``k`` that of the test photos."""
 
     t: int
     k: int
@@ -105,7 +105,7 @@ class _Entry:
         """The values, if all of them are finite.
 
         Raises:
-            NotFiniteError: one is not.
+            NotFiniteError: a value is NaN or infinite.
         """
         if not bool(values.isfinite().all()):
             raise NotFiniteError(
@@ -118,7 +118,7 @@ class _Entry:
         """A metric's values ``[n]`` under their names.
 
         Raises:
-            NotFiniteError: one is NaN or infinite.
+            NotFiniteError: a value is NaN or infinite.
         """
         rows = [
             Row(self.t, self.k, protocol, metric.name, name, value)
@@ -152,7 +152,7 @@ class _Shown:
         return cls(raw, raw.clamp(-1, 1))
 
     def taken_by(self, metric: Metric) -> Tensor:
-        """The ones that a metric takes."""
+        """The version that a metric takes."""
         return self.raw if metric.unclamped else self.clamped
 
 
@@ -183,7 +183,7 @@ def evaluate(
         cell = _Entry(train_timestamp, test.timestamp)
         w = invert(module, test.images, test.features, test.start, settings=inversion, lpips=lpips)
         cell.finite(w, "a latent")
-        # looked at before clamping, which would make an infinite pixel a white one
+        # checked before clamping, which would turn an infinite pixel into a white one
         rebuilt = _Shown.of(cell.finite(_images(module, w, inversion.batch_size), "a reconstruction"))
         examples.append(rebuilt.clamped[0])
         generated = None

@@ -14,7 +14,7 @@ from clstudy.registry import Registry
 from clstudy.settings.profiles import InversionSettings
 
 LATENT_SPACES: Registry[Callable[[Tensor, nn.Module], Tensor]] = Registry("latent space")
-"""Name -> where the search begins: latents ``[n, *latent_shape]`` and the generator to a latent of that space."""
+"""Name -> function of latents ``[n, *latent_shape]`` and the generator that returns starting points in that space."""
 
 
 @LATENT_SPACES.register("w")
@@ -24,13 +24,13 @@ def _in_w(w: Tensor, module: nn.Module) -> Tensor:
 
 @LATENT_SPACES.register("w_plus")
 def _in_w_plus(w: Tensor, module: nn.Module) -> Tensor:
-    if w.ndim > 2:  # the generator's own latents: one for each layer as they are
+    if w.ndim > 2:  # the generator's own latents already hold one for each layer
         return w
     layers = getattr(module, "num_ws", None)
     if not isinstance(layers, int):
         raise UserError(
-            "inversion.latent_space is w_plus, and this generator has no num_ws: its layers take no latent each; use "
-            "latent_space=w, which inverts in the generator's own latents"
+            "inversion.latent_space is w_plus, and this generator has no num_ws: its layers do not take one latent "
+            "each; use latent_space=w, which inverts in the generator's own latents"
         )
     return w[:, None].repeat(1, layers, 1)
 
@@ -46,8 +46,9 @@ def invert(
 ) -> Tensor:
     """Return latents that minimise LPIPS + mse_weight * MSE (+ a prior) to targets ``[n, 3, s, s]``.
 
-    ``settings.latent_space`` says which: the generator's own ``[n, *latent_shape]`` ("w") or, for generators of w, W+:
-    ws ``[n, num_ws, w_dim]``, equal in all layers at first; ``num_ws`` is the module's. Either goes into ``module``.
+    ``settings.latent_space`` selects their space: the generator's own ``[n, *latent_shape]`` ("w") or, for generators
+    of w, W+: ws ``[n, num_ws, w_dim]``, equal in all layers at first; ``num_ws`` is the module's. Either goes into
+    ``module``.
 
     Starts from ``start [n, *latent_shape]`` (the photo's latent under the *pretrained* generator, the same at every
     timestamp and for every strategy) and takes the same number of Adam steps for every photo. Adam is

@@ -1,7 +1,7 @@
-"""Out of GPU memory: the same computation again with fewer photos at a time.
+"""When GPU memory runs out, repeats the computation with fewer photos at a time.
 
-What is retried is a whole value of the store (a stage, the anchors of a timestamp), from its seeds: half a stage is
-nothing that could be reproduced.
+A whole value of the store (a stage, the anchors of a timestamp) is computed again from its seeds, because half a stage
+could not be reproduced.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from clstudy.errors import UserError
 
 T = TypeVar("T")
 
-_SAY_THE_SAME = (
+_OTHER_ALLOCATORS = (
     "error: out of memory",  # "CUDA error: …", "CUDA driver error: …": not from torch's own allocator
     "CUBLAS_STATUS_ALLOC_FAILED",
     "CUSOLVER_STATUS_ALLOC_FAILED",
     "CUDNN_STATUS_ALLOC_FAILED",
     "CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED",  # its name from cuDNN 9 on
 )
-"""Libraries that allocate past torch's allocator report in words of their own, as a plain RuntimeError."""
+"""Messages of libraries that do not use torch's allocator and raise a plain RuntimeError."""
 
 
 class TooLittleMemoryError(UserError):
@@ -34,11 +34,11 @@ class TooLittleMemoryError(UserError):
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an exception says that the device's memory is full.
 
-    Memory of the CPU is left out on purpose: equal bits are promised there, and another micro-batch rounds otherwise.
+    CPU memory is left out on purpose: results there must be bit-identical, and another micro-batch rounds differently.
     """
     if isinstance(error, torch.OutOfMemoryError):
         return True
-    return isinstance(error, RuntimeError) and any(words in str(error) for words in _SAY_THE_SAME)
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in _OTHER_ALLOCATORS)
 
 
 def with_smaller_batches(
@@ -46,16 +46,16 @@ def with_smaller_batches(
 ) -> tuple[T, int | None]:
     """Call ``compute(first)`` and, when memory is out, again with a micro-batch of half ``largest``, a quarter, … 1.
 
-    Every call begins anew with what it was first given, so the result depends on the micro-batch alone. No call
-    learns from the one before it in this process: a stage that starts small because another one had to would differ
-    in its last bits from the same stage in a fresh worker. The price is that every stage of a trial that does not fit
-    fails once more before it is halved; training fails in its first step, inversion only after training.
+    Every call starts from the same inputs, so the result depends on the micro-batch alone. Nothing is carried over from
+    earlier calls in this process: a stage that starts small because another one had to would differ in its last bits
+    from the same stage in a fresh worker. The price is that every stage of a trial that does not fit fails once more
+    before it is halved; training fails in its first step, inversion only after training.
 
     Args:
         compute: makes the value with at most so many photos in one pass (None: as the settings say). Whatever it
             changes must be its own or be put right by the next call, random generators above all.
         largest: photos in the largest pass of ``compute(None)``, >= 1.
-        say: is told in words what happened, before every further call.
+        say: called with a sentence about what happened, before every further call.
         first: where the value was made before and is made again, the micro-batch that its record names; then the
             bits are the same too. Halved from there on.
 
@@ -63,7 +63,7 @@ def with_smaller_batches(
         The value, and the micro-batch it was made with (None: as the settings say).
 
     Raises:
-        TooLittleMemoryError: one photo at a time is too much; with what can be done.
+        TooLittleMemoryError: even one photo at a time does not fit; the message lists remedies.
         ValueError: ``largest`` or ``first`` is below 1.
     """
     if largest < 1 or (first is not None and first < 1):
@@ -86,7 +86,7 @@ def with_smaller_batches(
                 "store fewer photos (buffer_size), or end other programs on the GPU"
             )
         say(
-            f"out of GPU memory ({reason}): begun again from the same seeds with at most {micro_batch} "
+            f"out of GPU memory ({reason}): started again from the same seeds with at most {micro_batch} "
             f"photo{'s' if micro_batch > 1 else ''} in a pass; the mathematics is the same, last digits may differ"
         )
 

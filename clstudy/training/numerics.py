@@ -1,7 +1,7 @@
-"""Sets up how exactly torch computes, and on which device.
+"""Sets torch's device, precision and determinism.
 
-The packages' defaults are not used as they are: torch lets cuDNN convolutions run in TF32 unless told otherwise,
-which would make ``float32`` a word without meaning.
+torch's defaults are not enough: it lets cuDNN convolutions run in TF32 unless this is switched off, and ``float32``
+would then not mean float32.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from clstudy.settings.profiles import ComputeSettings, Resources
 
 
 def torch_device(resources: Resources) -> torch.device:
-    """The device a worker computes on: the GPU that Ray gave it, or the CPU.
+    """The device a worker computes on: the GPU that Ray assigned to it, or the CPU.
 
     Raises:
-        UserError: the profile asks for a GPU and torch sees none.
+        UserError: the profile needs a GPU, but torch sees none.
     """
     if not resources.gpus:
         return torch.device("cpu")
     if not torch.cuda.is_available():
         raise UserError(
-            f"the profile asks for {resources.gpus:g} GPU per trial and torch {torch.__version__} sees none in this "
+            f"the profile needs {resources.gpus:g} GPU per trial, but torch {torch.__version__} sees none in this "
             "worker; install a CUDA build of torch, or compute on the CPU with --device cpu"
         )
     return torch.device("cuda")
@@ -33,8 +33,8 @@ def torch_device(resources: Resources) -> torch.device:
 def configure_torch(compute: ComputeSettings, resources: Resources) -> list[str]:
     """Set this process's numerics once: threads, TF32, deterministic kernels.
 
-    Returns what could not be promised, in words (empty on a CPU): the same settings give the same bits there, and on
-    CUDA wherever torch has a deterministic kernel.
+    Returns caveats as sentences (none on a CPU): the same settings give the same bits there, and on CUDA wherever torch
+    has a deterministic kernel.
     """
     torch.set_num_threads(resources.threads)
     tf32 = PRECISIONS[compute.precision].tf32
@@ -48,7 +48,7 @@ def configure_torch(compute: ComputeSettings, resources: Resources) -> list[str]
 
 
 def apply_compute(network: nn.Module, compute: ComputeSettings) -> None:
-    """Set precision, recomputing and compilation of a ``SynthesisNetwork`` in place."""
+    """Set precision, activation checkpointing and compilation of a ``SynthesisNetwork`` in place."""
     autocast = PRECISIONS[compute.precision].autocast
     network.autocast = None if autocast is None else getattr(torch, autocast)  # type: ignore[assignment]
     network.recompute = compute.activation_checkpointing  # type: ignore[assignment]

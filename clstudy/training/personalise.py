@@ -1,4 +1,4 @@
-"""The trainer core: fine-tune a generator so that its anchors give the photos, with replay mixed in.
+"""The trainer core: fine-tune a generator so that it maps anchors to their photos, with replay mixed in.
 
 Protocol, step 2 ("Personalise"); the one implementation for every profile.
 """
@@ -21,24 +21,25 @@ from clstudy.registry import Registry
 from clstudy.settings.profiles import TrainerSettings
 
 _SYNC_STEPS = 20
-"""On a GPU the loss is looked at this often: every look makes the host wait for the device."""
+"""Steps between two reads of the loss on a GPU, since every read makes the host wait for the device."""
 
 _LPIPS_LIMIT = 8.05
-"""No two images, in range or not, are further apart: twice the largest head weight of every level, added up.
+"""Upper bound of the LPIPS of any two images, in range or not: twice the largest head weight of every level, summed.
 
 LPIPS compares unit vectors u, v without negative parts, so head·(u - v)² <= head·(u² + v²) <= 2 max(head).
 """
 
 _SANE_MSE = 100.0
-"""Colours ten away from the photo's: five times the whole range from -1 to 1, within which MSE cannot exceed 4.
+"""MSE of colours that are off by ten, five times the whole range from -1 to 1, within which it cannot exceed 4.
 
-Raw images leave the range a little, and a high rate for a few steps more. Measured on two small generators with rates
-from 0.003 to 10: runs that learn never exceeded a loss of 4, the others went past 10^7 within 60 steps.
+Raw images leave the range a little, and for a few steps further at a high learning rate. Measured on two small
+generators with rates from 0.003 to 10: runs that learn never exceeded a loss of 4, the others went past 10^7 within 60
+steps.
 """
 
 
 class TrainingDivergedError(UserError):
-    """The loss is not finite, or beyond what images can reach; the message says at which step."""
+    """The loss is not finite, or beyond what images can reach; the message names the step."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,7 @@ class TrainingPhotos:
         )
 
     def rows(self, index: Tensor) -> TrainingPhotos:
-        """The photos of an index ``[m]``."""
+        """The photos at indices ``[m]``."""
         return TrainingPhotos(self.latents[index], self.images[index], index_features(self.features, index))
 
 
@@ -126,7 +127,7 @@ Batches = tuple[Tensor, ...]
 """Indices of the photos of every step."""
 
 SHORT_BATCH_REPLAY: Registry[Callable[[Batches, Batches, TrainerSettings], Batches]] = Registry("short batch replay")
-"""Name -> what is replayed at every step, from the full replay batches and the batches of new photos."""
+"""Name -> function of full replay batches and batches of new photos; returns what is replayed at every step."""
 
 
 @SHORT_BATCH_REPLAY.register("full")
@@ -141,7 +142,7 @@ def _replay_as_new(replay: Batches, new: Batches, settings: TrainerSettings) -> 
 
 
 class StepLoss(NamedTuple):
-    """Loss of one step, detached scalars: of its photos, and with the penalty (the same without one)."""
+    """Loss of one step as detached scalars: of its photos alone, and with the penalty (equal if there is none)."""
 
     photos: Tensor
     total: Tensor
@@ -159,8 +160,8 @@ def backpropagate(
     """Add the gradients of a step's loss, mean over the photos plus penalty, to those of the parameters.
 
     With ``micro_batch``, that many photos at most go forward and backward together, each part with its share of the
-    mean, and the penalty in a pass of its own (which may hold more images than that: how many is the strategy's
-    business). The sums are the same, in another order.
+    mean, and the penalty in a pass of its own (which may hold more images than that; the strategy decides how many).
+    The sums are the same, in another order.
     """
     if micro_batch is None:
         loss = photo_losses(module, batch, settings, lpips).mean()
@@ -184,7 +185,7 @@ def backpropagate(
 def largest_sane_loss(settings: TrainerSettings) -> float:
     """Photo loss (LPIPS + mse_weight * MSE) above which the generator no longer makes images.
 
-    LPIPS is bounded whatever the images are, so a run explodes in MSE; with ``mse_weight`` 0 nothing gets here.
+    LPIPS is bounded whatever the images are, so a run explodes in MSE; with ``mse_weight`` 0 this is never reached.
     """
     return _LPIPS_LIMIT + settings.mse_weight * _SANE_MSE
 
@@ -192,7 +193,7 @@ def largest_sane_loss(settings: TrainerSettings) -> float:
 class LossLog:
     """Losses of all steps, read from the device every few steps and after the last.
 
-    ``limit``: what the photos' loss must not exceed. The penalty has no such limit: its scale is its strategy's.
+    ``limit``: largest allowed loss of the photos. The penalty has no limit: its scale depends on the strategy.
     """
 
     def __init__(self, steps: int, learning_rate: float, *, every: int, limit: float = math.inf):
@@ -204,7 +205,7 @@ class LossLog:
         self._limit = limit
 
     def add(self, loss: StepLoss) -> bool:
-        """Take the loss of a step; returns whether ``values``, the losses with penalty, is complete now.
+        """Add the loss of a step; return whether ``values``, the losses with penalty, is complete now.
 
         Raises:
             TrainingDivergedError: a loss is NaN or infinite, or that of the photos is above the limit.
@@ -212,12 +213,12 @@ class LossLog:
         self._waiting.append(loss)
         if len(self._waiting) < self._every and len(self.values) + len(self._waiting) < self._steps:
             return False
-        # one transfer for everything that waits
+        # one transfer for all pending losses
         for photos, total in torch.stack([value for step in self._waiting for value in step]).view(-1, 2).tolist():
             if not math.isfinite(total):
                 raise self._diverged(total)
             if photos > self._limit:
-                raise self._diverged(photos, f" (above {self._limit:g} nothing is an image any more)")
+                raise self._diverged(photos, f" (above {self._limit:g} the output is not an image any more)")
             self.values.append(total)
         self._waiting.clear()
         return True
@@ -248,9 +249,9 @@ def personalise(
 
     Each step takes ``batch_size`` new photos and, if there is a buffer, ``replay_batch_size`` replayed ones; its
     loss is the mean over all of them of LPIPS + mse_weight * MSE, plus ``penalty(module)`` where a strategy has one.
-    Beside a short last batch of an epoch as many are replayed as ``short_batch_replay`` says.
-    Adam starts fresh. With ``micro_batch``, at most that many photos are in memory at once; the steps stay the same
-    up to the rounding of their sums (``backpropagate``). ``losses`` takes the loss of every step.
+    ``short_batch_replay`` sets how many are replayed beside the short last batch of an epoch. Adam starts fresh. With
+    ``micro_batch``, at most that many photos are in memory at once; the steps stay the same up to the rounding of their
+    sums (``backpropagate``). The loss of every step is appended to ``losses``.
 
     Raises:
         TrainingDivergedError: the loss is NaN or infinite, or that of the photos is above ``largest_sane_loss``.

@@ -1,9 +1,9 @@
 """Base classes of workloads: everything about a stage except keys, store, locks and order. Imports no torch.
 
 Whatever its workload, a trial is a fold over timestamps: the strategy chooses what to keep, the requests and their keys
-(``clstudy.trial.requests``) say what depends on what, the runner stores and locks. A workload defines the rest: which
+(``clstudy.trial.requests``) define the dependencies, the runner stores and locks. A workload defines the rest: which
 settings can change its numbers, what a stage costs, what a search minimises and, once built in a worker, how a state is
-trained and scored (``clstudy.workloads.personalised_generator`` is the first; ``clstudy.trial`` calls what it offers).
+trained and scored (``clstudy.workloads.personalised_generator`` is the first; ``clstudy.trial`` calls its methods).
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class WorkloadKind(ABC):
     has_photo_loss: ClassVar[bool] = False
 
     def measures(self, profile: Profile) -> tuple[MetricFacts, ...] | None:
-        """Facts about what its rows hold, the main one first; None: the metrics named by the profile's evaluation.
+        """Facts about the metrics in its rows, the main one first; None: those that the profile's evaluation names.
 
         Facts equal to a packaged metric's mean that metric; otherwise the name must not be a packaged metric's.
         """
@@ -112,7 +112,7 @@ class WorkloadKind(ABC):
         files: Mapping[str, Path],
         device: torch.device,
     ) -> Workload[Any, Any]:
-        """Build what a worker keeps between stages.
+        """Build the object that a worker keeps between stages.
 
         Args:
             profile: of the study.
@@ -129,7 +129,7 @@ def workload_of(profile: Profile) -> WorkloadKind:
     """The workload of a profile.
 
     Raises:
-        UserError: there is none of that name.
+        UserError: there is no workload of that name.
     """
     return WORKLOADS[profile.workload]
 

@@ -1,7 +1,7 @@
-"""Checks what every workload promises, on a small invented person: ``clstudy workloads check``.
+"""Checks the contract of workloads on a small invented person: ``clstudy workloads check``.
 
-The contract is ``clstudy.workloads.workload.Workload``. A trial of two timestamps is played with photos of noise:
-the first is trained from the pretrained state, the second from the state that the first left, with two stored photos.
+The contract is ``clstudy.workloads.workload.Workload``. A trial of two timestamps is run on photos of noise: the first
+stage starts from the pretrained state, the second from the state that the first left, with two stored photos.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class WorkloadInHand:
     workload: Workload[Any, Any]
 
     def panels(self) -> list[str]:
-        """What its rows may hold: protocol and metric in one word."""
+        """Protocols and metrics that its rows may have, as one word each."""
         facts = measured_facts(self.profile, own_measures(self.profile))
         return [f"{protocol}_{one.name}" for one in facts for protocol in one.protocols]
 
@@ -81,7 +81,7 @@ class WorkloadInHand:
         return AnchoredSamples(**vars(samples), latents=self.workload.candidates(samples))
 
     def given(self, t: int) -> StageInput:
-        """What the stage of t is trained on; from t = 1 the buffer has two photos of t = 0."""
+        """The input of stage t; from t = 1 the buffer has two photos of t = 0."""
         return StageInput(
             new=self.anchored(t),
             stored=self.anchored(0, count=2) if t else None,
@@ -107,7 +107,7 @@ class WorkloadInHand:
         ]
 
     def train(self, t: int, weights: Mapping[str, Tensor] | None) -> tuple[TrainedStage[Any], list[Any]]:
-        """Train the stage of t; returns also what it reported about its steps."""
+        """Train stage t; also returns what was reported about its steps."""
         steps: list[Any] = []
         trained = self.workload.train(
             self.workload.state(weights), self.given(t), on_step=lambda *told: steps.append(told)
@@ -134,19 +134,19 @@ class WorkloadInHand:
 
 
 def _facts(held: WorkloadInHand) -> Iterator[str]:
-    """it says what it is, what a search minimises, which settings enter keys and what a stage costs"""
+    """description, objective, settings in keys and the work of a stage are declared and valid"""
     kind, profile = held.kind, held.profile
     if not isinstance(getattr(kind, "description", None), str) or not kind.description.strip():
         yield f"class attribute 'description': expected a line of text, got {getattr(kind, 'description', None)!r}"
     if kind.objective(profile).panel not in held.panels():
-        yield f"the objective {kind.objective(profile).panel!r} is none of its measures: {', '.join(held.panels())}"
+        yield f"the objective {kind.objective(profile).panel!r} is not one of its measures: {', '.join(held.panels())}"
     sections = kind.sections(profile)
     for name, section in sections.items():
         if not is_dataclass(section):
             yield f"section {name!r} is a {type(section).__name__}, expected a dataclass of settings"
     text = json.dumps(kind.key_sections(profile), sort_keys=True)
     if text != json.dumps(kind.key_sections(profile), sort_keys=True):
-        yield "key_sections gives another answer the second time"
+        yield "key_sections returns something else the second time"
     works = {
         "training_work without replay": kind.training_work(profile, new=_TRAIN, replayed=False),
         "training_work with replay": kind.training_work(profile, new=_TRAIN, replayed=True),
@@ -166,13 +166,13 @@ def _candidates(held: WorkloadInHand) -> Iterator[str]:
     elif not bool(latents.isfinite().all()):
         yield "a latent is NaN or infinite"
     elif not torch.equal(latents, held.workload.candidates(samples)):
-        yield "asked again, it gives other latents; what is drawn must come from fixed seeds"
+        yield "a second call gives other latents; random numbers must come from fixed seeds"
     elif latents.requires_grad:
         yield "latents carry a gradient; compute them under torch.no_grad()"
 
 
 def _trains(held: WorkloadInHand) -> Iterator[str]:
-    """training changes what is stored, with finite losses, one per step, and tells of its steps"""
+    """training changes the stored weights, with one finite loss per step, and reports its steps"""
     for t, stage in enumerate(held.stages):
         losses, weights = stage.trained.losses, stage.trained.weights
         if losses.dtype != np.float32 or losses.ndim != 1 or not len(losses):
@@ -180,21 +180,21 @@ def _trains(held: WorkloadInHand) -> Iterator[str]:
         elif not (np.isfinite(losses).all() and np.isfinite(stage.trained.loss)):
             yield f"t = {t}: a loss is NaN or infinite at a learning rate of {_RATE:g}"
         if not weights or not all(isinstance(value, Tensor) for value in weights.values()):
-            yield f"t = {t}: weights are not tensors by name, or there are none"
+            yield f"t = {t}: expected weights as a mapping of names to tensors, at least one"
         if not stage.steps:
             yield f"t = {t}: on_step was never called; progress would not show"
     first, second = (stage.trained.weights for stage in held.stages)
     if first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first):
-        yield "the second stage left the weights as the first did"
+        yield "the second stage did not change the weights of the first"
 
 
 def _repeatable(held: WorkloadInHand) -> Iterator[str]:
-    """played again it gives the same weights and rows, bit for bit"""
+    """a second run gives the same weights and rows, bit for bit"""
     for t, (one, other) in enumerate(zip(held.stages, held.play(), strict=True)):
         if not _equal(one.trained.weights, other.trained.weights):
-            yield f"t = {t}: other weights; draw from the streams that are given, and from fixed seeds"
+            yield f"t = {t}: the weights differ; draw random numbers from the given streams and from fixed seeds"
         if one.scored.rows != other.scored.rows:
-            yield f"t = {t}: other rows; draw from the stream of the test samples, and from fixed seeds"
+            yield f"t = {t}: the rows differ; draw random numbers from the test samples' stream and from fixed seeds"
 
 
 def _stored(held: WorkloadInHand) -> Iterator[str]:
@@ -204,11 +204,11 @@ def _stored(held: WorkloadInHand) -> Iterator[str]:
         state = held.workload.state(copied)
         again = held.score(TrainedStage(state, copied, stage.trained.loss, stage.trained.losses), t)
         if again.rows != stage.scored.rows:
-            yield f"t = {t}: scored from what was stored, it gives other rows"
+            yield f"t = {t}: scoring the stored state gives other rows"
 
 
 def _rows(held: WorkloadInHand) -> Iterator[str]:
-    """rows are finite, once each, of every timestamp so far, under names that the workload announces"""
+    """rows are finite and distinct, cover every timestamp so far and use the names that the workload declares"""
     for t, stage in enumerate(held.stages):
         rows = stage.scored.rows
         wrong = next((row for row in rows if not isinstance(row, Row) or row.train_timestamp != t), None)
@@ -219,7 +219,7 @@ def _rows(held: WorkloadInHand) -> Iterator[str]:
             yield f"t = {t}: rows of test timestamps {sorted({row.test_timestamp for row in rows})}, expected 0 to {t}"
         other = next((row for row in rows if f"{row.protocol}_{row.metric}" not in held.panels()), None)
         if other is not None:
-            yield f"t = {t}: {other.protocol} {other.metric} is none of its measures: {', '.join(held.panels())}"
+            yield f"t = {t}: {other.protocol} {other.metric} is not one of its measures: {', '.join(held.panels())}"
         keys = [row[:5] for row in rows]
         if len(set(keys)) < len(keys):
             yield f"t = {t}: two rows have the same timestamps, protocol, metric and image"
@@ -255,13 +255,13 @@ def _hooks(held: WorkloadInHand) -> Iterator[str]:
     given = StageInput(**{**vars(held.given(1)), "penalty": penalty})
     trained = held.workload.train(held.workload.state(first), given, on_step=lambda *told: None)
     if len(asked) != len(trained.losses):
-        yield f"the penalty was asked {len(asked)} times in {len(trained.losses)} steps, expected once per step"
+        yield f"the penalty was called {len(asked)} times in {len(trained.losses)} steps, expected once per step"
     elif _equal(trained.weights, held.stages[1].trained.weights):
         yield "a penalty on all weights changes nothing"
 
 
 def _consolidation(held: WorkloadInHand) -> Iterator[str]:
-    """the loss of one photo is a scalar with gradients, where the workload says that it has one"""
+    """the loss of one photo is a scalar with gradients, if the workload declares that it has one"""
     if not held.kind.has_photo_loss:
         return
     state, anchored = held.workload.state(held.stages[0].trained.weights), held.anchored(0)

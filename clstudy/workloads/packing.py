@@ -44,7 +44,7 @@ def packed(networks: Mapping[str, nn.Module], optimisers: Mapping[str, Optimizer
 def unpack(
     tensors: Mapping[str, Tensor], networks: Mapping[str, nn.Module], optimisers: Mapping[str, Optimizer] = _NONE
 ) -> None:
-    """Put packed tensors back into networks and optimisers of the same shape; training goes on to the same bits.
+    """Put packed tensors back into networks and optimisers of the same shape; training continues bit-identically.
 
     Raises:
         RuntimeError: a network has other parameters than were packed (torch's message names them).

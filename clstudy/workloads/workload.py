@@ -2,15 +2,15 @@
 
 Who calls what, and when. For each timestamp t of a trial, the runner (``clstudy.trial``)
 
-1. asks ``candidates`` for the latents of the photos of t, once for all strategies, and hands them to the strategy as
+1. calls ``candidates`` for the latents of the photos of t, once for all strategies, and hands them to the strategy as
    items (``clstudy.strategies.base.make_items``);
-2. makes the ``state`` that the previous stage left (at t = 0 the pretrained one), and lets ``train`` change it, using
+2. makes the ``state`` that the previous stage left (at t = 0 the pretrained one), and has ``train`` change it, using
    the photos of t, what the strategy stored, and what its hooks supply;
-3. makes a ``test_set`` of the test photos of every timestamp k <= t, once per person and seed, and lets ``evaluate``
-   score the state on all of them.
+3. makes a ``test_set`` of the test photos of every timestamp k <= t, once per person and seed, and has ``evaluate``
+score the state on all of them.
 
-Keys, locks, the store, retraining and the order of all this belong to the runner: a workload knows none of them, and no
-stage but the one it is given.
+Keys, locks, the store, retraining and the order of all this belong to the runner: a workload does not deal with them,
+nor with any stage but the current one.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from clstudy.strategies.base import Generated, Penalty
 S = TypeVar("S")
 T = TypeVar("T")
 _SHOWN_REPLAYS = 10
-"""Most generated replays in the picture of a stage's buffer."""
+"""Largest number of generated replays in the picture of a stage's buffer."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +42,7 @@ class Samples:
     Attributes:
         digests: one for each photo with its conditions.
         images: float32 ``[n, 3, s, s]`` in [-1, 1], on the workload's device.
-        conditions: name -> float32 ``[n, width]``: what the photos' sidecar files say (camera, age, class).
+        conditions: name -> float32 ``[n, width]``, from the photos' sidecar files (camera, age, class).
     """
 
     digests: tuple[str, ...]
@@ -83,7 +83,7 @@ class StageInput:
         new: samples of the stage's timestamps.
         stored: samples of the buffer; None if there is none.
         generated: samples that the strategy's hook generated for replay.
-        penalty: what its hook adds to the loss; called once per step with ``Workload.network`` of the state.
+        penalty: the term that its hook adds to the loss; called once per step with ``Workload.network`` of the state.
         learning_rate: the trial's.
         new_rng, replay_rng: streams that the order of new and of replayed samples is drawn from.
     """
@@ -117,7 +117,7 @@ class TrainedStage(Generic[S]):
 
 @dataclass(frozen=True)
 class ScoredStage:
-    """A stage's rows, and a picture of how it does: uint8 ``[h, w, 3]``."""
+    """A stage's rows, and a picture that shows its results: uint8 ``[h, w, 3]``."""
 
     rows: tuple[Row, ...]
     faces: np.ndarray
@@ -188,7 +188,8 @@ class Workload(ABC, Generic[S, T]):
     def photo_loss(self, state: S, samples: AnchoredSamples) -> Callable[[int], Tensor]:
         """The training loss of one sample (by index), a scalar with gradients, as ``consolidate`` receives it.
 
-        A workload that has one says so (``WorkloadKind.has_photo_loss``); else such strategies are refused beforehand.
+        A workload that has one declares it (``WorkloadKind.has_photo_loss``); otherwise such strategies are refused
+        beforehand.
 
         Raises:
             NotImplementedError: this workload has none.

@@ -96,7 +96,7 @@ def test_the_command_line_names_a_metric_as_a_space_does_and_leaves_it_out_by_ei
         (("my_metrics:Sharpness", "my_metric:Sharpness"), "no module 'my_metric'"),
         (("my_metrics:Sharpness", "my_metrics:sharpness"), "is not a Metric"),
         (("my_metrics:Sharpness", "my-metrics:Sharpness"), "not module:Name"),
-        (('unit = "sharpness"', 'unit = "lpips"'), "as a packaged metric is"),
+        (('unit = "sharpness"', 'unit = "lpips"'), "like a packaged metric"),
         (('unit = "sharpness"', 'unit = "My Sharpness"'), "expected up to 40"),
         (("name, title, unit =", "name, other, unit ="), "title is missing"),
         (("def pairs", "def other"), None),

@@ -144,7 +144,7 @@ def test_senseless_values_of_a_profile_from_python_end_before_anything_is_made(
         ('weights="other.safetensors"', "FAILED  weights   weights 'other.safetensors' are not in the package"),
         ("weights=None", "FAILED  weights   weights is None, and required_files does not name"),
         ('optional_files=("nose",)', "FAILED  weights   unknown role 'nose'"),
-        ("stage_bytes=-1", "FAILED  settings  profile own_profiles:mine has settings that cannot be: stage_bytes: -1"),
+        ("stage_bytes=-1", "FAILED  settings  profile own_profiles:mine has invalid settings: stage_bytes: -1"),
         ("name=str(next(COUNT))", "FAILED  repeated  two calls return different profiles"),
         ("trainer=replace(embedded().trainer, epochs=next(COUNT))", "FAILED  repeated  two calls return different"),
     ],

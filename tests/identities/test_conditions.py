@@ -141,14 +141,17 @@ BAD: dict[str, tuple[Mapping[str, object], str]] = {
         "t0/train/9.json: sidecar without its photo: expected 9.png or .jpg",
     ),
     "in a split": ({"train/conditions.json": A_PHOTO}, "t0/train/conditions.json: sidecar without its photo"),
-    "of a person": ({"../conditions.json": A_PHOTO}, "anna/conditions.json: would be read by nobody; expected it as"),
-    "of all": ({"../../conditions.json": A_PHOTO}, "conditions.json: would be read by nobody; expected it as"),
+    "of a person": ({"../conditions.json": A_PHOTO}, "anna/conditions.json: would never be read; expected it as"),
+    "of all": ({"../../conditions.json": A_PHOTO}, "conditions.json: would never be read; expected it as"),
     "capitals": ({"train/0.JSON": A_PHOTO}, "t0/train/0.JSON: sidecars end in .json, in small letters; rename it"),
     "of one photo only": (
         {"train/1.json": A_PHOTO},
-        "anna/t0/train/0.png: no condition 'age' (so with 6 more), which 1 of 8 photos have; give it to all photos",
+        "anna/t0/train/0.png: no condition 'age' (also for 6 more), which 1 of 8 photos have; give it to all photos",
     ),
-    "of one timestamp only": ({"conditions.json": A_PHOTO}, "anna/t1/train/0.png: no condition 'age' (so with 3 more)"),
+    "of one timestamp only": (
+        {"conditions.json": A_PHOTO},
+        "anna/t1/train/0.png: no condition 'age' (also for 3 more)",
+    ),
     "another length": (
         {"conditions.json": {"c": [1, 2]}, "../t1/conditions.json": {"c": [1, 2]}, "test/0.json": {"c": [1, 2, 3]}},
         "anna/t0/test/0.png: condition 'c' of length 3; expected 2, as 7 of 8 photos have",
@@ -314,7 +317,7 @@ def test_a_packaged_set_is_checked_with_its_conditions(tmp_path: Path, monkeypat
     assert data.identities[0].timestamps[0].test[0].conditions == {"label": (1.0,)}
     assert open_data_set("fake", cache=tmp_path, **wanted) == data
     sidecar(data.root / "p" / "t0" / "train" / "0.json", {"label": 7})
-    with pytest.raises(UserError, match=r"not as it was made \(missing, added or changed: p/t0/train/0.png\)"):
+    with pytest.raises(UserError, match=r"was altered \(missing, added or changed: p/t0/train/0.png\)"):
         open_data_set("fake", cache=tmp_path, **wanted)
 
 

@@ -398,7 +398,7 @@ def test_open_a_folder(tmp_path):
     assert (data.name, len(data.identities), len(data.identities[0].timestamps)) == ("photos", 3, 2)
     assert len(open_data_set(str(root), identities=2, **counts).identities) == 2
     assert len(open_data_set(root, **counts | {"timestamps": 9}).identities[0].timestamps) == 3
-    with pytest.raises(UserError, match="4 identities were asked of data set 'photos', which has 3"):
+    with pytest.raises(UserError, match="4 identities were requested from data set 'photos', which has 3"):
         open_data_set(root, identities=4, **counts)
     with pytest.raises(UserError, match="identities = 0"):
         open_data_set(root, identities=0, **counts)

@@ -1071,7 +1071,7 @@ def test_segments_of_one_video(tmp_path, footage, reference):
     assert main(["check", str(out), "--size", "96"]) == 0
     with pytest.raises(UserError, match="give one video"):
         prepare(source, out, replace(WANTED, segments=3), manifest=source / "order.txt")
-    with pytest.raises(UserError, match="holds photos prepared otherwise .*alignment ffhq, wanted embedded.*anna"):
+    with pytest.raises(UserError, match="holds photos prepared differently .*alignment ffhq, wanted embedded.*anna"):
         prepare(source / "b_first.mkv", out, replace(WANTED, identity="berta"))
 
 

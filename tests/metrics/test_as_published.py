@@ -302,7 +302,7 @@ def test_a_plan_names_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caps
 
 
 def test_no_study_is_claimed_to_be_about_them() -> None:
-    with pytest.raises(ValueError, match="expected a metric to conclude from, e.g. lpips"):
+    with pytest.raises(ValueError, match="expected a metric to draw conclusions from, e.g. lpips"):
         Primary(metric="lpips_as_published", score="aip", between=("er_hull", "er_rand"))
     with pytest.raises(ValueError, match=r"Known: lpips, id, lpips_eyes_mouth, psnr, dists, fid, kid;") as error:
         Primary(metric="ssim", score="aip", between=("er_hull", "er_rand"))

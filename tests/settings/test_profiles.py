@@ -197,7 +197,7 @@ def test_senseless_values_given_in_python_are_refused_where_the_profile_is_named
     change: Callable[[Any], Profile], said: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(PROFILES, "_entries", {**dict(PROFILES.items()), "mine": lambda: change(embedded())})
-    with pytest.raises(UserError, match=f"profile mine has settings that cannot be: {said}"):
+    with pytest.raises(UserError, match=f"profile mine has invalid settings: {said}"):
         named_profile("mine")
 
 

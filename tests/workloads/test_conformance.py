@@ -69,14 +69,14 @@ QUICK = ("steps: int = 60", "steps: int = 3")
         ("candidates", "carry a gradient", "@torch.no_grad()\n    def candidates", "def candidates"),
         ("trains", "losses are float64", "np.float32(losses)", "np.array(losses)"),
         ("trains", "on_step was never called", "on_step(step + 1, steps, losses[-1])", "pass"),
-        ("repeatable", "other weights", "given.new_rng.permutation", "np.random.permutation"),
+        ("repeatable", "the weights differ", "given.new_rng.permutation", "np.random.permutation"),
         ("stored", "gives other rows", 'unpack(weights, state.networks, {"adam": state.adam})', "pass"),
-        ("rows", "is none of its measures", '"reconstruction", "mse", digest', '"reconstruction", "mae", digest'),
+        ("rows", "is not one of its measures", '"reconstruction", "mse", digest', '"reconstruction", "mae", digest'),
         ("rows", "expected rows with train_timestamp", "Row(timestamp, test.", "Row(timestamp + 1, test."),
         ("rows", "the same timestamps, protocol, metric and image", '"mse", digest, error', '"mse", "one", error'),
         ("pictures", "the picture is float", "to_uint8(torch.cat(shown, dim=2)[None])[0]", "np.zeros((4, 4, 3))"),
         ("hooks", "expected once per step", "if given.penalty is not None:", "if given.penalty and not step:"),
-        ("facts", "is none of its measures", "def sections", OTHER_OBJECTIVE),
+        ("facts", "is not one of its measures", "def sections", OTHER_OBJECTIVE),
     ],
 )
 def test_a_broken_promise_of_a_workload_is_found_by_its_check(

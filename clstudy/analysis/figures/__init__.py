@@ -1,4 +1,4 @@
-"""A study's answers as figures (SVG and PNG); equal studies give equal bytes.
+"""A study's results as figures (SVG and PNG); equal studies give equal bytes.
 
 Every figure is a function ``(ReportData) -> list[Drawing]`` that raises ``NothingToDrawError`` with a sentence if
 the study does not have the data.
@@ -42,7 +42,7 @@ FIGURES: dict[str, Callable[[ReportData], list[Drawing]]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Skipped:
-    """A missing figure, and why; ``broken``: because of an error of ours, not because data are missing."""
+    """A missing figure, and why; ``broken``: because of a bug in clstudy, not because data are missing."""
 
     title: str
     reason: str
@@ -51,7 +51,7 @@ class Skipped:
 
 @dataclass(frozen=True, kw_only=True)
 class Gallery:
-    """All figures of a study, and those that it has no data for."""
+    """All figures of a study, and those that could not be drawn."""
 
     drawings: tuple[Drawing, ...]
     skipped: tuple[Skipped, ...]

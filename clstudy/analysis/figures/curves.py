@@ -30,7 +30,7 @@ from clstudy.analysis.scores import average_performance
 from clstudy.analysis.statistics.intervals import identity_interval
 
 CURVE_PANELS = 2
-"""Metrics that get curves of their own: the first ones of the tables; the tables hold all."""
+"""Number of metrics with curves, counted from the first in the tables; the tables hold all metrics."""
 _SIZE, _GAP, _MARGIN = (2.35, 1.75), (0.85, 0.5), (0.62, 0.85, 0.45, 0.35)
 _COLUMNS = 2
 _MOST_LABELS = 10
@@ -38,7 +38,7 @@ _BAND = "The band is the 95% Student t interval over identities."
 
 
 def over_identities(values: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Mean, low and high over identities per timestamp, each ``[T]``; NaN where no (or only one) identity has a value.
+    """Mean, low and high over identities per timestamp, each ``[T]``; NaN where no identity (or only one) has a value.
 
     Args:
         values: identity -> ``[T_identity]``; identities may have seen different numbers of timestamps.
@@ -219,7 +219,7 @@ def _size_drawing(material: ReportData, panel: tuple[str, str]) -> Drawing:
             points = [row for row in rows if row["strategy"] == name and row["buffer_size"] is not None]
             if not points:
                 continue
-            # a step aside per strategy, so that intervals do not hide one another
+            # each strategy is shifted a little, so that intervals do not hide one another
             x = [place_of[row["buffer_size"]] + 0.05 * (number - (len(names) - 1) / 2) for row in points]
             for panel_axes in (whole, close):
                 _points(panel_axes, x, points, number)

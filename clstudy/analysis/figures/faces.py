@@ -1,4 +1,4 @@
-"""Shows test photos and their reconstructions: what the numbers look like."""
+"""Shows test photos and their reconstructions, the images behind the scores."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _WORST = " The person with the worst final score, on whom forgetting is seen mos
 
 @dataclass(frozen=True, kw_only=True)
 class Shown:
-    """A person whose faces are shown: which one of how many, and by what final score."""
+    """A person whose faces are shown, with rank, number of people and final score."""
 
     identity: str
     place: str
@@ -43,7 +43,7 @@ class Shown:
 def face_grids(material: ReportData) -> list[Drawing]:
     """Each strategy's reconstructions for the best, the median and the worst person, and for the worst one over t.
 
-    The first people of a study do not show its range: an average may hide people with lost faces.
+    Simply taking the first people would not show the study's range: an average may hide people with lost faces.
     """
     if not material.stages:
         raise NothingToDrawError(
@@ -63,8 +63,8 @@ def shown_people(material: ReportData) -> list[Shown]:
     """The best, the median and the worst person by the main metric, in this order; everybody if there are fewer.
 
     A person's score is the mean of the last row of R over the strategies that the figure shows (those that all people
-    have, so that nobody looks better because a bad strategy has not finished). Of equal scores the first name is the
-    better one, of two in the middle the better one is the median.
+    have, so that nobody looks better because a bad strategy has not finished). Among equal scores the first name counts
+    as better; of two people in the middle the better one is the median.
     """
     if material.panel is None:
         return []
@@ -188,6 +188,6 @@ def resized(face: np.ndarray, side: int) -> np.ndarray:
 
 
 def _file_part(name: str) -> str:
-    """Part of a file name, different for each person: if characters are replaced, a digest of the name is added."""
+    """Part of a file name that is unique to each person: if characters are replaced, a digest of the name is added."""
     safe = "".join(letter if letter.isalnum() or letter in "-_" else "_" for letter in name)[:80]
     return safe if safe == name else f"{safe}_{hashlib.sha256(name.encode()).hexdigest()[:6]}"

@@ -21,7 +21,7 @@ from clstudy.analysis.printed import (
 from clstudy.analysis.report_data import ReportData
 from clstudy.analysis.summary import Summary
 
-# Okabe and Ito's palette: told apart with any colour vision, and by lightness in print.
+# Okabe and Ito's palette: distinguishable with any colour vision, and by lightness in print.
 COLOURS = {"better": "#0072B2", "worse": "#D55E00", "interval includes 0": "#555555", "no interval": "#767676"}
 _MARKERS = {"better": "o", "worse": "s", "interval includes 0": "D", "no interval": "x"}
 _FILES = {"forgetting_minus_lower": ("forgetting", "lower"), "aip_minus_lower": ("aip", "lower")}

@@ -12,7 +12,7 @@ from clstudy.analysis.report_data import Arm, ReportData
 _SIDE, _COLUMNS = 1.55, 3
 _WRITTEN_UP_TO = 6
 _MOST_DIGITS = 3
-"""Most timestamps at which every square still has room for its number."""
+"""Largest number of timestamps at which every square still has room for its value."""
 
 
 def heat_maps(material: ReportData) -> list[Drawing]:
@@ -27,7 +27,7 @@ def heat_maps(material: ReportData) -> list[Drawing]:
     if size < 2:
         raise NothingToDrawError("With one timestamp R is a single number: see the table.")
     every = np.concatenate([mean[np.isfinite(mean)] for mean in means.values()])
-    # bright is good, whichever way the metric points
+    # bright is good, whatever the metric's direction
     colours = matplotlib.colormaps[SEQUENCE if material.metrics[panel[1]].higher_is_better else f"{SEQUENCE}_r"]
     scale = matplotlib.colors.Normalize(float(every.min()), float(every.max()) or 1.0)
     slots = _slots(arms, material.shown_sizes)
@@ -93,7 +93,7 @@ def _slots(arms: list[Arm], sizes: tuple[int, ...]) -> list[Arm | None]:
 
 
 def mean_matrix(matrices: list[np.ndarray]) -> np.ndarray:
-    """Mean over identities ``[T, T]``; a cell rests on the identities that have this many timestamps."""
+    """Mean over identities ``[T, T]``; a cell averages the identities that have this many timestamps."""
     size = max(len(r) for r in matrices)
     padded = np.full((len(matrices), size, size), np.nan)
     for place, r in enumerate(matrices):

@@ -1,4 +1,4 @@
-"""What buffers hold: photos of which timestamps over time, and their position among the latents."""
+"""The contents of buffers: photos of which timestamps over time, and their position among the latents."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def stored_counts(material: ReportData, arm: Arm) -> np.ndarray:
 def latents(material: ReportData) -> list[Drawing]:
     """One identity's anchors in their first two principal components, with the stored ones and their hull."""
     arms = [arm for arm in _storing_arms(material) if arm.buffer_size == material.focus_size]
-    # photos that are hulled by design come first, then the plan's order
+    # er_rand and er_hull come first, then the plan's order
     chosen = sorted(arms, key=lambda arm: (arm.strategy not in ("er_rand", "er_hull"), arms.index(arm)))
     chosen = sorted(chosen[:_MOST_STRATEGIES], key=arms.index)
     identity = min(trial.identity for trial in material.stages)
@@ -158,7 +158,8 @@ def _scatter(axes: Axes, stage: StoredStage, where: dict[str, np.ndarray], colou
 def principal_plane(points: np.ndarray) -> tuple[np.ndarray, float]:
     """Project ``[n, d]`` on the first two principal components: ``[n, 2]`` and their share of the variance.
 
-    The sign of a component is free: its largest coordinate in size is made positive, for equal pictures everywhere.
+    The sign of a component is arbitrary: its coordinate of largest size is made positive, for equal pictures
+    everywhere.
     """
     centred = points - points.mean(axis=0)
     _, singular, axes = np.linalg.svd(centred, full_matrices=False)

@@ -1,4 +1,4 @@
-"""How figures look: palette, panels placed in inches, direct labels that do not collide, bytes without a date."""
+"""The style of figures: palette, panels placed in inches, direct labels that do not collide, files without a date."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from scipy.optimize import isotonic_regression
 
-# Okabe and Ito's palette: told apart with any colour vision; yellow is left out (too light on white).
+# Okabe and Ito's palette: distinguishable with any colour vision; yellow is left out (too light on white).
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#444444")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 DASHES = ("-", (0, (4, 2)), (0, (1, 1.5)))
@@ -27,7 +27,7 @@ DPI = 150
 
 @dataclass(frozen=True, kw_only=True)
 class Drawing:
-    """A finished figure: file name stem, what to say about it, the file contents by kind ("svg", "png").
+    """A finished figure: file name stem, texts about it, and file contents by kind ("svg", "png").
 
     ``photographic``: made of photos, so that a page should embed it as a compressed picture and not as SVG.
     ``dpi``: of the PNG.
@@ -49,7 +49,7 @@ class NothingToDrawError(Exception):
 
 @contextmanager
 def quiet_text() -> Iterator[None]:
-    """Names are text, never mathematics: a strategy or a folder may be called anything."""
+    """Draw names as plain text, never as mathematics: a strategy or a folder may be called anything."""
     with matplotlib.rc_context({"text.parse_math": False, "font.size": TEXT, "axes.linewidth": 0.7}):
         yield
 
@@ -137,7 +137,7 @@ def label_ends(
     Args:
         ends: (x, y, text, colour) of each line's end, in data coordinates.
         height: of the axes, in inches.
-        x: where labels stand, and ``room`` how far right of the axes' edge, as a share of the axes' width.
+        x: position of the labels, and ``room`` their distance from the axes' edge, as shares of the axes' width.
     """
     low, high = axes.get_ylim()
     gap = 1.3 * TEXT / 72 / height * (high - low)

@@ -1,7 +1,7 @@
-"""The blocks that a page's sections consist of: paragraphs, lists, tables, figures, foldable parts.
+"""The blocks that make up a page's sections: paragraphs, lists, tables, figures, foldable parts.
 
-All of them hold plain text. Only the templates write HTML (``clstudy.analysis.pages.render``), one per kind of
-block, which escape every text; so a study, a person or an error message may be called anything.
+All of them hold plain text. Only the templates write HTML (``clstudy.analysis.pages.render``), one per kind of block,
+and they escape every text, so names of studies and people and error messages may contain anything.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class TableCell:
     """A cell of a table.
 
     Attributes:
-        small: a second line, an interval for instance; None: no such line.
+        small: a second line, for instance an interval; None: no second line.
         kind: its look: "better", "worse" or "long" (running text); None: ordinary.
     """
 
@@ -60,7 +60,7 @@ class TableCell:
 
 @dataclass(frozen=True, kw_only=True)
 class TableRow:
-    """A row of a table; ``spans``: it has no cells, and its label is a heading for the rows below it."""
+    """A row of a table; ``spans``: it has no cells, and its label is the heading of the rows below it."""
 
     label: str
     cells: tuple[TableCell, ...] = ()
@@ -69,7 +69,7 @@ class TableRow:
 
 @dataclass(frozen=True, kw_only=True)
 class Table:
-    """A table in a box that scrolls by itself; the first column heads the rows."""
+    """A table in a box that scrolls by itself; the first column labels the rows."""
 
     template: ClassVar[str] = "table.html.j2"
     caption: str
@@ -79,7 +79,7 @@ class Table:
 
 @dataclass(frozen=True, kw_only=True)
 class Picture:
-    """A figure as the page holds it.
+    """A figure as it is embedded in the page.
 
     Attributes:
         name: stem of its files beside the page.
@@ -131,7 +131,7 @@ def soft_paragraph(*spans: str | Code) -> Paragraph:
 
 
 def text_table(caption: str, columns: Sequence[str], rows: Iterable[Sequence[str]], *, long: bool = False) -> Table:
-    """A table of texts, one sequence per row: its label, then its cells; ``long``: these are running text."""
+    """A table of strings, one sequence per row: its label, then its cells; ``long``: these are running text."""
     kind = "long" if long else None
     return Table(
         caption=caption,
@@ -146,7 +146,7 @@ def text_table(caption: str, columns: Sequence[str], rows: Iterable[Sequence[str
 def rows_section(
     anchor: str, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], notes: Sequence[str] = ()
 ) -> Section:
-    """A section of one table of texts and notes under it; the first column heads the rows.
+    """A section of one table of strings and notes under it; the first column labels the rows.
 
     Use it for statistics that are computed elsewhere: pass the section to ``study_page`` as ``extra``.
     """

@@ -1,4 +1,4 @@
-"""The sections of the HTML report that say what was claimed beforehand, and which differences are ruled out."""
+"""The sections of the HTML report on what was claimed beforehand and which differences are ruled out."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ _EQUIVALENCE_NOTE = (
 
 
 def claim_sections(material: ReportData) -> list[Section]:
-    """What was claimed beforehand with its answer, and the equivalence tests if the space asks for them.
+    """What was claimed beforehand with its result, and the equivalence tests if the space requests them.
 
     Empty if the study never claimed anything: a note under the tables already says that everything is exploratory.
     """
@@ -66,7 +66,7 @@ def claim_sections(material: ReportData) -> list[Section]:
 
 
 def claim_files(summary: Summary) -> dict[str, bytes]:
-    """File name -> content; without rows if the study claims nothing, so that no older claim stays behind."""
+    """File name -> content; without rows if the study claims nothing, so that an older claim is overwritten."""
     return {
         "primary.csv": to_csv(primary_table(primary_answer(summary))).encode(),
         "equivalence.csv": to_csv(equivalence_table(summary)).encode(),

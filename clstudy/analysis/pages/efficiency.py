@@ -1,4 +1,4 @@
-"""The section of the HTML report on what a memory gains and what it costs."""
+"""The section of the HTML report on the gain and the cost of a memory."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from clstudy.analysis.report_data import Arm, ReportData
 
 
 def efficiency_section(material: ReportData) -> list[Section]:
-    """What a memory gains over ``lower`` and what it costs, under the main metric; nothing without ``lower``."""
+    """A memory's gain over ``lower`` and its cost, under the main metric; no section without ``lower``."""
     rows = [
         row
         for row in efficiency_table(material.summary).to_pylist()

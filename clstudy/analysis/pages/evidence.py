@@ -115,7 +115,7 @@ def _check_rows(rows: list[Mapping[str, Any]], digits: int, with_rate: bool) -> 
 
 
 def _check_notes(rows: list[Mapping[str, Any]]) -> list[str]:
-    """Each remark once, with the number of comparisons it is about; then the trials that are not in the numbers."""
+    """Each remark once, with the number of comparisons that it concerns; then the trials that are left out."""
     about: dict[str, int] = {}
     for row in rows:
         if row["note"]:

@@ -12,7 +12,7 @@ from clstudy.errors import UserError
 
 
 def loss_path_sections(study: Path) -> list[Section]:
-    """One section from ``report/loss_path.parquet``, or how to get it."""
+    """One section from ``report/loss_path.parquet``, or instructions to create that file."""
     title = "Loss path"
     try:
         rows = read_loss_path(study)

@@ -1,4 +1,4 @@
-"""The section of the HTML report with the figures, which the page holds in itself."""
+"""The section of the HTML report with the figures, which are embedded in the page."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from clstudy.analysis.pages.blocks import Block, Bullets, Heading, Picture, Sect
 from clstudy.images import opened_picture
 
 _SVG_UP_TO = 600_000
-"""Bytes up to which a drawing is embedded as SVG; larger ones as a picture."""
+"""Largest size in bytes of a drawing that is embedded as SVG; larger ones are embedded as WebP."""
 _NARROWEST = 0.62
-"""Below this share of its natural width a figure scrolls instead of shrinking: its text would be too small to read."""
+"""Below this share of its natural width a figure scrolls instead of shrinking, so that its text stays readable."""
 _LARGER = 1.3
-"""Most that a figure grows on a wide screen."""
+"""Largest factor by which a figure grows on a wide screen."""
 
 
 def figure_section(gallery: Gallery) -> Section:
@@ -40,7 +40,7 @@ def picture(drawing: Drawing) -> Picture:
 
 
 def embedded(drawing: Drawing) -> tuple[str, bytes, int]:
-    """A drawing as the page holds it: media type, bytes, natural width in CSS pixels.
+    """A drawing as it is embedded in the page: media type, bytes, natural width in CSS pixels.
 
     Lines and text stay SVG; photos, and drawings with very many elements, become WebP.
     """

@@ -30,7 +30,7 @@ _COLUMNS = list(_COLUMN_TYPES)
 
 @dataclass(frozen=True)
 class _Judged:
-    """What the proposals were judged by. ``sign``: of a printed value to the stored one, which a search minimises."""
+    """The objective of the search. ``sign`` turns the stored value, which a search minimises, into the printed one."""
 
     title: str
     better: str
@@ -38,7 +38,7 @@ class _Judged:
 
     @classmethod
     def of(cls, study: Study) -> _Judged:
-        """As a study's workload has it."""
+        """The objective of a study's workload."""
         panels = {
             f"{protocol}_{name}": (protocol, name)
             for name, facts in study.metrics.items()

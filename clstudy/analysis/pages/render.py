@@ -1,7 +1,7 @@
 """HTML pages from the templates beside this module (Jinja2).
 
-Every value that a template prints passes through ``escaped``; no template needs to, and none can forget it. Equal
-values give equal bytes.
+Every value that a template prints passes through ``escaped`` automatically, so no template can forget it. Equal values
+give equal bytes.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from markupsafe import Markup
 
 from clstudy.safe_text import printable, redacted
 
-# Nothing may be loaded from anywhere, should a name ever get past the escaping.
+# Nothing may be loaded from anywhere, even if a name should ever get past the escaping.
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
 
@@ -25,17 +25,17 @@ def render(template: str, **values: Any) -> str:
 
     Args:
         template: its file's name under ``templates``.
-        values: what it prints.
+        values: the values that it prints.
 
     Raises:
-        jinja2.UndefinedError: the template prints a value that is not there.
+        jinja2.UndefinedError: the template prints a value that is not given.
     """
     return environment().get_template(template).render(values, policy=_POLICY, style=_style()) + "\n"
 
 
 @cache
 def environment() -> Environment:
-    """The templates with their rules: what is printed is escaped, a missing value is an error."""
+    """The environment of the templates: printed values are escaped, and a missing value is an error."""
     return Environment(
         loader=PackageLoader("clstudy.analysis.pages", "templates"),
         autoescape=True,
@@ -49,7 +49,7 @@ def environment() -> Environment:
 def escaped(value: Any) -> Markup:
     """A value escaped for HTML: tags, quotes and control characters have no effect, and secrets are hidden.
 
-    Jinja2's own escaping, which comes after this, leaves ``Markup`` as it is: it knows nothing of control characters
+    Jinja2's own escaping, which comes after this, leaves ``Markup`` as it is; it would not handle control characters
     and secrets.
     """
     if isinstance(value, Markup):
@@ -59,5 +59,5 @@ def escaped(value: Any) -> Markup:
 
 @cache
 def _style() -> Markup:
-    """The page's style sheet, the only text that is markup already."""
+    """The page's style sheet, the only text that is already markup."""
     return Markup(files("clstudy.analysis.pages").joinpath("report.css").read_text(encoding="utf-8"))

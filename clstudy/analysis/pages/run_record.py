@@ -69,7 +69,7 @@ def _flat(values: Any, before: str = "") -> Iterable[tuple[str, str]]:
 
 
 def timing_section(material: ReportData) -> Section:
-    """How long the stages took, of those whose timing is in the folder."""
+    """How long the stages took whose timings are in the folder."""
     seconds = stage_seconds(material.summary.study.folder)
     if not seconds:
         blocks: list[Block] = [paragraph("The study's folder has no timings.")]
@@ -89,7 +89,7 @@ def timing_section(material: ReportData) -> Section:
 
 
 def session_table(sessions: Sequence[Session]) -> Table:
-    """Every run of the study: what the plan expected of all its stages, and what those took that were computed."""
+    """Every run of the study: the time that the plan expected for all its stages, and the time of those computed."""
     rows = []
     for one in sessions:
         share = Resources(cpus=one.cpus, gpus=one.gpus)

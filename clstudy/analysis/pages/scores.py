@@ -40,7 +40,7 @@ _BEST = f"({BEST})"
 
 
 def main_section(material: ReportData) -> Section:
-    """The main table, and those of the other metrics and the paper's layout folded away."""
+    """The main table, with those of the other metrics and the paper's layout folded."""
     summary = material.summary
     if material.panel is None:
         return Section(anchor="table", title="Scores", blocks=(paragraph("No trial is in the numbers yet."),))
@@ -95,7 +95,7 @@ def _score_cell(row: Mapping[str, Any], summary: Summary, size: int | None) -> T
 
 
 def paper_table(table: PaperTable) -> Table:
-    """A table in the paper's layout, published values in lines of their own."""
+    """A table in the paper's layout, with published values in separate lines."""
     rows = []
     for title, block in table.blocks:
         rows.append(TableRow(label=title, spans=True))

@@ -1,4 +1,4 @@
-"""A study's report as one HTML page that needs nothing else: no network, no script, no other file.
+"""A study's report as one self-contained HTML page: no network, no script, no other file.
 
 Equal studies give equal bytes.
 """
@@ -70,7 +70,7 @@ def _answer(material: ReportData) -> list[str]:
 
 
 def _facts(material: ReportData) -> list[tuple[str, str]]:
-    """How large the study is: pairs of a number and what it counts."""
+    """The size of the study: pairs of a number and what it counts."""
     study = material.summary.study
     counts = [
         (len(study.identities), "identity", "identities"),
@@ -85,7 +85,7 @@ def _facts(material: ReportData) -> list[tuple[str, str]]:
 
 
 def _alerts(material: ReportData, gallery: Gallery) -> list[str]:
-    """What cannot be concluded, and what of this page is missing, before anything is read."""
+    """Notices at the top: what cannot be concluded, and what is missing from this page."""
     summary = material.summary
     said = not_concluded(summary)
     if summary.missing:

@@ -12,7 +12,7 @@ from clstudy.tracking.run_contents import CHARTS_HINT
 
 
 def tracking_sections(study: Path) -> list[Section]:
-    """One section from ``tracked.json``; none where the study was never tracked or the file says something else."""
+    """One section from ``tracked.json``; none if the study was never tracked or the file has other content."""
     try:
         document = load_json(read_plain(study / TRACKED, MOST_JSON_BYTES))
         experiment, server = document["experiment_id"], document["server"]

@@ -86,7 +86,7 @@ def _line(row: Mapping[str, Any], digits: int, with_rate: bool) -> list[str]:
 
 
 def _remarks(rows: list[dict[str, Any]]) -> list[str]:
-    """Each remark once, with how many comparisons it is about."""
+    """Each remark once, with the number of comparisons that it concerns."""
     about: dict[str, int] = {}
     for row in rows:
         for note in filter(None, row["note"].split("; ")):

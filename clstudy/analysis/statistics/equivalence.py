@@ -1,6 +1,6 @@
 """Whether a difference is smaller than the smallest one of interest: two one-sided t tests.
 
-"No difference seen" is not "no difference": these tests say whether a larger one is ruled out. Pure functions take one
+"No difference seen" is not "no difference": these tests show whether a larger one is ruled out. Pure functions take one
 difference per identity, ``differences`` float ``[n]``, the unit of claims about new people.
 
 Sources: Schuirmann, J. Pharmacokinet. Biopharm. 15(6), 1987 (two one-sided tests); Berger and Hsu, Stat. Sci. 11(4),
@@ -22,7 +22,7 @@ from clstudy.analysis.statistics.paired import ALPHA
 
 RULES_OUT, CANNOT_SAY, EXCEEDS = "rules out", "cannot say", "exceeds"
 EQUIVALENCE_CONFIDENCE = 1 - 2 * ALPHA
-"""Two one-sided tests at ``ALPHA`` are the question whether this interval lies inside the margin."""
+"""Two one-sided tests at ``ALPHA`` are equivalent to asking whether this interval lies inside the margin."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +71,7 @@ def equivalence(
             although that mean is estimated from the same people.
 
     Raises:
-        ValueError: no differences, other shapes, numbers that are not finite, margins whose mean is not above 0, or
+        ValueError: no differences, other shapes, numbers that are not finite, a mean margin that is not above 0, or
             ``alpha`` outside (0, 0.5).
     """
     differences = _checked(differences)
@@ -84,7 +84,7 @@ def equivalence(
     below, above = differences - margins, differences + margins
     not_below, not_above = _one_sided(below, "less"), _one_sided(above, "greater")
     verdict = CANNOT_SAY
-    if max(not_below, not_above) <= alpha:  # NaN (one identity) compares false, as it should
+    if max(not_below, not_above) <= alpha:  # NaN (one identity) compares false, as intended
         verdict = RULES_OUT
     elif min(_one_sided(below, "greater"), _one_sided(above, "less")) <= alpha:
         verdict = EXCEEDS
@@ -102,7 +102,7 @@ def equivalence(
 def _one_sided(values: np.ndarray, alternative: str) -> float:
     """p of "the mean is 0 or beyond" against "less" or "greater"; NaN for one value.
 
-    Values without spread are their mean: p is 0 or 1 (1 at 0).
+    For values without spread p is 0 or 1 (1 at 0).
     """
     n, mean, spread = values.size, float(values.mean()), _spread(values)
     if n == 1:
@@ -114,7 +114,7 @@ def _one_sided(values: np.ndarray, alternative: str) -> float:
 
 
 def _spread(values: np.ndarray) -> float:
-    """Standard deviation; 0 where the values differ by rounding only."""
+    """Standard deviation; 0 if the values differ only by rounding."""
     if values.size < 2 or np.ptp(values) <= 8 * np.finfo(np.float64).eps * np.abs(values).max():
         return 0.0
     return float(values.std(ddof=1))

@@ -1,10 +1,10 @@
-"""Intervals whose unit is the identity: a claim about new people rests on n identities, not on n x seeds x images.
+"""Intervals whose unit is the identity: a claim about new people is based on n identities, not on n x seeds x images.
 
 Student t on identity values is the default because it is the one that keeps its coverage at n = 5
 (``benchmarks/coverage.py`` measures it, ``docs/statistics.md`` quotes it). Two others are reported beside it, to show
-how much rests on the shape of the values: on identity values the inverted sign-flip test (fewer than
+how much depends on the distribution of the values: on identity values the inverted sign-flip test (fewer than
 ``BOOTSTRAP_T_FROM`` identities) or bootstrap-t, and a cluster bootstrap that starts from the photos. Every interval
-says which population it is about.
+names the population that it refers to.
 
 Sources: Hartigan, Using Subsample Values as Typical Values, JASA 64(328), 1969 (the sign-flip test inverted); Efron and
 Tibshirani, An Introduction to the Bootstrap, ch. 12 (bootstrap-t); Davison and Hinkley, Bootstrap Methods and their
@@ -27,13 +27,13 @@ CONFIDENCE = 0.95
 RESAMPLES = 10_000
 CLUSTER_RESAMPLES = 4_000
 BOOTSTRAP_T_FROM = 8
-"""Fewest identities for which bootstrap-t is reported; with fewer, resamples of near-duplicates reach its quantiles."""
+"""Fewest identities for bootstrap-t; with fewer, resamples of near-duplicates affect its quantiles."""
 NEAR_DUPLICATES = 0.1
-"""Share of the values' own spread below which a resample's spread is no divisor (docs/statistics.md)."""
+"""Share of the values' own spread below which a resample's spread is not used as a divisor (docs/statistics.md)."""
 _ROUNDING = 1e-9
 """Relative tolerance: larger than the rounding error of a computed standard deviation."""
 SUBSETS_UP_TO = 20
-"""Most values whose subsets are all counted (2^20)."""
+"""Largest number of values whose subsets are all enumerated (2^20)."""
 NEW_IDENTITIES = "new identities"
 THESE_IDENTITIES = "these identities"
 THIS_IDENTITY = "this identity only (no interval from one identity)"
@@ -52,7 +52,7 @@ class Interval:
 
 @dataclass(frozen=True, kw_only=True)
 class BootstrapInterval(Interval):
-    """As ``Interval``, from ``resamples`` resamples of which ``dropped`` (next to no spread) are not in it."""
+    """As ``Interval``, from ``resamples`` resamples, ``dropped`` of which (with next to no spread) were not used."""
 
     method: str
     resamples: int
@@ -61,18 +61,18 @@ class BootstrapInterval(Interval):
 
 @dataclass(frozen=True, kw_only=True)
 class ExactInterval(Interval):
-    """As ``Interval``, with the confidence that n values can attain in place of the one that was asked for."""
+    """As ``Interval``, with the confidence that n values can attain instead of the requested one."""
 
     confidence: float
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class IdentityImages:
-    """What was measured on one identity, image by image, for everything that is to be compared.
+    """All values measured on one identity, image by image, for everything that is to be compared.
 
     Attributes:
         identity: its name; identities are resampled in the order of their names.
-        labels: what the first axis holds, e.g. one table ``Cell`` per strategy and buffer size. The same for all
+        labels: the entries of the first axis, e.g. one table ``Cell`` per strategy and buffer size. The same for all
             identities of an analysis.
         values: float ``[labels, seeds, T, T, images]``: after training on t, image i of test timestamp k; NaN where
             nothing was measured (above the diagonal, all but the last row of joint training) and beyond
@@ -101,11 +101,11 @@ class ClusterBootstrap:
     """Resampled means over identities of one score, all labels from the same draws.
 
     Attributes:
-        labels: what the last axes hold.
+        labels: the entries of the last axes.
         identities: names, in the order of ``observed``.
         observed: float ``[n, labels]``, the score of each identity (mean over its seeds).
         resampled: float ``[resamples, labels]``, means over resampled identities.
-        population: the one that the intervals are about.
+        population: the one that the intervals refer to.
     """
 
     labels: tuple[Hashable, ...]
@@ -128,7 +128,7 @@ class ClusterBootstrap:
             label, minus: of ``labels``.
             expanded: take the percentiles at which a bootstrap of n normal values has the width of Student's t
                 (Hesterberg 2015, 4.3): plain percentiles are narrow by sqrt((n-1)/n) and ignore that the spread is
-                estimated. By default for new identities, where n is small; not for these identities.
+                estimated. By default True for new identities, whose n is small, and False for these identities.
 
         Raises:
             ValueError: an unknown label, ``confidence`` outside (0, 1), or ``expanded`` for one identity.
@@ -175,7 +175,7 @@ def t_interval(values: Sequence[float] | np.ndarray, confidence: float = CONFIDE
 
 
 def identity_interval(values: Sequence[float] | np.ndarray, confidence: float = CONFIDENCE) -> Interval:
-    """As ``t_interval``; a single identity gives its value with ``low`` and ``high`` NaN, and says so.
+    """As ``t_interval``; for a single identity ``low`` and ``high`` are NaN, and the population says so.
 
     Raises:
         ValueError: no values, or as ``t_interval``.
@@ -194,8 +194,8 @@ def sign_flip_interval(values: Sequence[float] | np.ndarray, confidence: float =
     subset means cut the line into 2^n parts, each of which holds theta with probability 2^-n (Hartigan 1969): from the
     k-th smallest to the k-th largest of them is an interval of confidence 1 - 2k / 2^n. Here k is the largest that
     gives at least ``confidence``. Below 6 identities no k gives 95% (the test rejects no theta at all); then k = 1 is
-    taken, the interval from the smallest to the largest value, and ``confidence`` says what it holds: 93.75% at n = 5.
-    Exact for values that are distributed symmetrically around their mean, whatever else their shape.
+    used, the interval from the smallest to the largest value, and ``confidence`` is what it attains: 93.75% at n = 5.
+    Exact for values that are distributed symmetrically around their mean, whatever their shape otherwise.
 
     Raises:
         ValueError: as ``t_interval``, or more than ``SUBSETS_UP_TO`` values.
@@ -205,12 +205,12 @@ def sign_flip_interval(values: Sequence[float] | np.ndarray, confidence: float =
     n = values.size
     if n > SUBSETS_UP_TO:
         raise ValueError(f"{n} values have too many subsets to count (more than {SUBSETS_UP_TO}): take bootstrap_t")
-    # the sum guards a product such as 0.05 * 2^n / 2 that is whole but for its last bits
+    # 1e-9 guards against a product such as 0.05 * 2^n / 2 that is an integer except for its last bits
     k = max(1, math.floor((1 - confidence) * 2 ** (n - 1) + 1e-9))
     low, high = np.partition(_subset_means(values), [k - 1, 2**n - 1 - k])[[k - 1, 2**n - 1 - k]]
     return ExactInterval(
         mean=float(values.mean()),
-        low=max(float(low), float(values[0])),  # a mean of equal values may round to a little below them
+        low=max(float(low), float(values[0])),  # a mean of equal values may be rounded to slightly below them
         high=min(float(high), float(values[-1])),
         n=n,
         population=NEW_IDENTITIES,
@@ -219,7 +219,7 @@ def sign_flip_interval(values: Sequence[float] | np.ndarray, confidence: float =
 
 
 def _subset_means(values: np.ndarray) -> np.ndarray:
-    """Means of all subsets that are not empty, ``[2^n - 1]``, in no order."""
+    """Means of all non-empty subsets, ``[2^n - 1]``, in no particular order."""
     sums, sizes = np.zeros(1), np.zeros(1)
     for value in values:
         sums, sizes = np.concatenate([sums, sums + value]), np.concatenate([sizes, sizes + 1])
@@ -239,8 +239,8 @@ def bootstrap_t(
     near-duplicates (its spread below ``NEAR_DUPLICATES`` of the values' own; no spread at all included) would divide by
     next to nothing: it is dropped, and ``dropped`` counts them. Where few identities make this more than a rare event
     (fewer than ``BOOTSTRAP_T_FROM``), ``sign_flip_interval`` is the better second opinion.
-    With n = 2 every other resample has the mean itself, so there is no interval: ``low`` and ``high`` are NaN; so they
-    are where all values are equal. The order of ``values`` is irrelevant.
+    With n = 2 every other resample has the mean itself, so there is no interval: ``low`` and ``high`` are NaN, as they
+    are if all values are equal. The order of ``values`` is irrelevant.
 
     Raises:
         ValueError: as ``t_interval``, or fewer than 1 resample.
@@ -282,10 +282,10 @@ def cluster_bootstrap(
 ) -> ClusterBootstrap:
     """Two-level bootstrap of a score: identities, and within each drawn identity its seeds and its images.
 
-    The score is computed anew from every resampled matrix R[t, k] of a trial and only then averaged over seeds,
-    because Forgetting's max does not commute with a mean. Within an identity one draw of seeds, and one draw of images
-    for each test timestamp k, serve all rows t of column k and all labels, so that differences between labels stay
-    paired. An identity that is drawn twice gets two draws of its own.
+    The score is recomputed from every resampled matrix R[t, k] of a trial and only then averaged over seeds, because
+    Forgetting's max does not commute with a mean. Within an identity one draw of seeds, and one draw of images for each
+    test timestamp k, serve all rows t of column k and all labels, so that differences between labels stay paired. An
+    identity that is drawn twice gets two draws of its own.
 
     Draws depend on the identities' names and shapes, never on labels or scores: an equal seed gives equal resamples for
     every score. Their order, from ``rng``: identities ``integers(n, size=(resamples, n))`` (not for these
@@ -294,13 +294,14 @@ def cluster_bootstrap(
 
     Args:
         score: R float ``[..., T, T]`` -> ``[...]``, e.g. ``lambda r: forgetting(r, higher_is_better)``.
-        new_identities: False keeps the identities as they are and resamples only within them: the interval then
-            speaks of these identities, measured again with other seeds and photos.
+        new_identities: False keeps the identities as they are and resamples only within them: the interval then refers
+            to these identities, measured again with other seeds and photos.
 
     Raises:
         ValueError: fewer than 2 identities (for new identities; 1 for these), a name twice, different labels,
             fewer than 1 resample, or a score that is not finite.
-        MissingCellsError: a cell that the score needs is not there, or not for all images; names identity and label.
+        MissingCellsError: a cell that the score needs is missing, or lacks images; the message names identity and
+            label.
     """
     identities = sorted(identities, key=lambda one: one.identity)
     _check_identities(identities, at_least=2 if new_identities else 1)
@@ -348,7 +349,7 @@ def _resampled(
     seed_weights = _weights(seeds, draws, rng)
     image_weights = [_weights(int(count), draws, rng).T for count in one.counts]
     scores = np.zeros((draws, labels))
-    r = np.empty((size, size, draws))  # draws last: they lie together in memory, which is what a score sums over
+    r = np.empty((size, size, draws))  # draws last and so contiguous, because a score adds rows of draws
     for label in range(labels):
         for seed in range(seeds):  # one at a time: all at once would be seeds times the memory
             for k, weights in enumerate(image_weights):

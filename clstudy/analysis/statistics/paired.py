@@ -1,4 +1,4 @@
-"""Numbers of one difference per identity: effect size, sign-flip test, Holm's adjustment, probability of improvement.
+"""Statistics of paired differences: effect size, sign-flip test, Holm's adjustment, probability of improvement.
 
 Pure functions on ``differences`` float ``[n]``, the unit of every claim about new people.
 
@@ -25,7 +25,7 @@ ALPHA = 0.05
 ROUNDING = 64 * float(np.finfo(np.float64).eps)
 """A spread of differences below this share of the scores behind them counts as rounding, not as spread."""
 EXACT_UP_TO = 20
-"""Most differences whose sign patterns are all counted (2^20); above that they are drawn."""
+"""Largest number of differences whose sign patterns are all enumerated (2^20); above that, patterns are drawn."""
 SIGN_DRAWS = 20_000
 FAR = 300.0
 """t / sqrt(df) above which only the spread's chi-square matters to the noncentral t (relative error under 1e-3)."""
@@ -55,8 +55,8 @@ class SignFlip:
 
     Attributes:
         p: share of sign patterns whose |mean| is at least the observed one.
-        smallest: the p that no data of this n can go below.
-        patterns: counted (2^n where ``exact``, else drawn).
+        smallest: lower bound of p for any data of this n.
+        patterns: number of patterns (2^n if ``exact``, otherwise the number drawn).
     """
 
     p: float
@@ -75,8 +75,8 @@ def effect_size(
     effect size: NaN.
 
     Args:
-        scale: size of the scores that were subtracted, as far as it exceeds that of the differences: what spreads by
-            no more than its rounding (``ROUNDING``) has no spread.
+        scale: size of the scores that were subtracted, if it exceeds that of the differences: a spread within its
+            rounding error (``ROUNDING``) counts as none.
 
     Raises:
         ValueError: no differences, one that is not finite, or ``confidence`` outside (0, 1).
@@ -95,7 +95,7 @@ def effect_size(
 
 
 def has_spread(differences: np.ndarray, scale: float = 0.0) -> bool:
-    """Whether differences ``[n]`` of scores of that size differ among themselves by more than rounding."""
+    """Whether differences ``[n]`` of scores of size ``scale`` vary by more than rounding."""
     return float(np.ptp(differences)) > ROUNDING * max(scale, float(np.abs(differences).max()))
 
 
@@ -147,9 +147,9 @@ def probability_of_improvement(
 ) -> Interval:
     """The probability that a new identity's difference favours the strategy: share of identities; ties count half.
 
-    rliable's P(X > Y) on our unit: identities are paired, so each counts once, instead of every run against every run.
-    The limits are Clopper and Pearson's (never too narrow; a bootstrap of 5 out of 5 would say [1, 1]); with ties their
-    beta quantiles are taken at half-integer counts. One identity: no interval.
+    rliable's P(X > Y) for paired identities: each counts once, instead of every run against every run. The limits are
+    Clopper and Pearson's (never too narrow; a bootstrap of 5 out of 5 would say [1, 1]); with ties their beta quantiles
+    are taken at half-integer counts. One identity: no interval.
 
     Raises:
         ValueError: no differences, one that is not finite, or ``confidence`` outside (0, 1).
@@ -184,7 +184,7 @@ def _noncentrality(t: float, df: int, tail: float) -> float:
 
 
 def noncentral_t(df: int, shift: float, t: float) -> float:
-    """P(T <= t). scipy gives NaN at some places far from the middle, where it cannot be told from 0 or 1."""
+    """P(T <= t). scipy gives NaN at some points far in the tails, where it is practically 0 or 1."""
     probability = float(nctdtr(df, shift, t))
     return float(shift < t) if isnan(probability) else probability
 

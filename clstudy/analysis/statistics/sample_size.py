@@ -1,4 +1,4 @@
-"""How large a study must be: what this one could have seen, and how many identities the next one needs.
+"""How large a study must be: what this one could have detected, and how many identities the next one needs.
 
 Pure functions on one difference per identity, ``differences`` float ``[n]``, or on the spread of such differences.
 
@@ -25,14 +25,14 @@ SPREAD_ASSURANCE = 0.8
 
 @dataclass(frozen=True, kw_only=True)
 class NextStudy:
-    """How many identities a next study needs, from the spread that this one saw.
+    """How many identities the next study needs, from the spread observed in this one.
 
     Attributes:
         n: identities of this study.
-        sd: standard deviation of the differences over identities, as seen.
-        sd_cautious: upper limit of the true one, with 80% confidence: n values say little about a spread.
+        sd: observed standard deviation of the differences over identities.
+        sd_cautious: upper limit of the true one, with 80% confidence, because n values tell little about a spread.
         detectable: smallest true difference that a study of this size finds with ``power`` (two-sided, ``alpha``).
-        difference, half_width: what was wished for (None: nothing).
+        difference, half_width: the requested ones (None: not requested).
         for_difference, for_half_width: identities needed with ``sd`` and with ``sd_cautious``; None as above.
     """
 
@@ -57,15 +57,15 @@ def size_next_study(
     power: float = POWER,
     alpha: float = ALPHA,
 ) -> NextStudy:
-    """What this study could have seen, and how many identities a wished difference or precision asks for.
+    """What this study could have detected, and how many identities a given difference or precision needs.
 
     Args:
         scale: size of the scores that were subtracted, as in ``effect_size``.
-        difference, half_width: what is wished for. An observed difference is no wish where its interval includes 0:
-            what was not shown cannot size a study.
+        difference, half_width: to be detected or reached. Do not pass an observed difference whose interval includes 0:
+            a difference that was not shown cannot size a study.
 
     Raises:
-        ValueError: fewer than 2 differences, differences without spread, or a wish that is not positive.
+        ValueError: fewer than 2 differences, differences without spread, or a request that is not positive.
     """
     differences = checked_differences(differences)
     n, sd = differences.size, float(differences.std(ddof=1)) if has_spread(differences, scale) else 0.0
@@ -130,7 +130,7 @@ def identities_for_difference(difference: float, sd: float, *, power: float = PO
 
 
 def identities_for_half_width(half_width: float, sd: float, *, confidence: float = CONFIDENCE) -> int:
-    """Fewest identities for which t sd / sqrt(n), half of the interval's width at spread ``sd``, is small enough.
+    """Fewest identities for which half of the interval's width at spread ``sd``, t sd / sqrt(n), is small enough.
 
     Raises:
         ValueError: ``half_width`` or ``sd`` not positive, ``confidence`` outside (0, 1), or more than a million.

@@ -1,7 +1,7 @@
 """Decides which frames are worth keeping: measures of a face and limits on them (``selection`` chooses among them).
 
 All measures but ``upsampling`` and the two shares outside are taken on the face alone, at a fixed scale, so that they
-mean the same for every alignment and source. The limits come from 154 clean photos (61 frames of a clip of a woman
+are comparable between alignments and sources. The limits come from 154 clean photos (61 frames of a clip of a woman
 outside the stretch with a hand in her face, 24 of a man in a car, 9 of a man before a door, 60 ORL photos), 32 frames
 with a hand in the face, 33 photos with each of four things pasted on, and 12 photos cropped tightly around a face. Of
 all 400 ORL photos 4 % are refused (``tests/identities/test_prepare.py``, marked ``network``).
@@ -35,7 +35,7 @@ _MIRRORED = np.array(
     + [45, 44, 43, 42, 47, 46, 39, 38, 37, 36, 41, 40]
     + [54, 53, 52, 51, 50, 49, 48, 59, 58, 57, 56, 55, 64, 63, 62, 61, 60, 67, 66, 65]
 )
-# (landmarks on one side, their counterparts): a pair's two places are the means of each
+# (landmarks on one side, their counterparts): the mean of each gives a pair's two points
 _SIDES = (
     ((36,), (45,)),
     ((39,), (42,)),
@@ -58,7 +58,7 @@ _BOXES = ((0.0, 0.0, 0.08), (0.06, 0.0, 0.0), (-0.06, 0.0, 0.0), (0.0, 0.06, 0.0
 
 @dataclass(frozen=True, kw_only=True)
 class FilterSettings:
-    """Limits of what is kept, with what was measured (see the module's first lines)."""
+    """Limits of what is kept, with the measurements behind them (see the module's docstring)."""
 
     max_upsampling: float = 2.0
     """Photo pixels per source pixel; above it the photo would be mostly interpolation."""
@@ -66,11 +66,11 @@ class FilterSettings:
     max_face_outside: float = 0.03
     """Share of the face from brows to chin and cheek to cheek outside the source frame. Photos cropped tightly around a
     face: 0; ORL, whose frames touch chins and cheeks: 99 % below 0.025. Photos cut through the middle of a face have
-    0.02 to 0.05, because landmarks are found in what is left of it; most of those are unsteady."""
+    0.02 to 0.05, because landmarks are detected in the part that is left; most of those are unsteady."""
 
     max_outside: float = 0.65
-    """Share of the photo outside the source frame, which is made up (``ffhq.aligned_photo``). Photos cropped from brows
-    to chin: 0.36 to 0.49 (``embedded``), 0.52 to 0.61 (``ffhq``)."""
+    """Share of the photo outside the source frame, which is filled in (``alignments.aligned_photo``). Photos cropped
+    from brows to chin: 0.36 to 0.49 (``embedded``), 0.52 to 0.61 (``ffhq``)."""
 
     max_yaw: float = 0.25
     """``Face.yaw``: 0 frontal, about 0.5 a profile. Clips: up to 0.18; ORL: 0.27 in the most turned photo."""
@@ -91,7 +91,7 @@ class FilterSettings:
     can pass."""
 
     min_cosine: float = 0.35
-    """Identity cosine to the reference: the embedder's equal error rate lies at 0.353."""
+    """Identity cosine to the reference: the embedder's equal error rate is at 0.353."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -200,7 +200,7 @@ def face_outside(shape: tuple[int, ...], landmarks: np.ndarray) -> float:
 
 
 def sharpness(aligned: np.ndarray) -> float:
-    """Share of the face's edges that a slight blur takes away, in [0, 1]; independent of contrast.
+    """Share of the face's edges that a slight blur removes, in [0, 1]; independent of contrast.
 
     Args:
         aligned: uint8 RGB ``[s, s, 3]`` aligned to ``aligned_template(s)``.
@@ -217,8 +217,8 @@ def sharpness(aligned: np.ndarray) -> float:
 def unsteadiness(image: np.ndarray, face: Face, landmarks: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> float:
     """How far brows, eyes, nose and mouth move when detection is repeated, as a share of the eye distance.
 
-    Eight detections: the face's box, six boxes shifted or scaled by 5 to 8 %, and the mirrored picture. Where
-    something hides a feature the network guesses, and guesses differ.
+    Eight detections: the face's box, six boxes shifted or scaled by 5 to 8 %, and the mirrored picture. Where something
+    hides a feature, the network guesses, and guesses differ.
     """
     size = face.box[2:] - face.box[:2]
     found = [face.landmarks]
@@ -239,7 +239,7 @@ def symmetry(portrait: np.ndarray, landmarks: np.ndarray) -> float:
     """How much the left side looks like the right one, in [-1, 1]: a hand or hair on one side lowers it.
 
     Patches around 15 pairs of points are compared with the mirrored patch of the other side by their correlation (the
-    best one within 3 pixels), so that side light counts little; the answer is the lower quartile of the 15.
+    best one within 3 pixels), so that side light counts little; the result is the lower quartile of the 15.
 
     Args:
         portrait: uint8 RGB ``[128, 128, 3]`` aligned to ``aligned_template(128)``.

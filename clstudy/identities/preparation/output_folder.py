@@ -19,10 +19,10 @@ from clstudy.storage.places import write_atomically
 
 
 def require_place(source: Path, out: Path, report: Path, settings: PrepareSettings) -> None:
-    """Check where the photos and the report go, before any work.
+    """Check where the photos and the report will be written, before any work.
 
     Raises:
-        UserError: they would lie in the source or around it, replace a folder that prepare did not make or conditions
+        UserError: they would lie in the source or around it, replace a folder that prepare did not create or conditions
             that somebody put there, or lie beside people's photos of another size or alignment.
     """
     inside = source.resolve() if source.is_dir() else source.resolve().parent
@@ -47,7 +47,7 @@ def require_place(source: Path, out: Path, report: Path, settings: PrepareSettin
 
 
 def _require_one_kind(out: Path, settings: PrepareSettings) -> None:
-    """All people of a folder have one size and alignment."""
+    """Check that all people of a folder have one size and alignment."""
     target = out / settings.identity
     try:
         there = read_json(out / "prepared.json")
@@ -62,10 +62,10 @@ def _require_one_kind(out: Path, settings: PrepareSettings) -> None:
     }
     others = [entry.name for entry in out.iterdir() if (entry / "prepared.json").is_file() and entry != target]
     if differing and others:
-        said = ", ".join(f"{name} {have}, wanted {wanted}" for name, (have, wanted) in differing.items())
+        differences = ", ".join(f"{name} {have}, wanted {wanted}" for name, (have, wanted) in differing.items())
         raise UserError(
-            f"output folder {str(out)!r} holds photos prepared otherwise ({said}: {', '.join(sorted(others))}); a data "
-            "set has one size and alignment. Give another output folder"
+            f"output folder {str(out)!r} holds photos prepared differently ({differences}: "
+            f"{', '.join(sorted(others))}); a data set has one size and alignment. Give another output folder"
         )
 
 
@@ -85,7 +85,7 @@ def only_one(out: Path, identity: str) -> Iterator[None]:
             _mend(out, identity)
             yield
     finally:
-        with suppress(OSError):  # scans are in it, or somebody else is at work
+        with suppress(OSError):  # it still has scans, or another process is using it
             scans.rmdir()
 
 
@@ -96,9 +96,9 @@ def _mend(out: Path, identity: str) -> None:
 
 
 def put_in_place(building: Path, out: Path, settings: PrepareSettings) -> None:
-    """Swap the finished photos in; :func:`_mend` repairs a stop between the two renames."""
+    """Swap the finished photos in; :func:`_mend` repairs an interruption between the two renames."""
     target, replaced = out / settings.identity, _replaced(out, settings.identity)
-    _require_one_kind(out, settings)  # somebody else may have been prepared meanwhile
+    _require_one_kind(out, settings)  # another person may have been prepared in the meantime
     shutil.rmtree(replaced, ignore_errors=True)
     if target.exists():
         target.rename(replaced)

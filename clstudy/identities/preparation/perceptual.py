@@ -1,4 +1,4 @@
-"""Pictures as vectors whose squared distance is LPIPS, so that n pictures cost n passes and not n² / 2."""
+"""Pictures as vectors whose squared distance is LPIPS, so that n pictures cost n passes instead of n² / 2."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def perceptual_vectors(pictures: np.ndarray, *, batch: int = 16) -> np.ndarray:
     for part in torch.split(to_unit_range(pictures), batch):
         levels = []
         for number, level in enumerate(network.features(part)):
-            # distances add (a - b)^2 * head / (h * w) over channels and places; the heads are not negative
+            # distances sum (a - b)^2 * head / (h * w) over channels and pixels; the heads are not negative
             weight = getattr(network, f"head{number}").clamp(min=0) / (level.shape[2] * level.shape[3])
             levels.append((level * weight.sqrt()[:, None, None]).flatten(1))
         rows.append(torch.cat(levels, dim=1))
@@ -26,6 +26,6 @@ def perceptual_vectors(pictures: np.ndarray, *, batch: int = 16) -> np.ndarray:
 
 
 def perceptual_distances(pictures: np.ndarray) -> np.ndarray:
-    """LPIPS of every two of n pictures, float64 ``[n, n]``."""
+    """LPIPS of every pair of n pictures, float64 ``[n, n]``."""
     vectors = perceptual_vectors(pictures)
     return np.asarray(cdist(vectors, vectors, "sqeuclidean"))

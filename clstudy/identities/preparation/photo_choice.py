@@ -103,7 +103,7 @@ def _nearest(frames: Frames, chosen: Split) -> tuple[float, float]:
 
 
 def usable(stamps: tuple[Stamp, ...], settings: PrepareSettings) -> tuple[tuple[Stamp, ...], str]:
-    """The timestamps, renumbered if some are left out, and what to tell the user if they are not sufficient."""
+    """The timestamps, renumbered if some are left out, and a message for the user if they are not sufficient."""
     few = [stamp for stamp in stamps if sum(stamp.counts()) < _least(settings)]
     if not few:
         return stamps, ""

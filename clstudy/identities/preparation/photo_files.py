@@ -58,7 +58,7 @@ def write_photos(
                 "identity_cosine": round(verdict.cosine, 4),
             }
         if chosen:
-            raise UserError(f"{occasion.label} was changed while it was prepared; run prepare again")
+            raise UserError(f"{occasion.label} changed while it was being prepared; run prepare again")
     record = kind_of_photos(settings) | {
         "identity": settings.identity,
         "reference": reference.said if reference else None,
@@ -71,7 +71,7 @@ def write_photos(
 
 
 def _frames(occasion: Occasion, wanted: Any, settings: PrepareSettings) -> list[Frame] | Any:
-    """Unreadable files were reported when the frames were scanned; none of them was chosen."""
+    """The frames of an occasion; unreadable files were reported by the scan, and none of them was chosen."""
     leave = (lambda error: None) if settings.allow_fewer else None
     frames = occasion.frames(settings.sampling, leave)
     return (frame for frame in frames if frame.index in wanted) if wanted else ()

@@ -1,15 +1,15 @@
 """Turns videos or dated photos of a person into a photo folder: ``python -m clstudy.identities prepare``.
 
-``prepare`` tells the story. Every occasion (one video, or the photos of one day: ``video``) becomes a timestamp: sample
-frames and find faces (``scans``), keep the person asked for (``reference``), drop what is too small, cut off, turned
-away, blurred, occluded or someone else (``filters``, ``timestamps``), choose training and test photos that are no
-near-duplicates (``photo_choice``, ``selection``), and align them (``photo_files``). A report says what became of every
+The steps of ``prepare``: every occasion (one video, or the photos of one day: ``video``) becomes a timestamp. Sample
+frames and find faces (``scans``), keep the requested person (``reference``), drop what is too small, cut off, turned
+away, blurred, occluded or someone else (``filters``, ``timestamps``), choose training and test photos that are not
+near-duplicates (``photo_choice``, ``selection``), and align them (``photo_files``). A report lists the outcome of every
 frame (``report``), and the finished photos replace earlier ones in one step (``output_folder``).
 
 Files: ``OUT/<identity>/t00/{train,test}/*.png`` with ``OUT/<identity>/prepared.json`` and ``OUT/prepared.json`` (which
 alignment); ``OUT-report/<identity>/`` (``report.md``, ``frames.csv``, ``t00.png`` …); ``OUT/.prepare/`` holds finished
-scans, so that a stopped run can continue. It is removed at the end, because it has pictures and embeddings of everybody
-in the footage. The same source and settings give the same bytes.
+scans, so that a stopped run can continue. It is removed at the end, because it contains pictures and embeddings of
+everybody in the footage. The same source and settings give the same bytes.
 """
 
 from __future__ import annotations
@@ -57,15 +57,15 @@ def prepare(
     Args:
         source: see ``video.find_occasions``; nothing is written into it.
         out: data folder, may hold other identities of the same size and alignment.
-        references: photos of the person asked for (none: whoever is seen on most occasions).
+        references: photos of the requested person (none: whoever is seen on most occasions).
         manifest: names of the occasions in order.
         keep_scans: keep this run's scans, for other limits or another person in the same footage.
         say: called with lines for the user.
 
     Raises:
         UserError: bad source, reference, output folder or settings; another process prepares this person there; or too
-            few good photos (the report is written before that is said, and photos of an earlier run are left as they
-            are).
+            few good photos (the report is written before the error is raised, and photos of an earlier run are left as
+            they are).
     """
     report = out.with_name(out.name + "-report") / settings.identity
     require_place(source, out, report, settings)
@@ -108,11 +108,11 @@ def _prepare(
     photos = write_photos(building, found, scans, stamps, reference, settings)
     write_report(report, found, scans, stamps, reference, photos, short, settings)
     if short:
-        scans_left = f"{out / '.prepare'} keeps everybody's faces from the footage, so that the next try starts there"
-        raise UserError(f"{short} What became of every frame: {report / 'report.md'}. {scans_left}")
+        scans_left = f"{out / '.prepare'} keeps everybody's faces from the footage, so that the next run starts there"
+        raise UserError(f"{short} The outcome of every frame: {report / 'report.md'}. {scans_left}")
     put_in_place(building, out, settings)
     if keep_scans:
-        say(f"{out / '.prepare'} keeps pictures and embeddings of everybody in the footage; remove it in the end")
+        say(f"{out / '.prepare'} keeps pictures and embeddings of everybody in the footage; remove it afterwards")
     else:
         remove_scans(out / ".prepare", found, settings)
     return PreparedFolder(photos=out / settings.identity, report=report / "report.md", stamps=stamps)

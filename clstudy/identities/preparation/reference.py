@@ -1,4 +1,4 @@
-"""Identifies the person to keep: the one on reference photos, or the one seen most."""
+"""Identifies the person to keep: the one in the reference photos, or the one seen most often."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Reference:
 
 
 def reference_of(photos: Sequence[Path], tools: Tools) -> Reference | None:
-    """The person on the reference photos (mean of their embeddings), or None without photos.
+    """The person in the reference photos (mean of their embeddings), or None without photos.
 
     Raises:
         UserError: a photo is unreadable or shows no face or several, or two photos show different people.
@@ -59,7 +59,7 @@ def reference_of(photos: Sequence[Path], tools: Tools) -> Reference | None:
 def most_seen(scans: Sequence[Scan], settings: PrepareSettings) -> Reference | None:
     """The person seen on most occasions, then in most frames: the medoid of the largest cluster of good faces.
 
-    Two faces are of one cluster if a chain of cosines of at least 0.5 joins them. None if there is no good face.
+    Two faces are in one cluster if a chain of cosines of at least 0.5 connects them. None if there is no good face.
     """
     good = [
         (number, row)

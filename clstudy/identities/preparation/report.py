@@ -1,4 +1,4 @@
-"""The report of one preparation: the outcome of every frame, in words, as a table and as contact sheets."""
+"""The report of one preparation: the outcome of every frame, as text, as a table and as contact sheets."""
 
 from __future__ import annotations
 

@@ -66,11 +66,11 @@ class Scan:
 
 
 class Tools:
-    """The networks, opened when they are first needed."""
+    """The networks, opened on first use."""
 
     def __init__(self, detector: str):
         self._name = detector
-        parse_detector(detector)  # an unknown name is said before any work
+        parse_detector(detector)  # raises for an unknown name, before any work
 
     @cached_property
     def detector(self) -> FaceDetector:
@@ -91,7 +91,7 @@ def scan(
     """Find and measure every face of every sampled frame.
 
     Raises:
-        UserError: a file is unreadable, and not ``allow_fewer``.
+        UserError: a file is unreadable and ``allow_fewer`` is False.
     """
     unreadable: list[str] = []
 
@@ -133,7 +133,7 @@ def scan(
 
 
 def _plausible(face: Face) -> bool:
-    """Whether the landmarks span anything: a box at the frame's border can shrink to a line."""
+    """Whether the landmarks span an area: a box at the frame's border can shrink to a line."""
     points = face.points
     return bool(
         np.linalg.norm(points[1] - points[0]) > 2 and np.linalg.norm(points[3:].mean(0) - points[:2].mean(0)) > 2
@@ -147,13 +147,13 @@ def _thumbnail(image: np.ndarray) -> np.ndarray:
 def scan_once(
     occasion: Occasion, folder: Path, settings: PrepareSettings, tools: Tools, say: Callable[[str], None]
 ) -> Scan:
-    """Read the finished scan of the same files under the same settings, or make the scan."""
+    """Read the stored scan of the same files under the same settings, or scan them now."""
     path = folder / f"scan-{_scan_key(occasion, settings)}.npz"
     try:
         found = stored_scan(path)
         if len(found.unreadable) and not settings.allow_fewer:
             raise UserError(f"{found.unreadable[0]}; --allow-fewer leaves it out")
-        say(f"{occasion.label}: {len(found.labels)} frames were looked at before")
+        say(f"{occasion.label}: {len(found.labels)} frames were scanned before")
         return found
     except (OSError, ValueError):
         pass  # not there yet, or damaged
@@ -175,14 +175,14 @@ def stored_scan(path: Path) -> Scan:
     """A scan that an earlier run stored.
 
     Raises:
-        OSError: there is none.
-        ValueError: it is damaged, or no scan.
+        OSError: there is no such file.
+        ValueError: the file is damaged, or not a scan.
     """
     if not path.is_file():
         raise FileNotFoundError(path)
     try:
         with zipfile.ZipFile(path) as archive:
-            # np.savez does not compress; a few bytes that unpack to gigabytes are no scan
+            # np.savez does not compress; a few bytes that unpack to gigabytes are not a scan
             entries = archive.infolist()
             if any(entry.compress_type for entry in entries) or sum(entry.file_size for entry in entries) > (
                 path.stat().st_size
@@ -213,7 +213,7 @@ def stored_scan(path: Path) -> Scan:
 
 
 def _scan_key(occasion: Occasion, settings: PrepareSettings) -> str:
-    """Hash of everything a scan depends on; limits are not part of it, so other limits need no new scan."""
+    """Hash of everything that a scan depends on; limits are not part of it, so changing them needs no new scan."""
     networks = {name: entry["sha256"] for name, entry in asset_manifest().items() if name.startswith("face_")}
     everything = [
         PREPARE_VERSION,

@@ -1,9 +1,9 @@
 """Chooses which good frames of an occasion become its training and test photos.
 
-A test photo that shows the same moment or look as a training photo would measure how well a photo is remembered, not
+A test photo that shows the same moment or look as a training photo would measure how well that photo is remembered, not
 how well the person's look of that day is. So every training photo keeps a distance to every test photo, in time and in
-looks (``Apart``). Test photos are spread over the whole occasion, in as many places as that leaves room for.
-Photos of other occasions are ignored: somebody who looks the same in May and in June may do so in both.
+looks (``Apart``). Test photos are spread over the whole occasion, at as many points in time as that leaves room for.
+Photos of other occasions are ignored: somebody who looks the same in May and in June may be in both.
 """
 
 from __future__ import annotations
@@ -35,15 +35,15 @@ class Apart:
     """Minimum distances between photos of one occasion. Distances of looks are LPIPS (``filters.faces_only``)."""
 
     min_gap: float = 1.0
-    """Seconds between a training and a test photo, where both have a time."""
+    """Least seconds between a training and a test photo, if both have a time."""
 
     min_difference: float = 0.015
-    """Between a training and a test photo. 95 % of frames 0.13 s apart are nearer than 0.011 to 0.021 in five 40-second
-    parts of a 200-second interview (the FGnet "talking face"), and than 0.020 in a livelier clip of 20 seconds; of any
-    two frames of a part, 5 % are nearer than 0.004 to 0.010, half nearer than 0.021 to 0.043."""
+    """Least LPIPS between a training and a test photo. 95 % of frames 0.13 s apart are nearer than 0.011 to 0.021 in
+    five 40-second parts of a 200-second interview (the FGnet "talking face"), and than 0.020 in a livelier clip of 20
+    seconds; of any two frames of a part, 5 % are nearer than 0.004 to 0.010, half nearer than 0.021 to 0.043."""
 
     min_variety: float = 0.005
-    """Between two training or two test photos: below it the second adds nothing."""
+    """Least LPIPS between two training or two test photos: below it the second adds nothing."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +51,7 @@ class Frames:
     """The good frames of an occasion, in order of time.
 
     Raises:
-        ValueError: shapes that do not fit.
+        ValueError: the shapes do not match.
     """
 
     seconds: np.ndarray
@@ -79,8 +79,8 @@ class Split:
 def split(frames: Frames, wanted: Wanted, apart: Apart, rng: np.random.Generator) -> Split:
     """Choose this many training and test photos, or as many as possible in that proportion.
 
-    The test photos lie in as many places of the occasion as leave enough training photos; the seed decides where these
-    places begin. Training photos are spread evenly over what is left.
+    The test photos lie at as many points in time as leave enough training photos; the seed shifts these points.
+    Training photos are spread evenly over the remaining frames.
     """
     phases = [_PHASES[place] for place in rng.permutation(len(_PHASES))]
     for smaller in _proportions(wanted):
@@ -94,11 +94,11 @@ def split(frames: Frames, wanted: Wanted, apart: Apart, rng: np.random.Generator
 
 
 def remedy(frames: Frames, wanted: Wanted, apart: Apart, got: Split, rng: Callable[[], np.random.Generator]) -> str:
-    """Which requirement prevents the wanted numbers, and how far it would have to be lowered.
+    """A sentence on which requirement prevents the wanted numbers, and how far it would have to be lowered.
 
     Args:
-        got: what ``split`` found.
-        rng: makes the generator that ``split`` was given, anew.
+        got: the result of ``split``.
+        rng: returns a new generator with the seed that ``split`` got.
     """
     count, total = len(frames.seconds), wanted.train + wanted.test
     if count < total:
@@ -131,7 +131,7 @@ def _proportions(wanted: Wanted) -> Iterator[Wanted]:
 
 
 def _tested(frames: Frames, count: int, places: int, phase: float, apart: Apart) -> list[int]:
-    """Test photos around evenly spread places: in each, the frames nearest to it that differ from all taken before."""
+    """Test photos at evenly spread points in time: at each, the nearest frames that differ from all taken before."""
     total = len(frames.seconds)
     taken: list[int] = []
     for place in range(places):
@@ -147,7 +147,7 @@ def _tested(frames: Frames, count: int, places: int, phase: float, apart: Apart)
 
 
 def _free(frames: Frames, test: list[int], apart: Apart) -> list[int]:
-    """Frames that may be training photos beside these test photos."""
+    """Frames that are far enough from these test photos to be training photos."""
     near = too_near(frames, test, apart.min_gap) | (frames.away[:, test] < apart.min_difference)
     return [int(frame) for frame in np.flatnonzero(~near.any(1)) if frame not in test]
 
@@ -168,7 +168,7 @@ def varied(frames: Frames, among: list[int], limit: float) -> list[int]:
 
 
 def _spread(among: list[int], wanted: int, total: int) -> tuple[int, ...]:
-    """This many of the frames, as close as possible to evenly spread points of the whole occasion."""
+    """``wanted`` of the frames, as close as possible to evenly spread points of the whole occasion."""
     count = min(wanted, len(among))
     places = (np.arange(count) + 0.5) * total / count
     _, chosen = linear_sum_assignment(np.abs(places[:, None] - np.array(among)))

@@ -13,7 +13,7 @@ from clstudy.identities.preparation.selection import Apart, Wanted
 from clstudy.identities.preparation.video import Sampling
 
 PREPARE_VERSION = 2
-"""Increased by hand whenever the same source and settings give other photos."""
+"""Increased by hand whenever the same source and settings start to give other photos."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +66,7 @@ class PrepareSettings:
 
     @property
     def wanted(self) -> Wanted:
-        """Photos of a timestamp."""
+        """Training and test photos wanted per timestamp."""
         return Wanted(train=self.train, test=self.test)
 
     @property

@@ -48,7 +48,7 @@ class Stamp:
     lacking: str = ""
     """What prevents the wanted number of photos."""
     left_out: bool = False
-    """Whether it has too few photos, so that the others go on without it."""
+    """Whether it is left out because it has too few photos."""
 
     def decided(self, *decisions: str) -> list[Verdict]:
         """The frames with one of these decisions."""
@@ -97,8 +97,8 @@ def into_timestamps(
 ) -> list[Stamp]:
     """One timestamp per occasion, or ``segments`` runs of frames of the only one with equally many good frames.
 
-    Runs of one video are as far apart as training and test photos must be: a moment that is trained on at one timestamp
-    must not be tested at another.
+    Runs of one video are as far apart as training and test photos must be: a moment that is in one timestamp's training
+    photos must not be in another's test photos.
     """
     if settings.segments is not None:
         return _runs(found, scans[0], verdicts, settings.segments, settings.apart.min_gap)

@@ -24,7 +24,7 @@ VIDEO_SUFFIXES = frozenset({".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v"})
 HEIF_SUFFIXES = frozenset({".heic", ".heif", ".hif"})
 PHOTO_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".tif", ".tiff"}) | HEIF_SUFFIXES
 SOURCE_FORMATS = (*PHOTO_FORMATS, "WEBP", "TIFF")
-"""What photos to prepare may be, as Pillow names it; ``HEIF`` besides where a file's name says so."""
+"""Pillow's names of the formats that source photos may have; ``HEIF`` is added for files named so."""
 
 # A playlist named clip.mp4 must not make ffmpeg read other files or addresses: only containers, only this file.
 _CONTAINERS = {"format_whitelist": "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi", "protocol_whitelist": "file"}
@@ -51,15 +51,14 @@ class Frame:
     """Its number in the video, or among the photos."""
     label: str
     seconds: float
-    """From the video's first frame, or from midnight of the day on which its EXIF data say that a photo was taken; NaN
-    where nothing says it."""
+    """Since the video's first frame, or since midnight of the day on which a photo was taken (EXIF); NaN if unknown."""
     image: np.ndarray
     """uint8 RGB ``[h, w, 3]``."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Occasion:
-    """What one timestamp is made from: one video, or the photos of one day."""
+    """The source of one timestamp: one video, or the photos of one day."""
 
     label: str
     files: tuple[Path, ...]
@@ -106,7 +105,7 @@ class Found:
     ignored: tuple[str, ...]
 
 
-# --- what there is -----------------------------------------------------------------------------------------------
+# --- finding sources ---------------------------------------------------------------------------------------------
 
 
 def find_occasions(source: Path, manifest: Path | None = None) -> Found:
@@ -119,8 +118,8 @@ def find_occasions(source: Path, manifest: Path | None = None) -> Found:
     first (``#`` starts a comment).
 
     Raises:
-        UserError: nothing usable, videos and photos together, a photo without a date, two videos of the same time, or
-            a manifest that names what is not there, or HEIC photos without the package that reads them.
+        UserError: nothing usable, videos and photos together, a photo without a date, two videos of the same time, a
+            manifest that names something that does not exist, or HEIC photos without the package that reads them.
     """
     found = _find(source, manifest)
     if any(path.suffix.lower() in HEIF_SUFFIXES for occasion in found.occasions for path in occasion.files):
@@ -150,7 +149,7 @@ def _find(source: Path, manifest: Path | None) -> Found:
     if videos and (photos or days):
         raise UserError(
             f"source {str(source)!r} holds videos ({videos[0].name}, …) and photos ({(photos or days)[0].name}, …); "
-            "put them into separate folders, or say with --manifest what to use"
+            "put them into separate folders, or select with --manifest what to use"
         )
     others = tuple(
         entry.name for entry in _entries(source) if entry not in {*videos, *photos, *days} and not _is_plain(entry)
@@ -173,7 +172,7 @@ def _from_manifest(source: Path, manifest: Path) -> Found:
     try:
         lines = read_text(manifest, _LARGEST_MANIFEST).splitlines()
     except (OSError, DocumentError) as error:
-        raise UserError(f"manifest {str(manifest)!r} cannot be read ({error}); expected text file") from error
+        raise UserError(f"manifest {str(manifest)!r} cannot be read ({error}); expected a text file") from error
     names = [name for name in (line.split("#", 1)[0].strip() for line in lines) if name]
     there = {entry.name: entry for entry in (*_folders(source), *_files(source, VIDEO_SUFFIXES))}
     problems = [
@@ -206,7 +205,7 @@ def _videos_in_order(videos: list[Path]) -> tuple[tuple[Occasion, ...], str]:
     }
     for order, when in kinds.items():
         times = {path: when(path) for path in videos}
-        # one kind of date for all: a mixture has no meaningful order
+        # the same kind of date for all: a mixture has no meaningful order
         if all(times.values()) and (len(set(times.values())) == len(videos) or order == list(kinds)[-1]):
             break
     by_time = sorted(videos, key=lambda path: (str(times[path]), path.name))
@@ -284,7 +283,7 @@ def _folders(folder: Path) -> list[Path]:
 
 
 def _left_out(folder: Path) -> list[str]:
-    """Other files in a folder of photos: a photo of another format must not be dropped silently."""
+    """Other files in a folder of photos, so that a photo of another format is not dropped silently."""
     if not folder.is_dir():
         return []
     used = set(_files(folder, PHOTO_SUFFIXES))
@@ -292,7 +291,7 @@ def _left_out(folder: Path) -> list[str]:
 
 
 def _is_plain(entry: Path) -> bool:
-    """Whether a file is of a kind that nobody expects to be used."""
+    """Whether a file is of a kind that nobody would expect to be used."""
     return entry.is_file() and entry.suffix.lower() in {".txt", ".json", ".md", ".csv"}
 
 
@@ -309,7 +308,7 @@ def _taken(path: Path) -> date | None:
     try:
         with opened_picture(path, _formats(path)) as image:
             return datetime.strptime(_exif_time(image)[:10], "%Y:%m:%d").date()
-    except (OSError, ValueError):  # an unreadable photo is said where it is read
+    except (OSError, ValueError):  # an unreadable photo is reported when it is read
         return None
 
 
@@ -334,7 +333,7 @@ def _exif_time(image: Image.Image) -> str:
 
 
 def read_photo(path: Path) -> np.ndarray:
-    """Return uint8 RGB ``[h, w, 3]`` of a photo, turned as its EXIF data says; 16 bits become 8.
+    """Return uint8 RGB ``[h, w, 3]`` of a photo, rotated as its EXIF data say; 16 bits become 8.
 
     Raises:
         UserError: it is unreadable.
@@ -356,22 +355,22 @@ def _read(path: Path) -> tuple[np.ndarray, str]:
 
 
 def _formats(path: Path) -> tuple[str, ...]:
-    """Phones may share JPEG files under the name .heic, so the usual formats are tried, too."""
+    """Formats to try: phones may share JPEG files under the name .heic, so the usual formats are tried, too."""
     return (*SOURCE_FORMATS, "HEIF") if path.suffix.lower() in HEIF_SUFFIXES else SOURCE_FORMATS
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
-    """Pillow would clip a 16-bit grey photo at 255, which makes it white."""
+    """Reduce to 8 bits: Pillow would clip a 16-bit grey photo at 255, which makes it white."""
     if not image.mode.startswith("I"):
         return image
     return Image.fromarray((np.asarray(image, np.int64).clip(0, 65535) / 257).round().astype(np.uint8))
 
 
 def video_frames(path: Path, sampling: Sampling) -> Iterator[Frame]:
-    """Read the sampled frames of a video, turned as the file says.
+    """Read the sampled frames of a video, rotated as the file says.
 
     Raises:
-        UserError: PyAV is not installed, or the file is no readable video.
+        UserError: PyAV is not installed, or the file is not a readable video.
     """
     av = _pyav()
     try:
@@ -409,7 +408,7 @@ def _frame_times(av: ModuleType, path: Path) -> list[float]:
     """Times of all frames that are shown, in seconds from the first of them, read without decoding.
 
     A video that was cut without re-encoding begins with frames before the cut, at negative times: the first shown
-    frame depends on them, and no player shows them.
+    frame depends on them, and players do not show them.
     """
     with av.open(str(path), options=_CONTAINERS) as container:
         stream = container.streams.video[0]
