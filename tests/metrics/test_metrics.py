@@ -458,7 +458,7 @@ def official_dists(tensors: dict[str, Tensor], monkeypatch: pytest.MonkeyPatch) 
     return official
 
 
-@pytest.mark.parametrize("size", [64, 256])
+@pytest.mark.parametrize("size", [64, pytest.param(256, marks=[pytest.mark.slow, pytest.mark.ci_slow])])
 def test_dists_equals_the_official_package(
     size: int, tensors: dict[str, Tensor], monkeypatch: pytest.MonkeyPatch
 ) -> None:

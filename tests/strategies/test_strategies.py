@@ -201,7 +201,7 @@ def test_distinct_subsets_follow_the_same_law(capacity, count):
     per_share = Counter(counts_of)
     probabilities = np.array([1 / len(per_share) / per_share[share] for share in counts_of])
     rng = np.random.default_rng(5)
-    first = Counter(tuple(draw_subsets(groups, capacity, count, rng)[0].tolist()) for _ in range(4000))
+    first = Counter(tuple(draw_subsets(groups, capacity, count, rng)[0].tolist()) for _ in range(1500))
     assert abs(chi_square(np.array([first[subset] for subset in subsets]), probabilities)) < 4
 
 
@@ -315,7 +315,7 @@ def test_gdumb_ties_are_drawn():
 
 
 def test_reservoir_keeps_every_photo_seen_with_the_same_probability():
-    counts, capacity, trials = [9, 2, 7, 6], 5, 4000
+    counts, capacity, trials = [9, 2, 7, 6], 5, 1500
     total = sum(counts)
     kept, pairs = Counter(), Counter()
     for seed in range(trials):

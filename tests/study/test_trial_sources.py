@@ -43,6 +43,8 @@ class Choosy(ListedTrials):
         self.finished[trial_id] = objective
 
 
+@pytest.mark.slow
+@pytest.mark.ci_slow
 def test_a_source_may_stop_trials_and_make_new_ones_from_results(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -16,6 +16,8 @@ from tests.support.imaginary_device import Small, parts, train
 GPU = torch.device("cuda")
 
 
+@pytest.mark.slow
+@pytest.mark.ci_slow
 def test_a_stage_stays_on_its_device() -> None:
     """On a device that is not the CPU and needs no driver; in a process of its own, which it changes for good."""
     root = Path(__file__).parents[2]

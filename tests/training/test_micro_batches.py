@@ -78,7 +78,7 @@ def test_which_errors_mean_that_memory_is_full(error: Exception, full: bool) -> 
         assert caught.value is error and sizes == [None], "any other error goes through at once"
 
 
-@settings(max_examples=25)  # collecting garbage, which every failed attempt does, takes its time
+@settings(max_examples=12)  # collecting garbage, which every failed attempt does, takes its time
 @given(largest=st.integers(1, 40), fits=st.integers(0, 45))
 def test_sizes_are_halved_until_they_fit_and_every_attempt_is_told(largest: int, fits: int) -> None:
     tried: list[int] = []
