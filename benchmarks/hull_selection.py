@@ -1,6 +1,6 @@
 """ER-Hull's choice: ours against a plain rendering of the reference procedure, on the same latents and subsets.
 
-    python benchmarks/hull_selection.py [--plain-subsets 20] [--small-cases 200] [--seed 0] [--device cpu|cuda]
+    python -m benchmarks.hull_selection [--plain-subsets 20] [--small-cases 200] [--seed 0] [--device cpu|cuda]
 
 The plain procedure is written from the protocol: for each subset and each candidate left out, a generic constrained
 optimiser (scipy's SLSQP, with the exact gradient, from equal weights) looks for the nearest point of the hull, in

@@ -6,6 +6,9 @@ empty and no error is raised; nothing is moved or repaired.
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,6 +38,21 @@ def trial_stages(study_dir: Path, trial: str) -> tuple[StoredStage, ...]:
         return tuple(_stored_stage(stages, key) for key in result_keys(result_path(study_dir, trial)))
     except (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError):
         return ()
+
+
+def kinds_of_processor(study_dir: Path, trials: Iterable[str]) -> Counter[str]:
+    """Kind of processor -> how many stages of these trials it computed; stages that do not say are left out."""
+    store = StudyStore(study_dir).stages
+    keys: set[str] = set()
+    for trial in trials:
+        with suppress(OSError, ValueError, KeyError):
+            keys.update(result_keys(result_path(study_dir, trial)))
+    found: Counter[str] = Counter()
+    for key in keys:
+        with suppress(OSError, ValueError):
+            if (content := store.read_file(key, STAGE_RECORD)) and (kind := StageRecord.decode(content).computed_on):
+                found[kind] += 1
+    return found
 
 
 def _stored_stage(stages: ValueStore, key: str) -> StoredStage:

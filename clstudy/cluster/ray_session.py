@@ -5,10 +5,11 @@ from __future__ import annotations
 import logging
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import ray
@@ -17,6 +18,7 @@ from clstudy.cluster.nodes import ask_nodes, living_nodes, ray_complaint
 from clstudy.cluster.ray_folder import keep_logs, private_folder, remove_experiment
 from clstudy.cluster.study_settings import StudySettings
 from clstudy.errors import UserError
+from clstudy.settings.instruction_sets import INSTRUCTION_SETS
 from clstudy.storage.content_addressed_store import digest_of
 from clstudy.storage.places import Place
 from clstudy.storage.trees import remove_tree
@@ -27,11 +29,14 @@ TIDY_SECONDS = 60.0
 """The longest that tidying up on the nodes may take."""
 
 
-def start_ray(address: str | None, folder: Path | None = None) -> None:
+def start_ray(
+    address: str | None, folder: Path | None = None, environment: Mapping[str, str] = MappingProxyType({})
+) -> None:
     """Connect to a cluster, or start Ray on this machine without its dashboard.
 
     Args:
         folder: folder of the session on this machine (None: Ray's default).
+        environment: variables of the workers' processes.
     """
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
@@ -50,7 +55,8 @@ def start_ray(address: str | None, folder: Path | None = None) -> None:
         own = None if folder is None else str(folder)
         try:
             with without_ray_dashboard_process():
-                ray.init(address="local", include_dashboard=False, _temp_dir=own, **quiet)
+                given = {"env_vars": dict(environment)} if environment else None
+                ray.init(address="local", include_dashboard=False, _temp_dir=own, runtime_env=given, **quiet)
         except OSError as error:
             raise UserError(
                 f"Ray cannot start on this machine ({error}); it keeps its files in the system's temporary folder: "
@@ -65,7 +71,7 @@ def start_ray(address: str | None, folder: Path | None = None) -> None:
         if complaint:
             raise ConnectionError(complaint)
         # the nodes' workers get the environment that Ray was started in there, and import libraries before our code
-        ray.init(address=address, runtime_env={"env_vars": dict(SWITCHES)}, **quiet)
+        ray.init(address=address, runtime_env={"env_vars": {**SWITCHES, **environment}}, **quiet)
     except (ConnectionError, RuntimeError, ValueError) as error:  # nobody there; another Ray or Python; a wrong address
         raise UserError(
             f"no Ray cluster can be used at {address!r} ({error}); start one with `ray up cluster.yaml` or `ray start "
@@ -88,8 +94,9 @@ def ray_session(settings: StudySettings) -> Iterator[RaySession]:
     On one machine Ray's session gets a folder of its own, which is removed; of a cluster's session only the study's
     part is.
     """
+    environment = INSTRUCTION_SETS[settings.basis.profile.compute.instruction_set].environment
     if settings.address is not None:
-        start_ray(settings.address)
+        start_ray(settings.address, environment=environment)
         try:
             yield RaySession(None)
             name = tune_experiment(settings)
@@ -102,7 +109,7 @@ def ray_session(settings: StudySettings) -> Iterator[RaySession]:
     with private_folder() as folder:
         session = RaySession(folder / "tune")
         try:
-            start_ray(None, folder)
+            start_ray(None, folder, environment)
             yield session
         except Exception:
             session.keep_logs = True

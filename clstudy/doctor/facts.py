@@ -54,6 +54,7 @@ class Facts:
         visible_devices: CUDA_VISIBLE_DEVICES.
         disks: the disk of Ray's own folder, then /dev/shm if there is one.
         auth_mode: RAY_AUTH_MODE in lower case, "" if unset.
+        flags: what the processor can do, as Linux names it; empty on other systems.
         has_token: whether the environment sets an authentication token for Ray.
         node_types: types of nodes that the autoscaler may start: name -> resources.
     """
@@ -74,6 +75,7 @@ class Facts:
     onnx_providers: tuple[str, ...] = ()
     disks: tuple[Disk, ...] = ()
     auth_mode: str = ""
+    flags: frozenset[str] = frozenset()
     has_token: bool = False
     node_types: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 

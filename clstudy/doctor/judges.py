@@ -19,6 +19,7 @@ from clstudy.doctor.facts import CPU_ONNX, FIX, GPU_ONNX, NOTE, PASS, CheckLine,
 from clstudy.doctor.gpu_extra import CUDA_PROVIDER, GPU_ONNX_ONLY
 from clstudy.errors import UserError
 from clstudy.safe_text import shown_address
+from clstudy.settings.instruction_sets import INSTRUCTION_SETS, NATIVE
 from clstudy.settings.profiles import Profile, Resources
 from clstudy.storage.places import MIN_FREE_BYTES
 from clstudy.study.preflight import left_out_metrics
@@ -81,6 +82,37 @@ def judge_code(found: Mapping[str, Facts]) -> list[CheckLine]:
     return lines or [
         CheckLine(PASS, "code", f"clstudy {first.code[:8]} in {first.folder}, its packaged weights undamaged")
     ]
+
+
+def judge_instruction_sets(chosen: str, found: Mapping[str, Facts]) -> list[CheckLine]:
+    """Whether all processors have what the profile holds them to, or are of one kind where it holds them to nothing."""
+    what, needed = "processor", INSTRUCTION_SETS[chosen].flags
+    lacking = [where for where, facts in found.items() if not facts.flags.issuperset(needed)]
+    if lacking:
+        others = [name for name, choice in INSTRUCTION_SETS.items() if _all_have(choice.flags, found)]
+        text = f"compute.instruction_set is {chosen!r}, which {', '.join(lacking)} cannot compute with"
+        return [CheckLine(FIX, what, text, f"choose {' or '.join(others)}, or leave these machines out")]
+    best = {where: _best_instruction_set(facts) for where, facts in found.items()}
+    groups = _groups(best)
+    if chosen != NATIVE:
+        return [CheckLine(PASS, what, f"every machine can compute with {chosen}, as compute.instruction_set says")]
+    if len(groups) > 1:
+        shared = [name for name, choice in INSTRUCTION_SETS.items() if choice.flags and _all_have(choice.flags, found)]
+        text = f"{_listed(groups)}: the same stage differs in its last digits between them"
+        one = f"--set compute.instruction_set={shared[-1]}" if shared else "leave machines of the other kind out"
+        return [CheckLine(NOTE, what, text, f"for equal bits: {one}")]
+    return [CheckLine(PASS, what, f"{next(iter(groups))}" + (" everywhere" if len(found) > 1 else ""))]
+
+
+def _all_have(flags: Sequence[str], found: Mapping[str, Facts]) -> bool:
+    return all(facts.flags.issuperset(flags) for facts in found.values())
+
+
+def _best_instruction_set(facts: Facts) -> str:
+    """The last one of the registry, which is in ascending order, that the processor has."""
+    named = [(name, choice.flags) for name, choice in INSTRUCTION_SETS.items() if choice.flags]
+    there = [name for name, flags in named if facts.flags.issuperset(flags)]
+    return there[-1] if there else "neither " + " nor ".join(name for name, _ in named)
 
 
 def judge_gpus(wanted: bool, found: Mapping[str, Facts], offered: Mapping[str, float]) -> list[CheckLine]:

@@ -21,6 +21,7 @@ from pathlib import Path
 from clstudy.assets import AssetError, asset_path, manifest
 from clstudy.cluster.nodes import why
 from clstudy.doctor.facts import CPU_ONNX, GPU_ONNX, Disk, Facts
+from clstudy.settings.instruction_sets import INSTRUCTION_SETS
 from clstudy.settings.version import __version__
 from clstudy.storage.documents import read_yaml
 
@@ -50,9 +51,21 @@ def gather_facts(look_for_gpus: bool) -> Facts:
         onnx_providers=_onnx_providers() if "onnxruntime" not in broken else (),
         disks=_disks(),
         auth_mode=os.environ.get("RAY_AUTH_MODE", "").lower(),
+        flags=_processor_flags(),
         has_token=any(os.environ.get(name) for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")),
         node_types=node_types(Path(os.path.expanduser("~/ray_bootstrap_config.yaml"))),
     )
+
+
+def _processor_flags() -> frozenset[str]:
+    """Only those that an instruction set needs; a processor has hundreds."""
+    wanted = {flag for _, choice in INSTRUCTION_SETS.items() for flag in choice.flags}
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return frozenset()
+    found = next((line.partition(":")[2].split() for line in lines if line.startswith("flags")), [])
+    return frozenset(wanted.intersection(found))
 
 
 def _package() -> Path:

@@ -27,6 +27,7 @@ from clstudy.doctor.judges import (
     judge_code,
     judge_disks,
     judge_gpus,
+    judge_instruction_sets,
     judge_machine,
     judge_onnx,
     judge_reach,
@@ -85,6 +86,7 @@ def machine_lines(request: Request, here: Facts, probe: Probe) -> Iterator[Check
     yield judge_machine(HERE, here)
     yield from judge_versions(found)
     yield from judge_code(found)
+    yield from processor_lines(request, found)
     yield from judge_gpus(bool(share.gpus), found, {})
     yield from judge_onnx(bool(share.gpus), found)
     yield from judge_gpu_extra(bool(share.gpus), found)
@@ -139,6 +141,7 @@ def node_lines(request: Request, here: Facts, probe: Probe) -> Iterator[CheckLin
     yield from (judge_machine(label, facts) for label, facts in found.items())
     yield from judge_versions({DRIVER: here, **found})
     yield from judge_code({DRIVER: here, **found})
+    yield from processor_lines(request, found)
     yield from judge_gpus(look_for_gpus, found, {node.label: node.gpus for node in nodes})
     yield from judge_onnx(look_for_gpus, found)
     yield from judge_gpu_extra(look_for_gpus, found)
@@ -154,6 +157,12 @@ def storage_lines(request: Request, probe: Probe, seen: Mapping[str, Seen], arri
     """Findings on the storage."""
     place = str(request.place)
     return judge_storage(place, probe, seen, arrived) + judge_room(place, probe, request.profile)
+
+
+def processor_lines(request: Request, found: Mapping[str, Facts]) -> list[CheckLine]:
+    """Findings on the processors, where they compute; a GPU's bits do not depend on its host."""
+    on_gpu = bool(request.profile.resources.gpus)
+    return [] if on_gpu or not found else judge_instruction_sets(request.profile.compute.instruction_set, found)
 
 
 def clock_of(probe: Probe) -> dict[str, Span]:

@@ -31,17 +31,22 @@ class StageRecord:
         request: the document whose hash is the stage's key.
         loss: mean training loss of the last epoch.
         micro_batch: most photos in a pass, if the GPU's memory made it smaller than the settings' batch.
+        computed_on: kind of processor (``clstudy.training.processor``); empty in records from before it was written.
+            It is not part of the key: another kind gives the same numbers but for their last digits.
     """
 
     request: Mapping[str, Any]
     loss: float
     micro_batch: int | None = None
+    computed_on: str = ""
 
     def encode(self) -> bytes:
         """The content of the file."""
         document: dict[str, Any] = {"request": self.request, "loss": self.loss}
         if self.micro_batch is not None:
             document["micro_batch"] = self.micro_batch
+        if self.computed_on:
+            document["computed_on"] = self.computed_on
         return json.dumps(document, indent=1).encode()
 
     @classmethod
@@ -55,10 +60,12 @@ class StageRecord:
         request, loss, micro_batch = (document.get(name) for name in ("request", "loss", "micro_batch"))
         if not isinstance(request, Mapping):
             raise ValueError(f"{STAGE_RECORD} has no request")
+        computed_on = document.get("computed_on")
         return cls(
             request=request,
             loss=float(loss) if isinstance(loss, int | float) else float("nan"),
             micro_batch=micro_batch if isinstance(micro_batch, int) else None,
+            computed_on=computed_on if isinstance(computed_on, str) else "",
         )
 
     @cached_property

@@ -18,6 +18,7 @@ from pydantic import AfterValidator, Field
 
 from clstudy.errors import nearest
 from clstudy.registry import Registry
+from clstudy.settings.instruction_sets import INSTRUCTION_SETS, NATIVE
 from clstudy.settings.precision import PRECISIONS
 
 _LATER = {"later": True}
@@ -36,6 +37,13 @@ def _fixed(why: str) -> dict[str, str]:
 def _known_precision(name: str) -> str:
     if name not in PRECISIONS:
         raise ValueError(f"unknown precision.{nearest(name, PRECISIONS)} Known: {', '.join(PRECISIONS)}")
+    return name
+
+
+def _known_instruction_set(name: str) -> str:
+    if name not in INSTRUCTION_SETS:
+        known = ", ".join(INSTRUCTION_SETS)
+        raise ValueError(f"unknown instruction set.{nearest(name, INSTRUCTION_SETS)} Known: {known}")
     return name
 
 
@@ -195,12 +203,14 @@ class ComputeSettings:
 
     ``precision``: a name of ``clstudy.settings.precision.PRECISIONS``. ``compile``: torch.compile for the synthesis
     network. ``activation_checkpointing``: activations are recomputed in the backward pass instead of
-    kept, to save memory.
+    kept, to save memory. ``instruction_set``: a name of ``clstudy.settings.instruction_sets.INSTRUCTION_SETS``, for
+    studies on processors of different kinds.
     """
 
     precision: Annotated[str, AfterValidator(_known_precision)] = "float32"
     compile: bool = False
     activation_checkpointing: bool = field(default=False, metadata=_written_as("recompute"))
+    instruction_set: Annotated[str, AfterValidator(_known_instruction_set)] = field(default=NATIVE, metadata=_LATEST)
 
 
 @dataclass(frozen=True, kw_only=True)

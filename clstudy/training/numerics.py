@@ -12,6 +12,7 @@ from torch import nn
 from clstudy.errors import UserError
 from clstudy.settings.precision import PRECISIONS
 from clstudy.settings.profiles import ComputeSettings, Resources
+from clstudy.training.processor import require_instruction_set
 
 
 def torch_device(resources: Resources) -> torch.device:
@@ -35,7 +36,12 @@ def configure_torch(compute: ComputeSettings, resources: Resources) -> list[str]
 
     Returns caveats as sentences (none on a CPU): the same settings give the same bits there, and on CUDA wherever torch
     has a deterministic kernel.
+
+    Raises:
+        UserError: this process does not compute with the instruction set that the settings name.
     """
+    if not resources.gpus:
+        require_instruction_set(compute.instruction_set)
     torch.set_num_threads(resources.threads)
     tf32 = PRECISIONS[compute.precision].tf32
     torch.backends.cuda.matmul.allow_tf32 = tf32

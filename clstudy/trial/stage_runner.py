@@ -34,6 +34,7 @@ from clstudy.storage.content_addressed_store import (
 )
 from clstudy.strategies.base import Generated, Memory, make_items, memory_to_dict
 from clstudy.strategies.lookup import make_strategy
+from clstudy.training.processor import kind_of_processor
 from clstudy.trial.listener import Listener, StageReport
 from clstudy.trial.photos import StagePhotos, buffer_photos, stored_tensors
 from clstudy.trial.requests import Basis, MemoryRequest, StageRequest, canonical_train, recall
@@ -124,7 +125,12 @@ class StageRunner:
         done, micro_batch = self.trainer.within_memory(request, lambda size: self._scored(request, listener, size))
         trained, scored, rows = done.trained, done.scored, stage_table(done.scored.rows)
         generated = None if done.generated is None else self.workload.replay_picture(done.generated)
-        record = StageRecord(request=request.document, loss=trained.loss, micro_batch=micro_batch)
+        record = StageRecord(
+            request=request.document,
+            loss=trained.loss,
+            micro_batch=micro_batch,
+            computed_on=kind_of_processor(self.workload.device),
+        )
         files = {
             ROWS: parquet_bytes(rows),
             FACES: encode_png(scored.faces),

@@ -114,6 +114,25 @@ def full(tmp_path_factory):
     return study, (study.folder / "report" / "index.html").read_text()
 
 
+def test_a_study_of_two_kinds_of_processor_says_so_at_the_top(tmp_path):
+    def kind(request):
+        return {"computed_on": "AMD AVX2" if request.t == 1 else "Intel AVX512"}
+
+    study = Study(tmp_path / "study", identities=("ann", "bob"), seeds=(0,))
+    furnish(study)
+    assert "kind of processor:" not in quick(study).words, "stages of earlier versions do not say"
+    study = Study(tmp_path / "one", identities=("ann", "bob"), seeds=(0,))
+    furnish(study, lambda request: {"computed_on": "Intel AVX512"})
+    assert "Computed on 1 kind of processor: Intel AVX512 (" in quick(study).words
+    study = Study(tmp_path / "two", identities=("ann", "bob"), seeds=(0,))
+    stages = {request.key: request.t for found in furnish(study, kind).values() for request in found}
+    second = sum(t == 1 for t in stages.values())
+    assert (
+        f"Computed on 2 kinds of processor: Intel AVX512 ({len(stages) - second} stages), AMD AVX2 ({second} stages). "
+        "Stages of different kinds differ in their last digits"
+    ) in quick(study).words
+
+
 # --- the whole page -------------------------------------------------------------------------------------------------
 
 

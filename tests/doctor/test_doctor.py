@@ -37,6 +37,7 @@ from clstudy.doctor.judges import (
     judge_code,
     judge_disks,
     judge_gpus,
+    judge_instruction_sets,
     judge_machine,
     judge_onnx,
     judge_reach,
@@ -118,6 +119,35 @@ def test_versions_that_agree_pass_whatever_torch_is_built_for() -> None:
     head = replace(without_gpu(FACTS), versions={**VERSIONS, "torch": "2.13.0+cpu"})
     line = only(judge_versions({"a": FACTS, "b": head}))
     assert line.kind == PASS and "the same in 2 places" in line.text and "ray 2.60.0" in line.text
+
+
+AVX2, AVX512 = frozenset({"avx2", "fma"}), frozenset({"avx2", "fma", "avx512f", "avx512bw", "avx512dq", "avx512vl"})
+
+
+@pytest.mark.parametrize(
+    ("chosen", "flags", "kind", "said", "remedy"),
+    [
+        ("native", [AVX512, AVX512], PASS, "avx512 everywhere", ""),
+        ("native", [AVX2], PASS, "avx2", ""),
+        ("native", [frozenset()], PASS, "neither avx2 nor avx512", ""),
+        (
+            "native",
+            [AVX512, AVX2],
+            NOTE,
+            "avx512 (n0); avx2 (n1): the same stage differs",
+            "compute.instruction_set=avx2",
+        ),
+        ("native", [AVX512, frozenset()], NOTE, "(n1): the same stage differs", "leave machines of the other kind out"),
+        ("avx2", [AVX512, AVX2], PASS, "every machine can compute with avx2", ""),
+        ("avx512", [AVX512, AVX2], FIX, "'avx512', which n1 cannot compute with", "choose native or avx2, or leave"),
+    ],
+)
+def test_kinds_of_processor_are_compared_with_each_other_and_with_the_setting(
+    chosen: str, flags: list[frozenset[str]], kind: str, said: str, remedy: str
+) -> None:
+    found = {f"n{place}": replace(FACTS, flags=one) for place, one in enumerate(flags)}
+    line = only(judge_instruction_sets(chosen, found))
+    assert line.kind == kind and said in line.text and remedy in line.remedy, str(line)
 
 
 def test_versions_that_differ_are_named_with_their_places() -> None:

@@ -72,8 +72,11 @@ def faces(request: StageRequest) -> np.ndarray:
     return np.concatenate([np.concatenate(top, axis=1), np.concatenate(below, axis=1)])
 
 
-def furnish(study) -> dict[str, list[StageRequest]]:
-    """Give a ``tests.analysis.test_report.Study`` its stages, anchors and timings; trial -> its stage requests."""
+def furnish(study, computed_on=lambda request: {}) -> dict[str, list[StageRequest]]:
+    """Give a ``tests.analysis.test_report.Study`` its stages, anchors and timings; trial -> its stage requests.
+
+    ``computed_on``: what a stage's record says besides its request and loss.
+    """
     store, requests = StudyStore(study.folder), {}
     for name in {spec["identity"] for spec in study.trials}:
         for timestamp in person(name, study.size).timestamps:
@@ -91,7 +94,7 @@ def furnish(study) -> dict[str, list[StageRequest]]:
         for request in requests[name]:
             sink = io.BytesIO()
             Image.fromarray(faces(request)).save(sink, "PNG")
-            document = json.dumps({"request": request.document, "loss": 0.5}).encode()
+            document = json.dumps({"request": request.document, "loss": 0.5, **computed_on(request)}).encode()
             store.stages.put(request.key, {"stage.json": document, "faces.png": sink.getvalue()})
             store.record_seconds(request.key, Timing(seconds=10.0 + request.t, work=1.0, kind="made up"))
         table = pq.read_table(study.results(name))

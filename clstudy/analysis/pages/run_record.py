@@ -35,8 +35,22 @@ def missing_section(summary: Summary) -> Section:
     return Section(anchor="missing", title=title, blocks=tuple(blocks))
 
 
-def settings_section(record: StudyRecord) -> Section:
-    """Settings, versions and data digests of ``study.yaml`` (the trials themselves are in the file)."""
+def processor_text(kinds: Mapping[str, int]) -> str:
+    """What computed the study: "2 kinds of processor: Intel AVX512 (40 stages), Intel AVX2 (12 stages)"."""
+    listed = ", ".join(
+        f"{kind} ({count} stage{'s' if count > 1 else ''})"
+        for kind, count in sorted(kinds.items(), key=lambda one: (-one[1], one[0]))
+    )
+    return f"{len(kinds)} kind{'s' if len(kinds) > 1 else ''} of processor: {listed}"
+
+
+def settings_section(record: StudyRecord, kinds: Mapping[str, int]) -> Section:
+    """Settings, versions and data digests of ``study.yaml`` (the trials themselves are in the file).
+
+    Args:
+        record: the file.
+        kinds: kind of processor -> how many stages it computed; empty if no stage says.
+    """
     plain = {
         key: value
         for key, value in record.document().items()
@@ -51,8 +65,9 @@ def settings_section(record: StudyRecord) -> Section:
         )
         if (flat := list(_flat(values)))
     ]
+    computed = f"Computed on {processor_text(kinds)}. " if kinds else ""
     blocks: tuple[Block, ...] = (
-        (soft_paragraph(SAME_BITS), *tables) if tables else (paragraph("study.yaml holds none."),)
+        (soft_paragraph(computed + SAME_BITS), *tables) if tables else (paragraph("study.yaml holds none."),)
     )
     return Section(anchor="settings", title="Settings, versions, data digests", blocks=blocks)
 

@@ -16,9 +16,10 @@ from clstudy.analysis.pages.comparisons import comparison_section
 from clstudy.analysis.pages.efficiency import efficiency_section
 from clstudy.analysis.pages.pictures import figure_section
 from clstudy.analysis.pages.render import render
-from clstudy.analysis.pages.run_record import missing_section, settings_section, timing_section
+from clstudy.analysis.pages.run_record import missing_section, processor_text, settings_section, timing_section
 from clstudy.analysis.pages.scores import identity_section, main_section
 from clstudy.analysis.report_data import ReportData
+from clstudy.analysis.study_folder import kinds_of_processor
 from clstudy.records.study_record import read_study_record
 
 
@@ -32,6 +33,7 @@ def study_page(material: ReportData, gallery: Gallery, extra: Sequence[Section] 
     """
     summary = material.summary
     record = read_study_record(summary.study.folder)
+    kinds = kinds_of_processor(summary.study.folder, (trial.trial for trial in summary.study.trials))
     return render(
         "study.html.j2",
         title=f"{summary.study.name}: clstudy report",
@@ -39,7 +41,7 @@ def study_page(material: ReportData, gallery: Gallery, extra: Sequence[Section] 
         description=record.description or "",
         answer=_answer(material),
         facts=_facts(material),
-        alerts=_alerts(material, gallery),
+        alerts=_alerts(material, gallery, kinds),
         sections=[
             main_section(material),
             figure_section(gallery),
@@ -48,7 +50,7 @@ def study_page(material: ReportData, gallery: Gallery, extra: Sequence[Section] 
             *efficiency_section(material),
             identity_section(material),
             missing_section(summary),
-            settings_section(record),
+            settings_section(record, kinds),
             timing_section(material),
         ],
     )
@@ -84,10 +86,15 @@ def _facts(material: ReportData) -> list[tuple[str, str]]:
     return [*facts, (f"{done}/{len(study.trials)}", "trials in the numbers")]
 
 
-def _alerts(material: ReportData, gallery: Gallery) -> list[str]:
+def _alerts(material: ReportData, gallery: Gallery, kinds: Mapping[str, int]) -> list[str]:
     """Notices at the top: what cannot be concluded, and what is missing from this page."""
     summary = material.summary
     said = not_concluded(summary)
     if summary.missing:
         said.append(f"{len(summary.missing)} of {len(summary.study.trials)} trials are missing, in whole or in part.")
+    if len(kinds) > 1:
+        said.append(
+            f"Computed on {processor_text(kinds)}. Stages of different kinds differ in their last digits, and training "
+            "carries that on."
+        )
     return said + [f"{broken.title}: {broken.reason}" for broken in gallery.skipped if broken.broken]
