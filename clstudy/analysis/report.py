@@ -14,6 +14,7 @@ from clstudy.analysis.figures import draw
 from clstudy.analysis.pages.claims import claim_files, claim_sections
 from clstudy.analysis.pages.evidence import evidence_sections
 from clstudy.analysis.pages.loss_path import loss_path_sections
+from clstudy.analysis.pages.noise import noise_sections
 from clstudy.analysis.pages.rates import rate_sections
 from clstudy.analysis.pages.study import comparison_page, study_page
 from clstudy.analysis.pages.tracking import tracking_sections
@@ -84,6 +85,7 @@ def build_report(study_dir: Path | str) -> Report:
                 *claim_sections(material),
                 *evidence_sections(material, found),
                 *variance_sections(material, budgets),
+                *noise_sections(material),
                 *rate_sections(study),
                 *loss_path_sections(folder_of_study),
                 *tracking_sections(folder_of_study),

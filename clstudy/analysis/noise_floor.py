@@ -1,0 +1,124 @@
+"""The noise floor of a study's arithmetic: the same trials, computed by another kind of processor.
+
+Settings, photos and seeds are the same, and so are the draws; all that differs is the order in which sums are rounded,
+which training carries on. Effects have to be larger than that.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from clstudy.analysis.study_folder import kinds_of_processor
+from clstudy.analysis.summary import Summary, summarise
+from clstudy.errors import UserError
+from clstudy.records.noise_floor import NoiseFloor, ScoreNoise
+from clstudy.records.study_record import CompleteRecord, read_complete_record
+
+
+def measure_noise_floor(study: Path, repetition: Path) -> NoiseFloor:
+    """Compare the scores of all trials that a study and its repetition have in common.
+
+    Args:
+        study: folder of the study.
+        repetition: folder of a study with the same settings but for ``compute.instruction_set``, or of the same space
+            computed on another machine.
+
+    Raises:
+        UserError: one is no study, they differ in more than the processor, were computed by the same kind, or have no
+            trial in common.
+    """
+    _require_same_inputs(read_complete_record(study), read_complete_record(repetition), repetition)
+    one, two = summarise(study), summarise(repetition)
+    here, there = _kind(one), _kind(two)
+    if here == there:
+        raise UserError(
+            f"{study} and {repetition} were computed by the same kind of processor ({here}), so their difference says "
+            "nothing; repeat trials of the study with --set compute.instruction_set=avx2, or on another machine"
+        )
+    found = [_noise(cell[:3], changes) for cell, changes in _changes(one, two).items()]
+    if not found:
+        raise UserError(f"{study} and {repetition} have no finished trial in common; repeat trials of the study")
+    return NoiseFloor(here=here, there=there, scores=tuple(found))
+
+
+def noise_of_difference(noise: ScoreNoise, people: int) -> float:
+    """Root mean square of what rounding changes in a paired difference that is averaged over people.
+
+    Both trials of each pair round independently of each other and of other people's.
+    """
+    return noise.rms * math.sqrt(2 / people)
+
+
+def _noise(names: tuple[Any, ...], changes: list[float]) -> ScoreNoise:
+    protocol, metric, score = names
+    absolute = np.abs(changes)
+    rms = float(np.sqrt(np.square(absolute).mean()))
+    return ScoreNoise(
+        protocol=protocol, metric=metric, score=score, trials=len(changes), rms=rms, largest=float(absolute.max())
+    )
+
+
+def _changes(one: Summary, two: Summary) -> dict[tuple[str, str, str], list[float]]:
+    """Protocol, metric and score -> change of every trial that both studies have."""
+    found: dict[tuple[str, str, str], list[float]] = {}
+    for cell, people in one.values.items():
+        others = two.values.get(cell, {})
+        for person, seeds in people.items():
+            for seed in seeds.keys() & others.get(person, {}).keys():
+                found.setdefault(cell[:3], []).append(others[person][seed] - seeds[seed])
+    return found
+
+
+def _kind(summary: Summary) -> str:
+    """The kind of processor that computed a study.
+
+    Raises:
+        UserError: its stages do not say, or several did.
+    """
+    study = summary.study
+    kinds = kinds_of_processor(study.folder, (trial.trial for trial in study.trials))
+    if len(kinds) != 1:
+        said = ", ".join(sorted(kinds)) or "no stage says which"
+        raise UserError(f"{study.folder} was not computed by one known kind of processor ({said}); compare others")
+    return next(iter(kinds))
+
+
+def _require_same_inputs(one: CompleteRecord, two: CompleteRecord, place: Path) -> None:
+    """Refuse a repetition that differs in more than its processor.
+
+    Raises:
+        UserError: it does; with what differs.
+    """
+    differing = sorted(
+        f"{section}.{name}"
+        for section, name, first, second in _settings(one.profile, two.profile)
+        if first != second and (section, name) != ("compute", "instruction_set")
+    )
+    photos = [name for name, digest in two.data_digests.items() if one.data_digests.get(name, digest) != digest]
+    if one.generator != two.generator:
+        differing.append("the pretrained generator")
+    if photos:
+        differing.append(f"photos of {', '.join(photos)}")
+    if differing:
+        raise UserError(
+            f"{place} differs from the study in {', '.join(differing)}; repeat the study with its own settings and "
+            "photos (the same runs/data), and --set compute.instruction_set or another machine"
+        )
+
+
+def _settings(one: Mapping[str, Any], two: Mapping[str, Any]) -> list[tuple[str, str, Any, Any]]:
+    """Section, name and both values of every setting; a setting outside sections has an empty section."""
+    found = []
+    for section in sorted(one.keys() | two.keys()):
+        first, second = one.get(section), two.get(section)
+        if isinstance(first, Mapping) and isinstance(second, Mapping):
+            names = sorted(first.keys() | second.keys())
+            found += [(section, name, first.get(name), second.get(name)) for name in names]
+        else:
+            found.append(("", section, first, second))
+    return found
