@@ -270,7 +270,7 @@ def test_a_rate_that_changed_in_the_database_does_not_choose(tmp_path: Path) -> 
     with sqlite3.connect(database) as connection:
         connection.execute("UPDATE trial_params SET param_value = param_value * 1.5 WHERE trial_id = 2")
     connection.close()
-    with pytest.raises(UserError, match=r"not as it was written.*Move the file away.*same rates"):
+    with pytest.raises(UserError, match=r"has changed since it was written.*Move the file away.*same rates"):
         open_search(database)
     database.rename(tmp_path / "aside.db")
     assert search_on(open_search(database)) == chosen, "and nothing is lost"
