@@ -268,7 +268,6 @@ def test_only_a_damaged_stage_is_computed_again(smoke_study: SmokeStudy, tmp_pat
 
 
 @pytest.mark.slow
-@pytest.mark.ci_slow
 def test_a_killed_driver_goes_on_and_the_rows_are_the_same(smoke_study: SmokeStudy, photos: Path) -> None:
     """A SIGKILL at a seeded moment inside a stage (three: the next test; thirty: tests/cluster/test_chaos.py).
 
