@@ -137,7 +137,7 @@ def measure(name: str, ours: WorkerProcess, other: WorkerProcess | None, rounds:
     problem = ""
     if other is not None and kind.comparable:
         try:
-            there = other.ask(prepare=name)
+            there = other.ask(prepare=name, only=OURS)
             sides.append((OTHER, other, OURS, there["units"][OURS]))
         except WorkerError as error:
             problem = f"the other checkout: {error}"

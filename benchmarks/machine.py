@@ -7,7 +7,6 @@ import platform
 import time
 from collections.abc import Callable
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,8 +16,10 @@ _SIZE, _TRIES = 1024, 3
 
 def describe() -> dict[str, Any]:
     """Processor, cores, instruction set that torch uses, versions."""
+    from clstudy.settings.instruction_sets import processor_field  # earlier checkouts, which never ask, lack it
+
     return {
-        "processor": _processor(),
+        "processor": processor_field("model name") or platform.processor() or "unknown",
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "instruction_set": torch.backends.cpu.get_cpu_capability(),
         "threads": torch.get_num_threads(),
@@ -26,15 +27,6 @@ def describe() -> dict[str, Any]:
         "clstudy": version("clstudy"),
         "system": f"{platform.system()} {platform.machine()}",
     }
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor() or "unknown"
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or "unknown"
 
 
 def matrix_product() -> Callable[[], float]:

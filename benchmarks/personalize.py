@@ -77,7 +77,7 @@ def plain_personalise(module: nn.Module, new: TrainingPhotos, stored: TrainingPh
     """The reference loop: one photo at a time, target features computed again."""
     module.requires_grad_(True)
     optimizer = torch.optim.Adam(module.parameters(), lr=RATE)
-    draws = epochs(NEW, 2, np.random.default_rng(3)), replay_draws(STORED, 2, np.random.default_rng(4))
+    draws = epochs(len(new), 2, np.random.default_rng(3)), replay_draws(len(stored), 2, np.random.default_rng(4))
     for _ in range(steps):
         optimizer.zero_grad()
         for source, stream in zip((new, stored), draws, strict=True):
@@ -93,7 +93,7 @@ def plain_personalise(module: nn.Module, new: TrainingPhotos, stored: TrainingPh
 def plain_invert(module: nn.Module, test: TrainingPhotos, lpips: LPIPS, steps: int) -> None:
     """One test photo at a time, target features computed again at every step."""
     for index in range(len(test)):
-        w = torch.zeros(1, 512, device=test.latents.device, requires_grad=True)
+        w = torch.zeros_like(test.latents[:1]).requires_grad_(True)
         optimizer = torch.optim.Adam([w], lr=INVERSION.learning_rate)
         for _ in range(steps):
             image, target = module(w), test.images[index : index + 1]

@@ -2,8 +2,9 @@
 
     python -P -m benchmarks.worker      (started by ``python -m benchmarks``)
 
-``{"prepare": PATH}``, ``{"measure": SIDE}``, ``{"peak": true}``, ``{"describe": true}``. Two such processes measure two
-checkouts by turns, each with everything in memory.
+``{"prepare": PATH}`` (and ``"only": SIDE``, where the other is never measured), ``{"measure": SIDE}``,
+``{"peak": true}``, ``{"describe": true}``. Two such processes measure two checkouts by turns, each with everything in
+memory.
 """
 
 from __future__ import annotations
@@ -39,17 +40,17 @@ class Worker:
         if "peak" in asked:
             return {"flops": self._peak()}
         if "prepare" in asked:
-            return self._prepare(asked["prepare"])
+            return self._prepare(asked["prepare"], asked.get("only"))
         return {"seconds": self._seconds(asked["measure"])}
 
-    def _prepare(self, name: str) -> dict[str, Any]:
+    def _prepare(self, name: str, only: str | None) -> dict[str, Any]:
         self._prepared = None
         gc.collect()
         shutil.rmtree(self._folder, ignore_errors=True)
         self._folder.mkdir()
         self._path = PATHS[name]()
         self._prepared = self._path.prepare(self._folder)
-        sides = self._prepared.sides
+        sides = {side: work for side, work in self._prepared.sides.items() if only in (None, side)}
         for work in sides.values() if self._path.warmed_up else ():  # first calls set up libraries and fill caches
             work.run()
         return {

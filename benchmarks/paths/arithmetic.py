@@ -1,7 +1,6 @@
 """Paths that are arithmetic: training and inversion of the packaged 64 px generator, its loss, face embeddings.
 
-The baselines are written from the protocol: one photo at a time, the target's LPIPS features computed again at every
-use, torch's usual Adam. They use the same network.
+The baselines are the plain loops of ``benchmarks/personalize.py``, on the same network.
 """
 
 from __future__ import annotations
@@ -73,34 +72,15 @@ class Network:
 
     def plain_personalise(self, network: nn.Module, new: Any, stored: Any, epochs: int) -> None:
         """The same steps, one photo at a time."""
-        network.requires_grad_(True)
-        optimizer = torch.optim.Adam(network.parameters(), lr=RATE)
-        draws = (
-            self.trained.epochs(len(new), 2, np.random.default_rng(3)),
-            self.trained.replay_draws(len(stored), 2, np.random.default_rng(4)),
-        )
-        for _ in range(epochs * len(new) // 2):
-            optimizer.zero_grad()
-            for source, stream in zip((new, stored), draws, strict=True):
-                for index in next(stream).tolist():
-                    self._loss(network, source.latents[index : index + 1], source.images[index : index + 1], 4)
-            optimizer.step()
+        from benchmarks.personalize import plain_personalise  # for this checkout's names only, as all baselines are
 
-    def plain_invert(self, network: nn.Module, images: Tensor, start: Tensor, steps: int) -> None:
+        plain_personalise(network, new, stored, self.lpips, epochs * len(new) // 2)
+
+    def plain_invert(self, network: nn.Module, test: Any, steps: int) -> None:
         """One test photo at a time."""
-        for index in range(len(images)):
-            w = start[index : index + 1].clone().requires_grad_(True)
-            optimizer = torch.optim.Adam([w], lr=0.01)
-            for _ in range(steps):
-                optimizer.zero_grad()
-                self._loss(network, w, images[index : index + 1], 1)
-                optimizer.step()
+        from benchmarks.personalize import plain_invert
 
-    def _loss(self, network: nn.Module, w: Tensor, target: Tensor, share: int) -> None:
-        image = network(w)
-        loss = self.lpips(image, target).sum() + (image - target).square().mean()
-        (loss / share).backward()
-        loss.item()
+        plain_invert(network, test, self.lpips, steps)
 
     def invert(self, network: nn.Module, test: Any, steps: int) -> Tensor:
         """Ours, with the embedded profile's settings for so many steps."""
@@ -158,7 +138,7 @@ class InversionStep(HotPath):
             given.invert(network, test, STEPS)
 
         def plain() -> None:
-            given.plain_invert(network, test.images, torch.zeros_like(test.latents), 2)
+            given.plain_invert(network, test, 2)
 
         return Prepared(
             {OURS: Work(ours, STEPS, flop(ours)), BASELINE: Work(plain, 2.0)}, {"photos in a step": float(TESTED)}
@@ -197,7 +177,7 @@ class Stage(HotPath):
             given.plain_personalise(network, new, stored, 3)
             network.requires_grad_(False)
             for test in tests:
-                given.plain_invert(network, test.images, torch.zeros_like(test.latents), STEPS)
+                given.plain_invert(network, test, STEPS)
 
         return Prepared({OURS: Work(ours, 1, flop(ours)), BASELINE: Work(plain, 1)})
 

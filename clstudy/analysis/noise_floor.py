@@ -7,12 +7,12 @@ which training carries on. Effects have to be larger than that.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from clstudy.analysis.printed import flat_settings
 from clstudy.analysis.study_folder import kinds_of_processor
 from clstudy.analysis.summary import Summary, summarise
 from clstudy.errors import UserError
@@ -94,11 +94,9 @@ def _require_same_inputs(one: CompleteRecord, two: CompleteRecord, place: Path) 
     Raises:
         UserError: it does; with what differs.
     """
-    differing = sorted(
-        f"{section}.{name}"
-        for section, name, first, second in _settings(one.profile, two.profile)
-        if first != second and (section, name) != ("compute", "instruction_set")
-    )
+    here, there = (dict(flat_settings(record.profile)) for record in (one, two))
+    names = sorted((here.keys() | there.keys()) - {"compute.instruction_set"})
+    differing = [name for name in names if here.get(name) != there.get(name)]
     photos = [name for name, digest in two.data_digests.items() if one.data_digests.get(name, digest) != digest]
     if one.generator != two.generator:
         differing.append("the pretrained generator")
@@ -109,16 +107,3 @@ def _require_same_inputs(one: CompleteRecord, two: CompleteRecord, place: Path) 
             f"{place} differs from the study in {', '.join(differing)}; repeat the study with its own settings and "
             "photos (the same runs/data), and --set compute.instruction_set or another machine"
         )
-
-
-def _settings(one: Mapping[str, Any], two: Mapping[str, Any]) -> list[tuple[str, str, Any, Any]]:
-    """Section, name and both values of every setting; a setting outside sections has an empty section."""
-    found = []
-    for section in sorted(one.keys() | two.keys()):
-        first, second = one.get(section), two.get(section)
-        if isinstance(first, Mapping) and isinstance(second, Mapping):
-            names = sorted(first.keys() | second.keys())
-            found += [(section, name, first.get(name), second.get(name)) for name in names]
-        else:
-            found.append(("", section, first, second))
-    return found

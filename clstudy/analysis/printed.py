@@ -8,7 +8,7 @@ Forgetting: Forgetting's max picks up photo noise and −BWT does not, so the tw
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from clstudy.analysis.scores import SCORES
@@ -100,3 +100,14 @@ def mean_and_interval(
         return number(mean, digits, signed=signed), missing
     middle, least, most = interval_texts(mean, low, high, digits, signed=signed)
     return middle, f"[{least}, {most}]"
+
+
+def flat_settings(values: Any, before: str = "") -> Iterable[tuple[str, str]]:
+    """Nested settings as (dotted name, text)."""
+    if isinstance(values, Mapping):
+        for key, value in values.items():
+            yield from flat_settings(value, f"{before}.{key}" if before else str(key))
+    elif isinstance(values, list | tuple):
+        yield before, ", ".join(map(str, values)) or "none"
+    elif values is not None or before:
+        yield before, "none" if values is None else str(values)

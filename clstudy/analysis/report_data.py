@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from clstudy.analysis.matrix import ResultMatrix, ScoreValues, Trial
-from clstudy.analysis.printed import decimals_of
+from clstudy.analysis.printed import PRINTED_SCORES, decimals_of
 from clstudy.analysis.scores import missing_cells
 from clstudy.analysis.study_folder import StoredStage, trial_stages
 from clstudy.analysis.summary import Summary
@@ -68,6 +68,14 @@ class ReportData:
         scores = self.summary.scores
         pairs = zip(scores["protocol"].to_pylist(), scores["metric"].to_pylist(), strict=True)
         return tuple(dict.fromkeys(pairs))
+
+    @cached_property
+    def paired_rows(self) -> list[dict[str, Any]]:
+        """Rows of the table of paired differences: the main metric's, in the scores that are printed."""
+        rows: list[dict[str, Any]] = self.summary.paired.to_pylist()
+        return [
+            row for row in rows if self.panel == (row["protocol"], row["metric"]) and row["score"] in PRINTED_SCORES
+        ]
 
     @cached_property
     def rates(self) -> tuple[float | None, ...]:

@@ -21,7 +21,7 @@ from pathlib import Path
 from clstudy.assets import AssetError, asset_path, manifest
 from clstudy.cluster.nodes import why
 from clstudy.doctor.facts import CPU_ONNX, GPU_ONNX, Disk, Facts
-from clstudy.settings.instruction_sets import INSTRUCTION_SETS
+from clstudy.settings.instruction_sets import INSTRUCTION_SETS, processor_field
 from clstudy.settings.version import __version__
 from clstudy.storage.documents import read_yaml
 
@@ -60,12 +60,7 @@ def gather_facts(look_for_gpus: bool) -> Facts:
 def _processor_flags() -> frozenset[str]:
     """Only those that an instruction set needs; a processor has hundreds."""
     wanted = {flag for _, choice in INSTRUCTION_SETS.items() for flag in choice.flags}
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return frozenset()
-    found = next((line.partition(":")[2].split() for line in lines if line.startswith("flags")), [])
-    return frozenset(wanted.intersection(found))
+    return frozenset(wanted.intersection(processor_field("flags").split()))
 
 
 def _package() -> Path:

@@ -4,11 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from clstudy.registry import Registry
 
 NATIVE = "native"
 """The setting's default: every machine computes with the best that its processor has."""
+
+
+def processor_field(name: str) -> str:
+    """What Linux says of this machine's first processor under a name (``vendor_id``, ``flags``); empty elsewhere."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return ""
+    return next((value.strip() for key, _, value in (line.partition(":") for line in lines) if key.strip() == name), "")
 
 
 @dataclass(frozen=True, kw_only=True)

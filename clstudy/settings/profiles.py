@@ -34,17 +34,15 @@ def _fixed(why: str) -> dict[str, str]:
     return {FIXED: why}
 
 
-def _known_precision(name: str) -> str:
-    if name not in PRECISIONS:
-        raise ValueError(f"unknown precision.{nearest(name, PRECISIONS)} Known: {', '.join(PRECISIONS)}")
-    return name
+def _name_in(registry: Registry[Any], what: str) -> Callable[[str], str]:
+    """A check that a name is registered, for settings that are names."""
 
+    def known(name: str) -> str:
+        if name not in registry:
+            raise ValueError(f"unknown {what}.{nearest(name, registry)} Known: {', '.join(registry)}")
+        return name
 
-def _known_instruction_set(name: str) -> str:
-    if name not in INSTRUCTION_SETS:
-        known = ", ".join(INSTRUCTION_SETS)
-        raise ValueError(f"unknown instruction set.{nearest(name, INSTRUCTION_SETS)} Known: {known}")
-    return name
+    return known
 
 
 def _written_as(name: str) -> dict[str, str]:
@@ -207,10 +205,12 @@ class ComputeSettings:
     studies on processors of different kinds.
     """
 
-    precision: Annotated[str, AfterValidator(_known_precision)] = "float32"
+    precision: Annotated[str, AfterValidator(_name_in(PRECISIONS, "precision"))] = "float32"
     compile: bool = False
     activation_checkpointing: bool = field(default=False, metadata=_written_as("recompute"))
-    instruction_set: Annotated[str, AfterValidator(_known_instruction_set)] = field(default=NATIVE, metadata=_LATEST)
+    instruction_set: Annotated[str, AfterValidator(_name_in(INSTRUCTION_SETS, "instruction set"))] = field(
+        default=NATIVE, metadata=_LATEST
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import os
 import platform
-from pathlib import Path
 
 import torch
 
 from clstudy.errors import UserError
-from clstudy.settings.instruction_sets import INSTRUCTION_SETS
+from clstudy.settings.instruction_sets import INSTRUCTION_SETS, processor_field
 
 _MAKERS = {"GenuineIntel": "Intel", "AuthenticAMD": "AMD"}
 _LIMIT = "ONEDNN_MAX_CPU_ISA"
@@ -34,11 +33,7 @@ def kind_of_processor(device: torch.device) -> str:
 
 def _maker() -> str:
     """Who made the processor: MKL chooses by maker too."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.machine()
-    found = next((line.partition(":")[2].strip() for line in lines if line.startswith("vendor_id")), "")
+    found = processor_field("vendor_id")
     return _MAKERS.get(found, found or platform.machine())
 
 

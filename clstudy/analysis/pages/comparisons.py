@@ -21,11 +21,7 @@ from clstudy.settings.metric_facts import Metrics
 
 def comparison_section(material: ReportData) -> Section:
     """Paired differences under the main metric, to every baseline that the study has."""
-    rows = [
-        row
-        for row in material.summary.paired.to_pylist()
-        if material.panel == (row["protocol"], row["metric"]) and row["score"] in PRINTED_SCORES
-    ]
+    rows = material.paired_rows
     if not rows:
         text = "No two strategies share an identity, so nothing can be compared."
         return Section(anchor="comparisons", title="Paired comparisons", blocks=(paragraph(text),))

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 from clstudy.analysis.pages.blocks import Block, Section, Table, paragraph, soft_paragraph, text_table
+from clstudy.analysis.printed import flat_settings
 from clstudy.analysis.report_data import ReportData
 from clstudy.analysis.study_folder import stage_seconds
 from clstudy.analysis.summary import Summary
@@ -63,24 +63,13 @@ def settings_section(record: StudyRecord, kinds: Mapping[str, int]) -> Section:
             ("Versions", record.versions),
             ("Digests of the photos, by identity", record.data_digests),
         )
-        if (flat := list(_flat(values)))
+        if (flat := list(flat_settings(values)))
     ]
     computed = f"Computed on {processor_text(kinds)}. " if kinds else ""
     blocks: tuple[Block, ...] = (
         (soft_paragraph(computed + SAME_BITS), *tables) if tables else (paragraph("study.yaml holds none."),)
     )
     return Section(anchor="settings", title="Settings, versions, data digests", blocks=blocks)
-
-
-def _flat(values: Any, before: str = "") -> Iterable[tuple[str, str]]:
-    """Nested settings as (dotted name, text)."""
-    if isinstance(values, Mapping):
-        for key, value in values.items():
-            yield from _flat(value, f"{before}.{key}" if before else str(key))
-    elif isinstance(values, list | tuple):
-        yield before, ", ".join(map(str, values)) or "none"
-    elif values is not None or before:
-        yield before, "none" if values is None else str(values)
 
 
 def timing_section(material: ReportData) -> Section:
