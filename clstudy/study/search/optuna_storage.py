@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -10,24 +11,42 @@ import optuna
 from optuna.pruners import BasePruner
 from optuna.samplers import BaseSampler
 from optuna.storages import BaseStorage, RDBStorage
+from sqlalchemy.exc import IntegrityError, OperationalError
 
 from clstudy.errors import UserError
 
 _SETTINGS = "clstudy.settings"
 
+_CREATION_TRIES = 40
+_CREATION_PAUSE = 0.05
+"""Seconds between two tries to open a storage that another process is creating."""
+
 
 def open_storage(url: str) -> RDBStorage:
     """Open or create the storage at a SQLAlchemy URL, e.g. ``sqlite:///…``.
+
+    Another process (a second driver, a dashboard) may be creating it at the same time: Optuna looks whether a table is
+    there and creates it in two steps, so one of them finds a table it did not expect. What is there then is whole or
+    becomes so, and opening it again completes it.
 
     Raises:
         UserError: it is damaged, or its folder does not exist.
     """
     # a dashboard locks a SQLite file only for moments while it reads; the default gives up after 5 s
     waiting = {"connect_args": {"timeout": 60}} if url.startswith("sqlite:") else {}
-    try:
-        return RDBStorage(url, engine_kwargs=waiting)
-    except Exception as error:  # SQLAlchemy's, Alembic's and Optuna's own, of many kinds
-        raise damaged_storage(url, error) from error
+    for tries_left in reversed(range(_CREATION_TRIES)):
+        try:
+            return RDBStorage(url, engine_kwargs=waiting)
+        except Exception as error:  # SQLAlchemy's, Alembic's and Optuna's own, of many kinds
+            if not tries_left or not _is_being_created(error):
+                raise damaged_storage(url, error) from error
+        time.sleep(_CREATION_PAUSE)
+    raise AssertionError("the last try returns or raises")
+
+
+def _is_being_created(error: Exception) -> bool:
+    """Whether a table or its first row was created by another process after this one had looked for it."""
+    return isinstance(error, IntegrityError) or (isinstance(error, OperationalError) and "already exists" in str(error))
 
 
 def damaged_storage(url: str, error: Exception) -> UserError:
