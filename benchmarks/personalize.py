@@ -27,11 +27,12 @@ import torch
 from torch import Tensor, nn
 
 from clstudy.generators.stylegan2 import StyleGAN2, StyleGAN2Settings, SynthesisNetwork
+from clstudy.generators.synthesis_copies import apply_compute
 from clstudy.metrics.lpips import LPIPS
 from clstudy.settings.precision import PRECISIONS
 from clstudy.settings.profiles import ComputeSettings, InversionSettings, Resources, TrainerSettings
 from clstudy.training.inversion import invert
-from clstudy.training.numerics import apply_compute, configure_torch, torch_device
+from clstudy.training.numerics import configure_torch, torch_device
 from clstudy.training.personalise import TrainingPhotos, epochs, personalise, replay_draws
 
 NEW, STORED, TESTED = 20, 10, 10

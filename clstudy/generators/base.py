@@ -42,7 +42,10 @@ class DomainGenerator(ABC):
 
     def tunable_state(self, module: nn.Module) -> dict[str, Tensor]:
         """Return the weights that personalising changes, by name: copies of the trainable parameters."""
-        return {name: value.detach().clone() for name, value in trainable(module).items()}
+        return {
+            name: value.detach().clone(memory_format=torch.contiguous_format)
+            for name, value in trainable(module).items()
+        }
 
     @abstractmethod
     def anchors(self, photos: Tensor) -> Tensor:

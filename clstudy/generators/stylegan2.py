@@ -9,15 +9,18 @@ Written from the papers; the tiny reference networks in ``tests/data`` fix every
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-_LRELU_SLOPE = 0.2
-_LRELU_GAIN = math.sqrt(2.0)
+LRELU_SLOPE = 0.2
+LRELU_GAIN = math.sqrt(2.0)
+"""Of the leaky ReLU: keeps the variance of a unit Gaussian."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +68,7 @@ class StyleGAN2Settings:
 
 def leaky_relu(x: Tensor) -> Tensor:
     """Leaky ReLU with slope 0.2 and gain sqrt(2), which keeps the variance of a unit Gaussian."""
-    return F.leaky_relu(x, _LRELU_SLOPE).mul(_LRELU_GAIN)
+    return F.leaky_relu(x, LRELU_SLOPE).mul(LRELU_GAIN)
 
 
 def limited(x: Tensor, bound: float | None) -> Tensor:
@@ -124,12 +127,12 @@ class FullyConnected(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(torch.randn(outputs, inputs) / lr_multiplier)
         self.bias = nn.Parameter(torch.full((outputs,), float(bias_init)))
-        self._weight_gain = lr_multiplier / math.sqrt(inputs)
-        self._bias_gain = lr_multiplier
+        self.weight_gain = lr_multiplier / math.sqrt(inputs)
+        self.bias_gain = lr_multiplier
 
     def forward(self, x: Tensor) -> Tensor:
         """``[n, inputs] -> [n, outputs]``, no activation."""
-        return F.linear(x, self.weight * self._weight_gain, self.bias * self._bias_gain)
+        return F.linear(x, self.weight * self.weight_gain, self.bias * self.bias_gain)
 
 
 class MappingNetwork(nn.Module):
@@ -186,18 +189,18 @@ class SynthesisLayer(nn.Module):
         self.noise_strength = nn.Parameter(torch.zeros(()))
         self.register_buffer("noise_const", torch.randn(resolution, resolution))
         self.register_buffer("resample_filter", fir_filter())
-        self._up = up
-        self._clamp = settings.conv_clamp
+        self.up = up
+        self.conv_clamp = settings.conv_clamp
 
     def forward(self, x: Tensor, w: Tensor, noise: bool) -> Tensor:
         """Return ``[n, outputs, resolution, resolution]``."""
         styles = self.affine(w)
-        x = modulated_conv(x, self.weight, styles, kernel=self.resample_filter if self._up else None)
+        x = modulated_conv(x, self.weight, styles, kernel=self.resample_filter if self.up else None)
         offset = self.bias[:, None, None]
         if noise:
             offset = offset + self.noise_const * self.noise_strength
         factor = demodulation(self.weight, styles)[:, :, None, None]
-        return limited(leaky_relu(torch.addcmul(offset, x, factor)), self._clamp)
+        return limited(leaky_relu(torch.addcmul(offset, x, factor)), self.conv_clamp)
 
 
 class ToRGB(nn.Module):
@@ -208,13 +211,13 @@ class ToRGB(nn.Module):
         self.affine = FullyConnected(settings.w_dim, inputs, bias_init=1.0)
         self.weight = nn.Parameter(torch.randn(3, inputs, 1, 1))
         self.bias = nn.Parameter(torch.zeros(3))
-        self._gain = 1 / math.sqrt(inputs)
-        self._clamp = settings.conv_clamp
+        self.gain = 1 / math.sqrt(inputs)
+        self.conv_clamp = settings.conv_clamp
 
     def forward(self, x: Tensor, w: Tensor) -> Tensor:
         """Return ``[n, 3, h, w]``."""
-        styles = self.affine(w) * self._gain
-        return limited(modulated_conv(x, self.weight, styles) + self.bias[:, None, None], self._clamp)
+        styles = self.affine(w) * self.gain
+        return limited(modulated_conv(x, self.weight, styles) + self.bias[:, None, None], self.conv_clamp)
 
 
 class SynthesisBlock(nn.Module):
@@ -255,6 +258,8 @@ class SynthesisNetwork(nn.Module):
         recompute: do not keep the features inside a block for the backward pass but compute them again (activation
             checkpointing, Chen et al. 1604.06174): the same bits, less memory, about a third more time.
         autocast: compute convolutions and linear layers in this type (torch.bfloat16); None: as the weights are.
+        block: computes a block, from features, image, ws and whether there is noise to features and image. What it
+            makes of the features' axes is its own affair. None: ``SynthesisBlock.forward``.
     """
 
     def __init__(self, settings: StyleGAN2Settings):
@@ -262,6 +267,7 @@ class SynthesisNetwork(nn.Module):
         self._settings = settings
         self.recompute = False
         self.autocast: torch.dtype | None = None
+        self.block: Callable[..., tuple[Tensor, Tensor]] | None = None
         for resolution in settings.block_resolutions:
             setattr(self, f"b{resolution}", SynthesisBlock(settings, resolution))
 
@@ -292,6 +298,8 @@ class SynthesisNetwork(nn.Module):
         for resolution in self._settings.block_resolutions:
             count = 2 if resolution == 4 else 3
             block = getattr(self, f"b{resolution}")
+            if self.block is not None:
+                block = partial(self.block, block)
             layers = ws[:, start : start + count]
             if self.recompute and torch.is_grad_enabled():
                 x, image = checkpoint(block, x, image, layers, noise, use_reentrant=False, preserve_rng_state=False)

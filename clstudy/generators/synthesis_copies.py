@@ -9,10 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from clstudy.generators.base import DomainGenerator
+from clstudy.generators.fused_synthesis import fused_block, lay_out
 from clstudy.generators.low_rank import add_low_rank
-from clstudy.generators.stylegan2 import StyleGAN2
+from clstudy.generators.stylegan2 import StyleGAN2, SynthesisNetwork
+from clstudy.settings.kernels import KERNELS
+from clstudy.settings.precision import PRECISIONS
 from clstudy.settings.profiles import ComputeSettings, LowRankSettings
-from clstudy.training.numerics import apply_compute
 
 _ALL_WEIGHTS = LowRankSettings()
 
@@ -27,6 +29,24 @@ def arrays_under(prefix: str, arrays: Mapping[str, np.ndarray]) -> dict[str, Ten
         for name, array in arrays.items()
         if name.startswith(prefix)
     }
+
+
+def apply_compute(network: SynthesisNetwork, compute: ComputeSettings) -> None:
+    """Set precision, kernels, activation checkpointing and compilation of a synthesis network in place.
+
+    Fused layers are for plain float32 alone: autocast and compilation have fusions of their own.
+
+    Raises:
+        UserError: the kernels do not know the network's filter.
+    """
+    autocast = PRECISIONS[compute.precision].autocast
+    network.autocast = None if autocast is None else getattr(torch, autocast)
+    network.recompute = compute.activation_checkpointing
+    if compute.compile:
+        network.compile()
+    elif KERNELS[compute.kernels].fused and autocast is None:
+        lay_out(network)
+        network.block = fused_block
 
 
 @torch.no_grad()

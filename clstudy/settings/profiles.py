@@ -19,6 +19,7 @@ from pydantic import AfterValidator, Field
 from clstudy.errors import nearest
 from clstudy.registry import Registry
 from clstudy.settings.instruction_sets import INSTRUCTION_SETS, NATIVE
+from clstudy.settings.kernels import KERNELS, PLAIN
 from clstudy.settings.precision import PRECISIONS
 
 _LATER = {"later": True}
@@ -202,7 +203,7 @@ class ComputeSettings:
     ``precision``: a name of ``clstudy.settings.precision.PRECISIONS``. ``compile``: torch.compile for the synthesis
     network. ``activation_checkpointing``: activations are recomputed in the backward pass instead of
     kept, to save memory. ``instruction_set``: a name of ``clstudy.settings.instruction_sets.INSTRUCTION_SETS``, for
-    studies on processors of different kinds.
+    studies on processors of different kinds. ``kernels``: a name of ``clstudy.settings.kernels.KERNELS``.
     """
 
     precision: Annotated[str, AfterValidator(_name_in(PRECISIONS, "precision"))] = "float32"
@@ -211,6 +212,7 @@ class ComputeSettings:
     instruction_set: Annotated[str, AfterValidator(_name_in(INSTRUCTION_SETS, "instruction set"))] = field(
         default=NATIVE, metadata=_LATEST
     )
+    kernels: Annotated[str, AfterValidator(_name_in(KERNELS, "kernels"))] = field(default=PLAIN, metadata=_LATEST)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,10 +9,9 @@ from typing import Any
 from clstudy.generators import load_generators
 from clstudy.generators.base import GENERATORS
 from clstudy.generators.conformance import GeneratorInHand, noise_photos
-from clstudy.metrics.lpips import LPIPS
 from clstudy.settings.profiles import Profile
 from clstudy.study.preflight import Equipment, equip
-from clstudy.training.numerics import torch_device
+from clstudy.training.numerics import loss_lpips, torch_device
 from clstudy.workloads.base import WorkloadKind, workload_of
 from clstudy.workloads.workload import Workload
 
@@ -35,7 +34,7 @@ def opened_generator(profile: Profile, weights: Sequence[str] = ()) -> Generator
     equipment = _equipped(profile, weights)
     read = kind.read(equipment.files)
     device = torch_device(profile.resources)
-    lpips = LPIPS().to(device)
+    lpips = loss_lpips(profile.compute, device)
     sized = replace(profile, data=replace(profile.data, image_size=kind.image_size(read, profile)))
     generator, again = (kind.build(read, sized, device, lpips) for _ in range(2))
     return GeneratorInHand(generator, again, noise_photos(sized.data.image_size, device))

@@ -7,9 +7,11 @@ would then not mean float32.
 from __future__ import annotations
 
 import torch
-from torch import nn
 
 from clstudy.errors import UserError
+from clstudy.metrics.fused_lpips import FusedLPIPS
+from clstudy.metrics.lpips import LPIPS
+from clstudy.settings.kernels import KERNELS
 from clstudy.settings.precision import PRECISIONS
 from clstudy.settings.profiles import ComputeSettings, Resources
 from clstudy.training.processor import require_instruction_set
@@ -53,10 +55,6 @@ def configure_torch(compute: ComputeSettings, resources: Resources) -> list[str]
     return ["CUDA: equal bits only where torch has a deterministic kernel"]
 
 
-def apply_compute(network: nn.Module, compute: ComputeSettings) -> None:
-    """Set precision, activation checkpointing and compilation of a ``SynthesisNetwork`` in place."""
-    autocast = PRECISIONS[compute.precision].autocast
-    network.autocast = None if autocast is None else getattr(torch, autocast)  # type: ignore[assignment]
-    network.recompute = compute.activation_checkpointing  # type: ignore[assignment]
-    if compute.compile:
-        network.compile()
+def loss_lpips(compute: ComputeSettings, device: torch.device) -> LPIPS:
+    """The LPIPS that training and inversion minimise, with the kernels that the settings name."""
+    return (FusedLPIPS() if KERNELS[compute.kernels].fused else LPIPS()).to(device)

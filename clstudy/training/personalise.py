@@ -244,6 +244,7 @@ def personalise(
     on_step: Callable[[int, int, float], None] | None = None,
     micro_batch: int | None = None,
     losses: list[float] | None = None,
+    fused_adam: bool = False,
 ) -> float:
     """Tune every parameter of ``module`` that requires a gradient, in place; return the mean loss of the last epoch.
 
@@ -251,14 +252,15 @@ def personalise(
     loss is the mean over all of them of LPIPS + mse_weight * MSE, plus ``penalty(module)`` where a strategy has one.
     ``short_batch_replay`` sets how many are replayed beside the short last batch of an epoch. Adam starts fresh. With
     ``micro_batch``, at most that many photos are in memory at once; the steps stay the same up to the rounding of their
-    sums (``backpropagate``). The loss of every step is appended to ``losses``.
+    sums (``backpropagate``). The loss of every step is appended to ``losses``. ``fused_adam`` updates all parameters in
+    one pass over memory (last digits differ).
 
     Raises:
         TrainingDivergedError: the loss is NaN or infinite, or that of the photos is above ``largest_sane_loss``.
     """
     device = new.latents.device
     trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.Adam(trained, lr=learning_rate, betas=settings.betas)
+    optimizer = torch.optim.Adam(trained, lr=learning_rate, betas=settings.betas, fused=fused_adam or None)
     steps = total_steps(len(new), settings)
     batches = [schedule(epochs(len(new), settings.batch_size, new_rng), steps, device)]
     sources = [new]

@@ -16,6 +16,7 @@ from clstudy.identities.dataset import Identity, Photo, Timestamp
 from clstudy.records.stage_record import anchors_key as anchors_key_of
 from clstudy.registry import is_foreign, source_digest
 from clstudy.settings.instruction_sets import NATIVE
+from clstudy.settings.kernels import PLAIN
 from clstudy.settings.metric_facts import OwnMetric
 from clstudy.settings.named_profiles import own_sections
 from clstudy.settings.profiles import PERSONALISE, Profile, key_document
@@ -63,6 +64,7 @@ class Basis:
             "torch": ".".join(version("torch").split("+")[0].split(".")[:2]),
             **({"compile": True} if compute.compile else {}),
             **({"instruction_set": compute.instruction_set} if compute.instruction_set != NATIVE else {}),
+            **({"kernels": compute.kernels} if compute.kernels != PLAIN else {}),
         }
 
     def workload(self) -> dict[str, Any]:

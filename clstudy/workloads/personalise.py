@@ -48,12 +48,12 @@ class PersonaliseKind(WorkloadKind):
         from clstudy.generators.base import GENERATORS
         from clstudy.metrics import load_metrics
         from clstudy.metrics.base import METRICS, MetricSettings
-        from clstudy.metrics.lpips import LPIPS
+        from clstudy.training.numerics import loss_lpips
         from clstudy.workloads.personalised_generator import PersonalisedGenerator
 
         load_metrics()
         load_generators()
-        lpips = LPIPS().to(device)
+        lpips = loss_lpips(profile.compute, device)
         measuring = MetricSettings(
             threads=profile.resources.threads,
             files=files,

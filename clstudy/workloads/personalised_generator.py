@@ -16,6 +16,7 @@ from clstudy.generators.base import DomainGenerator
 from clstudy.images import photo_row, to_uint8
 from clstudy.metrics.base import Metric
 from clstudy.metrics.lpips import LPIPS
+from clstudy.settings.kernels import KERNELS
 from clstudy.settings.profiles import Profile
 from clstudy.training.evaluation import TestSet, convex_combinations, evaluate
 from clstudy.training.personalise import TrainingPhotos, personalise, photo_losses
@@ -92,6 +93,7 @@ class PersonalisedGenerator(Workload[nn.Module, TestSet]):
             on_step=on_step,
             micro_batch=micro_batch,
             losses=losses,
+            fused_adam=KERNELS[self.profile.compute.kernels].fused,
         )
         weights = self.generator.tunable_state(state)
         state.requires_grad_(False)  # scoring inverts photos through it

@@ -10,13 +10,12 @@ from clstudy.errors import UserError
 from clstudy.generators import load_generators
 from clstudy.generators.base import GENERATORS
 from clstudy.identities.dataset import DataSet
-from clstudy.metrics.lpips import LPIPS
 from clstudy.records.study_record import read_complete_record
 from clstudy.settings.trial_spec import TrialSpec
 from clstudy.storage.content_addressed_store import StudyStore
 from clstudy.study.preflight import equip
 from clstudy.study.stored_study import stored_metrics, stored_photos, stored_profile
-from clstudy.training.numerics import configure_torch, torch_device
+from clstudy.training.numerics import configure_torch, loss_lpips, torch_device
 from clstudy.trial.requests import Basis, StageRequest, stage_requests
 from clstudy.trial.stage_runner import StageRunner
 
@@ -78,7 +77,7 @@ def reopen(study: Path, *, weights: Sequence[str], data: str | None, device: str
     place = torch_device(profile.resources)
     notes += configure_torch(profile.compute, profile.resources)
     load_generators()
-    lpips = LPIPS().to(place)
+    lpips = loss_lpips(profile.compute, place)
     kind = GENERATORS[profile.generator]
     generator = kind.build(kind.read(equipment.files), profile, place, lpips)
     runner = StageRunner.personalising(
