@@ -122,6 +122,8 @@ class InversionSettings:
     cosine annealing; 1 keeps it constant, as the paper does. ``prior_weight`` times the mean square distance of the
     latent to its start is added to the loss. In a small network LPIPS alone can be lowered without end while MSE stays
     the same; the prior gives the loss a minimum that can be reached. 0 is the paper's plain LPIPS + L2.
+    ``batch_size``: photos in one pass; with ``test_sets_together``, of as many test sets as fit. Photos do not
+    influence each other, so more at a time is faster and changes last digits at most.
     """
 
     steps: Annotated[int, Field(ge=0)] = 20
@@ -133,6 +135,7 @@ class InversionSettings:
         default=0.05, metadata={**_LATER, **_written_as("final_rate")}
     )
     latent_space: Literal["w", "w_plus"] = field(default="w", metadata=_LATEST)
+    test_sets_together: bool = field(default=False, metadata=_LATEST)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,7 +6,7 @@ Protocol, "Evaluation". Rows are per image, or per set for metrics of sets; noth
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -156,6 +156,35 @@ class _Shown:
         return self.raw if metric.unclamped else self.clamped
 
 
+def _inverted(
+    module: nn.Module, test_sets: Sequence[TestSet], inversion: InversionSettings, lpips: LPIPS
+) -> Iterator[tuple[TestSet, Tensor]]:
+    """Every test set with the latents ``[n, *latent_shape]`` found for its photos."""
+    for together in _batches(test_sets, inversion):
+        w = invert(
+            module,
+            torch.cat([test.images for test in together]),
+            tuple(torch.cat(maps) for maps in zip(*(test.features for test in together), strict=True)),
+            torch.cat([test.start for test in together]),
+            settings=inversion,
+            lpips=lpips,
+        )
+        yield from zip(together, torch.split(w, [len(test.images) for test in together]), strict=True)
+
+
+def _batches(test_sets: Sequence[TestSet], inversion: InversionSettings) -> Iterator[list[TestSet]]:
+    """Neighbouring test sets that are inverted together: one, or as many as fit into a batch."""
+    together: list[TestSet] = []
+    for test in test_sets:
+        photos = sum(len(one.images) for one in together) + len(test.images)
+        if together and (not inversion.test_sets_together or photos > inversion.batch_size):
+            yield together
+            together = []
+        together.append(test)
+    if together:
+        yield together
+
+
 def evaluate(
     module: nn.Module,
     test_sets: Sequence[TestSet],
@@ -179,9 +208,8 @@ def evaluate(
         inversion = replace(inversion, batch_size=min(inversion.batch_size, micro_batch))
     rows: list[Row] = []
     examples = []
-    for test in test_sets:
+    for test, w in _inverted(module, test_sets, inversion, lpips):
         cell = _Entry(train_timestamp, test.timestamp)
-        w = invert(module, test.images, test.features, test.start, settings=inversion, lpips=lpips)
         cell.finite(w, "a latent")
         # checked before clamping, which would turn an infinite pixel into a white one
         rebuilt = _Shown.of(cell.finite(_images(module, w, inversion.batch_size), "a reconstruction"))
