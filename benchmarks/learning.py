@@ -35,7 +35,7 @@ from clstudy.trial.stage_runner import StageRunner
 def open_bench(study: Path) -> tuple[StageRunner, DataSet, tuple[TrialEntry, ...]]:
     """The study's workbench, data and trial list."""
     record = read_complete_record(study)
-    profile = stored_profile({"profile": record.profile})  # with the settings that the study changed
+    profile = stored_profile(record)  # with the settings that the study changed
     data = open_data_set(
         str(record.data_set),
         identities=None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 
 import numpy as np
@@ -73,10 +74,7 @@ class SynthesisCopies(DomainGenerator):
         self._low_rank = low_rank
 
     def fresh(self, tunable: Mapping[str, Tensor] | None = None) -> nn.Module:
-        with torch.device("meta"):
-            module = StyleGAN2(self.settings).synthesis
-        module.to_empty(device=self.device)
-        module.load_state_dict(self.network.synthesis.state_dict())
+        module = copy.deepcopy(self.network.synthesis).requires_grad_(True).train()
         if self._low_rank.rank:
             add_low_rank(module, self._low_rank)
         if tunable is not None:
