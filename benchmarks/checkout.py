@@ -17,6 +17,7 @@ _MODULES = {
     "lpips": ("clstudy.metrics.lpips",),
     "personalise": ("clstudy.training.personalise", "clstudy.personalize"),
     "stylegan2": ("clstudy.generators.stylegan2",),
+    "numerics": ("clstudy.training.numerics", "clstudy.numerics"),
     "profiles": ("clstudy.settings.profiles", "clstudy.profiles"),
 }
 _OLDER_SETTINGS = {"epochs": "passes", "final_lr_fraction": "final_rate"}

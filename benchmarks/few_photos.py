@@ -22,11 +22,12 @@ from clstudy.generators.embedded_generator import EmbeddedGenerator
 from clstudy.identities.catalogue import open_data_set
 from clstudy.metrics import load_metrics
 from clstudy.metrics.base import METRICS, MetricSettings
-from clstudy.metrics.lpips import LPIPS
+from clstudy.settings.kernels import KERNELS
 from clstudy.settings.profiles import LATENT_SPACE_WORDS, few_photos
 from clstudy.storage.content_addressed_store import StudyStore
 from clstudy.training.inversion import invert
-from clstudy.training.personalise import personalise
+from clstudy.training.numerics import loss_lpips
+from clstudy.training.personalise import TrainingPhotos, personalise
 from clstudy.trial.requests import Basis, canonical_test
 from clstudy.trial.stage_runner import StageRunner
 
@@ -42,7 +43,8 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(1)
     load_metrics()
-    profile, lpips = few_photos(), LPIPS()
+    profile = few_photos()
+    lpips = loss_lpips(profile.compute, torch.device("cpu"))
     data = open_data_set(
         "orl",
         identities=None,
@@ -56,25 +58,28 @@ def main() -> None:
     )
     basis = Basis(profile, manifest()["embedded_generator.safetensors"]["sha256"])
     runner = StageRunner.personalising(
-        basis, EmbeddedGenerator(), lpips, [], StudyStore(args.folder / "few_photos_benchmark")
+        basis, EmbeddedGenerator(compute=profile.compute), lpips, [], StudyStore(args.folder / "few_photos_benchmark")
     )
     metrics = [METRICS[name](MetricSettings()) for name in NAMES]
     found: dict[tuple[int, str], list[list[float]]] = defaultdict(list)
     for identity in data.identities:
-        test = runner.photos.images(canonical_test(identity.timestamps[0]))
+        test = runner.photos.samples(canonical_test(identity.timestamps[0])).images
+        training = runner.photos.training(identity, [0])
+        new = TrainingPhotos.prepare(training.latents, training.images, lpips)
         _, start = runner.photos.anchors(identity, 0)
         features = lpips.features(test)
         for passes in map(int, args.passes.split(",")):
             module = runner.workload.generator.fresh(None)
             personalise(
                 module,
-                runner.photos.training(identity, [0]),
+                new,
                 None,
                 settings=replace(profile.trainer, epochs=passes),
                 learning_rate=LEARNING_RATE,
                 lpips=lpips,
                 new_rng=np.random.default_rng(0),
                 replay_rng=np.random.default_rng(1),
+                fused_adam=KERNELS[profile.compute.kernels].fused,
             )
             module.requires_grad_(False)
             for space in LATENT_SPACE_WORDS:

@@ -21,7 +21,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,11 +30,22 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.personalize import NEW, STORED, TESTED, network, peak, photos, plain_invert, plain_personalise, timed
-from clstudy.metrics.lpips import LPIPS
+from benchmarks.personalize import (
+    NEW,
+    PLAINLY,
+    STORED,
+    TESTED,
+    network,
+    peak,
+    photos,
+    plain_invert,
+    plain_personalise,
+    timed,
+)
+from clstudy.settings.kernels import FUSED, KERNELS
 from clstudy.settings.profiles import ComputeSettings, InversionSettings, Resources, TrainerSettings
 from clstudy.training.inversion import invert
-from clstudy.training.numerics import configure_torch
+from clstudy.training.numerics import configure_torch, loss_lpips
 from clstudy.training.personalise import personalise
 
 SIZES = (64, 256, 512, 1024)
@@ -83,12 +94,12 @@ class Figure:
 class Work:
     """Network, photos and the two loops at one size, in one precision."""
 
-    def __init__(self, size: int, compute: ComputeSettings, device: torch.device, lpips: LPIPS) -> None:
+    def __init__(self, size: int, compute: ComputeSettings, device: torch.device) -> None:
         configure_torch(compute, Resources(gpus=float(device.type == "cuda"), threads=torch.get_num_threads()))
-        self.lpips, self.device = lpips, device
+        self.lpips, self.device, self.fused = loss_lpips(compute, device), device, KERNELS[compute.kernels].fused
         self.module = network(size, compute, device)
         self.new, self.stored, self.test = (
-            photos(count, size, seed, lpips, device) for count, seed in ((NEW, 1), (STORED, 2), (TESTED, 5))
+            photos(count, size, seed, self.lpips, device) for count, seed in ((NEW, 1), (STORED, 2), (TESTED, 5))
         )
 
     def train(self, epochs: int, losses: list[float] | None = None) -> None:
@@ -102,6 +113,7 @@ class Work:
             new_rng=np.random.default_rng(3),
             replay_rng=np.random.default_rng(4),
             losses=losses,
+            fused_adam=self.fused,
         )
 
     def invert(self, steps: int = INVERSION_STEPS) -> Tensor:
@@ -119,10 +131,10 @@ class Work:
 
 def correctness(device: torch.device, amount: Amount, size: int = 64) -> Iterator[Figure]:
     """The same images, gradients and training on the device and on the CPU."""
-    host = Work(size, ComputeSettings(), torch.device("cpu"), LPIPS())
+    host = Work(size, PLAINLY, torch.device("cpu"))
     image, gradient, losses = _trace(host, amount.traced)
     for precision in PRECISIONS:
-        there = Work(size, ComputeSettings(precision=precision), device, LPIPS().to(device))
+        there = Work(size, replace(PLAINLY, precision=precision), device)
         other, slope, found = _trace(there, amount.traced)
         pixels, relative = TOLERANCES[precision]
         off = float((other - image).abs().max() / image.std())
@@ -155,12 +167,12 @@ def matrix_peak(device: torch.device, precision: str) -> float:
     return 2 * n**3 / min(seconds)
 
 
-def speed(size: int, compute: ComputeSettings, device: torch.device, lpips: LPIPS, amount: Amount) -> Iterator[Figure]:
+def speed(size: int, compute: ComputeSettings, device: torch.device, amount: Amount) -> Iterator[Figure]:
     """Photos per second of both loops, beside the plain ones in float32."""
-    name = f"{size} px, {compute.precision}{', compiled' if compute.compile else ''}"
+    name = f"{size} px, {compute.kernels} {compute.precision}{', compiled' if compute.compile else ''}"
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
-    work = Work(size, compute, device, lpips)
+    work = Work(size, compute, device)
     steps = amount.epochs * STEPS_PER_EPOCH
     work.train(1)  # warm-up, and compilation
     with FlopCounterMode(display=False) as counter:
@@ -176,7 +188,7 @@ def speed(size: int, compute: ComputeSettings, device: torch.device, lpips: LPIP
     work.invert(1)
     inverted = statistics.median(timed(work.invert, device) for _ in range(amount.repeats))
     yield Figure(f"{name}: invert", TESTED * INVERSION_STEPS / inverted, "photos/s")
-    if compute == ComputeSettings():
+    if compute == PLAINLY:
         work.plain(1)
         plain = timed(lambda: work.plain(steps), device)
         yield Figure(f"{name}: personalise, plain loop / ours", plain / seconds, "times")
@@ -185,11 +197,11 @@ def speed(size: int, compute: ComputeSettings, device: torch.device, lpips: LPIP
         yield Figure(f"{name}: invert, plain loop / ours", plain / inverted, "times")
 
 
-def synchronisations(device: torch.device, lpips: LPIPS) -> Iterator[Figure]:
+def synchronisations(device: torch.device) -> Iterator[Figure]:
     """How often the host waits for the device in 40 steps of training and in 10 of inversion."""
     if device.type != "cuda":
         return
-    work = Work(64, ComputeSettings(), device, lpips)
+    work = Work(64, PLAINLY, device)
     work.train(1)
     for what, run, most in (("40 training steps", lambda: work.train(4), 8), ("10 inversion steps", work.invert, 4)):
         with warnings.catch_warnings(record=True) as caught:
@@ -222,7 +234,7 @@ def packing(device: torch.device, amount: Amount) -> Iterator[Figure]:
 
 def _trial(device: str, seconds: float, barrier: Any, results: Any) -> None:
     torch.set_num_threads(1)
-    work = Work(64, ComputeSettings(), torch.device(device), LPIPS().to(device))
+    work = Work(64, PLAINLY, torch.device(device))
     work.train(1)
     barrier.wait()
     started, trained = time.perf_counter(), 0
@@ -256,11 +268,11 @@ class Deadline:
 
 
 @contextmanager
-def configured(device: torch.device) -> Iterator[LPIPS]:
-    """LPIPS on the device; torch's switches as they were afterwards."""
+def configured() -> Iterator[None]:
+    """torch's switches as they were afterwards."""
     switches = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
     try:
-        yield LPIPS().to(device)
+        yield
     finally:
         torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = switches
 
@@ -284,19 +296,19 @@ def main() -> int:
     device, deadline = torch.device(args.device), Deadline(args.seconds)
     name = torch.cuda.get_device_name() if args.device == "cuda" else "CPU"
     print(f"{name}, torch {torch.__version__}")
-    modes = [ComputeSettings(precision=one) for one in (PRECISIONS if args.device == "cuda" else PRECISIONS[:1])]
-    compiled = ComputeSettings(precision="bf16", compile=True)
-    with configured(device) as lpips:
+    modes = [replace(PLAINLY, precision=one) for one in (PRECISIONS if args.device == "cuda" else PRECISIONS[:1])]
+    modes.append(replace(PLAINLY, kernels=FUSED))
+    compiled = replace(PLAINLY, precision="bf16", compile=True)
+    with configured():
         deadline.run("correctness", lambda: correctness(device, amount))
-        deadline.run("waits", lambda: synchronisations(device, lpips))
+        deadline.run("waits", lambda: synchronisations(device))
         for size in args.sizes:
             for compute in modes:
-                deadline.run(
-                    f"{size} px, {compute.precision}", lambda s=size, c=compute: speed(s, c, device, lpips, amount)
-                )
+                title = f"{size} px, {compute.kernels} {compute.precision}"
+                deadline.run(title, lambda s=size, c=compute: speed(s, c, device, amount))
         deadline.run("packing", lambda: packing(device, amount))
         for size in args.sizes if args.device == "cuda" else ():
-            deadline.run(f"{size} px, compiled", lambda s=size: speed(s, compiled, device, lpips, amount))
+            deadline.run(f"{size} px, compiled", lambda s=size: speed(s, compiled, device, amount))
     if deadline.left_out:
         print("left out: " + "; ".join(deadline.left_out))
     if args.json:

@@ -21,13 +21,14 @@ from clstudy.assets import manifest
 from clstudy.generators.embedded_generator import EmbeddedGenerator
 from clstudy.identities.catalogue import open_data_set
 from clstudy.identities.dataset import DataSet
-from clstudy.metrics.lpips import LPIPS, LPIPSMetric
+from clstudy.metrics.lpips import LPIPSMetric
 from clstudy.records.results import result_keys, result_path
 from clstudy.records.study_record import TrialEntry, read_complete_record
 from clstudy.settings.profiles import InversionSettings
 from clstudy.storage.content_addressed_store import StudyStore
 from clstudy.study.stored_study import stored_profile
 from clstudy.training.evaluation import evaluate
+from clstudy.training.numerics import loss_lpips
 from clstudy.trial.requests import Basis
 from clstudy.trial.stage_runner import StageRunner
 
@@ -48,7 +49,13 @@ def open_bench(study: Path) -> tuple[StageRunner, DataSet, tuple[TrialEntry, ...
         image_size=profile.data.image_size,
     )
     basis = Basis(profile, manifest()[profile.weights]["sha256"])
-    runner = StageRunner.personalising(basis, EmbeddedGenerator(), LPIPS(), [LPIPSMetric()], StudyStore(study))
+    runner = StageRunner.personalising(
+        basis,
+        EmbeddedGenerator(compute=profile.compute),
+        loss_lpips(profile.compute, torch.device("cpu")),
+        [LPIPSMetric()],
+        StudyStore(study),
+    )
     return runner, data, record.trials
 
 

@@ -8,10 +8,12 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from benchmarks.__main__ import Measured, seconds_text
 from benchmarks.paths import PATHS
 from benchmarks.paths.base import BASELINE, OURS
+from tests.support.small_study import run_in_process
 
 ROOT = Path(__file__).parents[1]
 
@@ -56,3 +58,25 @@ def test_paths_are_measured_beside_another_commit(tmp_path: Path) -> None:
     assert all(one["baseline_over_ours"] > 0 for one in found.values())
     assert found["hull"]["other_over_ours"] == pytest.approx(1.0, rel=0.5) and found["store"]["other_over_ours"] is None
     assert 0 < found["lpips"]["median_peak_share"] < 1.5
+
+
+SPACE = {
+    "name": "two",
+    "profile": "smoke",
+    "grid": {"identity": 1, "strategy": ["lower", "er_rand"], "buffer_size": [3], "learning_rate": [0.003]},
+    "seeds": [0],
+}
+
+
+@pytest.mark.slow
+@pytest.mark.ci_slow
+def test_scripts_that_read_a_finished_study_still_do(tmp_path: Path) -> None:
+    """They use the stages' own parts, whose names change more easily than the commands'."""
+    (tmp_path / "two.yaml").write_text(yaml.safe_dump(SPACE))
+    study = run_in_process(tmp_path / "two.yaml", out=str(tmp_path / "runs" / "two"))
+    for script, said in (("learning", "mean saved by personalising"), ("procedure", "W+, normalised weights")):
+        done = subprocess.run(
+            [sys.executable, "-m", f"benchmarks.{script}", str(study)], cwd=ROOT, capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr[-2000:]
+        assert said in done.stdout and "nan" not in done.stdout, done.stdout

@@ -6,6 +6,7 @@ The baselines are the plain loops of ``benchmarks/personalize.py``, on the same 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -31,21 +32,32 @@ def flop(run: Callable[[], object]) -> float:
 
 
 class Network:
-    """The packaged generator, LPIPS, and photos that the generator makes of random latents."""
+    """The packaged generator and LPIPS as the embedded profile computes them, plain ones for the plain loops."""
 
     def __init__(self) -> None:
         self.trained = module("personalise")
-        self.lpips = module("lpips").LPIPS()
-        self.generator = module("embedded_generator").EmbeddedGenerator()
+        self.plain_lpips = module("lpips").LPIPS()
         self.profile = module("profiles").embedded()
         self.w_dim = module("stylegan2").StyleGAN2Settings().w_dim
+        open_generator = module("embedded_generator").EmbeddedGenerator
+        self.options: dict[str, Any] = {}
+        if hasattr(self.profile.compute, "kernels"):
+            from clstudy.settings.kernels import KERNELS, PLAIN
+
+            self.generator = open_generator(compute=self.profile.compute)
+            self.plain_generator = open_generator(compute=replace(self.profile.compute, kernels=PLAIN))
+            self.lpips = module("numerics").loss_lpips(self.profile.compute, torch.device("cpu"))
+            self.options = {"fused_adam": KERNELS[self.profile.compute.kernels].fused}
+        else:  # a checkout from before there was a choice
+            self.generator = self.plain_generator = open_generator()
+            self.lpips = self.plain_lpips
 
     def photos(self, count: int, seed: int) -> Any:
-        """``TrainingPhotos`` whose anchors lie beside the latents that made them."""
+        """``TrainingPhotos`` whose anchors lie beside the latents that made them, drawn by the generator."""
         rng = torch.Generator().manual_seed(seed)
         with torch.no_grad():
             latents = 0.3 * torch.randn(count, self.w_dim, generator=rng)
-            images = self.generator.fresh()(latents).clamp(-1, 1)
+            images = self.plain_generator.fresh()(latents).clamp(-1, 1)
         return self.trained.TrainingPhotos.prepare(
             latents + 0.05 * torch.randn(latents.shape, generator=rng), images, self.lpips
         )
@@ -68,19 +80,20 @@ class Network:
             lpips=self.lpips,
             new_rng=np.random.default_rng(3),
             replay_rng=np.random.default_rng(4),
+            **self.options,
         )
 
     def plain_personalise(self, network: nn.Module, new: Any, stored: Any, epochs: int) -> None:
         """The same steps, one photo at a time."""
         from benchmarks.personalize import plain_personalise  # for this checkout's names only, as all baselines are
 
-        plain_personalise(network, new, stored, self.lpips, epochs * len(new) // 2)
+        plain_personalise(network, new, stored, self.plain_lpips, epochs * len(new) // 2)
 
     def plain_invert(self, network: nn.Module, test: Any, steps: int) -> None:
         """One test photo at a time."""
         from benchmarks.personalize import plain_invert
 
-        plain_invert(network, test, self.lpips, steps)
+        plain_invert(network, test, self.plain_lpips, steps)
 
     def invert(self, network: nn.Module, test: Any, steps: int) -> Tensor:
         """Ours, with the embedded profile's settings for so many steps."""
@@ -115,7 +128,7 @@ class PersonaliseStep(HotPath):
             given.personalise(network, new, stored, epochs)
 
         def plain() -> None:
-            given.plain_personalise(given.generator.fresh(), new, stored, 1)
+            given.plain_personalise(given.plain_generator.fresh(), new, stored, 1)
 
         steps = NEW / 2
         return Prepared({OURS: Work(ours, steps, flop(ours)), BASELINE: Work(plain, steps)}, {"photos in a step": 4.0})
@@ -132,13 +145,13 @@ class InversionStep(HotPath):
     def prepare(self, folder: Path) -> Prepared:
         given = Network()
         test = given.photos(TESTED, 5)
-        network = given.generator.fresh().requires_grad_(False)
+        network, plain_network = (one.fresh().requires_grad_(False) for one in (given.generator, given.plain_generator))
 
         def ours() -> None:
             given.invert(network, test, STEPS)
 
         def plain() -> None:
-            given.plain_invert(network, test, 2)
+            given.plain_invert(plain_network, test, 2)
 
         return Prepared(
             {OURS: Work(ours, STEPS, flop(ours)), BASELINE: Work(plain, 2.0)}, {"photos in a step": float(TESTED)}
@@ -173,7 +186,7 @@ class Stage(HotPath):
             assert weights
 
         def plain() -> None:
-            network = given.generator.fresh()
+            network = given.plain_generator.fresh()
             given.plain_personalise(network, new, stored, 3)
             network.requires_grad_(False)
             for test in tests:
@@ -191,7 +204,8 @@ class Lpips(HotPath):
     comparable: ClassVar[bool] = True
 
     def prepare(self, folder: Path) -> Prepared:
-        lpips = module("lpips").LPIPS()
+        network = Network()
+        lpips, plain_lpips = network.lpips, network.plain_lpips
         rng = torch.Generator().manual_seed(0)
         images, targets = (torch.rand(TESTED, 3, 64, 64, generator=rng) * 2 - 1 for _ in range(2))
         with torch.no_grad():
@@ -204,7 +218,7 @@ class Lpips(HotPath):
         def plain() -> None:
             for image, target in zip(images.split(1), targets.split(1), strict=True):
                 given = image.clone().requires_grad_(True)
-                lpips(given, target).sum().backward()
+                plain_lpips(given, target).sum().backward()
 
         return Prepared({OURS: Work(ours, TESTED, flop(ours)), BASELINE: Work(plain, TESTED)})
 

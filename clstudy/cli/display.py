@@ -19,7 +19,7 @@ from clstudy.identities.catalogue import is_outline
 from clstudy.identities.dataset import DataSet
 from clstudy.records.sessions import duration, priced_hours
 from clstudy.settings.claims import Statement, claim_lines
-from clstudy.settings.kernels import PLAIN
+from clstudy.settings.kernels import FUSED
 from clstudy.settings.profiles import LATENT_SPACE_WORDS, PERSONALISE, Profile
 from clstudy.storage.checksums import State
 from clstudy.study.plan import Plan
@@ -54,7 +54,7 @@ def compute_line(profile: Profile) -> str:
         if share.gpus
         else f"CPU, {counted(share.threads, 'thread', 'threads')} per trial"
     )
-    extras = [f", {compute.kernels} kernels"] * (compute.kernels != PLAIN)
+    extras = [f", {compute.kernels} kernels"] * (compute.kernels != FUSED)
     extras += [", compiled"] * compute.compile + [", activations computed again"] * compute.activation_checkpointing
     return f"{where}, {compute.precision}{''.join(extras)}"
 

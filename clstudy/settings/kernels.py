@@ -6,8 +6,7 @@ from dataclasses import dataclass
 
 from clstudy.registry import Registry
 
-PLAIN = "plain"
-"""The setting's default."""
+PLAIN, FUSED = "plain", "fused"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +25,7 @@ class Kernels:
 
 KERNELS: Registry[Kernels] = Registry("kind of kernels")
 KERNELS.register(PLAIN)(Kernels(description="one torch operation after the other", fused=False))
-KERNELS.register("fused")(
+KERNELS.register(FUSED)(
     Kernels(
         description="channels last, layers with their own backward pass, Adam in one pass: the same mathematics, "
         "faster on a CPU; last digits differ",

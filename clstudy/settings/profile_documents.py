@@ -8,11 +8,11 @@ from typing import Any, cast, get_origin, get_type_hints
 
 from clstudy.errors import UserError, nearest
 from clstudy.registry import foreign_object, subclass_of
-from clstudy.settings.profiles import Profile, key_document, settings_by_name, settings_left_out
+from clstudy.settings.profiles import BEFORE, Profile, key_document, settings_by_name, settings_left_out
 
 
 def profile_from_document(document: Mapping[str, Any], kind: type[Profile] = Profile) -> Profile:
-    """A profile from its ``to_dict``; settings added later get their defaults.
+    """A profile from its ``to_dict``; settings added later get what they were computed with, mostly the defaults.
 
     Args:
         document: as it was written.
@@ -40,12 +40,19 @@ def _built(kind: type[Any], values: Mapping[str, Any], where: str) -> Any:
             f"{nearest(unknown[0], known)} Use the version named there under versions"
         )
     hints = get_type_hints(kind)
+    written = {known[name].name for name in values}
+    before = {
+        entry.name: entry.metadata[BEFORE]
+        for entry in known.values()
+        if BEFORE in entry.metadata and entry.name not in written
+    }
     try:
         return kind(
+            **before,
             **{
                 known[name].name: _plain(hints[known[name].name], value, f"{where}.{name}")
                 for name, value in values.items()
-            }
+            },
         )
     except (TypeError, ValueError) as error:
         raise UserError(f"study.yaml: {where} does not make a {kind.__name__}: {error}") from error

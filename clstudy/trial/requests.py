@@ -16,7 +16,6 @@ from clstudy.identities.dataset import Identity, Photo, Timestamp
 from clstudy.records.stage_record import anchors_key as anchors_key_of
 from clstudy.registry import is_foreign, source_digest
 from clstudy.settings.instruction_sets import NATIVE
-from clstudy.settings.kernels import PLAIN
 from clstudy.settings.metric_facts import OwnMetric
 from clstudy.settings.named_profiles import own_sections
 from clstudy.settings.profiles import PERSONALISE, Profile, key_document
@@ -26,7 +25,7 @@ from clstudy.strategies.base import Item, Memory, memory_from_dict
 from clstudy.strategies.lookup import make_strategy, strategy_class, strategy_document
 from clstudy.workloads.base import workload_of
 
-NUMERICS_VERSION = 1
+NUMERICS_VERSION = 2
 """Increased by hand when the mathematics of a stage changes, so that older stages are not reused."""
 
 SELECTION_VERSION = 1
@@ -64,7 +63,7 @@ class Basis:
             "torch": ".".join(version("torch").split("+")[0].split(".")[:2]),
             **({"compile": True} if compute.compile else {}),
             **({"instruction_set": compute.instruction_set} if compute.instruction_set != NATIVE else {}),
-            **({"kernels": compute.kernels} if compute.kernels != PLAIN else {}),
+            "kernels": compute.kernels,
         }
 
     def workload(self) -> dict[str, Any]:

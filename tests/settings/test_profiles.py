@@ -219,3 +219,12 @@ def test_an_older_name_of_a_setting_is_the_setting_and_is_what_keys_and_files_sa
     assert profile_from_document(document) == smoke()
     with pytest.raises(SettingError, match="'passes' is an older name of 'epochs', which is given as well"):
         checked_settings({"trainer": {"epochs": 5, "passes": 5}}, smoke())
+
+
+def test_a_study_from_before_fused_kernels_is_read_as_it_was_computed() -> None:
+    document = stored(embedded())
+    assert document["compute"]["kernels"] == "fused" and document["inversion"]["test_sets_together"] is True
+    del document["compute"]["kernels"], document["inversion"]["test_sets_together"]
+    read = profile_from_document(document)
+    assert read.compute.kernels == "plain" and not read.inversion.test_sets_together
+    assert profile_from_document(stored(read)) == read

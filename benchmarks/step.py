@@ -1,0 +1,306 @@
+"""What bounds a training step of the embedded profile on a CPU, and what was tried and did not pay.
+
+    python -m benchmarks.step [--threads 1] [--rounds 8] [SECTION …]
+
+Every section prints medians of processor milliseconds over rounds in which its variants take turns; without names all
+sections run (about three minutes).
+
+parts         forward and backward pass of generator and LPIPS, and Adam, with plain and with fused kernels
+convolutions  the same step's convolutions alone, on tensors in memory: what remains if all else cost nothing
+photos        inversion, per photo, by photos in a pass
+trials        layers of two or four trials as one grouped convolution, against one after the other
+upsampling    the upsampling layers as they were, and as one convolution (6x6 transposed, polyphase)
+precision     the step under bfloat16 autocast
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from benchmarks.machine import describe
+from clstudy.generators.embedded_generator import EmbeddedGenerator
+from clstudy.generators.stylegan2 import SynthesisLayer, blur_upsampled, fir_filter
+from clstudy.metrics.lpips import LPIPS
+from clstudy.settings.kernels import KERNELS
+from clstudy.settings.profiles import ComputeSettings, InversionSettings
+from clstudy.training.inversion import invert
+from clstudy.training.numerics import loss_lpips
+from clstudy.training.personalise import TrainingPhotos
+
+PHOTOS = 4
+"""Of a step: two new and two replayed ones."""
+CPU = torch.device("cpu")
+_LPIPS_CONVOLUTIONS = (
+    (48, 64, 17, 3, 0),
+    (64, 192, 7, 5, 2),
+    (192, 384, 3, 3, 1),
+    (384, 256, 3, 3, 1),
+    (256, 256, 3, 3, 1),
+)
+"""Channels in and out, side, kernel, padding, as the fused LPIPS has them at 64 px."""
+
+
+def by_turns(variants: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, float]:
+    """Median processor milliseconds of each variant."""
+    spent: dict[str, list[float]] = {name: [] for name in variants}
+    for run in variants.values():
+        run()
+    for _ in range(rounds):
+        for name, run in variants.items():
+            started = time.process_time()
+            run()
+            spent[name].append(1e3 * (time.process_time() - started))
+    return {name: statistics.median(values) for name, values in spent.items()}
+
+
+@dataclass(frozen=True)
+class Setup:
+    """Generator, its loss, and photos that it drew."""
+
+    compute: ComputeSettings
+    generator: EmbeddedGenerator
+    lpips: LPIPS
+
+    @classmethod
+    def of(cls, **compute: Any) -> Setup:
+        settings = ComputeSettings(**compute)
+        return cls(settings, EmbeddedGenerator(compute=settings), loss_lpips(settings, CPU))
+
+    def photos(self, count: int) -> TrainingPhotos:
+        latents = 0.3 * torch.randn(count, 256, generator=torch.Generator().manual_seed(count))
+        with torch.no_grad():
+            images = EmbeddedGenerator().fresh()(1.1 * latents).clamp(-1, 1)
+        return TrainingPhotos.prepare(latents, images, self.lpips)
+
+    def loss(self, images: Tensor, photos: TrainingPhotos) -> Tensor:
+        error = (images - photos.images).square().mean(dim=(1, 2, 3))
+        loss: Tensor = (self.lpips.distance(self.lpips.features(images), photos.features) + error).mean()
+        return loss
+
+
+def parts(rounds: int) -> None:
+    """Where a step's time goes."""
+    for kernels in KERNELS:
+        setup = Setup.of(kernels=kernels)
+        photos, module = setup.photos(PHOTOS), setup.generator.fresh()
+        optimizer = torch.optim.Adam(module.parameters(), lr=1e-4, fused=KERNELS[kernels].fused or None)
+        spent: dict[str, list[float]] = {}
+        for _ in range(3 * rounds):
+            clock = [time.process_time()]
+            optimizer.zero_grad(set_to_none=True)
+            images = module(photos.latents)
+            clock.append(time.process_time())
+            loss = setup.loss(images, photos)
+            clock.append(time.process_time())
+            (gradient,) = torch.autograd.grad(loss, images)
+            clock.append(time.process_time())
+            images.backward(gradient)
+            clock.append(time.process_time())
+            optimizer.step()
+            clock.append(time.process_time())
+            names = ("generator forward", "loss forward", "loss backward", "generator backward", "Adam")
+            for name, (before, after) in zip(names, zip(clock, clock[1:], strict=False), strict=True):
+                spent.setdefault(name, []).append(1e3 * (after - before))
+            spent.setdefault("step", []).append(1e3 * (clock[-1] - clock[0]))
+        say(f"{kernels} kernels", {name: statistics.median(values[rounds:]) for name, values in spent.items()})
+
+
+def convolutions(rounds: int) -> None:
+    """The convolutions of a step and nothing else."""
+    layers: dict[str, Callable[[], object]] = {}
+    flop = 0.0
+    side = 4
+    for name, layer in EmbeddedGenerator(compute=ComputeSettings()).fresh().named_modules():
+        if isinstance(layer, SynthesisLayer):
+            outputs, inputs = layer.weight.shape[:2]
+            x = channels_last(PHOTOS, inputs, side)
+            layers[f"generator {name}"] = both_passes(layer.weight.detach(), x, up=layer.up, weights=True)
+            flop += 3 * 2 * 9 * PHOTOS * inputs * outputs * side**2
+            side = 2 * side if layer.up else side
+    for inputs, outputs, size, kernel, padding in _LPIPS_CONVOLUTIONS:
+        weight = channels_last(outputs, inputs, kernel)
+        x = channels_last(PHOTOS, inputs, size)
+        layers[f"LPIPS {inputs} to {outputs}"] = both_passes(weight, x, padding=padding, weights=False)
+        flop += 2 * 2 * kernel**2 * PHOTOS * inputs * outputs * (size + 2 * padding - kernel + 1) ** 2
+    found = by_turns(layers, rounds)
+    total = sum(found.values())
+    say("convolutions alone, forward and backward", found | {"all": total})
+    print(
+        f"  {flop / 1e9:.2f} GFLOP at {flop / total / 1e6:.0f} GFLOP/s; matrix product {matrix_product():.0f} GFLOP/s"
+    )
+
+
+def both_passes(
+    weight: Tensor, x: Tensor, *, up: bool = False, padding: int = 1, weights: bool
+) -> Callable[[], object]:
+    """A convolution with its gradients by x and, for ``weights``, by the weight."""
+    x = x.requires_grad_(True)
+    weight = weight.clone().requires_grad_(weights)
+    wanted = [x, weight] if weights else [x]
+
+    def forward() -> Tensor:
+        if up:
+            return F.conv_transpose2d(x, weight.transpose(0, 1), stride=2)
+        return F.conv2d(x, weight, padding=padding)
+
+    gradient = torch.randn_like(forward())
+    return lambda: torch.autograd.grad(forward(), wanted, gradient)
+
+
+def channels_last(*shape: int) -> Tensor:
+    """Noise ``[n, c, s, s]`` for (n, c, s)."""
+    return torch.randn(*shape, shape[-1]).contiguous(memory_format=torch.channels_last)
+
+
+def photos(rounds: int) -> None:
+    """Inversion by photos in a pass."""
+    for kernels in KERNELS:
+        setup = Setup.of(kernels=kernels)
+        test, module = setup.photos(48), setup.generator.fresh().requires_grad_(False)
+        runs = {
+            f"{count} photos a pass": partial(
+                invert,
+                module,
+                test.images,
+                test.features,
+                test.latents,
+                settings=InversionSettings(steps=2, batch_size=count),
+                lpips=setup.lpips,
+            )
+            for count in (1, 4, 8, 24, 48)
+        }
+        found = by_turns(runs, rounds)
+        say(f"inversion step of a photo, {kernels} kernels", {name: spent / 96 for name, spent in found.items()})
+
+
+def trials(rounds: int) -> None:
+    """Layers of several trials at once, each trial with weights of its own."""
+    for together in (2, 4):
+        found = {}
+        for side, channels in ((4, 192), (8, 160), (16, 80), (32, 40), (64, 20)):
+            inputs = [channels_last(PHOTOS, channels, side) for _ in range(together)]
+            weights = [channels_last(channels, channels, 3) for _ in range(together)]
+            single = [both_passes(weight, x, weights=True) for weight, x in zip(weights, inputs, strict=True)]
+            joined, weight = torch.cat(inputs, 1).requires_grad_(True), torch.cat(weights).requires_grad_(True)
+            spent = by_turns(
+                {
+                    "grouped": partial(_grouped, joined, weight, together),
+                    "single": lambda runs=single: [run() for run in runs],
+                },
+                rounds,
+            )
+            found[f"{side} px"] = spent["grouped"] / spent["single"]
+        say(f"{together} trials as one grouped convolution / one after the other", found, unit="×")
+
+
+def _grouped(x: Tensor, weight: Tensor, groups: int) -> object:
+    return torch.autograd.grad(F.conv2d(x, weight, padding=1, groups=groups).sum(), [x, weight])
+
+
+def upsampling(rounds: int) -> None:
+    """The upsampling convolution with its filter, in three equal ways."""
+    fir = fir_filter()
+    spread = torch.stack([_filtered(index, fir) for index in range(9)])
+
+    def composed(weight: Tensor) -> Tensor:
+        outputs, inputs = weight.shape[:2]
+        return (weight.reshape(outputs, inputs, 9) @ spread).view(outputs, inputs, 6, 6)
+
+    def polyphase(x: Tensor, weight: Tensor) -> Tensor:
+        kernel, taps = composed(weight), ([4, 2, 0], [5, 3, 1])
+        phases = [kernel[:, :, rows][:, :, :, columns] for rows in taps for columns in taps]
+        return F.pixel_shuffle(F.conv2d(x, torch.stack(phases, 1).flatten(0, 1), padding=1), 2)
+
+    ways: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+        "transposed 3x3, then filter": lambda x, w: blur_upsampled(
+            F.conv_transpose2d(x, w.transpose(0, 1), stride=2), fir
+        ),
+        "transposed 6x6": lambda x, w: F.conv_transpose2d(x, composed(w).transpose(0, 1), stride=2, padding=2),
+        "polyphase": polyphase,
+    }
+    for side, inputs, outputs in ((4, 192, 160), (8, 160, 80), (16, 80, 40), (32, 40, 20)):
+        x = torch.randn(PHOTOS, inputs, side, side, requires_grad=True)
+        weight = torch.randn(outputs, inputs, 3, 3, requires_grad=True)
+        expected = ways["transposed 3x3, then filter"](x, weight)
+        for name, way in ways.items():
+            assert float((way(x, weight) - expected).detach().abs().max()) < 1e-3 * float(expected.detach().std()), name
+        runs = {
+            name: lambda way=way, x=x, w=weight: torch.autograd.grad(way(x, w).sum(), [x, w])
+            for name, way in ways.items()
+        }
+        say(f"{side} to {2 * side} px, {inputs} to {outputs} channels", by_turns(runs, rounds))
+
+
+def _filtered(index: int, fir: Tensor) -> Tensor:
+    """What a tap of a 3x3 kernel becomes in the 6x6 kernel: ``[36]``."""
+    tap = torch.zeros(9)
+    tap[index] = 1.0
+    return F.conv2d(F.pad(tap.view(1, 1, 3, 3), (3, 3, 3, 3)), 4 * fir[None, None]).flatten()
+
+
+def precision(rounds: int) -> None:
+    """The whole step under the precisions that do something on a CPU."""
+    runs: dict[str, Callable[[], object]] = {}
+    for kernels in KERNELS:
+        for name in ("float32", "bf16"):
+            setup = Setup.of(kernels=kernels, precision=name)
+            runs[f"{kernels} {name}"] = _step(setup)
+    say("step", by_turns(runs, rounds))
+
+
+def _step(setup: Setup) -> Callable[[], object]:
+    photos_, module = setup.photos(PHOTOS), setup.generator.fresh()
+    optimizer = torch.optim.Adam(module.parameters(), lr=1e-4, fused=KERNELS[setup.compute.kernels].fused or None)
+
+    def step() -> None:
+        optimizer.zero_grad(set_to_none=True)
+        setup.loss(module(photos_.latents), photos_).backward()
+        optimizer.step()
+
+    return step
+
+
+def matrix_product(size: int = 1024) -> float:
+    """GFLOP/s of torch's float32 matrix product."""
+    a, b = torch.randn(size, size), torch.randn(size, size)
+    return 2 * size**3 / by_turns({"product": lambda: a @ b}, 6)["product"] / 1e6
+
+
+def say(title: str, found: Mapping[str, float], unit: str = "ms") -> None:
+    """A section's lines."""
+    print(title, flush=True)
+    for name, value in found.items():
+        print(f"  {name:<32} {value:8.2f} {unit}", flush=True)
+
+
+SECTIONS = {one.__name__: one for one in (parts, convolutions, photos, trials, upsampling, precision)}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.step", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("sections", nargs="*", metavar="SECTION", help=", ".join(SECTIONS))
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--rounds", type=int, default=8)
+    args = parser.parse_args()
+    if unknown := [name for name in args.sections if name not in SECTIONS]:
+        parser.error(f"there is no section {unknown[0]!r}; there are {', '.join(SECTIONS)}")
+    torch.set_num_threads(args.threads)
+    print(", ".join(f"{name} {value}" for name, value in describe().items()))
+    for name in args.sections or SECTIONS:
+        SECTIONS[name](args.rounds)
+
+
+if __name__ == "__main__":
+    main()
