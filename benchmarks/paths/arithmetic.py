@@ -181,8 +181,9 @@ class Stage(HotPath):
             weights = given.generator.tunable_state(network)
             network.requires_grad_(False)
             for test in tests:
+                found = given.invert(network, test, STEPS)
                 with torch.no_grad():
-                    network(given.invert(network, test, STEPS))
+                    network(found)
             assert weights
 
         def plain() -> None:
