@@ -198,6 +198,7 @@ class _FusedLayer(Function):
         up: bool,
         clamp: float | None,
     ) -> Tensor:
+        weight = _channels_last(weight, up)  # only factored weights are not yet
         n, height, width, inputs = x.shape
         outputs = len(weight)
         gain = LRELU_GAIN * _FILTER_GAIN if up else LRELU_GAIN

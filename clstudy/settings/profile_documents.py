@@ -67,12 +67,16 @@ def _plain(hint: Any, value: Any, where: str) -> Any:
     return value
 
 
+_BESIDE_THE_POINT = {"description", "stage_seconds", "estimate_from", "stage_bytes", "log_images"}
+"""Parts of a profile that no objective depends on."""
+
+
 def search_document(profile: Profile) -> dict[str, Any]:
-    """The part of a profile that the proposals of a search for learning rates depend on.
+    """The part of a profile that the objectives of a search for learning rates depend on.
 
     Settings added later are left out while they have their default, so that existing searches can continue.
     """
-    document = key_document(profile)
+    document = {name: value for name, value in key_document(profile).items() if name not in _BESIDE_THE_POINT}
     for section, values in document.items():
         if not isinstance(values, dict):
             continue

@@ -14,6 +14,7 @@ import sys
 import zipfile
 from collections import OrderedDict
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -445,6 +446,16 @@ def test_safetensors_round_trip(tmp_path):
         np.testing.assert_array_equal(again.tensors[name], value)
     with pytest.raises(UserError, match="expected a name that ends in .safetensors"):
         write_safetensors(original, tmp_path / "a.pt")
+
+
+def test_tensors_of_another_order_in_memory_are_written_as_they_read(tmp_path):
+    """safetensors writes the memory of an array as it lies, whatever its strides say."""
+    original = read_checkpoint(dump(tmp_path / "a.pkl", tiny()))
+    turned = {name: np.asfortranarray(value) for name, value in original.tensors.items()}
+    assert not all(value.flags.c_contiguous for value in turned.values())
+    for name, tensors in (("a", original.tensors), ("b", turned)):
+        write_safetensors(replace(original, tensors=tensors), tmp_path / f"{name}.safetensors")
+    assert (tmp_path / "a.safetensors").read_bytes() == (tmp_path / "b.safetensors").read_bytes()
 
 
 def test_foreign_and_altered_safetensors_are_refused(tmp_path):

@@ -6,6 +6,7 @@ import json
 from dataclasses import fields
 from pathlib import Path
 
+import numpy as np
 from safetensors.numpy import load as load_safetensors
 from safetensors.numpy import save as save_safetensors
 
@@ -40,7 +41,9 @@ def write_safetensors(checkpoint: Checkpoint, path: Path) -> None:
         "notes": checkpoint.notes,
     }
     # One key only: safetensors writes metadata keys in an order that changes from run to run.
-    content = save_safetensors(dict(checkpoint.tensors), metadata={_METADATA_KEY: json.dumps(document, sort_keys=True)})
+    # Contiguous: of another order in memory safetensors would write the wrong values, without a word.
+    tensors = {name: np.asarray(value, order="C") for name, value in checkpoint.tensors.items()}
+    content = save_safetensors(tensors, metadata={_METADATA_KEY: json.dumps(document, sort_keys=True)})
     try:
         write_atomically(path, content)
     except OSError as error:
