@@ -139,8 +139,8 @@ def scores(setup: Setup, everyone: list[Person], way: Way) -> dict[str, float]:
             module = setup.generator.fresh(state).requires_grad_(False)
             photos = TrainingPhotos.joined(person.tests[: t + 1])
             assert photos is not None
+            w = torch.cat([way(module, photos.rows(rows)) for rows in torch.arange(len(photos)).split(24)])
             with torch.no_grad():
-                w = torch.cat([way(module, photos.rows(rows)) for rows in torch.arange(len(photos)).split(24)])
                 loss, lpips = setup.losses(module, photos, w)
             losses.append(float(loss.mean()))
             sizes = [len(test) for test in person.tests[: t + 1]]
@@ -154,7 +154,6 @@ def scores(setup: Setup, everyone: list[Person], way: Way) -> dict[str, float]:
     return said
 
 
-@torch.enable_grad()
 def lbfgs(loss: Callable[[Tensor], Tensor], start: Tensor, inverse: Tensor, evaluations: int) -> Tensor:
     """Minimise the losses ``[n]`` of photos that do not influence each other, each with a history of its own.
 
