@@ -27,7 +27,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from benchmarks.machine import describe
+from benchmarks.machine import describe, matrix_product
 from clstudy.generators.embedded_generator import EmbeddedGenerator
 from clstudy.generators.stylegan2 import SynthesisLayer, blur_upsampled, fir_filter
 from clstudy.metrics.lpips import LPIPS
@@ -135,9 +135,8 @@ def convolutions(rounds: int) -> None:
     found = by_turns(layers, rounds)
     total = sum(found.values())
     say("convolutions alone, forward and backward", found | {"all": total})
-    print(
-        f"  {flop / 1e9:.2f} GFLOP at {flop / total / 1e6:.0f} GFLOP/s; matrix product {matrix_product():.0f} GFLOP/s"
-    )
+    product = matrix_product()() / 1e9
+    print(f"  {flop / 1e9:.2f} GFLOP at {flop / total / 1e6:.0f} GFLOP/s; matrix product {product:.0f} GFLOP/s")
 
 
 def both_passes(
@@ -268,12 +267,6 @@ def _step(setup: Setup) -> Callable[[], object]:
         optimizer.step()
 
     return step
-
-
-def matrix_product(size: int = 1024) -> float:
-    """GFLOP/s of torch's float32 matrix product."""
-    a, b = torch.randn(size, size), torch.randn(size, size)
-    return 2 * size**3 / by_turns({"product": lambda: a @ b}, 6)["product"] / 1e6
 
 
 def say(title: str, found: Mapping[str, float], unit: str = "ms") -> None:

@@ -122,10 +122,10 @@ def _colours(torgb: ToRGB, x: Tensor, w: Tensor) -> Tensor:
 
 def _doubled(image: Tensor) -> Tensor:
     """``upsample``: that filter after zero insertion is linear interpolation between pixels, with zeros around."""
-    height, width = image.shape[-2:]
-    rows, columns = (_interpolation(size, image) for size in (height, width))
-    across = (image.reshape(-1, width) @ columns.t()).view(-1, height, 2 * width)
-    return torch.matmul(rows, across).view(*image.shape[:-2], 2 * height, 2 * width)
+    size = image.shape[-1]
+    doubling = _interpolation(size, image)
+    across = (image.reshape(-1, size) @ doubling.t()).view(-1, size, 2 * size)
+    return torch.matmul(doubling, across).view(*image.shape[:-2], 2 * size, 2 * size)
 
 
 def _interpolation(size: int, like: Tensor) -> Tensor:

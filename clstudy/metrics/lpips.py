@@ -10,7 +10,7 @@ The *metric* can also be computed by that package itself, on AlexNet, VGG16 or S
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Protocol
 
 import torch
@@ -84,6 +84,11 @@ class LPIPS(nn.Module):
 def index_features(features: Features, index: Tensor) -> Features:
     """Select rows of precomputed features."""
     return tuple(level[index] for level in features)
+
+
+def join_features(parts: Iterable[Features]) -> Features:
+    """All rows of several sets of precomputed features, in order."""
+    return tuple(torch.cat(levels) for levels in zip(*parts, strict=True))
 
 
 class FeatureDistance(Protocol):

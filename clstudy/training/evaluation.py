@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from clstudy.errors import UserError
 from clstudy.metrics.base import Metric
-from clstudy.metrics.lpips import LPIPS, Features
+from clstudy.metrics.lpips import LPIPS, Features, join_features
 from clstudy.records.rows import Row
 from clstudy.registry import Registry
 from clstudy.settings.profiles import EvaluationSettings, InversionSettings
@@ -164,7 +164,7 @@ def _inverted(
         w = invert(
             module,
             torch.cat([test.images for test in together]),
-            tuple(torch.cat(maps) for maps in zip(*(test.features for test in together), strict=True)),
+            join_features(test.features for test in together),
             torch.cat([test.start for test in together]),
             settings=inversion,
             lpips=lpips,

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from clstudy.errors import UserError
-from clstudy.metrics.lpips import LPIPS, Features, index_features
+from clstudy.metrics.lpips import LPIPS, Features, index_features, join_features
 from clstudy.registry import Registry
 from clstudy.settings.profiles import TrainerSettings
 
@@ -64,8 +64,9 @@ class TrainingPhotos:
         with torch.no_grad():
             if micro_batch is None:
                 return cls(latents, images, lpips.features(images))
-            levels = zip(*(lpips.features(part) for part in torch.split(images, micro_batch)), strict=True)
-            return cls(latents, images, tuple(torch.cat(maps) for maps in levels))
+            return cls(
+                latents, images, join_features(lpips.features(part) for part in torch.split(images, micro_batch))
+            )
 
     @classmethod
     def joined(cls, parts: Sequence[TrainingPhotos]) -> TrainingPhotos | None:
@@ -73,11 +74,10 @@ class TrainingPhotos:
         filled = [part for part in parts if len(part)]
         if not filled:
             return None
-        levels = zip(*(part.features for part in filled), strict=True)
         return cls(
             torch.cat([part.latents for part in filled]),
             torch.cat([part.images for part in filled]),
-            tuple(torch.cat(maps) for maps in levels),
+            join_features(part.features for part in filled),
         )
 
     def rows(self, index: Tensor) -> TrainingPhotos:
