@@ -114,6 +114,7 @@ def plan_lines(
         else f"trials   at most {plan.open_trials} left",
         f"stages   {most}{plan.stages} of {plan.stages_without_sharing} "
         f"({shared} shared between trials, {plan.stages_done} done already, {most}{plan.stages_to_run} to compute)",
+        *taken_over_lines(plan),
         *restorable_lines(plan),
         *retrained_lines(plan),
         f"time     about {duration(plan.seconds)} with {counted(workers, 'worker', 'workers')}{starting(plan)} "
@@ -145,6 +146,15 @@ _WHY_RESTORED = {
 def why_restored(state: State) -> str:
     """Why a result is rebuilt from its trial's stages, in one to three words."""
     return _WHY_RESTORED[state]
+
+
+def taken_over_lines(plan: Plan) -> list[str]:
+    """A line if other studies in the same storage have stages of this one."""
+    if not plan.taken_over:
+        return []
+    known = ", ".join(f"{count} in {name}" for name, count in plan.taken_over.items())
+    count = sum(plan.taken_over.values())
+    return [f"others   {count} of those done already are taken over from other studies in this storage: {known}"]
 
 
 def restorable_lines(plan: Plan) -> list[str]:

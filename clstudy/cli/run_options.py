@@ -99,6 +99,11 @@ _OPTIONS: tuple[Decorator, ...] = (
         help="which stages' weights are kept when no planned trial builds on them "
         "any more: last (only those of t = 0 and of last stages) or all (default: the space's, otherwise last)",
     ),
+    flag(
+        "--alone",
+        help="compute everything anew: take no finished stage over from other studies in the same storage (those with "
+        "the same key, from the same kind of processor)",
+    ),
     option(
         "--mlflow-images",
         type=click.Choice(("on", "off")),

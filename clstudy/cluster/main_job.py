@@ -272,6 +272,7 @@ class MainJob:
             address=options.address,
             max_concurrent=1 if pilot else options.max_concurrent,
             keep_weights=prepared.keep_weights,
+            others=prepared.others,
             budget_seconds=None if options.budget_hours is None else options.budget_hours * 3600,
             most_stages=1 if pilot else None,
             images=prepared.images,

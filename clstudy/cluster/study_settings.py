@@ -19,6 +19,7 @@ class StudySettings:
 
     ``files`` are the weights from outside the package, by role; ``weights`` are those of the generator if they have
     been read already. ``part`` is the folder for the trials' rows (a learning-rate search has one of its own).
+    ``others``: studies to take finished stages over from.
     ``budget_seconds``: no stage begins after this time. ``most_stages``: stop after this many computed stages.
     ``tracking_patience_s``: how long to wait at the end for a tracking server that does not answer.
     """
@@ -35,6 +36,7 @@ class StudySettings:
     max_concurrent: int | None = None
     part: str = "results"
     keep_weights: str = "last"
+    others: tuple[Place, ...] = ()
     budget_seconds: float | None = None
     most_stages: int | None = None
     images: bool = True

@@ -30,7 +30,6 @@ from clstudy.safe_text import redacted
 from clstudy.settings.metric_facts import OwnMetric, known_metrics
 from clstudy.settings.profile_documents import profile_from_document
 from clstudy.settings.trial_spec import TrialSpec
-from clstudy.storage.content_addressed_store import StudyStore
 from clstudy.storage.file_modes import apply
 from clstudy.storage.foreign_modules import provide_sources
 from clstudy.storage.patience import patiently
@@ -41,8 +40,10 @@ from clstudy.tracking.run_contents import LOSS_METRIC, trial_params, trial_tags
 from clstudy.training.evaluation import NotFiniteError
 from clstudy.training.numerics import configure_torch, torch_device
 from clstudy.training.personalise import TrainingDivergedError
+from clstudy.training.processor import kind_of_processor
 from clstudy.trial.listener import StageReport
 from clstudy.trial.requests import Basis, StageRequest, run_version
+from clstudy.trial.shared_store import shared_store
 from clstudy.trial.stage_runner import StageRunner
 from clstudy.trial.story import trial_stages
 from clstudy.workloads.base import workload_of
@@ -87,8 +88,9 @@ class SentBasis:
 class Job:
     """Everything that a worker needs, small enough to be sent with every trial.
 
-    ``part`` is the study's folder for the trials' rows; ``inputs`` fetches files that a node lacks, ``sources`` are the
-    user's own modules (strategies, profiles), and ``umask`` is the driver's (``clstudy.storage.file_modes``).
+    ``part`` is the study's folder for the trials' rows, ``others`` are studies to take stages over from; ``inputs``
+    fetches files that a node lacks, ``sources`` are the user's own modules (strategies, profiles), and ``umask`` is the
+    driver's (``clstudy.storage.file_modes``).
     """
 
     basis: SentBasis
@@ -100,6 +102,7 @@ class Job:
     recorder: Any
     part: str = "results"
     inputs: Inputs | None = None
+    others: tuple[Place, ...] = ()
     sources: Mapping[str, str] = field(default_factory=dict)
     umask: int = 0o077
 
@@ -198,7 +201,7 @@ class TrialTrainable(tune.Trainable):
         return StageRunner(
             basis=basis,
             workload=workload,
-            store=StudyStore(job.out, self._say),
+            store=shared_store(job.out, job.others, kind_of_processor(device), keep=True, say=self._say),
             locks=ActorLocks(job.coordinator, owner),
             say=self._say,
         )

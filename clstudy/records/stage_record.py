@@ -187,9 +187,27 @@ def anchors_key(
     )
 
 
-def owned_by(identity: str) -> dict[str, bytes]:
-    """The file that marks which person a stored value belongs to, so that the person can be forgotten."""
-    return {OWNER: json.dumps({"identity": identity}).encode()}
+def owned_by(identity: str, computed_on: str = "") -> dict[str, bytes]:
+    """The file that marks which person a stored value belongs to, so that the person can be forgotten.
+
+    ``computed_on``: kind of processor (``StageRecord``), so that another study can tell whether it may use the value.
+    """
+    return {OWNER: json.dumps({"identity": identity, **({"computed_on": computed_on} if computed_on else {})}).encode()}
+
+
+def computed_on(files: Mapping[str, bytes]) -> str:
+    """Kind of processor that a stored value was computed on; empty if it does not say.
+
+    Values of earlier versions say it in a stage's record only.
+    """
+    for name in (OWNER, STAGE_RECORD):
+        try:
+            said = json_object(files[name]).get("computed_on") if name in files else None
+        except ValueError:
+            said = None
+        if isinstance(said, str) and said:
+            return said
+    return ""
 
 
 def owner_in(content: bytes) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import platform
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +21,10 @@ def processor_field(name: str) -> str:
     except OSError:
         return ""
     return next((value.strip() for key, _, value in (line.partition(":") for line in lines) if key.strip() == name), "")
+
+
+_MAKERS = {"GenuineIntel": "Intel", "AuthenticAMD": "AMD"}
+_TORCH_LIMIT, _ONEDNN_LIMIT = "ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,3 +72,34 @@ INSTRUCTION_SETS.register("avx512")(
         },
     )
 )
+
+
+def processor_words(capability: str, environment: Mapping[str, str]) -> str:
+    """A kind of processor as stages record it: maker (MKL chooses by it, too), instruction set in use, oneDNN's limit.
+
+    Args:
+        capability: as torch names it, e.g. ``AVX512``.
+        environment: variables of the process that computes.
+    """
+    found = processor_field("vendor_id")
+    limit = environment.get(_ONEDNN_LIMIT, "")
+    known = {choice.capability: choice.environment.get(_ONEDNN_LIMIT) for _, choice in INSTRUCTION_SETS.items()}
+    limited = f" (oneDNN: {limit})" if limit and limit != known.get(capability) else ""
+    return f"{_MAKERS.get(found, found or platform.machine())} {capability}{limited}"
+
+
+def likely_processor(name: str) -> str | None:
+    """What workers on this machine will record, without loading torch; None if that cannot be told.
+
+    Args:
+        name: the setting ``compute.instruction_set``.
+    """
+    environment = {**os.environ, **INSTRUCTION_SETS[name].environment}
+    flags = set(processor_field("flags").split())
+    ordered = [one for _, one in INSTRUCTION_SETS.items() if one.capability is not None]  # the largest comes last
+    able = [one.capability for one in ordered if flags.issuperset(one.flags)]
+    limit = environment.get(_TORCH_LIMIT, "").upper()
+    names = [one.capability for one in ordered]
+    if limit:
+        able = able[: names.index(limit) + 1] if limit in names else []
+    return processor_words(able[-1], environment) if able and able[-1] else None

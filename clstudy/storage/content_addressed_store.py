@@ -125,6 +125,28 @@ class ValueStore:
             return set(keys) & set(self.sizes())
         return {key for key in keys if self.looks_complete(key)}
 
+    def visible(self, keys: Iterable[str]) -> set[str]:
+        """As ``complete``, for another study's values: empty if they cannot be read."""
+        try:
+            return self.complete(keys)
+        except OSError:
+            return set()
+
+    def peek(self, key: str) -> dict[str, bytes] | None:
+        """All files of another study's value, checked; None if it is absent, damaged or cannot be read.
+
+        Nothing is moved aside and nothing waits: the value belongs to somebody else, and can be computed.
+        """
+        try:
+            record = self._record(key)
+            if record is None or not self._needs <= record.keys():
+                return None
+            found = {name: self._content(key, name, entry) for name, entry in record.items()}
+        except OSError:
+            return None
+        files = {name: content for name, content in found.items() if content is not None}
+        return files if len(files) == len(found) else None
+
     def sizes(self) -> dict[str, int]:
         """Key -> bytes of every value that has its marker."""
         bytes_of: dict[str, int] = {}
@@ -315,17 +337,31 @@ class StudyStore:
 
     def __init__(self, root: Place, say: Callable[[str], None] = _LOG.warning):
         self.root = root
-        self.stages = ValueStore(root / "stages", say, needs=STAGE_FILES)
-        self.weights = ValueStore(root / "weights", say, needs=(WEIGHTS,))
-        self.memories = ValueStore(root / "memories", say, needs=(MEMORY,))
-        self.learned = ValueStore(root / "learned", say, needs=(LEARNED,))
-        self.anchors = ValueStore(root / "anchors", say, needs=(ANCHORS,))
         self._say = say
+        self.stages = self._values("stages", STAGE_FILES)
+        self.weights = self._values("weights", (WEIGHTS,))
+        self.memories = self._values("memories", (MEMORY,))
+        self.learned = self._values("learned", (LEARNED,))
+        self.anchors = self._values("anchors", (ANCHORS,))
+
+    def _values(self, kind: str, needs: Collection[str]) -> ValueStore:
+        return ValueStore(self.root / kind, self._say, needs)
 
     @property
     def kinds(self) -> tuple[ValueStore, ...]:
         """All kinds of values."""
         return (self.stages, self.weights, self.memories, self.learned, self.anchors)
+
+    def elsewhere(self, keys: Iterable[str]) -> dict[str, str]:
+        """Stage -> name of another study that it can be taken over from; this store knows no other study."""
+        return {}
+
+    def weights_elsewhere(self, key: str) -> bool:
+        """Whether another study seems to have the weights of a stage; this store knows no other study."""
+        return False
+
+    def take_along(self, key: str, learned: str | None) -> None:
+        """Take over what belongs to a stage that came from another study; this store knows no other study."""
 
     def stage_has_weights(self, key: str) -> bool:
         """Whether a stage's own value contains its weights, as in studies of earlier versions."""

@@ -36,6 +36,13 @@ def list_files(place: Place) -> dict[str, int]:
     return listed
 
 
+def folders_in(place: Place) -> list[Place]:
+    """The folders directly in a folder, by name; empty if there is none."""
+    if isinstance(place, RemotePath):
+        return [place / name for name in sorted(place.folder_names())]
+    return [path for path in sorted(place.glob("*")) if path.is_dir()] if place.is_dir() else []
+
+
 def written_at(place: Place) -> dict[str, float]:
     """When each file directly in a folder was last written (Unix time); empty if there is no folder."""
     if isinstance(place, RemotePath):

@@ -17,7 +17,8 @@ from clstudy.identities.dataset import Identity
 from clstudy.settings.profiles import Profile
 from clstudy.storage.content_addressed_store import Timing
 from clstudy.storage.documents import MOST_JSON_BYTES, is_number, load_json
-from clstudy.storage.places import Place, RemotePath, read_plain, write_atomically
+from clstudy.storage.places import Place, read_plain, write_atomically
+from clstudy.storage.trees import folders_in
 from clstudy.trial.work import likely_work
 
 HISTORY = "history.json"
@@ -83,7 +84,7 @@ def pace_of_neighbours(study: Place, kind: str) -> Pace | None:
 
 def _neighbours(storage: Place) -> list[tuple[str, dict[str, Any]]]:
     found = []
-    for place in _folders(storage):
+    for place in folders_in(storage):
         try:
             document = load_json(read_plain(place / HISTORY, MOST_JSON_BYTES))
         except (OSError, ValueError):
@@ -91,9 +92,3 @@ def _neighbours(storage: Place) -> list[tuple[str, dict[str, Any]]]:
         if isinstance(document, dict):
             found.append((place.name, document))
     return found
-
-
-def _folders(storage: Place) -> list[Place]:
-    if isinstance(storage, RemotePath):
-        return [storage / name for name in sorted(storage.folder_names())]
-    return [path for path in sorted(storage.glob("*")) if path.is_dir()] if storage.is_dir() else []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -59,6 +60,8 @@ class Plan:
     """The part of ``seconds`` before the first stage begins."""
     open_trials: int = 0
     """The most trials that a learning-rate search will propose; which ones is not known yet."""
+    taken_over: Mapping[str, int] = field(default_factory=dict)
+    """Other study in the same storage -> how many of ``stages_done`` it has and this study still lacks."""
 
     @property
     def to_run(self) -> tuple[TrialSpec, ...]:
@@ -147,6 +150,7 @@ def make_plan(
     """Walk every trial's stages without computing any.
 
     Args:
+        store: the study's; with other studies behind it (``clstudy.trial.shared_store``) their stages count as done.
         workers: trials at a time, to estimate wall time and disk.
         weights: "last" or "all" (``clstudy.study.retention``).
     """
@@ -155,18 +159,20 @@ def make_plan(
         for spec in trials
     }
     requests = {request.key: request for walked in known.values() for request in walked}
-    computed = store.stages.complete(requests)
+    own = store.stages.complete(requests)
+    elsewhere = store.elsewhere(requests.keys() - own)
+    computed = own | elsewhere.keys()
     have = store.weights.complete(requests)
-    legacy = computed - have
+    legacy = own - have
     counts = {spec.trial_id: stage_count(spec, len(identities[spec.identity].timestamps)) for spec in trials}
     keys = {name: [request.key for request in walked] for name, walked in known.items()}
-    staged = [name for name, found in keys.items() if len(found) == counts[name] and set(found) <= computed]
+    staged = [name for name, found in keys.items() if len(found) == counts[name] and set(found) <= own]
     read = together(lambda name: read_result(result_path(out, name)), staged, out)
     results = dict(zip(staged, read, strict=True))
     done = {name for name, result in results.items() if is_done(result, keys[name])}
 
     def has_weights(key: str) -> bool:
-        return key in have or (key in legacy and store.stage_has_weights(key))
+        return key in have or (key in legacy and store.stage_has_weights(key)) or store.weights_elsewhere(key)
 
     again = {
         request.key: request
@@ -185,6 +191,7 @@ def make_plan(
     left = len(requests) - len(computed) + unknown
     pace = find_pace(basis, identities, store, out)
     seconds = work * pace.seconds_per_pass
+    start = START_SECONDS if left or elsewhere else 0.0
     return Plan(
         trials=tuple(trials),
         done=frozenset(done),
@@ -192,8 +199,8 @@ def make_plan(
         stages=len(requests) + unknown,
         stages_done=len(computed),
         exact=unknown == 0,
-        seconds=(seconds / max(workers, 1) + START_SECONDS) if left else 0.0,
-        start_seconds=START_SECONDS if left else 0.0,
+        seconds=seconds / max(workers, 1) + start,
+        start_seconds=start,
         worker_seconds=seconds,
         work=work,
         estimate_from=pace.source,
@@ -206,6 +213,7 @@ def make_plan(
             weights,
         ),
         retrained=len(again),
+        taken_over=dict(sorted(Counter(elsewhere.values()).items())),
         restorable={name: result.state for name, result in results.items() if name not in done},
         chains={
             spec.trial_id: chain_of(spec, known[spec.trial_id], counts[spec.trial_id], computed, spec.trial_id in done)

@@ -26,6 +26,7 @@ from clstudy.settings.trial_spec import GridCell, TrialSpec
 from clstudy.storage.content_addressed_store import StudyStore
 from clstudy.storage.places import Place, open_place
 from clstudy.strategies import make_strategy
+from clstudy.study.neighbours import expected_processor, related_studies
 from clstudy.study.plan import Plan, make_plan
 from clstudy.study.preflight import Equipment, equip, require_alignment
 from clstudy.study.profile_check import require_parts
@@ -42,6 +43,7 @@ from clstudy.study.requirements import (
 from clstudy.study.run_options import RunOptions
 from clstudy.study.search.search_setup import SearchSetup, chosen_rates, search_plan, set_up_search, uses_buffer_size
 from clstudy.trial.requests import Basis
+from clstudy.trial.shared_store import shared_store
 from clstudy.workloads.base import own_measures
 
 if TYPE_CHECKING:
@@ -70,6 +72,16 @@ class Opened:
     """Local folder shared by studies: packaged data sets and the local tracking database."""
     keep_weights: str
     images: bool
+    others: tuple[Place, ...]
+    """Other studies in the same storage, whose finished stages this one takes over."""
+    processor: str | None
+    """Kind of processor that its workers compute on, if that is known before they start."""
+
+    @property
+    def store(self) -> StudyStore:
+        """The study's store, with the other studies behind it, to look only."""
+        others = () if self.processor is None else self.others
+        return shared_store(self.out, others, self.processor or "", keep=False)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -192,6 +204,8 @@ def open_study(options: RunOptions, busy: Busy) -> Opened:
         home=home,
         keep_weights=options.keep_weights or space.weights,
         images=profile.log_images if options.mlflow_images is None else options.mlflow_images,
+        others=() if options.alone else related_studies(out, basis),
+        processor=expected_processor(profile, options.address),
     )
 
 
@@ -205,13 +219,13 @@ def planned(opened: Opened, options: RunOptions) -> PreparedStudy:
     rates = None if search is None else chosen_rates(search)
     expansion = None
     if search is not None and rates is None:
-        plan = search_plan(search, opened.basis, StudyStore(opened.out), opened.out, workers)
+        plan = search_plan(search, opened.basis, opened.store, opened.out, workers)
     else:
         expansion = expand(opened.space, [one.name for one in data.identities], uses_buffer_size, rates)
         check_trial_count(len(expansion.trials), yes=options.yes)
         data = data.select(list(dict.fromkeys(spec.identity for spec in expansion.trials)))
         check_buffer_sizes(expansion.trials, training_photos(data.identities))
-        plan = plan_of(expansion.trials, data, opened.basis, opened.out, workers, opened.keep_weights)
+        plan = plan_of(expansion.trials, data, opened.basis, opened.out, workers, opened.keep_weights, opened.store)
     known = {entry.name: getattr(opened, entry.name) for entry in fields(Opened)}
     return PreparedStudy(**{**known, "data": data}, expansion=expansion, rates=rates, plan=plan)
 
@@ -248,11 +262,17 @@ def study_place(options: RunOptions, name: str) -> Place:
 
 
 def plan_of(
-    trials: Sequence[TrialSpec], data: DataSet, basis: Basis, out: Place, workers: int, keep_weights: str
+    trials: Sequence[TrialSpec],
+    data: DataSet,
+    basis: Basis,
+    out: Place,
+    workers: int,
+    keep_weights: str,
+    store: StudyStore | None = None,
 ) -> Plan:
-    """The plan of some trials of a study."""
+    """The plan of some trials of a study; ``store`` is an ordinary one in ``out`` by default."""
     people = {identity.name: identity for identity in data.identities}
-    return make_plan(trials, people, basis, StudyStore(out), out, workers=workers, weights=keep_weights)
+    return make_plan(trials, people, basis, store or StudyStore(out), out, workers=workers, weights=keep_weights)
 
 
 def with_compute(profile: Profile, options: RunOptions) -> Profile:

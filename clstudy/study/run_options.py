@@ -31,6 +31,7 @@ class RunOptions:
         storage: folder or URI that holds studies.
         out: the study's own folder or URI.
         keep_weights: a policy of ``clstudy.study.retention``.
+        alone: take nothing over from other studies in the same storage.
         mlflow_images: pictures in MLflow; None: as the profile says.
         budget_hours: wall-clock hours.
         price_per_hour: of one GPU, or of one core if trials use no GPU.
@@ -62,6 +63,7 @@ class RunOptions:
     storage: str | None = None
     out: str | None = None
     keep_weights: str | None = None
+    alone: bool = False
     mlflow_images: bool | None = None
     budget_hours: float | None = None
     price_per_hour: float | None = None

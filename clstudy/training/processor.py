@@ -6,15 +6,11 @@ torch, oneDNN and MKL choose their kernels by the processor, and each kernel rou
 from __future__ import annotations
 
 import os
-import platform
 
 import torch
 
 from clstudy.errors import UserError
-from clstudy.settings.instruction_sets import INSTRUCTION_SETS, processor_field
-
-_MAKERS = {"GenuineIntel": "Intel", "AuthenticAMD": "AMD"}
-_LIMIT = "ONEDNN_MAX_CPU_ISA"
+from clstudy.settings.instruction_sets import INSTRUCTION_SETS, processor_words
 
 
 def kind_of_processor(device: torch.device) -> str:
@@ -24,17 +20,7 @@ def kind_of_processor(device: torch.device) -> str:
     """
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    used = torch.backends.cpu.get_cpu_capability()
-    limit = os.environ.get(_LIMIT, "")
-    known = {choice.capability: choice.environment.get(_LIMIT) for _, choice in INSTRUCTION_SETS.items()}
-    limited = f" (oneDNN: {limit})" if limit and limit != known.get(used) else ""
-    return f"{_maker()} {used}{limited}"
-
-
-def _maker() -> str:
-    """Who made the processor: MKL chooses by maker too."""
-    found = processor_field("vendor_id")
-    return _MAKERS.get(found, found or platform.machine())
+    return processor_words(torch.backends.cpu.get_cpu_capability(), os.environ)
 
 
 def require_instruction_set(name: str) -> None:

@@ -18,6 +18,7 @@ from clstudy.strategies.base import Generated, Past, Penalty, Trained
 from clstudy.strategies.lookup import make_strategy
 from clstudy.training.micro_batches import with_smaller_batches
 from clstudy.training.personalise import TrainingDivergedError
+from clstudy.training.processor import kind_of_processor
 from clstudy.trial.listener import Deaf, Listener
 from clstudy.trial.photos import StagePhotos, loaded, stored_tensors
 from clstudy.trial.requests import LearnedRequest, StageRequest, Support
@@ -126,8 +127,11 @@ class StageTrainer:
 
     def keep_weights(self, request: StageRequest, weights: Mapping[str, Tensor]) -> None:
         """Store what training changed in a stage's network."""
-        files = {WEIGHTS: stored_tensors(weights), **owned_by(request.identity.name)}
+        files = {WEIGHTS: stored_tensors(weights), **self._owner(request)}
         self._store.weights.put(request.key, files)
+
+    def _owner(self, request: StageRequest) -> dict[str, bytes]:
+        return owned_by(request.identity.name, kind_of_processor(self._workload.device))
 
     def _trained_again(self, request: StageRequest) -> dict[str, Tensor]:
         # use the micro-batch that the stage was scored with: another one differs in the last bits
@@ -154,5 +158,5 @@ class StageTrainer:
         state = self._workload.state(self.weights(stage))
         trained = Trained(self._workload.network(state), len(photos), self._workload.photo_loss(state, photos))
         tensors = dict(make_strategy(request.strategy).consolidate(past, trained))
-        self._store.learned.put(request.key, {LEARNED: stored_tensors(tensors), **owned_by(stage.identity.name)})
+        self._store.learned.put(request.key, {LEARNED: stored_tensors(tensors), **self._owner(stage)})
         return tensors

@@ -10,6 +10,7 @@ import ipaddress
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -37,6 +38,7 @@ from tests.support.smoke_study import (
     copy_smoke_study,
     smoke_arguments,
     smoke_command,
+    written_files,
 )
 
 TRIAL_RUNS = f"tags.`{TRIAL_TAG}` LIKE '%'"
@@ -172,6 +174,49 @@ def test_smoke_gives_rows_tables_and_says_where(smoke_study: SmokeStudy) -> None
         assert (study / "report" / name).stat().st_size > 100
     settings = (study / "study.yaml").read_text()
     assert "data_digests" in settings and "versions" in settings
+
+
+@pytest.fixture
+def neighbour(smoke_study: SmokeStudy, tmp_path: Path) -> Path:
+    """The finished study as ``last_week``, beside where a study of this test goes; its folder."""
+    folder = copy_smoke_photos(smoke_study, tmp_path)
+    return shutil.copytree(smoke_study.study, folder / "runs" / "last_week")
+
+
+def test_a_plan_says_what_other_studies_have(
+    neighbour: Path, run_here: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
+    folder = neighbour.parents[1]
+    planned = run_here(folder, "--dry-run")
+    assert "12 done already, 0 to compute" in planned.stdout, planned.stdout
+    assert "12 of those done already are taken over from other studies in this storage: 12 in last_week" in (
+        " ".join(planned.stdout.split())
+    )
+    alone = run_here(folder, "--dry-run", "--alone")
+    assert "0 done already" in alone.stdout and "taken over" not in alone.stdout
+    other_numbers = run_here(folder, "--dry-run", "--set", "trainer.epochs=1")
+    assert "0 done already" in other_numbers.stdout, "other settings are other keys"
+    on_a_cluster = run_here(folder, "--dry-run", "--address", "127.0.0.1:1")
+    assert "0 done already" in on_a_cluster.stdout, "its processors are not known yet"
+    assert not (folder / "runs" / "study").exists()
+
+
+def test_finished_stages_of_another_study_are_taken_over(smoke_study: SmokeStudy, neighbour: Path) -> None:
+    folder = neighbour.parents[1]
+    before = written_files(neighbour)
+    ran = run(folder, *SMALL)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    assert "0 stages computed" in ran.stdout, ran.stdout
+    assert written_files(neighbour) == before, "the other study is only read"
+    shutil.rmtree(neighbour)
+    study = folder / "runs" / "study"
+    assert load_rows(study).equals(rows_of_person(smoke_study))
+    theirs, ours = (
+        {path.parent.name for path in (given / "weights").glob("??/*/COMPLETE")} for given in (smoke_study.study, study)
+    )
+    assert ours and ours <= theirs, "the weights of last stages come along: an export needs them"
+    again = run(folder, *SMALL, "--dry-run")
+    assert "0 to compute" in again.stdout and "taken over" not in again.stdout, again.stdout
 
 
 def test_no_process_of_a_run_reaches_beyond_this_machine(smoke_study: SmokeStudy) -> None:

@@ -35,6 +35,22 @@ def test_the_kind_is_the_instruction_set_in_use() -> None:
 
 
 @pytest.mark.skipif(not X86, reason="needs an x86 processor with AVX2")
+@pytest.mark.parametrize("variables", [{}, dict(INSTRUCTION_SETS["avx2"].environment), {"ONEDNN_MAX_CPU_ISA": "AVX2"}])
+def test_a_plan_knows_the_kind_without_torch(variables: dict[str, str]) -> None:
+    program = """
+import sys, torch
+from clstudy.training.processor import kind_of_processor
+from clstudy.settings.instruction_sets import likely_processor
+print(likely_processor("native"), kind_of_processor(torch.device("cpu")), sep="|")
+"""
+    run = subprocess.run(
+        [sys.executable, "-c", program], env=os.environ | variables, capture_output=True, text=True, timeout=120
+    )
+    expected, found = run.stdout.strip().split("|")
+    assert expected == found
+
+
+@pytest.mark.skipif(not X86, reason="needs an x86 processor with AVX2")
 def test_a_process_with_the_variables_computes_as_the_setting_says() -> None:
     environment = os.environ | dict(INSTRUCTION_SETS["avx2"].environment)
     done = subprocess.run([sys.executable, "-c", PROGRAM], env=environment, capture_output=True, text=True, timeout=120)
