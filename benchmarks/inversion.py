@@ -1,27 +1,33 @@
-"""Would fewer steps, another rate or another optimiser find the same latents? On people that no study reports.
+"""Would fewer steps, another start, a stopping rule or another optimiser find the same latents?
 
-    python -m benchmarks.inversion [--people 3] [--folder runs] [--quasi-newton]
+    python -m benchmarks.inversion [--people 3] [--folder runs]
 
-personalises the packaged generator for people of the profile ``tuning``, timestamp after timestamp, without memory and
-with one stored photo of each of three timestamps, and inverts all test photos so far under the models of the middle and
-of the last timestamp: with the packaged schedule, with shorter and longer ones, and with L-BFGS. For every way it
-prints the mean loss, the final LPIPS and the Forgetting between the two models, and how far each is from the packaged
-schedule's; to be set against a tenth of a study's interval half-widths. About six minutes.
+On people that no study reports: personalises the packaged generator for people of the profile ``tuning``, timestamp
+after timestamp, with five memories (none, three random photos drawn twice, ten, everything), and inverts all test
+photos so far under the models of the middle and of the last timestamp. For every way it prints, for each memory, the
+final LPIPS and the Forgetting between the two models, how far they are from the packaged schedule's (to be set against
+a tenth of a study's interval half-widths), Kendall's tau of the memories' order, and seconds of processor time. About a
+quarter of an hour.
 
-L-BFGS begins with the inverse Gauss-Newton matrix of LPIPS + MSE by w, averaged over latents of the pretrained
-generator, and the prior's.
+The ways: the packaged schedule, shorter and longer ones; a stopping rule at a constant rate (``inversion.stop_below``),
+also with the settings of profile ``mystyle`` at 64 px; as start the latent that was found for the photo under the
+timestamp before, or the packaged encoder's correction under the current weights (w + E(photo) - E(G(w)), as in ReStyle:
+Alaluf et al., 2104.02699); L-BFGS that begins with the inverse Gauss-Newton matrix of LPIPS + MSE by w, averaged over
+latents of the pretrained generator, and the prior's; Adam in the eigenvectors of that matrix.
 """
 
 from __future__ import annotations
 
 import argparse
 import math
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
+from scipy.stats import kendalltau
 from torch import Tensor, nn
 from torch.func import jvp, vmap
 
@@ -31,16 +37,27 @@ from clstudy.identities.dataset import Photo
 from clstudy.images import to_unit_range
 from clstudy.metrics.lpips import LPIPS
 from clstudy.settings.kernels import KERNELS
-from clstudy.settings.profiles import ComputeSettings, InversionSettings, Profile, tuning
+from clstudy.settings.profiles import ComputeSettings, InversionSettings, Profile, mystyle, tuning
 from clstudy.training.inversion import invert
 from clstudy.training.numerics import loss_lpips
 from clstudy.training.personalise import TrainingPhotos, personalise
 
-RATE, STORED, DRAWS = 0.003, 3, 4
-WITHOUT, WITH = "no memory", "memory"
+RATE, DRAWS = 0.003, 4
+MEMORIES: Mapping[str, tuple[int, int]] = {"none": (0, 0), "3": (3, 1), "3'": (3, 2), "10": (10, 3), "all": (10**6, 4)}
+"""Name -> stored photos and seed."""
 
-Way = Callable[[nn.Module, TrainingPhotos], Tensor]
-"""Latents found for photos, which hold their starting points."""
+Way = Callable[[nn.Module, TrainingPhotos, Tensor], Tensor]
+"""Latents found for photos, which hold their encoder's latents, from a start."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """How a way ended: final LPIPS and Forgetting by memory, mean loss, processor seconds."""
+
+    final: Mapping[str, float]
+    forgotten: Mapping[str, float]
+    loss: float
+    seconds: float
 
 
 @dataclass(frozen=True)
@@ -64,28 +81,64 @@ class Setup:
         error = settings.mse_weight * (images - photos.images).square().mean(dim=(1, 2, 3))
         return lpips + error + settings.prior_weight * (w - photos.latents).square().mean(dim=1), lpips
 
-    def adam(self, steps: int, rate: float) -> Way:
-        how = replace(self.profile.inversion, steps=steps, learning_rate=rate)
-        return lambda module, photos: invert(
+    def packaged(self, **changes: object) -> Way:
+        """The packaged inversion with some settings changed; its start is the encoder's latent."""
+        how = replace(self.profile.inversion, **changes)  # type: ignore[arg-type]
+        return lambda module, photos, start: invert(
             module, photos.images, photos.features, photos.latents, settings=how, lpips=self.lpips
         )
 
+    def adam(self, steps: int, rate: float, axes: Tensor | None = None) -> Way:
+        """Adam from any start, annealed as the packaged one; with ``axes`` in coordinates along their columns."""
+        fraction = self.profile.inversion.final_lr_fraction
+
+        def way(module: nn.Module, photos: TrainingPhotos, start: Tensor) -> Tensor:
+            turned = torch.eye(start.shape[1]) if axes is None else axes
+            moved = torch.zeros_like(start, requires_grad=True)
+            optimizer = torch.optim.Adam([moved], lr=rate)
+            for step in range(steps):
+                share = fraction + (1 - fraction) * 0.5 * (1 + math.cos(math.pi * step / steps))
+                optimizer.param_groups[0]["lr"] = rate * share
+                optimizer.zero_grad(set_to_none=True)
+                self.losses(module, photos, start + moved @ turned.t())[0].sum().backward()
+                optimizer.step()
+            return (start + moved @ turned.t()).detach()
+
+        return way
+
+    def corrected(self, times: int, then: Way) -> Way:
+        """Begin where the encoder's view of the current generator's images leads."""
+
+        def way(module: nn.Module, photos: TrainingPhotos, start: Tensor) -> Tensor:
+            with torch.no_grad():
+                for _ in range(times):
+                    start = start + photos.latents - self.generator.anchors(module(start).clamp(-1, 1))
+            return then(module, photos, start)
+
+        return way
+
     def quasi_newton(self, evaluations: int, inverse: Tensor) -> Way:
-        return lambda module, photos: lbfgs(
-            lambda w: self.losses(module, photos, w)[0], photos.latents, inverse, evaluations
+        return lambda module, photos, start: lbfgs(
+            lambda w: self.losses(module, photos, w)[0], start, inverse, evaluations
         )
 
 
 @dataclass(frozen=True)
 class Person:
-    """Test photos by timestamp, and models by memory and timestamp."""
+    """Test photos by timestamp, and models by memory, one for each timestamp."""
 
     tests: list[TrainingPhotos]
-    models: Mapping[tuple[str, int], Mapping[str, Tensor]]
+    models: Mapping[str, list[dict[str, Tensor]]]
+
+    def seen(self, t: int) -> TrainingPhotos:
+        """All test photos up to a timestamp."""
+        photos = TrainingPhotos.joined(self.tests[: t + 1])
+        assert photos is not None
+        return photos
 
 
 def people(setup: Setup, count: int, folder: Path) -> list[Person]:
-    """People with models of their middle and last timestamp."""
+    """People with their models."""
     data = setup.profile.data
     found = open_data_set(
         data.name,
@@ -101,25 +154,24 @@ def people(setup: Setup, count: int, folder: Path) -> list[Person]:
     made = []
     for identity in found.identities:
         training = [setup.photos(one.train) for one in identity.timestamps]
-        models = {
-            (memory, t): state
-            for memory in (WITHOUT, WITH)
-            for t, state in enumerate(personalised(setup, training, memory))
-            if t in (len(training) // 2, len(training) - 1)
-        }
+        models = {name: personalised(setup, training, *memory) for name, memory in MEMORIES.items()}
         made.append(Person([setup.photos(one.test) for one in identity.timestamps], models))
     return made
 
 
-def personalised(setup: Setup, training: list[TrainingPhotos], memory: str) -> list[dict[str, Tensor]]:
-    """Weights after every timestamp."""
-    module, states = setup.generator.fresh(), []
+def personalised(setup: Setup, training: list[TrainingPhotos], stored: int, seed: int) -> list[dict[str, Tensor]]:
+    """Weights after every timestamp; at each, so many random photos of all earlier ones are in memory."""
+    module, states, rng = setup.generator.fresh(), [], np.random.default_rng(seed)
     for t, new in enumerate(training):
-        stored = [old.rows(torch.tensor([0])) for old in training[:t][:STORED]] if memory == WITH else []
+        past = TrainingPhotos.joined(training[:t])
+        memory = None
+        if past is not None and stored:
+            kept = np.sort(rng.permutation(len(past))[:stored])
+            memory = past.rows(torch.from_numpy(kept))
         personalise(
             module,
             new,
-            TrainingPhotos.joined(stored),
+            memory,
             settings=setup.profile.trainer,
             learning_rate=RATE,
             lpips=setup.lpips,
@@ -131,27 +183,32 @@ def personalised(setup: Setup, training: list[TrainingPhotos], memory: str) -> l
     return states
 
 
-def scores(setup: Setup, everyone: list[Person], way: Way) -> dict[str, float]:
-    """Means over people: loss, and of both memories the final LPIPS and what was forgotten since the middle."""
-    losses, found = [], {}
-    for who, person in enumerate(everyone):
-        for (memory, t), state in person.models.items():
-            module = setup.generator.fresh(state).requires_grad_(False)
-            photos = TrainingPhotos.joined(person.tests[: t + 1])
-            assert photos is not None
-            w = torch.cat([way(module, photos.rows(rows)) for rows in torch.arange(len(photos)).split(24)])
-            with torch.no_grad():
-                loss, lpips = setup.losses(module, photos, w)
-            losses.append(float(loss.mean()))
-            sizes = [len(test) for test in person.tests[: t + 1]]
-            found[memory, t, who] = np.array([float(part.mean()) for part in lpips.split(sizes)])
-    middle, last = sorted({t for _, t, _ in found})
-    said = {"loss": float(np.mean(losses))}
-    for memory in (WITHOUT, WITH):
-        pairs = [(found[memory, middle, who], found[memory, last, who]) for who in range(len(everyone))]
-        said[f"final, {memory}"] = float(np.mean([end.mean() for _, end in pairs]))
-        said[f"forgotten, {memory}"] = float(np.mean([(end[: middle + 1] - then).mean() for then, end in pairs]))
-    return said
+def scores(setup: Setup, everyone: list[Person], way: Way, *, carried: bool) -> Found:
+    """Means over people. ``carried``: a photo's search begins at the latent found under the timestamp before."""
+    losses, final, forgotten = [], {}, {}
+    began = time.process_time()
+    for memory in MEMORIES:
+        ends, lost = [], []
+        for person in everyone:
+            last = len(person.tests) - 1
+            middle = len(person.tests) // 2
+            start, after = torch.zeros(0, person.tests[0].latents.shape[1]), {}
+            for t in range(last + 1) if carried else (middle, last):
+                photos = person.seen(t)
+                start = torch.cat([start, photos.latents[len(start) :]]) if carried else photos.latents
+                module = setup.generator.fresh(person.models[memory][t]).requires_grad_(False)
+                parts = torch.arange(len(photos)).split(24)
+                start = torch.cat([way(module, photos.rows(rows), start[rows]) for rows in parts])
+                with torch.no_grad():
+                    loss, lpips = setup.losses(module, photos, start)
+                after[t] = np.array(
+                    [float(part.mean()) for part in lpips.split([len(one) for one in person.tests[: t + 1]])]
+                )
+                losses.append(float(loss.mean()))
+            ends.append(after[last].mean())
+            lost.append((after[last][: middle + 1] - after[middle]).mean())
+        final[memory], forgotten[memory] = float(np.mean(ends)), float(np.mean(lost))
+    return Found(final, forgotten, float(np.mean(losses)), time.process_time() - began)
 
 
 def lbfgs(loss: Callable[[Tensor], Tensor], start: Tensor, inverse: Tensor, evaluations: int) -> Tensor:
@@ -220,35 +277,71 @@ def gauss_newton(settings: InversionSettings) -> Tensor:
     return total
 
 
+def ways(setup: Setup) -> dict[str, tuple[Way, bool]]:
+    """Name -> the way, and whether its starts are carried from timestamp to timestamp."""
+    own = setup.profile.inversion
+    listed: dict[str, tuple[Way, bool]] = {"packaged": (setup.packaged(), False)}
+    for steps in (10, 15, 40, 100):
+        listed[f"{steps} steps"] = (setup.packaged(steps=steps), False)
+    for share in (0.01, 0.03):
+        how = {"steps": 100, "learning_rate": 0.03, "final_lr_fraction": 1.0, "stop_after": 5}
+        listed[f"stop below {share:g}, at most 100 steps"] = (setup.packaged(**how, stop_below=share), False)
+    for steps in (5, 10, 20):
+        listed[f"last timestamp's w, {steps} steps"] = (setup.adam(steps, own.learning_rate), True)
+    for steps in (8, 12):
+        way = setup.corrected(1, setup.adam(steps, own.learning_rate))
+        listed[f"encoder's correction, {steps} steps"] = (way, False)
+    matrix = gauss_newton(own)
+    values, vectors = torch.linalg.eigh(matrix)
+    for evaluations in (8, 10):
+        listed[f"L-BFGS, {evaluations} evaluations"] = (
+            setup.quasi_newton(evaluations, torch.linalg.inv(matrix)),
+            False,
+        )
+    scaled = vectors * (values.mean() / values).sqrt()
+    for steps in (10, 15):
+        listed[f"Adam along its eigenvectors, {steps} steps"] = (setup.adam(steps, own.learning_rate, scaled), False)
+    return listed
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.inversion", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--people", type=int, default=3)
     parser.add_argument("--folder", type=Path, default=Path("runs"), help="its data/ takes the photos")
-    parser.add_argument("--quasi-newton", action="store_true", help="L-BFGS, too (a minute for its matrix)")
     args = parser.parse_args()
     profile = tuning()
     setup = Setup(profile, EmbeddedGenerator(compute=profile.compute), loss_lpips(profile.compute, torch.device("cpu")))
-    packaged = profile.inversion
-    name = f"Adam {packaged.steps} steps, rate {packaged.learning_rate:g} (packaged)"
-    ways = {name: setup.adam(packaged.steps, packaged.learning_rate)}
-    for steps, rate in ((8, 0.1), (10, 0.1), (12, 0.1), (15, 0.1), (10, 0.15), (15, 0.15), (40, 0.1), (100, 0.1)):
-        ways[f"Adam {steps} steps, rate {rate:g}"] = setup.adam(steps, rate)
-    if args.quasi_newton:
-        matrix = gauss_newton(packaged)
-        spectrum = torch.linalg.eigvalsh(matrix.double())
-        print(f"eigenvalues of the Gauss-Newton matrix with prior: {spectrum[0]:.4f} to {spectrum[-1]:.4f}")
-        inverse = torch.linalg.inv(matrix)
-        for evaluations in (6, 8, 10, 20, 40):
-            ways[f"L-BFGS {evaluations} evaluations"] = setup.quasi_newton(evaluations, inverse)
     everyone = people(setup, args.people, args.folder)
-    reference: dict[str, float] = {}
-    for name, way in ways.items():
-        found = scores(setup, everyone, way)
+    compare(setup, everyone, ways(setup))
+    published = mystyle().inversion
+    how = {"prior_weight": 0.0, "final_lr_fraction": 1.0, "latent_space": "w", "learning_rate": published.learning_rate}
+    plain = {"steps": published.steps, **how}
+    print(f"\nprofile mystyle's search ({published.steps} steps at {published.learning_rate:g}) at 64 px, in W")
+    stopping = {f"stop below {share:g}": {**plain, "stop_below": share} for share in (0.003, 0.01, 0.03)}
+    compare(
+        setup,
+        everyone[:1],
+        {name: (setup.packaged(**changes), False) for name, changes in {"all steps": plain, **stopping}.items()},
+    )
+
+
+def compare(setup: Setup, everyone: list[Person], listed: Mapping[str, tuple[Way, bool]]) -> None:
+    """Print how each way ends, beside the first."""
+    reference = None
+    for name, (way, carried) in listed.items():
+        found = scores(setup, everyone, way, carried=carried)
         reference = reference or found
-        said = ", ".join(f"{key} {value:.5f} ({value - reference[key]:+.5f})" for key, value in found.items())
-        print(f"{name:<36} {said}", flush=True)
+        said = [f"{name:<38} loss {found.loss:.4f}"]
+        for title, ours, theirs in (
+            ("final", found.final, reference.final),
+            ("forgotten", found.forgotten, reference.forgotten),
+        ):
+            tau = kendalltau(list(ours.values()), list(theirs.values())).statistic
+            numbers = [f"{key} {value:.4f} ({value - theirs[key]:+.4f})" for key, value in ours.items()]
+            said.append(f"{title}: {', '.join(numbers)}; tau {tau:.2f}")
+        print(" | ".join(said) + f" | {found.seconds:.0f} s", flush=True)
 
 
 if __name__ == "__main__":

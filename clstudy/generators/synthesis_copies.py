@@ -44,7 +44,7 @@ def apply_compute(network: SynthesisNetwork, compute: ComputeSettings) -> None:
     network.autocast = None if autocast is None else getattr(torch, autocast)
     network.recompute = compute.activation_checkpointing
     if compute.compile:
-        network.compile()
+        network.compile(fullgraph=True)  # whole or not at all: a part run eagerly would round differently, unsaid
     elif KERNELS[compute.kernels].fused and autocast is None:
         lay_out(network)
         network.block = fused_block

@@ -131,7 +131,8 @@ class InversionSettings:
     latent to its start is added to the loss. In a small network LPIPS alone can be lowered without end while MSE stays
     the same; the prior gives the loss a minimum that can be reached. 0 is the paper's plain LPIPS + L2.
     ``batch_size``: photos in one pass; with ``test_sets_together``, of as many test sets as fit. Photos do not
-    influence each other, so more at a time is faster and changes last digits at most.
+    influence each other, so more at a time is faster and changes last digits at most. ``stop_below``: a photo's latent
+    is found as soon as ``stop_after`` more steps lowered its smallest loss by less than this share; 0 takes all steps.
     """
 
     steps: Annotated[int, Field(ge=0)] = 20
@@ -144,6 +145,8 @@ class InversionSettings:
     )
     latent_space: Literal["w", "w_plus"] = field(default="w", metadata=_LATEST)
     test_sets_together: bool = field(default=True, metadata=_before(False))
+    stop_below: Annotated[float, Field(ge=0, lt=1)] = field(default=0.0, metadata=_LATEST)
+    stop_after: Annotated[int, Field(ge=1)] = field(default=25, metadata=_LATEST)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -59,6 +61,20 @@ def missing_gpu(profile: Profile, address: str | None) -> list[str]:
     return [
         f"GPU: the profile gives every trial {profile.resources.gpus:g} GPU and this machine has none that torch can "
         "use. Run it on a cluster (--address auto), or, for a try on small networks, on the CPU: --device cpu"
+    ]
+
+
+def missing_compiler(profile: Profile, address: str | None) -> list[str]:
+    """A line if trials compile and this machine has no compiler; a cluster's nodes are not checked."""
+    if not profile.compute.compile or address is not None:
+        return []
+    variable, usual = ("CC", "gcc") if profile.resources.gpus else ("CXX", "g++")
+    compiler = os.environ.get(variable, usual)
+    if shutil.which(compiler):
+        return []
+    return [
+        f"compiler: compute.compile needs {compiler!r}, which is not on this machine; install it (Debian: "
+        f"apt install g++), name another in {variable}, or leave --compile out"
     ]
 
 
@@ -158,6 +174,7 @@ def equip(
         *missing_lines(missing, weights),
         *missing_photos(data or profile.data.name),
         *missing_gpu(profile, address),
+        *missing_compiler(profile, address),
         *missing_packages(replace(profile.evaluation, metrics=kept), address),
     ]
     if problems:

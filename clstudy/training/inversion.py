@@ -51,26 +51,72 @@ def invert(
     ``module``.
 
     Starts from ``start [n, *latent_shape]`` (the photo's latent under the *pretrained* generator, the same at every
-    timestamp and for every strategy) and takes the same number of Adam steps for every photo. Adam is
-    elementwise and the loss a sum over photos, so photos in a batch do not influence each other.
+    timestamp and for every strategy) and takes the same number of Adam steps for every photo, unless
+    ``settings.stop_below`` ends a photo's search early. Adam is elementwise and the loss a sum over photos, so photos
+    in a batch do not influence each other.
     ``module`` must not require gradients itself; its weights stay as they are.
     """
-    found = []
     beginning = LATENT_SPACES[settings.latent_space](start, module)
-    for rows in torch.split(torch.arange(len(targets)), settings.batch_size):
-        w = beginning[rows].clone().requires_grad_(True)
-        wanted = index_features(features, rows)
-        optimizer = torch.optim.Adam([w], lr=settings.learning_rate)
-        for step in range(settings.steps):
-            fall = 0.5 * (1 + math.cos(math.pi * step / settings.steps))
-            share = settings.final_lr_fraction + (1 - settings.final_lr_fraction) * fall
-            optimizer.param_groups[0]["lr"] = settings.learning_rate * share
-            images = module(w)
-            loss = lpips.distance(lpips.features(images), wanted).sum()
-            loss = loss + settings.mse_weight * (images - targets[rows]).square().mean(dim=(1, 2, 3)).sum()
-            loss = loss + settings.prior_weight * (w - beginning[rows]).square().flatten(1).mean(dim=1).sum()
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            optimizer.step()
-        found.append(w.detach())
-    return torch.cat(found)
+    parts = torch.split(torch.arange(len(targets)), settings.batch_size)
+    return torch.cat(
+        [
+            _invert(module, targets[rows], index_features(features, rows), beginning[rows], settings, lpips)
+            for rows in parts
+        ]
+    )
+
+
+def _invert(
+    module: nn.Module,
+    targets: Tensor,
+    features: Features,
+    beginning: Tensor,
+    settings: InversionSettings,
+    lpips: LPIPS,
+) -> Tensor:
+    """Latents of the photos of one pass."""
+    w = beginning.clone().requires_grad_(True)
+    optimizer = torch.optim.Adam([w], lr=settings.learning_rate)
+    going = torch.arange(len(targets), device=w.device)
+    found, least, mark = beginning.clone(), torch.full_like(targets[:, 0, 0, 0], math.inf), None
+    for step in range(settings.steps):
+        optimizer.param_groups[0]["lr"] = settings.learning_rate * _annealed(step, settings)
+        images = module(w)
+        losses = lpips.distance(lpips.features(images), features)
+        losses = losses + settings.mse_weight * (images - targets).square().mean(dim=(1, 2, 3))
+        losses = losses + settings.prior_weight * (w - beginning).square().flatten(1).mean(dim=1)
+        optimizer.zero_grad(set_to_none=True)
+        losses.sum().backward()
+        optimizer.step()
+        if not settings.stop_below:
+            continue
+        least = torch.minimum(least, losses.detach())
+        if (step + 1) % settings.stop_after:
+            continue
+        moves = torch.ones_like(least, dtype=torch.bool) if mark is None else least <= (1 - settings.stop_below) * mark
+        if not moves.all():
+            found[going] = w.detach()
+            rows = moves.nonzero()[:, 0]
+            if not len(rows):
+                return found
+            w, optimizer = _kept(w, optimizer, rows)
+            going, least, targets, beginning = going[rows], least[rows], targets[rows], beginning[rows]
+            features = index_features(features, rows)
+        mark = least
+    found[going] = w.detach()
+    return found
+
+
+def _annealed(step: int, settings: InversionSettings) -> float:
+    """The share of the learning rate at a step: cosine annealing to ``final_lr_fraction``."""
+    fall = 0.5 * (1 + math.cos(math.pi * step / settings.steps))
+    return settings.final_lr_fraction + (1 - settings.final_lr_fraction) * fall
+
+
+def _kept(w: Tensor, optimizer: torch.optim.Adam, rows: Tensor) -> tuple[Tensor, torch.optim.Adam]:
+    """Some of the latents, and Adam with what it knows of them."""
+    kept = w.detach()[rows].requires_grad_(True)
+    other = torch.optim.Adam([kept], lr=optimizer.param_groups[0]["lr"])
+    known = optimizer.state[w].items()
+    other.state[kept] = {name: value[rows] if value.ndim else value for name, value in known}
+    return kept, other

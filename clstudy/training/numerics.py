@@ -6,6 +6,8 @@ would then not mean float32.
 
 from __future__ import annotations
 
+import os
+
 import torch
 
 from clstudy.errors import UserError
@@ -14,7 +16,11 @@ from clstudy.metrics.lpips import LPIPS
 from clstudy.settings.kernels import KERNELS
 from clstudy.settings.precision import PRECISIONS
 from clstudy.settings.profiles import ComputeSettings, Resources
+from clstudy.storage.private_folder import private_node_folder
 from clstudy.training.processor import require_instruction_set
+
+_MOST_COMPILED = 64
+"""Versions of a network that torch.compile keeps for numbers of photos, trained or not; with more, a trial fails."""
 
 
 def torch_device(resources: Resources) -> torch.device:
@@ -44,6 +50,8 @@ def configure_torch(compute: ComputeSettings, resources: Resources) -> list[str]
     """
     if not resources.gpus:
         require_instruction_set(compute.instruction_set)
+    if compute.compile:
+        keep_compiled()
     torch.set_num_threads(resources.threads)
     tf32 = PRECISIONS[compute.precision].tf32
     torch.backends.cuda.matmul.allow_tf32 = tf32
@@ -53,6 +61,21 @@ def configure_torch(compute: ComputeSettings, resources: Resources) -> list[str]
     torch.backends.cudnn.benchmark = False
     torch.use_deterministic_algorithms(True, warn_only=True)
     return ["CUDA: equal bits only where torch has a deterministic kernel"]
+
+
+def keep_compiled() -> None:
+    """Keep what torch.compile makes in this user's private folder of the node, for other workers and later runs.
+
+    A first step that takes a minute to compile then takes seconds. torch's own default is one folder per machine and
+    user name in the temporary folder; ours is checked first, because code is loaded from it. A folder that the user
+    named (``TORCHINDUCTOR_CACHE_DIR``) stays.
+
+    Raises:
+        UserError: the folder is open to others.
+    """
+    if "TORCHINDUCTOR_CACHE_DIR" not in os.environ:
+        os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(private_node_folder("compiled"))
+    torch.compiler.config.recompile_limit = _MOST_COMPILED
 
 
 def loss_lpips(compute: ComputeSettings, device: torch.device) -> LPIPS:
