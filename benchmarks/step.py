@@ -3,7 +3,7 @@
     python -m benchmarks.step [--threads 1] [--rounds 8] [SECTION …]
 
 Every section prints medians of processor milliseconds over rounds in which its variants take turns; without names all
-sections run (about three minutes).
+sections run (about six minutes).
 
 parts         forward and backward pass of generator and LPIPS, and Adam, with plain and with fused kernels
 convolutions  the same step's convolutions alone, on tensors in memory: what remains if all else cost nothing
@@ -11,12 +11,21 @@ photos        inversion, per photo, by photos in a pass
 trials        layers of two or four trials as one grouped convolution, against one after the other
 upsampling    the upsampling layers as they were, and as one convolution (6x6 transposed, polyphase)
 precision     the step under bfloat16 autocast
+widths        the step and inversion with other numbers of channels (random weights)
+adam          Adam over the list of weights, and over one flat buffer that they are views of
+layouts       3x3 convolutions as im2col and matrix product; styles folded into weights of every photo
+compiled      torch.compile: seconds to the first step in a first process and in the next one, and the step after it
 """
 
 from __future__ import annotations
 
 import argparse
+import copy
+import os
 import statistics
+import subprocess
+import sys
+import tempfile
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -25,11 +34,18 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from benchmarks.machine import describe, matrix_product
 from clstudy.generators.embedded_generator import EmbeddedGenerator
-from clstudy.generators.stylegan2 import SynthesisLayer, blur_upsampled, fir_filter
+from clstudy.generators.stylegan2 import (
+    StyleGAN2,
+    StyleGAN2Settings,
+    SynthesisLayer,
+    blur_upsampled,
+    fir_filter,
+)
+from clstudy.generators.synthesis_copies import apply_compute
 from clstudy.metrics.lpips import LPIPS
 from clstudy.settings.kernels import KERNELS
 from clstudy.settings.profiles import ComputeSettings, InversionSettings
@@ -253,12 +269,16 @@ def precision(rounds: int) -> None:
     for kernels in KERNELS:
         for name in ("float32", "bf16"):
             setup = Setup.of(kernels=kernels, precision=name)
-            runs[f"{kernels} {name}"] = _step(setup)
+            runs[f"{kernels} {name}"] = step_of(setup)
     say("step", by_turns(runs, rounds))
 
 
-def _step(setup: Setup) -> Callable[[], object]:
-    photos_, module = setup.photos(PHOTOS), setup.generator.fresh()
+def step_of(
+    setup: Setup, module: nn.Module | None = None, photos: TrainingPhotos | None = None
+) -> Callable[[], object]:
+    """A training step of a copy of the packaged generator, or of another network with its photos."""
+    module = module or setup.generator.fresh()
+    photos_ = photos or setup.photos(PHOTOS)
     optimizer = torch.optim.Adam(module.parameters(), lr=1e-4, fused=KERNELS[setup.compute.kernels].fused or None)
 
     def step() -> None:
@@ -269,6 +289,130 @@ def _step(setup: Setup) -> Callable[[], object]:
     return step
 
 
+WIDTHS = ((192, 160, 80, 40, 20), (192, 128, 64, 32, 16), (192, 160, 80, 32, 16), (192, 160, 96, 48, 32))
+
+
+class Widths(StyleGAN2Settings):
+    """A generator with numbers of channels of its own, from 4 px up."""
+
+    def __init__(self, channels: tuple[int, ...]):
+        super().__init__()
+        object.__setattr__(self, "_channels", channels)
+
+    def channels(self, resolution: int) -> int:
+        found: int = self._channels[self.block_resolutions.index(resolution)]  # type: ignore[attr-defined]
+        return found
+
+
+def widths(rounds: int) -> None:
+    """The step and an inversion step of a photo, 24 a pass, by channels from 4 to 64 px."""
+    steps: dict[str, Callable[[], object]] = {}
+    inversions: dict[str, Callable[[], object]] = {}
+    for channels in WIDTHS:
+        name = ", ".join(map(str, channels))
+        setup = Setup.of()
+        network = StyleGAN2(Widths(channels)).synthesis
+        apply_compute(network, setup.compute)
+        images, latents = torch.rand(24, 3, 64, 64) - 0.5, torch.randn(24, 256)
+        test = TrainingPhotos.prepare(latents, images, setup.lpips)
+        steps[name] = step_of(setup, network, test.rows(torch.arange(PHOTOS)))
+        inversions[name] = partial(
+            invert,
+            copy.deepcopy(network).requires_grad_(False),
+            images,
+            test.features,
+            latents,
+            settings=InversionSettings(steps=2, batch_size=24),
+            lpips=setup.lpips,
+        )
+    say("step", by_turns(steps, rounds))
+    say("inversion step of a photo", {name: spent / 48 for name, spent in by_turns(inversions, rounds).items()})
+
+
+def adam(rounds: int) -> None:
+    """Adam's step alone, on weights and gradients that are there."""
+    module = EmbeddedGenerator(compute=ComputeSettings()).fresh()
+    weights = [weight for weight in module.parameters() if weight.requires_grad]
+    flat = torch.cat([weight.detach().flatten() for weight in weights])
+    for weight in (*weights, flat):
+        weight.grad = torch.randn_like(weight)
+    optimizers = {
+        "list, one weight after the other": torch.optim.Adam(weights, lr=1e-9, foreach=False),
+        "list, fused": torch.optim.Adam(weights, lr=1e-9, fused=True),
+        "flat buffer, fused": torch.optim.Adam([flat], lr=1e-9, fused=True),
+    }
+    runs: dict[str, Callable[[], object]] = {name: one.step for name, one in optimizers.items()}
+    buffer = torch.empty_like(flat)
+
+    def gather() -> None:
+        buffer.zero_()  # gradients are added to views of it, where a list takes each gradient as it is
+        for weight, view in zip(weights, buffer.split([weight.numel() for weight in weights]), strict=True):
+            view.view(weight.shape).add_(weight.grad)
+
+    runs["gradients into a flat buffer"] = gather
+    say(f"{len(flat):,} weights in {len(weights)} tensors", by_turns(runs, 5 * rounds))
+
+
+def layouts(rounds: int) -> None:
+    """Other ways to compute the layers' convolutions, forward and backward."""
+    for side, channels in ((8, 160), (16, 80), (32, 40), (64, 20)):
+        x = channels_last(PHOTOS, channels, side).requires_grad_(True)
+        weight = channels_last(channels, channels, 3).requires_grad_(True)
+        style = torch.rand(PHOTOS, channels, requires_grad=True)
+
+        def product(x: Tensor, weight: Tensor) -> Tensor:
+            return weight.flatten(1) @ F.unfold(x, 3, padding=1)
+
+        def scaled(x: Tensor, weight: Tensor, style: Tensor) -> Tensor:
+            return F.conv2d(x * style[:, :, None, None], weight, padding=1)
+
+        def folded(x: Tensor, weight: Tensor, style: Tensor) -> Tensor:
+            own = (weight * style[:, None, :, None, None]).flatten(0, 1)
+            return F.conv2d(x.flatten(0, 1)[None], own, padding=1, groups=PHOTOS).view_as(x)
+
+        with torch.no_grad():
+            assert torch.allclose(product(x, weight).view_as(x), F.conv2d(x, weight, padding=1), atol=1e-2)
+            assert torch.allclose(folded(x, weight, style), scaled(x, weight, style), atol=1e-2)
+        runs = {
+            "convolution": lambda x=x, w=weight: torch.autograd.grad(F.conv2d(x, w, padding=1).sum(), [x, w]),
+            "im2col and product": lambda x=x, w=weight: torch.autograd.grad(product(x, w).sum(), [x, w]),
+            "scaled activations": lambda x=x, w=weight, s=style: torch.autograd.grad(scaled(x, w, s).sum(), [x, w, s]),
+            "weights of every photo": lambda x=x, w=weight, s=style: torch.autograd.grad(
+                folded(x, w, s).sum(), [x, w, s]
+            ),
+        }
+        say(f"{side} px, {channels} channels", by_turns(runs, rounds))
+
+
+def compiled(rounds: int) -> None:
+    """The whole step with the plain generator compiled, in two fresh processes that share what is compiled."""
+    with tempfile.TemporaryDirectory() as folder:
+        environment = {**os.environ, "TORCHINDUCTOR_CACHE_DIR": folder}
+        for name in ("first process", "next process"):
+            done = subprocess.run(
+                [sys.executable, "-c", _COMPILED, str(rounds)],
+                env=environment,
+                capture_output=True,
+                text=True,
+                check=True,
+            )
+            first, later = map(float, done.stdout.split()[-2:])
+            say(f"compiled, {name}", {"to the end of the first step": first}, unit="s")
+            say("", {"step after it": later})
+
+
+_COMPILED = """
+import statistics, sys, time, torch
+torch.set_num_threads(1)
+from benchmarks.step import Setup, by_turns, step_of
+started = time.monotonic()
+step = step_of(Setup.of(compile=True))
+step()
+first = time.monotonic() - started
+print(first, by_turns({"step": step}, int(sys.argv[1]))["step"])
+"""
+
+
 def say(title: str, found: Mapping[str, float], unit: str = "ms") -> None:
     """A section's lines."""
     print(title, flush=True)
@@ -276,7 +420,10 @@ def say(title: str, found: Mapping[str, float], unit: str = "ms") -> None:
         print(f"  {name:<32} {value:8.2f} {unit}", flush=True)
 
 
-SECTIONS = {one.__name__: one for one in (parts, convolutions, photos, trials, upsampling, precision)}
+SECTIONS = {
+    one.__name__: one
+    for one in (parts, convolutions, photos, trials, upsampling, precision, widths, adam, layouts, compiled)
+}
 
 
 def main() -> None:
