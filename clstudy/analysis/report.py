@@ -13,6 +13,7 @@ from clstudy.analysis.evidence import evidence_files, judge
 from clstudy.analysis.figures import draw
 from clstudy.analysis.pages.claims import claim_files, claim_sections
 from clstudy.analysis.pages.evidence import evidence_sections
+from clstudy.analysis.pages.horizons import horizon_sections
 from clstudy.analysis.pages.loss_path import loss_path_sections
 from clstudy.analysis.pages.noise import noise_sections
 from clstudy.analysis.pages.rates import rate_sections
@@ -83,6 +84,7 @@ def build_report(study_dir: Path | str) -> Report:
             study, folder_of_study = summary.study, summary.study.folder
             extra = [
                 *claim_sections(material),
+                *horizon_sections(material),
                 *evidence_sections(material, found),
                 *variance_sections(material, budgets),
                 *noise_sections(material),

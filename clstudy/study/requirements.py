@@ -85,6 +85,21 @@ def require_answerable(space: SearchSpace, basis: Basis, data: DataSet) -> None:
     )
 
 
+def require_horizons(space: SearchSpace, data: DataSet) -> None:
+    """Refuse ``grid.timestamps`` beyond what a person has.
+
+    Raises:
+        UserError: names the person.
+    """
+    longest = space.grid.longest or 0
+    for identity in data.identities:
+        if len(identity.timestamps) < longest:
+            raise UserError(
+                f"grid.timestamps asks for {longest}, and {identity.name} has {len(identity.timestamps)} timestamps; "
+                "ask for fewer, or leave that person out"
+            )
+
+
 def require_photo_loss(space: SearchSpace, profile: Profile) -> None:
     """Refuse strategies that learn from trained stages where the workload gives them nothing to learn from.
 
