@@ -5,7 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from benchmarks.paths.analysing import Analysis, LargeAnalysis
-from benchmarks.paths.arithmetic import IdentityEmbedding, InversionStep, Lpips, PersonaliseStep, Stage
+from benchmarks.paths.arithmetic import (
+    IdentityEmbedding,
+    InversionStep,
+    LongStudyStage,
+    Lpips,
+    PersonaliseStep,
+    Stage,
+)
 from benchmarks.paths.base import HotPath
 from benchmarks.paths.choosing import HullSelection
 from benchmarks.paths.storing import Orchestration, Store, Tracking
@@ -15,6 +22,7 @@ PATHS: Mapping[str, type[HotPath]] = {
     "personalise": PersonaliseStep,
     "inversion": InversionStep,
     "stage": Stage,
+    "long_stage": LongStudyStage,
     "lpips": Lpips,
     "identity": IdentityEmbedding,
     "hull": HullSelection,

@@ -196,6 +196,35 @@ class Stage(HotPath):
         return Prepared({OURS: Work(ours, 1, flop(ours)), BASELINE: Work(plain, 1)})
 
 
+class LongStudyStage(HotPath):
+    """The average stage of a study of ten timestamps of 20 + 20 photos: training, and test photos of six timestamps.
+
+    A quarter of the embedded profile's epochs and of its inversion steps, so that both have their share of the time.
+    """
+
+    title: ClassVar[str] = "a stage at T = 10 (20 + 5 photos, 6 test sets of 20)"
+    unit: ClassVar[str] = "stage of 6 epochs, 5 inversion steps"
+    baseline: ClassVar[str] = "the two plain loops"
+    rounds: ClassVar[int] = 2
+    comparable: ClassVar[bool] = True
+
+    def prepare(self, folder: Path) -> Prepared:
+        given = Network()
+        new, stored, test = given.photos(NEW, 1), given.photos(STORED, 2), given.photos(6 * 20, 3)
+
+        def ours() -> None:
+            network = given.generator.fresh()
+            given.personalise(network, new, stored, 6)
+            given.invert(network.requires_grad_(False), test, 5)
+
+        def plain() -> None:
+            network = given.plain_generator.fresh()
+            given.plain_personalise(network, new, stored, 6)
+            given.plain_invert(network.requires_grad_(False), test, 5)
+
+        return Prepared({OURS: Work(ours, 1, flop(ours)), BASELINE: Work(plain, 1)})
+
+
 class Lpips(HotPath):
     """LPIPS of a batch to targets whose features are known, forward and backward."""
 

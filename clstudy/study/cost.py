@@ -13,13 +13,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from clstudy.identities.dataset import Identity
-from clstudy.settings.profiles import Profile
+from clstudy.settings.profiles import PROFILES, Profile
 from clstudy.storage.content_addressed_store import Timing
 from clstudy.storage.documents import MOST_JSON_BYTES, is_number, load_json
 from clstudy.storage.places import Place, read_plain, write_atomically
 from clstudy.storage.trees import folders_in
-from clstudy.trial.work import likely_work
+from clstudy.trial.work import work_of
 
 HISTORY = "history.json"
 """File in a study's folder: seconds, work and stages so far by ``cost_kind``, for the plans of neighbouring studies."""
@@ -43,9 +42,17 @@ def pace_from(timings: Iterable[Timing], kind: str) -> Pace | None:
     return Pace(seconds_per_pass=seconds / work, source="the stages computed so far", stages=len(known))
 
 
-def pace_of_profile(profile: Profile, identities: Iterable[Identity]) -> Pace:
-    """The pace that follows from the profile's seconds of an average stage."""
-    works = [likely_work(profile, identity, t) for identity in identities for t in range(len(identity.timestamps))]
+def pace_of_profile(profile: Profile) -> Pace:
+    """The pace that follows from a profile's seconds of an average stage.
+
+    Those were measured with the profile's own photos, epochs and inversion steps, so the profile is taken as it is
+    registered: a study with other settings or more photos has another amount of work at the same pace.
+    """
+    usual = PROFILES[profile.name]() if profile.name in PROFILES else profile
+    data = usual.data
+    works = [
+        work_of(usual, new=data.train, replayed=t > 0, tested=[data.test] * (t + 1)) for t in range(data.timestamps)
+    ]
     return Pace(
         seconds_per_pass=profile.stage_seconds * len(works) / sum(works), source=profile.estimate_from, stages=0
     )

@@ -189,7 +189,7 @@ def make_plan(
         unknown += len(missing)
         work += sum(likely_work(basis.profile, identity, t) for t in missing)
     left = len(requests) - len(computed) + unknown
-    pace = find_pace(basis, identities, store, out)
+    pace = find_pace(basis, store, out)
     seconds = work * pace.seconds_per_pass
     start = START_SECONDS if left or elsewhere else 0.0
     return Plan(
@@ -222,11 +222,7 @@ def make_plan(
     )
 
 
-def find_pace(basis: Basis, identities: Mapping[str, Identity], store: StudyStore, out: Place) -> Pace:
+def find_pace(basis: Basis, store: StudyStore, out: Place) -> Pace:
     """Seconds per photo pass: from this study's stages, or else its neighbours', or else the profile's guess."""
     kind = cost_kind(basis)
-    return (
-        pace_from(store.stage_timings(), kind)
-        or pace_of_neighbours(out, kind)
-        or pace_of_profile(basis.profile, identities.values())
-    )
+    return pace_from(store.stage_timings(), kind) or pace_of_neighbours(out, kind) or pace_of_profile(basis.profile)

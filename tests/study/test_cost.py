@@ -9,7 +9,7 @@ import pytest
 
 from clstudy.records.sessions import hours_unit, unit_hours
 from clstudy.settings.precision import PRECISIONS
-from clstudy.settings.profiles import InversionSettings, Profile, Resources, TrainerSettings, embedded
+from clstudy.settings.profiles import InversionSettings, Profile, Resources, TrainerSettings, embedded, mystyle, smoke
 from clstudy.storage.content_addressed_store import STAGE_FILES, StudyStore, Timing
 from clstudy.study.cost import pace_from, pace_of_neighbours, pace_of_profile, write_history
 from clstudy.study.plan import disk_estimate, make_plan
@@ -78,8 +78,7 @@ def test_a_plan_takes_its_own_stages_before_its_neighbours_before_the_guess(tmp_
 
     guess = plan()
     assert guess.estimate_from == BASIS.profile.estimate_from
-    timestamps = len(person().timestamps)
-    assert guess.worker_seconds == pytest.approx(timestamps * BASIS.profile.stage_seconds, rel=0.3)
+    assert guess.worker_seconds == pytest.approx(guess.work * pace_of_profile(BASIS.profile).seconds_per_pass)
     write_history(tmp_path / "old", [Timing(seconds=2.0, work=1.0, kind=kind)])
     assert plan().worker_seconds == pytest.approx(2.0 * plan().work)
     store.record_seconds("0" * 64, Timing(seconds=7.0, work=1.0, kind=kind))
@@ -118,7 +117,19 @@ def test_money_is_in_hours_of_what_is_scarce() -> None:
 
 
 def test_the_profiles_guess_is_an_average_stage() -> None:
-    identity = person()
-    pace = pace_of_profile(BASIS.profile, [identity])
-    works = [likely_work(BASIS.profile, identity, t) for t in range(len(identity.timestamps))]
-    assert pace.seconds_per_pass * sum(works) / len(works) == pytest.approx(BASIS.profile.stage_seconds)
+    for profile in (smoke(), embedded(), mystyle()):
+        data = profile.data
+        works = [
+            work_of(profile, new=data.train, replayed=t > 0, tested=[data.test] * (t + 1))
+            for t in range(data.timestamps)
+        ]
+        seconds = pace_of_profile(profile).seconds_per_pass * sum(works)
+        assert seconds == pytest.approx(data.timestamps * profile.stage_seconds)
+
+
+def test_more_photos_or_epochs_take_more_time_at_the_profiles_pace() -> None:
+    profile = embedded()
+    larger = replace(
+        profile, data=replace(profile.data, train=40, test=40), trainer=replace(profile.trainer, epochs=96)
+    )
+    assert pace_of_profile(larger).seconds_per_pass == pytest.approx(pace_of_profile(profile).seconds_per_pass)

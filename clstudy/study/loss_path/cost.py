@@ -116,7 +116,7 @@ def measure_cost(
         ).sum().item()  # waits for the device
         builds.append(built - started)
         passes.append(time.monotonic() - built)
-    pace = find_pace(runner.basis, people, runner.store, runner.store.root).seconds_per_pass
+    pace = find_pace(runner.basis, runner.store, runner.store.root).seconds_per_pass
     return PathCost(
         retrained=len(again),
         retrain_seconds=sum(training_work(request) for request in again) * pace,

@@ -145,7 +145,7 @@ def search_plan(setup: SearchSetup, basis: Basis, store: StudyStore, out: Place,
         sum(likely_work(basis.profile, person, t) for t in range(lengths[name])) for name, person in people.items()
     ]
     work = left * sum(per_person) / len(per_person)
-    pace = find_pace(basis, people, store, out)
+    pace = find_pace(basis, store, out)
     seconds = work * pace.seconds_per_pass
     return Plan(
         trials=(),
