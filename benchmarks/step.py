@@ -14,6 +14,7 @@ precision     the step under bfloat16 autocast
 widths        the step and inversion with other numbers of channels (random weights)
 adam          Adam over the list of weights, and over one flat buffer that they are views of
 layouts       3x3 convolutions as im2col and matrix product; styles folded into weights of every photo
+curves        loss curves over 50 steps: fused beside plain kernels, float32 beside float64
 compiled      torch.compile: seconds to the first step in a first process and in the next one, and the step after it
 """
 
@@ -384,6 +385,37 @@ def layouts(rounds: int) -> None:
         say(f"{side} px, {channels} channels", by_turns(runs, rounds))
 
 
+def curves(rounds: int) -> None:
+    """Largest relative difference of the losses of 50 training steps of the same schedule."""
+    single, double = torch.float32, torch.float64
+    found = {(kernels, kind): _curve(kernels, kind) for kernels in KERNELS for kind in (single, double)}
+    for title, one, other in (
+        ("fused beside plain, float64", ("fused", double), ("plain", double)),
+        ("fused beside plain, float32", ("fused", single), ("plain", single)),
+        ("plain float32 beside float64", ("plain", single), ("plain", double)),
+        ("fused float32 beside float64", ("fused", single), ("plain", double)),
+    ):
+        pairs = list(zip(found[one], found[other], strict=True))
+        apart = [max(abs(mine - its) / its for mine, its in pairs[:steps]) for steps in (3, 10, 50)]
+        print(f"  {title:<32} {apart[0]:.1e} over 3 steps, {apart[1]:.1e} over 10, {apart[2]:.1e} over 50", flush=True)
+
+
+def _curve(kernels: str, kind: torch.dtype) -> list[float]:
+    setup, plain = Setup.of(kernels=kernels), Setup.of(kernels="plain").photos(PHOTOS)
+    module, lpips = setup.generator.fresh().to(kind), setup.lpips.to(kind)
+    noise = 0.05 * torch.randn(PHOTOS, 256, generator=torch.Generator().manual_seed(1))
+    photos = TrainingPhotos.prepare((plain.latents + noise).to(kind), plain.images.to(kind), lpips)
+    optimizer = torch.optim.Adam(module.parameters(), lr=0.003)
+    losses = []
+    for _ in range(50):
+        optimizer.zero_grad(set_to_none=True)
+        loss = setup.loss(module(photos.latents), photos)
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    return losses
+
+
 def compiled(rounds: int) -> None:
     """The whole step with the plain generator compiled, in two fresh processes that share what is compiled."""
     with tempfile.TemporaryDirectory() as folder:
@@ -422,7 +454,7 @@ def say(title: str, found: Mapping[str, float], unit: str = "ms") -> None:
 
 SECTIONS = {
     one.__name__: one
-    for one in (parts, convolutions, photos, trials, upsampling, precision, widths, adam, layouts, compiled)
+    for one in (parts, convolutions, photos, trials, upsampling, precision, widths, adam, layouts, curves, compiled)
 }
 
 
