@@ -7,6 +7,7 @@ which training carries on. Effects have to be larger than that.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,10 @@ from clstudy.analysis.summary import Summary, summarise
 from clstudy.errors import UserError
 from clstudy.records.noise_floor import NoiseFloor, ScoreNoise
 from clstudy.records.study_record import CompleteRecord, read_complete_record
+from clstudy.settings.profile_documents import profile_from_document
+
+ARITHMETIC = ("compute.instruction_set", "compute.precision", "compute.kernels", "compute.compile")
+"""Settings that change how a study's numbers are computed, and not what they are."""
 
 
 def measure_noise_floor(study: Path, repetition: Path) -> NoiseFloor:
@@ -25,16 +30,16 @@ def measure_noise_floor(study: Path, repetition: Path) -> NoiseFloor:
 
     Args:
         study: folder of the study.
-        repetition: folder of a study with the same settings but for ``compute.instruction_set``, or of the same space
-            computed on another machine.
+        repetition: folder of a study with the same settings but for those of the arithmetic (``ARITHMETIC``), or of
+            the same space computed on another machine.
 
     Raises:
-        UserError: one is no study, they differ in more than the processor, were computed by the same kind, or have no
+        UserError: one is no study, they differ in more than their arithmetic, have the same arithmetic, or have no
             trial in common.
     """
-    _require_same_inputs(read_complete_record(study), read_complete_record(repetition), repetition)
+    changed = _changed_arithmetic(read_complete_record(study), read_complete_record(repetition), repetition)
     one, two = summarise(study), summarise(repetition)
-    here, there = _kind(one), _kind(two)
+    here, there = (", ".join([_kind(summary), *words]) for summary, words in zip((one, two), changed, strict=True))
     if here == there:
         raise UserError(
             f"{study} and {repetition} were computed by the same kind of processor ({here}), so their difference says "
@@ -88,15 +93,15 @@ def _kind(summary: Summary) -> str:
     return next(iter(kinds))
 
 
-def _require_same_inputs(one: CompleteRecord, two: CompleteRecord, place: Path) -> None:
-    """Refuse a repetition that differs in more than its processor.
+def _changed_arithmetic(one: CompleteRecord, two: CompleteRecord, place: Path) -> tuple[list[str], list[str]]:
+    """Settings of the arithmetic that differ, as each of the two has them, but for the instruction set (its kind says).
 
     Raises:
-        UserError: it does; with what differs.
+        UserError: they differ in more than that; with what differs.
     """
-    here, there = (dict(flat_settings(record.profile)) for record in (one, two))
-    names = sorted((here.keys() | there.keys()) - {"compute.instruction_set"})
-    differing = [name for name in names if here.get(name) != there.get(name)]
+    here, there = (dict(flat_settings(_settings(record))) for record in (one, two))
+    names = sorted(here.keys() | there.keys())
+    differing = [name for name in names if name not in ARITHMETIC and here.get(name) != there.get(name)]
     photos = [name for name, digest in two.data_digests.items() if one.data_digests.get(name, digest) != digest]
     if one.generator != two.generator:
         differing.append("the pretrained generator")
@@ -107,3 +112,15 @@ def _require_same_inputs(one: CompleteRecord, two: CompleteRecord, place: Path) 
             f"{place} differs from the study in {', '.join(differing)}; repeat the study with its own settings and "
             "photos (the same runs/data), and --set compute.instruction_set or another machine"
         )
+    said = [name for name in ARITHMETIC[1:] if here.get(name) != there.get(name)]
+    words = ([f"{name.partition('.')[2]} {settings.get(name)}" for name in said] for settings in (here, there))
+    first, second = words
+    return first, second
+
+
+def _settings(record: CompleteRecord) -> Mapping[str, Any]:
+    """A study's settings, with the defaults of those added since; as written where this version cannot read them."""
+    try:
+        return profile_from_document(record.profile).to_dict()
+    except UserError:
+        return record.profile

@@ -16,7 +16,8 @@ from clstudy.records.noise_floor import NOISE, write_noise_floor
 @command(
     "noise",
     help="Measure the noise floor of a study's arithmetic: compare it with trials of it that another kind of processor "
-    "computed (the same space into another folder, with --set compute.instruction_set=avx2, or on another machine). "
+    "computed (the same space into another folder, with --set compute.instruction_set=avx2, or on another machine), or "
+    "with another precision or other kernels (--set compute.precision=bf16). "
     "Writes STUDY/report/noise.json, and the report sets every difference against it.",
     epilog="Exit code: 0 measured, 2 bad folder, or the two differ in more than the processor.",
 )

@@ -84,6 +84,21 @@ def test_the_floor_is_what_changes_in_each_trials_scores(
     assert read_noise_floor(study) is None, "a damaged record counts as none"
 
 
+def test_another_precision_on_the_same_processor_is_measured_too(
+    study: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], few_figures: None
+) -> None:
+    other = repeated(study, tmp_path / "there")
+    for folder in (study, other):
+        relabelled(folder, "Intel AVX512")
+    record = read_study_record(other)
+    assert isinstance(record.profile, dict)
+    compute = {**record.profile["compute"], "precision": "bf16"}
+    write_study_record(other, replace(record, profile={**record.profile, "compute": compute}))
+    assert clstudy(["noise", str(study), str(other)]) == 0
+    said = capsys.readouterr().out
+    assert "Intel AVX512, precision bf16 instead of Intel AVX512, precision float32" in said, said
+
+
 def test_pairs_round_independently_and_people_average() -> None:
     """A simulation: the mean over people of the difference of two independently changed scores."""
     from clstudy.records.noise_floor import ScoreNoise
