@@ -37,18 +37,22 @@ def measured(folder: Path, sizes: Mapping[str, int]) -> tuple[float, float]:
     for name, value in sizes.items():
         text = text.replace(name, str(value))
     space.write_text(text)
-    run_study(folder, ("--space", str(space)))
+    run_study(folder, ("--space", str(space)), workers=1)  # two would share caches and memory with each other
     study = folder / "runs" / "scaling"
     work = sum(json.loads(path.read_text())["work"] for path in (study / "timings").glob("*.json"))
     return stage_seconds(study), work
 
 
 def main() -> None:
-    argparse.ArgumentParser(
+    parser = argparse.ArgumentParser(
         prog="python -m benchmarks.scaling", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    ).parse_args()
+    )
+    parser.add_argument("--only", choices=[name.lower() for name in SIZES], nargs="+", default=[])
+    only = parser.parse_args().only
     with tempfile.TemporaryDirectory() as temporary:
         for name, sizes in SIZES.items():
+            if only and name.lower() not in only:
+                continue
             first: tuple[float, float] | None = None
             for size in sizes:
                 seconds, work = measured(Path(temporary) / f"{name}{size}", {**USUAL, name: size})

@@ -49,7 +49,7 @@ class HullSizes(Smoke):
     OPTIONS: ClassVar[tuple[str, ...]] = ("--space", "hull_sizes", "--identities", "1")
 
 
-def run_study(folder: Path, options: tuple[str, ...]) -> None:
+def run_study(folder: Path, options: tuple[str, ...], workers: int = WORKERS) -> None:
     """The command in a folder of its own.
 
     Raises:
@@ -58,7 +58,7 @@ def run_study(folder: Path, options: tuple[str, ...]) -> None:
     folder.mkdir()
     quiet = {"MLFLOW_DISABLE_TELEMETRY": "true", "RAY_USAGE_STATS_ENABLED": "0"}
     done = subprocess.run(
-        [sys.executable, "-P", "-m", "clstudy.run", *options, "--max-concurrent", str(WORKERS)],
+        [sys.executable, "-P", "-m", "clstudy.run", *options, "--max-concurrent", str(workers)],
         cwd=folder,
         env={name: value for name, value in os.environ.items() if not name.startswith("OMP_")} | quiet,
         capture_output=True,
