@@ -1,0 +1,230 @@
+"""The colour of every visible point: skin, eyes, teeth, hair, hat, frames, clothes under one lamp and the sky."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+
+from clstudy.identities.virtual import scene as parts
+from clstudy.identities.virtual.camera import head_rotation
+from clstudy.identities.virtual.clothes import cloth_colours, cloth_share
+from clstudy.identities.virtual.exact import cosine_and_sine, dot, sampled, turned, unit
+from clstudy.identities.virtual.head import grey_share
+from clstudy.identities.virtual.moment import Moment
+from clstudy.identities.virtual.person import Person
+from clstudy.identities.virtual.rasteriser import Fragments
+from clstudy.identities.virtual.scene import Scene, mean_points
+from clstudy.identities.virtual.skin import Skin, skin_tone
+
+_WRAP = np.array([0.34, 0.22, 0.16])
+"""How far light reaches round the skin's edge, per colour: red scatters most."""
+
+_LAMP, _SKY = 1.55, 0.95
+_GREY_HAIR = np.array([0.50, 0.49, 0.48])
+_STRANDS = 24, 1024
+_STRANDS_PER_CELL = 21.0
+
+
+@dataclass(frozen=True)
+class Lighting:
+    """The light in the head's own frame: unit vectors to the lamp and to the camera."""
+
+    lamp: np.ndarray
+    eye: np.ndarray
+
+    @classmethod
+    def of(cls, moment: Moment) -> Lighting:
+        """The lamp is where the camera sees it, however the head is turned."""
+        ca, sa = cosine_and_sine(moment.light.azimuth)
+        ce, se = cosine_and_sine(moment.light.elevation)
+        back = head_rotation(moment.pose).T
+        return cls(turned(back, np.array([sa * ce, se, ca * ce])), turned(back, np.array([0.0, 0.0, 1.0])))
+
+
+@dataclass(frozen=True)
+class Points:
+    """The visible points of some parts, interpolated.
+
+    Attributes:
+        where: their places among all fragments ``[k]``.
+        corners: vertices of their triangles ``[k, 3]``.
+        weights: shares of the corners ``[k, 3]``.
+        normals: unit ``[k, 3]``.
+        attributes: ``[k, 6]``, see ``Scene``.
+    """
+
+    where: np.ndarray
+    corners: np.ndarray
+    weights: np.ndarray
+    normals: np.ndarray
+    attributes: np.ndarray
+
+    def mixed(self, values: np.ndarray) -> np.ndarray:
+        """Vertex values ``[n, c]`` at the points ``[k, c]``."""
+        return _mixed(values, self.corners, self.weights)
+
+
+def _mixed(values: np.ndarray, corners: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    return np.asarray(
+        values[corners[:, 0]] * weights[:, :1]
+        + values[corners[:, 1]] * weights[:, 1:2]
+        + values[corners[:, 2]] * weights[:, 2:]
+    )
+
+
+def shaded(person: Person, skin: Skin, scene: Scene, fragments: Fragments, moment: Moment, age: float) -> np.ndarray:
+    """Linear colours ``[n, 3]`` of the fragments."""
+    light = Lighting.of(moment)
+    of = scene.parts[fragments.triangles]
+    colours = np.zeros((len(of), 3))
+
+    def points(*chosen: int) -> Points:
+        mask = of == chosen[0]
+        for other in chosen[1:]:
+            mask |= of == other
+        where = np.flatnonzero(mask)
+        corners, weights = scene.triangles[fragments.triangles[where]], fragments.weights[where]
+        normals = unit(_mixed(scene.normals, corners, weights))
+        return Points(where, corners, weights, normals, _mixed(scene.attributes, corners, weights))
+
+    for found, paint in (
+        (points(parts.SKIN), lambda p: _skin(p, skin, moment, light)),
+        (points(parts.EYE), lambda p: _eyes(p, person, scene, moment, light)),
+        (points(parts.TEETH), lambda p: _teeth(p, moment, light)),
+        (points(parts.HAIR, parts.HAIR_INSIDE), lambda p: _hair(p, person, of[p.where], moment, light, age)),
+        (points(parts.HAT, parts.HAT_INSIDE), lambda p: _hat(p, person, of[p.where], moment, light)),
+        (points(parts.FRAME), lambda p: _frame(p, person, moment, light)),
+    ):
+        if len(found.where):
+            colours[found.where] = paint(found)
+    return np.asarray(colours * moment.light.strength)
+
+
+def _received(
+    normals: np.ndarray, openness: np.ndarray, moment: Moment, light: Lighting, wrap: np.ndarray
+) -> np.ndarray:
+    """Light that reaches points ``[k, 3]``."""
+    sky = (moment.light.ambient * _SKY * (0.82 + 0.18 * normals[:, 1])) * openness
+    facing = dot(normals, light.lamp)[:, None]
+    lamp = np.maximum((facing + wrap) / (1 + wrap), 0.0) * ((1 - moment.light.ambient) * _LAMP)
+    lamp = lamp * (0.55 + 0.45 * openness)[:, None]
+    return np.asarray(lamp * np.array(moment.light.colour) + sky[:, None] * np.array(moment.light.ambient_colour))
+
+
+def _gloss(normals: np.ndarray, moment: Moment, light: Lighting, doublings: int) -> np.ndarray:
+    """Mirrored light ``[k, 1]``; the more doublings of the exponent, the smaller the highlight."""
+    half = unit(light.lamp + light.eye)
+    shine = np.maximum(dot(normals, half), 0.0)
+    for _ in range(doublings):
+        shine = shine * shine
+    return np.asarray((shine * (1 - moment.light.ambient))[:, None])
+
+
+def _skin(points: Points, skin: Skin, moment: Moment, light: Lighting) -> np.ndarray:
+    column, row, openness, cavity, lashes = (points.attributes[:, k] for k in range(5))
+    albedo = sampled(skin.colours, column, row)
+    slope = sampled(skin.relief, column, row)
+    normals = points.normals.copy()
+    normals[:, 0] = normals[:, 0] + slope[:, 0] * 0.55
+    normals[:, 1] = normals[:, 1] - slope[:, 1] * 0.55
+    normals = unit(normals)
+    dark = np.array([0.045, 0.012, 0.012])
+    albedo = albedo * (1 - 0.72 * lashes)[:, None]
+    albedo = albedo * (1 - cavity)[:, None] + dark * cavity[:, None]
+    mean = _mean(points)
+    cloth = cloth_share(moment.clothes, mean[:, 0], mean[:, 1], mean[:, 2])[:, None]
+    albedo = albedo * (1 - cloth) + cloth_colours(moment.clothes, mean[:, 1]) * cloth
+    shine = _gloss(normals, moment, light, 4) * (0.10 * (1 - cavity)[:, None] * (1 - cloth)) * openness[:, None]
+    return np.asarray(albedo * _received(normals, openness, moment, light, _WRAP) + shine)
+
+
+def _mean(points: Points) -> np.ndarray:
+    first, second, third = (mean_points(points.corners[:, k]) * points.weights[:, k : k + 1] for k in range(3))
+    return np.asarray(first + second + third)
+
+
+_IRIS, _PUPIL, _LIMBUS = 0.46, 0.19, 0.50
+
+
+def _eyes(points: Points, person: Person, scene: Scene, moment: Moment, light: Lighting) -> np.ndarray:
+    place = points.mixed(scene.vertices)
+    left = (place[:, 0] > 0)[:, None]
+    away = unit(place - np.where(left, scene.eyes[1], scene.eyes[0]))
+    ca, sa = cosine_and_sine(moment.gaze[0])
+    ce, se = cosine_and_sine(moment.gaze[1])
+    towards = np.array([sa * ce, se, ca * ce])
+    off = cross_length(away, towards)
+    white = np.array([0.66, 0.63, 0.60])
+    iris = np.array(person.iris)
+    ring = np.minimum(np.maximum((_LIMBUS - off) / 0.05, 0.0), 1.0)[:, None]
+    pupil = np.minimum(np.maximum((_PUPIL - off) / 0.05, 0.0), 1.0)[:, None]
+    rim = np.minimum(np.maximum((off - _IRIS + 0.12) / 0.12, 0.0), 1.0)[:, None]
+    albedo = white * (1 - ring) + (iris * (1 - 0.55 * rim)) * ring
+    albedo = albedo * (1 - pupil) + 0.008 * pupil
+    shadow = np.minimum(np.maximum(0.95 - 1.9 * (away[:, 1] - 0.02), 0.45), 1.0)
+    spot = _gloss(away, moment, light, 7) * 0.75
+    return np.asarray(albedo * _received(away, shadow, moment, light, _WRAP) + spot)
+
+
+def cross_length(vectors: np.ndarray, axis: np.ndarray) -> np.ndarray:
+    """Sine of the angle between unit vectors ``[k, 3]`` and an axis; 2 beyond a right angle."""
+    along = dot(vectors, axis)
+    sine = np.sqrt(np.maximum(1 - along * along, 0.0))
+    return np.where(along > 0, sine, 2.0)
+
+
+def _teeth(points: Points, moment: Moment, light: Lighting) -> np.ndarray:
+    openness = np.full(len(points.where), 0.55)
+    return np.asarray(np.array([0.62, 0.58, 0.50]) * _received(points.normals, openness, moment, light, _WRAP))
+
+
+@cache
+def _strand_noise() -> np.ndarray:
+    """Streaks along the hair in [0, 1], ``[24, 1024]``: smooth along a strand, random across."""
+    rows, columns = _STRANDS
+    values = np.random.Generator(np.random.PCG64(20)).integers(0, 256, (rows, columns)) / 255.0
+    along = (values + np.roll(values, 1, 0) + np.roll(values, 2, 0) + np.roll(values, 3, 0)) / 4
+    return np.asarray((along - 0.5) * 1.8 + 0.5)
+
+
+def _strands(points: Points, scale: float) -> np.ndarray:
+    column = points.attributes[:, 0] * (_STRANDS_PER_CELL * scale)
+    row = points.attributes[:, 1] * 0.8
+    noise = _strand_noise()
+    return sampled(noise, column - np.floor(column / 1000) * 1000, np.minimum(row, 22.0))
+
+
+def _hair(
+    points: Points, person: Person, of: np.ndarray, moment: Moment, light: Lighting, age: float
+) -> np.ndarray:
+    strand = _strands(points, 0.35)
+    fine = _strands(points, 1.0)
+    inside = of == parts.HAIR_INSIDE
+    normals = np.where(inside[:, None], -points.normals, points.normals)
+    normals = unit(normals + np.stack([(strand - 0.5) * 0.35, np.zeros_like(strand), np.zeros_like(strand)], axis=1))
+    grey = grey_share(person, age)
+    white = np.minimum(np.maximum((grey * 1.25 - fine) / 0.3 + 0.1 * grey, 0.0), 1.0)[:, None] * min(grey * 3, 1.0)
+    colour = np.array(person.hair_colour) * (1 - white) + _GREY_HAIR * white
+    colour = colour * (0.55 + 0.9 * strand)[:, None]
+    thin = np.minimum(np.maximum((points.attributes[:, 2] - 0.02 * fine) / 0.045, 0.0), 1.0)[:, None]
+    thin = np.where(inside[:, None], 1.0, thin)
+    colour = skin_tone(person) * (1 - thin) + colour * thin
+    openness = np.where(inside, 0.35, 0.75 + 0.25 * strand)
+    shine = _gloss(normals, moment, light, 3) * (0.02 + 0.10 * np.array(person.hair_colour)) * strand[:, None] * thin
+    return np.asarray(colour * _received(normals, openness, moment, light, _WRAP) + shine)
+
+
+def _hat(points: Points, person: Person, of: np.ndarray, moment: Moment, light: Lighting) -> np.ndarray:
+    inside = of == parts.HAT_INSIDE
+    normals = np.where(inside[:, None], -points.normals, points.normals)
+    knit = _strands(points, 0.2)
+    openness = np.where(inside, 0.4, 0.8 + 0.2 * knit)
+    colour = np.array(person.hat_colour) * (0.85 + 0.3 * knit)[:, None]
+    return np.asarray(colour * _received(normals, openness, moment, light, _WRAP))
+
+
+def _frame(points: Points, person: Person, moment: Moment, light: Lighting) -> np.ndarray:
+    received = _received(points.normals, np.full(len(points.where), 0.9), moment, light, _WRAP)
+    return np.asarray(np.array(person.frame_colour) * received + _gloss(points.normals, moment, light, 4) * 0.05)
