@@ -17,7 +17,7 @@ from clstudy.identities.virtual.moment import Moment
 from clstudy.identities.virtual.person import Person
 from clstudy.identities.virtual.rasteriser import Fragments, rasterise
 from clstudy.identities.virtual.scene import Resting, scene_of
-from clstudy.identities.virtual.shading import shaded
+from clstudy.identities.virtual.shading import Lighting, Sitting, shaded
 from clstudy.identities.virtual.skin import bare_skin, skin_at
 from clstudy.seeding import derive_rng
 
@@ -80,7 +80,8 @@ class Sitter:
         side = size * _SUPERSAMPLING
         fragments = rasterise(points * side, depths, scene.triangles, side)
         skin = skin_at(self.person, self._bare, age, moment.expression)
-        colours = shaded(self.person, skin, scene, fragments, moment, age)
+        sitting = Sitting(self.person, age, moment, skin, scene, Lighting.of(moment))
+        colours = shaded(sitting, fragments)
         depth = _depth(fragments, size)
         return Photograph(
             image=_developed(colours, fragments, moment, size),
@@ -121,9 +122,9 @@ def _five(landmarks: np.ndarray) -> np.ndarray:
 def _depth(fragments: Fragments, size: int) -> np.ndarray:
     """Depth at the pixels' centres: the mean of the four samples around it where all four show the person."""
     side = size * _SUPERSAMPLING
-    fine = np.full(side * side, np.nan)
-    fine[fragments.pixels] = fragments.depths
-    fine = fine.reshape(size, 2, size, 2)
+    samples = np.full(side * side, np.nan)
+    samples[fragments.pixels] = fragments.depths
+    fine = samples.reshape(size, 2, size, 2)
     mean = (fine[:, 0, :, 0] + fine[:, 0, :, 1] + fine[:, 1, :, 0] + fine[:, 1, :, 1]) / 4
     return np.asarray(mean.astype(np.float32))
 
@@ -141,7 +142,7 @@ def _developed(colours: np.ndarray, fragments: Fragments, moment: Moment, size: 
     seen = np.sqrt(np.minimum(np.maximum(_blurred(linear, moment.blur), 0.0), 1.0)) * 255
     if moment.noise:
         seen = seen + _noise(moment, size)
-    return np.minimum(np.maximum(np.rint(seen), 0), 255).astype(np.uint8)
+    return np.asarray(np.minimum(np.maximum(np.rint(seen), 0), 255).astype(np.uint8))
 
 
 def _blurred(picture: np.ndarray, strength: float) -> np.ndarray:
@@ -163,4 +164,3 @@ def _noise(moment: Moment, size: int) -> np.ndarray:
     bytes_ = derive_rng("sensor noise", moment.noise_seed).integers(0, 256, (4, size, size, 3))
     total = bytes_[0] + bytes_[1] + bytes_[2] + bytes_[3] - 510
     return np.asarray(total * (moment.noise / 147.8))
-
