@@ -139,7 +139,7 @@ def _skin(points: Points, sitting: Sitting) -> np.ndarray:
     normals[:, 0] = normals[:, 0] + slope[:, 0] * 0.55
     normals[:, 1] = normals[:, 1] - slope[:, 1] * 0.55
     normals = unit(normals)
-    dark = np.array([0.045, 0.012, 0.012])
+    dark = np.array([0.030, 0.007, 0.007])
     albedo = albedo * (1 - 0.8 * lashes)[:, None]
     albedo = albedo * (1 - cavity)[:, None] + dark * cavity[:, None]
     mean, clothes = _mean(points), sitting.moment.clothes
@@ -186,7 +186,7 @@ def _sine_between(vectors: np.ndarray, axis: np.ndarray) -> np.ndarray:
 
 
 def _teeth(points: Points, sitting: Sitting) -> np.ndarray:
-    openness = np.full(len(points.part), 0.55)
+    openness = np.full(len(points.part), 0.8)
     return np.asarray(np.array([0.62, 0.58, 0.50]) * _received(points.normals, openness, sitting))
 
 

@@ -14,10 +14,10 @@ import pytest
 from tests.identities.virtual.moments import digests
 
 SHA256 = {
-    "plain": "4c618f3d98657d7236ace249892a4207fc18951bb8ed58b23e408139ca703c68",
-    "everything": "311bc41ddfd35f439a4e01ae75f294c0eed72eabdd61bcd11a574f98907dd877",
-    "blended": "6177e832ba1191c02902f10ba4528b1f0bb76f48ed8f6cc0f846efaa839cdd0b",
-    "large": "b2d940c38bbef06cef1e71e6a69939a3704bea789c6466a4b9425a87577cd020",
+    "plain": "71eaaada545651151343e5e08835002b823196738b2f2475224d2b5a2f1b0e63",
+    "everything": "f34e90d061cc79a77d43ee8dbfe620953c12ea597865387e06801db5235c68b3",
+    "blended": "627ee641ccbdd6aff2b082dbf94fed581313f21e04b9d63b59379a05641d886f",
+    "large": "a15053d28248ab16d4db2a293f382a39555894f67f5c9ec2efc9ef6374a28af5",
 }
 
 
