@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from clstudy.errors import UserError
-from clstudy.identities.virtual.assets import POSITION_STEPS, SHAPE_STEPS, virtual_assets
+from clstudy.identities.virtual.assets import EXPRESSION_STEPS, POSITION_STEPS, SHAPE_STEPS, virtual_assets
 from clstudy.identities.virtual.build.covers import HAIR, HATS
 from clstudy.identities.virtual.build.fitting import fit_head
 from clstudy.identities.virtual.build.glasses import SHAPES, glasses
@@ -20,14 +20,12 @@ from clstudy.identities.virtual.build.shapes import EXPRESSION_UNITS, Shapes
 
 def _packaged_shapes() -> Shapes:
     assets = virtual_assets()
-    count = len(assets["head.mean"])
     return Shapes(
         mean=assets["head.mean"] / POSITION_STEPS,
         components=assets["head.components"] / SHAPE_STEPS,
-        expressions=assets["head.expressions"] / (1 << 15),
+        expressions=assets["head.expressions"] / EXPRESSION_STEPS,
         ageing=assets["head.ageing"] / SHAPE_STEPS,
         landmarks=assets["head.landmarks"].astype(int),
-        mirror=np.arange(count),
     )
 
 
