@@ -223,3 +223,31 @@ def test_one_photo_is_that_of_a_sitter_whatever_was_taken_before(sitters: list[S
     np.testing.assert_array_equal(
         sitters[4].photograph(moment, 64).image, photograph(sitters[4].person, moment, 64).image
     )
+
+
+_MOMENTS = st.builds(
+    Moment,
+    age=st.floats(18, 90),
+    expression=st.builds(Expression, **dict.fromkeys(Expression().weights(), st.floats(0, 1))),
+    gaze=st.tuples(st.floats(-35, 35), st.floats(-35, 35)),
+    pose=st.builds(Pose, yaw=st.floats(-60, 60), pitch=st.floats(-35, 35), roll=st.floats(-30, 30)),
+    light=st.builds(Light, azimuth=st.floats(-180, 180), elevation=st.floats(-90, 90), ambient=st.floats(0, 1)),
+    backdrop=st.builds(Backdrop, kind=st.sampled_from(list(BACKDROPS)), seed=st.integers(0, 2**31)),
+    clothes=st.builds(Clothes, neckline=st.sampled_from(list(NECKLINES)), stripes=st.floats(0, 8)),
+    glasses=st.sampled_from([None, False, True]),
+    hat=st.booleans(),
+    noise=st.floats(0, 20),
+    blur=st.floats(0, 3),
+)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 10**6), _MOMENTS)
+def test_every_valid_moment_of_anybody_can_be_photographed(index: int, moment: Moment) -> None:
+    with np.errstate(divide="raise", invalid="raise", over="raise"):
+        photo = photograph(draw_virtual_person(1, index), moment, 64)
+    assert photo.image.shape == (64, 64, 3) and photo.image.dtype == np.uint8 and photo.depth.dtype == np.float32
+    assert np.isfinite(photo.landmarks).all() and np.isfinite(photo.camera).all()
+    assert (
+        0.15 < photo.mask.mean() < 1 and (photo.depth[photo.mask] > 2).all() and (photo.depth[photo.mask] < 3.4).all()
+    )
