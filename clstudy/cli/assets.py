@@ -7,7 +7,15 @@ from pathlib import Path
 
 import click
 
-from clstudy.assets.build import _HERE, build_dcgan, build_lpips, build_onnx, take_pretrained, write_manifest
+from clstudy.assets.build import (
+    _HERE,
+    build_dcgan,
+    build_lpips,
+    build_onnx,
+    take_pretrained,
+    take_virtual_people,
+    write_manifest,
+)
 from clstudy.cli.command_line import command, option
 from clstudy.cli.entry_point import invoke
 from clstudy.storage.places import require_writable
@@ -20,10 +28,17 @@ from clstudy.storage.places import require_writable
     type=click.Path(path_type=Path),
     help="import weights from this output folder of clstudy.generators.pretraining train",
 )
-def assets(work: Path | None, pretrained: Path | None) -> None:
+@option(
+    "--virtual-people",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="import the file that clstudy.identities.virtual.build wrote",
+)
+def assets(work: Path | None, pretrained: Path | None, virtual_people: Path | None) -> None:
     """Write the files, then the manifest."""
-    if work is None and pretrained is None:
-        raise click.UsageError("nothing to do; give --work or --pretrained", click.get_current_context())
+    if work is None and pretrained is None and virtual_people is None:
+        raise click.UsageError(
+            "nothing to do; give --work, --pretrained or --virtual-people", click.get_current_context()
+        )
     require_writable(_HERE, "the package's folder", "work in a clone of your own (`pip install -e`)")
     files: list[Path] = []
     if work is not None:
@@ -32,6 +47,8 @@ def assets(work: Path | None, pretrained: Path | None) -> None:
         files += [build_lpips(work), build_dcgan(work), *build_onnx(work)]
     if pretrained is not None:
         files.append(take_pretrained(pretrained))
+    if virtual_people is not None:
+        files.append(take_virtual_people(virtual_people))
     write_manifest(files)
     for file in files:
         print(f"{file.name}: {file.stat().st_size / 1e6:.1f} MB")
