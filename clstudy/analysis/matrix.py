@@ -42,6 +42,8 @@ class Trial:
     learning_rate: float | None
     seed: int
     joint: bool = False
+    timestamps: int | None = None
+    """Joint training on the first so many alone (``study.yaml``; the rows do not say); None: on all."""
 
     def columns(self) -> dict[str, Any]:
         """The trial columns of its rows."""

@@ -11,8 +11,10 @@ from pathlib import Path
 from clstudy.analysis.claims import differences_of_interest
 from clstudy.analysis.evidence import evidence_files, judge
 from clstudy.analysis.figures import draw
+from clstudy.analysis.headroom import HEADROOM, headroom_table, headrooms
 from clstudy.analysis.pages.claims import claim_files, claim_sections
 from clstudy.analysis.pages.evidence import evidence_sections
+from clstudy.analysis.pages.horizons import horizon_sections
 from clstudy.analysis.pages.loss_path import loss_path_sections
 from clstudy.analysis.pages.noise import noise_sections
 from clstudy.analysis.pages.rates import rate_sections
@@ -72,6 +74,7 @@ def build_report(study_dir: Path | str) -> Report:
         found = judge(summary, differences_of_interest(summary))
         budgets = variance_table(summary)
         files = {**table_files(summary), **evidence_files(found), **claim_files(summary)}
+        files[HEADROOM] = to_csv(headroom_table(headrooms(summary))).encode()
         for name, content in {**files, "variance.csv": to_csv(budgets).encode()}.items():
             write_atomically(folder / name, content)
         material = gather(summary)
@@ -83,6 +86,7 @@ def build_report(study_dir: Path | str) -> Report:
             study, folder_of_study = summary.study, summary.study.folder
             extra = [
                 *claim_sections(material),
+                *horizon_sections(material),
                 *evidence_sections(material, found),
                 *variance_sections(material, budgets),
                 *noise_sections(material),

@@ -28,6 +28,7 @@ class Study:
     timestamps: int | Mapping[str, int] | None
     buffer_sizes: tuple[int, ...]
     trials: tuple[Trial, ...]
+    """Without those in ``shorter``."""
     failures: Mapping[str, str]
     profile: str | None = None
     workload: str = PERSONALISE
@@ -39,6 +40,10 @@ class Study:
     """Strategy, buffer size and learning rate of every cell, if a search chose them; ``trials`` then have no rate."""
     claims: tuple[Statement, ...] = ()
     """What the study's space claimed, and when (``clstudy.settings.claims``); empty if it never claimed anything."""
+    horizons: tuple[int, ...] = ()
+    """Numbers of timestamps to report, ascending; empty: all timestamps only."""
+    shorter: tuple[Trial, ...] = ()
+    """Joint training on fewer than all timestamps, for the horizons."""
     metrics: Metrics = field(default_factory=known_metrics)
     """Facts of the metrics that its rows may name: the packaged ones, then the user's own of this study."""
 
@@ -88,7 +93,9 @@ def read_study(study_dir: Path | str) -> Study:
         name=record.name or folder.name,
         timestamps=record.timestamps,
         buffer_sizes=tuple(sorted(size for size in sizes if size is not None)),
-        trials=trials,
+        trials=tuple(trial for trial in trials if trial.timestamps is None),
+        horizons=record.horizons or (),
+        shorter=tuple(trial for trial in trials if trial.timestamps is not None),
         failures=_failures(folder),
         profile=record.profile_name,
         workload=_workload(record.profile),
@@ -126,7 +133,8 @@ def study_labels(studies: Sequence[Study]) -> list[str]:
 
 
 def _trial(entry: TrialEntry) -> Trial:
-    return Trial(**entry.spec.columns() | {"trial": entry.trial}, joint=_joint(entry))
+    columns = entry.spec.columns() | {"trial": entry.trial}
+    return Trial(**columns, joint=_joint(entry), timestamps=entry.timestamps)
 
 
 def _joint(entry: TrialEntry) -> bool:

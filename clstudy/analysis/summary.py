@@ -71,6 +71,8 @@ class Summary:
             None.
         values: scores per trial, which the tables are computed from.
         matrices: R of every trial, including incomplete ones.
+        shorter: of joint training on fewer than all timestamps (``clstudy.analysis.horizons``), including incomplete
+            ones.
         photo_biases: of every trial's Forgetting, structured as ``values``; NaN if not known.
     """
 
@@ -87,6 +89,7 @@ class Summary:
     published_note: str = ""
     values: ScoreValues = field(default_factory=dict, repr=False, compare=False)
     matrices: tuple[ResultMatrix, ...] = field(default=(), repr=False, compare=False)
+    shorter: tuple[ResultMatrix, ...] = field(default=(), repr=False, compare=False)
     photo_biases: ScoreValues = field(default_factory=dict, repr=False, compare=False)
 
     @property
@@ -118,21 +121,31 @@ def summarise(study_dir: Path | str) -> Summary:
     """
     study = read_study(study_dir)
     files = {path.stem for path in (study.folder / "results").glob("*.parquet")}
-    planned = {trial.trial: trial for trial in study.trials}
-    results = examine(study.folder, {trial.trial: trial.columns() for trial in study.trials})
+    planned = {trial.trial: trial for trial in (*study.trials, *study.shorter)}
+    results = examine(study.folder, {name: trial.columns() for name, trial in planned.items()})
     found = [results.readable[name] for name in sorted(results.readable)]
     matrices = result_matrices(found, study.timestamps, study.joint_strategies)
     for matrix in matrices:
         name = matrix.trial.trial
-        if planned.get(name) != matrix.trial:
+        wanted = planned.get(name)
+        if wanted is None or replace(wanted, timestamps=None) != matrix.trial:
             raise UserError(
                 f"{study.folder}: the results of trial {name} say {matrix.trial}, study.yaml says "
                 f"{planned.get(name)}. Remove that results file and run the study again."
             )
+    shorter = [
+        replace(matrix, trial=trial, r=matrix.r[: trial.timestamps, : trial.timestamps])
+        for matrix in matrices
+        if (trial := planned[matrix.trial.trial]).timestamps is not None
+    ]
+    matrices = [matrix for matrix in matrices if planned[matrix.trial.trial].timestamps is None]
     if study.chosen_rates:  # one rate per cell: cells are compared, each at its own rate
         study = replace(study, trials=tuple(replace(trial, learning_rate=None) for trial in study.trials))
-        matrices = [replace(matrix, trial=replace(matrix.trial, learning_rate=None)) for matrix in matrices]
-    gaps = _gaps(matrices)
+        matrices, shorter = (
+            [replace(matrix, trial=replace(matrix.trial, learning_rate=None)) for matrix in some]
+            for some in (matrices, shorter)
+        )
+    gaps = _gaps([*matrices, *shorter])
     values = score_values(
         (matrix for matrix in matrices if not missing_cells(matrix.r, matrix.trial.joint)), study.metrics
     )
@@ -153,6 +166,7 @@ def summarise(study_dir: Path | str) -> Summary:
         published_note=note,
         values=values,
         matrices=tuple(matrices),
+        shorter=tuple(shorter),
         photo_biases=biases,
     )
 
@@ -263,7 +277,7 @@ def _other_photos(matrix: ResultMatrix) -> str:
 def _missing(study: Study, results: Examined, gaps: Mapping[str, list[str]]) -> list[Missing]:
     """In the plan's order, failures first. A result overrides an old failure, because the trial was run again since."""
     failed, other = [], []
-    for trial in study.trials:
+    for trial in (*study.trials, *study.shorter):
         name = trial.trial
         if name in results.damaged:
             other.append(Missing(trial=name, reason=results.damaged[name]))

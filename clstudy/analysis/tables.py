@@ -20,6 +20,7 @@ from rich.text import Text
 
 from clstudy.analysis.comparisons import BASELINES
 from clstudy.analysis.efficiency import efficiency_table
+from clstudy.analysis.horizons import horizon_paired, horizon_scores
 from clstudy.analysis.limits import not_concluded
 from clstudy.analysis.notes import BEST, BEST_NOTE, MINUS_BWT_NOTE, limit_notes, missing_notes, notes, population_notes
 from clstudy.analysis.paper import markdown_table, paper_latex, paper_markdown, paper_tables, shortfall
@@ -64,8 +65,19 @@ def table_files(summary: Summary) -> dict[str, bytes]:
         "paired.csv": to_csv(summary.paired).encode(),
         "paired.parquet": to_parquet(summary.paired),
         "curves.csv": to_csv(curve_table(summary)).encode(),
+        **_horizon_files(summary),
         "efficiency.csv": to_csv(efficiency).encode(),
         "efficiency.md": efficiency_markdown(summary, efficiency).encode(),
+    }
+
+
+def _horizon_files(summary: Summary) -> dict[str, bytes]:
+    """Scores and paired differences after fewer timestamps, if the space asks for them (``grid.timestamps``)."""
+    if not summary.study.horizons:
+        return {}
+    return {
+        "horizons.csv": to_csv(horizon_scores(summary)).encode(),
+        "horizons_paired.csv": to_csv(horizon_paired(summary)).encode(),
     }
 
 

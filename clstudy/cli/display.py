@@ -81,6 +81,7 @@ def plan_lines(
     claims: Sequence[Statement] = (),
     drift: Sequence[str] = (),
     changed: Sequence[str] = (),
+    headroom: Sequence[str] = (),
 ) -> list[str]:
     """The plan in a few lines.
 
@@ -91,6 +92,7 @@ def plan_lines(
         price: of an hour, counted in ``hours_unit``.
         claims: what the study claims (``clstudy.study.study_file.statements``).
         drift: lines that say how much there is to forget (``clstudy.study.preparation.drift_lines``).
+        headroom: lines that say how much choosing could matter (``clstudy.study.known_headroom``).
         changed: settings that override the profile's (``clstudy.settings.overrides.setting_words``).
     """
     timestamps = len(data.identities[0].timestamps)
@@ -109,6 +111,7 @@ def plan_lines(
         *([f"settings {', '.join(changed)}"] if changed else ()),
         *(f"[yellow]left out[/yellow] {metric}: {reason}" for metric, reason in (left_out or {}).items()),
         *claim_lines(claims),
+        *headroom,
         f"trials   {len(plan.trials)} ({len(plan.done)} finished before)"
         if not plan.open_trials
         else f"trials   at most {plan.open_trials} left",

@@ -23,6 +23,7 @@ from clstudy.settings.trial_spec import GridCell
 from clstudy.storage.checksums import State
 from clstudy.storage.file_modes import current_mask, open_to_others
 from clstudy.storage.places import Place
+from clstudy.study.known_headroom import headroom_lines
 from clstudy.study.plan import Plan
 from clstudy.study.preparation import PreparedStudy, drift_lines, expected_workers
 from clstudy.study.run_options import RunOptions
@@ -70,6 +71,7 @@ class PrintedRun(View):
             claims=statements(prepared.out, prepared.space, measured),
             drift=drift_lines(prepared) if prepared.plan.stages_to_run else (),
             changed=setting_words(prepared.space.settings),
+            headroom=headroom_lines(prepared),
         )
         print_plan(lines, self._console)
 

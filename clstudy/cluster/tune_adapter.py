@@ -48,7 +48,7 @@ class SourceSearcher(Searcher):
         if spec is None:
             return Searcher.FINISHED if self._source.exhausted() else None
         self._specs[trial_id] = spec
-        return spec.columns()
+        return spec.config()
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         spec = self._specs[trial_id]

@@ -146,12 +146,12 @@ class BoardListener:
 
 
 def spec_of(config: Mapping[str, Any]) -> TrialSpec:
-    """The trial that Tune's configuration describes (``TrialSpec.columns``)."""
+    """The trial that Tune's configuration describes (``TrialSpec.config``)."""
     return TrialSpec(**{field.name: config[field.name] for field in fields(TrialSpec)})
 
 
 class TrialTrainable(tune.Trainable):
-    """One trial as Tune sees it; the configuration is ``TrialSpec.columns``."""
+    """One trial as Tune sees it; the configuration is ``TrialSpec.config``."""
 
     def setup(  # type: ignore[override]  # Tune passes what ``with_parameters`` was given by name
         self, config: dict[str, Any], job: Job, weights: GeneratorWeights
@@ -246,7 +246,7 @@ class TrialTrainable(tune.Trainable):
         return trial_params(
             self._spec,
             profile=self._basis.profile.name,
-            timestamps=len(self._identity.timestamps),
+            timestamps=self._spec.timestamps or len(self._identity.timestamps),
             joint=strategy_class(self._spec.strategy).joint,
         )
 

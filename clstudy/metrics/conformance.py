@@ -19,7 +19,7 @@ from torch import Tensor
 from clstudy.assets.model_files import ROLES
 from clstudy.metrics.base import METRICS, Metric, MetricSettings
 from clstudy.registry import Finding, findings_of
-from clstudy.settings.metric_facts import PROTOCOLS, MetricFacts
+from clstudy.settings.metric_facts import RECONSTRUCTION, SYNTHESIS, MetricFacts
 
 SIDE = 64
 """Side of the images in pixels, as in the packaged profiles."""
@@ -66,7 +66,7 @@ class Record:
     @property
     def protocols(self) -> list[str]:
         """The protocols that the metric's class declares."""
-        flags = dict(zip(PROTOCOLS, (self.kind.in_reconstruction, self.kind.in_synthesis), strict=True))
+        flags = {RECONSTRUCTION: self.kind.in_reconstruction, SYNTHESIS: self.kind.in_synthesis}
         return [protocol for protocol, scores in flags.items() if scores]
 
     @cached_property

@@ -39,6 +39,7 @@ class TrialEntry:
         trial: its id, which is the name of its files.
         buffer_size: None if the strategy does not depend on it.
         joint: whether its strategy is joint training; None if the file does not say.
+        timestamps: joint training on the first so many alone; None: on all.
         other: fields from another version.
     """
 
@@ -49,12 +50,13 @@ class TrialEntry:
     learning_rate: float
     seed: int
     joint: bool | None = None
+    timestamps: int | None = None
     other: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
     def of(cls, spec: TrialSpec, *, joint: bool) -> TrialEntry:
         """The entry of a planned trial; ``joint`` is only written if it is true."""
-        return cls(**spec.columns(), joint=joint or None)
+        return cls(**spec.columns(), joint=joint or None, timestamps=spec.timestamps)
 
     @property
     def spec(self) -> TrialSpec:
@@ -65,12 +67,16 @@ class TrialEntry:
             buffer_size=self.buffer_size,
             learning_rate=self.learning_rate,
             seed=self.seed,
+            timestamps=self.timestamps,
         )
 
     def document(self) -> dict[str, Any]:
         """As ``study.yaml`` holds it."""
         said = {name: getattr(self, name) for name in _names(TrialEntry)}
-        return {name: value for name, value in said.items() if name != "joint" or value is not None} | dict(self.other)
+        optional = ("joint", "timestamps")
+        return {name: value for name, value in said.items() if name not in optional or value is not None} | dict(
+            self.other
+        )
 
     @classmethod
     def read(cls, entry: object, where: str) -> TrialEntry:
@@ -91,6 +97,7 @@ class TrialEntry:
             learning_rate=_rate(_needed(values, "learning_rate", where), f"{where}.learning_rate"),
             seed=_whole(_needed(values, "seed", where), f"{where}.seed"),
             joint=joint,
+            timestamps=_optional(_count, values.get("timestamps"), f"{where}.timestamps"),
             other=_others(values, TrialEntry),
         )
 
@@ -134,6 +141,7 @@ class StudyRecord:
         data_set: name of the data set, or of the folder of photos.
         timestamps: identity -> number of timestamps; a single number if it is the same for all.
         buffer_sizes: of the plan, ascending.
+        horizons: numbers of timestamps to report (a space's ``grid.timestamps``), ascending.
         claims: what the space claimed, and when (``clstudy.settings.claims``); empty if it never claimed anything.
         trials: in the plan's order.
         chosen_rates: the rate of every cell, if a search chose them.
@@ -155,6 +163,7 @@ class StudyRecord:
     data_set: str | None = None
     timestamps: Mapping[str, int] | int | None = None
     buffer_sizes: tuple[int, ...] | None = None
+    horizons: tuple[int, ...] | None = None
     claims: tuple[Statement, ...] = ()
     trials: tuple[TrialEntry, ...]
     chosen_rates: tuple[ChosenRate, ...] | None = None
@@ -189,6 +198,7 @@ class StudyRecord:
         """As ``study.yaml`` holds it: plain values, in the file's order."""
         said = {name: getattr(self, name) for name in _names(StudyRecord)} | {
             "buffer_sizes": None if self.buffer_sizes is None else list(self.buffer_sizes),
+            "horizons": None if self.horizons is None else list(self.horizons),
             "claims": [statement.document() for statement in self.claims] or None,
             "trials": [trial.document() for trial in self.trials],
             "metrics": {one.place: one.document() for one in self.metrics} or None,
@@ -218,6 +228,7 @@ class StudyRecord:
             data_set=_optional(_text, values.get("data_set"), "data_set"),
             timestamps=_optional(_timestamps, values.get("timestamps"), "timestamps"),
             buffer_sizes=_optional(_sizes, values.get("buffer_sizes"), "buffer_sizes"),
+            horizons=_optional(_horizons, values.get("horizons"), "horizons"),
             claims=read_statements(values.get("claims"), known_metrics(metrics)),
             trials=_entries(TrialEntry.read, _needed(values, "trials", "the file"), "trials"),
             chosen_rates=_optional(_chosen, values.get("chosen_rates"), "chosen_rates"),
@@ -427,6 +438,10 @@ def _count(value: object, where: str) -> int:
 
 def _sizes(value: object, where: str) -> tuple[int, ...]:
     return tuple(_whole(size, where) for size in _list(value, where) if size is not None)
+
+
+def _horizons(value: object, where: str) -> tuple[int, ...]:
+    return tuple(sorted({_count(count, where) for count in _list(value, where)}))
 
 
 def _entries(read: Callable[[object, str], T], value: object, where: str) -> tuple[T, ...]:

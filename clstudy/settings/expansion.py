@@ -7,7 +7,7 @@ heavy is imported.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 
 from clstudy.errors import UserError, nearest
@@ -78,6 +78,7 @@ def expand(
     identities: Sequence[str],
     uses_buffer_size: Callable[[str], bool],
     rates: Mapping[GridCell, float] | None = None,
+    joint: Callable[[str], bool] = lambda strategy: False,
 ) -> Expansion:
     """Return every trial of a space once.
 
@@ -92,6 +93,7 @@ def expand(
         uses_buffer_size: returns whether a strategy, given by name, depends on the buffer size; raises for an unknown
             name.
         rates: the chosen rate of every cell; given if and only if the space has a range.
+        joint: returns whether a strategy is joint training, which has a trial for each of ``grid.timestamps``.
 
     Raises:
         UserError: unknown identity or strategy, no buffer size where one is needed, two trials with one name.
@@ -111,16 +113,21 @@ def expand(
         )
         for seed, choice, cell, identity in product(space.seeds, choices, cells, chosen)
     )
+    shorter = tuple(
+        replace(trial, timestamps=count)
+        for trial in trials
+        if joint(trial.strategy)
+        for count in sorted(grid.timestamps or ())[:-1]
+    )
     if not trials:
         raise UserError(f"search space {space.name!r} expands to no trial: the data set has no identity")
-    refuse_equal_ids(trials)
+    refuse_equal_ids([*trials, *shorter])
     combinations = len(chosen) * len(grid.strategy) * len(grid.buffer_size or (None,)) * len(choices) * len(space.seeds)
     return Expansion(
-        trials=trials,
+        trials=(*trials, *shorter),
         collapsed=combinations - len(trials),
-        sentence=_collapse_sentence(
-            trials, combinations, [cell.strategy for cell in cells if cell.buffer_size is None]
-        ),
+        sentence=_collapse_sentence(trials, combinations, [cell.strategy for cell in cells if cell.buffer_size is None])
+        + _shorter_sentence(grid, shorter),
     )
 
 
@@ -149,6 +156,17 @@ def _collapse_sentence(trials: Sequence[TrialSpec], combinations: int, bounds: S
         f"{combinations} combinations, {_counted(len(trials), 'trial')}: {subject} not depend on the buffer size, "
         f"so {kept + collapsed} combinations are {_counted(kept, 'trial')}, shown in every column."
     )
+
+
+def _shorter_sentence(grid: Grid, shorter: Sequence[TrialSpec]) -> str:
+    if not grid.timestamps:
+        return ""
+    *fewer, longest = map(str, sorted(grid.timestamps))
+    if not fewer:
+        return ""
+    names = " and ".join(dict.fromkeys(trial.strategy for trial in shorter))
+    extra = f"; {names} has {_counted(len(shorter), 'trial')} more, on those alone" if shorter else ""
+    return f" Results after {', '.join(fewer)} timestamps are the beginnings of trials of {longest}{extra}."
 
 
 def _counted(number: int, noun: str) -> str:

@@ -19,7 +19,12 @@ from typing import Any
 from clstudy.errors import UserError
 from clstudy.registry import foreign_object, is_foreign, source_digest
 
-PROTOCOLS = ("reconstruction", "synthesis")
+RECONSTRUCTION, BALANCED, SYNTHESIS = "reconstruction", "balanced_reconstruction", "synthesis"
+PROTOCOLS = (RECONSTRUCTION, BALANCED, SYNTHESIS)
+"""Reconstruction of test photos as they come, of those in a balanced test set (``BALANCED_PHOTO``), and synthesis."""
+BALANCED_PHOTO = "balanced"
+"""Condition of a test photo that, where it is 1, belongs to the balanced test set of its timestamp: one with as many
+photos of a rare mode (a pose, an expression, a light) as of a frequent one. Such photos are scored apart."""
 MOST_DECIMALS = 9
 MOST_TITLE = 60
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,39}")
@@ -83,8 +88,8 @@ class MetricFacts:
     @property
     def protocols(self) -> tuple[str, ...]:
         """The protocols under which the metric has rows, in the order of the tables."""
-        flags = zip(PROTOCOLS, (self.in_reconstruction, self.in_synthesis), strict=True)
-        return (*(protocol for protocol, there in flags if there), *self.other_protocols)
+        reconstruction = (RECONSTRUCTION, BALANCED) if self.in_reconstruction else ()
+        return (*reconstruction, *((SYNTHESIS,) if self.in_synthesis else ()), *self.other_protocols)
 
 
 Metrics = Mapping[str, MetricFacts]

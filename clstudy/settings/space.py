@@ -78,6 +78,12 @@ def _buffer_size(value: Any) -> Any:
     return value
 
 
+def _timestamp_count(value: Any) -> Any:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 2:
+        raise ValueError(f"{shown(value)} is not a number of timestamps; expected a whole number, at least 2")
+    return value
+
+
 def _learning_rate(value: Any) -> Any:
     try:  # strings as well: YAML 1.1 reads 1e-3, without a point, as a string
         rate = math.nan if isinstance(value, bool) else float(value)
@@ -186,7 +192,11 @@ class RateSearchSettings(_Strict):
 
 
 class Grid(_Strict):
-    """The axes of a space. ``identity`` is a list of names, or a count of the data set's first identities."""
+    """The axes of a space. ``identity`` is a list of names, or a count of the data set's first identities.
+
+    ``timestamps``: numbers of timestamps to report. A continual trial of fewer timestamps is the beginning of the
+    longest one, so only joint training has trials of its own for each.
+    """
 
     identity: Annotated[
         Annotated[int, BeforeValidator(_count), Tag("a count")] | Annotated[_Names, Tag("some names")],
@@ -202,6 +212,15 @@ class Grid(_Strict):
         | Annotated[tuple[_Rate, ...], AfterValidator(_filled_and_distinct), Tag("some rates")],
         Discriminator(lambda value: "a range" if isinstance(value, Mapping | RateRange) else "some rates"),
     ]
+    timestamps: (
+        Annotated[tuple[Annotated[int, BeforeValidator(_timestamp_count)], ...], AfterValidator(_filled_and_distinct)]
+        | None
+    ) = None
+
+    @property
+    def longest(self) -> int | None:
+        """The largest of ``timestamps``; None without them."""
+        return None if self.timestamps is None else max(self.timestamps)
 
 
 class SearchSpace(_Strict):

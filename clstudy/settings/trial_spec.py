@@ -30,7 +30,8 @@ class GridCell:
 class TrialSpec:
     """One trial: identity x strategy x buffer size x learning rate x seed.
 
-    ``buffer_size`` is None for a strategy that does not depend on it (``lower``, ``upper``).
+    ``buffer_size`` is None for a strategy that does not depend on it (``lower``, ``upper``). ``timestamps``: joint
+    training on the first so many alone (a space's ``grid.timestamps``); None: on all of the person's.
     """
 
     identity: str
@@ -38,16 +39,22 @@ class TrialSpec:
     buffer_size: int | None
     learning_rate: float
     seed: int
+    timestamps: int | None = None
 
     @property
     def trial_id(self) -> str:
         """A name that is safe as a file name, e.g. ``person_00-er_hull-k10-lr0.003-s0``."""
         size = "" if self.buffer_size is None else f"-k{self.buffer_size}"
-        text = f"{self.identity}-{self.strategy}{size}-lr{self.learning_rate:g}-s{self.seed}"
+        length = "" if self.timestamps is None else f"-t{self.timestamps}"
+        text = f"{self.identity}-{self.strategy}{size}{length}-lr{self.learning_rate:g}-s{self.seed}"
         return re.sub(r"^\.|[^\w.+-]", "_", text)
 
     def columns(self) -> dict[str, Any]:
         """Its columns in rows and ``study.yaml``: the id, then the fields (``clstudy.records.rows.TRIAL_FIELDS``)."""
+        return {"trial": self.trial_id, **{name: value for name, value in asdict(self).items() if name != "timestamps"}}
+
+    def config(self) -> dict[str, Any]:
+        """Everything about it, as Tune hands it to a worker."""
         return {"trial": self.trial_id, **asdict(self)}
 
 

@@ -26,6 +26,7 @@ from clstudy.settings.trial_spec import GridCell, TrialSpec
 from clstudy.storage.content_addressed_store import StudyStore
 from clstudy.storage.places import Place, open_place
 from clstudy.strategies import make_strategy
+from clstudy.strategies.lookup import strategy_class
 from clstudy.study.neighbours import expected_processor, related_studies
 from clstudy.study.plan import Plan, make_plan
 from clstudy.study.preflight import Equipment, equip, require_alignment
@@ -35,6 +36,7 @@ from clstudy.study.requirements import (
     named_measures,
     require_answerable,
     require_conditions,
+    require_horizons,
     require_photo_loss,
     require_places,
     require_used,
@@ -178,7 +180,9 @@ def open_study(options: RunOptions, busy: Busy) -> Opened:
     )
     profile, weights = read_generator(equipment, busy)
     profile = with_gpu_share(profile, options.gpu_share)
-    data = open_study_data(space, profile, options.timestamps, home / "data", busy, look_only=options.dry_run)
+    timestamps = timestamps_of(space, options.timestamps)
+    data = open_study_data(space, profile, timestamps, home / "data", busy, look_only=options.dry_run)
+    require_horizons(space, data)
     require_alignment(data.root, profile)
     require_conditions(profile, data)
     basis = Basis(profile, equipment.generator_digest, equipment.metric_files, own_measures(profile))
@@ -187,7 +191,7 @@ def open_study(options: RunOptions, busy: Busy) -> Opened:
     search = None
     if space.search is not None:
         everybody = open_named_too(
-            space, names, data, profile, options.timestamps, home / "data", busy, look_only=options.dry_run
+            space, names, data, profile, timestamps, home / "data", busy, look_only=options.dry_run
         )
         search = set_up_search(space, everybody, names, basis, out, home, look_only=options.dry_run)
         check_trial_count(search.trials, yes=options.yes)
@@ -221,13 +225,34 @@ def planned(opened: Opened, options: RunOptions) -> PreparedStudy:
     if search is not None and rates is None:
         plan = search_plan(search, opened.basis, opened.store, opened.out, workers)
     else:
-        expansion = expand(opened.space, [one.name for one in data.identities], uses_buffer_size, rates)
+        expansion = expand(
+            opened.space,
+            [one.name for one in data.identities],
+            uses_buffer_size,
+            rates,
+            joint=lambda name: strategy_class(name).joint,
+        )
         check_trial_count(len(expansion.trials), yes=options.yes)
         data = data.select(list(dict.fromkeys(spec.identity for spec in expansion.trials)))
         check_buffer_sizes(expansion.trials, training_photos(data.identities))
         plan = plan_of(expansion.trials, data, opened.basis, opened.out, workers, opened.keep_weights, opened.store)
     known = {entry.name: getattr(opened, entry.name) for entry in fields(Opened)}
     return PreparedStudy(**{**known, "data": data}, expansion=expansion, rates=rates, plan=plan)
+
+
+def timestamps_of(space: SearchSpace, typed: int | None) -> int | None:
+    """Number of timestamps that a space or the command line asks for; None: as many as the profile says.
+
+    Raises:
+        UserError: both do.
+    """
+    if typed is not None and space.grid.longest is not None:
+        listed = ", ".join(map(str, space.grid.timestamps or ()))
+        raise UserError(
+            f"--timestamps {typed}, and the space has grid.timestamps ({listed}); leave the option out, or edit the "
+            "space"
+        )
+    return typed or space.grid.longest
 
 
 def open_named_too(

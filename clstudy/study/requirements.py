@@ -14,7 +14,7 @@ from clstudy.records.sessions import duration
 from clstudy.registry import is_foreign
 from clstudy.settings.claims import check_claims
 from clstudy.settings.expansion import check_buffer_sizes
-from clstudy.settings.metric_facts import OwnMetric
+from clstudy.settings.metric_facts import BALANCED, BALANCED_PHOTO, SYNTHESIS, OwnMetric
 from clstudy.settings.profiles import Profile
 from clstudy.settings.space import SearchSpace
 from clstudy.settings.trial_spec import GridCell, TrialSpec
@@ -71,11 +71,17 @@ def require_answerable(space: SearchSpace, basis: Basis, data: DataSet) -> None:
     if space.primary is None and space.effects is None:
         return
     drawn = basis.profile.evaluation.synthesis_images > 0
+    balanced = is_outline(data) or any(
+        photo.conditions.get(BALANCED_PHOTO) == (1.0,)
+        for identity in data.identities
+        for timestamp in identity.timestamps
+        for photo in timestamp.test
+    )
     check_claims(
         space.primary,
         space.effects,
         computed={
-            (protocol, facts.name): protocol != "synthesis" or drawn
+            (protocol, facts.name): {SYNTHESIS: drawn, BALANCED: balanced}.get(protocol, True)
             for facts in measured_facts(basis.profile, basis.own_metrics)
             for protocol in facts.protocols
         },
@@ -83,6 +89,21 @@ def require_answerable(space: SearchSpace, basis: Basis, data: DataSet) -> None:
         joint=lambda name: strategy_class(name).joint,
         timestamps=min(len(identity.timestamps) for identity in data.identities),
     )
+
+
+def require_horizons(space: SearchSpace, data: DataSet) -> None:
+    """Refuse ``grid.timestamps`` beyond what a person has.
+
+    Raises:
+        UserError: names the person.
+    """
+    longest = space.grid.longest or 0
+    for identity in data.identities:
+        if len(identity.timestamps) < longest:
+            raise UserError(
+                f"grid.timestamps asks for {longest}, and {identity.name} has {len(identity.timestamps)} timestamps; "
+                "ask for fewer, or leave that person out"
+            )
 
 
 def require_photo_loss(space: SearchSpace, profile: Profile) -> None:

@@ -52,6 +52,7 @@ def write_study_file(
         data_set=data.name,
         timestamps={identity.name: len(identity.timestamps) for identity in data.identities},
         buffer_sizes=tuple(sorted({spec.buffer_size for spec in plan.trials if spec.buffer_size is not None})),
+        horizons=None if space.grid.timestamps is None else tuple(sorted(space.grid.timestamps)),
         claims=statements(out, space, plan.stages_done),
         trials=tuple(TrialEntry.of(spec, joint=strategy_class(spec.strategy).joint) for spec in plan.trials),
         chosen_rates=None if chosen_rates is None else _chosen(chosen_rates),

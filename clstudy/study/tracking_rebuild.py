@@ -147,7 +147,7 @@ class StudyReplay:
         params = trial_params(
             spec,
             profile=self._record.named_profile,
-            timestamps=self._record.timestamps_of(spec.identity),
+            timestamps=spec.timestamps or self._record.timestamps_of(spec.identity),
             joint=joint,
         )
         self._writer.start_trial(spec.trial_id, name, params, trial_tags(spec, version))

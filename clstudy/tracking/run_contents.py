@@ -66,6 +66,7 @@ def run_names(trials: Sequence[TrialSpec]) -> dict[str, str]:
     for spec in trials:
         parts = [spec.identity, spec.strategy]
         parts += [f"K={spec.buffer_size}"] if spec.buffer_size is not None else []
+        parts += [f"T={spec.timestamps}"] if spec.timestamps is not None else []
         parts += [f"lr={spec.learning_rate:g}"] if rates else []
         parts += [f"seed={spec.seed}"] if seeds else []
         names[spec.trial_id] = " ".join(parts)

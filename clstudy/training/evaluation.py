@@ -19,6 +19,7 @@ from clstudy.metrics.base import Metric
 from clstudy.metrics.lpips import LPIPS, Features, join_features
 from clstudy.records.rows import Row
 from clstudy.registry import Registry
+from clstudy.settings.metric_facts import BALANCED, RECONSTRUCTION, SYNTHESIS
 from clstudy.settings.profiles import EvaluationSettings, InversionSettings
 from clstudy.training.inversion import invert
 
@@ -39,7 +40,8 @@ class TestSet:
 
     images ``[n, 3, s, s]`` in [-1, 1]; ``start [n, *latent_shape]`` their latents under the pretrained generator;
     ``prepared`` the metrics' target-only values by metric name; ``combinations [m, *latent_shape]`` the latents of the
-    synthesis protocol (the same for every t, K and strategy).
+    synthesis protocol (the same for every t, K and strategy); ``balanced`` the digests of those in the balanced test
+    set, which are scored apart.
     """
 
     timestamp: int
@@ -49,6 +51,7 @@ class TestSet:
     start: Tensor
     prepared: Mapping[str, Any]
     combinations: Tensor
+    balanced: frozenset[str] = frozenset()
 
 
 COMBINATION_WEIGHTS: Registry[Callable[[int, np.random.Generator], np.ndarray]] = Registry("kind of synthesis weights")
@@ -222,11 +225,14 @@ def evaluate(
             prepared = test.prepared[metric.name]
             if metric.in_reconstruction:
                 values = metric.pairs(rebuilt.taken_by(metric), prepared)
-                rows += cell.rows("reconstruction", metric, test.digests, values)
+                rows += [
+                    row._replace(protocol=BALANCED) if row.image in test.balanced else row
+                    for row in cell.rows(RECONSTRUCTION, metric, test.digests, values)
+                ]
             if generated is None or not metric.in_synthesis:
                 continue
             names = [SET_ROW] if metric.of_set else [f"synthesis/{index:02d}" for index in range(len(generated.raw))]
-            rows += cell.rows("synthesis", metric, names, metric.synthesis(generated.taken_by(metric), prepared))
+            rows += cell.rows(SYNTHESIS, metric, names, metric.synthesis(generated.taken_by(metric), prepared))
         if on_test_set is not None:
             on_test_set(test.timestamp)
     return Evaluation(tuple(rows), tuple(examples))

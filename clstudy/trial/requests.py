@@ -300,7 +300,7 @@ def stage_requests(
     list ends early, because later keys depend on it.
     """
     strategy = make_strategy(spec.strategy)
-    count = len(identity.timestamps)
+    count = spec.timestamps or len(identity.timestamps)
     if strategy.joint:
         yield StageRequest(basis, spec, identity, count - 1, tuple(range(count)), None, ())
         return

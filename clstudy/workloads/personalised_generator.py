@@ -17,6 +17,7 @@ from clstudy.images import photo_row, to_uint8
 from clstudy.metrics.base import Metric
 from clstudy.metrics.lpips import LPIPS
 from clstudy.settings.kernels import KERNELS
+from clstudy.settings.metric_facts import BALANCED_PHOTO
 from clstudy.settings.profiles import Profile
 from clstudy.training.evaluation import TestSet, convex_combinations, evaluate
 from clstudy.training.personalise import TrainingPhotos, personalise, photo_losses
@@ -127,6 +128,7 @@ class PersonalisedGenerator(Workload[nn.Module, TestSet]):
             start=samples.latents,
             prepared={metric.name: metric.prepare(samples.images) for metric in self.metrics},
             combinations=convex_combinations(samples.anchors, self.profile.evaluation, samples.rng),
+            balanced=_balanced(samples),
         )
 
     def evaluate(
@@ -151,6 +153,14 @@ class PersonalisedGenerator(Workload[nn.Module, TestSet]):
         )
         photos = torch.cat([test.images[:1] for test in tests])
         return ScoredStage(found.rows, face_grid(to_uint8(photos), to_uint8(torch.stack(found.examples))))
+
+
+def _balanced(samples: TestSamples) -> frozenset[str]:
+    """Digests of the photos in the balanced test set."""
+    if BALANCED_PHOTO not in samples.conditions:
+        return frozenset()
+    marks = samples.conditions[BALANCED_PHOTO][:, 0].tolist()
+    return frozenset(digest for digest, mark in zip(samples.digests, marks, strict=True) if mark == 1)
 
 
 def face_grid(photos: np.ndarray, rebuilt: np.ndarray) -> np.ndarray:

@@ -107,11 +107,11 @@ def test_without_lower_there_is_no_difference_to_draw(tmp_path):
 
 
 def test_a_full_study_has_every_figure_as_svg_and_png(furnished, gallery):
-    assert [s.title for s in gallery.skipped] == ["Learning-rate response"]
+    assert [s.title for s in gallery.skipped] == ["Scores over the number of timestamps", "Learning-rate response"]
     assert {drawing.name for drawing in gallery.drawings} == {
         "forgetting_minus_lower", "aip_minus_lower", "over_time_reconstruction_lpips", "over_time_reconstruction_id",
         "buffer_size_reconstruction_lpips", "buffer_size_reconstruction_id", "timestamps_over_time", "result_matrices",
-        "buffer_composition", "latents", "faces_ann", "faces_bob",
+        "stored_bytes", "buffer_composition", "latents", "faces_ann", "faces_bob",
         f"oldest_face_{ranking(furnished[0])[-1]}",
     }  # fmt: skip
     for drawing in gallery.drawings:

@@ -146,7 +146,7 @@ def test_the_full_page_holds_everything_and_needs_nothing(full):
         "Failed and missing trials", "Settings, versions, data digests", "Timings",
     ]  # fmt: skip
     assert [title for title in sections if title in expected] == expected
-    assert len(page.all("img")) == len(page.all("figure")) == 13
+    assert len(page.all("img")) == len(page.all("figure")) == 14
     kinds = {image["src"].split(";")[0] for image in page.all("img")}
     assert kinds == {"data:image/svg+xml", "data:image/webp"}
     for figure in ("forgetting_minus_lower", "latents", "faces_ann"):

@@ -121,7 +121,7 @@ def compute(out: Path, plan: Plan, data: DataSet, mlflow: str) -> None:
     )
     worker._runner = StageRunner.personalising(BASIS, EmbeddedGenerator(), LPIPS(), [LPIPSMetric()], StudyStore(out))
     for spec in plan.trials:
-        worker._begin(spec.columns())
+        worker._begin(spec.config())
         while not (state := worker.step())["done"]:
             pass
         assert "failed" not in state, state

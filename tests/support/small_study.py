@@ -152,7 +152,7 @@ def run_trials(
     )
     worker._runner = runner
     for spec in trials:
-        worker._begin(spec.columns())
+        worker._begin(spec.config())
         while not (state := worker.step())["done"]:
             pass
         assert "failed" not in state, state

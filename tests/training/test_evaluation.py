@@ -1,5 +1,7 @@
 """Evaluation of several test sets: how photos are put together changes nothing but time."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -7,9 +9,11 @@ import torch
 from clstudy.generators.embedded_generator import EmbeddedGenerator
 from clstudy.metrics.lpips import LPIPS, LPIPSMetric
 from clstudy.metrics.psnr import PSNRMetric
-from clstudy.settings.profiles import EvaluationSettings, InversionSettings
+from clstudy.settings.profiles import EvaluationSettings, InversionSettings, smoke
 from clstudy.training.evaluation import Evaluation, convex_combinations, evaluate
 from clstudy.training.evaluation import TestSet as PhotosOfTimestamp
+from clstudy.workloads.personalised_generator import PersonalisedGenerator
+from clstudy.workloads.workload import TestSamples as PhotosWithLatents
 
 SETTINGS = EvaluationSettings(synthesis_images=2, synthesis_anchors=2)
 
@@ -71,6 +75,40 @@ def test_sets_that_fit_into_a_batch_are_inverted_together(counts, batch, passes,
     values, expected = ([row.value for row in one.rows] for one in (together, alone))
     np.testing.assert_allclose(values, expected, rtol=1e-3)
     assert len(together.examples) == len(counts)
+
+
+def test_photos_of_a_balanced_set_are_scored_apart(lpips):
+    (plain,) = make_test_sets([4], lpips)
+    mixed = replace(plain, balanced=frozenset({"photo 0.1", "photo 0.3"}))
+    found = {}
+    for name, test in (("plain", plain), ("mixed", mixed)):
+        found[name] = evaluate(
+            EmbeddedGenerator().fresh().requires_grad_(False),
+            [test],
+            [LPIPSMetric(), PSNRMetric()],
+            train_timestamp=0,
+            inversion=InversionSettings(steps=1),
+            lpips=lpips,
+        ).rows
+    apart = [row for row in found["mixed"] if row.protocol == "balanced_reconstruction"]
+    assert {row.image for row in apart} == mixed.balanced and len(apart) == 2 * 2
+    together = [row._replace(protocol="reconstruction") if row in apart else row for row in found["mixed"]]
+    assert together == list(found["plain"]), "the values are those of any test photo"
+
+
+def test_the_mark_comes_from_a_photos_condition():
+    samples = {
+        "digests": ("a", "b", "c"),
+        "images": torch.zeros(3, 3, 64, 64),
+        "latents": torch.zeros(3, 256),
+        "timestamp": 0,
+        "anchors": torch.zeros(3, 256),
+        "rng": np.random.default_rng(0),
+    }
+    workload = PersonalisedGenerator(smoke(), EmbeddedGenerator(), LPIPS(), [])
+    marks = {"balanced": torch.tensor([[0.0], [1.0], [0.0]])}
+    assert workload.test_set(PhotosWithLatents(**samples, conditions=marks)).balanced == {"b"}
+    assert workload.test_set(PhotosWithLatents(**samples, conditions={"age": torch.ones(3, 1)})).balanced == set()
 
 
 def tuple_of(row) -> tuple:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from clstudy.analysis.figures.curves import against_buffer_size, against_learning_rate, ap_over_time, timestamp_lines
 from clstudy.analysis.figures.faces import face_grids
 from clstudy.analysis.figures.forest import COLOURS, differences, forest_plot, forest_plots
+from clstudy.analysis.figures.horizons import against_bytes, against_timestamps
 from clstudy.analysis.figures.matrices import heat_maps
 from clstudy.analysis.figures.memory import composition, latents
 from clstudy.analysis.figures.style import Drawing, NothingToDrawError, encode, quiet_text
@@ -30,6 +31,8 @@ FIGURES: dict[str, Callable[[ReportData], list[Drawing]]] = {
     "Differences to lower": forest_plots,
     "Scores over timestamps": ap_over_time,
     "Scores against buffer size": against_buffer_size,
+    "Scores against stored bytes": against_bytes,
+    "Scores over the number of timestamps": against_timestamps,
     "Every timestamp's photos over time": timestamp_lines,
     "Result matrices": heat_maps,
     "Learning-rate response": against_learning_rate,

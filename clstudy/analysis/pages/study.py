@@ -14,6 +14,7 @@ from clstudy.analysis.limits import not_concluded
 from clstudy.analysis.pages.blocks import Heading, Section, paragraph
 from clstudy.analysis.pages.comparisons import comparison_section
 from clstudy.analysis.pages.efficiency import efficiency_section
+from clstudy.analysis.pages.headroom import headroom_sections
 from clstudy.analysis.pages.pictures import figure_section
 from clstudy.analysis.pages.render import render
 from clstudy.analysis.pages.run_record import missing_section, processor_text, settings_section, timing_section
@@ -45,6 +46,7 @@ def study_page(material: ReportData, gallery: Gallery, extra: Sequence[Section] 
         sections=[
             main_section(material),
             figure_section(gallery),
+            *headroom_sections(material),
             comparison_section(material),
             *extra,
             *efficiency_section(material),
