@@ -21,12 +21,14 @@ NO_BEARD = "none"
 YOUNGEST, OLDEST = 18.0, 90.0
 """Ages that can be photographed, in years."""
 
-_BEYOND_THE_FIT = 0.5
+_BEYOND_THE_FIT = 1.25
 """Standard deviation of the shape that is added to the portrait's fit, in those of the population."""
+
+_MOST_DEVIATIONS = 3 * 256
 
 _DARK = ((0.012, 0.010, 0.009), (0.030, 0.018, 0.012), (0.065, 0.035, 0.020))
 _LIGHT = ((0.13, 0.070, 0.034), (0.24, 0.15, 0.075), (0.42, 0.30, 0.15), (0.26, 0.085, 0.03))
-_IRISES = ((0.10, 0.050, 0.020), (0.16, 0.10, 0.04), (0.10, 0.16, 0.10), (0.13, 0.22, 0.34), (0.22, 0.26, 0.28))
+_IRISES = ((0.045, 0.022, 0.010), (0.10, 0.055, 0.022), (0.055, 0.085, 0.050), (0.06, 0.12, 0.20), (0.11, 0.14, 0.16))
 _LONG = frozenset({"fringe", "bob", "long", "bun", "curls"})
 _COLOURS = ((0.45, 0.04, 0.05), (0.05, 0.12, 0.38), (0.03, 0.03, 0.035), (0.5, 0.45, 0.38), (0.08, 0.22, 0.10))
 
@@ -44,6 +46,7 @@ class Person:
         hair, hat, glasses, beard: names among the packaged ones; ``beard`` may be ``none``.
         parted_left: whether the hair is mirrored.
         wears_glasses: whether this person usually does.
+        brows, lips: how strongly both are coloured over what the portrait shows, in [0, 1].
         hair_colour, iris, hat_colour, frame_colour: colours.
         grey_from: age at which the hair begins to turn grey.
         wrinkled_from: age at which each kind of wrinkle begins to show.
@@ -63,6 +66,8 @@ class Person:
     hat: str
     glasses: str
     wears_glasses: bool
+    brows: float
+    lips: float
     hair_colour: Colour
     iris: Colour
     hat_colour: Colour
@@ -103,6 +108,8 @@ def draw_virtual_person(seed: int, index: int) -> Person:
         hat=_one_of(rng, assets.rows["hats"]),
         glasses=_one_of(rng, assets.rows["glasses"]),
         wears_glasses=rng.random() < 0.25,
+        brows=between(rng, 0.0, 0.55),
+        lips=between(rng, 0.1, 0.6),
         hair_colour=_varied(_one_of(rng, _DARK if tone < 0.45 or rng.random() < 0.4 else _LIGHT), rng),
         iris=_varied(_one_of(rng, _IRISES[:2] if tone < 0.45 else _IRISES), rng),
         hat_colour=_varied(_one_of(rng, _COLOURS), rng),
@@ -131,7 +138,8 @@ def _shape(
     fitted = assets["people.shape"].astype(np.int64) * 8
     second = round(blend * 256)
     mixed = (fitted[portraits[0]] * (256 - second) + fitted[portraits[1]] * second) // 256
-    return tuple(int(value) + round(256 * _BEYOND_THE_FIT * bell(rng)) for value in mixed)
+    drawn = [int(value) + round(256 * _BEYOND_THE_FIT * bell(rng)) for value in mixed]
+    return tuple(min(max(value, -_MOST_DEVIATIONS), _MOST_DEVIATIONS) for value in drawn)
 
 
 def _one_of(rng: np.random.Generator, choices: tuple[T, ...]) -> T:

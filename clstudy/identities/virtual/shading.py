@@ -131,7 +131,7 @@ def _skin(points: Points, skin: Skin, moment: Moment, light: Lighting) -> np.nda
     normals[:, 1] = normals[:, 1] - slope[:, 1] * 0.55
     normals = unit(normals)
     dark = np.array([0.045, 0.012, 0.012])
-    albedo = albedo * (1 - 0.72 * lashes)[:, None]
+    albedo = albedo * (1 - 0.8 * lashes)[:, None]
     albedo = albedo * (1 - cavity)[:, None] + dark * cavity[:, None]
     mean = _mean(points)
     cloth = cloth_share(moment.clothes, mean[:, 0], mean[:, 1], mean[:, 2])[:, None]
@@ -145,7 +145,7 @@ def _mean(points: Points) -> np.ndarray:
     return np.asarray(first + second + third)
 
 
-_IRIS, _PUPIL, _LIMBUS = 0.46, 0.19, 0.50
+_IRIS, _PUPIL, _LIMBUS = 0.52, 0.24, 0.56
 
 
 def _eyes(points: Points, person: Person, scene: Scene, moment: Moment, light: Lighting) -> np.ndarray:
@@ -156,7 +156,7 @@ def _eyes(points: Points, person: Person, scene: Scene, moment: Moment, light: L
     ce, se = cosine_and_sine(moment.gaze[1])
     towards = np.array([sa * ce, se, ca * ce])
     off = cross_length(away, towards)
-    white = np.array([0.66, 0.63, 0.60])
+    white = np.array([0.60, 0.57, 0.54])
     iris = np.array(person.iris)
     ring = np.minimum(np.maximum((_LIMBUS - off) / 0.05, 0.0), 1.0)[:, None]
     pupil = np.minimum(np.maximum((_PUPIL - off) / 0.05, 0.0), 1.0)[:, None]
@@ -164,7 +164,7 @@ def _eyes(points: Points, person: Person, scene: Scene, moment: Moment, light: L
     albedo = white * (1 - ring) + (iris * (1 - 0.55 * rim)) * ring
     albedo = albedo * (1 - pupil) + 0.008 * pupil
     shadow = np.minimum(np.maximum(0.95 - 1.9 * (away[:, 1] - 0.02), 0.45), 1.0)
-    spot = _gloss(away, moment, light, 7) * 0.75
+    spot = _gloss(away, moment, light, 7) * 0.45
     return np.asarray(albedo * _received(away, shadow, moment, light, _WRAP) + spot)
 
 
@@ -205,10 +205,10 @@ def _hair(
     normals = np.where(inside[:, None], -points.normals, points.normals)
     normals = unit(normals + np.stack([(strand - 0.5) * 0.35, np.zeros_like(strand), np.zeros_like(strand)], axis=1))
     grey = grey_share(person, age)
-    white = np.minimum(np.maximum((grey * 1.25 - fine) / 0.3 + 0.1 * grey, 0.0), 1.0)[:, None] * min(grey * 3, 1.0)
+    white = np.minimum(np.maximum(grey + (fine - 0.5) * (0.9 * grey * (1 - grey)), 0.0), 1.0)[:, None]
     colour = np.array(person.hair_colour) * (1 - white) + _GREY_HAIR * white
     colour = colour * (0.55 + 0.9 * strand)[:, None]
-    thin = np.minimum(np.maximum((points.attributes[:, 2] - 0.02 * fine) / 0.045, 0.0), 1.0)[:, None]
+    thin = np.minimum(np.maximum((points.attributes[:, 2] - 0.035 * fine) / 0.05, 0.0), 1.0)[:, None]
     thin = np.where(inside[:, None], 1.0, thin)
     colour = skin_tone(person) * (1 - thin) + colour * thin
     openness = np.where(inside, 0.35, 0.75 + 0.25 * strand)
@@ -219,9 +219,9 @@ def _hair(
 def _hat(points: Points, person: Person, of: np.ndarray, moment: Moment, light: Lighting) -> np.ndarray:
     inside = of == parts.HAT_INSIDE
     normals = np.where(inside[:, None], -points.normals, points.normals)
-    knit = _strands(points, 0.2)
-    openness = np.where(inside, 0.4, 0.8 + 0.2 * knit)
-    colour = np.array(person.hat_colour) * (0.85 + 0.3 * knit)[:, None]
+    knit = _strands(points, 0.1)
+    openness = np.where(inside, 0.4, 0.9)
+    colour = np.array(person.hat_colour) * (0.94 + 0.12 * knit)[:, None]
     return np.asarray(colour * _received(normals, openness, moment, light, _WRAP))
 
 

@@ -13,6 +13,9 @@ from clstudy.identities.virtual.moment import Expression
 from clstudy.identities.virtual.person import NO_BEARD, Person
 
 _GREY = np.array([0.42, 0.41, 0.40])
+_LIPS = np.array([0.86, 0.50, 0.52])
+"""Colour of the lips, as shares of the skin's."""
+
 _DEEPENED_BY = {
     "forehead": {"brow_up": 0.45},
     "glabella": {"brow_down": 0.6},
@@ -84,10 +87,10 @@ def skin_at(person: Person, bare: np.ndarray, age: float, expression: Expression
     aged = share(age, 30, 85)
     colours = bare * (1 - 0.12 * aged) + tone * (0.12 * aged)
     hair = np.array(person.hair_colour) * (1 - grey) + _GREY * grey
-    brows = (assets["atlas.brows"] * (0.55 * grey / 255))[..., None]
-    colours = colours * (1 - brows) + (_GREY * brows) * (0.4 + 0.6 * tone[1])
-    lips = (assets["atlas.lips"] * (0.45 * aged / 255))[..., None]
-    colours = colours * (1 - lips) + tone * np.array([0.92, 0.86, 0.86]) * lips
+    brows = (assets["atlas.brows"] * ((person.brows * (1 - grey) + 0.6 * grey) / 255))[..., None]
+    colours = colours * (1 - brows) + (hair * (0.5 + 0.5 * tone[1] * grey)) * brows
+    lips = (assets["atlas.lips"] * (person.lips * (1 - 0.5 * aged) / 255))[..., None]
+    colours = colours * (1 - lips) + tone * _LIPS * lips
     y, x = np.mgrid[:ATLAS_SIDE, :ATLAS_SIDE] / float(ATLAS_SIDE)
     if person.beard != NO_BEARD:
         density = assets["atlas.beards"][assets.rows["beards"].index(person.beard)] / 255.0

@@ -14,6 +14,8 @@ from clstudy.identities.virtual.person import Person
 _INSIDE_ROWS = 10
 """Rows of the grid, from the lowest up, that can be seen from inside."""
 
+_CURTAIN_ROWS = 9
+_ROOTS = 0.08
 _BRIDGE_LANDMARK = 27
 
 
@@ -78,12 +80,11 @@ def hair_and_hat(person: Person, vertices: np.ndarray, age: float, with_hat: boo
     moved = (vertices - assets["head.mean"] / float(POSITION_STEPS))[bound]
     hidden = assets["grid.hidden"].reshape(-1, 3) / float(POSITION_STEPS) + moved
     hair = _cover("hair", assets.rows["hair"].index(person.hair), moved, person.parted_left)
-    thinner = 1 - 0.25 * min(max(years_of_ageing(age), 0.0), 1.0)
-    grows = hair.thickness > 0
-    rows = assets["grid.bound"].size
-    skull = np.arange(rows) < rows - 9 * assets["grid.bound"].shape[1]
-    shrunk = hidden + (hair.points - hidden) * thinner
-    hair = Cover(np.where((grows & skull)[:, None], shrunk, hair.points), hair.thickness)
+    lost = 0.3 * min(max(years_of_ageing(age), 0.0), 1.0)
+    # only what stands off by more than the roots grows thin: the scalp must not show through the mesh
+    shrink = lost * np.minimum(np.maximum((hair.thickness - _ROOTS) / 0.1, 0.0), 1.0)
+    shrink = np.where(grid().rows < len(assets["grid.bound"]) - _CURTAIN_ROWS, shrink, 0.0)[:, None]
+    hair = Cover(hair.points + (hidden - hair.points) * shrink, hair.thickness)
     if not with_hat:
         return hair, None
     hat = _cover("hats", assets.rows["hats"].index(person.hat), moved, False)
