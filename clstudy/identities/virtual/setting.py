@@ -1,0 +1,139 @@
+"""Where and when an occasion takes place: light, backdrop and clothes, near the person's usual ones or far from them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from clstudy.identities.virtual.exact import between
+from clstudy.identities.virtual.moment import Backdrop, Clothes, Light
+from clstudy.identities.virtual.person import Colour
+from clstudy.seeding import derive_rng
+
+_KINDS = ("plain", "gradient", "clouds", "wall", "curtain", "lights", "window")
+_NECKLINES = ("crew", "v-neck", "turtleneck", "shirt collar", "bare shoulders")
+# Written out, so that a new backdrop or neckline does not change the photos of today's settings.
+
+_HAT, _OTHER_EYES = 0.1, 0.1
+"""Chances that an occasion is one with a hat, or with glasses for who usually wears none (and the reverse)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """What all frames of an occasion share.
+
+    Attributes:
+        light: before its changes from mode to mode.
+        hat: whether a hat is worn.
+        glasses: whether glasses are worn.
+    """
+
+    light: Light
+    backdrop: Backdrop
+    clothes: Clothes
+    hat: bool
+    glasses: bool
+
+
+def usual_setting(seed: int, index: int, usually_glasses: bool) -> Setting:
+    """The setting that a person's occasions have in common as far as they do not drift.
+
+    Args:
+        seed: of the data.
+        index: of the person.
+        usually_glasses: whether the person wears glasses then.
+    """
+    drawn = _drawn(derive_rng("usual setting", seed, index))
+    return Setting(
+        light=drawn.light, backdrop=drawn.backdrop, clothes=drawn.clothes, hat=False, glasses=usually_glasses
+    )
+
+
+def setting_of(usual: Setting, seed: int, index: int, timestamp: int, drift: float) -> Setting:
+    """The setting of one occasion; for the same seed, a larger drift moves it further in the same direction.
+
+    Args:
+        usual: the person's.
+        seed: of the data.
+        index: of the person.
+        timestamp: which occasion, from 0.
+        drift: 0: the usual setting; 1: one that has nothing to do with it.
+    """
+    other = _drawn(derive_rng("occasion's setting", seed, index, timestamp))
+    rng = derive_rng("what changes", seed, index, timestamp)
+    new_backdrop, new_neckline, hat, eyes = (rng.random() < drift * chance for chance in (1, 1, _HAT, _OTHER_EYES))
+    place, cloth = (other if new else usual for new in (new_backdrop, new_neckline))
+    return Setting(
+        light=_mixed_light(usual.light, other.light, drift),
+        backdrop=Backdrop(
+            kind=place.backdrop.kind,
+            seed=place.backdrop.seed,
+            colour=_mixed_colour(usual.backdrop.colour, other.backdrop.colour, drift),
+            second=_mixed_colour(usual.backdrop.second, other.backdrop.second, drift),
+        ),
+        clothes=Clothes(
+            neckline=cloth.clothes.neckline,
+            stripes=cloth.clothes.stripes,
+            colour=_mixed_colour(usual.clothes.colour, other.clothes.colour, drift),
+            second=_mixed_colour(usual.clothes.second, other.clothes.second, drift),
+        ),
+        hat=hat,
+        glasses=usual.glasses != eyes,
+    )
+
+
+def _drawn(rng: np.random.Generator) -> Setting:
+    warmth = between(rng, -1, 1)
+    light = Light(
+        azimuth=between(rng, -75, 75),
+        elevation=between(rng, 0, 55),
+        colour=_warm(warmth),
+        ambient=between(rng, 0.3, 0.7),
+        ambient_colour=_warm(between(rng, -0.7, 0.7)),
+        strength=between(rng, 0.65, 1.25),
+    )
+    kind = _KINDS[int(rng.integers(0, len(_KINDS)))]
+    backdrop = Backdrop(kind=kind, colour=_paint(rng), second=_paint(rng), seed=int(rng.integers(0, 1 << 31)))
+    neckline = _NECKLINES[int(rng.integers(0, len(_NECKLINES)))]
+    colours = _paint(rng), _paint(rng)
+    striped, stripes = rng.random() < 0.2, between(rng, 1, 4)
+    clothes = Clothes(
+        neckline=neckline, colour=colours[0], second=colours[1], stripes=stripes if striped else 0.0
+    )
+    return Setting(light=light, backdrop=backdrop, clothes=clothes, hat=False, glasses=False)
+
+
+def _warm(warmth: float) -> Colour:
+    """A light's colour, from bluish at -1 to reddish at 1."""
+    return 1 + 0.18 * warmth, 1.0, 1 - 0.3 * warmth
+
+
+def _paint(rng: np.random.Generator) -> Colour:
+    """A colour of something painted or woven: a grey with some colour in it."""
+    grey, much = between(rng, 0.03, 0.55), between(rng, 0.1, 0.7)
+    red, green, blue = (grey * (1 - much + 2 * much * rng.random()) for _ in range(3))
+    return red, green, blue
+
+
+def _mixed(usual: float, other: float, share: float) -> float:
+    return usual + share * (other - usual)
+
+
+def _mixed_colour(usual: Colour, other: Colour, share: float) -> Colour:
+    return (
+        _mixed(usual[0], other[0], share),
+        _mixed(usual[1], other[1], share),
+        _mixed(usual[2], other[2], share),
+    )
+
+
+def _mixed_light(usual: Light, other: Light, share: float) -> Light:
+    return Light(
+        azimuth=_mixed(usual.azimuth, other.azimuth, share),
+        elevation=_mixed(usual.elevation, other.elevation, share),
+        colour=_mixed_colour(usual.colour, other.colour, share),
+        ambient=_mixed(usual.ambient, other.ambient, share),
+        ambient_colour=_mixed_colour(usual.ambient_colour, other.ambient_colour, share),
+        strength=_mixed(usual.strength, other.strength, share),
+    )
