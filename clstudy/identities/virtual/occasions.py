@@ -4,8 +4,8 @@ Training photos and test photos by frequency are frames of the main part of the 
 person stays longer is on more of them. No training photo is nearer than ``GAP`` frames to a test photo. Balanced test
 photos are frames of a part that is held back, in which every mode gets equal time.
 
-Random streams: a person does not depend on how many there are, an occasion not on how many follow, and more photos begin
-with the fewer. When all frames of a walk are used up, it goes on (a further take).
+Random streams: a person does not depend on how many there are, an occasion not on how many follow, and more photos
+begin with the fewer. When all frames of a walk are used up, it goes on (a further take).
 """
 
 from __future__ import annotations
@@ -74,8 +74,8 @@ class Occasion:
         self.age = person.base_age + preset.years * timestamp
         if self.age > OLDEST:
             raise UserError(
-                f"virtual person {person.index} would be {self.age:.0f} years old at timestamp {timestamp}; expected at "
-                f"most {OLDEST:.0f}. Ask for fewer timestamps or fewer years between them than {preset.years:g}"
+                f"virtual person {person.index} would be {self.age:.0f} years old at timestamp {timestamp}; expected "
+                f"at most {OLDEST:.0f}. Ask for fewer timestamps or fewer years between them than {preset.years:g}"
             )
         self._key = (seed, person.index)
         self._preset, self._timestamp = preset, timestamp

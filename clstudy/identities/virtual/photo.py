@@ -163,4 +163,3 @@ def _noise(moment: Moment, size: int) -> np.ndarray:
     bytes_ = derive_rng("sensor noise", moment.noise_seed).integers(0, 256, (4, size, size, 3))
     total = bytes_[0] + bytes_[1] + bytes_[2] + bytes_[3] - 510
     return np.asarray(total * (moment.noise / 147.8))
-

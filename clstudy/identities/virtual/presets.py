@@ -6,8 +6,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from clstudy.errors import UserError
 from clstudy.registry import Registry
@@ -32,6 +34,7 @@ class Preset:
     """Settings of occasions and of the walk that is filmed on each.
 
     Attributes:
+        description: a few words for lists of data sets.
         drift: how far light, backdrop and clothes of an occasion are from the person's usual ones, 0 to 1; 1: drawn
             anew each time. Kinds (of backdrop, neckline) change with this probability.
         continuous: all timestamps are consecutive pieces of one walk between the same modes under the usual light.
@@ -48,6 +51,7 @@ class Preset:
         UserError: a number is outside its range.
     """
 
+    description: str
     drift: float
     continuous: bool = False
     modes: int = 5
@@ -72,15 +76,23 @@ class Preset:
                 "stay; set drift to 0, or continuous to False"
             )
 
+    def digest(self) -> str:
+        """sha256 of the numbers."""
+        numbers = {name: value for name, value in asdict(self).items() if name != "description"}
+        return hashlib.sha256(json.dumps(numbers, sort_keys=True).encode()).hexdigest()
+
 
 PRESETS: Registry[Preset] = Registry("preset of occasions")
 """From the most different occasions to the least."""
 
-PRESETS.register("strong")(Preset(drift=1.0))
-PRESETS.register("clear")(Preset(drift=0.7))
-PRESETS.register("mild")(Preset(drift=0.45))
-PRESETS.register("slight")(Preset(drift=0.2))
-PRESETS.register("one_clip")(Preset(drift=0.0, continuous=True))
+for _name, _preset in {
+    "strong": Preset(description="every occasion in other light", drift=1.0),
+    "clear": Preset(description="clearly different occasions", drift=0.7),
+    "mild": Preset(description="mildly different occasions", drift=0.45),
+    "slight": Preset(description="hardly different occasions", drift=0.2),
+    "one_clip": Preset(description="one clip cut into occasions", drift=0.0, continuous=True),
+}.items():
+    PRESETS.register(_name)(_preset)
 
 DEFAULT_PRESET = "clear"
 """The preset of the data set ``virtual``."""

@@ -142,4 +142,3 @@ def _shoulders_turned(vertices: np.ndarray, turning: np.ndarray, moment: Moment)
 def mean_points(indices: np.ndarray) -> np.ndarray:
     """The same vertices of the mean head, ``[..., 3]`` in eye distances."""
     return np.asarray(virtual_assets()["head.mean"][indices] / float(POSITION_STEPS))
-

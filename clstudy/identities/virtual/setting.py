@@ -1,4 +1,4 @@
-"""Where and when an occasion takes place: light, backdrop and clothes, near the person's usual ones or far from them."""
+"""Where and when an occasion takes place: light, backdrop and clothes, near the person's usual ones or far off."""
 
 from __future__ import annotations
 
@@ -98,9 +98,7 @@ def _drawn(rng: np.random.Generator) -> Setting:
     neckline = _NECKLINES[int(rng.integers(0, len(_NECKLINES)))]
     colours = _paint(rng), _paint(rng)
     striped, stripes = rng.random() < 0.2, between(rng, 1, 4)
-    clothes = Clothes(
-        neckline=neckline, colour=colours[0], second=colours[1], stripes=stripes if striped else 0.0
-    )
+    clothes = Clothes(neckline=neckline, colour=colours[0], second=colours[1], stripes=stripes if striped else 0.0)
     return Setting(light=light, backdrop=backdrop, clothes=clothes, hat=False, glasses=False)
 
 

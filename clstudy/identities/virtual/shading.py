@@ -196,9 +196,7 @@ def _strands(points: Points, scale: float) -> np.ndarray:
     return sampled(noise, column - np.floor(column / 1000) * 1000, np.minimum(row, 22.0))
 
 
-def _hair(
-    points: Points, person: Person, of: np.ndarray, moment: Moment, light: Lighting, age: float
-) -> np.ndarray:
+def _hair(points: Points, person: Person, of: np.ndarray, moment: Moment, light: Lighting, age: float) -> np.ndarray:
     strand = _strands(points, 0.35)
     fine = _strands(points, 1.0)
     inside = of == parts.HAIR_INSIDE
