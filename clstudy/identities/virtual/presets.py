@@ -55,11 +55,11 @@ class Preset:
     drift: float
     continuous: bool = False
     modes: int = 5
-    dwell_ratio: float = 0.65
-    spread: float = 0.6
-    step: float = 0.15
-    jitter: float = 0.5
-    noise: float = 2.0
+    dwell_ratio: float = 0.5
+    spread: float = 0.4
+    step: float = 0.25
+    jitter: float = 0.9
+    noise: float = 3.0
     blur: float = 0.4
     years: float = 0.0
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
-import numpy as np
-
-from clstudy.identities.virtual.exact import between
 from clstudy.identities.virtual.moment import Backdrop, Clothes, Light
 from clstudy.identities.virtual.person import Colour
 from clstudy.seeding import derive_rng
@@ -14,6 +12,8 @@ from clstudy.seeding import derive_rng
 _KINDS = ("plain", "gradient", "clouds", "wall", "curtain", "lights", "window")
 _NECKLINES = ("crew", "v-neck", "turtleneck", "shirt collar", "bare shoulders")
 # Written out, so that a new backdrop or neckline does not change the photos of today's settings.
+
+_GOLDEN, _TINY = 0.6180339887498949, 2.0**-53
 
 _HAT, _OTHER_EYES = 0.1, 0.1
 """Chances that an occasion is one with a hat, or with glasses for who usually wears none (and the reverse)."""
@@ -44,7 +44,7 @@ def usual_setting(seed: int, index: int, usually_glasses: bool) -> Setting:
         index: of the person.
         usually_glasses: whether the person wears glasses then.
     """
-    drawn = _drawn(derive_rng("usual setting", seed, index))
+    drawn = _drawn(derive_rng("usual setting", seed, index).random)
     return Setting(
         light=drawn.light, backdrop=drawn.backdrop, clothes=drawn.clothes, hat=False, glasses=usually_glasses
     )
@@ -60,7 +60,7 @@ def setting_of(usual: Setting, seed: int, index: int, timestamp: int, drift: flo
         timestamp: which occasion, from 0.
         drift: 0: the usual setting; 1: one that has nothing to do with it.
     """
-    other = _drawn(derive_rng("occasion's setting", seed, index, timestamp))
+    other = _drawn(_apart(seed, index, timestamp))
     rng = derive_rng("what changes", seed, index, timestamp)
     new_backdrop, new_neckline, hat, eyes = (rng.random() < drift * chance for chance in (1, 1, _HAT, _OTHER_EYES))
     place, cloth = (other if new else usual for new in (new_backdrop, new_neckline))
@@ -83,21 +83,42 @@ def setting_of(usual: Setting, seed: int, index: int, timestamp: int, drift: flo
     )
 
 
-def _drawn(rng: np.random.Generator) -> Setting:
-    warmth = between(rng, -1, 1)
+def _apart(seed: int, index: int, timestamp: int) -> Callable[[], float]:
+    """Uniform numbers in [0, 1), each in golden steps over timestamps: occasions never coincide by chance."""
+    rng = derive_rng("settings of occasions", seed, index)
+
+    def draw() -> float:
+        turns = rng.random() + timestamp * _GOLDEN
+        share = turns - int(turns)
+        return share if rng.random() < 0.5 else 1 - share - _TINY
+
+    return draw
+
+
+def _drawn(draw: Callable[[], float]) -> Setting:
+    def between(low: float, high: float) -> float:
+        return low + (high - low) * draw()
+
+    def one_of(names: tuple[str, ...]) -> str:
+        return names[int(draw() * len(names))]
+
+    def paint() -> Colour:
+        """A colour of something painted or woven: a grey with some colour in it."""
+        grey, much = between(0.02, 0.65), between(0.1, 0.8)
+        red, green, blue = (grey * (1 - much + 2 * much * draw()) for _ in range(3))
+        return min(red, 1.0), min(green, 1.0), min(blue, 1.0)
+
     light = Light(
-        azimuth=between(rng, -75, 75),
-        elevation=between(rng, 0, 55),
-        colour=_warm(warmth),
-        ambient=between(rng, 0.3, 0.7),
-        ambient_colour=_warm(between(rng, -0.7, 0.7)),
-        strength=between(rng, 0.65, 1.25),
+        azimuth=between(-85, 85),
+        elevation=between(0, 55),
+        colour=_warm(between(-1, 1)),
+        ambient=between(0.25, 0.65),
+        ambient_colour=_warm(between(-0.8, 0.8)),
+        strength=between(0.55, 1.4),
     )
-    kind = _KINDS[int(rng.integers(0, len(_KINDS)))]
-    backdrop = Backdrop(kind=kind, colour=_paint(rng), second=_paint(rng), seed=int(rng.integers(0, 1 << 31)))
-    neckline = _NECKLINES[int(rng.integers(0, len(_NECKLINES)))]
-    colours = _paint(rng), _paint(rng)
-    striped, stripes = rng.random() < 0.2, between(rng, 1, 4)
+    backdrop = Backdrop(kind=one_of(_KINDS), colour=paint(), second=paint(), seed=int(draw() * (1 << 31)))
+    neckline, colours = one_of(_NECKLINES), (paint(), paint())
+    striped, stripes = draw() < 0.2, between(1, 4)
     clothes = Clothes(neckline=neckline, colour=colours[0], second=colours[1], stripes=stripes if striped else 0.0)
     return Setting(light=light, backdrop=backdrop, clothes=clothes, hat=False, glasses=False)
 
@@ -105,13 +126,6 @@ def _drawn(rng: np.random.Generator) -> Setting:
 def _warm(warmth: float) -> Colour:
     """A light's colour, from bluish at -1 to reddish at 1."""
     return 1 + 0.18 * warmth, 1.0, 1 - 0.3 * warmth
-
-
-def _paint(rng: np.random.Generator) -> Colour:
-    """A colour of something painted or woven: a grey with some colour in it."""
-    grey, much = between(rng, 0.03, 0.55), between(rng, 0.1, 0.7)
-    red, green, blue = (grey * (1 - much + 2 * much * rng.random()) for _ in range(3))
-    return red, green, blue
 
 
 def _mixed(usual: float, other: float, share: float) -> float:

@@ -40,10 +40,10 @@ COORDINATES: dict[str, Coordinate] = {
     "azimuth": Coordinate(35, 4),
     "elevation": Coordinate(12, 3),
     "strength": Coordinate(0.16, 0.04),
-    "roll": Coordinate(0, 1.2),
-    "zoom": Coordinate(0, 0.02),
-    "shift_x": Coordinate(0, 0.008),
-    "shift_y": Coordinate(0, 0.008),
+    "roll": Coordinate(0, 2),
+    "zoom": Coordinate(0, 0.03),
+    "shift_x": Coordinate(0, 0.014),
+    "shift_y": Coordinate(0, 0.014),
     "blur": Coordinate(0, 0.2),
 }
 """Degrees, except: strength in shares of the light's; zoom, shift and blur as in ``Pose`` and ``Moment``. The last five
@@ -99,7 +99,7 @@ def mode_centres(preset: Preset, rng: np.random.Generator) -> np.ndarray:
         unit = 2 * (_order(count, rng) + within) / count - 1
         columns.append(coordinate.extent * preset.spread * unit)
     chosen = _order(len(FACES), rng)[:count]
-    strength = min(preset.spread, 1.0)
+    strength = min(2 * preset.spread, 1.0)
     weights = np.array([list(FACES[number].weights().values()) for number in chosen.tolist()]) * strength
     return np.concatenate([np.stack(columns, axis=1), weights], axis=1)
 
