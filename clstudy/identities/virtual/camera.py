@@ -85,20 +85,20 @@ def head_rotation(pose: Pose) -> np.ndarray:
     return np.array([[cy, 0.0, sy], [sp * sy * -1.0, cp, sp * cy], [-cp * sy, -sp, cp * cy]])
 
 
-def aligned_camera(pose: Pose, five: np.ndarray, framing: str) -> Camera:
+def aligned_camera(pose: Pose, landmarks: np.ndarray, framing: str) -> Camera:
     """The camera that sees the five points of the face where the framing has those of a frontal face, in least squares.
 
     Args:
         pose: of the head.
-        five: eyes, nose tip, corners of the mouth ``[5, 3]`` in the world.
+        landmarks: ``[68, 3]`` in the world.
         framing: a name in ``FRAMINGS``.
 
     Raises:
         UserError: an unknown framing.
     """
     upright = head_rotation(pose) * np.array([[1.0], [-1.0], [-1.0]])
-    plain, _ = Camera(upright, 1.0, (0.0, 0.0)).project(five)
-    scale, cosine, sine, shift = _similarity(plain.tolist(), FRAMINGS[framing]().tolist())
+    plain, _ = Camera(upright, 1.0, (0.0, 0.0)).project(landmarks)
+    scale, cosine, sine, shift = _similarity(_five(plain).tolist(), FRAMINGS[framing]().tolist())
     roll_cosine, roll_sine = cosine_and_sine(pose.roll)
     off_x, off_y = shift[0] - 0.5, shift[1] - 0.5
     centre = (
@@ -115,6 +115,18 @@ def aligned_camera(pose: Pose, five: np.ndarray, framing: str) -> Camera:
         ]
     )
     return Camera(rolled, scale * pose.zoom, centre)
+
+
+def _five(landmarks: np.ndarray) -> np.ndarray:
+    """``faces.geometry.five_points`` of landmarks ``[68, 2]``, in sums of a fixed order."""
+    eyes = []
+    for start in (36, 42):
+        total = landmarks[start]
+        for k in range(start + 1, start + 6):
+            total = total + landmarks[k]
+        eyes.append(total / 6)
+    corners = [(landmarks[outer] + landmarks[inner]) / 2 for outer, inner in ((48, 60), (54, 64))]
+    return np.stack([*eyes, landmarks[30], *corners])
 
 
 def _similarity(

@@ -7,7 +7,7 @@ processor and the libraries. The renderer uses only the former; what it needs of
 
 from __future__ import annotations
 
-from functools import cache
+from functools import lru_cache
 
 import numpy as np
 
@@ -110,7 +110,7 @@ def enlarged(picture: np.ndarray, factor: int) -> np.ndarray:
     return picture
 
 
-@cache
+@lru_cache(maxsize=256)
 def _lattice(seed: int, cells: int) -> np.ndarray:
     values = np.random.Generator(np.random.PCG64(seed)).integers(0, 1 << 16, (cells + 1, cells + 1))
     return np.asarray(values / 65535.0)

@@ -21,7 +21,7 @@ NO_BEARD = "none"
 YOUNGEST, OLDEST = 18.0, 90.0
 """Ages that can be photographed, in years."""
 
-_BEYOND_THE_FIT = 1.25
+_BEYOND_THE_FIT = 1.35
 """Standard deviation of the shape that is added to the portrait's fit, in those of the population."""
 
 _MOST_DEVIATIONS = 3 * 256

@@ -17,7 +17,7 @@ from clstudy.identities.virtual.moment import Moment
 from clstudy.identities.virtual.person import Person
 from clstudy.identities.virtual.rasteriser import Fragments, rasterise
 from clstudy.identities.virtual.scene import Resting, scene_of
-from clstudy.identities.virtual.shading import shaded
+from clstudy.identities.virtual.shading import Lighting, Sitting, shaded
 from clstudy.identities.virtual.skin import bare_skin, skin_at
 from clstudy.seeding import derive_rng
 
@@ -35,8 +35,9 @@ class Photograph:
 
     Attributes:
         image: uint8 ``[s, s, 3]``.
-        depth: float32 ``[s, s]``, z in the camera's coordinates in world units; NaN where the backdrop is seen.
-        mask: bool ``[s, s]``, whether the centre of the pixel shows the person.
+        depth: float32 ``[s, s]``, z in the camera's coordinates in world units, mean over the pixel; NaN where any part
+            of it shows the backdrop.
+        mask: bool ``[s, s]``, whether the whole pixel shows the person.
         landmarks: float64 ``[68, 2]`` in pixels, the centre of the top-left pixel at (0, 0); hidden ones, too.
         camera: float64 ``[25]`` (``camera``).
         age: years.
@@ -71,16 +72,17 @@ class Sitter:
         """
         if not (SMALLEST <= size <= LARGEST and size % 2 == 0):
             raise UserError(f"photo of {size} px; expected an even number from {SMALLEST} to {LARGEST}")
-        age = self.person.base_age if moment.age is None else moment.age
+        age = float(self.person.base_age if moment.age is None else moment.age)
         scene = scene_of(self.person, self._at(age), moment, age)
         world = to_world(scene.vertices)
         landmarks = to_world(scene.landmarks)
-        camera = aligned_camera(moment.pose, _five(landmarks), framing or usual_alignment(size))
+        camera = aligned_camera(moment.pose, landmarks, framing or usual_alignment(size))
         points, depths = camera.project(world)
         side = size * _SUPERSAMPLING
         fragments = rasterise(points * side, depths, scene.triangles, side)
         skin = skin_at(self.person, self._bare, age, moment.expression)
-        colours = shaded(self.person, skin, scene, fragments, moment, age)
+        sitting = Sitting(self.person, age, moment, skin, scene, Lighting.of(moment))
+        colours = shaded(sitting, fragments)
         depth = _depth(fragments, size)
         return Photograph(
             image=_developed(colours, fragments, moment, size),
@@ -106,24 +108,12 @@ def photograph(person: Person, moment: Moment, size: int = 64, *, framing: str |
     return Sitter(person).photograph(moment, size, framing=framing)
 
 
-def _five(landmarks: np.ndarray) -> np.ndarray:
-    """Eyes, nose tip and mouth corners ``[5, 3]`` of landmarks ``[68, 3]``; sums in a fixed order."""
-    eyes = []
-    for start in (36, 42):
-        total = landmarks[start]
-        for k in range(start + 1, start + 6):
-            total = total + landmarks[k]
-        eyes.append(total / 6)
-    corners = [(landmarks[outer] + landmarks[inner]) / 2 for outer, inner in ((48, 60), (54, 64))]
-    return np.stack([*eyes, landmarks[30], *corners])
-
-
 def _depth(fragments: Fragments, size: int) -> np.ndarray:
-    """Depth at the pixels' centres: the mean of the four samples around it where all four show the person."""
+    """The mean of a pixel's four samples where all of them show the person."""
     side = size * _SUPERSAMPLING
-    fine = np.full(side * side, np.nan)
-    fine[fragments.pixels] = fragments.depths
-    fine = fine.reshape(size, 2, size, 2)
+    samples = np.full(side * side, np.nan)
+    samples[fragments.pixels] = fragments.depths
+    fine = samples.reshape(size, 2, size, 2)
     mean = (fine[:, 0, :, 0] + fine[:, 0, :, 1] + fine[:, 1, :, 0] + fine[:, 1, :, 1]) / 4
     return np.asarray(mean.astype(np.float32))
 
@@ -141,7 +131,7 @@ def _developed(colours: np.ndarray, fragments: Fragments, moment: Moment, size: 
     seen = np.sqrt(np.minimum(np.maximum(_blurred(linear, moment.blur), 0.0), 1.0)) * 255
     if moment.noise:
         seen = seen + _noise(moment, size)
-    return np.minimum(np.maximum(np.rint(seen), 0), 255).astype(np.uint8)
+    return np.asarray(np.minimum(np.maximum(np.rint(seen), 0), 255).astype(np.uint8))
 
 
 def _blurred(picture: np.ndarray, strength: float) -> np.ndarray:
