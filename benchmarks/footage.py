@@ -6,8 +6,8 @@ For every preset of occasions, for ``synthetic`` and for real clips, in LPIPS at
 mean and the farthest training photo of their occasion, to the mean training photo of other occasions (across), the
 ratio of mean to across, and by how much the best of 200 random choices of three training photos covers an occasion's
 test photos better than the median choice (distance of each to the nearest chosen one). Each number is the mean over
-people, with the standard deviation over them; of a real clip there is one person, and its occasions are three equal
-parts.
+people, with the standard deviation over them. Of a real clip there is one person: its occasions are three equal parts,
+and the deviation is over them.
 
 Virtual people: 3 occasions, 20 training and 10 test photos each, by frequency. Clips: frames at a rate that gives each
 part at least 20 (printed), found and aligned as ``prepare`` does, and divided by the same rule: of ten frames the first
@@ -52,7 +52,7 @@ class Photos(NamedTuple):
 
 
 class Distances(NamedTuple):
-    """What is printed of one person."""
+    """What is printed of an occasion."""
 
     nearest: float
     mean: float
@@ -62,26 +62,31 @@ class Distances(NamedTuple):
     gain: float
 
 
-def measured(occasions: Sequence[Photos], rng: np.random.Generator) -> Distances:
-    """The distances of one person's occasions."""
+def measured(occasions: Sequence[Photos], rng: np.random.Generator) -> list[Distances]:
+    """The distances of each of one person's occasions."""
     sizes = [len(part) for photos in occasions for part in photos]
     vectors = np.split(
         perceptual_vectors(np.concatenate([p for photos in occasions for p in photos])), np.cumsum(sizes)
     )
     train, test = vectors[0:-1:2], vectors[1:-1:2]
-    within, across, gains = [], [], []
+    rows = []
     for t, tested in enumerate(test):
-        for s, trained in enumerate(train):
-            away = cdist(tested, trained, "sqeuclidean")
-            if s != t:
-                across.append(away.mean())
-                continue
-            within.append([away.min(1).mean(), away.mean(), away.max(1).mean()])
-            chosen = [rng.choice(len(trained), KEPT, replace=False) for _ in range(CHOICES)]
-            covered = np.array([away[:, kept].min(1).mean() for kept in chosen])
-            gains.append(1 - covered.min() / np.median(covered))
-    nearest, mean, farthest = np.mean(within, axis=0)
-    return Distances(nearest, mean, farthest, np.mean(across), mean / np.mean(across), np.mean(gains))
+        away = [cdist(tested, trained, "sqeuclidean") for trained in train]
+        within = away[t]
+        across = np.mean([one.mean() for s, one in enumerate(away) if s != t])
+        chosen = [rng.choice(within.shape[1], KEPT, replace=False) for _ in range(CHOICES)]
+        covered = np.array([within[:, kept].min(1).mean() for kept in chosen])
+        rows.append(
+            Distances(
+                nearest=float(within.min(1).mean()),
+                mean=float(within.mean()),
+                farthest=float(within.max(1).mean()),
+                across=float(across),
+                ratio=float(within.mean() / across),
+                gain=float(1 - covered.min() / np.median(covered)),
+            )
+        )
+    return rows
 
 
 def virtual(preset: Preset, people: int) -> Iterator[list[Photos]]:
@@ -128,13 +133,12 @@ def photos_of(identity: Identity) -> list[Photos]:
     ]
 
 
-def row(name: str, people: Sequence[Distances]) -> str:
-    """A line of the table."""
-    columns = np.array(people).T
-    scattered = len(people) > 1
+def row(name: str, people: Sequence[Sequence[Distances]]) -> str:
+    """A line of the table: over people, or over the occasions of one."""
+    values = np.array(people[0] if len(people) == 1 else [np.mean(person, axis=0) for person in people])
     cells = [
-        f"{values.mean():.{places}f}" + (f" ± {values.std(ddof=1):.{places}f}" if scattered else "")
-        for values, places in zip(columns, (3, 3, 3, 3, 2, 2), strict=True)
+        f"{mean:.{places}f} ± {deviation:.{places}f}"
+        for mean, deviation, places in zip(values.mean(0), values.std(0, ddof=1), (3, 3, 3, 3, 2, 2), strict=True)
     ]
     return f"| {name} | {len(people)} | " + " | ".join(cells) + " |"
 

@@ -71,7 +71,7 @@ class VirtualSettings:
         if not (SMALLEST <= self.image_size <= LARGEST and self.image_size % 2 == 0):
             raise UserError(
                 f"virtual data set: photos of {self.image_size} px; expected an even number from {SMALLEST} to "
-                f"{LARGEST}. Prepare them at {LARGEST} and scale them, or choose a profile of that size"
+                f"{LARGEST}. Use a profile whose photos are of such a size, or give a folder of photos"
             )
         self.numbers  # noqa: B018 - refuses an unknown preset
 
@@ -94,9 +94,9 @@ def make_virtual(root: Path, settings: VirtualSettings) -> None:
     stamps: dict[str, Any] = {}
     modes: Counter[str] = Counter()
     for index in range(settings.people):
-        sitter = Sitter(draw_virtual_person(settings.data_seed, index))
+        sitter, occasion = Sitter(draw_virtual_person(settings.data_seed, index)), None
         for t in range(settings.timestamps):
-            occasion = Occasion(sitter.person, settings.numbers, settings.data_seed, t)
+            occasion = Occasion(sitter.person, settings.numbers, settings.data_seed, t, before=occasion)
             folder = f"{person_name(index)}/t{t:03d}"
             stamps[folder] = {"age": occasion.age, **asdict(occasion.setting)}
             for name, frame in _chosen(occasion, settings):

@@ -63,12 +63,14 @@ class Occasion:
         preset: how occasions differ and how they move.
         seed: of the data.
         timestamp: which occasion, from 0.
+        before: the same person's occasion before this one, if it is at hand: of a continuous walk, all that came before
+            is then not walked again. Makes no difference to the frames.
 
     Raises:
         UserError: a negative timestamp, or the person would be too old by then.
     """
 
-    def __init__(self, person: Person, preset: Preset, seed: int, timestamp: int):
+    def __init__(self, person: Person, preset: Preset, seed: int, timestamp: int, *, before: Occasion | None = None):
         if timestamp < 0:
             raise UserError(f"occasion {timestamp} of virtual person {person.index}; expected at least 0")
         self.age = person.base_age + preset.years * timestamp
@@ -77,13 +79,12 @@ class Occasion:
                 f"virtual person {person.index} would be {self.age:.0f} years old at timestamp {timestamp}; expected "
                 f"at most {OLDEST:.0f}. Ask for fewer timestamps or fewer years between them than {preset.years:g}"
             )
-        self._key = (seed, person.index)
-        self._preset, self._timestamp = preset, timestamp
+        self._key, self._preset, self._timestamp = (seed, person.index), preset, timestamp
         usual = usual_setting(seed, person.index, person.wears_glasses)
         self.setting: Setting = setting_of(usual, seed, person.index, timestamp, preset.drift)
         of = _ALL if preset.continuous else timestamp
         self.centres = mode_centres(preset, derive_rng("modes", *self._key, of))
-        self._takes = [self._piece(timestamp, 0, self._before())]
+        self._takes = [self._piece(timestamp, 0, self._start(before))]
         rng = derive_rng("choice of frames", *self._key, timestamp)
         self._offsets = rng.integers(0, PIECE, 2).tolist()
         self._mode_order = np.argsort(rng.integers(0, 1 << 62, preset.modes), kind="stable").tolist()
@@ -128,10 +129,16 @@ class Occasion:
             self._takes.append(self._piece(self._timestamp, len(self._takes), self._takes[-1].states[-1]))
         return self._takes[take]
 
-    def _before(self) -> np.ndarray | None:
+    def _start(self, before: Occasion | None) -> np.ndarray | None:
         """Where the walk stands when this occasion begins."""
+        if not self._preset.continuous:
+            return None
+        if before is not None:
+            if (before._key, before._timestamp) != (self._key, self._timestamp - 1):
+                raise ValueError(f"{before._key} at {before._timestamp} before {self._key} at {self._timestamp}")
+            return np.asarray(before._takes[0].states[-1])
         state = None
-        for earlier in range(self._timestamp if self._preset.continuous else 0):
+        for earlier in range(self._timestamp):
             state = self._piece(earlier, 0, state).states[-1]
         return state
 

@@ -156,7 +156,7 @@ def test_making_them_needs_no_network(tmp_path: Path) -> None:
     [
         ({"people": 0}, "people = 0; expected at least 1"),
         ({"timestamps": 1001}, "timestamps = 1001; expected 1 to 1000"),
-        ({"image_size": 512}, "photos of 512 px; expected an even number from 64 to 256. Prepare"),
+        ({"image_size": 512}, "photos of 512 px; expected an even number from 64 to 256. Use a profile"),
         ({"image_size": 97}, "photos of 97 px; expected an even number"),
         ({"preset": "strnog"}, "unknown preset of occasions 'strnog'.*Did you mean 'strong'"),
     ],
