@@ -14,10 +14,10 @@ import pytest
 from tests.identities.virtual.moments import digests
 
 SHA256 = {
-    "plain": "71eaaada545651151343e5e08835002b823196738b2f2475224d2b5a2f1b0e63",
-    "everything": "f34e90d061cc79a77d43ee8dbfe620953c12ea597865387e06801db5235c68b3",
-    "blended": "627ee641ccbdd6aff2b082dbf94fed581313f21e04b9d63b59379a05641d886f",
-    "large": "a15053d28248ab16d4db2a293f382a39555894f67f5c9ec2efc9ef6374a28af5",
+    "plain": "b63869476019c8141efa217fb8863629ab7ac411c730760c28561c666ce78314",
+    "everything": "99b04a96b2b60e0db84c42ce9c69e66a58a51b1a644ef9c17bd2884548ec3f45",
+    "blended": "5b5d7a58fd43b0e700f28b6a13e3b913864366a2baa67a64328cde1788b1a060",
+    "large": "0e4bf0094139b9fc9d9e7b8df214e9540f661aade4848493ba8310a9056aafd2",
 }
 
 

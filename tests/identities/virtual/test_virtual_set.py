@@ -33,8 +33,8 @@ LENGTHS = {
 }
 COUNTS: dict[str, Any] = {"timestamps": 2, "train": 4, "test": 3, "data_seed": 0}
 SHA256 = {
-    "person_00/t000/train/000.png": "6b438cd033b936f0be07048266ca5f0d189758154dbb3522b35af2d2426b570e",
-    "person_01/t001/test/001.png": "58c14f0a8f9cafd6ff7f38a1c558120e6baffa4d59aef2416cf682a66ce1f31e",
+    "person_00/t000/train/000.png": "a75ab32754bf3197a236e0c79eea6fa219edb55dc23866496430f3c3184ae8b9",
+    "person_01/t001/test/001.png": "d798bbeb1beafc00e1d2817a20cdd39b3c0c11859f9c2d91fe5407f17bf36b53",
 }
 """Change with the renderer; then increase ``data_set.GENERATOR_VERSION``."""
 
