@@ -22,7 +22,7 @@ from clstudy.errors import UserError
 from clstudy.identities.dataset import Photo
 from clstudy.identities.virtual.occasions import Frame, Occasion
 from clstudy.identities.virtual.person import draw_virtual_person
-from clstudy.identities.virtual.photo import LARGEST, SMALLEST, Photograph, Sitter
+from clstudy.identities.virtual.photo import LARGEST, SMALLEST, Photograph, Sitter, photograph
 from clstudy.identities.virtual.presets import PRESETS, Preset
 from clstudy.identities.virtual.stored_png import stored_png
 from clstudy.settings.metric_facts import BALANCED_PHOTO
@@ -73,7 +73,7 @@ class VirtualSettings:
                 f"virtual data set: photos of {self.image_size} px; expected an even number from {SMALLEST} to "
                 f"{LARGEST}. Use a profile whose photos are of such a size, or give a folder of photos"
             )
-        self.numbers  # noqa: B018 - refuses an unknown preset
+        PRESETS[self.preset]  # refuses an unknown one
 
     @property
     def numbers(self) -> Preset:
@@ -97,7 +97,7 @@ def make_virtual(root: Path, settings: VirtualSettings) -> None:
         sitter, occasion = Sitter(draw_virtual_person(settings.data_seed, index)), None
         for t in range(settings.timestamps):
             occasion = Occasion(sitter.person, settings.numbers, settings.data_seed, t, before=occasion)
-            folder = f"{person_name(index)}/t{t:03d}"
+            folder = _folder(index, t)
             stamps[folder] = {"age": occasion.age, **asdict(occasion.setting)}
             for name, frame in _chosen(occasion, settings):
                 path = root / folder / f"{name}.png"
@@ -117,12 +117,42 @@ def make_virtual(root: Path, settings: VirtualSettings) -> None:
     (root / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n")
 
 
+def taken_again(settings: VirtualSettings, name: str) -> Photograph:
+    """A photo of a data set with what is not stored of it: depth and mask.
+
+    Args:
+        settings: of the data set, as its manifest has them.
+        name: of the photo, as in the manifest: ``person_00/t000/train/000.png``.
+
+    Raises:
+        UserError: the data set has no such photo.
+    """
+    for index in range(settings.people):
+        for t in range(settings.timestamps):
+            folder = _folder(index, t)
+            if not name.startswith(f"{folder}/"):
+                continue
+            person = draw_virtual_person(settings.data_seed, index)
+            frames = dict(_chosen(Occasion(person, settings.numbers, settings.data_seed, t), settings))
+            frame = frames.get(name.removeprefix(f"{folder}/").removesuffix(".png"))
+            if frame is not None:
+                return photograph(person, frame.moment, settings.image_size)
+    raise UserError(
+        f"photo {name!r} is not in this virtual data set; expected a name of its manifest, such as "
+        f"{_folder(0, 0)}/train/000.png"
+    )
+
+
+def _folder(index: int, timestamp: int) -> str:
+    return f"{person_name(index)}/t{timestamp:03d}"
+
+
 def person_name(index: int) -> str:
     """Folder of a person."""
     return f"person_{index:02d}"
 
 
-def truth(photograph: Photograph, frame: Frame) -> dict[str, float | list[float]]:
+def truth(taken: Photograph, frame: Frame) -> dict[str, float | list[float]]:
     """What is true of a photo, as its sidecar has it.
 
     ``camera`` (25 numbers), ``landmarks`` (68 times x and y in pixels), ``age`` in years, ``expression`` (weights in
@@ -132,9 +162,9 @@ def truth(photograph: Photograph, frame: Frame) -> dict[str, float | list[float]
     moment = frame.moment
     pose, light = moment.pose, moment.light
     return {
-        "camera": _rounded(photograph.camera.tolist(), _CAMERA_PLACES),
-        "landmarks": _rounded(photograph.landmarks.ravel().tolist(), _PIXEL_PLACES),
-        "age": round(photograph.age, _PLACES),
+        "camera": _rounded(taken.camera.tolist(), _CAMERA_PLACES),
+        "landmarks": _rounded(taken.landmarks.ravel().tolist(), _PIXEL_PLACES),
+        "age": round(taken.age, _PLACES),
         "expression": _rounded(list(moment.expression.weights().values()), _PLACES),
         "gaze": _rounded(list(moment.gaze), _PLACES),
         "pose": _rounded([pose.yaw, pose.pitch, pose.roll, pose.zoom, *pose.shift], _PLACES),
@@ -157,10 +187,10 @@ def _chosen(occasion: Occasion, settings: VirtualSettings) -> Iterator[tuple[str
         yield f"test/{2 * turn + 1:03d}", frame
 
 
-def _written(path: Path, photograph: Photograph, frame: Frame) -> dict[str, str]:
+def _written(path: Path, taken: Photograph, frame: Frame) -> dict[str, str]:
     """Write a photo and its sidecar; the photo's entry in the manifest."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    content, conditions = stored_png(photograph.image), truth(photograph, frame)
+    content, conditions = stored_png(taken.image), truth(taken, frame)
     path.write_bytes(content)
     path.with_suffix(".json").write_text(json.dumps(conditions) + "\n")
     numbers = {name: tuple(value) if isinstance(value, list) else (value,) for name, value in conditions.items()}

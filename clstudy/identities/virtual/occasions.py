@@ -22,10 +22,10 @@ from clstudy.identities.virtual.setting import Setting, setting_of, usual_settin
 from clstudy.identities.virtual.walk import (
     HELD_PER_MODE,
     MUSCLES,
+    NAMES,
     PIECE,
     Piece,
     mode_centres,
-    names,
     piece,
 )
 from clstudy.seeding import derive_rng, derive_seed
@@ -146,7 +146,7 @@ class Occasion:
         return piece(self._preset, self.centres, start, derive_rng("walk", *self._key, timestamp, take))
 
     def _moment(self, state: np.ndarray, noise: tuple[str, int]) -> Moment:
-        at = dict(zip(names(), state.tolist(), strict=True))
+        at = dict(zip(NAMES, state.tolist(), strict=True))
         light = self.setting.light
         return Moment(
             age=self.age,

@@ -6,7 +6,6 @@ A walk is an array of states, one row per frame, in numbers that are the same on
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cache
 
 import numpy as np
 
@@ -62,13 +61,13 @@ FACES: tuple[Expression, ...] = (
 """Expressions of modes; no two modes of an occasion have the same."""
 
 MUSCLES = tuple(Expression().weights())
+"""Names of an expression's weights."""
+
 _MUSCLE_SCATTER = 0.12
 
 
-@cache
-def names() -> tuple[str, ...]:
-    """Names of a state's numbers."""
-    return (*COORDINATES, *MUSCLES)
+NAMES = (*COORDINATES, *MUSCLES)
+"""Names of a state's numbers."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +75,7 @@ class Piece:
     """A stretch of a walk.
 
     Attributes:
-        states: of the main part, ``[PIECE, d]``, columns as ``names``.
+        states: of the main part, ``[PIECE, d]``, columns as ``NAMES``.
         modes: in which mode each of its frames is or to which it moves, ``[PIECE]``.
         held: states of the held-back part that may be drawn, ``[modes, HELD_PER_MODE, d]``.
     """

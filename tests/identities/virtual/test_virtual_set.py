@@ -16,7 +16,7 @@ from clstudy.errors import UserError
 from clstudy.identities.catalogue import DATA_SETS, is_outline, open_data_set
 from clstudy.identities.check import inspect_folder
 from clstudy.identities.dataset import DataSet, load_folder
-from clstudy.identities.virtual.data_set import VirtualSettings, make_virtual
+from clstudy.identities.virtual.data_set import VirtualSettings, make_virtual, taken_again
 from clstudy.identities.virtual.presets import DEFAULT_PRESET, PRESETS
 from clstudy.settings.metric_facts import BALANCED_PHOTO
 
@@ -90,6 +90,17 @@ def test_the_camera_projects_a_head_onto_the_landmarks(made: DataSet) -> None:
     )
     missed = [np.linalg.norm(a @ (point - o)) for a, o in zip(across, origins, strict=True)]
     assert max(missed) < 0.005, "in world units, of which a face is about 0.4 high"
+
+
+def test_depth_is_rendered_on_request(made: DataSet) -> None:
+    given = VirtualSettings(**json.loads((made.root / "manifest.json").read_text())["settings"])
+    photo = made.identities[1].timestamps[1].test[1]
+    taken = taken_again(given, photo.path.relative_to(made.root).as_posix())
+    np.testing.assert_array_equal(taken.image, photo.read())
+    assert 2 < np.nanmin(taken.depth) < np.nanmax(taken.depth) < 3.5
+    assert 0.2 < taken.mask.mean() < 1
+    with pytest.raises(UserError, match=r"'person_09/t000/train/000.png' is not in this virtual data set; expected"):
+        taken_again(given, "person_09/t000/train/000.png")
 
 
 def test_larger_sets_begin_with_the_smaller_ones(made: DataSet, tmp_path: Path) -> None:
