@@ -40,9 +40,9 @@ class Preset:
         continuous: all timestamps are consecutive pieces of one walk between the same modes under the usual light.
         modes: corners of pose, expression, gaze and light between which an occasion moves, 2 to 8.
         dwell_ratio: time spent in a mode in relation to that in the next longer one, 0.2 to 1 (equal).
-        spread: how far modes lie apart; 1: yaw within 24 degrees, pitch within 11 (``occasions.COORDINATES``).
+        spread: how far modes lie apart; 1: yaw within 24 degrees, pitch within 11 (``walk.COORDINATES``).
         step: share of the way to the mode's centre that is covered from frame to frame.
-        jitter: standard deviation around a mode's centre, in those of ``occasions.COORDINATES``.
+        jitter: standard deviation around a mode's centre, in those of ``walk.COORDINATES``.
         noise: standard deviation of the sensor's noise in steps of 255.
         blur: usual blur, as in ``Moment``.
         years: by which the person is older at each timestamp than at the one before.

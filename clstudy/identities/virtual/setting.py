@@ -9,11 +9,12 @@ from clstudy.identities.virtual.moment import Backdrop, Clothes, Light
 from clstudy.identities.virtual.person import Colour
 from clstudy.seeding import derive_rng
 
+# Written out, so that a new backdrop or neckline does not change the photos of today's settings.
 _KINDS = ("plain", "gradient", "clouds", "wall", "curtain", "lights", "window")
 _NECKLINES = ("crew", "v-neck", "turtleneck", "shirt collar", "bare shoulders")
-# Written out, so that a new backdrop or neckline does not change the photos of today's settings.
 
 _GOLDEN, _TINY = 0.6180339887498949, 2.0**-53
+"""The golden ratio's inverse, whose multiples modulo 1 keep apart; and what keeps a mirrored number below 1."""
 
 _HAT, _OTHER_EYES = 0.1, 0.1
 """Chances that an occasion is one with a hat, or with glasses for who usually wears none (and the reverse)."""
@@ -84,7 +85,10 @@ def setting_of(usual: Setting, seed: int, index: int, timestamp: int, drift: flo
 
 
 def _apart(seed: int, index: int, timestamp: int) -> Callable[[], float]:
-    """Uniform numbers in [0, 1), each in golden steps over timestamps: occasions never coincide by chance."""
+    """Numbers in [0, 1), uniform over people, each in golden steps over timestamps (half of them downwards).
+
+    Numbers drawn anew would now and then be almost equal at two timestamps, and that person's occasions hardly differ.
+    """
     rng = derive_rng("settings of occasions", seed, index)
 
     def draw() -> float:

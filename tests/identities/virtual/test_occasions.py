@@ -18,9 +18,12 @@ import pytest
 from PIL import Image
 
 from clstudy.errors import UserError
+from clstudy.identities.virtual.backdrops import BACKDROPS
+from clstudy.identities.virtual.clothes import NECKLINES
 from clstudy.identities.virtual.occasions import GAP, Frame, Occasion, evenly_spread, frames
 from clstudy.identities.virtual.person import OLDEST, Person, draw_virtual_person
 from clstudy.identities.virtual.presets import DEFAULT_PRESET, MOST_MODES, PRESETS, Preset
+from clstudy.identities.virtual.setting import _KINDS, _NECKLINES
 from clstudy.identities.virtual.stored_png import stored_png
 from clstudy.identities.virtual.walk import COORDINATES, HELD_PER_MODE, PIECE, mode_centres, unequal_visits
 from clstudy.seeding import derive_rng
@@ -215,6 +218,15 @@ def test_occasions_of_strong_drift_are_never_alike_by_chance() -> None:
         someone = draw_virtual_person(0, index)
         azimuths = [Occasion(someone, PRESETS["strong"], 0, t).setting.light.azimuth for t in range(5)]
         assert min(abs(one - other) for place, one in enumerate(azimuths) for other in azimuths[:place]) > 20
+
+
+def test_backdrops_and_necklines_exist() -> None:
+    settings = [
+        Occasion(draw_virtual_person(0, i), PRESETS["strong"], 0, t).setting for i in range(8) for t in range(5)
+    ]
+    assert {setting.backdrop.kind for setting in settings} == set(_KINDS) <= set(BACKDROPS)
+    assert {setting.clothes.neckline for setting in settings} == set(_NECKLINES) <= set(NECKLINES)
+    assert 0 < sum(setting.hat for setting in settings) < 20
 
 
 def test_years_pass(person: Person) -> None:
