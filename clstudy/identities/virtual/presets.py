@@ -22,7 +22,7 @@ _RANGES = {
     "dwell_ratio": (0.2, 1.0),
     "spread": (0.1, 2.0),
     "step": (0.02, 1.0),
-    "jitter": (0.0, 1.0),
+    "jitter": (0.0, 2.0),
     "noise": (0.0, 10.0),
     "blur": (0.0, 2.0),
     "years": (0.0, 70.0),
@@ -58,7 +58,7 @@ class Preset:
     dwell_ratio: float = 0.5
     spread: float = 0.4
     step: float = 0.25
-    jitter: float = 0.9
+    jitter: float = 1.0
     noise: float = 3.0
     blur: float = 0.4
     years: float = 0.0

@@ -29,8 +29,8 @@ from clstudy.identities.virtual.walk import COORDINATES, HELD_PER_MODE, PIECE, m
 from clstudy.seeding import derive_rng
 
 SHA256 = {
-    "strong": "b4696811396860becfa4b1d81dff5b3aa965bf946adc1d80c2a987fae4cbae6c",
-    "one_clip": "ba1f81e251a9410847f193a1e82f7b9122fa4a71ce779e1a086b42e9271d4c64",
+    "strong": "55ef6fea81b9c8cdc6a62ad0e8c477dc83e58d264c2f1ee995b21fb236b7501c",
+    "one_clip": "bdbabb5ab7a09bc80fe85555661d92994c3aba0867bb862050c4b28f32e7c906",
 }
 """Of the moments of some frames: they, and the renderer's own test, fix every byte of a photo."""
 
