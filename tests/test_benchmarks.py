@@ -7,10 +7,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 
 from benchmarks.__main__ import Measured, seconds_text
+from benchmarks.footage import Photos, measured
 from benchmarks.paths import PATHS
 from benchmarks.paths.base import BASELINE, OURS
 from tests.support.small_study import run_in_process
@@ -28,6 +30,15 @@ def test_a_ratio_is_the_median_of_the_rounds_ratios_not_the_ratio_of_medians() -
 
 def test_seconds_have_a_fitting_unit() -> None:
     assert [seconds_text(one) for one in (None, 2e-6, 0.0123, 4.5, 90.0)] == ["–", "2 µs", "12.3 ms", "4.5 s", "90 s"]
+
+
+def test_occasions_of_the_same_photos_are_no_further_apart_than_their_own() -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (7, 64, 64, 3), dtype=np.uint8)
+    photos = Photos(train=pixels[:4], test=pixels[4:])
+    for found in measured([photos, photos], np.random.default_rng(0)):
+        assert 0 < found.nearest < found.mean < found.farthest
+        assert found.ratio == pytest.approx(1)
+        assert 0 <= found.gain < 1
 
 
 def test_every_path_says_what_it_measures_against_what() -> None:

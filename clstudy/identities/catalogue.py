@@ -8,15 +8,16 @@ import json
 import re
 import tempfile
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import ClassVar
+from typing import Any
 
 from clstudy.assets import manifest as asset_manifest
 from clstudy.errors import UserError, nearest
 from clstudy.identities.check import LAYOUT
 from clstudy.identities.dataset import DataSet, Identity, Photo, Timestamp, load_folder
+from clstudy.identities.virtual.presets import DEFAULT_PRESET, PRESETS
 from clstudy.registry import Registry
 from clstudy.storage.documents import read_json
 from clstudy.storage.places import require_writable
@@ -40,7 +41,7 @@ class Wanted:
 class PackagedSet(ABC):
     """A data set that the package can create. The catalogue calls ``settings`` once and ``build`` on first use."""
 
-    description: ClassVar[str]
+    description: str
     """One line for ``--list``."""
 
     @abstractmethod
@@ -59,7 +60,8 @@ class PackagedSet(ABC):
     def build(self, root: Path, settings: Settings, cache: Path) -> None:
         """Write the photos (with sidecars, if they have conditions) and ``manifest.json`` into the empty ``root``.
 
-        ``photos`` in the manifest: path -> ``sha256`` of the file and, if there are any, ``conditions``: name -> list.
+        ``photos`` in the manifest: path -> ``sha256`` of the file and, if there are any, ``conditions``: name -> list,
+        or else the photo's ``digest`` with them (``Photo.digest``).
         """
 
 
@@ -83,7 +85,7 @@ class _Synthetic(PackagedSet):
                 "the embedded profile, or give a folder of photos"
             )
         return {
-            "people": self._people(wanted),
+            "people": _numbered_people("synthetic", wanted),
             "timestamps": wanted.timestamps,
             "train": wanted.train,
             "test": wanted.test,
@@ -93,21 +95,7 @@ class _Synthetic(PackagedSet):
         }
 
     def outline(self, settings: Settings, wanted: Wanted) -> tuple[Identity, ...] | None:
-        names = [f"person_{number:02d}" for number in range(int(settings["people"]))]
-        return tuple(_outlined(name, wanted) for name in names)
-
-    def _people(self, wanted: Wanted) -> int:
-        if wanted.names is None:
-            return 5 if wanted.identities is None else wanted.identities
-        numbers = []
-        for name in wanted.names:
-            match = re.fullmatch(r"person_(\d{2,3})", name)
-            if match is None or name != f"person_{int(match[1]):02d}":
-                raise UserError(
-                    f"unknown identity {name!r} in data set 'synthetic'; its people are person_00, person_01, …"
-                )
-            numbers.append(int(match[1]))
-        return max(numbers, default=-1) + 1
+        return _outlined_people(settings, wanted)
 
     def build(self, root: Path, settings: Settings, cache: Path) -> None:
         from clstudy.identities.synthetic import make_synthetic
@@ -120,6 +108,45 @@ class _Synthetic(PackagedSet):
             test=int(settings["test"]),
             data_seed=int(settings["data_seed"]),
         )
+
+
+class _Virtual(PackagedSet):
+    """The virtual people under one preset of occasions."""
+
+    def __init__(self, name: str, preset: str):
+        self.description = (
+            f"virtual people as footage with known geometry: {PRESETS[preset].description} (64 to 256 px)"
+        )
+        self._name, self._preset = name, preset
+
+    def settings(self, wanted: Wanted) -> Settings:
+        from clstudy.identities.virtual.assets import FILE
+        from clstudy.identities.virtual.data_set import GENERATOR_VERSION, VirtualSettings
+
+        settings = VirtualSettings(
+            people=_numbered_people(self._name, wanted),
+            timestamps=wanted.timestamps,
+            train=wanted.train,
+            test=wanted.test,
+            data_seed=wanted.data_seed,
+            image_size=wanted.image_size,
+            preset=self._preset,
+        )
+        return {
+            **asdict(settings),
+            "preset_numbers": settings.numbers.digest(),
+            "generator_version": GENERATOR_VERSION,
+            FILE: asset_manifest()[FILE]["sha256"],
+        }
+
+    def outline(self, settings: Settings, wanted: Wanted) -> tuple[Identity, ...] | None:
+        return _outlined_people(settings, wanted)
+
+    def build(self, root: Path, settings: Settings, cache: Path) -> None:
+        from clstudy.identities.virtual.data_set import VirtualSettings, make_virtual
+
+        wanted = {field.name: settings[field.name] for field in fields(VirtualSettings)}
+        make_virtual(root, VirtualSettings(**wanted))  # type: ignore[arg-type]
 
 
 class _Orl(PackagedSet):
@@ -186,6 +213,34 @@ class _RealVideo(PackagedSet):
 _add("synthetic", _Synthetic())
 _add("orl", _Orl())
 _add("real_video", _RealVideo())
+_add("virtual", _Virtual("virtual", DEFAULT_PRESET))
+for _preset in PRESETS:
+    if _preset != DEFAULT_PRESET:
+        _add(f"virtual_{_preset}", _Virtual(f"virtual_{_preset}", _preset))
+
+
+def _numbered_people(data_set: str, wanted: Wanted) -> int:
+    """How many people, counted from the first, a data set needs that has any number of them.
+
+    Raises:
+        UserError: a name that is not one of theirs.
+    """
+    if wanted.names is None:
+        return 5 if wanted.identities is None else wanted.identities
+    numbers = []
+    for name in wanted.names:
+        match = re.fullmatch(r"person_(\d{2,3})", name)
+        if match is None or name != f"person_{int(match[1]):02d}":
+            raise UserError(
+                f"unknown identity {name!r} in data set {data_set!r}; its people are person_00, person_01, …"
+            )
+        numbers.append(int(match[1]))
+    return max(numbers, default=-1) + 1
+
+
+def _outlined_people(settings: Settings, wanted: Wanted) -> tuple[Identity, ...]:
+    names = [f"person_{number:02d}" for number in range(int(settings["people"]))]
+    return tuple(_outlined(name, wanted) for name in names)
 
 
 def _outlined(name: str, wanted: Wanted) -> Identity:
@@ -328,11 +383,17 @@ def _build_once(entry: PackagedSet, root: Path, settings: Settings, cache: Path)
                 raise
 
 
+def _digest_as_made(name: str, entry: Mapping[str, Any]) -> str:
+    """``Photo.digest`` by the photo's entry in a manifest."""
+    given = entry.get("digest")
+    return str(given) if given else Photo(Path(name), entry["sha256"], entry.get("conditions", {})).digest
+
+
 def _require_as_made(data: DataSet) -> None:
     path = data.root / "manifest.json"
     try:
         photos = read_json(path)["photos"].items()
-        made = {name: Photo(Path(name), entry["sha256"], entry.get("conditions", {})).digest for name, entry in photos}
+        made = {name: _digest_as_made(name, entry) for name, entry in photos}
     except (AttributeError, KeyError, OSError, OverflowError, TypeError, ValueError):
         made = {}
     found = data.digests()
