@@ -90,12 +90,16 @@ def small_study(shared_folder: Path, tmp_path_factory: pytest.TempPathFactory) -
 
 
 @pytest.fixture
-def few_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+def few_figures() -> Iterator[None]:
     """Only the first of a report's figures, for tests of the rest of it: all of them take as long as ten reports."""
     from clstudy.analysis.figures import FIGURES
 
+    all_of_them = dict(FIGURES)
     for title in list(FIGURES)[1:]:
-        monkeypatch.delitem(FIGURES, title)
+        del FIGURES[title]
+    yield
+    FIGURES.clear()
+    FIGURES.update(all_of_them)  # in their order, which monkeypatch would not keep
 
 
 @pytest.fixture(scope="session")
