@@ -4,10 +4,9 @@
 
 On people that no study reports: personalises the packaged generator for people of the profile ``tuning``, timestamp
 after timestamp, with five memories (none, three random photos drawn twice, ten, everything), and inverts all test
-photos so far under the models of the middle and of the last timestamp. For every way it prints, for each memory, the
-final LPIPS and the Forgetting between the two models, how far they are from the packaged schedule's (to be set against
-a tenth of a study's interval half-widths), Kendall's tau of the memories' order, and seconds of processor time. About a
-quarter of an hour.
+photos so far under the model of every timestamp. For every way it prints, for each memory, final LPIPS, AIP and
+Forgetting, how far they are from the packaged schedule's (to be set against a tenth of a study's interval half-widths),
+Kendall's tau of the memories' order, and seconds of processor time. About half an hour.
 
 The ways: the packaged schedule, shorter and longer ones; a stopping rule at a constant rate (``inversion.stop_below``),
 also with the settings of profile ``mystyle`` at 64 px; as start the latent that was found for the photo under the
@@ -31,6 +30,7 @@ from scipy.stats import kendalltau
 from torch import Tensor, nn
 from torch.func import jvp, vmap
 
+from clstudy.analysis.scores import average_incremental_performance, final_performance, forgetting
 from clstudy.generators.embedded_generator import EmbeddedGenerator
 from clstudy.identities.catalogue import open_data_set
 from clstudy.identities.dataset import Photo
@@ -52,9 +52,10 @@ Way = Callable[[nn.Module, TrainingPhotos, Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Found:
-    """How a way ended: final LPIPS and Forgetting by memory, mean loss, processor seconds."""
+    """How a way ended: final LPIPS, AIP and Forgetting by memory, mean loss, processor seconds."""
 
     final: Mapping[str, float]
+    aip: Mapping[str, float]
     forgotten: Mapping[str, float]
     loss: float
     seconds: float
@@ -185,30 +186,40 @@ def personalised(setup: Setup, training: list[TrainingPhotos], stored: int, seed
 
 def scores(setup: Setup, everyone: list[Person], way: Way, *, carried: bool) -> Found:
     """Means over people. ``carried``: a photo's search begins at the latent found under the timestamp before."""
-    losses, final, forgotten = [], {}, {}
-    began = time.process_time()
+    began, losses = time.process_time(), []
+    found: dict[str, list[np.ndarray]] = {}
     for memory in MEMORIES:
-        ends, lost = [], []
         for person in everyone:
-            last = len(person.tests) - 1
-            middle = len(person.tests) // 2
-            start, after = torch.zeros(0, person.tests[0].latents.shape[1]), {}
-            for t in range(last + 1) if carried else (middle, last):
-                photos = person.seen(t)
-                start = torch.cat([start, photos.latents[len(start) :]]) if carried else photos.latents
-                module = setup.generator.fresh(person.models[memory][t]).requires_grad_(False)
-                parts = torch.arange(len(photos)).split(24)
-                start = torch.cat([way(module, photos.rows(rows), start[rows]) for rows in parts])
-                with torch.no_grad():
-                    loss, lpips = setup.losses(module, photos, start)
-                after[t] = np.array(
-                    [float(part.mean()) for part in lpips.split([len(one) for one in person.tests[: t + 1]])]
-                )
-                losses.append(float(loss.mean()))
-            ends.append(after[last].mean())
-            lost.append((after[last][: middle + 1] - after[middle]).mean())
-        final[memory], forgotten[memory] = float(np.mean(ends)), float(np.mean(lost))
-    return Found(final, forgotten, float(np.mean(losses)), time.process_time() - began)
+            matrix, loss = _matrix(setup, person, person.models[memory], way, carried=carried)
+            found.setdefault(memory, []).append(matrix)
+            losses.append(loss)
+    stacks = {memory: np.stack(matrices) for memory, matrices in found.items()}
+    return Found(
+        final={memory: float(final_performance(r).mean()) for memory, r in stacks.items()},
+        aip={memory: float(average_incremental_performance(r, False).mean()) for memory, r in stacks.items()},
+        forgotten={memory: float(forgetting(r, False).mean()) for memory, r in stacks.items()},
+        loss=float(np.mean(losses)),
+        seconds=time.process_time() - began,
+    )
+
+
+def _matrix(
+    setup: Setup, person: Person, models: list[dict[str, Tensor]], way: Way, *, carried: bool
+) -> tuple[np.ndarray, float]:
+    """R in LPIPS ``[T, T]`` of one person's models, and the mean loss."""
+    count = len(person.tests)
+    r, losses = np.full((count, count), np.nan), []
+    start = torch.zeros(0, person.tests[0].latents.shape[1])
+    for t in range(count):
+        photos = person.seen(t)
+        start = torch.cat([start, photos.latents[len(start) :]]) if carried else photos.latents
+        module = setup.generator.fresh(models[t]).requires_grad_(False)
+        start = torch.cat([way(module, photos.rows(rows), start[rows]) for rows in torch.arange(len(photos)).split(24)])
+        with torch.no_grad():
+            loss, lpips = setup.losses(module, photos, start)
+        r[t, : t + 1] = [float(part.mean()) for part in lpips.split([len(one) for one in person.tests[: t + 1]])]
+        losses.append(float(loss.mean()))
+    return r, float(np.mean(losses))
 
 
 def lbfgs(loss: Callable[[Tensor], Tensor], start: Tensor, inverse: Tensor, evaluations: int) -> Tensor:
@@ -336,6 +347,7 @@ def compare(setup: Setup, everyone: list[Person], listed: Mapping[str, tuple[Way
         said = [f"{name:<38} loss {found.loss:.4f}"]
         for title, ours, theirs in (
             ("final", found.final, reference.final),
+            ("AIP", found.aip, reference.aip),
             ("forgotten", found.forgotten, reference.forgotten),
         ):
             tau = kendalltau(list(ours.values()), list(theirs.values())).statistic
