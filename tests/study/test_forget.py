@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shlex
 import shutil
 import sqlite3
 import subprocess
@@ -518,6 +519,20 @@ def test_nothing_goes_where_it_was_not_meant(world: Path, capsys: pytest.Capture
     after = contents(world)
     after.pop("runs/small/driver.lock")
     assert after == before
+
+
+@pytest.mark.usefixtures("few_figures")
+def test_other_studies_that_hold_the_person_are_named(world: Path) -> None:
+    study, other = world / "runs" / "small", world / "runs" / "it's another"
+    shutil.copytree(study, other)
+    (world / "runs" / "no study").mkdir()
+    said: list[str] = []
+    forget_people(GONE, [str(study)], to="none", confirm=lambda: True, say=said.append)
+    assert said[-1] == (
+        f"Other studies of this storage still hold {GONE}; to forget them there, too: --study {shlex.quote(str(other))}"
+    )
+    forget_people(GONE, [str(other)], to="none", confirm=lambda: True, say=said.append)
+    assert "Other studies" not in said[-1]
 
 
 @pytest.mark.usefixtures("few_figures")

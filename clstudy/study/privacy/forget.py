@@ -15,13 +15,16 @@ Every step may be repeated. ``study.yaml`` is changed last, so after a kill the 
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 
 from clstudy.errors import UserError, nearest
-from clstudy.records.study_record import read_complete_record
+from clstudy.records.study_record import NAME, StudyRecord, read_complete_record
+from clstudy.storage.documents import STUDY
 from clstudy.storage.driver_lock import only_driver
-from clstudy.storage.places import open_place
+from clstudy.storage.places import Place, open_place, read_plain
+from clstudy.storage.trees import folders_in
 from clstudy.study.privacy.census import take_census
 from clstudy.study.privacy.removal import carry_out
 from clstudy.study.privacy.removal_plan import Forgetting, plan_forgetting
@@ -73,9 +76,26 @@ def forget(
         if not confirm():
             return None
         left = [what for plan in found for what in carry_out(plan)]
-    for sentence in _closing_lines(found, photos):
+    for sentence in [*_closing_lines(found, photos), *_other_studies(name, places)]:
         say(sentence)
     return left
+
+
+def _other_studies(name: str, places: Sequence[Place]) -> list[str]:
+    """A sentence if studies beside these have the person, too: each computed or took over values of its own."""
+    beside = {str(place): place for home in {place.parent for place in places} for place in folders_in(home)}
+    holding = [shown for shown, place in beside.items() if place not in places and _has(place, name)]
+    if not holding:
+        return []
+    named = " ".join(f"--study {shlex.quote(place)}" for place in holding)
+    return [f"Other studies of this storage still hold {name}; to forget them there, too: {named}"]
+
+
+def _has(study: Place, name: str) -> bool:
+    try:
+        return name in (StudyRecord.decode(read_plain(study / NAME, STUDY.size)).data_digests or {})
+    except (OSError, ValueError):  # no study, or closed to this user
+        return False
 
 
 def _closing_lines(plans: Sequence[Forgetting], photos: bool) -> list[str]:
