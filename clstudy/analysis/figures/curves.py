@@ -12,13 +12,13 @@ from clstudy.analysis.figures.style import (
     BOUND,
     DASHES,
     INK,
-    MARKERS,
     PALETTE,
     TEXT,
     Drawing,
     NothingToDrawError,
     bare,
     drawing,
+    interval_line,
     label_ends,
     panel_grid,
     shades,
@@ -222,7 +222,7 @@ def _size_drawing(material: ReportData, panel: tuple[str, str]) -> Drawing:
             # each strategy is shifted a little, so that intervals do not hide one another
             x = [place_of[row["buffer_size"]] + 0.05 * (number - (len(names) - 1) / 2) for row in points]
             for panel_axes in (whole, close):
-                _points(panel_axes, x, points, number)
+                interval_line(panel_axes, x, points, number)
             ends.append((x[-1], points[-1]["mean"], name, PALETTE[number % len(PALETTE)]))
         low, high = close.get_ylim()
         for row in flat:
@@ -255,18 +255,6 @@ def _size_drawing(material: ReportData, panel: tuple[str, str]) -> Drawing:
     )
 
 
-def _points(axes: Axes, x: Sequence[float], rows: Sequence[Mapping[str, Any]], number: int) -> None:
-    colour = PALETTE[number % len(PALETTE)]
-    dash = DASHES[number // len(PALETTE) % len(DASHES)]
-    for place, row in zip(x, rows, strict=True):
-        if row["low"] is not None:
-            axes.plot([place, place], [row["low"], row["high"]], color=colour, linewidth=1.0)
-    means = [row["mean"] for row in rows]
-    axes.plot(
-        x, means, color=colour, linewidth=1.4, linestyle=dash, marker=MARKERS[number % len(MARKERS)], markersize=4
-    )
-
-
 def against_learning_rate(material: ReportData) -> list[Drawing]:
     """AIP, Forgetting, −BWT and final performance of the main metric against the learning rate."""
     if len(material.rates) < 2:
@@ -290,7 +278,7 @@ def against_learning_rate(material: ReportData) -> list[Drawing]:
             points = [row for row in rows if (row["score"], row["strategy"]) == (score, name)]
             if points:
                 x = [places[row["learning_rate"]] + 0.03 * (number - (len(names) - 1) / 2) for row in points]
-                _points(panel_axes, x, points, number)
+                interval_line(panel_axes, x, points, number)
                 ends.append((x[-1], points[-1]["mean"], name, PALETTE[number % len(PALETTE)]))
         panel_axes.set_xticks(range(len(places)), [f"{rate:g}" for rate in places])
         panel_axes.set_xlim(-0.3, len(places) - 0.7)

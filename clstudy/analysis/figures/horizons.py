@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from matplotlib.axes import Axes
 
@@ -12,13 +11,13 @@ from clstudy.analysis.efficiency import efficiency_table
 from clstudy.analysis.figures.style import (
     BOUND,
     DASHES,
-    MARKERS,
     PALETTE,
     TEXT,
     Drawing,
     NothingToDrawError,
     bare,
     drawing,
+    interval_line,
     label_ends,
     panel_grid,
 )
@@ -52,7 +51,7 @@ def against_timestamps(material: ReportData) -> list[Drawing]:
                 continue
             shift = 0.05 * (number - (len(arms) - 1) / 2)  # so that intervals do not hide one another
             x = [place_of[row["timestamps"]] + shift for row in points]
-            _line(panel_axes, x, points, number)
+            interval_line(panel_axes, x, points, number)
             ends.append((x[-1], points[-1]["mean"], arm.strategy, PALETTE[number % len(PALETTE)]))
         panel_axes.set_xlim(-0.35, len(counts) - 0.65)
         panel_axes.set_xticks(range(len(counts)), [f"T = {count}" for count in counts])
@@ -105,7 +104,7 @@ def against_bytes(material: ReportData) -> list[Drawing]:
                 continue
             # logarithms on a plain axis: ticks at the sizes themselves, and labels that know where lines end
             x = [math.log10(size) + 0.01 * (number - (len(names) - 1) / 2) for size, _ in points]
-            _line(panel_axes, x, [row for _, row in points], number)
+            interval_line(panel_axes, x, [row for _, row in points], number)
             ends.append((x[-1], points[-1][1]["mean"], name, PALETTE[number % len(PALETTE)]))
         for row in rows:
             if row["score"] == score and row["strategy"] in joint:
@@ -136,22 +135,6 @@ def _apart(sizes: Sequence[float]) -> list[float]:
         if math.log10(size / kept[-1]) > 0.15:
             kept.append(size)
     return kept
-
-
-def _line(axes: Axes, x: Sequence[float], rows: Sequence[Mapping[str, Any]], number: int) -> None:
-    colour = PALETTE[number % len(PALETTE)]
-    for place, row in zip(x, rows, strict=True):
-        if row["low"] is not None:
-            axes.plot([place, place], [row["low"], row["high"]], color=colour, linewidth=1.0)
-    axes.plot(
-        x,
-        [row["mean"] for row in rows],
-        color=colour,
-        linewidth=1.4,
-        linestyle=DASHES[number // len(PALETTE) % len(DASHES)],
-        marker=MARKERS[number % len(MARKERS)],
-        markersize=4,
-    )
 
 
 def _title(axes: Axes, material: ReportData, panel: tuple[str, str], score: str) -> None:

@@ -6,7 +6,7 @@ import io
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import matplotlib
 import numpy as np
@@ -127,6 +127,22 @@ def spread(wanted: Sequence[float], gap: float, low: float, high: float) -> np.n
     places = np.empty(len(targets))
     places[order] = np.clip(free, min(low, room), max(low, room)) + steps
     return places
+
+
+def interval_line(axes: Axes, x: Sequence[float], rows: Sequence[Mapping[str, Any]], number: int) -> None:
+    """A line through the means of rows at ``x``, with a bar from ``low`` to ``high`` where a row has an interval.
+
+    ``number`` selects colour, marker and dashes, so that a strategy looks alike in all panels.
+    """
+    colour = PALETTE[number % len(PALETTE)]
+    dash = DASHES[number // len(PALETTE) % len(DASHES)]
+    for place, row in zip(x, rows, strict=True):
+        if row["low"] is not None:
+            axes.plot([place, place], [row["low"], row["high"]], color=colour, linewidth=1.0)
+    means = [row["mean"] for row in rows]
+    axes.plot(
+        x, means, color=colour, linewidth=1.4, linestyle=dash, marker=MARKERS[number % len(MARKERS)], markersize=4
+    )
 
 
 def label_ends(
