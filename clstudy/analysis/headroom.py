@@ -72,6 +72,14 @@ class Headroom:
         return rest if math.isnan(rest) else math.sqrt(max(0.0, rest))
 
     @property
+    def share(self) -> str:
+        """What is left, in percent with its interval; a dash if it is not known."""
+        if math.isnan(self.left):
+            return "–"
+        between = "" if math.isnan(self.left_low) else f" [{self.left_low:.0%}, {self.left_high:.0%}]"
+        return f"{self.left:.0%}{between}"
+
+    @property
     def none(self) -> bool:
         """Whether the interval of what is left includes nothing."""
         return self.left_low <= 0
@@ -190,8 +198,7 @@ def _sentence(one: Headroom) -> str:
             lacks = "lower forgets nothing that can be told from 0"
         text = f"{at}: how much random choice leaves of {of} is not known ({lacks})"
     else:
-        between = "" if math.isnan(one.left_low) else f" [{one.left_low:.0%}, {one.left_high:.0%}]"
-        text = f"{at}: random choice leaves {one.left:.0%}{between} of {of}"
+        text = f"{at}: random choice leaves {one.share} of {of}"
         if one.none:
             text += ", which may be nothing: no way of choosing can show a gain here"
     if math.isnan(one.spread):

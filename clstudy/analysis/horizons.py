@@ -7,12 +7,12 @@ is no such beginning; it has trials of its own (``Study.shorter``).
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable
 from dataclasses import replace
 
 import pyarrow as pa
 
-from clstudy.analysis.matrix import ResultMatrix, score_values
+from clstudy.analysis.matrix import ResultMatrix, ScoreValues, score_values
 from clstudy.analysis.score_tables import PAIRED_SCHEMA, SCORES_SCHEMA, paired_table, scores_table
 from clstudy.analysis.scores import missing_cells
 from clstudy.analysis.summary import Summary
@@ -37,25 +37,17 @@ def matrices_at(summary: Summary, timestamps: int) -> list[ResultMatrix]:
 
 def horizon_scores(summary: Summary) -> pa.Table:
     """``HORIZON_SCORES_SCHEMA``: the scores table once for each of the study's horizons; empty without horizons."""
-    tables = []
-    for timestamps in summary.study.horizons:
-        values = score_values(matrices_at(summary, timestamps), summary.study.metrics)
-        tables.append((timestamps, scores_table(summary.study, values, None, {})))
-    return _joined(tables, HORIZON_SCORES_SCHEMA)
+    return _at_horizons(summary, lambda values: scores_table(summary.study, values, None, {}), HORIZON_SCORES_SCHEMA)
 
 
 def horizon_paired(summary: Summary) -> pa.Table:
     """``HORIZON_PAIRED_SCHEMA``: the paired differences once for each horizon; empty without horizons."""
-    tables = []
+    return _at_horizons(summary, lambda values: paired_table(summary.study, values), HORIZON_PAIRED_SCHEMA)
+
+
+def _at_horizons(summary: Summary, tabulate: Callable[[ScoreValues], pa.Table], schema: pa.Schema) -> pa.Table:
+    tables = [schema.empty_table()]
     for timestamps in summary.study.horizons:
-        values = score_values(matrices_at(summary, timestamps), summary.study.metrics)
-        tables.append((timestamps, paired_table(summary.study, values)))
-    return _joined(tables, HORIZON_PAIRED_SCHEMA)
-
-
-def _joined(tables: Iterable[tuple[int, pa.Table]], schema: pa.Schema) -> pa.Table:
-    columns = [
-        table.add_column(0, _COLUMN, pa.array([timestamps] * table.num_rows, pa.int64()))
-        for timestamps, table in tables
-    ]
-    return pa.concat_tables(columns) if columns else schema.empty_table()
+        table = tabulate(score_values(matrices_at(summary, timestamps), summary.study.metrics))
+        tables.append(table.add_column(0, _COLUMN, pa.array([timestamps] * table.num_rows, pa.int64())))
+    return pa.concat_tables(tables)

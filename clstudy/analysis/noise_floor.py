@@ -86,7 +86,7 @@ def _kind(summary: Summary) -> str:
         UserError: its stages do not say, or several did.
     """
     study = summary.study
-    kinds = kinds_of_processor(study.folder, (trial.trial for trial in study.trials))
+    kinds = kinds_of_processor(study.folder, (trial.trial for trial in study.planned))
     if len(kinds) != 1:
         said = ", ".join(sorted(kinds)) or "no stage says which"
         raise UserError(f"{study.folder} was not computed by one known kind of processor ({said}); compare others")
@@ -113,9 +113,11 @@ def _changed_arithmetic(one: CompleteRecord, two: CompleteRecord, place: Path) -
             "photos (the same runs/data), and --set compute.instruction_set or another machine"
         )
     said = [name for name in ARITHMETIC[1:] if here.get(name) != there.get(name)]
-    words = ([f"{name.partition('.')[2]} {settings.get(name)}" for name in said] for settings in (here, there))
-    first, second = words
-    return first, second
+
+    def words(settings: Mapping[str, Any]) -> list[str]:
+        return [f"{name.partition('.')[2]} {settings.get(name)}" for name in said]
+
+    return words(here), words(there)
 
 
 def _settings(record: CompleteRecord) -> Mapping[str, Any]:

@@ -102,7 +102,7 @@ def missing_notes(summary: Summary) -> list[str]:
     """Trials that are missing in whole or in part, one per line, and results that are not in the plan."""
     said = []
     if summary.missing:
-        total = len(summary.study.trials)
+        total = len(summary.study.planned)
         said.append(f"{len(summary.missing)} of {total} trials are missing, in whole or in part:")
         said += [f"{missing.trial}: {missing.reason}" for missing in summary.missing]
     if summary.left_out:

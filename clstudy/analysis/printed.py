@@ -57,6 +57,12 @@ def printed_value(score: str, value: float) -> float:
     return -value if score in _NEGATED else value
 
 
+def directed_title(score: str, metric: MetricFacts) -> str:
+    """The score's title with its direction, e.g. ``AIP (lower is better)``."""
+    better = "higher" if printed_higher_is_better(score, metric) else "lower"
+    return f"{score_title(score)} ({better} is better)"
+
+
 def printed_row(row: Mapping[str, Any]) -> dict[str, Any]:
     """A row with ``score``, ``mean``, ``low`` and ``high`` (of ``SCORES_SCHEMA`` or ``PAIRED_SCHEMA``) as printed."""
     if row["score"] not in _NEGATED:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from clstudy.analysis.efficiency import efficiency_table
 from clstudy.analysis.matrix import ResultMatrix, ScoreValues, Trial
 from clstudy.analysis.printed import PRINTED_SCORES, decimals_of
 from clstudy.analysis.scores import missing_cells
@@ -76,6 +77,12 @@ class ReportData:
         return [
             row for row in rows if self.panel == (row["protocol"], row["metric"]) and row["score"] in PRINTED_SCORES
         ]
+
+    @cached_property
+    def efficiency(self) -> list[dict[str, Any]]:
+        """Rows of ``efficiency_table`` of the main metric; read once, because costs are in the study's stages."""
+        rows: list[dict[str, Any]] = efficiency_table(self.summary).to_pylist()
+        return [row for row in rows if self.panel == (row["protocol"], row["metric"])]
 
     @cached_property
     def rates(self) -> tuple[float | None, ...]:

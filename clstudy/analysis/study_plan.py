@@ -48,6 +48,11 @@ class Study:
     """Facts of the metrics that its rows may name: the packaged ones, then the user's own of this study."""
 
     @property
+    def planned(self) -> tuple[Trial, ...]:
+        """Every trial of the plan, joint training on fewer timestamps last."""
+        return (*self.trials, *self.shorter)
+
+    @property
     def identities(self) -> tuple[str, ...]:
         """Every identity of the plan, in its order."""
         return tuple(dict.fromkeys(trial.identity for trial in self.trials))

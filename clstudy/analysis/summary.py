@@ -121,7 +121,7 @@ def summarise(study_dir: Path | str) -> Summary:
     """
     study = read_study(study_dir)
     files = {path.stem for path in (study.folder / "results").glob("*.parquet")}
-    planned = {trial.trial: trial for trial in (*study.trials, *study.shorter)}
+    planned = {trial.trial: trial for trial in study.planned}
     results = examine(study.folder, {name: trial.columns() for name, trial in planned.items()})
     found = [results.readable[name] for name in sorted(results.readable)]
     matrices = result_matrices(found, study.timestamps, study.joint_strategies)
@@ -277,7 +277,7 @@ def _other_photos(matrix: ResultMatrix) -> str:
 def _missing(study: Study, results: Examined, gaps: Mapping[str, list[str]]) -> list[Missing]:
     """In the plan's order, failures first. A result overrides an old failure, because the trial was run again since."""
     failed, other = [], []
-    for trial in (*study.trials, *study.shorter):
+    for trial in study.planned:
         name = trial.trial
         if name in results.damaged:
             other.append(Missing(trial=name, reason=results.damaged[name]))

@@ -28,10 +28,10 @@ from clstudy.analysis.printed import (
     PRINTED_SCORES,
     better_when,
     decimals_of,
+    directed_title,
     mean_and_interval,
     number,
     panel_title,
-    printed_higher_is_better,
     printed_row,
     score_title,
 )
@@ -215,8 +215,7 @@ def _main_grids(summary: Summary) -> list[_Grid]:
     for panel in _panels(summary.scores):
         sections = []
         for score in PRINTED_SCORES:
-            direction = "higher" if printed_higher_is_better(score, summary.study.metrics[panel[1]]) else "lower"
-            title = f"{score_title(score)} ({direction} is better)"
+            title = directed_title(score, summary.study.metrics[panel[1]])
             sections.append((title, _grid_rows(summary, table, (*panel, score), _score_cell)))
         grids.append(_grid(summary, panel_title(summary.study.metrics, panel), sections))
     return grids

@@ -40,7 +40,6 @@ from clstudy.tracking.run_contents import LOSS_METRIC, trial_params, trial_tags
 from clstudy.training.evaluation import NotFiniteError
 from clstudy.training.numerics import configure_torch, torch_device
 from clstudy.training.personalise import TrainingDivergedError
-from clstudy.training.processor import kind_of_processor
 from clstudy.trial.listener import StageReport
 from clstudy.trial.requests import Basis, StageRequest, run_version
 from clstudy.trial.shared_store import shared_store
@@ -201,7 +200,7 @@ class TrialTrainable(tune.Trainable):
         return StageRunner(
             basis=basis,
             workload=workload,
-            store=shared_store(job.out, job.others, kind_of_processor(device), keep=True, say=self._say),
+            store=shared_store(job.out, job.others, workload.processor, keep=True, say=self._say),
             locks=ActorLocks(job.coordinator, owner),
             say=self._say,
         )

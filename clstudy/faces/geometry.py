@@ -19,6 +19,13 @@ INSIGHTFACE_TEMPLATE = np.array(
 )
 """The customary five points (eyes, nose tip, mouth corners) in a 112x112 ArcFace crop (InsightFace)."""
 
+MIRRORED_LANDMARKS = np.array(
+    [*range(16, -1, -1), *range(26, 16, -1), 27, 28, 29, 30, 35, 34, 33, 32, 31]
+    + [45, 44, 43, 42, 47, 46, 39, 38, 37, 36, 41, 40]
+    + [54, 53, 52, 51, 50, 49, 48, 59, 58, 57, 56, 55, 64, 63, 62, 61, 60, 67, 66, 65]
+)
+"""Landmark of the mirrored face for each of the 68, ``[68]``."""
+
 _CROP_SCALE = 0.5
 _CROP_CENTRE = np.array([56.0, 72.0])
 _FACE_CENTRE = np.array([31.5, 39.0])

@@ -361,7 +361,7 @@ class StudyStore:
         return False
 
     def take_along(self, key: str, learned: str | None) -> None:
-        """Take over what belongs to a stage that came from another study; this store knows no other study."""
+        """If a stage came from another study, take over what belongs to it; this store knows no other study."""
 
     def stage_has_weights(self, key: str) -> bool:
         """Whether a stage's own value contains its weights, as in studies of earlier versions."""

@@ -53,6 +53,8 @@ class SharedValues(ValueStore):
         super().__init__(root, say, needs)
         self._others = others
         self._how = how
+        self.taken_over: set[str] = set()
+        """Keys of values that came from another study, by this object."""
 
     def get(self, key: str) -> dict[str, bytes] | None:
         """As ``ValueStore.get``; a value that only another study has is taken over."""
@@ -64,6 +66,7 @@ class SharedValues(ValueStore):
             if found is not None and self._how.fits(found):
                 if self._how.keep:
                     self.put(key, found)
+                    self.taken_over.add(key)
                 return found
         return None
 
@@ -105,11 +108,15 @@ class SharingStudyStore(StudyStore):
         return self.weights.anywhere(key)
 
     def take_along(self, key: str, learned: str | None) -> None:
-        """Take over what belongs to a stage that was just taken over, as far as it is there.
+        """If a stage was taken over, take over what belongs to it, as far as it is there; once.
 
         That is its weights (from which later stages train on, and which an export needs), what its strategy had
         ``learned``, and how long it took where it was computed.
         """
+        assert isinstance(self.stages, SharedValues)
+        if key not in self.stages.taken_over:
+            return
+        self.stages.taken_over.remove(key)
         self.weights.get(key)
         if learned is not None:
             self.learned.get(learned)

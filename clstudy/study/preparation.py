@@ -293,11 +293,11 @@ def plan_of(
     out: Place,
     workers: int,
     keep_weights: str,
-    store: StudyStore | None = None,
+    store: StudyStore,
 ) -> Plan:
-    """The plan of some trials of a study; ``store`` is an ordinary one in ``out`` by default."""
+    """The plan of some trials of a study."""
     people = {identity.name: identity for identity in data.identities}
-    return make_plan(trials, people, basis, store or StudyStore(out), out, workers=workers, weights=keep_weights)
+    return make_plan(trials, people, basis, store, out, workers=workers, weights=keep_weights)
 
 
 def with_compute(profile: Profile, options: RunOptions) -> Profile:

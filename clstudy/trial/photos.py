@@ -19,7 +19,6 @@ from clstudy.records.stage_record import owned_by
 from clstudy.seeding import derive_rng
 from clstudy.storage.content_addressed_store import ANCHORS, StudyStore
 from clstudy.training.micro_batches import with_smaller_batches
-from clstudy.training.processor import kind_of_processor
 from clstudy.trial.requests import Basis, StageRequest, anchors_key, canonical_test, canonical_train
 from clstudy.workloads.workload import AnchoredSamples, Samples, TestSamples, Workload
 
@@ -87,8 +86,8 @@ class StagePhotos:
                 self._basis.profile.anchors.batch_size,
                 self.say_halved(identity.name),
             )
-            processor = kind_of_processor(self._workload.device)
-            self._store.anchors.put(key, {ANCHORS: stored_tensors(tensors), **owned_by(identity.name, processor)})
+            owner = owned_by(identity.name, self._workload.processor)
+            self._store.anchors.put(key, {ANCHORS: stored_tensors(tensors), **owner})
         return tensors["train"], tensors["test"]
 
     def training(self, identity: Identity, timestamps: Sequence[int]) -> AnchoredSamples:

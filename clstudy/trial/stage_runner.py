@@ -34,7 +34,6 @@ from clstudy.storage.content_addressed_store import (
 )
 from clstudy.strategies.base import Generated, Memory, make_items, memory_to_dict
 from clstudy.strategies.lookup import make_strategy
-from clstudy.training.processor import kind_of_processor
 from clstudy.trial.listener import Listener, StageReport
 from clstudy.trial.photos import StagePhotos, buffer_photos, stored_tensors
 from clstudy.trial.requests import Basis, MemoryRequest, StageRequest, canonical_train, recall
@@ -95,11 +94,6 @@ class StageRunner:
         profile = self.basis.profile
         return workload_of(profile).objective(profile)
 
-    @cached_property
-    def processor(self) -> str:
-        """Kind of processor that this runner computes on."""
-        return kind_of_processor(self.workload.device)
-
     def remember(self, request: MemoryRequest) -> Memory:
         """Let the strategy choose from its memory and the photos of t, or read its earlier choice."""
         known = recall(self.store, request)
@@ -112,7 +106,9 @@ class StageRunner:
             request.memory, make_items(request.t, digests, latents.cpu().numpy()), request.spec.buffer_size or 0, rng
         )
         content = json.dumps(memory_to_dict(memory), sort_keys=True).encode()
-        self.store.memories.put(request.key, {MEMORY: content, **owned_by(request.identity.name, self.processor)})
+        self.store.memories.put(
+            request.key, {MEMORY: content, **owned_by(request.identity.name, self.workload.processor)}
+        )
         return memory
 
     def stage(self, request: StageRequest, listener: Listener) -> StageReport:
@@ -134,14 +130,14 @@ class StageRunner:
             request=request.document,
             loss=trained.loss,
             micro_batch=micro_batch,
-            computed_on=self.processor,
+            computed_on=self.workload.processor,
         )
         files = {
             ROWS: parquet_bytes(rows),
             FACES: encode_png(scored.faces),
             STAGE_RECORD: record.encode(),
             LOSSES: losses_bytes(trained.losses),
-            **owned_by(request.identity.name, self.processor),
+            **owned_by(request.identity.name, self.workload.processor),
         }
         if done.generated is not None and generated is not None:
             files["replays.safetensors"] = stored_tensors({"latents": done.generated.latents})
@@ -176,14 +172,12 @@ class StageRunner:
         return _Done(trained, scored, generated)
 
     def _stored(self, request: StageRequest) -> StageReport | None:
-        own = self.store.stages.looks_complete(request.key)
         files = self.store.stages.get(request.key)
         rows = None if files is None else stage_rows(files[ROWS])
         if files is None or rows is None:
             return None
-        if not own:
-            learned = None if request.support is None else request.support.learned
-            self.store.take_along(request.key, None if learned is None else learned.key)
+        learned = None if request.support is None else request.support.learned
+        self.store.take_along(request.key, None if learned is None else learned.key)
         generated = decode_png(files[REPLAYS]) if REPLAYS in files else None
         return StageReport(
             t=request.t,

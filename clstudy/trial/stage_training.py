@@ -18,7 +18,6 @@ from clstudy.strategies.base import Generated, Past, Penalty, Trained
 from clstudy.strategies.lookup import make_strategy
 from clstudy.training.micro_batches import with_smaller_batches
 from clstudy.training.personalise import TrainingDivergedError
-from clstudy.training.processor import kind_of_processor
 from clstudy.trial.listener import Deaf, Listener
 from clstudy.trial.photos import StagePhotos, loaded, stored_tensors
 from clstudy.trial.requests import LearnedRequest, StageRequest, Support
@@ -131,7 +130,7 @@ class StageTrainer:
         self._store.weights.put(request.key, files)
 
     def _owner(self, request: StageRequest) -> dict[str, bytes]:
-        return owned_by(request.identity.name, kind_of_processor(self._workload.device))
+        return owned_by(request.identity.name, self._workload.processor)
 
     def _trained_again(self, request: StageRequest) -> dict[str, Tensor]:
         # use the micro-batch that the stage was scored with: another one differs in the last bits

@@ -18,6 +18,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Generic, TypeVar
 
 import numpy as np
@@ -28,6 +29,7 @@ from clstudy.images import photo_row, to_uint8
 from clstudy.records.rows import Row
 from clstudy.settings.profiles import Profile
 from clstudy.strategies.base import Generated, Penalty
+from clstudy.training.processor import kind_of_processor
 
 S = TypeVar("S")
 T = TypeVar("T")
@@ -138,6 +140,11 @@ class Workload(ABC, Generic[S, T]):
     profile: Profile
     device: torch.device
     largest_batch: int
+
+    @cached_property
+    def processor(self) -> str:
+        """Kind of processor that computes here (``clstudy.training.processor``), as stored values say it."""
+        return kind_of_processor(self.device)
 
     @property
     def notes(self) -> tuple[str, ...]:

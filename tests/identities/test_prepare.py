@@ -37,7 +37,13 @@ from clstudy.faces.alignments import (
 )
 from clstudy.faces.detectors import DETECTORS
 from clstudy.faces.face_finder import Face, distinct_boxes
-from clstudy.faces.geometry import INSIGHTFACE_TEMPLATE, aligned_template, embedding_crop_map, warp
+from clstudy.faces.geometry import (
+    INSIGHTFACE_TEMPLATE,
+    MIRRORED_LANDMARKS,
+    aligned_template,
+    embedding_crop_map,
+    warp,
+)
 from clstudy.identities.catalogue import open_data_set
 from clstudy.identities.dataset import load_folder
 from clstudy.identities.orl import fetch_orl, read_orl_photo
@@ -308,7 +314,7 @@ def test_symmetry(tools, anna):
     half = gaussian_filter(np.random.default_rng(0).uniform(0, 255, (128, 64, 3)), (2, 2, 0))
     face = np.concatenate([half, half[:, ::-1]], 1)
     face = ((face - face.min()) / np.ptp(face) * 255).astype(np.uint8)
-    mirrored = (centred + (centred[filters._MIRRORED] * [-1, 1] + [127, 0])) / 2
+    mirrored = (centred + (centred[MIRRORED_LANDMARKS] * [-1, 1] + [127, 0])) / 2
     assert filters.symmetry(face, mirrored) > 0.95
     # side light changes brightness, not what is there
     light = np.linspace(0.6, 1, 128)[None, :, None]
@@ -322,7 +328,7 @@ def test_unsteadiness_is_the_spread_of_what_is_found():
     shape = rng.uniform(20, 60, (68, 2))
     face = Face(score=1.0, box=np.array([10.0, 10, 70, 70]), landmarks=shape)
     image = np.zeros((80, 100, 3), np.uint8)
-    mirrored = (shape * [-1, 1] + [99, 0])[filters._MIRRORED]
+    mirrored = (shape * [-1, 1] + [99, 0])[MIRRORED_LANDMARKS]
     steady = lambda picture, box: mirrored if abs(box - [29, 10, 89, 70]).max() < 1e-9 else shape  # noqa: E731
     assert filters.unsteadiness(image, face, steady) == pytest.approx(0, abs=1e-9)
     # one of eight findings is off by 8 px: deviations 7 (once) and 1 (seven times)

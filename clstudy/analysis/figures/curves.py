@@ -24,7 +24,13 @@ from clstudy.analysis.figures.style import (
     shades,
     timestamp_colours,
 )
-from clstudy.analysis.printed import PRINTED_SCORES, panel_title, printed_higher_is_better, printed_row, score_title
+from clstudy.analysis.printed import (
+    PRINTED_SCORES,
+    directed_title,
+    panel_title,
+    printed_row,
+    score_title,
+)
 from clstudy.analysis.report_data import Arm, ReportData
 from clstudy.analysis.scores import average_performance
 from clstudy.analysis.statistics.intervals import identity_interval
@@ -239,10 +245,8 @@ def _size_drawing(material: ReportData, panel: tuple[str, str]) -> Drawing:
         label_ends(whole, [(edge, row["mean"], row["strategy"], BOUND) for row in flat], height=size[1])
         inside = [(edge, row["mean"], row["strategy"], BOUND) for row in flat if low <= row["mean"] <= high]
         label_ends(close, ends + inside, height=size[1])
-        direction = "higher" if printed_higher_is_better(score, material.metrics[panel[1]]) else "lower"
-        whole.set_title(
-            f"{score_title(score)} ({direction} is better)", loc="left", fontsize=TEXT + 1, fontweight="bold"
-        )
+        title = directed_title(score, material.metrics[panel[1]])
+        whole.set_title(title, loc="left", fontsize=TEXT + 1, fontweight="bold")
         close.set_title("the same, closer", loc="left", fontsize=TEXT)
     return drawing(
         figure,
@@ -284,8 +288,7 @@ def against_learning_rate(material: ReportData) -> list[Drawing]:
         panel_axes.set_xlim(-0.3, len(places) - 0.7)
         bare(panel_axes)
         label_ends(panel_axes, ends, height=size[1])
-        direction = "higher" if printed_higher_is_better(score, material.metrics[panel[1]]) else "lower"
-        panel_axes.set_title(f"{score_title(score)} ({direction} is better)", loc="left", fontsize=TEXT + 1)
+        panel_axes.set_title(directed_title(score, material.metrics[panel[1]]), loc="left", fontsize=TEXT + 1)
     axes[-1].set_xlabel("learning rate")
     shown = "" if material.focus_size is None else f" Buffer size {material.focus_size}, where there is one."
     return [

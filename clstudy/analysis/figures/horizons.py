@@ -5,9 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from matplotlib.axes import Axes
-
-from clstudy.analysis.efficiency import efficiency_table
 from clstudy.analysis.figures.style import (
     BOUND,
     DASHES,
@@ -22,7 +19,13 @@ from clstudy.analysis.figures.style import (
     panel_grid,
 )
 from clstudy.analysis.horizons import horizon_scores
-from clstudy.analysis.printed import PRINTED_SCORES, panel_title, printed_higher_is_better, printed_row, score_title
+from clstudy.analysis.printed import (
+    PRINTED_SCORES,
+    directed_title,
+    panel_title,
+    printed_row,
+    score_title,
+)
 from clstudy.analysis.report_data import Arm, ReportData
 
 _SIZE, _GAP, _MARGIN = (2.35, 1.9), (1.45, 0.6), (0.7, 1.2, 0.5, 0.35)
@@ -57,7 +60,8 @@ def against_timestamps(material: ReportData) -> list[Drawing]:
         panel_axes.set_xticks(range(len(counts)), [f"T = {count}" for count in counts])
         bare(panel_axes)
         label_ends(panel_axes, ends, height=_SIZE[1])
-        _title(panel_axes, material, panel, score)
+        title = directed_title(score, material.metrics[panel[1]])
+        panel_axes.set_title(title, loc="left", fontsize=TEXT + 1, fontweight="bold")
     buffers = "" if material.focus_size is None else f"Buffers of K = {material.focus_size}. "
     return [
         drawing(
@@ -79,8 +83,8 @@ def against_bytes(material: ReportData) -> list[Drawing]:
         raise NothingToDrawError("No trial is in the numbers yet.")
     stored = {
         Arm(row["strategy"], row["buffer_size"]): row["megabytes"]
-        for row in efficiency_table(material.summary).to_pylist()
-        if (row["protocol"], row["metric"], row["learning_rate"]) == (*panel, material.rate) and row["megabytes"]
+        for row in material.efficiency
+        if row["learning_rate"] == material.rate and row["megabytes"]
     }
     joint = material.summary.study.joint_strategies
     stored = {arm: size for arm, size in stored.items() if arm.strategy not in joint}
@@ -114,7 +118,8 @@ def against_bytes(material: ReportData) -> list[Drawing]:
         panel_axes.set_xlim(math.log10(sizes[0]) - 0.06, math.log10(max(stored.values())) + 0.06)
         bare(panel_axes)
         label_ends(panel_axes, ends, height=_SIZE[1])
-        _title(panel_axes, material, panel, score)
+        title = directed_title(score, material.metrics[panel[1]])
+        panel_axes.set_title(title, loc="left", fontsize=TEXT + 1, fontweight="bold")
     return [
         drawing(
             figure,
@@ -135,8 +140,3 @@ def _apart(sizes: Sequence[float]) -> list[float]:
         if math.log10(size / kept[-1]) > 0.15:
             kept.append(size)
     return kept
-
-
-def _title(axes: Axes, material: ReportData, panel: tuple[str, str], score: str) -> None:
-    better = "higher" if printed_higher_is_better(score, material.metrics[panel[1]]) else "lower"
-    axes.set_title(f"{score_title(score)} ({better} is better)", loc="left", fontsize=TEXT + 1, fontweight="bold")

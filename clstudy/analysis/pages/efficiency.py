@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from clstudy.analysis.efficiency import ABOVE_UPPER, efficiency_table
+from clstudy.analysis.efficiency import ABOVE_UPPER
 from clstudy.analysis.pages.blocks import Section, rows_section
 from clstudy.analysis.printed import mean_and_interval, panel_title
 from clstudy.analysis.report_data import Arm, ReportData
@@ -10,11 +10,7 @@ from clstudy.analysis.report_data import Arm, ReportData
 
 def efficiency_section(material: ReportData) -> list[Section]:
     """A memory's gain over ``lower`` and its cost, under the main metric; no section without ``lower``."""
-    rows = [
-        row
-        for row in efficiency_table(material.summary).to_pylist()
-        if material.panel == (row["protocol"], row["metric"])
-    ]
+    rows = material.efficiency
     if not rows or material.panel is None:
         return []
     digits = material.digits

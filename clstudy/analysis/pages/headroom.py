@@ -52,6 +52,4 @@ def _line(material: ReportData, one: Headroom) -> list[str]:
         "–" if math.isnan(value) else number(value, material.digits + 1)
         for value in (one.spread, one.control, one.of_choice, one.gained)
     ]
-    between = "" if math.isnan(one.left_low) else f" [{one.left_low:.0%}, {one.left_high:.0%}]"
-    left = "–" if math.isnan(one.left) else f"{one.left:.0%}{between}"
-    return [score_title(one.cell.score), str(one.cell.buffer_size), left, *numbers]
+    return [score_title(one.cell.score), str(one.cell.buffer_size), one.share, *numbers]

@@ -25,11 +25,11 @@ def missing_section(summary: Summary) -> Section:
     title = "Failed and missing trials"
     blocks: list[Block] = []
     if summary.missing:
-        count = f"{len(summary.missing)} of {len(summary.study.trials)} trials are missing, in whole or in part."
+        count = f"{len(summary.missing)} of {len(summary.study.planned)} trials are missing, in whole or in part."
         table = text_table("", ["trial", "why"], [[m.trial, m.reason] for m in summary.missing], long=True)
         blocks += [paragraph(count), table]
     else:
-        blocks.append(paragraph(f"None: all {len(summary.study.trials)} trials of the plan are in the numbers."))
+        blocks.append(paragraph(f"None: all {len(summary.study.planned)} trials of the plan are in the numbers."))
     if summary.left_out:
         blocks.append(paragraph(f"Not of this plan and left out: {', '.join(summary.left_out)}"))
     return Section(anchor="missing", title=title, blocks=tuple(blocks))

@@ -25,6 +25,7 @@ from clstudy.analysis.pages.comparisons import printed_numbers
 from clstudy.analysis.paper import PaperCell, PaperTable, paper_tables, shortfall
 from clstudy.analysis.printed import (
     PRINTED_SCORES,
+    directed_title,
     number,
     panel_title,
     printed_higher_is_better,
@@ -78,8 +79,7 @@ def score_table(material: ReportData, panel: tuple[str, str]) -> Table:
                 label = f"{name}{mark}" + (f" lr {rate:g}" if len(material.rates) > 1 else "")
                 lines.append(TableRow(label=label, cells=tuple(texts)))
         if lines:
-            direction = "higher" if printed_higher_is_better(score, material.metrics[panel[1]]) else "lower"
-            block = f"{score_title(score)} ({direction} is better)"
+            block = directed_title(score, material.metrics[panel[1]])
             body += [TableRow(label=block, spans=True), *lines]
     heads = ("strategy", *("no buffer" if size is None else f"K = {size}" for size in columns))
     caption = f"{panel_title(material.metrics, panel)}: mean and {CONFIDENCE:.0%} interval over identities"

@@ -34,7 +34,7 @@ def study_page(material: ReportData, gallery: Gallery, extra: Sequence[Section] 
     """
     summary = material.summary
     record = read_study_record(summary.study.folder)
-    kinds = kinds_of_processor(summary.study.folder, (trial.trial for trial in summary.study.trials))
+    kinds = kinds_of_processor(summary.study.folder, (trial.trial for trial in summary.study.planned))
     return render(
         "study.html.j2",
         title=f"{summary.study.name}: clstudy report",
@@ -84,8 +84,8 @@ def _facts(material: ReportData) -> list[tuple[str, str]]:
     facts = [(str(n), one if n == 1 else more) for n, one, more in counts]
     if study.buffer_sizes:
         facts.append((", ".join(map(str, study.buffer_sizes)), "stored photos (K)"))
-    done = len(study.trials) - len(material.summary.missing)
-    return [*facts, (f"{done}/{len(study.trials)}", "trials in the numbers")]
+    done = len(study.planned) - len(material.summary.missing)
+    return [*facts, (f"{done}/{len(study.planned)}", "trials in the numbers")]
 
 
 def _alerts(material: ReportData, gallery: Gallery, kinds: Mapping[str, int]) -> list[str]:
@@ -93,7 +93,7 @@ def _alerts(material: ReportData, gallery: Gallery, kinds: Mapping[str, int]) ->
     summary = material.summary
     said = not_concluded(summary)
     if summary.missing:
-        said.append(f"{len(summary.missing)} of {len(summary.study.trials)} trials are missing, in whole or in part.")
+        said.append(f"{len(summary.missing)} of {len(summary.study.planned)} trials are missing, in whole or in part.")
     if len(kinds) > 1:
         said.append(
             f"Computed on {processor_text(kinds)}. Stages of different kinds differ in their last digits, and training "

@@ -21,7 +21,13 @@ from scipy.spatial import ConvexHull
 from clstudy.errors import UserError, nearest
 from clstudy.faces.alignments import outside_by
 from clstudy.faces.face_finder import Face, FaceDetector
-from clstudy.faces.geometry import INSIGHTFACE_TEMPLATE, aligned_template, similarity_transform, warp
+from clstudy.faces.geometry import (
+    INSIGHTFACE_TEMPLATE,
+    MIRRORED_LANDMARKS,
+    aligned_template,
+    similarity_transform,
+    warp,
+)
 
 LOOK_SIZE = 64
 """Side of the picture in which two photos are compared, in pixels."""
@@ -30,11 +36,6 @@ _PORTRAIT = 128
 _PATCH = 9
 _SHIFT = 3
 _GRID = 100
-_MIRRORED = np.array(
-    [*range(16, -1, -1), *range(26, 16, -1), 27, 28, 29, 30, 35, 34, 33, 32, 31]
-    + [45, 44, 43, 42, 47, 46, 39, 38, 37, 36, 41, 40]
-    + [54, 53, 52, 51, 50, 49, 48, 59, 58, 57, 56, 55, 64, 63, 62, 61, 60, 67, 66, 65]
-)
 # (landmarks on one side, their counterparts): the mean of each gives a pair's two points
 _SIDES = (
     ((36,), (45,)),
@@ -228,7 +229,7 @@ def unsteadiness(image: np.ndarray, face: Face, landmarks: Callable[[np.ndarray,
         found.append(landmarks(image, box))
     last = image.shape[1] - 1
     box = face.box[[2, 1, 0, 3]] * [-1, 1, -1, 1] + [last, 0, last, 0]
-    mirrored = landmarks(np.ascontiguousarray(image[:, ::-1]), box)[_MIRRORED]
+    mirrored = landmarks(np.ascontiguousarray(image[:, ::-1]), box)[MIRRORED_LANDMARKS]
     found.append(mirrored * [-1, 1] + [last, 0])
     inner = np.stack(found)[:, 17:]
     spread = np.sqrt(((inner - inner.mean(0)) ** 2).sum(-1).mean(0))

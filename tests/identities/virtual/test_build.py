@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 
 from clstudy.errors import UserError
+from clstudy.faces.geometry import MIRRORED_LANDMARKS
 from clstudy.identities.virtual.assets import EXPRESSION_STEPS, POSITION_STEPS, SHAPE_STEPS, virtual_assets
 from clstudy.identities.virtual.build.covers import HAIR, HATS
 from clstudy.identities.virtual.build.fitting import fit_head
 from clstudy.identities.virtual.build.glasses import SHAPES, glasses
 from clstudy.identities.virtual.build.makehuman import MakeHuman, macro_targets
 from clstudy.identities.virtual.build.packing import least_alike
-from clstudy.identities.virtual.build.portraits import MIRRORED_LANDMARKS
 from clstudy.identities.virtual.build.shapes import EXPRESSION_UNITS, Shapes
 
 

@@ -7,32 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from clstudy.faces.face_finder import Face
-from clstudy.faces.geometry import aligned_template, similarity_transform, warp
+from clstudy.faces.geometry import MIRRORED_LANDMARKS, aligned_template, similarity_transform, warp
 from clstudy.identities.dcgan import LATENT_SIZE
 from clstudy.identities.people import FaceTools
 from clstudy.images import to_unit_range
 from clstudy.seeding import derive_rng
-
-_PAIRS_68 = [*range(16, -1, -1), *range(26, 16, -1), 27, 28, 29, 30, 35, 34, 33, 32, 31, 45, 44, 43, 42, 47, 46] + [
-    39,
-    38,
-    37,
-    36,
-    41,
-    40,
-    *range(54, 47, -1),
-    *range(59, 54, -1),
-    64,
-    63,
-    62,
-    61,
-    60,
-    67,
-    66,
-    65,
-]
-MIRRORED_LANDMARKS = np.array(_PAIRS_68)
-"""Landmark of the mirrored face for each of the 68, ``[68]``."""
 
 _CHUNK = 200
 _MIN_SCORE = 0.99
