@@ -47,7 +47,8 @@ def primary_notes(summary: Summary, decimals: int) -> list[str]:
     if answer is None:
         return []
     primary, family = answer.primary, answer.family
-    title = f"{SCORES[primary.score].title} ({panel_title(summary.study.metrics, (primary.protocol, primary.metric))})"
+    titles = " and ".join(SCORES[score].title for score in primary.scores)
+    title = f"{titles} ({panel_title(summary.study.metrics, (primary.protocol, primary.metric))})"
     what = f"{title} of {' minus '.join(primary.between)}"
     named = "named before anything was measured" if not answer.late else f"but {answer.late}: read it as exploratory"
     if not family.members:
@@ -66,6 +67,8 @@ def _member_text(answer: PrimaryAnswer, place: int, decimals: int) -> str:
             len({m.comparison.cell.learning_rate for m in answer.family.members}) > 1
         )
     where = f"at {', '.join(at)} " if at else ""
+    if len(answer.primary.scores) > 1:
+        where = f"{SCORES[one.cell.score].title} {where}"
     mean = f"{one.difference.mean:+.{decimals}f}"
     if member.test is None:
         return f"{where}{mean} in one identity, no test"

@@ -16,7 +16,7 @@ import re
 import reprlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictInt, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
@@ -30,6 +30,7 @@ BASELINE = "baseline"
 _RELATIVE = re.compile(r"([0-9.]+)\s*%(?:\s+of\s+(\S.*))?")
 
 ClaimedScore = Literal["aip", "forgetting", "final"]
+_SCORES: tuple[ClaimedScore, ...] = get_args(ClaimedScore)
 
 
 class _Strict(BaseModel):
@@ -45,10 +46,21 @@ def _pair(value: object) -> object:
     return value
 
 
+def _claimed_scores(value: object) -> object:
+    scores = value if isinstance(value, list | tuple) else [value]
+    for score in scores:
+        if score not in _SCORES:
+            known = ", ".join(map(repr, _SCORES))
+            raise ValueError(f"{reprlib.repr(score)}: expected one of {known}, or a list of them")
+    if not scores or len(set(scores)) != len(scores):
+        raise ValueError(f"{reprlib.repr(list(scores))}: expected each score once, and at least one")
+    return scores[0] if len(scores) == 1 else tuple(scores)
+
+
 class Primary(_Strict):
     """The one comparison that a study is run for: ``between`` = [strategy, the baseline that is subtracted].
 
-    Without ``buffer_size``, the pair is compared at every size, tested as one family. ``metric`` under ``protocol`` is
+    Several scores, and without ``buffer_size`` all sizes, are tested as one family. ``metric`` under ``protocol`` is
     the metric's name in the rows; a search space may also write ``module:Name``, which becomes that name
     (``with_row_names``). Known metrics are those under ``metrics`` in the validation context, by default the packaged
     ones.
@@ -56,7 +68,7 @@ class Primary(_Strict):
 
     protocol: Annotated[str, Field(pattern="^[a-z][a-z0-9_]*$")] = "reconstruction"
     metric: str
-    score: ClaimedScore
+    score: Annotated[ClaimedScore | tuple[ClaimedScore, ...], BeforeValidator(_claimed_scores)]
     between: Annotated[tuple[str, str], BeforeValidator(_pair)]
     buffer_size: Annotated[StrictInt, Field(ge=1)] | None = None
 
@@ -77,10 +89,17 @@ class Primary(_Strict):
             )
         return metric
 
+    @property
+    def scores(self) -> tuple[ClaimedScore, ...]:
+        """``score``, or all of them."""
+        return self.score if isinstance(self.score, tuple) else (self.score,)
+
     def covers(self, panel: tuple[str, str], score: str, strategy: str, baseline: str, size: int | None) -> bool:
         """Whether a paired difference belongs to the primary comparison: ``panel`` is (protocol, metric)."""
-        return (self.protocol, self.metric, self.score, *self.between) == (*panel, score, strategy, baseline) and (
-            self.buffer_size is None or self.buffer_size == size
+        return (
+            (self.protocol, self.metric, *self.between) == (*panel, strategy, baseline)
+            and score in self.scores
+            and self.buffer_size in (None, size)
         )
 
 
@@ -323,7 +342,8 @@ def check_claims(
                 f"{there}"
             )
         for name in primary.between:
-            _require_score(primary.score, name, "primary.score", joint, timestamps)
+            for score in primary.scores:
+                _require_score(score, name, "primary.score", joint, timestamps)
         if primary.buffer_size is not None and not any(map(uses_buffer_size, primary.between)):
             raise UserError(
                 f"primary.buffer_size: neither {' nor '.join(primary.between)} depends on the buffer size; leave it out"
@@ -349,7 +369,7 @@ def in_words(primary: Primary) -> str:
     """A primary comparison in words, e.g. "forgetting (reconstruction lpips), er_hull minus er_rand at K = 3"."""
     first, second = primary.between
     size = "" if primary.buffer_size is None else f" at K = {primary.buffer_size}"
-    return f"{primary.score} ({primary.protocol} {primary.metric}), {first} minus {second}{size}"
+    return f"{' and '.join(primary.scores)} ({primary.protocol} {primary.metric}), {first} minus {second}{size}"
 
 
 def claim_lines(statements: Sequence[Statement]) -> list[str]:

@@ -207,6 +207,30 @@ def test_the_primary_family_is_tested_with_holm_and_nothing_else_is_called_prima
     assert "Holm over the 2: at K = 3 " in first and second.startswith("All other comparisons are exploratory")
 
 
+def test_two_scores_are_one_family(study):
+    claim(study, PRIMARY | {"score": ["aip", "forgetting"], "buffer_size": 3})
+    summary = summarise(study.folder)
+    answer = primary_answer(summary)
+    assert answer is not None
+    rows = {row["score"]: row for row in primary_table(answer).to_pylist()}
+    p = {
+        score: stats.ttest_1samp(differences(study, score, "er_hull", 3, "er_rand", 3), 0).pvalue
+        for score in ("aip", "forgetting")
+    }
+    assert {score: row["p_t"] for score, row in rows.items()} == pytest.approx(p)
+    small = min(p.values())
+    expected = {score: max(2 * small, value) if value > small else 2 * value for score, value in p.items()}
+    assert {score: row["p_t_holm"] for score, row in rows.items()} == pytest.approx(
+        {score: min(1.0, value) for score, value in expected.items()}
+    )
+    note = claim_notes(summary)[0]
+    assert "Holm over the 2: AIP at K = 3 " in note and "; Forgetting at K = 3 " in note
+    page = page_of(summary)
+    for title in ("AIP", "Forgetting"):
+        assert f"{title}: er_hull" in page
+    assert sum(row["claim"] == "primary" for row in summary.paired.to_pylist()) == 2
+
+
 def test_a_clear_primary_difference_is_found(tmp_path):
     study = claim(Study(tmp_path / "study", identities=tuple("abcdef")), PRIMARY | {"buffer_size": 3, "score": "aip"})
     summary = summarise(study.folder)

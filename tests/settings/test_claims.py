@@ -51,6 +51,7 @@ grid:
 """
 PAIR = "primary: {metric: lpips, score: forgetting, between: [er_hull, er_rand], buffer_size: 3}\n"
 HULL = Primary(metric="lpips", score="forgetting", between=("er_hull", "er_rand"), buffer_size=3)
+SCORES_CLAIMED = get_args(ClaimedScore)
 AIP = HULL.model_copy(update={"score": "aip"})
 
 
@@ -73,12 +74,27 @@ def test_a_space_names_its_primary_comparison_and_smallest_differences(tmp_path:
     assert load_space("hull_sizes").primary is None, "nothing is claimed afterwards for a study that ran already"
 
 
+def test_a_primary_comparison_may_be_of_several_scores(tmp_path: Path):
+    space = space_of(tmp_path, PAIR.replace("forgetting", "[aip, forgetting]"))
+    primary = space.primary
+    assert primary is not None and primary.scores == ("aip", "forgetting")
+    assert space_of(tmp_path, PAIR.replace("forgetting", "[forgetting]")).primary == HULL
+    kept = Statement(primary=primary, effects=None)
+    assert read_statements([kept.document()]) == (kept,)
+    assert "aip and forgetting (reconstruction lpips), er_hull minus er_rand at K = 3" in claim_lines([kept])[0]
+    covered = [primary.covers(("reconstruction", "lpips"), score, "er_hull", "er_rand", 3) for score in SCORES_CLAIMED]
+    assert covered == [True, True, False]
+
+
 @pytest.mark.parametrize(
     ("claims", "expected"),
     [
         ("primary: er_hull", r"line 7: primary: 'er_hull' is not a group of keys; expected the keys protocol, metric"),
         (PAIR.replace("lpips", "lpip"), r"line 7: primary.metric: 'lpip' is not a metric. Did you mean 'lpips'"),
         (PAIR.replace("forgetting", "forgeting"), r"line 7: primary.score: 'forgeting': .*'aip', 'forgetting'"),
+        (PAIR.replace("forgetting", "[aip, fina]"), r"line 7: primary.score: 'fina': .*'aip', 'forgetting'"),
+        (PAIR.replace("forgetting", "[aip, aip]"), r"line 7: primary.score: .*each score once"),
+        (PAIR.replace("forgetting", "[]"), r"line 7: primary.score: .*at least one"),
         (PAIR.replace("er_hull", "er_hul"), r"line 7: primary.between\[0\]: 'er_hul' .* Did you mean 'er_hull'"),
         (PAIR.replace("er_hull", "er_rand"), r"line 7: primary.between: 'er_rand' is compared with itself"),
         (PAIR.replace("er_hull", "lower"), r"line 7: primary.between: lower is only ever .* write \[er_rand, lower\]"),

@@ -74,9 +74,10 @@ def claim_files(summary: Summary) -> dict[str, bytes]:
 
 
 def _primary_lines(answer: PrimaryAnswer, decimals: int) -> list[list[str]]:
+    several = len(answer.primary.scores) > 1
     return [
         [
-            _pair(row),
+            (f"{SCORES[row['score']].title}: " if several else "") + _pair(row),
             _ranged(row["mean"], row["low"], row["high"], decimals),
             str(row["n_identities"]),
             _number(row["p_t_holm"], ".3g"),
