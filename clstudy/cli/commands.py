@@ -31,7 +31,7 @@ ENTRIES = {
     "status": Entry(module="status", name="status", line="what a study has done and what it is doing, while it runs"),
     "report": Entry(module="report", name="report", line="make a study's report again from its rows"),
     "compare": Entry(module="report", name="compare", line="set the main tables of several studies side by side"),
-    "pool": Entry(module="pool", name="pool", line="make one study of several that asked the same of different people"),
+    "pool": Entry(module="pool", name="pool", line="make one study of several on different people"),
     "noise": Entry(module="noise", name="noise", line="set a study's differences against rounding on other processors"),
     "doctor": Entry(module="doctor", name="doctor", line="check this machine, or a cluster, before a study"),
     "identities": Entry(module="identities", name="identities", line="photo folders: prepare one, check one"),
