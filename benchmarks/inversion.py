@@ -1,6 +1,6 @@
 """Would fewer steps, another start, a stopping rule or another optimiser find the same latents?
 
-    python -m benchmarks.inversion [--people 3] [--folder runs]
+    python -m benchmarks.inversion [--people 3] [--folder runs] [--data virtual] [--ways "15 steps" …]
 
 On people that no study reports: personalises the packaged generator for people of the profile ``tuning``, timestamp
 after timestamp, with five memories (none, three random photos drawn twice, ten, everything), and inverts all test
@@ -320,12 +320,20 @@ def main() -> None:
         prog="python -m benchmarks.inversion", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--people", type=int, default=3)
+    parser.add_argument("--data", default="virtual", help="a packaged data set")
+    parser.add_argument("--ways", nargs="*", help="only those whose names begin so, beside the packaged one")
     parser.add_argument("--folder", type=Path, default=Path("runs"), help="its data/ takes the photos")
     args = parser.parse_args()
     profile = tuning()
+    profile = replace(profile, data=replace(profile.data, name=args.data))
     setup = Setup(profile, EmbeddedGenerator(compute=profile.compute), loss_lpips(profile.compute, torch.device("cpu")))
     everyone = people(setup, args.people, args.folder)
-    compare(setup, everyone, ways(setup))
+    listed = ways(setup)
+    if args.ways is not None:
+        chosen = ("packaged", *args.ways)
+        compare(setup, everyone, {name: way for name, way in listed.items() if name.startswith(chosen)})
+        return
+    compare(setup, everyone, listed)
     published = mystyle().inversion
     how = {"prior_weight": 0.0, "final_lr_fraction": 1.0, "latent_space": "w", "learning_rate": published.learning_rate}
     plain = {"steps": published.steps, **how}

@@ -6,16 +6,27 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import click
-import numpy as np
 
 from clstudy.cli.command_line import group, option
 from clstudy.cli.entry_point import invoke
-from clstudy.generators.pretraining.train import PretrainSettings, pretrain, read_faces
-from clstudy.generators.pretraining.training_faces import collect
+from clstudy.errors import UserError
+from clstudy.generators.pretraining.train import PretrainSettings, pretrain
+from clstudy.generators.pretraining.training_faces import (
+    PHOTOS_OF_HELD_OUT,
+    Faces,
+    collect,
+    drawn_chunk,
+    held_out_photos,
+    virtual_chunk,
+)
 from clstudy.storage.places import require_writable
 
 _PATH = click.Path(path_type=Path)
+_CYCLES = len(PretrainSettings().cycles)
 _REMEDY = "name another one with --out"
+
+HELD_OUT = {"drawn": "held_out_drawn.npz", "virtual": "held_out_virtual.npz"}
+"""Name of a kind of held-out faces -> file beside the training faces."""
 
 
 @group("pretraining", help="How the packaged generator was made.")
@@ -23,28 +34,41 @@ def pretraining() -> None:
     """The group; each command is declared below."""
 
 
-@pretraining.command("faces", help="draw the faces that it is trained on: OUT/faces.npy")
+@pretraining.command("faces", help="draw the faces that it is trained on: OUT/faces.npz, and held-out ones")
 @option("--out", type=_PATH, required=True)
-@option("--count", type=int, default=24_000)
+@option("--drawn", type=click.IntRange(1), default=22_000, help="faces of the packaged DCGAN")
+@option("--virtual", type=click.IntRange(1), default=32_000, help="photos of virtual people")
+@option("--held-out", type=click.IntRange(1), default=PretrainSettings.held_out, help="DCGAN faces kept back")
 @option("--seed", type=int, default=0)
 @option("--workers", type=int, default=2)
-def faces(out: Path, count: int, seed: int, workers: int) -> None:
+def faces(out: Path, drawn: int, virtual: int, held_out: int, seed: int, workers: int) -> None:
     """Draw them."""
     require_writable(out, "the folder", _REMEDY)
     out.mkdir(parents=True, exist_ok=True)
-    np.save(out / "faces.npy", collect(seed, count, workers))
+    dcgan = collect(seed, drawn + held_out, workers, drawn_chunk)
+    dcgan[:held_out].save(out / HELD_OUT["drawn"])
+    held_out_photos(PHOTOS_OF_HELD_OUT).save(out / HELD_OUT["virtual"])
+    people = collect(seed, virtual, workers, virtual_chunk)
+    Faces.together([dcgan[held_out:], people]).save(out / "faces.npz")
 
 
 @pretraining.command("train", help="train it: weights, figures and a grid of faces in OUT")
-@option("--faces", type=_PATH, required=True, help="faces.npy, from the command `faces`")
+@option("--faces", type=_PATH, required=True, help="faces.npz, from the command `faces`, beside the held-out ones")
 @option("--out", type=_PATH, required=True)
-@option("--steps", type=int, default=PretrainSettings.steps)
 @option("--seed", type=int, default=0)
-@option("--autoencoder", type=_PATH, help="skip its training: autoencoder.safetensors of an earlier run")
-def train(faces: Path, out: Path, steps: int, seed: int, autoencoder: Path | None) -> None:
+@option("--begin", type=click.IntRange(0, _CYCLES), default=0, help=f"cycle to begin with; {_CYCLES}: only the mapping")
+@option("--autoencoder", type=_PATH, help="to begin with: autoencoder.safetensors of an earlier run")
+def train(faces: Path, out: Path, seed: int, begin: int, autoencoder: Path | None) -> None:
     """Train it."""
     require_writable(out, "the folder", _REMEDY)
-    pretrain(read_faces(faces), out, PretrainSettings(seed=seed, steps=steps), autoencoder)
+    if bool(begin) != (autoencoder is not None):
+        raise UserError(
+            f"--begin {begin} {'without' if begin else 'with'} --autoencoder; expected both, to go on with an earlier "
+            "run's networks, or neither"
+        )
+    training = Faces.read(faces)
+    unseen = {name: Faces.read(faces.parent / file) for name, file in HELD_OUT.items()}
+    pretrain(training, unseen, out, PretrainSettings(seed=seed), begin=begin, autoencoder=autoencoder)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from clstudy.assets import asset_path
 from clstudy.generators.base import GENERATORS, DomainGenerator, GeneratorKind, GeneratorWeights
-from clstudy.generators.stylegan2 import StyleGAN2, StyleGAN2Settings
+from clstudy.generators.checkpoints.sizes import infer_settings
+from clstudy.generators.stylegan2 import StyleGAN2
 from clstudy.generators.synthesis_copies import SynthesisCopies, arrays_under, encoded
 from clstudy.generators.w_encoder import WEncoder
 from clstudy.metrics.lpips import LPIPS
@@ -26,8 +27,22 @@ def embedded_arrays() -> dict[str, np.ndarray]:
     return load_file(asset_path(_FILE))
 
 
+def embedded_networks(arrays: Mapping[str, np.ndarray]) -> tuple[StyleGAN2, WEncoder]:
+    """Generator and W encoder of a file of embedded weights, in float32; sizes are those of the tensors.
+
+    Raises:
+        CheckpointError: the tensors are not those of a StyleGAN2.
+    """
+    state = arrays_under("generator.", arrays)
+    network = StyleGAN2(infer_settings({name: value.numpy() for name, value in state.items()}, conv_clamp=None))
+    network.load_state_dict(state)
+    encoder = WEncoder(w_dim=network.settings.w_dim)
+    encoder.load_state_dict(arrays_under("encoder.", arrays))
+    return network, encoder
+
+
 class EmbeddedGenerator(SynthesisCopies):
-    """StyleGAN2 (64 px) and W encoder pretrained on aligned DCGAN faces; see ``clstudy/assets/MODEL_CARD.md``."""
+    """StyleGAN2 (64 px) and W encoder pretrained on faces of nobody; see ``clstudy/assets/MODEL_CARD.md``."""
 
     def __init__(
         self,
@@ -37,13 +52,10 @@ class EmbeddedGenerator(SynthesisCopies):
         low_rank: LowRankSettings | None = None,
     ):
         arrays = embedded_arrays() if arrays is None else arrays
-        network = StyleGAN2(StyleGAN2Settings())
-        network.load_state_dict(arrays_under("generator.", arrays))
+        network, encoder = embedded_networks(arrays)
         super().__init__(
             network, compute or ComputeSettings(), device or torch.device("cpu"), low_rank or LowRankSettings()
         )
-        encoder = WEncoder()
-        encoder.load_state_dict(arrays_under("encoder.", arrays))
         self._encoder = encoder.eval().requires_grad_(False).to(self.device)
 
     def anchors(self, photos: Tensor) -> Tensor:

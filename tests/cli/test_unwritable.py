@@ -100,17 +100,22 @@ def test_prepare_photos(tmp_path: Path, file: Path, capsys, monkeypatch) -> None
         ("clstudy.cli.storage", ["copy", "{study}", "{file}/copy"], "cannot be written"),
         ("clstudy.cli.storage", ["copy", "{study}", "/proc/clstudy/copy"], "cannot be written"),
         ("clstudy.cli.pretraining", ["faces", "--out", "{file}/build"], "--out"),
-        ("clstudy.cli.pretraining", ["train", "--faces", "faces.npy", "--out", "{file}/build"], "--out"),
+        ("clstudy.cli.pretraining", ["train", "--faces", "faces.npz", "--out", "{file}/build"], "--out"),
         (
             "clstudy.cli.pretraining",
             ["train", "--faces", "{file}", "--out", "{study}"],
-            "file cannot be read .*faces.npy",
+            "file cannot be read .*faces.npz",
+        ),
+        (
+            "clstudy.cli.pretraining",
+            ["train", "--faces", "{file}", "--out", "{study}", "--begin", "1"],
+            "--begin 1 without --autoencoder; expected both",
         ),
         ("clstudy.cli.assets", ["--work", "{file}/build"], "--work"),
     ],
     ids=[
         *("fetch", "convert", "export", "report", "loss_path", "rebuild", "copy", "copy to /proc"),
-        *("pretraining data", "pretrain", "pretrain without faces", "assets"),
+        *("pretraining data", "pretrain", "pretrain without faces", "pretrain from nothing", "assets"),
     ],
 )
 def test_other_commands(

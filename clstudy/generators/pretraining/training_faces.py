@@ -1,63 +1,215 @@
-"""The faces that the embedded generator is pretrained on: aligned DCGAN faces, reported people held out.
+"""The faces that the embedded generator is pretrained on: DCGAN faces and photos of virtual people.
 
-``python -m clstudy.generators.pretraining faces --out DIR --workers 2`` writes ``faces.npy`` (uint8
-``[n, 64, 64, 3]``); the same seed gives the same faces whatever the number of workers.
+``python -m clstudy.generators.pretraining faces --out DIR --workers 2`` writes ``faces.npz`` (``Faces``); the same seed
+gives the same faces whatever the number of workers. People on whom something is studied are held out: virtual people
+whose portrait is one of theirs, and DCGAN faces that look like one of them, are left out.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import torch
 
+from clstudy.errors import UserError
+from clstudy.faces.geometry import aligned_template, five_points, similarity_transform
 from clstudy.identities.dcgan import LATENT_SIZE
 from clstudy.identities.people import REPORTED_DATA_SEED, TUNING_DATA_SEED, FaceTools, draw_person
+from clstudy.identities.virtual.assets import virtual_assets
+from clstudy.identities.virtual.occasions import Occasion
+from clstudy.identities.virtual.person import Person, draw_virtual_person
+from clstudy.identities.virtual.photo import Sitter
+from clstudy.identities.virtual.presets import PRESETS, Preset
 from clstudy.images import to_unit_range
 from clstudy.seeding import derive_rng
 
 HELD_OUT_PEOPLE = 10
-"""People per data seed (reported and tuning) whose look-alikes are removed."""
+"""DCGAN people per data seed (reported and tuning) whose look-alikes are removed."""
+
+HELD_OUT_VIRTUAL = {REPORTED_DATA_SEED: 24, TUNING_DATA_SEED: 8, 2: 12, 8: 12}
+"""How many of a data seed's first virtual people are held out: those on whom results are reported, settings chosen, a
+pilot made (2), and the selection study repeated (8). Seeds 2 and 8 are the first two whose people share no portrait
+with the reported ones."""
 
 HELD_OUT_COSINE = 0.5
 """A face this similar to a held-out person is removed (different people stay below it in 99.9% of pairs)."""
 
-_CHUNK = 1000
+PHOTOS_OF_HELD_OUT = 20
+"""Photos of each reported virtual person on which the networks are measured, every one of another occasion."""
+
+PHOTOS_OF_PERSON, OCCASIONS_OF_PERSON = 16, 4
+"""Of a virtual person; every occasion at another age."""
+
+_YOUNGEST, _OLDEST = 18.0, 85.0
+_WIDE = Preset(description="wider than any that is studied", drift=1.0, spread=0.8, jitter=1.2, dwell_ratio=1.0)
+"""Half of the occasions; the other half are as in the studies."""
+_PLACES_IN_WALK = 30
+"""Photos of an occasion are this many frames apart."""
 
 
-def collect_chunk(seed: int, chunk: int) -> np.ndarray:
-    """Return the accepted aligned faces uint8 ``[m, 64, 64, 3]`` of ``_CHUNK`` drawn latents."""
+@dataclass(frozen=True)
+class Faces:
+    """Aligned faces.
+
+    Attributes:
+        images: uint8 ``[n, 64, 64, 3]``.
+        points: float32 ``[n, 5, 2]`` in pixels: eyes, nose tip, corners of the mouth.
+        people: int64 ``[n]``: photos with the same number show the same person.
+    """
+
+    images: np.ndarray
+    points: np.ndarray
+    people: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, chosen: slice | np.ndarray) -> Faces:
+        return Faces(self.images[chosen], self.points[chosen], self.people[chosen])
+
+    @classmethod
+    def together(cls, parts: list[Faces]) -> Faces:
+        """All of them; people of different parts are different people."""
+        first, people = 0, list[np.ndarray]()
+        for part in parts:
+            people.append(part.people + first)
+            first += int(part.people.max()) + 1
+        images, points = (np.concatenate([getattr(part, name) for part in parts]) for name in ("images", "points"))
+        return cls(images, points, np.concatenate(people))
+
+    def save(self, path: Path) -> None:
+        """Write ``path`` (npz)."""
+        np.savez(path, images=self.images, points=self.points, people=self.people)
+
+    @classmethod
+    def read(cls, path: Path) -> Faces:
+        """What ``save`` wrote.
+
+        Raises:
+            UserError: there is no such file, or it holds something else.
+        """
+        expected = "expected the faces.npz that `python -m clstudy.generators.pretraining faces` writes"
+        try:
+            with np.load(path, allow_pickle=False) as content:
+                faces = cls(content["images"], content["points"], content["people"])
+        except (OSError, ValueError, EOFError, KeyError) as error:
+            raise UserError(f"{path} cannot be read ({error}); {expected}") from error
+        if faces.images.dtype != np.uint8 or faces.images.ndim != 4 or len(faces.points) != len(faces.images):
+            raise UserError(f"{path} does not hold faces as uint8 (n, height, width, 3) with points; {expected}")
+        return faces
+
+
+def held_out_virtual() -> list[Person]:
+    """The virtual people who are held out."""
+    return [draw_virtual_person(seed, index) for seed, count in HELD_OUT_VIRTUAL.items() for index in range(count)]
+
+
+def held_out_photos(photos_of_each: int) -> Faces:
+    """Photos ``PRESETS["clear"]`` of the reported virtual people, one occasion each and many moments."""
+    parts = []
+    for number in range(HELD_OUT_VIRTUAL[REPORTED_DATA_SEED]):
+        person = draw_virtual_person(REPORTED_DATA_SEED, number)
+        parts.append(_photographed(Sitter(person), PRESETS["clear"], REPORTED_DATA_SEED, range(photos_of_each)))
+    return Faces.together(parts)
+
+
+def _photographed(sitter: Sitter, preset: Preset, seed: int, occasions: range) -> Faces:
+    """One photo of each occasion."""
+    taken = [
+        sitter.photograph(Occasion(sitter.person, preset, seed, number).train(1)[0].moment) for number in occasions
+    ]
+    points = np.stack([five_points(each.landmarks) for each in taken]).astype(np.float32)
+    return Faces(np.stack([each.image for each in taken]), points, np.zeros(len(taken), np.int64))
+
+
+def drawn_chunk(seed: int, chunk: int, held_out: np.ndarray, *, latents: int = 1000) -> Faces:
+    """The accepted faces of so many latents of the DCGAN.
+
+    Args:
+        seed, chunk: which latents.
+        held_out: unit embeddings ``[m, 512]`` of people whose look-alikes are left out.
+        latents: how many.
+    """
     torch.set_num_threads(1)
     tools = FaceTools.load()
-    held_out = np.stack(
-        [
-            draw_person(tools, data_seed, index).embedding
-            for data_seed in (REPORTED_DATA_SEED, TUNING_DATA_SEED)
-            for index in range(HELD_OUT_PEOPLE)
-        ]
-    )
-    latents = derive_rng("pretraining faces", seed, chunk).standard_normal((_CHUNK, LATENT_SIZE))
-    kept = []
-    for image in tools.source.draw(latents):
+    drawn = derive_rng("pretraining faces", seed, chunk).standard_normal((latents, LATENT_SIZE))
+    images, points = [], []
+    for image in tools.source.draw(drawn):
         aligned = tools.finder.align(image)
         if aligned is None or aligned[1].score < 0.9 or abs(aligned[1].yaw()) > 0.4:
             continue
         embedding = tools.embedder(to_unit_range(aligned[0][None]))[0].numpy()
         if (held_out @ embedding).max() < HELD_OUT_COSINE:
-            kept.append(aligned[0])
-    return np.stack(kept)
+            transform = similarity_transform(aligned[1].points, aligned_template())
+            images.append(aligned[0])
+            points.append(aligned[1].points @ transform[:, :2].T + transform[:, 2])
+    return Faces(np.stack(images), np.stack(points).astype(np.float32), np.arange(len(images)))
 
 
-def collect(seed: int, count: int, workers: int) -> np.ndarray:
-    """Return the first ``count`` accepted faces of a seed, in order."""
-    faces: list[np.ndarray] = []
+def virtual_chunk(seed: int, chunk: int, held_out: np.ndarray, *, people: int = 50) -> Faces:
+    """Photos of so many virtual people whose portrait nobody held out has.
+
+    A portrait is met again in other chunks, with another shape, hair, beard and age, and mirrored half of the time.
+    """
+    del held_out  # virtual people are known by their portraits
+    portraits = virtual_assets().portraits
+    taken = {portrait for person in held_out_virtual() for portrait in person.portraits}
+    rng = derive_rng("pretraining people", seed, chunk)
+    parts: list[Faces] = []
+    while len(parts) < people:
+        person = draw_virtual_person(int(rng.integers(1 << 32, 1 << 40)), int(rng.integers(portraits)))
+        if taken.isdisjoint(person.portraits):
+            parts.append(_of_all_ages(person, rng))
+    return Faces.together(parts)
+
+
+def _of_all_ages(person: Person, rng: np.random.Generator) -> Faces:
+    images, points = [], []
+    of_each = PHOTOS_OF_PERSON // OCCASIONS_OF_PERSON
+    for number in range(OCCASIONS_OF_PERSON):
+        aged = replace(person, base_age=_YOUNGEST + (_OLDEST - _YOUNGEST) * rng.random())
+        preset = _WIDE if number % 2 else PRESETS["strong"]
+        frames, sitter = Occasion(aged, preset, person.seed, number).frames(), Sitter(aged)
+        first = int(rng.integers(_PLACES_IN_WALK))
+        for turn in range(of_each):
+            place = (first + turn * math.ceil(len(frames) / of_each)) % len(frames)
+            photo = sitter.photograph(frames[place].moment)
+            images.append(photo.image)
+            points.append(five_points(photo.landmarks))
+    return Faces(np.stack(images), np.stack(points).astype(np.float32), np.zeros(len(images), np.int64))
+
+
+def held_out_embeddings() -> np.ndarray:
+    """Unit embeddings ``[m, 512]`` of everybody who is held out."""
+    tools = FaceTools.load()
+    drawn = [
+        draw_person(tools, data_seed, index).embedding
+        for data_seed in (REPORTED_DATA_SEED, TUNING_DATA_SEED)
+        for index in range(HELD_OUT_PEOPLE)
+    ]
+    for person in held_out_virtual():
+        photos = _photographed(Sitter(person), PRESETS["clear"], person.seed, range(4))
+        mean = tools.embedder(to_unit_range(photos.images)).numpy().mean(axis=0)
+        drawn.append(mean / np.linalg.norm(mean))
+    return np.stack(drawn)
+
+
+def collect(seed: int, count: int, workers: int, draw: Callable[[int, int, np.ndarray], Faces]) -> Faces:
+    """The first ``count`` faces of ``drawn_chunk`` or ``virtual_chunk`` of a seed, in order."""
+    held_out = held_out_embeddings()
+    parts: list[Faces] = []
     total, chunk = 0, 0
     with ProcessPoolExecutor(workers) as pool:
         while total < count:
             numbers = range(chunk, chunk + 2 * workers)
-            for part in pool.map(collect_chunk, [seed] * len(numbers), numbers):
-                faces.append(part)
+            for part in pool.map(draw, [seed] * len(numbers), numbers, [held_out] * len(numbers)):
+                parts.append(part)
                 total += len(part)
             chunk += len(numbers)
             print(f"{total} of {count} faces", flush=True)
-    return np.concatenate(faces)[:count]
+    return Faces.together(parts)[:count]
