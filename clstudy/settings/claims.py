@@ -342,8 +342,8 @@ def check_claims(
                 f"{there}"
             )
         for name in primary.between:
-            for score in primary.scores:
-                _require_score(score, name, "primary.score", joint, timestamps)
+            for claimed in primary.scores:
+                _require_score(claimed, name, "primary.score", joint, timestamps)
         if primary.buffer_size is not None and not any(map(uses_buffer_size, primary.between)):
             raise UserError(
                 f"primary.buffer_size: neither {' nor '.join(primary.between)} depends on the buffer size; leave it out"

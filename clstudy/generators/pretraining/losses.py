@@ -63,7 +63,8 @@ def mouth(images: Tensor, points: Tensor) -> Tensor:
 
 def eye_distance(points: Tensor) -> Tensor:
     """Pixels between the eyes ``[n]``; of a face turned away at least half of what is usual in a photo of 64 px."""
-    return (points[:, 1] - points[:, 0]).norm(dim=1).clamp(min=10)
+    distance: Tensor = torch.linalg.vector_norm(points[:, 1] - points[:, 0], dim=1)
+    return distance.clamp(min=10)
 
 
 def _part(images: Tensor, centre: Tensor, half_width: Tensor) -> Tensor:
