@@ -23,18 +23,16 @@ from PIL import Image
 from clstudy.assets import asset_path
 from clstudy.faces.face_finder import FaceFinder
 from clstudy.faces.geometry import aligned_template
-from clstudy.generators.pretraining.figures import Figures, reconstruction_figures
+from clstudy.generators.pretraining.figures import evaluate, reconstructing_latents
 from clstudy.generators.pretraining.networks import Networks
 from clstudy.generators.pretraining.training_faces import PHOTOS_OF_HELD_OUT, Faces, drawn_chunk, held_out_photos
 from clstudy.identities.catalogue import open_data_set
-from clstudy.images import to_uint8, to_unit_range
-from clstudy.metrics.lpips import LPIPS
+from clstudy.images import to_uint8
 from clstudy.settings.profiles import embedded
-from clstudy.training.inversion import invert
 
 _UNSEEN_SEED = 99
 """Of DCGAN faces; pretraining draws with seed 0."""
-_DRAWN, _PHOTOS = 300, 10
+_DRAWN, _PHOTOS, _SHOWN = 300, 10, 12
 _COLUMNS = {
     "lpips_alex": "LPIPS",
     "identity_cosine_own": "ID own",
@@ -73,19 +71,11 @@ def test_sets(folder: Path) -> Mapping[str, Callable[[], Faces]]:
     }
 
 
-def rebuilt(networks: Networks, faces: Faces) -> tuple[dict[str, Figures], np.ndarray]:
-    """Figures of encoder and inversion, and the inversion's images."""
-    lpips, target = LPIPS(), to_unit_range(faces.images)
-    module = networks.generator.synthesis.requires_grad_(False)
-    start = networks.encode(faces.images)
+def shown(networks: Networks, faces: Faces) -> np.ndarray:
+    """What inversion makes of some of the faces."""
+    latents = reconstructing_latents(networks, faces.spread(_SHOWN))["inversion"]
     with torch.no_grad():
-        features = lpips.features(target)
-    found = invert(module, target, features, start, settings=embedded().inversion, lpips=lpips)
-    figures = {
-        name: reconstruction_figures(module, w, faces, lpips) for name, w in (("encoder", start), ("inversion", found))
-    }
-    with torch.no_grad():
-        return figures, to_uint8(module(found[:: max(len(found) // 12, 1)][:12]))
+        return to_uint8(networks.generator.synthesis(latents))
 
 
 def main() -> None:
@@ -105,13 +95,12 @@ def main() -> None:
         if given.sets and name not in given.sets:
             continue
         faces = make()
-        rows.append(faces.images[:: max(len(faces) // 12, 1)][:12])
+        rows.append(faces.spread(_SHOWN).images)
         for version, networks in all_networks.items():
-            figures, pictures = rebuilt(networks, faces)
-            rows.append(pictures)
-            for way, numbers in figures.items():
-                shown = "".join(f"{numbers[key]:>12.4f}" for key in _COLUMNS)
-                print(f"{name:<12}{way:<11}{version:<10}{shown}", flush=True)
+            rows.append(shown(networks, faces))
+            for way, numbers in evaluate(networks, faces).items():
+                columns = "".join(f"{numbers[key]:>12.4f}" for key in _COLUMNS)
+                print(f"{name:<12}{way:<11}{version:<10}{columns}", flush=True)
     if given.pictures:
         given.pictures.parent.mkdir(parents=True, exist_ok=True)
         sheet = np.concatenate([np.concatenate(list(row), axis=1) for row in rows])

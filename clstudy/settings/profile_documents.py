@@ -67,8 +67,8 @@ def _plain(hint: Any, value: Any, where: str) -> Any:
     return value
 
 
-_BESIDE_THE_POINT = {"description", "stage_seconds", "estimate_from", "stage_bytes", "log_images"}
-"""Parts of a profile that no objective depends on."""
+BESIDE_THE_POINT = {"description", "stage_seconds", "estimate_from", "stage_bytes", "log_images"}
+"""Parts of a profile that no number depends on."""
 
 
 def search_document(profile: Profile) -> dict[str, Any]:
@@ -76,7 +76,7 @@ def search_document(profile: Profile) -> dict[str, Any]:
 
     Settings added later are left out while they have their default, so that existing searches can continue.
     """
-    document = {name: value for name, value in key_document(profile).items() if name not in _BESIDE_THE_POINT}
+    document = {name: value for name, value in key_document(profile).items() if name not in BESIDE_THE_POINT}
     for section, values in document.items():
         if not isinstance(values, dict):
             continue

@@ -15,6 +15,7 @@ from typing import Any
 from clstudy.errors import UserError
 from clstudy.records.study_record import CompleteRecord, read_complete_record, write_study_record
 from clstudy.settings.claims import Statement
+from clstudy.settings.profile_documents import BESIDE_THE_POINT
 from clstudy.storage.places import Place, require_writable
 from clstudy.storage.trees import copy_tree
 
@@ -34,8 +35,8 @@ _EQUAL = (
 )
 """Fields of a record that must be equal, and what they are in words."""
 
-_BESIDE_THE_POINT = ("description", "stage_seconds", "estimate_from", "stage_bytes", "log_images", "resources")
-"""Keys of a profile that no number depends on."""
+_MAY_DIFFER = BESIDE_THE_POINT | {"resources"}
+"""Keys of a profile that pieces need not share; threads, which are among the resources, are in the fingerprint."""
 
 
 def pool_studies(studies: Sequence[Place], out: Place) -> CompleteRecord:
@@ -83,7 +84,7 @@ def _require_equal(first: Place, mine: CompleteRecord, second: Place, theirs: Co
 def _told(record: CompleteRecord, name: str) -> Any:
     value = getattr(record, name)
     if name == "profile":
-        return {key: part for key, part in value.items() if key not in _BESIDE_THE_POINT}
+        return {key: part for key, part in value.items() if key not in _MAY_DIFFER}
     return value
 
 

@@ -21,34 +21,37 @@ from clstudy.training.inversion import invert
 Figures = dict[str, float]
 
 
-def evaluate(networks: Networks, held_out: Faces) -> dict[str, Figures]:
-    """Held-out reconstruction figures: of the encoder alone, and after the embedded profile's inversion."""
-    lpips, target = LPIPS(), to_unit_range(held_out.images)
+def reconstructing_latents(networks: Networks, faces: Faces) -> dict[str, Tensor]:
+    """w ``[n, w_dim]`` by two ways: ``encoder`` alone, and ``inversion`` with the embedded profile's settings."""
+    lpips, target = LPIPS(), to_unit_range(faces.images)
     module = networks.generator.synthesis.requires_grad_(False)
-    start = networks.encode(held_out.images)
+    start = networks.encode(faces.images)
     with torch.no_grad():
         features = lpips.features(target)
     found = invert(module, target, features, start, settings=embedded().inversion, lpips=lpips)
-    return {
-        "encoder": reconstruction_figures(module, start, held_out, lpips),
-        "inversion": reconstruction_figures(module, found, held_out, lpips),
-    }
+    return {"encoder": start, "inversion": found}
+
+
+def evaluate(networks: Networks, held_out: Faces) -> dict[str, Figures]:
+    """Held-out reconstruction figures by both ways of ``reconstructing_latents``."""
+    latents = reconstructing_latents(networks, held_out)
+    return {way: reconstruction_figures(networks.generator.synthesis, w, held_out) for way, w in latents.items()}
 
 
 def encoder_figures(networks: Networks, held_out: Faces) -> Figures:
     """Figures of the encoder's reconstructions."""
-    return reconstruction_figures(networks.generator.synthesis, networks.encode(held_out.images), held_out, LPIPS())
+    return reconstruction_figures(networks.generator.synthesis, networks.encode(held_out.images), held_out)
 
 
 @torch.no_grad()
-def reconstruction_figures(module: nn.Module, w: Tensor, held_out: Faces, lpips: LPIPS) -> Figures:
+def reconstruction_figures(module: nn.Module, w: Tensor, held_out: Faces) -> Figures:
     """LPIPS, MSE, PSNR and identity cosines of the images of ``w`` against the faces.
 
     ``eyes_lpips``, ``eyes_mse``: of the stretch around both eyes, enlarged (``losses.eyes``). ``own_above_other``: the
     share of (reconstruction, photo of somebody else) pairs in which the reconstruction's identity cosine to its own
     photo is above that to the other one.
     """
-    embedder, target = IdentityEmbedder(), to_unit_range(held_out.images)
+    embedder, lpips, target = IdentityEmbedder(), LPIPS(), to_unit_range(held_out.images)
     points = torch.from_numpy(held_out.points)
     image = torch.cat([module(part) for part in torch.split(w, 50)]).clamp(-1, 1)
     mse = (image - target).square().mean(dim=(1, 2, 3))
@@ -81,10 +84,10 @@ def _mean_distance(lpips: LPIPS, image: Tensor, target: Tensor) -> float:
 
 @torch.no_grad()
 def write_grid(networks: Networks, held_out: list[np.ndarray], path: Path, seed: int) -> None:
-    """Rows: 12 photos of each of ``held_out`` and their reconstructions; then samples at truncation 0.7 and 1.0."""
+    """Rows: photos of each of ``held_out``, 12 of them, and reconstructions; then samples at truncation 0.7 and 1.0."""
     rows = []
     for photos in held_out:
-        rows += [photos[:12], to_uint8(networks.reconstruct(to_unit_range(photos[:12])))]
+        rows += [photos, to_uint8(networks.reconstruct(to_unit_range(photos)))]
     z = torch.randn(24, networks.generator.settings.z_dim, generator=torch.Generator().manual_seed(seed))
     for psi in (0.7, 1.0):
         samples = to_uint8(networks.generator(z, truncation_psi=psi))

@@ -7,14 +7,16 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.numpy import load_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 from clstudy.generators.embedded_generator import embedded_networks
-from clstudy.generators.fused_synthesis import fused_block, lay_out
 from clstudy.generators.stylegan2 import StyleGAN2, StyleGAN2Settings
+from clstudy.generators.synthesis_copies import apply_compute
 from clstudy.generators.w_encoder import WEncoder
 from clstudy.images import to_unit_range
+from clstudy.settings.profiles import ComputeSettings
 
 PACKAGED = StyleGAN2Settings(channel_base=1024, channel_max=192, w_dim=512)
 """192, 128, 64, 32, 16 channels from 4 px to 64 px: multiples of 16 fill a processor's vectors (docs/speed.md)."""
@@ -37,14 +39,13 @@ class Networks:
     @classmethod
     def read(cls, path: Path) -> Networks:
         """What ``save`` wrote; sizes are those of the tensors."""
-        networks = cls(*embedded_networks({name: value.numpy() for name, value in load_file(path).items()}))
+        networks = cls(*embedded_networks(load_file(path)))
         networks.fuse()
         return networks
 
     def fuse(self) -> None:
         """Compute the synthesis with fused layers."""
-        lay_out(self.generator.synthesis)
-        self.generator.synthesis.block = fused_block
+        apply_compute(self.generator.synthesis, ComputeSettings(kernels="fused"))
 
     def save(self, path: Path) -> None:
         """Write both as float16 safetensors (prefixes ``generator.`` and ``encoder.``)."""

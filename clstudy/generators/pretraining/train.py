@@ -275,7 +275,7 @@ def pretrain(
         networks = Networks.read(out / AUTOENCODER)
     train_mapping(networks, networks.encode(training.images), settings)
     networks.save(out / "embedded_generator.safetensors")
-    shown = [faces.images[:: max(len(faces) // 12, 1)] for faces in unseen.values()]
+    shown = [faces.spread(12).images for faces in unseen.values()]
     write_grid(networks, shown, out / "model_card_grid.png", settings.seed)
     card = {
         "settings": asdict(settings),
@@ -289,7 +289,7 @@ def pretrain(
             "encoder": sum(p.numel() for p in networks.encoder.parameters()),
         },
         "held_out": {name: evaluate(networks, faces) for name, faces in unseen.items()},
-        "training": encoder_figures(networks, training[:: max(len(training) // settings.held_out, 1)]),
+        "training": encoder_figures(networks, training.spread(settings.held_out)),
     }
     (out / "model_card.json").write_text(json.dumps(card, indent=2) + "\n")
     print(json.dumps(card, indent=2))

@@ -8,7 +8,7 @@ whose portrait is one of theirs, and DCGAN faces that look like one of them, are
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,8 +23,8 @@ from clstudy.identities.people import REPORTED_DATA_SEED, TUNING_DATA_SEED, Face
 from clstudy.identities.virtual.assets import virtual_assets
 from clstudy.identities.virtual.occasions import Occasion
 from clstudy.identities.virtual.person import Person, draw_virtual_person
-from clstudy.identities.virtual.photo import Sitter
-from clstudy.identities.virtual.presets import PRESETS, Preset
+from clstudy.identities.virtual.photo import Photograph, Sitter
+from clstudy.identities.virtual.presets import DEFAULT_PRESET, PRESETS, Preset
 from clstudy.images import to_unit_range
 from clstudy.seeding import derive_rng
 
@@ -48,8 +48,8 @@ PHOTOS_OF_PERSON, OCCASIONS_OF_PERSON = 16, 4
 _YOUNGEST, _OLDEST = 18.0, 85.0
 _WIDE = Preset(description="wider than any that is studied", drift=1.0, spread=0.8, jitter=1.2, dwell_ratio=1.0)
 """Half of the occasions; the other half are as in the studies."""
-_PLACES_IN_WALK = 30
-"""Photos of an occasion are this many frames apart."""
+_FIRST_FRAMES = 30
+"""The first photo of an occasion is one of its first so many frames; the others are evenly spaced behind it."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +71,10 @@ class Faces:
 
     def __getitem__(self, chosen: slice | np.ndarray) -> Faces:
         return Faces(self.images[chosen], self.points[chosen], self.people[chosen])
+
+    def spread(self, count: int) -> Faces:
+        """At most so many, evenly spaced."""
+        return self[:: max(len(self) // count, 1)][:count]
 
     @classmethod
     def together(cls, parts: list[Faces]) -> Faces:
@@ -110,21 +114,21 @@ def held_out_virtual() -> list[Person]:
 
 
 def held_out_photos(photos_of_each: int) -> Faces:
-    """Photos ``PRESETS["clear"]`` of the reported virtual people, one occasion each and many moments."""
-    parts = []
-    for number in range(HELD_OUT_VIRTUAL[REPORTED_DATA_SEED]):
-        person = draw_virtual_person(REPORTED_DATA_SEED, number)
-        parts.append(_photographed(Sitter(person), PRESETS["clear"], REPORTED_DATA_SEED, range(photos_of_each)))
-    return Faces.together(parts)
+    """Photos of the reported virtual people, as of the data set ``virtual``, each of another occasion."""
+    people = (draw_virtual_person(REPORTED_DATA_SEED, index) for index in range(HELD_OUT_VIRTUAL[REPORTED_DATA_SEED]))
+    return Faces.together([_on_occasions(person, photos_of_each) for person in people])
 
 
-def _photographed(sitter: Sitter, preset: Preset, seed: int, occasions: range) -> Faces:
-    """One photo of each occasion."""
-    taken = [
-        sitter.photograph(Occasion(sitter.person, preset, seed, number).train(1)[0].moment) for number in occasions
-    ]
-    points = np.stack([five_points(each.landmarks) for each in taken]).astype(np.float32)
-    return Faces(np.stack([each.image for each in taken]), points, np.zeros(len(taken), np.int64))
+def _on_occasions(person: Person, count: int) -> Faces:
+    """One photo of each of a person's first occasions."""
+    sitter, preset = Sitter(person), PRESETS[DEFAULT_PRESET]
+    occasions = (Occasion(person, preset, person.seed, number) for number in range(count))
+    return _of_one_person([sitter.photograph(occasion.train(1)[0].moment) for occasion in occasions])
+
+
+def _of_one_person(taken: Sequence[Photograph]) -> Faces:
+    points = np.stack([five_points(photo.landmarks) for photo in taken]).astype(np.float32)
+    return Faces(np.stack([photo.image for photo in taken]), points, np.zeros(len(taken), np.int64))
 
 
 def drawn_chunk(seed: int, chunk: int, held_out: np.ndarray, *, latents: int = 1000) -> Faces:
@@ -169,19 +173,17 @@ def virtual_chunk(seed: int, chunk: int, held_out: np.ndarray, *, people: int = 
 
 
 def _of_all_ages(person: Person, rng: np.random.Generator) -> Faces:
-    images, points = [], []
+    taken = []
     of_each = PHOTOS_OF_PERSON // OCCASIONS_OF_PERSON
     for number in range(OCCASIONS_OF_PERSON):
         aged = replace(person, base_age=_YOUNGEST + (_OLDEST - _YOUNGEST) * rng.random())
         preset = _WIDE if number % 2 else PRESETS["strong"]
         frames, sitter = Occasion(aged, preset, person.seed, number).frames(), Sitter(aged)
-        first = int(rng.integers(_PLACES_IN_WALK))
+        first = int(rng.integers(_FIRST_FRAMES))
         for turn in range(of_each):
             place = (first + turn * math.ceil(len(frames) / of_each)) % len(frames)
-            photo = sitter.photograph(frames[place].moment)
-            images.append(photo.image)
-            points.append(five_points(photo.landmarks))
-    return Faces(np.stack(images), np.stack(points).astype(np.float32), np.zeros(len(images), np.int64))
+            taken.append(sitter.photograph(frames[place].moment))
+    return _of_one_person(taken)
 
 
 def held_out_embeddings() -> np.ndarray:
@@ -193,7 +195,7 @@ def held_out_embeddings() -> np.ndarray:
         for index in range(HELD_OUT_PEOPLE)
     ]
     for person in held_out_virtual():
-        photos = _photographed(Sitter(person), PRESETS["clear"], person.seed, range(4))
+        photos = _on_occasions(person, 4)
         mean = tools.embedder(to_unit_range(photos.images)).numpy().mean(axis=0)
         drawn.append(mean / np.linalg.norm(mean))
     return np.stack(drawn)
