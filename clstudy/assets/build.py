@@ -168,7 +168,7 @@ FACTS = {
     ),
     GENERATOR_FILE: (
         "our StyleGAN2 (64 px) and W encoder, float16; see MODEL_CARD.md",
-        "clstudy.generators.pretrain on faces drawn from dcgan_digiface.safetensors",
+        "clstudy.generators.pretraining on virtual people and faces drawn from dcgan_digiface.safetensors",
         "MIT (this project)",
     ),
     "lpips_alex.safetensors": (

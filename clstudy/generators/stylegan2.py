@@ -27,8 +27,9 @@ LRELU_GAIN = math.sqrt(2.0)
 class StyleGAN2Settings:
     """Everything that fixes the shape of a StyleGAN2 generator.
 
-    Channels at resolution r are ``min(channel_base // r, channel_max)``; 64 px images with base 1280 and
-    maximum 192 have 192, 160, 80, 40, 20 channels from 4 px to 64 px. ``conv_clamp`` limits every layer's output to
+    Channels at resolution r are ``min(channel_base // r, channel_max)``; 64 px images with base 1024 and
+    maximum 192 have 192, 128, 64, 32, 16 channels from 4 px to 64 px (multiples of 16 fill a processor's vectors,
+    docs/speed.md). ``conv_clamp`` limits every layer's output to
     ± that value, as in networks whose large blocks were trained in float16 (None: no limit). Without mapping layers
     the network has only a mean latent and is driven by w.
     """
@@ -36,8 +37,8 @@ class StyleGAN2Settings:
     img_resolution: int = 64
     z_dim: int = 256
     c_dim: int = 0
-    w_dim: int = 256
-    channel_base: int = 1280
+    w_dim: int = 512
+    channel_base: int = 1024
     channel_max: int = 192
     mapping_layers: int = 2
     conv_clamp: float | None = None

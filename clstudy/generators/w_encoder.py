@@ -38,7 +38,7 @@ class WEncoder(nn.Module):
     def __init__(
         self,
         *,
-        w_dim: int = 256,
+        w_dim: int = 512,
         widths: tuple[int, ...] = (32, 64, 128, 256),
         blocks: tuple[int, ...] = (1, 1, 1, 2),
         neck: int = 64,

@@ -340,7 +340,9 @@ def test_a_killed_driver_goes_on_and_the_rows_are_the_same(smoke_study: SmokeStu
 @pytest.mark.slow
 def test_every_strategy_goes_on_after_kills_with_the_same_rows(smoke_study: SmokeStudy, tmp_path: Path) -> None:
     """All of ``replay_families`` at the size of ``smoke``: replays, Fisher terms and memories are resumed too."""
-    options, space = ["--profile", "smoke", "--identities", "person_00"], "replay_families"
+    options = ["--profile", "smoke", "--identities", "person_00", "--data", "synthetic"]
+    options += ["--timestamps", "3", "--set", "data.train=4", "--set", "data.test=2"]
+    space = "replay_families"
     folders = [tmp_path / "whole", tmp_path / "killed"]
     for folder in folders:
         copy_smoke_photos(smoke_study, folder)

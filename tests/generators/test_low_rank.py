@@ -38,7 +38,7 @@ def runner(folder: Path, rank: int, scale: float = 1.0) -> StageRunner:
 
 
 def images(module: nn.Module) -> torch.Tensor:
-    latents = torch.randn(2, 256, generator=torch.Generator().manual_seed(0))
+    latents = torch.randn(2, StyleGAN2Settings().w_dim, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         return module(latents)
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from clstudy.assets import asset_path
 from clstudy.errors import UserError
 from clstudy.faces.embedding import IdentityEmbedder
 from clstudy.faces.torch_embedder import TorchIdentityEmbedder
@@ -28,7 +29,6 @@ from clstudy.generators.pretraining.training_faces import (
 from clstudy.identities.people import REPORTED_DATA_SEED
 from clstudy.images import to_unit_range
 
-NEXT = Path(__file__).parents[2] / "benchmarks" / "next_generator" / "embedded_generator.safetensors"
 NOBODY = np.zeros((1, 512), np.float32)
 
 
@@ -50,24 +50,16 @@ def packaged() -> Networks:
 
 
 def test_held_out_faces_are_rebuilt_and_told_apart(faces: Faces, virtual: Faces) -> None:
+    """The aims that it was trained for; its predecessor's eyes were at 0.17 (DCGAN) and 0.22 (virtual people)."""
     networks = packaged()
-    for unseen in (faces, virtual):
+    for unseen, largest in ((virtual, 0.08), (faces, 0.12)):
         figures = encoder_figures(networks, unseen)
         assert figures["mse_share_of_variance"] < 0.2
-        assert figures["own_above_other"] > 0.92
-        assert figures["lpips_alex"] < 0.15
-
-
-def test_the_next_generator_rebuilds_held_out_people_better(faces: Faces, virtual: Faces) -> None:
-    """The aims that it was trained for, and eyes above all (``benchmarks/next_generator``)."""
-    networks, before = Networks.read(NEXT), packaged()
-    for unseen, largest in ((virtual, 0.08), (faces, 0.12)):
-        figures, present = encoder_figures(networks, unseen), encoder_figures(before, unseen)
-        assert figures["lpips_alex"] < min(largest, present["lpips_alex"])
-        assert figures["own_above_other"] > max(0.98, present["own_above_other"] - 0.01)
-        assert figures["eyes_lpips"] < 0.8 * present["eyes_lpips"]
-    assert NEXT.stat().st_size <= 12_000_000
+        assert figures["lpips_alex"] < largest
+        assert figures["own_above_other"] > 0.98
+        assert figures["eyes_lpips"] < 0.13
     assert networks.generator.settings == PACKAGED
+    assert asset_path("embedded_generator.safetensors").stat().st_size <= 12_000_000
 
 
 def test_no_person_trained_on_has_a_portrait_of_one_held_out(monkeypatch: pytest.MonkeyPatch) -> None:

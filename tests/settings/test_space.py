@@ -71,12 +71,12 @@ def complaint(tmp_path: Path, text: str | bytes) -> str:
 # --- packaged spaces -------------------------------------------------------------------------------------------------
 
 
-def test_hull_sizes_expands_to_55_trials_and_says_why():
+def test_hull_sizes_expands_to_66_trials_and_says_why():
     expansion = expand_named(load_space("hull_sizes"))
-    assert len(expansion.trials) == 55
-    assert expansion.collapsed == 20
-    assert expansion.sentence.startswith("75 combinations, 55 trials: lower and upper do not depend on the buffer size")
-    assert sum(trial.strategy == "upper" for trial in expansion.trials) == 5
+    assert len(expansion.trials) == 66
+    assert expansion.collapsed == 24
+    assert expansion.sentence.startswith("90 combinations, 66 trials: lower and upper do not depend on the buffer size")
+    assert sum(trial.strategy == "upper" for trial in expansion.trials) == 6
     assert all((trial.buffer_size is None) == (trial.strategy in BOUNDS) for trial in expansion.trials)
 
 

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from clstudy.assets import manifest
 from clstudy.generators.embedded_generator import EmbeddedGenerator
+from clstudy.generators.stylegan2 import StyleGAN2Settings
 from clstudy.identities.dataset import Identity, load_folder
 from clstudy.identities.dcgan import LATENT_SIZE, FaceSource
 from clstudy.metrics.lpips import LPIPS
@@ -218,7 +219,7 @@ def test_generated_replays_change_the_training_and_no_photo_of_the_past_is_opene
 
 
 def test_hooks_are_pure() -> None:
-    anchors = np.random.default_rng(0).standard_normal((5, 256)).astype(np.float32)
+    anchors = np.random.default_rng(0).standard_normal((5, StyleGAN2Settings().w_dim)).astype(np.float32)
     memory = Memory(tuple(make_items(0, list("abcde"), anchors)))
     past = Past(memory, {}, EmbeddedGenerator().fresh().requires_grad_(False))
     strategy = MerganJointRetraining(images=3)

@@ -25,7 +25,7 @@ from clstudy.generators import load_generators
 from clstudy.generators.base import GENERATORS, DomainGenerator
 from clstudy.generators.checkpoints.reading import read_checkpoint
 from clstudy.generators.embedded_generator import EmbeddedGenerator
-from clstudy.generators.stylegan2 import StyleGAN2
+from clstudy.generators.stylegan2 import StyleGAN2, StyleGAN2Settings
 from clstudy.metrics.lpips import LPIPS
 from clstudy.records.results import result_path
 from clstudy.records.rows import RESULT_SCHEMA, STAGE_KEYS
@@ -76,7 +76,7 @@ def test_its_images_are_the_trials_bit_for_bit(study: Path, exported: Path) -> N
     runner = StageRunner.personalising(Basis(PROFILE, "any"), EmbeddedGenerator(), LPIPS(), [], StudyStore(study))
     keys = stage_keys(study, TRIAL)
     assert keys is not None and len(keys) == 3
-    latents = torch.randn(4, 256, generator=torch.Generator().manual_seed(0))
+    latents = torch.randn(4, StyleGAN2Settings().w_dim, generator=torch.Generator().manual_seed(0))
     final, first = (
         images(runner.workload.generator, runner.trainer.stored_weights(key), latents) for key in (keys[-1], keys[0])
     )

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from clstudy.generators.embedded_generator import EmbeddedGenerator
+from clstudy.generators.stylegan2 import StyleGAN2Settings
 from clstudy.metrics.lpips import LPIPS, LPIPSMetric
 from clstudy.metrics.psnr import PSNRMetric
 from clstudy.settings.profiles import EvaluationSettings, InversionSettings, smoke
@@ -14,6 +15,8 @@ from clstudy.training.evaluation import Evaluation, convex_combinations, evaluat
 from clstudy.training.evaluation import TestSet as PhotosOfTimestamp
 from clstudy.workloads.personalised_generator import PersonalisedGenerator
 from clstudy.workloads.workload import TestSamples as PhotosWithLatents
+
+W_DIM = StyleGAN2Settings().w_dim
 
 SETTINGS = EvaluationSettings(synthesis_images=2, synthesis_anchors=2)
 
@@ -27,7 +30,7 @@ def make_test_sets(counts: list[int], lpips: LPIPS) -> list[PhotosOfTimestamp]:
     module, metrics = EmbeddedGenerator().fresh(), [LPIPSMetric(), PSNRMetric()]
     made = []
     for k, count in enumerate(counts):
-        start = 0.3 * torch.randn(count, 256, generator=torch.Generator().manual_seed(k))
+        start = 0.3 * torch.randn(count, W_DIM, generator=torch.Generator().manual_seed(k))
         with torch.no_grad():
             images = module(start * 1.1).clamp(-1, 1)
             features = lpips.features(images)
@@ -100,9 +103,9 @@ def test_the_mark_comes_from_a_photos_condition():
     samples = {
         "digests": ("a", "b", "c"),
         "images": torch.zeros(3, 3, 64, 64),
-        "latents": torch.zeros(3, 256),
+        "latents": torch.zeros(3, W_DIM),
         "timestamp": 0,
-        "anchors": torch.zeros(3, 256),
+        "anchors": torch.zeros(3, W_DIM),
         "rng": np.random.default_rng(0),
     }
     workload = PersonalisedGenerator(smoke(), EmbeddedGenerator(), LPIPS(), [])

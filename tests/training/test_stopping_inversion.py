@@ -9,10 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from clstudy.generators.embedded_generator import EmbeddedGenerator
+from clstudy.generators.stylegan2 import StyleGAN2Settings
 from clstudy.metrics.lpips import LPIPS
 from clstudy.settings.overrides import SettingError, checked_settings, with_settings
 from clstudy.settings.profiles import InversionSettings, mystyle
 from clstudy.training.inversion import invert
+
+W_DIM = StyleGAN2Settings().w_dim
 
 STOPPING = InversionSettings(steps=40, learning_rate=0.05, final_lr_fraction=1.0, stop_below=0.05, stop_after=5)
 
@@ -38,7 +41,7 @@ def module() -> nn.Module:
 @pytest.fixture(scope="module")
 def targets(module: nn.Module) -> Tensor:
     """Images whose latents are 0.02 to 0.5 from where the search starts."""
-    latents = torch.randn(4, 256, generator=torch.Generator().manual_seed(1)).double()
+    latents = torch.randn(4, W_DIM, generator=torch.Generator().manual_seed(1)).double()
     with torch.no_grad():
         return module(latents * torch.tensor([[0.02], [0.1], [0.3], [0.5]]))
 
@@ -47,7 +50,7 @@ def found(module: nn.Module, targets: Tensor, settings: InversionSettings) -> tu
     lpips, counting = LPIPS().double(), Counting(module)
     with torch.no_grad():
         features = lpips.features(targets)
-    start = torch.zeros(len(targets), 256).double()
+    start = torch.zeros(len(targets), W_DIM).double()
     return invert(counting, targets, features, start, settings=settings, lpips=lpips), counting.drawn
 
 

@@ -18,8 +18,7 @@ from clstudy.generators.w_encoder import WEncoder
 from clstudy.images import to_unit_range
 from clstudy.settings.profiles import ComputeSettings
 
-PACKAGED = StyleGAN2Settings(channel_base=1024, channel_max=192, w_dim=512)
-"""192, 128, 64, 32, 16 channels from 4 px to 64 px: multiples of 16 fill a processor's vectors (docs/speed.md)."""
+PACKAGED = StyleGAN2Settings()
 
 
 @dataclass
