@@ -131,8 +131,8 @@ def _draw(axes: Axes, height: float, row: Mapping[str, Any], digits: int) -> Non
     )
     axes.annotate(
         label, (far, height), xytext=(6, 0), textcoords="offset points", va="center", fontsize=8,
-        color=colour,
-    )  # fmt: skip
+        color=colour, bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5},
+    )  # fmt: skip  # the box: a narrow interval near 0 has its label on the line of 0
 
 
 def _draw_beside(axes: Axes, height: float, row: Mapping[str, Any]) -> None:
