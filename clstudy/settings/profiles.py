@@ -373,8 +373,8 @@ def few_photos() -> Profile:
     pretraining's (grey, framed differently) start from poor latents, so inversion must go further.
 
     Training is long because it takes that long until eyes and mouths are right: from 150 to 400 epochs the LPIPS of
-    three ORL people's reconstructions does not move (0.026, 0.026), while ID rises from 0.41 to 0.59, and LPIPS of eyes
-    and mouth, which has its own metric here, falls from 0.208 to 0.193. W+ adds nothing to that (0.52, 0.192), and
+    three ORL people's reconstructions does not move (0.024, 0.024), while ID rises from 0.40 to 0.54, and LPIPS of eyes
+    and mouth, which has its own metric here, falls from 0.168 to 0.149. W+ adds nothing to that (0.48, 0.150), and
     halves LPIPS of all, forgotten or not, so inversion stays in W (``benchmarks/few_photos.py``).
     """
     profile = embedded()
