@@ -27,7 +27,7 @@ from clstudy.generators.pretraining.figures import evaluate, reconstructing_late
 from clstudy.generators.pretraining.networks import Networks
 from clstudy.generators.pretraining.training_faces import PHOTOS_OF_HELD_OUT, Faces, drawn_chunk, held_out_photos
 from clstudy.identities.catalogue import open_data_set
-from clstudy.images import to_uint8
+from clstudy.images import photo_row, to_uint8
 from clstudy.settings.profiles import embedded
 
 _UNSEEN_SEED = 99
@@ -103,7 +103,7 @@ def main() -> None:
                 print(f"{name:<12}{way:<11}{version:<10}{columns}", flush=True)
     if given.pictures:
         given.pictures.parent.mkdir(parents=True, exist_ok=True)
-        sheet = np.concatenate([np.concatenate(list(row), axis=1) for row in rows])
+        sheet = np.concatenate([photo_row(list(row)) for row in rows])
         Image.fromarray(sheet).resize((sheet.shape[1] * 2, sheet.shape[0] * 2), Image.Resampling.NEAREST).save(
             given.pictures
         )

@@ -1,4 +1,4 @@
-"""How large a study must be, from a pilot of several seeds: people, seeds and test photos against the power they buy.
+"""How large a study must be, from a pilot of several seeds: people and seeds against the power they buy.
 
     python -m benchmarks.sizing runs/selection_pilot [--pair er_hull er_rand] [--buffer-size 3]
                                                      [--effects aip=5 forgetting=25]
@@ -44,9 +44,9 @@ class Spread:
     photos: float
     wanted: float
 
-    def sd(self, seeds: int, photos: float = 1.0) -> float:
-        """Standard deviation over people with so many seeds and so many times the test photos."""
-        return math.sqrt(self.people + self.seed / seeds + self.photos / photos)
+    def sd(self, seeds: int) -> float:
+        """Standard deviation over people with so many seeds."""
+        return math.sqrt(self.people + self.seed / seeds + self.photos)
 
 
 def spread(summary: Summary, score: str, percent: float, pair: Sequence[str], size: int) -> Spread:

@@ -15,7 +15,7 @@ from clstudy.faces.torch_embedder import TorchIdentityEmbedder
 from clstudy.generators.embedded_generator import EmbeddedGenerator
 from clstudy.generators.pretraining.figures import encoder_figures
 from clstudy.generators.pretraining.losses import IdentityLoss, attention, eyes, mirrored, mouth, recoloured
-from clstudy.generators.pretraining.networks import PACKAGED, Networks
+from clstudy.generators.pretraining.networks import Networks
 from clstudy.generators.pretraining.train import Cycle, PretrainSettings, fresh_networks, train_cycle
 from clstudy.generators.pretraining.training_faces import (
     HELD_OUT_VIRTUAL,
@@ -26,6 +26,7 @@ from clstudy.generators.pretraining.training_faces import (
     held_out_virtual,
     virtual_chunk,
 )
+from clstudy.generators.stylegan2 import StyleGAN2Settings
 from clstudy.identities.people import REPORTED_DATA_SEED
 from clstudy.images import to_unit_range
 
@@ -58,7 +59,7 @@ def test_held_out_faces_are_rebuilt_and_told_apart(faces: Faces, virtual: Faces)
         assert figures["lpips_alex"] < largest
         assert figures["own_above_other"] > 0.98
         assert figures["eyes_lpips"] < 0.13
-    assert networks.generator.settings == PACKAGED
+    assert networks.generator.settings == StyleGAN2Settings()
     assert asset_path("embedded_generator.safetensors").stat().st_size <= 12_000_000
 
 

@@ -13,7 +13,7 @@ from clstudy.faces.embedding import IdentityEmbedder
 from clstudy.generators.pretraining.losses import eyes
 from clstudy.generators.pretraining.networks import Networks
 from clstudy.generators.pretraining.training_faces import Faces
-from clstudy.images import to_uint8, to_unit_range
+from clstudy.images import photo_row, to_uint8, to_unit_range
 from clstudy.metrics.lpips import LPIPS
 from clstudy.settings.profiles import embedded
 from clstudy.training.inversion import invert
@@ -92,5 +92,5 @@ def write_grid(networks: Networks, held_out: list[np.ndarray], path: Path, seed:
     for psi in (0.7, 1.0):
         samples = to_uint8(networks.generator(z, truncation_psi=psi))
         rows += [samples[:12], samples[12:]]
-    grid = np.concatenate([np.concatenate(list(row), axis=1) for row in rows])
+    grid = np.concatenate([photo_row(list(row)) for row in rows])
     Image.fromarray(grid).save(path, optimize=True)

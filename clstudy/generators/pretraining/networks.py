@@ -18,8 +18,6 @@ from clstudy.generators.w_encoder import WEncoder
 from clstudy.images import to_unit_range
 from clstudy.settings.profiles import ComputeSettings
 
-PACKAGED = StyleGAN2Settings()
-
 
 @dataclass
 class Networks:

@@ -28,9 +28,9 @@ from torch import Tensor
 
 from clstudy.generators.pretraining.figures import encoder_figures, evaluate, write_grid
 from clstudy.generators.pretraining.losses import IdentityLoss, attention, eyes, mirrored, mouth, recoloured
-from clstudy.generators.pretraining.networks import PACKAGED, Networks
+from clstudy.generators.pretraining.networks import Networks
 from clstudy.generators.pretraining.training_faces import Faces
-from clstudy.generators.stylegan2 import StyleGAN2
+from clstudy.generators.stylegan2 import StyleGAN2, StyleGAN2Settings
 from clstudy.images import to_unit_range
 from clstudy.metrics.lpips import LPIPS
 from clstudy.seeding import derive_rng, derive_seed
@@ -159,7 +159,7 @@ def drawn_batch(faces: Faces, settings: PretrainSettings, rng: np.random.Generat
 def fresh_networks(settings: PretrainSettings) -> Networks:
     """What training begins with."""
     torch.manual_seed(derive_seed("pretraining weights", settings.seed))
-    networks = Networks.fresh(PACKAGED)
+    networks = Networks.fresh(StyleGAN2Settings())
     calm_styles(networks.generator, settings.affine_scale)
     return networks
 
