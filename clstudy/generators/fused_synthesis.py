@@ -82,14 +82,14 @@ def fused_block(
 ) -> tuple[Tensor, Tensor]:
     """``SynthesisBlock.forward`` with features ``[n, h, w, channels]`` instead of ``[n, channels, h, w]``.
 
-    The image stays ``[n, 3, h, w]``.
+    The image stays ``[n, img_channels, h, w]``.
     """
     layer = iter(ws.unbind(dim=1))
     if x is None or image is None:
         x = block.const.permute(1, 2, 0).expand(len(ws), -1, -1, -1).contiguous()
     else:
         x = _layer(block.conv0, x, next(layer), noise)
-        image = _doubled(image)
+        image = _doubled(image) if block.up else image
     x = _layer(block.conv1, x, next(layer), noise)
     colours = _colours(block.torgb, x, next(layer))
     return x, colours if image is None else image + colours

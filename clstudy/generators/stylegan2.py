@@ -31,7 +31,8 @@ class StyleGAN2Settings:
     maximum 192 have 192, 128, 64, 32, 16 channels from 4 px to 64 px (multiples of 16 fill a processor's vectors,
     docs/speed.md). ``conv_clamp`` limits every layer's output to
     ± that value, as in networks whose large blocks were trained in float16 (None: no limit). Without mapping layers
-    the network has only a mean latent and is driven by w.
+    the network has only a mean latent and is driven by w. ``img_channels`` is 3 for colour images; tri-planes have more
+    (``clstudy.generators.eg3d``). ``embed_features``: width of the embedded condition, None: ``w_dim``.
     """
 
     img_resolution: int = 64
@@ -42,6 +43,8 @@ class StyleGAN2Settings:
     channel_max: int = 192
     mapping_layers: int = 2
     conv_clamp: float | None = None
+    img_channels: int = 3
+    embed_features: int | None = None
 
     def __post_init__(self) -> None:
         size = self.img_resolution
@@ -61,6 +64,11 @@ class StyleGAN2Settings:
     def num_ws(self) -> int:
         """How many layers take a w of their own."""
         return 2 * int(math.log2(self.img_resolution)) - 2
+
+    @property
+    def embedded_width(self) -> int:
+        """How many numbers a condition is embedded in."""
+        return self.w_dim if self.embed_features is None else self.embed_features
 
     def to_dict(self) -> dict[str, int | float | None]:
         """Plain dictionary, e.g. for a file's metadata."""
@@ -146,8 +154,8 @@ class MappingNetwork(nn.Module):
         self._settings = settings
         width = settings.z_dim
         if settings.c_dim:
-            self.embed = FullyConnected(settings.c_dim, settings.w_dim)
-            width += settings.w_dim
+            self.embed = FullyConnected(settings.c_dim, settings.embedded_width)
+            width += settings.embedded_width
         for index in range(settings.mapping_layers):
             setattr(self, f"fc{index}", FullyConnected(width, settings.w_dim, lr_multiplier=0.01))
             width = settings.w_dim
@@ -205,48 +213,57 @@ class SynthesisLayer(nn.Module):
 
 
 class ToRGB(nn.Module):
-    """Modulated 1x1 convolution without demodulation: features to colours."""
+    """Modulated 1x1 convolution without demodulation: features to colours (or to another ``img_channels``)."""
 
     def __init__(self, settings: StyleGAN2Settings, inputs: int):
         super().__init__()
         self.affine = FullyConnected(settings.w_dim, inputs, bias_init=1.0)
-        self.weight = nn.Parameter(torch.randn(3, inputs, 1, 1))
-        self.bias = nn.Parameter(torch.zeros(3))
+        self.weight = nn.Parameter(torch.randn(settings.img_channels, inputs, 1, 1))
+        self.bias = nn.Parameter(torch.zeros(settings.img_channels))
         self.gain = 1 / math.sqrt(inputs)
         self.conv_clamp = settings.conv_clamp
 
     def forward(self, x: Tensor, w: Tensor) -> Tensor:
-        """Return ``[n, 3, h, w]``."""
+        """Return ``[n, img_channels, h, w]``."""
         styles = self.affine(w) * self.gain
         return limited(modulated_conv(x, self.weight, styles) + self.bias[:, None, None], self.conv_clamp)
 
 
 class SynthesisBlock(nn.Module):
-    """Two layers (one at 4 px) and a skip image."""
+    """Two layers and a skip image.
+
+    Args:
+        settings: of the network.
+        resolution: of the block's features.
+        inputs: feature maps that it takes; None: it begins with a learned constant, and has one layer.
+        outputs: feature maps that it returns.
+        up: whether features and image come in at half the resolution.
+    """
 
     resample_filter: Tensor
 
-    def __init__(self, settings: StyleGAN2Settings, resolution: int):
+    def __init__(
+        self, settings: StyleGAN2Settings, resolution: int, inputs: int | None, outputs: int, *, up: bool = True
+    ):
         super().__init__()
-        outputs = settings.channels(resolution)
-        self._first = resolution == 4
-        if self._first:
-            self.const = nn.Parameter(torch.randn(outputs, 4, 4))
+        self.up = up
+        if inputs is None:
+            self.const = nn.Parameter(torch.randn(outputs, resolution, resolution))
         else:
-            inputs = settings.channels(resolution // 2)
-            self.conv0 = SynthesisLayer(settings, inputs, outputs, resolution=resolution, up=True)
+            self.conv0 = SynthesisLayer(settings, inputs, outputs, resolution=resolution, up=up)
         self.conv1 = SynthesisLayer(settings, outputs, outputs, resolution=resolution, up=False)
         self.torgb = ToRGB(settings, outputs)
         self.register_buffer("resample_filter", fir_filter())
 
     def forward(self, x: Tensor | None, image: Tensor | None, ws: Tensor, noise: bool) -> tuple[Tensor, Tensor]:
-        """Return features and image for ws ``[n, 2 (4 px) or 3, w_dim]``."""
+        """Return features and image for ws ``[n, 3, w_dim]``, of which a block with a constant takes two."""
         layer = iter(ws.unbind(dim=1))
         if x is None or image is None:
             x = self.const.expand(len(ws), -1, -1, -1)
         else:
             x = self.conv0(x, next(layer), noise)
-            image = upsample(image, self.resample_filter)
+            if self.up:
+                image = upsample(image, self.resample_filter)
         x = self.conv1(x, next(layer), noise)
         colours = self.torgb(x, next(layer))
         return x, colours if image is None else image + colours
@@ -269,8 +286,11 @@ class SynthesisNetwork(nn.Module):
         self.recompute = False
         self.autocast: torch.dtype | None = None
         self.block: Callable[..., tuple[Tensor, Tensor]] | None = None
+        inputs: int | None = None
         for resolution in settings.block_resolutions:
-            setattr(self, f"b{resolution}", SynthesisBlock(settings, resolution))
+            outputs = settings.channels(resolution)
+            setattr(self, f"b{resolution}", SynthesisBlock(settings, resolution, inputs, outputs))
+            inputs = outputs
 
     @property
     def num_ws(self) -> int:
@@ -278,9 +298,10 @@ class SynthesisNetwork(nn.Module):
         return self._settings.num_ws
 
     def forward(self, ws: Tensor, *, noise: bool = True) -> Tensor:
-        """Return images ``[n, 3, r, r]``, nominally in [-1, 1], for ws ``[n, num_ws, w_dim]`` or w ``[n, w_dim]``.
+        """Return images ``[n, img_channels, r, r]`` for ws ``[n, num_ws, w_dim]`` or w ``[n, w_dim]``.
 
-        ``noise`` adds the constant noise inputs; without it the noise terms are left out.
+        Colours are nominally in [-1, 1]. ``noise`` adds the constant noise inputs; without it the noise terms are left
+        out.
         """
         if ws.ndim == 2:
             ws = ws[:, None].expand(-1, self._settings.num_ws, -1)

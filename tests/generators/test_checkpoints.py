@@ -179,6 +179,9 @@ def test_a_synthesis_network_alone_is_read(tmp_path, write, capsys):
         TINY,
         StyleGAN2Settings(img_resolution=64, z_dim=8, w_dim=12, channel_base=512, channel_max=24, mapping_layers=8),
         StyleGAN2Settings(img_resolution=64, z_dim=8, c_dim=5, w_dim=12, channel_base=640, channel_max=48),
+        StyleGAN2Settings(
+            img_resolution=16, z_dim=8, c_dim=25, w_dim=12, channel_base=256, channel_max=16, embed_features=7
+        ),
         StyleGAN2Settings(img_resolution=256, z_dim=8, w_dim=8, channel_base=1024, channel_max=16, conv_clamp=256.0),
         StyleGAN2Settings(img_resolution=32, z_dim=8, w_dim=8, channel_base=96, channel_max=3, mapping_layers=1),
     ],
@@ -534,7 +537,7 @@ def test_networks_that_ours_does_not_reproduce(tmp_path, part, change, expected)
         ({"synthesis.b8.conv1.weight": np.zeros((5, 5, 3, 3), np.float32)}, "follow no rule"),
         ({"synthesis.b16.conv1.weight": np.zeros((1, 1, 3, 3), np.float32)}, "missing"),
         ({"synthesis.b32.const": np.zeros((1, 1, 3, 3), np.float32)}, "resolutions are [4, 8, 32]"),
-        ({"mapping.embed.weight": np.zeros((2, 7), np.float32)}, "embeds the condition in 2 numbers"),
+        ({"mapping.embed.weight": np.zeros((2, 7), np.float32)}, "missing: mapping.embed.bias"),
         ({"mapping.extra.weight": np.zeros(2, np.float32)}, "unknown: mapping.extra.weight"),
         ({"mapping.w_avg": np.zeros(7, np.float32)}, "mapping.w_avg has shape [7]"),
     ],

@@ -54,10 +54,6 @@ def infer_settings(tensors: Mapping[str, np.ndarray], *, conv_clamp: float | Non
     c_dim = embedded = 0
     if "mapping.embed.weight" in tensors:
         embedded, c_dim = tensor_shape(tensors, "mapping.embed.weight", 2)
-        if embedded != w_dim:
-            raise refusal(
-                f"its mapping embeds the condition in {embedded} numbers, and this StyleGAN2 in w_dim = {w_dim}"
-            )
     channels = {side: tensor_shape(tensors, f"synthesis.b{side}.conv1.weight", 4)[0] for side in sides}
     colours = tensor_shape(tensors, f"synthesis.b{sides[-1]}.torgb.weight", 4)[0]
     if colours != 3:
@@ -72,6 +68,7 @@ def infer_settings(tensors: Mapping[str, np.ndarray], *, conv_clamp: float | Non
         channel_max=maximum,
         mapping_layers=len(layers),
         conv_clamp=conv_clamp,
+        embed_features=embedded if embedded not in (0, w_dim) else None,
     )
 
 

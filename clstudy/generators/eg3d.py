@@ -1,0 +1,235 @@
+"""EG3D in plain PyTorch, under the parameter names of the published checkpoints.
+
+Source: E. Chan et al., "Efficient Geometry-aware 3D Generative Adversarial Networks" (EG3D, 2112.07945): a StyleGAN2
+makes tri-planes, a volume is rendered from them at low resolution, and two more blocks make the final image. Written
+from the paper; the tiny reference network in ``tests/data`` fixes every convention.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from clstudy.generators.stylegan2 import StyleGAN2, StyleGAN2Settings
+from clstudy.generators.super_resolution import SuperResolution, SuperResolutionSettings
+from clstudy.generators.tri_planes import Decoder, sample_planes
+from clstudy.generators.volume_rendering import (
+    Jitter,
+    Midpoints,
+    camera_rays,
+    composite,
+    merged,
+    points_at,
+    resampled_depths,
+    spaced_depths,
+)
+
+CAMERA = 25
+"""How many numbers a camera is: camera to world 4 x 4 and intrinsics 3 x 3."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RenderingSettings:
+    """How a volume is rendered; the defaults are those of the published face models.
+
+    Attributes:
+        resolution: side of the rendered feature image in pixels.
+        near: distance of the first sample from the camera.
+        far: of the last.
+        box: side of the cube around the origin that the tri-planes span.
+        coarse: samples of the first pass along a ray.
+        fine: samples of the second pass, where the first found something; 0: none.
+        white_background: what is not absorbed is white instead of black.
+    """
+
+    resolution: int = 128
+    near: float = 2.25
+    far: float = 3.3
+    box: float = 1.0
+    coarse: int = 48
+    fine: int = 48
+    white_background: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class EG3DSettings:
+    """Everything that fixes the shape of an EG3D generator.
+
+    Attributes:
+        backbone: of the StyleGAN2 that makes the tri-planes: ``img_channels`` is three times ``features``.
+        superresolution: of the last two blocks.
+        rendering: of the volume.
+        features: channels of a plane, and of the rendered image.
+        hidden: width of the decoder's hidden layer.
+        decoder_lr_multiplier: of the decoder's equalised learning rate.
+        camera_scale: factor of the camera where it conditions the mapping network; 0: it does not.
+    """
+
+    backbone: StyleGAN2Settings
+    superresolution: SuperResolutionSettings
+    rendering: RenderingSettings = field(default_factory=RenderingSettings)
+    features: int = 32
+    hidden: int = 64
+    decoder_lr_multiplier: float = 1.0
+    camera_scale: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.backbone.img_channels != 3 * self.features:
+            raise ValueError(
+                f"the backbone's img_channels is {self.backbone.img_channels}; expected three planes of "
+                f"{self.features} features, {3 * self.features}"
+            )
+
+    @property
+    def img_resolution(self) -> int:
+        """Side of the final image in pixels."""
+        return self.superresolution.output_resolution
+
+    def to_dict(self) -> dict[str, Any]:
+        """Nested plain dictionaries, e.g. for a file's metadata."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, document: Mapping[str, Any]) -> EG3DSettings:
+        """The settings of ``to_dict``.
+
+        Raises:
+            TypeError: a part or an entry is missing or unknown.
+            ValueError: the parts do not fit each other.
+        """
+        parts = dict(document)
+        superresolution = dict(parts.pop("superresolution"))
+        superresolution["channels"] = tuple(superresolution["channels"])
+        return cls(
+            backbone=StyleGAN2Settings(**parts.pop("backbone")),
+            superresolution=SuperResolutionSettings(**superresolution),
+            rendering=RenderingSettings(**parts.pop("rendering")),
+            **parts,
+        )
+
+
+class Rendered(NamedTuple):
+    """What EG3D makes of a latent and a camera.
+
+    Attributes:
+        image: ``[n, 3, s, s]``, nominally in [-1, 1].
+        raw: the rendered image before super-resolution, ``[n, 3, r, r]``, nominally in [-1, 1].
+        depth: ``[n, 1, r, r]``, distance from the camera.
+    """
+
+    image: Tensor
+    raw: Tensor
+    depth: Tensor
+
+
+class EG3D(nn.Module):
+    """Mapping, tri-planes, rendering and super-resolution; loads published state dicts by name.
+
+    Names: ``backbone.mapping.*``, ``backbone.synthesis.*``, ``decoder.net.*``, ``superresolution.*``.
+    """
+
+    def __init__(self, settings: EG3DSettings):
+        super().__init__()
+        self.settings = settings
+        self.backbone = StyleGAN2(settings.backbone)
+        self.decoder = Decoder(
+            settings.features,
+            settings.features,
+            hidden=settings.hidden,
+            lr_multiplier=settings.decoder_lr_multiplier,
+        )
+        self.superresolution = SuperResolution(settings.superresolution, settings.features, settings.backbone.w_dim)
+
+    def mapping(
+        self, z: Tensor, cameras: Tensor, *, truncation_psi: float = 1.0, truncation_cutoff: int | None = None
+    ) -> Tensor:
+        """ws ``[n, num_ws, w_dim]`` for z ``[n, z_dim]``, conditioned on cameras ``[n, 25]``.
+
+        The camera stands for what photos from a side have in common (smiles, for one), not for the view itself.
+        """
+        ws: Tensor = self.backbone.mapping(
+            z,
+            cameras * self.settings.camera_scale,
+            truncation_psi=truncation_psi,
+            truncation_cutoff=truncation_cutoff,
+        )
+        return ws
+
+    def planes(self, ws: Tensor, *, noise: bool = True) -> Tensor:
+        """Tri-planes ``[n, 3, c, h, w]`` for ws ``[n, num_ws, w_dim]`` or w ``[n, w_dim]``."""
+        planes: Tensor = self.backbone.synthesis(ws, noise=noise)
+        return torch.unflatten(planes, 1, (3, self.settings.features))
+
+    def at_points(self, planes: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
+        """Colour features ``[n, p, c]`` and densities before activation ``[n, p, 1]`` at points ``[n, p, 3]``."""
+        colours, densities = self.decoder(sample_planes(planes, points, self.settings.rendering.box))
+        return colours, densities
+
+    def render(
+        self, planes: Tensor, cameras: Tensor, *, jitter: Jitter | None = None, resolution: int | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Feature images ``[n, c, r, r]`` in about [-1, 1] and depths ``[n, 1, r, r]``.
+
+        Args:
+            planes: of ``planes``.
+            cameras: ``[n, 25]``.
+            jitter: where samples lie within their shares of a ray; None: in their middles.
+            resolution: side in pixels; None: that of the settings.
+        """
+        settings = self.settings.rendering
+        size = resolution or settings.resolution
+        jitter = jitter or Midpoints()
+        rays = camera_rays(cameras, size)
+
+        def seen_at(depths: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+            features, densities = self.at_points(planes, points_at(rays, depths))
+            shape = depths.shape[1:3]
+            return torch.unflatten(features, 1, shape), torch.unflatten(densities, 1, shape), depths
+
+        samples = seen_at(spaced_depths(rays, settings.near, settings.far, settings.coarse, jitter))
+        if settings.fine:
+            with torch.no_grad():
+                coarse = composite(*samples)
+            fine = resampled_depths(samples[2], coarse.weights, settings.fine, jitter)
+            samples = merged((samples, seen_at(fine)))
+        seen = composite(*samples)
+        features = seen.features
+        if settings.white_background:
+            features = features + 1 - seen.weights.sum(2)
+        images = torch.unflatten((features * 2 - 1).transpose(1, 2), 2, (size, size))
+        return images, torch.unflatten(seen.depth.transpose(1, 2), 2, (size, size))
+
+    def synthesis(
+        self,
+        ws: Tensor,
+        cameras: Tensor,
+        *,
+        noise: bool = True,
+        jitter: Jitter | None = None,
+        resolution: int | None = None,
+    ) -> Rendered:
+        """Render ws ``[n, num_ws, w_dim]`` or w ``[n, w_dim]`` as cameras ``[n, 25]`` see it; without jitter, exactly.
+
+        ``noise`` adds the backbone's constant noise; ``jitter`` and ``resolution`` are those of ``render``.
+        """
+        if ws.ndim == 2:
+            ws = ws[:, None].expand(-1, self.settings.backbone.num_ws, -1)
+        features, depth = self.render(self.planes(ws, noise=noise), cameras, jitter=jitter, resolution=resolution)
+        return Rendered(self.superresolution(features, ws), features[:, :3], depth)
+
+    def forward(self, z: Tensor, cameras: Tensor, *, truncation_psi: float = 1.0, noise: bool = True) -> Rendered:
+        """Render z ``[n, z_dim]``, conditioned on the cameras ``[n, 25]`` that see it."""
+        return self.synthesis(self.mapping(z, cameras, truncation_psi=truncation_psi), cameras, noise=noise)
+
+
+def swapped(cameras: Tensor, probability: float, generator: torch.Generator) -> Tensor:
+    """Cameras ``[n, 25]`` that condition the mapping in training: each is another's of the batch with a probability.
+
+    So that the mapping does not draw a face that knows from where it is seen (EG3D, section 4.4).
+    """
+    chance = torch.rand(len(cameras), 1, generator=generator, device=generator.device).to(cameras.device)
+    return torch.where(chance < probability, cameras.roll(1, 0), cameras)
