@@ -19,6 +19,8 @@ from clstudy.generators.checkpoints.checkpoint import Checkpoint
 from clstudy.generators.checkpoints.reading import read_checkpoint
 from clstudy.generators.checkpoints.safetensors_files import write_safetensors
 from clstudy.generators.conformance import CHECKS
+from clstudy.generators.eg3d import EG3DSettings
+from clstudy.generators.stylegan2 import StyleGAN2Settings
 from clstudy.registry import findings_of
 from clstudy.settings.named_profiles import named_profile
 from clstudy.settings.profiles import PROFILES
@@ -26,11 +28,11 @@ from clstudy.storage.places import require_writable
 
 _FORMATS = """\
 Formats that are read (recognised by a file's content, not by its name):
-  NVIDIA pickle       StyleGAN2 networks of the stylegan2-ada-pytorch and stylegan3 repositories (.pkl)
+  NVIDIA pickle       StyleGAN2 networks of the stylegan2-ada-pytorch and stylegan3 repositories, EG3D (.pkl)
   torch file          such a network saved whole by torch.save (.pt; MyStyle's personalised models)
   rosinality's        state dict with g_ema (.pt), as many projects distribute FFHQ
   clstudy's           .safetensors written by convert and export
-TensorFlow pickles, StyleGAN3, EG3D and discriminators are recognised and refused.
+TensorFlow pickles, StyleGAN3 and discriminators are recognised and refused.
 
 Nothing in a file is executed: a pickle that names anything beyond the handful of objects that such a network needs is
 refused, and the message lists the names.
@@ -48,27 +50,47 @@ _PATH = click.Path(path_type=Path)
 
 def description_lines(checkpoint: Checkpoint) -> list[str]:
     """Facts about a checkpoint, one per line in two columns."""
-    sizes = checkpoint.settings
-    channels = ", ".join(f"{side}: {sizes.channels(side)}" for side in sizes.block_resolutions)
-    condition = str(sizes.c_dim) if sizes.c_dim else "0 (unconditional)"
-    clamp = "none" if sizes.conv_clamp is None else f"{sizes.conv_clamp:g}"
+    settings = checkpoint.settings
+    own = _eg3d_rows(settings) if isinstance(settings, EG3DSettings) else []
+    layers = settings.backbone if isinstance(settings, EG3DSettings) else settings
     rows = [
         ("format", checkpoint.format),
         ("kind", checkpoint.kind),
-        ("resolution", f"{sizes.img_resolution} px"),
+        ("resolution", f"{settings.img_resolution} px"),
+        *own,
+        *_stylegan2_rows(layers),
+        ("parameters", f"{checkpoint.parameters / 1e6:.2f} million"),
+        ("sha256", checkpoint.sha256),
+        *(("note", note) for note in checkpoint.notes),
+    ]
+    width = max(len(name) for name, _ in rows)
+    return [f"{name:<{width}}  {value}" for name, value in rows]
+
+
+def _eg3d_rows(settings: EG3DSettings) -> list[tuple[str, str]]:
+    rendering, last = settings.rendering, settings.superresolution
+    return [
+        ("rendering", f"{rendering.resolution} px, {rendering.coarse} + {rendering.fine} samples a ray"),
+        ("bounds", f"from {rendering.near:g} to {rendering.far:g}, in a box of {rendering.box:g}"),
+        ("tri-planes", f"3 x {settings.features} features of {settings.backbone.img_resolution} px"),
+        ("decoder", f"{settings.features} -> {settings.hidden} -> {settings.features} + density"),
+        ("super-resolution", f"{last.input_resolution} -> {last.output_resolution} px, {last.channels} channels"),
+    ]
+
+
+def _stylegan2_rows(sizes: StyleGAN2Settings) -> list[tuple[str, str]]:
+    channels = ", ".join(f"{side}: {sizes.channels(side)}" for side in sizes.block_resolutions)
+    condition = str(sizes.c_dim) if sizes.c_dim else "0 (unconditional)"
+    clamp = "none" if sizes.conv_clamp is None else f"{sizes.conv_clamp:g}"
+    return [
         ("z_dim", str(sizes.z_dim)),
         ("w_dim", f"{sizes.w_dim} ({sizes.num_ws} layers take a w)"),
         ("c_dim", condition),
         ("channels", channels),
         ("channel rule", f"min({sizes.channel_base} // resolution, {sizes.channel_max})"),
         ("mapping layers", str(sizes.mapping_layers)),
-        ("parameters", f"{checkpoint.parameters / 1e6:.2f} million"),
         ("conv_clamp", clamp),
-        ("sha256", checkpoint.sha256),
-        *(("note", note) for note in checkpoint.notes),
     ]
-    width = max(len(name) for name, _ in rows)
-    return [f"{name:<{width}}  {value}" for name, value in rows]
 
 
 def converted(file: Path, out: Path, *, force: bool) -> str:
@@ -101,7 +123,7 @@ It is built with the settings of --profile, and from the files that --weights na
 """
 
 
-@group("generators", help="List generators and check one; inspect, convert or export checkpoints of StyleGAN2.")
+@group("generators", help="List generators and check one; inspect, convert or export checkpoints.")
 def generators() -> None:
     """The group; each command is declared below."""
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from clstudy.errors import UserError
 from clstudy.generators.base import GENERATORS, DomainGenerator, GeneratorKind, GeneratorWeights
 from clstudy.generators.checkpoints.nvidia import SYNTHESIS_ALONE
-from clstudy.generators.checkpoints.reading import read_checkpoint
+from clstudy.generators.checkpoints.reading import read_checkpoint, stylegan2_settings
 from clstudy.generators.ir_se_encoder import IRSEEncoder, read_encoder
 from clstudy.generators.stylegan2 import StyleGAN2, StyleGAN2Settings
 from clstudy.generators.synthesis_copies import SynthesisCopies, arrays_under, encoded
@@ -61,10 +61,11 @@ class CheckpointKind(GeneratorKind):
 
     def read(self, files: Mapping[str, Path]) -> GeneratorWeights:
         checkpoint = read_checkpoint(files["generator"])
-        width = checkpoint.settings.w_dim
+        settings = stylegan2_settings(checkpoint, files["generator"])
+        width = settings.w_dim
         encoder = read_encoder(files["encoder"], width) if "encoder" in files else {}
         tensors = dict(checkpoint.tensors)
-        if not checkpoint.settings.mapping_layers:
+        if not settings.mapping_layers:
             tensors["mapping.w_avg"] = _mean_latent(files, encoder, width)
         elif "base" in files:
             raise UserError(
@@ -73,7 +74,7 @@ class CheckpointKind(GeneratorKind):
             )
         arrays = {_GENERATOR + name: array for name, array in tensors.items()}
         arrays |= {_ENCODER + name: array for name, array in encoder.items()}
-        return GeneratorWeights(arrays, {"settings": checkpoint.settings.to_dict()})
+        return GeneratorWeights(arrays, {"settings": settings.to_dict()})
 
     def image_size(self, weights: GeneratorWeights, profile: Profile) -> int:
         return int(weights.facts["settings"]["img_resolution"])
@@ -99,11 +100,12 @@ def _mean_latent(files: Mapping[str, Path], encoder: Mapping[str, np.ndarray], w
     """
     if "base" in files:
         base = read_checkpoint(files["base"])
-        if base.settings.w_dim != width or not base.settings.mapping_layers:
+        settings = stylegan2_settings(base, files["base"])
+        if settings.w_dim != width or not settings.mapping_layers:
             raise UserError(
                 f"{files['base'].name} cannot be the base of {files['generator'].name}: it has "
-                f"{base.settings.mapping_layers} mapping layers and latents of {base.settings.w_dim} numbers, expected "
-                f"a whole generator with {width}"
+                f"{settings.mapping_layers} mapping layers and latents of {settings.w_dim} numbers, expected a whole "
+                f"generator with {width}"
             )
         return base.tensors["mapping.w_avg"]
     if encoder:

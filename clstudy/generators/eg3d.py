@@ -9,14 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from clstudy.generators.stylegan2 import StyleGAN2, StyleGAN2Settings
 from clstudy.generators.super_resolution import SuperResolution, SuperResolutionSettings
-from clstudy.generators.tri_planes import Decoder, sample_planes
+from clstudy.generators.tri_planes import PUBLISHED_AXES, Decoder, sample_planes
 from clstudy.generators.volume_rendering import (
     Jitter,
     Midpoints,
@@ -32,6 +32,17 @@ CAMERA = 25
 """How many numbers a camera is: camera to world 4 x 4 and intrinsics 3 x 3."""
 
 
+_BOUNDS = {
+    "resolution": (4, 1024),
+    "near": (1e-3, 1e3),
+    "far": (1e-3, 1e3),
+    "box": (1e-3, 1e3),
+    "coarse": (2, 1024),
+    "fine": (0, 1024),
+}
+"""Of rendering settings, which may come from files: far beyond published ones."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class RenderingSettings:
     """How a volume is rendered; the defaults are those of the published face models.
@@ -44,6 +55,7 @@ class RenderingSettings:
         coarse: samples of the first pass along a ray.
         fine: samples of the second pass, where the first found something; 0: none.
         white_background: what is not absorbed is white instead of black.
+        plane_axes: world axes along each plane's width and height.
     """
 
     resolution: int = 128
@@ -53,6 +65,20 @@ class RenderingSettings:
     coarse: int = 48
     fine: int = 48
     white_background: bool = False
+    plane_axes: tuple[tuple[int, int], ...] = PUBLISHED_AXES
+
+    def __post_init__(self) -> None:
+        wrong = [
+            f"{name} is {getattr(self, name)}; expected {low} to {high}"
+            for name, (low, high) in _BOUNDS.items()
+            if not low <= getattr(self, name) <= high
+        ]
+        if not self.near < self.far:
+            wrong.append(f"far is {self.far}; expected more than near, {self.near}")
+        if len(self.plane_axes) != 3 or not all(set(axes) < {0, 1, 2} and len(axes) == 2 for axes in self.plane_axes):
+            wrong.append(f"plane_axes are {self.plane_axes}; expected three pairs of world axes 0, 1 and 2")
+        if wrong:
+            raise ValueError("; ".join(wrong))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,6 +93,11 @@ class EG3DSettings:
         hidden: width of the decoder's hidden layer.
         decoder_lr_multiplier: of the decoder's equalised learning rate.
         camera_scale: factor of the camera where it conditions the mapping network; 0: it does not.
+        camera_radius: usual distance of cameras from ``camera_pivot``.
+        camera_pivot: the point in the world that cameras look at.
+
+    Class attributes:
+        kind: what such a network is called in files and messages.
     """
 
     backbone: StyleGAN2Settings
@@ -76,6 +107,10 @@ class EG3DSettings:
     hidden: int = 64
     decoder_lr_multiplier: float = 1.0
     camera_scale: float = 1.0
+    camera_radius: float = 2.7
+    camera_pivot: tuple[float, float, float] = (0.0, 0.0, 0.2)
+
+    kind: ClassVar[str] = "eg3d"
 
     def __post_init__(self) -> None:
         if self.backbone.img_channels != 3 * self.features:
@@ -88,6 +123,10 @@ class EG3DSettings:
     def img_resolution(self) -> int:
         """Side of the final image in pixels."""
         return self.superresolution.output_resolution
+
+    def network(self) -> EG3D:
+        """A network of these sizes with random weights."""
+        return EG3D(self)
 
     def to_dict(self) -> dict[str, Any]:
         """Nested plain dictionaries, e.g. for a file's metadata."""
@@ -104,10 +143,13 @@ class EG3DSettings:
         parts = dict(document)
         superresolution = dict(parts.pop("superresolution"))
         superresolution["channels"] = tuple(superresolution["channels"])
+        rendering = dict(parts.pop("rendering"))
+        rendering["plane_axes"] = tuple(map(tuple, rendering["plane_axes"]))
         return cls(
             backbone=StyleGAN2Settings(**parts.pop("backbone")),
             superresolution=SuperResolutionSettings(**superresolution),
-            rendering=RenderingSettings(**parts.pop("rendering")),
+            rendering=RenderingSettings(**rendering),
+            camera_pivot=tuple(parts.pop("camera_pivot")),
             **parts,
         )
 
@@ -166,7 +208,8 @@ class EG3D(nn.Module):
 
     def at_points(self, planes: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
         """Colour features ``[n, p, c]`` and densities before activation ``[n, p, 1]`` at points ``[n, p, 3]``."""
-        colours, densities = self.decoder(sample_planes(planes, points, self.settings.rendering.box))
+        rendering = self.settings.rendering
+        colours, densities = self.decoder(sample_planes(planes, points, rendering.box, rendering.plane_axes))
         return colours, densities
 
     def render(

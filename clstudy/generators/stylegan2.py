@@ -12,6 +12,7 @@ import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import partial
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -33,7 +34,12 @@ class StyleGAN2Settings:
     ± that value, as in networks whose large blocks were trained in float16 (None: no limit). Without mapping layers
     the network has only a mean latent and is driven by w. ``img_channels`` is 3 for colour images; tri-planes have more
     (``clstudy.generators.eg3d``). ``embed_features``: width of the embedded condition, None: ``w_dim``.
+
+    Class attributes:
+        kind: what such a network is called in files and messages.
     """
+
+    kind: ClassVar[str] = "stylegan2"
 
     img_resolution: int = 64
     z_dim: int = 256
@@ -50,6 +56,10 @@ class StyleGAN2Settings:
         size = self.img_resolution
         if size < 8 or size & (size - 1):
             raise ValueError(f"img_resolution is {size}; expected a power of two from 8 up")
+
+    def network(self) -> StyleGAN2:
+        """A network of these sizes with random weights."""
+        return StyleGAN2(self)
 
     def channels(self, resolution: int) -> int:
         """Feature maps at a resolution."""

@@ -5,34 +5,42 @@ Source: E. Chan et al., "Efficient Geometry-aware 3D Generative Adversarial Netw
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from clstudy.generators.stylegan2 import FullyConnected
 
-PLANE_AXES = ((0, 1), (0, 2), (2, 0))
-"""World axes along each plane's width and height. The third plane repeats the second with its axes exchanged, as the
-published weights expect: y meets z in no plane."""
+PUBLISHED_AXES = ((0, 1), (0, 2), (2, 0))
+"""World axes along each plane's width and height, as the first published weights expect: the third plane repeats the
+second with its axes exchanged, and y meets z in no plane."""
+
+CORRECTED_AXES = ((0, 1), (0, 2), (2, 1))
+"""As the paper means it, and as later weights expect ("fixed tri-plane")."""
 
 _COLOUR_MARGIN = 0.001
 """Colours are sigmoids stretched by this much on either side, so that 0 and 1 can be reached (mip-NeRF, 2103.13415)."""
 
 
-def sample_planes(planes: Tensor, points: Tensor, box: float) -> Tensor:
+def sample_planes(
+    planes: Tensor, points: Tensor, box: float, plane_axes: Sequence[tuple[int, int]] = PUBLISHED_AXES
+) -> Tensor:
     """Mean of the features that a point meets in the three planes, bilinear between pixels, zero outside.
 
     Args:
         planes: ``[n, 3, c, h, w]``.
         points: ``[n, p, 3]`` in the world.
         box: side of the cube around the origin that the planes span.
+        plane_axes: world axes along each plane's width and height.
 
     Returns:
         ``[n, p, c]``.
     """
     n, _, channels = planes.shape[:3]
     inside = points * (2 / box)
-    places = torch.stack([inside[..., axes] for axes in PLANE_AXES], dim=1)  # [n, 3, p, 2]
+    places = torch.stack([inside[..., axes] for axes in plane_axes], dim=1)  # [n, 3, p, 2]
     found = F.grid_sample(
         planes.flatten(0, 1), places.flatten(0, 1)[:, None], mode="bilinear", padding_mode="zeros", align_corners=False
     )

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from clstudy.generators.tri_planes import PLANE_AXES, sample_planes
+from clstudy.generators.tri_planes import CORRECTED_AXES, PUBLISHED_AXES, sample_planes
 from clstudy.generators.volume_rendering import (
     Midpoints,
     Rays,
@@ -60,14 +60,15 @@ def test_rays_run_through_the_pixels_that_their_points_project_to() -> None:
     torch.testing.assert_close(rays.directions.norm(dim=-1), torch.ones(2, size * size, dtype=torch.float64))
 
 
-def test_planes_are_read_as_bilinear_interpolation_says() -> None:
+@pytest.mark.parametrize("plane_axes", [PUBLISHED_AXES, CORRECTED_AXES])
+def test_planes_are_read_as_bilinear_interpolation_says(plane_axes: tuple[tuple[int, int], ...]) -> None:
     rng, box, size, channels = seeded(), 1.4, 6, 4
     planes = torch.randn(2, 3, channels, size, size, generator=rng)
     points = (torch.rand(2, 40, 3, generator=rng) - 0.5) * 2.2 * box  # some of them outside
     expected = torch.zeros(2, 40, channels)
     for n in range(2):
         for p in range(40):
-            for plane, (across, down) in enumerate(PLANE_AXES):
+            for plane, (across, down) in enumerate(plane_axes):
                 x = (points[n, p, across] / (box / 2) + 1) * size / 2 - 0.5
                 y = (points[n, p, down] / (box / 2) + 1) * size / 2 - 0.5
                 for row in (math.floor(y), math.floor(y) + 1):
@@ -75,7 +76,7 @@ def test_planes_are_read_as_bilinear_interpolation_says() -> None:
                         if 0 <= row < size and 0 <= column < size:
                             share = (1 - abs(float(y) - row)) * (1 - abs(float(x) - column))
                             expected[n, p] += share * planes[n, plane, :, row, column] / 3
-    torch.testing.assert_close(sample_planes(planes, points, box), expected, **CLOSE)
+    torch.testing.assert_close(sample_planes(planes, points, box, plane_axes), expected, **CLOSE)
 
 
 def slow_composite(features: Tensor, densities: Tensor, depths: Tensor) -> tuple[Tensor, Tensor]:

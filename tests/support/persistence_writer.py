@@ -45,17 +45,43 @@ class Persistent:
         return _reconstruct_persistent_obj, (self.meta,)
 
 
+class OSGDecoder(torch.nn.Module):
+    """Plain, as the renderer is: EG3D's files name these classes."""
+
+
+class ImportanceRenderer(torch.nn.Module):
+    """Plain."""
+
+
+class MipRayMarcher2(torch.nn.Module):
+    """Plain."""
+
+
+class RaySampler(torch.nn.Module):
+    """Plain."""
+
+
 @contextmanager
 def published_names() -> Iterator[None]:
     """Let the stand-ins be found under the published names while something is pickled."""
-    names = {"torch_utils.persistence": _reconstruct_persistent_obj, "dnnlib.util": EasyDict}
+    names: dict[str, Any] = {
+        "torch_utils.persistence": _reconstruct_persistent_obj,
+        "dnnlib.util": EasyDict,
+        "training.triplane": OSGDecoder,
+        "training.volumetric_rendering.renderer": ImportanceRenderer,
+        "training.volumetric_rendering.ray_marcher": MipRayMarcher2,
+        "training.volumetric_rendering.ray_sampler": RaySampler,
+    }
     homes = {thing: thing.__module__ for thing in names.values()}
-    added = {}
+    added: dict[str, ModuleType] = {}
     for name, thing in names.items():
-        package = name.partition(".")[0]
-        added[package] = ModuleType(package)
-        added[name] = ModuleType(name)
-        setattr(added[package], name.partition(".")[2], added[name])
+        steps = name.split(".")
+        for count in range(1, len(steps) + 1):
+            part = ".".join(steps[:count])
+            if part not in added:
+                added[part] = ModuleType(part)
+                if count > 1:
+                    setattr(added[".".join(steps[: count - 1])], steps[count - 1], added[part])
         setattr(added[name], thing.__name__, thing)
         thing.__module__ = name
     before = {name: sys.modules.get(name) for name in added}
@@ -188,3 +214,59 @@ def torch_dump(path: Path, content: object, *, zipped: bool = True) -> Path:
     with published_names():
         torch.save(content, path, _use_new_zipfile_serialization=zipped)
     return path
+
+
+EG3D_CLASSES = (
+    (r"", "TriPlaneGenerator"),
+    (r"backbone", "Generator"),
+    *((rf"backbone\.{pattern}", name) for pattern, name in CLASSES[1:-1]),
+    (r"superresolution", "SuperresolutionHybrid2X"),
+    (r"superresolution\.block0", "SynthesisBlockNoUp"),
+    (r"superresolution\.block1", "SynthesisBlock"),
+    (r"superresolution\.block\d\.conv\d", "SynthesisLayer"),
+    (r"superresolution\.block\d\.torgb", "ToRGBLayer"),
+    CLASSES[-1],
+)
+
+
+def eg3d_attributes(
+    rendering: Mapping[str, Any], resolution: int, *, conv_clamp: float | None = None
+) -> dict[str, dict[str, Any]]:
+    """Plain attributes as EG3D networks have them; the super-resolution may be clamped (trained in float16)."""
+    own = {
+        "rendering_kwargs": EasyDict(rendering),
+        "neural_rendering_resolution": resolution,
+        "img_channels": 3,
+        "_last_planes": None,
+    }
+    found = {f"backbone\\.{pattern}": dict(values) for pattern, values in ordinary().items() if pattern}
+    for pattern, values in found.items():
+        if "img_channels" in values:
+            found[pattern] = values | {"img_channels": 96}
+    found |= {
+        r"backbone": {"img_channels": 96},
+        r"superresolution": {"input_resolution": 64, "sr_antialias": True},
+        r"superresolution\.block\d": {"architecture": "skip", "img_channels": 3, "use_fp16": conv_clamp is not None},
+        r"superresolution\.block\d\.(conv\d|torgb)": {"conv_clamp": conv_clamp},
+        r"decoder\.net\.\d": {"activation": "linear", "bias_gain": 1},
+    }
+    return {"": own, **found}
+
+
+def eg3d_network(
+    tensors: Mapping[str, np.ndarray], attributes: Mapping[str, Mapping[str, Any]], plane_axes: np.ndarray
+) -> Persistent:
+    """An EG3D generator as its repository pickles it: decoder and renderer are plain torch modules."""
+    net = network(tensors, attributes, classes=EG3D_CLASSES)
+    modules = net.meta["state"]["_modules"]
+    layers = modules["decoder"].meta["state"]["_modules"]["net"].meta["state"]["_modules"]
+    decoder, sequence = OSGDecoder(), torch.nn.Sequential()
+    sequence._modules |= {"0": layers["0"], "1": torch.nn.Softplus(), "2": layers["2"]}
+    decoder.hidden_dim = 64
+    decoder.net = sequence
+    renderer, sampler = ImportanceRenderer(), RaySampler()
+    renderer.ray_marcher = MipRayMarcher2()
+    renderer.plane_axes = torch.from_numpy(plane_axes)
+    sampler.ray_origins_h = None
+    modules |= {"decoder": decoder, "renderer": renderer, "ray_sampler": sampler}
+    return net

@@ -22,8 +22,8 @@ class UnknownGlobals(CheckpointError):
     def __init__(self, names: tuple[str, ...], words: frozenset[str]):
         shown = ", ".join(map(_printable, names[:8])) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
         super().__init__(
-            f"it asks to import {shown}, which no StyleGAN2 checkpoint needs, and a pickle can run any code that way; "
-            "nothing was executed. Expected an official checkpoint (list of formats: "
+            f"it asks to import {shown}, which no StyleGAN2 or EG3D checkpoint needs, and a pickle can run any code "
+            "that way; nothing was executed. Expected an official checkpoint (list of formats: "
             "python -m clstudy.generators inspect --help); get the file from its publisher again"
         )
         self.names = names

@@ -38,6 +38,16 @@ class PersistentObject:
     state: Mapping[str, Any]
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class PlainModule(PersistentObject):
+    """An ordinary torch module before and after BUILD, as EG3D's files store their renderer and decoder."""
+
+    def restore(self, state: Any) -> None:
+        if type(state) is not dict or self.state:
+            raise pickle.UnpicklingError("a module without its dictionary, or with two")
+        object.__setattr__(self, "state", state)
+
+
 @dataclass(eq=False, slots=True)
 class Storage:
     """``count`` numbers of a dtype in ``raw``; a torch file from before 1.6 supplies ``raw`` after its pickle."""
@@ -135,6 +145,15 @@ def _persistent(meta: Any) -> PersistentObject:
     return PersistentObject(class_name=meta["class_name"], state=meta["state"])
 
 
+def _plain_module(class_name: str) -> Callable[..., PlainModule]:
+    def made(*arguments: Any) -> PlainModule:
+        if arguments:
+            raise pickle.UnpicklingError("a module made with arguments")
+        return PlainModule(class_name=class_name, state={})
+
+    return made
+
+
 def _tensor(storage: Any, offset: Any, size: Any, stride: Any, *_: Any) -> TensorRef:
     if not isinstance(storage, Storage) or max(len(size), len(stride)) > MOST_DIMENSIONS:
         raise pickle.UnpicklingError("a tensor without a storage, or with too many axes")
@@ -179,7 +198,18 @@ def _latin1_bytes(text: Any, encoding: Any) -> bytes:
     return encoded
 
 
+_PLAIN_MODULES = (
+    "torch.nn.modules.container.Sequential",
+    "torch.nn.modules.activation.Softplus",
+    "training.triplane.OSGDecoder",
+    "training.volumetric_rendering.ray_marcher.MipRayMarcher2",
+    "training.volumetric_rendering.ray_sampler.RaySampler",
+    "training.volumetric_rendering.renderer.ImportanceRenderer",
+)
+"""Parts of EG3D's networks that its files name instead of holding their source."""
+
 REBUILD: dict[str, Callable[..., Any]] = {
+    **{name: _plain_module(name.rpartition(".")[2]) for name in _PLAIN_MODULES},
     "torch_utils.persistence._reconstruct_persistent_obj": _persistent,
     "torch._utils._rebuild_parameter": _parameter,
     "torch._utils._rebuild_tensor_v2": _tensor,

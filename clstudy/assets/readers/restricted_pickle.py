@@ -7,7 +7,8 @@ enough for the files seen in practice:
    file before anything has been rebuilt. It looks into torch files inside the pickle too.
 2. The unpickler turns a global into a :class:`Global`, a name and nothing else, and refuses unknown ones again (a
    pickle can hide names from a scan). REDUCE and NEWOBJ look the name up in ``REBUILD``, a table of small functions
-   of our own; BUILD fills only the two kinds of object that NumPy needs, so it sets no attribute on anything.
+   of our own; BUILD fills only the two kinds of object that NumPy needs and the description of a module, so it sets no
+   attribute on anything.
 3. Tensors stay a description (:class:`TensorRef`) of bytes already in memory; sizes are checked before any are used.
 
 What reading may cost is bounded as well (:mod:`clstudy.assets.readers.pickle_limits`), in time, depth and memory.
@@ -36,6 +37,7 @@ from clstudy.assets.readers.pickle_objects import (
     Global,
     PickledArray,
     PickledDtype,
+    PlainModule,
     Storage,
 )
 from clstudy.assets.readers.pickle_scan import INSTRUCTIONS, NESTED_TWICE, Scan, is_legacy_torch_file
@@ -108,7 +110,7 @@ class _InertUnpickler(pickle._Unpickler):
         stack = self.stack
         state = stack.pop()
         self._limits.charge((state,))
-        if isinstance(stack[-1], PickledDtype | PickledArray):
+        if isinstance(stack[-1], PickledDtype | PickledArray | PlainModule):
             stack[-1].restore(state)
         elif type(stack[-1]) is not dict:  # attributes of an OrderedDict (a state dict's versions) are not needed
             raise pickle.UnpicklingError("an object that cannot be filled")

@@ -8,9 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from clstudy.assets.readers.errors import CheckpointError
+from clstudy.generators.eg3d import EG3DSettings
 from clstudy.generators.stylegan2 import StyleGAN2Settings
 
-_EXPECTED = "expected a StyleGAN2 generator in one of the formats of python -m clstudy.generators inspect --help"
+_EXPECTED = (
+    "expected a StyleGAN2 or EG3D generator in one of the formats of python -m clstudy.generators inspect --help"
+)
 _BUFFERS = (".noise_const", ".resample_filter", ".w_avg")
 
 
@@ -19,17 +22,17 @@ class Checkpoint:
     """A generator read from a file.
 
     Attributes:
-        kind: "stylegan2"; every other kind is refused.
+        kind: "stylegan2" or "eg3d"; every other kind is refused.
         format: what the file is, in words, e.g. "NVIDIA pickle (G_ema)".
         settings: sizes that build the network.
-        tensors: float32 arrays under the names of ``StyleGAN2(settings).state_dict()``, all of them.
+        tensors: float32 arrays under the names of ``settings.network().state_dict()``, all of them.
         sha256: of the file.
         notes: what a user should know, one sentence each.
     """
 
     kind: str
     format: str
-    settings: StyleGAN2Settings
+    settings: StyleGAN2Settings | EG3DSettings
     tensors: Mapping[str, np.ndarray]
     sha256: str
     notes: tuple[str, ...] = ()
@@ -47,12 +50,12 @@ class FoundNetwork:
     format: str
     tensors: Mapping[str, np.ndarray]
     conv_clamp: float | None = None
-    settings: StyleGAN2Settings | None = None
+    settings: StyleGAN2Settings | EG3DSettings | None = None
     notes: tuple[str, ...] = ()
 
 
 def refusal(sentence: str, *, kind: str = "") -> CheckpointError:
-    """Return the error for what is not a StyleGAN2 generator: the sentence, followed by what was expected."""
+    """Return the error for what is no generator of ours: the sentence, followed by what was expected."""
     return CheckpointError(f"{sentence}; {_EXPECTED}", kind=kind)
 
 

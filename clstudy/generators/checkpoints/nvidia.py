@@ -5,20 +5,17 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from clstudy.assets.readers.errors import CheckpointError
 from clstudy.assets.readers.network_tensors import arrays, modules, tensor_refs
-from clstudy.assets.readers.pickle_objects import PersistentObject
+from clstudy.assets.readers.pickle_objects import PersistentObject, TensorRef
 from clstudy.generators.checkpoints.checkpoint import FoundNetwork, refusal, short_repr
 from clstudy.generators.checkpoints.sizes import LARGEST_SIDE, checked_clamp, tensor_shape
 
-EG3D = (
-    "it is an EG3D generator (TriPlaneGenerator), a 3D checkpoint; expected a 2D StyleGAN2 generator; give a StyleGAN2 "
-    "checkpoint, such as one for FFHQ"
-)
 STYLEGAN3 = (
     "it is a StyleGAN3 generator; expected StyleGAN2, whose layers differ; download a StyleGAN2 checkpoint (the "
     "stylegan3 repository lists them too)"
@@ -28,8 +25,23 @@ DISCRIMINATOR = (
 )
 
 
+@dataclass(frozen=True, kw_only=True)
+class StyleGAN2Part:
+    """What was read of a StyleGAN2, alone or within another network.
+
+    Attributes:
+        tensors: under the names of ``StyleGAN2.state_dict()``.
+        conv_clamp: bound that all its layers share.
+        notes: what a user should know, one sentence each.
+    """
+
+    tensors: dict[str, np.ndarray]
+    conv_clamp: float | None
+    notes: tuple[str, ...]
+
+
 def nvidia_network(network: PersistentObject, source: str, is_torch_file: bool) -> FoundNetwork:
-    """Return the tensors of a generator, or of its synthesis network alone, with the facts in its attributes.
+    """Return the tensors of a StyleGAN2, or of its synthesis network alone, with the facts in its attributes.
 
     Args:
         network: as the file stores it.
@@ -46,11 +58,42 @@ def nvidia_network(network: PersistentObject, source: str, is_torch_file: bool) 
         parts = {f"synthesis.{name}".removesuffix("."): part for name, part in parts.items()}
         refs = {f"synthesis.{name}": ref for name, ref in refs.items()}
     _require_stylegan2(network, parts, refs, is_bare=is_bare)
+    found = stylegan2_part(parts, refs)
+    tensors, notes = found.tensors, [*source_notes(source), *found.notes]
+    if is_bare:
+        tensors["mapping.w_avg"] = np.zeros(tensor_shape(tensors, "synthesis.b4.conv1.affine.weight", 2)[1], np.float32)
+        notes.append(SYNTHESIS_ALONE)
+    return FoundNetwork(
+        format=format_words(source, is_torch_file), tensors=tensors, conv_clamp=found.conv_clamp, notes=tuple(notes)
+    )
+
+
+def format_words(source: str, is_torch_file: bool) -> str:
+    """What such a file is called."""
+    return "torch file of an NVIDIA module" if is_torch_file else f"NVIDIA pickle ({source})"
+
+
+def source_notes(source: str) -> tuple[str, ...]:
+    """What a user should know about where in the file the network lies."""
+    return ("G_ema is not in the file; G was read, whose weights are not averaged over training",) * (source == "G")
+
+
+def stylegan2_part(
+    parts: Mapping[str, PersistentObject], refs: Mapping[str, TensorRef], *, img_channels: int = 3
+) -> StyleGAN2Part:
+    """Return a StyleGAN2's tensors and what its attributes say.
+
+    Args:
+        parts: name within the network -> part.
+        refs: name within the network -> tensor.
+        img_channels: what it must make: colours, or the features of tri-planes.
+
+    Raises:
+        CheckpointError: it has an attribute that our StyleGAN2 does not support.
+    """
     for name, part in parts.items():
-        _require_supported(name, part)
+        require_supported(name, part, img_channels)
     notes = []
-    if source == "G":
-        notes.append("G_ema is not in the file; G was read, whose weights are not averaged over training")
     half = sorted(
         int(match[1]) for name, part in parts.items() if part.state.get("use_fp16") and (match := _block(name))
     )
@@ -62,11 +105,8 @@ def nvidia_network(network: PersistentObject, source: str, is_torch_file: bool) 
     if "mapping.w_avg" not in tensors and "mapping.fc0.weight" in tensors:
         tensors["mapping.w_avg"] = np.zeros(len(tensors["mapping.fc0.weight"]), np.float32)
         notes.append("the file has no w_avg: it is zero, so keep truncation off (truncation_psi 1)")
-    if is_bare:
-        tensors["mapping.w_avg"] = np.zeros(tensor_shape(tensors, "synthesis.b4.conv1.affine.weight", 2)[1], np.float32)
-        notes.append(SYNTHESIS_ALONE)
-    words = "torch file of an NVIDIA module" if is_torch_file else f"NVIDIA pickle ({source})"
-    return FoundNetwork(format=words, tensors=tensors, conv_clamp=_conv_clamp(parts), notes=tuple(notes))
+    layers = [part for name, part in parts.items() if re.fullmatch(r"synthesis\.b\d+\.(conv0|conv1|torgb)", name)]
+    return StyleGAN2Part(tensors=tensors, conv_clamp=shared_clamp(layers), notes=tuple(notes))
 
 
 def _block(name: str) -> re.Match[str] | None:
@@ -86,8 +126,6 @@ def _require_stylegan2(
     """Refuse every other kind of network with an error that names it."""
     names = set(names)
     classes = {part.class_name for part in parts.values()}
-    if network.class_name == "TriPlaneGenerator" or any(name.startswith("backbone.synthesis.") for name in names):
-        raise CheckpointError(EG3D, kind="eg3d")
     if "SynthesisInput" in classes or any(re.match(r"synthesis\.L\d+_\d+_\d+\.", name) for name in names):
         raise CheckpointError(STYLEGAN3, kind="stylegan3")
     if "Discriminator" in network.class_name or any(".fromrgb." in f".{name}" for name in names):
@@ -99,14 +137,18 @@ def _require_stylegan2(
 _ACTIVATIONS = {"conv0": "lrelu", "conv1": "lrelu", "affine": "linear", "embed": "linear"}
 
 
-def _require_supported(name: str, part: PersistentObject) -> None:
-    """Refuse a part with an attribute that our StyleGAN2 does not support; a missing attribute is the default."""
+def require_supported(name: str, part: PersistentObject, img_channels: int = 3) -> None:
+    """Refuse a part with an attribute that our StyleGAN2 does not support; a missing attribute is the default.
+
+    Raises:
+        CheckpointError: for the first such attribute.
+    """
     last = name.rpartition(".")[2]
     is_mapping_layer = re.fullmatch(r"mapping\.fc\d+", name) is not None
     expected = {
         "architecture": "skip",
         "activation": "lrelu" if is_mapping_layer else _ACTIVATIONS.get(last),
-        "img_channels": 3,
+        "img_channels": img_channels,
     }
     for attribute, value in expected.items():
         found = part.state.get(attribute, value)
@@ -115,12 +157,17 @@ def _require_supported(name: str, part: PersistentObject) -> None:
             raise refusal(f"its {attribute}{where} is {short_repr(found)}, and this StyleGAN2 has only {value!r}")
     if is_mapping_layer or last in ("affine", "embed"):
         multiplier = 0.01 if is_mapping_layer else 1.0
-        found = _attribute(part, "bias_gain", "lr_multiplier", multiplier)
-        if not isinstance(found, float | int | np.number) or not math.isclose(found, multiplier, rel_tol=1e-6):
-            raise refusal(
-                f"the learning rate multiplier (lr_multiplier) of {name} is {short_repr(found)}, and this StyleGAN2 "
-                f"has only {multiplier}"
-            )
+        require_multiplier(name, part, multiplier)
+
+
+def require_multiplier(name: str, layer: PersistentObject, multiplier: float) -> None:
+    """Refuse a fully connected layer with another multiplier of its equalised learning rate."""
+    found = _attribute(layer, "bias_gain", "lr_multiplier", multiplier)
+    if not isinstance(found, float | int | np.number) or not math.isclose(found, multiplier, rel_tol=1e-6):
+        raise refusal(
+            f"the learning rate multiplier (lr_multiplier) of {name} is {short_repr(found)}, and this StyleGAN2 "
+            f"has only {multiplier}"
+        )
 
 
 def _attribute(part: PersistentObject, attribute: str, argument: str, default: Any) -> Any:
@@ -130,10 +177,13 @@ def _attribute(part: PersistentObject, attribute: str, argument: str, default: A
     return part.state.get(attribute, given)
 
 
-def _conv_clamp(parts: Mapping[str, PersistentObject]) -> float | None:
-    """The bound that all layers share."""
-    layers = {name: part for name, part in parts.items() if re.fullmatch(r"synthesis\.b\d+\.(conv0|conv1|torgb)", name)}
-    bounds = {checked_clamp(_attribute(part, "conv_clamp", "conv_clamp", None)) for part in layers.values()}
+def shared_clamp(layers: Iterable[PersistentObject]) -> float | None:
+    """The ``conv_clamp`` that all layers share.
+
+    Raises:
+        CheckpointError: they differ.
+    """
+    bounds = {checked_clamp(_attribute(part, "conv_clamp", "conv_clamp", None)) for part in layers}
     if len(bounds) > 1:
         shown = ", ".join(sorted(map(str, bounds)))
         raise refusal(f"its layers have different conv_clamp ({shown}), and this StyleGAN2 has one for all")

@@ -15,6 +15,7 @@ from clstudy.generators.checkpoints.checkpoint import Checkpoint, FoundNetwork, 
 from clstudy.generators.checkpoints.safetensors_files import read_safetensors
 from clstudy.generators.checkpoints.sizes import checked_tensors, infer_settings
 from clstudy.generators.checkpoints.torch_objects import read_torch_objects
+from clstudy.generators.stylegan2 import StyleGAN2Settings
 
 _LARGEST_HEADER = 100_000_000  # bytes; the limit of the safetensors format
 
@@ -22,11 +23,11 @@ _Reader = Callable[[bytes], FoundNetwork]
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
-    """Read a published StyleGAN2 generator; see the package for the formats.
+    """Read a published StyleGAN2 or EG3D generator; see the package for the formats.
 
     Raises:
-        CheckpointError: (a UserError) the file is missing, damaged, of another kind, unsafe, or a network that our
-            StyleGAN2 does not reproduce; the message starts with the path. Nothing in the file has been executed.
+        CheckpointError: (a UserError) the file is missing, damaged, of another kind, unsafe, or a network that ours
+            do not reproduce; the message starts with the path. Nothing in the file has been executed.
     """
     try:
         data = _read_bytes(path)
@@ -42,13 +43,28 @@ def read_checkpoint(path: Path) -> Checkpoint:
             "download it again"
         ) from error
     return Checkpoint(
-        kind="stylegan2",
+        kind=settings.kind,
         format=found.format,
         settings=settings,
         tensors=tensors,
         sha256=hashlib.sha256(data).hexdigest(),
         notes=found.notes,
     )
+
+
+def stylegan2_settings(checkpoint: Checkpoint, path: Path) -> StyleGAN2Settings:
+    """The settings of a checkpoint that must be a StyleGAN2.
+
+    Raises:
+        CheckpointError: it is an EG3D.
+    """
+    if not isinstance(checkpoint.settings, StyleGAN2Settings):
+        raise CheckpointError(
+            f"{path}: it is an EG3D generator (TriPlaneGenerator), a 3D checkpoint; expected a 2D StyleGAN2 generator; "
+            "give a StyleGAN2 checkpoint, such as one for FFHQ",
+            kind=checkpoint.kind,
+        )
+    return checkpoint.settings
 
 
 def _read_bytes(path: Path) -> bytes:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Mapping
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from safetensors.numpy import load as load_safetensors
@@ -14,7 +16,9 @@ from clstudy.assets.readers.errors import CheckpointError
 from clstudy.assets.readers.tensor_files import LARGEST_HEADER
 from clstudy.errors import UserError
 from clstudy.generators.checkpoints.checkpoint import Checkpoint, FoundNetwork
+from clstudy.generators.checkpoints.eg3d_networks import stylegan2_tensors
 from clstudy.generators.checkpoints.sizes import checked_clamp, infer_settings
+from clstudy.generators.eg3d import EG3DSettings
 from clstudy.generators.stylegan2 import StyleGAN2Settings
 from clstudy.storage.places import write_atomically
 
@@ -86,14 +90,38 @@ def read_safetensors(data: bytes) -> FoundNetwork:
             "checkpoint with this clstudy"
         )
     try:
-        unknown = set(sizes) - {entry.name for entry in fields(StyleGAN2Settings)}
-        if unknown:
-            raise ValueError(f"unknown settings {', '.join(sorted(unknown))}")
-        checked_clamp(sizes.get("conv_clamp"))
-        settings = StyleGAN2Settings(**sizes)
-    except (AttributeError, TypeError, ValueError) as error:
+        settings = _SETTINGS[document["kind"]](sizes)
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
         raise CheckpointError(f"its settings cannot be used ({error}); convert the original checkpoint again") from None
     # The tensors decide: settings in the file that contradict them are refused.
-    if infer_settings(tensors, conv_clamp=settings.conv_clamp) != settings:
+    if not _fits(settings, tensors):
         raise CheckpointError("its settings do not fit its tensors; convert the original checkpoint again")
     return FoundNetwork(format="clstudy safetensors", tensors=tensors, settings=settings, notes=(*notes, origin))
+
+
+def _stylegan2_settings(sizes: Mapping[str, Any]) -> StyleGAN2Settings:
+    unknown = set(sizes) - {entry.name for entry in fields(StyleGAN2Settings)}
+    if unknown:
+        raise ValueError(f"unknown settings {', '.join(sorted(unknown))}")
+    checked_clamp(sizes.get("conv_clamp"))
+    return StyleGAN2Settings(**sizes)
+
+
+def _eg3d_settings(sizes: Mapping[str, Any]) -> EG3DSettings:
+    settings = EG3DSettings.from_dict(sizes)
+    for layers in (settings.backbone, settings.superresolution):
+        checked_clamp(layers.conv_clamp)
+    return settings
+
+
+_SETTINGS: dict[str, Callable[[Mapping[str, Any]], StyleGAN2Settings | EG3DSettings]] = {
+    StyleGAN2Settings.kind: _stylegan2_settings,
+    EG3DSettings.kind: _eg3d_settings,
+}
+
+
+def _fits(settings: StyleGAN2Settings | EG3DSettings, tensors: Mapping[str, np.ndarray]) -> bool:
+    """Whether a StyleGAN2's sizes are those of its tensors; the other sizes of an EG3D show in the shapes alone."""
+    layers = settings.backbone if isinstance(settings, EG3DSettings) else settings
+    part = stylegan2_tensors(tensors) if isinstance(settings, EG3DSettings) else tensors
+    return infer_settings(part, conv_clamp=layers.conv_clamp, img_channels=layers.img_channels) == layers

@@ -12,10 +12,13 @@ import torch
 
 from clstudy.assets.readers.errors import CheckpointError
 from clstudy.generators.checkpoints.checkpoint import refusal, short_repr
-from clstudy.generators.stylegan2 import StyleGAN2, StyleGAN2Settings, fir_filter
+from clstudy.generators.eg3d import EG3DSettings
+from clstudy.generators.stylegan2 import StyleGAN2Settings, fir_filter
 
 LARGEST_SIDE = 4096
 _MOST_LAYERS = 64
+
+_NAMES = {StyleGAN2Settings.kind: "a StyleGAN2", EG3DSettings.kind: "an EG3D"}
 
 
 def checked_clamp(value: Any) -> float | None:
@@ -31,8 +34,10 @@ def checked_clamp(value: Any) -> float | None:
     return float(value)
 
 
-def infer_settings(tensors: Mapping[str, np.ndarray], *, conv_clamp: float | None) -> StyleGAN2Settings:
-    """Return the settings whose network has tensors of these names and shapes.
+def infer_settings(
+    tensors: Mapping[str, np.ndarray], *, conv_clamp: float | None, img_channels: int = 3
+) -> StyleGAN2Settings:
+    """Return the settings whose network has tensors of these names and shapes, and makes ``img_channels``.
 
     ``channel_max`` is the largest number of channels, ``channel_base`` the smallest base that gives all of them.
 
@@ -56,8 +61,8 @@ def infer_settings(tensors: Mapping[str, np.ndarray], *, conv_clamp: float | Non
         embedded, c_dim = tensor_shape(tensors, "mapping.embed.weight", 2)
     channels = {side: tensor_shape(tensors, f"synthesis.b{side}.conv1.weight", 4)[0] for side in sides}
     colours = tensor_shape(tensors, f"synthesis.b{sides[-1]}.torgb.weight", 4)[0]
-    if colours != 3:
-        raise refusal(f"its images have {colours} channels (img_channels), and this StyleGAN2 makes 3")
+    if colours != img_channels:
+        raise refusal(f"its images have {colours} channels (img_channels), and this StyleGAN2 makes {img_channels}")
     base, maximum = channel_rule(channels)
     return StyleGAN2Settings(
         img_resolution=sides[-1],
@@ -68,6 +73,7 @@ def infer_settings(tensors: Mapping[str, np.ndarray], *, conv_clamp: float | Non
         channel_max=maximum,
         mapping_layers=len(layers),
         conv_clamp=conv_clamp,
+        img_channels=img_channels,
         embed_features=embedded if embedded not in (0, w_dim) else None,
     )
 
@@ -104,20 +110,23 @@ def tensor_shape(tensors: Mapping[str, np.ndarray], name: str, ndim: int) -> tup
     return shape
 
 
-def checked_tensors(tensors: Mapping[str, np.ndarray], settings: StyleGAN2Settings) -> dict[str, np.ndarray]:
+def checked_tensors(
+    tensors: Mapping[str, np.ndarray], settings: StyleGAN2Settings | EG3DSettings
+) -> dict[str, np.ndarray]:
     """Return float32 tensors in the order of our state dict after checking names, shapes and values against it.
 
     Raises:
         CheckpointError: a tensor is missing, unknown, of another shape, not finite, or a filter that is not ours.
     """
-    if min(settings.z_dim, settings.w_dim) < 1:
-        raise refusal(f"its sizes cannot be (z_dim {settings.z_dim}, mapping layers {settings.mapping_layers})")
+    layers = settings.backbone if isinstance(settings, EG3DSettings) else settings
+    if min(layers.z_dim, layers.w_dim) < 1:
+        raise refusal(f"its sizes cannot be (z_dim {layers.z_dim}, mapping layers {layers.mapping_layers})")
     with torch.device("meta"):
-        expected = {name: tuple(value.shape) for name, value in StyleGAN2(settings).state_dict().items()}
+        expected = {name: tuple(value.shape) for name, value in settings.network().state_dict().items()}
     missing, surplus = sorted(expected.keys() - tensors.keys()), sorted(tensors.keys() - expected.keys())
     if missing or surplus:
         raise refusal(
-            f"its tensors are not those of a StyleGAN2 with {settings.img_resolution} px"
+            f"its tensors are not those of {_NAMES[settings.kind]} with {settings.img_resolution} px"
             + (f"; missing: {_some(missing)}" if missing else "")
             + (f"; unknown: {_some(surplus)}" if surplus else "")
         )
@@ -133,7 +142,7 @@ def checked_tensors(tensors: Mapping[str, np.ndarray], settings: StyleGAN2Settin
                 f"its tensor {name} holds NaN or infinity: the file is damaged or its training failed"
             )
         if name.endswith(".resample_filter") and not np.allclose(value, fir, atol=1e-6):
-            raise refusal(f"its filter {name} is not [1, 3, 3, 1], the only one this StyleGAN2 has")
+            raise refusal(f"its filter {name} is not [1, 3, 3, 1], the only one our networks have")
         checked[name] = value
     return checked
 

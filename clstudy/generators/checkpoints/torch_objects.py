@@ -9,7 +9,8 @@ from clstudy.assets.readers.errors import CheckpointError, UnknownGlobals
 from clstudy.assets.readers.pickle_objects import PersistentObject
 from clstudy.assets.readers.restricted_pickle import read_objects
 from clstudy.generators.checkpoints.checkpoint import FoundNetwork, refusal
-from clstudy.generators.checkpoints.nvidia import DISCRIMINATOR, EG3D, nvidia_network
+from clstudy.generators.checkpoints.eg3d_networks import eg3d_network, is_eg3d
+from clstudy.generators.checkpoints.nvidia import DISCRIMINATOR, nvidia_network
 from clstudy.generators.checkpoints.rosinality import looks_like_rosinality, rosinality_network
 
 _TENSORFLOW = (
@@ -18,12 +19,8 @@ _TENSORFLOW = (
     "--dest=NEW.pkl` of the stylegan2-ada-pytorch or stylegan3 repository"
 )
 
-_KNOWN_BY_NAMES: tuple[tuple[tuple[str, ...], str, str, str], ...] = (
-    (("dnnlib.tflib.",), "", _TENSORFLOW, "tensorflow"),
-    # EG3D keeps its renderer and its decoder as ordinary modules.
-    (("training.volumetric_rendering.", "torch.nn.modules."), "TriPlaneGenerator", EG3D, "eg3d"),
-)
-"""Networks recognised by globals that we do not rebuild: prefixes of them all, a word in the file, sentence, kind."""
+_KNOWN_BY_NAMES: tuple[tuple[str, str, str], ...] = (("dnnlib.tflib.", _TENSORFLOW, "tensorflow"),)
+"""Networks recognised by globals that we do not rebuild: prefix of them all, sentence, kind."""
 
 
 def read_torch_objects(data: bytes) -> FoundNetwork:
@@ -35,17 +32,17 @@ def read_torch_objects(data: bytes) -> FoundNetwork:
     try:
         content, is_torch_file = read_objects(data)
     except UnknownGlobals as error:
-        for prefixes, word, sentence, kind in _KNOWN_BY_NAMES:
+        for prefix, sentence, kind in _KNOWN_BY_NAMES:
             # All of them: a harmful file must not pass for another kind of network, which the user may then open.
-            if all(name.startswith(prefixes) for name in error.names) and word in (error.words | {""}):
+            if all(name.startswith(prefix) for name in error.names):
                 raise CheckpointError(sentence, kind=kind) from error
         raise
     if isinstance(content, PersistentObject):
-        return nvidia_network(content, "a bare network", is_torch_file)
+        return _nvidia(content, "a bare network", is_torch_file)
     if isinstance(content, dict):
         for key in ("G_ema", "G"):
             if isinstance(content.get(key), PersistentObject):
-                return nvidia_network(content[key], key, is_torch_file)
+                return _nvidia(content[key], key, is_torch_file)
         for key in ("g_ema", "g"):
             if looks_like_rosinality(content.get(key)):
                 return rosinality_network(content[key], content.get("latent_avg"), key)
@@ -56,6 +53,11 @@ def read_torch_objects(data: bytes) -> FoundNetwork:
         keys = ", ".join(str(key)[:60] for key in list(content)[:6]) + (", …" if len(content) > 6 else "")
         raise refusal(f"it holds a dictionary without a generator (keys: {keys or 'none'})")
     raise refusal(f"it holds an object of type {type(content).__name__}, not a network")
+
+
+def _nvidia(network: PersistentObject, source: str, is_torch_file: bool) -> FoundNetwork:
+    read = eg3d_network if is_eg3d(network) else nvidia_network
+    return read(network, source, is_torch_file)
 
 
 def _has_discriminator(content: Mapping[Any, Any]) -> bool:
