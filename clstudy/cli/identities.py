@@ -7,11 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import click
+import numpy as np
 from click.core import ParameterSource
 
 from clstudy.cli.command_line import FOLDER, Decorator, Several, command, flag, group, option, verbatim
 from clstudy.cli.entry_point import invoke
 from clstudy.errors import UserError
+from clstudy.identities.cameras import FOCAL
 from clstudy.identities.check import LAYOUT, Inspection, inspect_folder
 from clstudy.identities.conditions import FOR_ALL
 from clstudy.identities.preparation.selection import Apart
@@ -43,6 +45,14 @@ Test photos are spread over the occasion; no training photo is close to one in t
 OUT-report/NAME shows what happened to every frame (report.md, frames.csv, one contact sheet per timestamp).
 The source is only read. A stopped run continues when it is started again. The report's contact sheets also show other
 people in the footage.
+"""
+
+_CAMERAS_HELP = """\
+Estimates from which side each photo shows the face, and writes it as the condition "camera" (25 numbers: camera to
+world, intrinsics; EG3D's conventions) into the photo's sidecar, train/03.json beside train/03.png. A 3D profile needs
+the cameras of all photos. Photos that have one keep it.
+
+If one photo's camera cannot be estimated, the photos are listed and nothing is written.
 """
 
 _FORGET_HELP = """\
@@ -196,7 +206,7 @@ def _say_drift(inspection: Inspection, size: int) -> None:
 @option(
     "--alignment",
     metavar="NAME",
-    help="embedded (default at 64 pixels) or ffhq (default above: what StyleGAN2 and EG3D expect)",
+    help="embedded (default at 64 pixels), ffhq (default above: what StyleGAN2 expects) or eg3d (what EG3D expects)",
 )
 @option(
     "--detector",
@@ -273,6 +283,39 @@ def prepare(
         train, test = stamp.counts()
         print(f"{stamp.name}: {train} training and {test} test photos of {len(stamp.verdicts)} frames ({stamp.source})")
     print(f"photos: {done.photos}\nreport: {done.report}")
+
+
+@identities.command(
+    "cameras",
+    short_help="estimate the camera of every photo of a folder",
+    help=verbatim(_CAMERAS_HELP),
+    epilog="exit code: 0 every photo has a camera, 1 some are unclear (nothing was written), 2 the folder has problems",
+)
+@click.argument("path", type=_PATH, help="folder that holds one folder per identity")
+@option("--size", type=int, default=64, metavar="PIXELS", callback=_positive, help="side of the photos (default: 64)")
+@flag("--force", help="estimate the cameras of photos that have one, too")
+def cameras(path: Path, size: int, force: bool) -> int:
+    """Write cameras, and print from which sides and how large faces are seen."""
+    # its networks take seconds to import
+    from clstudy.identities.camera_estimation import estimate_cameras
+
+    found = estimate_cameras(path, image_size=size, force=force, say=print)
+    for photo, reason in found.unclear.items():
+        print(f"  - {photo.relative_to(path.resolve())}: {reason}")
+    if found.unclear:
+        print(f"{path}: {len(found.unclear)} photo(s) without a camera; nothing was written. Remove or replace them")
+        return 1
+    print(f"{path}: {len(found.cameras)} cameras written, {found.kept} photos had one")
+    if found.cameras:
+        low, middle, high = np.percentile(found.angles(), [5, 50, 95], axis=0)
+        for name, index in (("yaw", 0), ("pitch", 1)):
+            print(f"{name}: median {middle[index]:.0f} degrees, 90% between {low[index]:.0f} and {high[index]:.0f}")
+        crop, remedy = found.crop(), "prepare the footage with --alignment eg3d"
+        x, y = crop.centre
+        print(f"faces: focal length {crop.focal:.2f} (EG3D: {FOCAL:.2f}), their middle at {x:.2f}, {y:.2f}")
+        if crop.problem:
+            print(f"note: {crop.problem}. That is fine for a generator of such photos; for a published EG3D, {remedy}")
+    return 0
 
 
 @command(

@@ -1,7 +1,7 @@
-"""Where a face lies in an aligned photo: our own template, or as in FFHQ (what StyleGAN2 and EG3D were trained on).
+"""Where a face lies in an aligned photo: our own template, as in FFHQ (StyleGAN2), or as in EG3D's crops of FFHQ.
 
 The identity crop must fit the alignment: each one has a fixed map from the embedder's 112 px crop into the photo
-(``embedding_crop_map``, ``ffhq_embedding_crop_map``).
+(``embedding_crop_map``, ``ffhq_embedding_crop_map``, ``eg3d_embedding_crop_map``).
 """
 
 from __future__ import annotations
@@ -59,11 +59,62 @@ def ffhq_embedding_crop_map(size: int) -> tuple[float, np.ndarray]:
     Least squares between the ArcFace template and the mean face, without turning. The fit leaves the points within
     0.01 of the photo's side.
     """
-    target = ffhq_template(size)
+    return _upright_fit(ffhq_template(size))
+
+
+def _upright_fit(target: np.ndarray) -> tuple[float, np.ndarray]:
+    """Scale and offset of the ArcFace template onto five points ``[5, 2]``, in least squares and without turning."""
     crop_mean, photo_mean = INSIGHTFACE_TEMPLATE.mean(0), target.mean(0)
     crop, photo = INSIGHTFACE_TEMPLATE - crop_mean, target - photo_mean
     scale = float((crop * photo).sum() / (crop * crop).sum())
     return scale, photo_mean - crop_mean * scale
+
+
+EG3D_HEAD = np.array(
+    [
+        [-0.31148657, 0.09036078, 0.13377953],
+        [0.30979887, 0.08972035, 0.13179526],
+        [0.0032535, -0.24617933, 0.55244243],
+        [-0.25216928, -0.5813392, 0.22405732],
+        [0.2484662, -0.5812824, 0.22235769],
+    ]
+)
+"""Eyes, nose tip and mouth corners of the head by which EG3D's photos were cropped, y up (Y. Deng et al., "Accurate 3D
+Face Reconstruction with Weakly-Supervised Learning", 1903.08527)."""
+
+EG3D_UNIT = 300 / 700
+"""Share of the photo's side that a unit of that head takes: it was scaled to 300 pixels of a crop of 700."""
+
+EG3D_FIVE_POINTS = 0.5 + EG3D_HEAD[:, :2] * [EG3D_UNIT, -EG3D_UNIT]
+"""Eyes, nose tip and mouth corners of a frontal face in an EG3D photo, as shares of its side."""
+
+
+def eg3d_transform(landmarks: np.ndarray, size: int) -> np.ndarray:
+    """Map ``[2, 3]`` from source pixels into a photo of ``size`` pixels, cropped like those EG3D was trained on.
+
+    Scaled and shifted, but not turned: from where a face is seen is the camera's affair. Scale and place are those of
+    the weak-perspective projection that brings a standard head's five points onto the face's, in least squares.
+
+    Args:
+        landmarks: ``[68, 2]``, iBUG numbering.
+        size: side of the photo in pixels.
+
+    Source: E. Chan et al., "Efficient Geometry-aware 3D Generative Adversarial Networks" (EG3D, 2112.07945), data of
+    FFHQ; Y. Deng et al. (1903.08527), for the crop.
+    """
+    points = five_points(landmarks)
+    points[3:] = landmarks[[48, 54]]
+    head = np.hstack([EG3D_HEAD, np.ones((5, 1))])
+    rows, *_ = np.linalg.lstsq(head, points, rcond=None)  # [4, 2]: how each axis of the head is seen, and its middle
+    unit = np.linalg.norm(rows[:3], axis=0).mean()
+    scale = EG3D_UNIT * size / unit
+    middle = np.full(2, (size - 1) / 2)
+    return np.hstack([scale * np.eye(2), (middle - scale * rows[3])[:, None]])
+
+
+def eg3d_embedding_crop_map(size: int) -> tuple[float, np.ndarray]:
+    """Return ``(scale, offset)`` with photo_xy = crop_xy * scale + offset for an EG3D photo of ``size`` pixels."""
+    return _upright_fit(EG3D_FIVE_POINTS * size - 0.5)
 
 
 def embedded_transform(landmarks: np.ndarray, size: int) -> np.ndarray:
@@ -110,6 +161,7 @@ def outside_by(shape: tuple[int, ...], transform: np.ndarray, size: int) -> np.n
 TRANSFORMS: Mapping[str, Callable[[np.ndarray, int], np.ndarray]] = {
     "embedded": embedded_transform,
     "ffhq": ffhq_transform,
+    "eg3d": eg3d_transform,
 }
 """Alignment, as in ``prepared.json`` -> function of (landmarks ``[68, 2]``, size) that returns the map ``[2, 3]``."""
 

@@ -39,6 +39,13 @@ def _ffhq_crop_map(size: int) -> tuple[float, np.ndarray]:
     return ffhq_embedding_crop_map(size)
 
 
+@ALIGNMENTS.register("eg3d")
+def _eg3d_crop_map(size: int) -> tuple[float, np.ndarray]:
+    from clstudy.faces.alignments import eg3d_embedding_crop_map
+
+    return eg3d_embedding_crop_map(size)
+
+
 def crop_grid(height: int, width: int, *, alignment: str = "embedded") -> Tensor:
     """Sampling grid ``[1, 112, 112, 2]`` of the identity crop inside an aligned photo of the given size."""
     scale, offset = ALIGNMENTS[alignment](width)

@@ -118,11 +118,12 @@ def look_at(
 
 
 def view_angles(cameras: np.ndarray) -> np.ndarray:
-    """Yaw and pitch in degrees ``[..., 2]``, as ``look_at`` takes them, from which cameras ``[..., 25]`` see the origin."""
+    """Yaw and pitch in degrees ``[..., 2]``, as ``look_at`` takes them, of cameras ``[..., 25]``."""
     place = cameras[..., [3, 7, 11]]
     yaw = np.arctan2(-place[..., 0], place[..., 2])
     pitch = np.arcsin(-place[..., 1] / np.linalg.norm(place, axis=-1))
-    return np.degrees(np.stack([yaw, pitch], axis=-1))
+    angles: np.ndarray = np.degrees(np.stack([yaw, pitch], axis=-1))
+    return angles
 
 
 def mirrored(cameras: np.ndarray) -> np.ndarray:

@@ -17,6 +17,7 @@ import numpy as np
 
 from clstudy.errors import UserError
 from clstudy.faces.alignments import TRANSFORMS, usual_alignment
+from clstudy.identities.cameras import CAMERA, camera_problem
 from clstudy.identities.conditions import (
     FOR_ALL,
     NO_CONDITIONS,
@@ -187,6 +188,9 @@ class _Walk:
             return None
         conditions = Conditions({**shared, **own})
         problems = too_many(conditions)
+        camera = camera_problem(conditions[CAMERA]) if CAMERA in conditions else None
+        if camera:
+            problems = (*problems, camera)
         for problem in problems:
             self.say(photo, problem)
         return None if problems else conditions

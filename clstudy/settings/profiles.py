@@ -88,7 +88,8 @@ LATENT_SPACE_WORDS = {"w": "W (one latent for all layers)", "w_plus": "W+ (one l
 class DataSettings:
     """The photos: data set (or folder), people, timestamps, photos per timestamp, side in pixels.
 
-    ``alignment`` says how faces are aligned in the photos ("embedded" or "ffhq"); it determines the ID metric's crop.
+    ``alignment`` says how faces are aligned in the photos ("embedded", "ffhq" or "eg3d"); it determines the ID metric's
+    crop.
     """
 
     name: str = field(default="synthetic", metadata=_fixed("`data:` of the space and --data say which photos"))
@@ -97,7 +98,7 @@ class DataSettings:
     test: _Count = 4
     data_seed: Annotated[int, Field(ge=0)] = 0
     image_size: _Count = field(default=64, metadata=_fixed("photos have the size that the generator makes"))
-    alignment: Literal["embedded", "ffhq"] = field(
+    alignment: Literal["embedded", "ffhq", "eg3d"] = field(
         default="embedded", metadata=_fixed("photos are aligned as those that the generator was trained on")
     )
 

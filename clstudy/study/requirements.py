@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from clstudy.errors import UserError
+from clstudy.identities.cameras import CAMERA
 from clstudy.identities.catalogue import DATA_SETS, is_outline
 from clstudy.identities.dataset import DataSet, Identity
 from clstudy.records.sessions import duration
@@ -135,10 +136,18 @@ def require_conditions(profile: Profile, data: DataSet) -> None:
             found = len(photo.conditions.get(name, ()))
             if found != width:
                 numbers = f"{width} number{'s' if width > 1 else ''}"
+                remedy = (
+                    f"write it into a sidecar file, {photo.path.with_suffix('.json').name} beside the photo or "
+                    "conditions.json of its timestamp"
+                )
+                if name == CAMERA:
+                    remedy = (
+                        f"estimate the cameras: python -m clstudy.identities cameras {data.root} "
+                        f"--size {profile.data.image_size}"
+                    )
                 raise UserError(
                     f"workload {profile.workload} needs the condition {name!r} ({numbers}) of every photo, and "
-                    f"{photo.path.relative_to(data.root)} has {found or 'none'}; write it into a sidecar file, "
-                    f"{photo.path.with_suffix('.json').name} beside the photo or conditions.json of its timestamp"
+                    f"{photo.path.relative_to(data.root)} has {found or 'none'}; {remedy}"
                 )
 
 

@@ -54,8 +54,8 @@ def folder(tmp_path: Path) -> Path:
 @pytest.fixture
 def conditioned(folder: Path) -> Path:
     for t, age in (("t0", 20), ("t1", 30)):
-        sidecar(folder / "anna" / t / "conditions.json", {"age": age, "camera": [1, 0, -0.0]})
-    sidecar(folder / "anna" / "t0" / "train" / "1.json", {"camera": [0.5, 0.25, 0]})
+        sidecar(folder / "anna" / t / "conditions.json", {"age": age, "gaze": [1, 0, -0.0]})
+    sidecar(folder / "anna" / "t0" / "train" / "1.json", {"gaze": [0.5, 0.25, 0]})
     return folder
 
 
@@ -66,12 +66,12 @@ def load(root: Path) -> DataSet:
 def test_a_photos_own_sidecar_adds_to_that_of_its_timestamp_or_replaces_it(conditioned: Path) -> None:
     first, second = load(conditioned).identities[0].timestamps
     assert [dict(photo.conditions) for photo in first.train] == [
-        {"age": (20.0,), "camera": (1.0, 0.0, 0.0)},
-        {"age": (20.0,), "camera": (0.5, 0.25, 0.0)},
-        {"age": (20.0,), "camera": (1.0, 0.0, 0.0)},
+        {"age": (20.0,), "gaze": (1.0, 0.0, 0.0)},
+        {"age": (20.0,), "gaze": (0.5, 0.25, 0.0)},
+        {"age": (20.0,), "gaze": (1.0, 0.0, 0.0)},
     ]
     assert second.test[0].conditions["age"] == (30.0,)
-    assert inspect_folder(conditioned, image_size=SIDE).conditions() == {"age": 1, "camera": 3}
+    assert inspect_folder(conditioned, image_size=SIDE).conditions() == {"age": 1, "gaze": 3}
     with pytest.raises(TypeError):
         first.train[0].conditions["age"] = (1.0,)  # type: ignore[index]
 
@@ -124,11 +124,11 @@ BAD: dict[str, tuple[Mapping[str, object], str]] = {
     "a text": ({"conditions.json": {"age": "20"}}, "condition 'age' is '20'; expected"),
     "null": ({"conditions.json": {"age": None}}, "condition 'age' is None; expected"),
     "nested": (
-        {"conditions.json": {"camera": [[1, 0], [0, 1]]}},
-        "condition 'camera' has [1, 0] in its list; expected",
+        {"conditions.json": {"gaze": [[1, 0], [0, 1]]}},
+        "condition 'gaze' has [1, 0] in its list; expected",
     ),
-    "a group": ({"conditions.json": {"camera": {"yaw": 1}}}, "condition 'camera' is {'yaw': 1}; expected"),
-    "empty": ({"conditions.json": {"camera": []}}, "condition 'camera' is an empty list"),
+    "a group": ({"conditions.json": {"gaze": {"yaw": 1}}}, "condition 'gaze' is {'yaw': 1}; expected"),
+    "empty": ({"conditions.json": {"gaze": []}}, "condition 'gaze' is an empty list"),
     "a name": ({"conditions.json": {"Age": 20}}, "condition 'Age': expected a name of a-z, 0-9 and _"),
     "too many": (
         {"conditions.json": {"c": [0] * 401}},
@@ -214,7 +214,7 @@ def test_other_json_files_go_on_working(folder: Path) -> None:
 
 def test_check_says_which_conditions_there_are(conditioned: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["check", str(conditioned), "--size", str(SIDE), "--no-drift"]) == 0
-    assert "conditions: age (1 number), camera (3 numbers)" in capsys.readouterr().out
+    assert "conditions: age (1 number), gaze (3 numbers)" in capsys.readouterr().out
     for path in conditioned.rglob("*.json"):
         path.unlink()
     assert main(["check", str(conditioned), "--size", str(SIDE), "--no-drift"]) == 0

@@ -29,7 +29,7 @@ class PrepareSettings:
     train: int = 20
     test: int = 10
     alignment: str | None = None
-    """``embedded`` or ``ffhq``; None: the default for the size."""
+    """``embedded``, ``ffhq`` or ``eg3d``; None: the default for the size."""
     detector: str = "packaged"
     sampling: Sampling = field(default_factory=Sampling)
     segments: int | None = None
