@@ -22,6 +22,7 @@ from clstudy.registry import Registry
 from clstudy.settings.metric_facts import BALANCED, RECONSTRUCTION, SYNTHESIS
 from clstudy.settings.profiles import EvaluationSettings, InversionSettings
 from clstudy.training.inversion import invert
+from clstudy.training.rendering import joined, render, rows_of
 
 SET_ROW = "synthesis/set"
 """Name of the row that holds a metric's one value for all generated images of a (t, k)."""
@@ -41,7 +42,8 @@ class TestSet:
     images ``[n, 3, s, s]`` in [-1, 1]; ``start [n, *latent_shape]`` their latents under the pretrained generator;
     ``prepared`` the metrics' target-only values by metric name; ``combinations [m, *latent_shape]`` the latents of the
     synthesis protocol (the same for every t, K and strategy); ``balanced`` the digests of those in the balanced test
-    set, which are scored apart.
+    set, which are scored apart. For a generator that is told from where it is seen: ``cameras [n, 25]`` of the photos,
+    and ``combination_cameras [m, 25]``.
     """
 
     timestamp: int
@@ -52,6 +54,8 @@ class TestSet:
     prepared: Mapping[str, Any]
     combinations: Tensor
     balanced: frozenset[str] = frozenset()
+    cameras: Tensor | None = None
+    combination_cameras: Tensor | None = None
 
 
 COMBINATION_WEIGHTS: Registry[Callable[[int, np.random.Generator], np.ndarray]] = Registry("kind of synthesis weights")
@@ -138,9 +142,10 @@ class _Entry:
 
 
 @torch.no_grad()
-def _images(module: nn.Module, w: Tensor, batch: int) -> Tensor:
+def _images(module: nn.Module, w: Tensor, cameras: Tensor | None, batch: int) -> Tensor:
     """Images ``[n, 3, s, s]`` as the generator makes them, not clamped."""
-    return torch.cat([module(part) for part in torch.split(w, batch)])
+    parts = torch.split(torch.arange(len(w), device=w.device), batch)
+    return torch.cat([render(module, w[rows], rows_of(cameras, rows)) for rows in parts])
 
 
 @dataclass(frozen=True)
@@ -171,6 +176,7 @@ def _inverted(
             torch.cat([test.start for test in together]),
             settings=inversion,
             lpips=lpips,
+            cameras=joined([test.cameras for test in together]),
         )
         yield from zip(together, torch.split(w, [len(test.images) for test in together]), strict=True)
 
@@ -215,11 +221,11 @@ def evaluate(
         cell = _Entry(train_timestamp, test.timestamp)
         cell.finite(w, "a latent")
         # checked before clamping, which would turn an infinite pixel into a white one
-        rebuilt = _Shown.of(cell.finite(_images(module, w, inversion.batch_size), "a reconstruction"))
+        rebuilt = _Shown.of(cell.finite(_images(module, w, test.cameras, inversion.batch_size), "a reconstruction"))
         examples.append(rebuilt.clamped[0])
         generated = None
         if len(test.combinations):
-            raw = _images(module, test.combinations, inversion.batch_size)
+            raw = _images(module, test.combinations, test.combination_cameras, inversion.batch_size)
             generated = _Shown.of(cell.finite(raw, "a generated image"))
         for metric in metrics:
             prepared = test.prepared[metric.name]

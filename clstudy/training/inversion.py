@@ -12,6 +12,7 @@ from clstudy.errors import UserError
 from clstudy.metrics.lpips import LPIPS, Features, index_features
 from clstudy.registry import Registry
 from clstudy.settings.profiles import InversionSettings
+from clstudy.training.rendering import render, rows_of
 
 LATENT_SPACES: Registry[Callable[[Tensor, nn.Module], Tensor]] = Registry("latent space")
 """Name -> function of latents ``[n, *latent_shape]`` and the generator that returns starting points in that space."""
@@ -43,6 +44,7 @@ def invert(
     *,
     settings: InversionSettings,
     lpips: LPIPS,
+    cameras: Tensor | None = None,
 ) -> Tensor:
     """Return latents that minimise LPIPS + mse_weight * MSE (+ a prior) to targets ``[n, 3, s, s]``.
 
@@ -53,14 +55,23 @@ def invert(
     Starts from ``start [n, *latent_shape]`` (the photo's latent under the *pretrained* generator, the same at every
     timestamp and for every strategy) and takes the same number of Adam steps for every photo, unless
     ``settings.stop_below`` ends a photo's search early. Adam is elementwise and the loss a sum over photos, so photos
-    in a batch do not influence each other.
+    in a batch do not influence each other. ``cameras [n, 25]`` say from where photos were taken, where the generator
+    needs to know; they stay as they are.
     ``module`` must not require gradients itself; its weights stay as they are.
     """
     beginning = LATENT_SPACES[settings.latent_space](start, module)
     parts = torch.split(torch.arange(len(targets)), settings.batch_size)
     return torch.cat(
         [
-            _invert(module, targets[rows], index_features(features, rows), beginning[rows], settings, lpips)
+            _invert(
+                module,
+                targets[rows],
+                index_features(features, rows),
+                beginning[rows],
+                rows_of(cameras, rows),
+                settings,
+                lpips,
+            )
             for rows in parts
         ]
     )
@@ -71,6 +82,7 @@ def _invert(
     targets: Tensor,
     features: Features,
     beginning: Tensor,
+    cameras: Tensor | None,
     settings: InversionSettings,
     lpips: LPIPS,
 ) -> Tensor:
@@ -81,12 +93,12 @@ def _invert(
     found, least, mark = beginning.clone(), torch.full_like(targets[:, 0, 0, 0], math.inf), None
     for step in range(settings.steps):
         optimizer.param_groups[0]["lr"] = settings.learning_rate * _annealed(step, settings)
-        images = module(w)
+        images = render(module, w, cameras)
         losses = lpips.distance(lpips.features(images), features)
         losses = losses + settings.mse_weight * (images - targets).square().mean(dim=(1, 2, 3))
         losses = losses + settings.prior_weight * (w - beginning).square().flatten(1).mean(dim=1)
         optimizer.zero_grad(set_to_none=True)
-        losses.sum().backward()
+        torch.autograd.backward(losses.sum())
         optimizer.step()
         if not settings.stop_below:
             continue
@@ -101,7 +113,7 @@ def _invert(
                 return found
             w, optimizer = _kept(w, optimizer, rows)
             going, least, targets, beginning = going[rows], least[rows], targets[rows], beginning[rows]
-            features = index_features(features, rows)
+            features, cameras = index_features(features, rows), rows_of(cameras, rows)
         mark = least
     found[going] = w.detach()
     return found

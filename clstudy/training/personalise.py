@@ -19,6 +19,7 @@ from clstudy.errors import UserError
 from clstudy.metrics.lpips import LPIPS, Features, index_features, join_features
 from clstudy.registry import Registry
 from clstudy.settings.profiles import TrainerSettings
+from clstudy.training.rendering import joined, render, rows_of
 
 _SYNC_STEPS = 20
 """Steps between two reads of the loss on a GPU, since every read makes the host wait for the device."""
@@ -46,27 +47,34 @@ class TrainingDivergedError(UserError):
 class TrainingPhotos:
     """Photos with their anchors, in canonical order, and the LPIPS features of the photos (computed once).
 
-    Shapes: latents ``[n, *latent_shape]``, images ``[n, 3, s, s]`` in [-1, 1], features per level ``[n, c, h, w]``.
+    Shapes: latents ``[n, *latent_shape]``, images ``[n, 3, s, s]`` in [-1, 1], features per level ``[n, c, h, w]``,
+    cameras ``[n, 25]`` for a generator that is told from where it is seen.
     """
 
     latents: Tensor
     images: Tensor
     features: Features
+    cameras: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.latents)
 
     @classmethod
     def prepare(
-        cls, latents: Tensor, images: Tensor, lpips: LPIPS, *, micro_batch: int | None = None
+        cls,
+        latents: Tensor,
+        images: Tensor,
+        lpips: LPIPS,
+        *,
+        cameras: Tensor | None = None,
+        micro_batch: int | None = None,
     ) -> TrainingPhotos:
         """Compute the target features, of all photos together or of ``micro_batch`` at a time."""
         with torch.no_grad():
             if micro_batch is None:
-                return cls(latents, images, lpips.features(images))
-            return cls(
-                latents, images, join_features(lpips.features(part) for part in torch.split(images, micro_batch))
-            )
+                return cls(latents, images, lpips.features(images), cameras)
+            features = join_features(lpips.features(part) for part in torch.split(images, micro_batch))
+            return cls(latents, images, features, cameras)
 
     @classmethod
     def joined(cls, parts: Sequence[TrainingPhotos]) -> TrainingPhotos | None:
@@ -78,16 +86,19 @@ class TrainingPhotos:
             torch.cat([part.latents for part in filled]),
             torch.cat([part.images for part in filled]),
             join_features(part.features for part in filled),
+            joined([part.cameras for part in filled]),
         )
 
     def rows(self, index: Tensor) -> TrainingPhotos:
         """The photos at indices ``[m]``."""
-        return TrainingPhotos(self.latents[index], self.images[index], index_features(self.features, index))
+        return TrainingPhotos(
+            self.latents[index], self.images[index], index_features(self.features, index), rows_of(self.cameras, index)
+        )
 
 
 def photo_losses(module: nn.Module, photos: TrainingPhotos, settings: TrainerSettings, lpips: LPIPS) -> Tensor:
     """LPIPS + mse_weight * MSE of each photo ``[n]``."""
-    images = module(photos.latents)
+    images = render(module, photos.latents, photos.cameras)
     mse = (images - photos.images).square().mean(dim=(1, 2, 3))
     losses: Tensor = lpips.distance(lpips.features(images), photos.features) + settings.mse_weight * mse
     return losses

@@ -18,6 +18,7 @@ from clstudy.study.loss_path.interpolation import interpolate
 from clstudy.study.loss_path.lines import Point, Task, WeightLine
 from clstudy.training.evaluation import TestSet
 from clstudy.training.personalise import TrainingPhotos, photo_losses
+from clstudy.training.rendering import rows_of
 from clstudy.trial.requests import StageRequest
 from clstudy.trial.stage_runner import StageRunner
 from clstudy.workloads.personalised_generator import PersonalisedGenerator
@@ -65,7 +66,9 @@ class Networks:
 def photo_batches(module: nn.Module, test: TestSet, profile: Profile, lpips: LPIPS) -> Iterator[Tensor]:
     """The trainer's loss of each test photo at its starting latent, one batch ``[m]`` per forward pass."""
     for rows in torch.split(torch.arange(len(test.images)), profile.inversion.batch_size):
-        photos = TrainingPhotos(test.start[rows], test.images[rows], index_features(test.features, rows))
+        photos = TrainingPhotos(
+            test.start[rows], test.images[rows], index_features(test.features, rows), rows_of(test.cameras, rows)
+        )
         yield photo_losses(module, photos, profile.trainer, lpips)
 
 
