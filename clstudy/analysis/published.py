@@ -23,31 +23,6 @@ _UPPER = "upper"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Setting:
-    """One of the paper's experiments, for the profile that repeats it.
-
-    Attributes:
-        model: its name in ``published_results.csv``.
-        people: the rows of that model that are means over people, and the number of people.
-        timestamps: T; AIP and Forgetting are not comparable between different T.
-        learning_rate: that of the tables; None if it is not known.
-    """
-
-    model: str
-    people: str
-    n_people: int
-    timestamps: int
-    learning_rate: float | None
-
-
-SETTINGS = {
-    "mystyle": Setting(model="mystyle_2d", people="mean_of_5", n_people=5, timestamps=10, learning_rate=3e-4),
-    "my3dgen": Setting(model="my3dgen_3d", people="mean_of_4", n_people=4, timestamps=10, learning_rate=None),
-}
-"""profile -> the paper's experiment. Other profiles have another generator, other faces or another size."""
-
-
-@dataclass(frozen=True, kw_only=True)
 class Practice:
     """Settings that may differ from the paper's scripts; the defaults apply to studies that do not name them.
 
@@ -65,7 +40,53 @@ class Practice:
 
 
 SCRIPTS = Practice(latent_space="w_plus", synthesis_weights="normalised", short_batch_replay="as_new")
-"""The settings of the paper's scripts."""
+"""The settings of the paper's scripts in 2D."""
+
+SCRIPTS_3D = Practice(latent_space="w", synthesis_weights="normalised", short_batch_replay="as_new")
+"""In 3D."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """One of the paper's experiments, for the profile that repeats it.
+
+    Attributes:
+        model: its name in ``published_results.csv``.
+        people: the rows of that model that are means over people, and the number of people.
+        timestamps: T; AIP and Forgetting are not comparable between different T.
+        learning_rate: that of the tables; None if it is not known.
+        scripts: the settings of the scripts behind the tables.
+        more: what those scripts do otherwise than any study here.
+    """
+
+    model: str
+    people: str
+    n_people: int
+    timestamps: int
+    learning_rate: float | None
+    scripts: Practice = SCRIPTS
+    more: tuple[str, ...] = ()
+
+
+SETTINGS = {
+    "mystyle": Setting(model="mystyle_2d", people="mean_of_5", n_people=5, timestamps=10, learning_rate=3e-4),
+    "my3dgen": Setting(
+        model="my3dgen_3d",
+        people="mean_of_4",
+        n_people=4,
+        timestamps=10,
+        learning_rate=None,
+        scripts=SCRIPTS_3D,
+        more=(
+            "cameras come from the packaged landmarks and head, there from a reconstruction network",
+            "a test photo is found by its latent alone, there a copy of the generator is tuned to it afterwards (up to "
+            "350 steps), which raises levels and shrinks differences",
+            "photos are trained on as they are, there with their mirror images",
+        ),
+    ),
+}
+"""profile -> the paper's experiment. Other profiles have another generator, other faces or another size."""
+
 
 _PARTS = {
     "latent_space": "inversion",
@@ -87,14 +108,24 @@ _ENCODING = (
     "without an encoder's file anchors and starting latents are optimised, there they always come from the encoder"
 )
 _CHOICES = {
-    "latent_space": "test photos are inverted in W, there in W+, which shrinks differences as well as levels",
-    "synthesis_weights": "weights of synthesis latents are uniform on the simplex, there three uniform numbers are "
+    (
+        "latent_space",
+        "w_plus",
+    ): "test photos are inverted in W, there in W+, which shrinks differences as well as levels",
+    ("latent_space", "w"): "test photos are inverted in W+, there in W, which keeps differences large",
+    (
+        "synthesis_weights",
+        "normalised",
+    ): "weights of synthesis latents are uniform on the simplex, there three uniform numbers are "
     "divided by their sum, which spreads less",
-    "short_batch_replay": "the last batch of an epoch, if short, gets as much replay as any other, there only as many "
+    (
+        "short_batch_replay",
+        "as_new",
+    ): "the last batch of an epoch, if short, gets as much replay as any other, there only as many "
     "replayed photos as it has new ones",
-    "lpips_network": "LPIPS is computed on another network, there on AlexNet",
+    ("lpips_network", "alex"): "LPIPS is computed on another network, there on AlexNet",
 }
-"""Setting -> text on what differs if its value is not that of the scripts."""
+"""Setting and its value in the scripts -> text on what differs if a study has another."""
 
 
 def read_practice(profile: Any) -> Practice:
@@ -114,10 +145,12 @@ def read_practice(profile: Any) -> Practice:
     return Practice(**found)
 
 
-def differences(practice: Practice, measured: Collection[str] = ("id",)) -> list[str]:
+def differences(practice: Practice, setting: Setting, measured: Collection[str] = ("id",)) -> list[str]:
     """Texts on how a study differs from the paper's scripts; "there" means in the scripts.
 
     Args:
+        practice: the study's.
+        setting: the paper's experiment.
         measured: the study's metrics. Fewer differences apply to those that are computed as by the scripts.
     """
     twins = [name for name, twin in as_published().items() if twin in measured]
@@ -128,7 +161,12 @@ def differences(practice: Practice, measured: Collection[str] = ("id",)) -> list
         *(text + _excepted(twins) for text in _IMAGES),
         *(text + _excepted(identity) for text in _IDENTITY if "id" in measured),
         _ENCODING,
-        *(_CHOICES[name] for name in choices if getattr(practice, name) != getattr(SCRIPTS, name)),
+        *(
+            _CHOICES[name, there]
+            for name in choices
+            if getattr(practice, name) != (there := getattr(setting.scripts, name))
+        ),
+        *setting.more,
     ]
 
 
@@ -169,7 +207,7 @@ def comparable(
             f"No published values beside these: T = {', '.join(map(str, others))} here and {setting.timestamps} in the "
             f"paper ({PAPER}), and AIP and Forgetting depend on it."
         )
-    listed = "; ".join(f"({n}) {text}" for n, text in enumerate(differences(practice, measured), start=1))
+    listed = "; ".join(f"({n}) {text}" for n, text in enumerate(differences(practice, setting, measured), start=1))
     return setting, (
         f"Published values are the paper's ({PAPER}) as printed, means over its {setting.n_people} people without "
         "intervals: compare differences between strategies, not levels. What this study does otherwise than "

@@ -52,10 +52,20 @@ def _recognition_network(path: Path) -> Path:
 ROLES: Registry[Role] = Registry("role")
 ROLES.register("generator")(
     Role(
-        what="StyleGAN2 checkpoint",
-        names=("generator.safetensors", "generator.pkl", "stylegan2-ffhq-1024x1024.pkl", "ffhq.pkl", "generator.pt"),
-        remedy="NVIDIA's FFHQ network: https://catalog.ngc.nvidia.com/orgs/nvidia/teams/research/models/stylegan2 "
-        "(stylegan2-ffhq-1024x1024.pkl); `python -m clstudy.generators inspect FILE` says whether a file will do",
+        what="StyleGAN2 or EG3D checkpoint",
+        names=(
+            "generator.safetensors",
+            "generator.pkl",
+            "stylegan2-ffhq-1024x1024.pkl",
+            "ffhq.pkl",
+            "generator.pt",
+            "ffhqrebalanced512-128.pkl",
+            "ffhq512-128.pkl",
+            "ffhq-fixed-triplane512-128.pkl",
+        ),
+        remedy="NVIDIA's networks for FFHQ: https://catalog.ngc.nvidia.com/orgs/nvidia/teams/research/models/stylegan2 "
+        "(stylegan2-ffhq-1024x1024.pkl; profile mystyle) and …/models/eg3d (ffhqrebalanced512-128.pkl; profile "
+        "my3dgen); `python -m clstudy.generators inspect FILE` says whether a file will do",
     )
 )
 ROLES.register("encoder")(

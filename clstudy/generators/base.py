@@ -54,6 +54,13 @@ class DomainGenerator(ABC):
         Protocol, step 1.
         """
 
+    def anchors_seen(self, photos: Tensor, cameras: Tensor) -> Tensor:
+        """The same for photos whose cameras ``[n, 25]`` are known; a generator that is told them overrides this.
+
+        The copies of such a generator take cameras beside latents; without any they see from the front.
+        """
+        return self.anchors(photos)
+
 
 def trainable(module: nn.Module) -> dict[str, nn.Parameter]:
     """The parameters of a generator's copy that are trained, by name, in the module's order."""

@@ -82,6 +82,23 @@ class RenderingSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
+class UsualCamera:
+    """Where the cameras of a generator's photos stand; the defaults are those of the published face models.
+
+    Attributes:
+        radius: distance from the world's origin.
+        pivot: the point in the world that they look at.
+        focal: focal length, in shares of the photo's side.
+        centre: principal point, in the same.
+    """
+
+    radius: float = 2.7
+    pivot: tuple[float, float, float] = (0.0, 0.0, 0.2)
+    focal: float = 4.2647
+    centre: tuple[float, float] = (0.5, 0.5)
+
+
+@dataclass(frozen=True, kw_only=True)
 class EG3DSettings:
     """Everything that fixes the shape of an EG3D generator.
 
@@ -93,8 +110,7 @@ class EG3DSettings:
         hidden: width of the decoder's hidden layer.
         decoder_lr_multiplier: of the decoder's equalised learning rate.
         camera_scale: factor of the camera where it conditions the mapping network; 0: it does not.
-        camera_radius: usual distance of cameras from ``camera_pivot``.
-        camera_pivot: the point in the world that cameras look at.
+        camera: where the cameras of its photos stand.
 
     Class attributes:
         kind: what such a network is called in files and messages.
@@ -107,8 +123,7 @@ class EG3DSettings:
     hidden: int = 64
     decoder_lr_multiplier: float = 1.0
     camera_scale: float = 1.0
-    camera_radius: float = 2.7
-    camera_pivot: tuple[float, float, float] = (0.0, 0.0, 0.2)
+    camera: UsualCamera = field(default_factory=UsualCamera)
 
     kind: ClassVar[str] = "eg3d"
 
@@ -145,11 +160,12 @@ class EG3DSettings:
         superresolution["channels"] = tuple(superresolution["channels"])
         rendering = dict(parts.pop("rendering"))
         rendering["plane_axes"] = tuple(map(tuple, rendering["plane_axes"]))
+        camera = dict(parts.pop("camera"))
         return cls(
             backbone=StyleGAN2Settings(**parts.pop("backbone")),
             superresolution=SuperResolutionSettings(**superresolution),
             rendering=RenderingSettings(**rendering),
-            camera_pivot=tuple(parts.pop("camera_pivot")),
+            camera=UsualCamera(**camera | {name: tuple(camera[name]) for name in ("pivot", "centre")}),
             **parts,
         )
 

@@ -36,6 +36,7 @@ def _in_w_plus(w: Tensor, module: nn.Module) -> Tensor:
     return w[:, None].repeat(1, layers, 1)
 
 
+@torch.enable_grad()
 def invert(
     module: nn.Module,
     targets: Tensor,

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from clstudy.identities.cameras import CAMERA, look_at
 from clstudy.records.rows import Row
 from clstudy.registry import Check
 from clstudy.seeding import derive_rng
@@ -33,6 +34,13 @@ from clstudy.workloads.workload import (
 
 _TRAIN, _TEST = 4, 2
 _RATE = 1e-3
+
+
+def _example(name: str, count: int, width: int, rng: np.random.Generator) -> np.ndarray:
+    """Numbers ``[count, width]`` that a condition may have: cameras around a face, uniform ones otherwise."""
+    if name == CAMERA:
+        return np.stack([look_at(*rng.uniform((-20, -10), (20, 10))) for _ in range(count)])
+    return rng.uniform(size=(count, width))
 
 
 @dataclass(frozen=True)
@@ -69,7 +77,7 @@ class WorkloadInHand:
         images = torch.nn.functional.interpolate(coarse, size=(size, size), mode="bilinear")
         device = self.workload.device
         conditions = {
-            name: torch.from_numpy(rng.uniform(size=(count, width)).astype(np.float32)).to(device)
+            name: torch.from_numpy(_example(name, count, width, rng).astype(np.float32)).to(device)
             for name, width in self.kind.conditions.items()
         }
         digests = tuple(f"{part}{index}" for index in range(count))

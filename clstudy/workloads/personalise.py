@@ -44,29 +44,41 @@ class PersonaliseKind(WorkloadKind):
         self, profile: Profile, weights: GeneratorWeights, files: Mapping[str, Path], device: torch.device
     ) -> PersonalisedGenerator:
         """Generator, LPIPS and metrics."""
-        from clstudy.generators import load_generators
-        from clstudy.generators.base import GENERATORS
-        from clstudy.metrics import load_metrics
-        from clstudy.metrics.base import METRICS, MetricSettings
-        from clstudy.training.numerics import loss_lpips
         from clstudy.workloads.personalised_generator import PersonalisedGenerator
 
-        load_metrics()
-        load_generators()
-        lpips = loss_lpips(profile.compute, device)
-        measuring = MetricSettings(
-            threads=profile.resources.threads,
-            files=files,
-            device=device,
-            alignment=profile.data.alignment,
-            evaluation=profile.evaluation,
-        )
-        return PersonalisedGenerator(
-            profile,
-            generator=GENERATORS[profile.generator].build(weights, profile, device, lpips),
-            lpips=lpips,
-            metrics=[METRICS[name](measuring) for name in profile.evaluation.metrics],
-        )
+        return built(PersonalisedGenerator, profile, weights, files, device)
+
+
+def built(
+    make: type[PersonalisedGenerator],
+    profile: Profile,
+    weights: GeneratorWeights,
+    files: Mapping[str, Path],
+    device: torch.device,
+) -> PersonalisedGenerator:
+    """A workload with the generator, LPIPS and metrics of a profile; arguments as for ``WorkloadKind.build``."""
+    from clstudy.generators import load_generators
+    from clstudy.generators.base import GENERATORS
+    from clstudy.metrics import load_metrics
+    from clstudy.metrics.base import METRICS, MetricSettings
+    from clstudy.training.numerics import loss_lpips
+
+    load_metrics()
+    load_generators()
+    lpips = loss_lpips(profile.compute, device)
+    measuring = MetricSettings(
+        threads=profile.resources.threads,
+        files=files,
+        device=device,
+        alignment=profile.data.alignment,
+        evaluation=profile.evaluation,
+    )
+    return make(
+        profile,
+        generator=GENERATORS[profile.generator].build(weights, profile, device, lpips),
+        lpips=lpips,
+        metrics=[METRICS[name](measuring) for name in profile.evaluation.metrics],
+    )
 
 
 WORKLOADS.register("personalise")(PersonaliseKind())

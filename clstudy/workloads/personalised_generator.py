@@ -21,6 +21,7 @@ from clstudy.settings.metric_facts import BALANCED_PHOTO
 from clstudy.settings.profiles import Profile
 from clstudy.training.evaluation import TestSet, convex_combinations, evaluate
 from clstudy.training.personalise import TrainingPhotos, personalise, photo_losses
+from clstudy.training.rendering import rows_of
 from clstudy.workloads.workload import (
     AnchoredSamples,
     Samples,
@@ -56,8 +57,16 @@ class PersonalisedGenerator(Workload[nn.Module, TestSet]):
 
     def candidates(self, samples: Samples, micro_batch: int | None = None) -> Tensor:
         """Anchors: latents under the pretrained generator (protocol, step 1)."""
-        parts = [samples.images] if micro_batch is None else torch.split(samples.images, micro_batch)
-        return torch.cat([self.generator.anchors(part) for part in parts])
+        cameras = self.cameras(samples)
+        parts = torch.split(torch.arange(len(samples)), micro_batch or max(len(samples), 1))
+        return torch.cat([self._anchors(samples.images[rows], rows_of(cameras, rows)) for rows in parts])
+
+    def _anchors(self, photos: Tensor, cameras: Tensor | None) -> Tensor:
+        return self.generator.anchors(photos) if cameras is None else self.generator.anchors_seen(photos, cameras)
+
+    def cameras(self, samples: Samples) -> Tensor | None:
+        """The samples' cameras ``[n, 25]``, if the generator is told from where it is seen."""
+        return None
 
     def state(self, weights: Mapping[str, Tensor] | None) -> nn.Module:
         """A network with the weights of a finished stage; None: the pretrained ones."""
@@ -79,7 +88,16 @@ class PersonalisedGenerator(Workload[nn.Module, TestSet]):
         new = self._photos(given.new, micro_batch)
         replays = [] if given.stored is None else [self._photos(given.stored, micro_batch)]
         if given.generated is not None:
-            replays.append(self._prepared(given.generated.latents, given.generated.images, micro_batch))
+            generated = given.generated
+            replays.append(
+                TrainingPhotos.prepare(
+                    generated.latents,
+                    generated.images,
+                    self.lpips,
+                    cameras=self.usual_cameras(len(generated.latents)),
+                    micro_batch=micro_batch,
+                )
+            )
         losses: list[float] = []
         loss = personalise(
             state,
@@ -101,10 +119,13 @@ class PersonalisedGenerator(Workload[nn.Module, TestSet]):
         return TrainedStage(state, weights, loss, np.array(losses, np.float32))
 
     def _photos(self, samples: AnchoredSamples, micro_batch: int | None = None) -> TrainingPhotos:
-        return self._prepared(samples.latents, samples.images, micro_batch)
+        return TrainingPhotos.prepare(
+            samples.latents, samples.images, self.lpips, cameras=self.cameras(samples), micro_batch=micro_batch
+        )
 
-    def _prepared(self, latents: Tensor, images: Tensor, micro_batch: int | None) -> TrainingPhotos:
-        return TrainingPhotos.prepare(latents, images, self.lpips, micro_batch=micro_batch)
+    def usual_cameras(self, count: int) -> Tensor | None:
+        """Cameras ``[count, 25]`` that the network uses when it is given none; None if it never has any."""
+        return None
 
     def photo_loss(self, state: nn.Module, samples: AnchoredSamples) -> Callable[[int], Tensor]:
         """LPIPS + MSE of one photo at its anchor."""
@@ -129,6 +150,7 @@ class PersonalisedGenerator(Workload[nn.Module, TestSet]):
             prepared={metric.name: metric.prepare(samples.images) for metric in self.metrics},
             combinations=convex_combinations(samples.anchors, self.profile.evaluation, samples.rng),
             balanced=_balanced(samples),
+            cameras=self.cameras(samples),
         )
 
     def evaluate(

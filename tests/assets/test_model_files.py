@@ -65,7 +65,7 @@ def test_a_pack_of_insightface_is_looked_into(tmp_path: Path) -> None:
     ("options", "says"),
     [
         (["generater=x.pkl"], "unknown role 'generater'. Did you mean 'generator'?"),
-        (["generator=missing.pkl"], "--weights generator=missing.pkl: no such file. NVIDIA's FFHQ network"),
+        (["generator=missing.pkl"], "--weights generator=missing.pkl: no such file. NVIDIA's networks for FFHQ"),
         (["nowhere"], "--weights nowhere: no such folder"),
         (["a", "b"], "two folders"),
         (["encoder=a", "encoder=b"], "gives encoder twice"),
@@ -141,7 +141,7 @@ def test_the_generators_digest_follows_what_its_anchors_are_made_with(tmp_path: 
     with_base = digest(MYSTYLE, "ffhq.pkl", "base.pkl")
     assert with_base != plain, "anchors start from its mean latent"
     assert with_encoder != plain and with_encoder == digest(slower, "ffhq.pkl", "encoder.pt")
-    with pytest.raises(UserError, match="needs a StyleGAN2 checkpoint"):
+    with pytest.raises(UserError, match="needs a StyleGAN2 or EG3D checkpoint"):
         digest(MYSTYLE, "arcface.onnx")
 
 

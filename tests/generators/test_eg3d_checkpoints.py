@@ -70,7 +70,7 @@ def test_a_published_file_gives_the_published_image(tmp_path, reference, write):
     assert checkpoint.kind == "eg3d" and checkpoint.notes == ()
     network = loaded(checkpoint)
     assert network.settings.rendering.plane_axes == PUBLISHED_AXES
-    assert network.settings.camera_pivot == (0.0, 0.0, 0.2)
+    assert network.settings.camera.pivot == (0.0, 0.0, 0.2)
     cameras = torch.from_numpy(tensors["in.c"])
     ws = network.mapping(torch.from_numpy(tensors["in.z"]), cameras)
     rendered = network.synthesis(ws, cameras, jitter=AlwaysHalf())

@@ -241,7 +241,7 @@ def test_wrong_files_and_missing_things_are_one_message_each(
     monkeypatch.chdir(tmp_path)
     assert main(["--space", "paper_2d"]) == 2
     text = capsys.readouterr().err
-    for what in ("generator: no StyleGAN2 checkpoint", "arcface: no ArcFace", "photos: no folder 'photos'"):
+    for what in ("generator: no StyleGAN2 or EG3D checkpoint", "arcface: no ArcFace", "photos: no folder 'photos'"):
         assert text.count(what) == 1, text
     monkeypatch.chdir(place)
     (place / "wrong.pkl").write_bytes((place / "weights" / "w600k_r50.onnx").read_bytes()[:5000])

@@ -20,7 +20,7 @@ from clstudy.generators.checkpoints.nvidia import (
     stylegan2_part,
 )
 from clstudy.generators.checkpoints.sizes import infer_settings
-from clstudy.generators.eg3d import EG3DSettings, RenderingSettings
+from clstudy.generators.eg3d import EG3DSettings, RenderingSettings, UsualCamera
 from clstudy.generators.super_resolution import PUBLISHED, SuperResolutionSettings
 from clstudy.generators.tri_planes import PUBLISHED_AXES
 
@@ -68,8 +68,10 @@ def eg3d_network(network: PersistentObject, source: str, is_torch_file: bool) ->
             hidden=hidden,
             decoder_lr_multiplier=options.number("decoder_lr_mul", 1.0),
             camera_scale=0.0 if options.flag("c_gen_conditioning_zero", False) else options.number("c_scale", 1.0),
-            camera_radius=options.number("avg_camera_radius", 2.7),
-            camera_pivot=options.point("avg_camera_pivot", (0.0, 0.0, 0.2)),
+            camera=UsualCamera(
+                radius=options.number("avg_camera_radius", 2.7),
+                pivot=options.point("avg_camera_pivot", (0.0, 0.0, 0.2)),
+            ),
         )
     except ValueError as error:
         raise refusal(f"its rendering options cannot be used ({error})") from None

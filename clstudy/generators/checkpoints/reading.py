@@ -60,8 +60,8 @@ def stylegan2_settings(checkpoint: Checkpoint, path: Path) -> StyleGAN2Settings:
     """
     if not isinstance(checkpoint.settings, StyleGAN2Settings):
         raise CheckpointError(
-            f"{path}: it is an EG3D generator (TriPlaneGenerator), a 3D checkpoint; expected a 2D StyleGAN2 generator; "
-            "give a StyleGAN2 checkpoint, such as one for FFHQ",
+            f"{path}: it is an EG3D generator (TriPlaneGenerator), a 3D checkpoint; expected a 2D StyleGAN2 generator, "
+            "such as one for FFHQ; name it: --weights generator=FILE",
             kind=checkpoint.kind,
         )
     return checkpoint.settings
