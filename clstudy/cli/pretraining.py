@@ -28,8 +28,10 @@ _REMEDY = "name another one with --out"
 HELD_OUT = {"drawn": "held_out_drawn.npz", "virtual": "held_out_virtual.npz"}
 """Name of a kind of held-out faces -> file beside the training faces."""
 
+HELD_OUT_VIEWS = "held_out_views.npz"
 
-@group("pretraining", help="How the packaged generator was made.")
+
+@group("pretraining", help="How the packaged generators were made.")
 def pretraining() -> None:
     """The group; each command is declared below."""
 
@@ -61,14 +63,50 @@ def faces(out: Path, drawn: int, virtual: int, held_out: int, seed: int, workers
 def train(faces: Path, out: Path, seed: int, begin: int, autoencoder: Path | None) -> None:
     """Train it."""
     require_writable(out, "the folder", _REMEDY)
+    _require_both(begin, autoencoder)
+    training = Faces.read(faces)
+    unseen = {name: Faces.read(faces.parent / file) for name, file in HELD_OUT.items()}
+    pretrain(training, unseen, out, PretrainSettings(seed=seed), begin=begin, autoencoder=autoencoder)
+
+
+@pretraining.command("views", help="photograph what the 3D generator is trained on: OUT/views.npz, and held-out views")
+@option("--out", type=_PATH, required=True)
+@option("--moments", type=click.IntRange(1), default=10_000, help="of virtual people, each seen by four cameras")
+@option("--seed", type=int, default=0)
+@option("--workers", type=int, default=2)
+def views(out: Path, moments: int, seed: int, workers: int) -> None:
+    """Photograph them."""
+    from clstudy.generators.pretraining.training_views import collect_views, held_out_views
+
+    require_writable(out, "the folder", _REMEDY)
+    out.mkdir(parents=True, exist_ok=True)
+    held_out_views().save(out / HELD_OUT_VIEWS)
+    collect_views(seed, moments, workers).save(out / "views.npz")
+
+
+@pretraining.command("train-3d", help="train the 3D generator: weights, figures and a grid of heads in OUT")
+@option("--views", "file", type=_PATH, required=True, help="views.npz of the command `views`, beside held-out ones")
+@option("--out", type=_PATH, required=True)
+@option("--seed", type=int, default=0)
+@option("--begin", type=click.IntRange(0, _CYCLES), default=0, help=f"cycle to begin with; {_CYCLES}: only the mapping")
+@option("--autoencoder", type=_PATH, help="to begin with: autoencoder_3d.safetensors of an earlier run")
+def train_3d(file: Path, out: Path, seed: int, begin: int, autoencoder: Path | None) -> None:
+    """Train it."""
+    from clstudy.generators.pretraining.train_3d import Pretrain3DSettings, pretrain_3d
+    from clstudy.generators.pretraining.training_views import Views
+
+    require_writable(out, "the folder", _REMEDY)
+    _require_both(begin, autoencoder)
+    training, unseen = Views.read(file), Views.read(file.parent / HELD_OUT_VIEWS)
+    pretrain_3d(training, unseen, out, Pretrain3DSettings(seed=seed), begin=begin, autoencoder=autoencoder)
+
+
+def _require_both(begin: int, autoencoder: Path | None) -> None:
     if bool(begin) != (autoencoder is not None):
         raise UserError(
             f"--begin {begin} {'without' if begin else 'with'} --autoencoder; expected both, to go on with an earlier "
             "run's networks, or neither"
         )
-    training = Faces.read(faces)
-    unseen = {name: Faces.read(faces.parent / file) for name, file in HELD_OUT.items()}
-    pretrain(training, unseen, out, PretrainSettings(seed=seed), begin=begin, autoencoder=autoencoder)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -161,7 +161,7 @@ class MappingNetwork(nn.Module):
 
     def __init__(self, settings: StyleGAN2Settings):
         super().__init__()
-        self._settings = settings
+        self.settings = settings
         width = settings.z_dim
         if settings.c_dim:
             self.embed = FullyConnected(settings.c_dim, settings.embedded_width)
@@ -178,19 +178,19 @@ class MappingNetwork(nn.Module):
 
         ``truncation_psi`` < 1 moves w towards the mean, in the first ``truncation_cutoff`` layers or in all.
         """
-        if not self._settings.mapping_layers:
+        if not self.settings.mapping_layers:
             raise ValueError("this network has no mapping layers: pass w to its synthesis network")
         x = normalize_second_moment(z)
-        if self._settings.c_dim:
+        if self.settings.c_dim:
             if c is None:
-                raise ValueError(f"this network is conditional: pass c with shape [n, {self._settings.c_dim}]")
+                raise ValueError(f"this network is conditional: pass c with shape [n, {self.settings.c_dim}]")
             x = torch.cat([x, normalize_second_moment(self.embed(c))], dim=1)
-        for index in range(self._settings.mapping_layers):
+        for index in range(self.settings.mapping_layers):
             x = leaky_relu(getattr(self, f"fc{index}")(x))
-        ws = x[:, None].expand(-1, self._settings.num_ws, -1)
+        ws = x[:, None].expand(-1, self.settings.num_ws, -1)
         if truncation_psi == 1:
             return ws
-        cutoff = self._settings.num_ws if truncation_cutoff is None else truncation_cutoff
+        cutoff = self.settings.num_ws if truncation_cutoff is None else truncation_cutoff
         return torch.cat([self.w_avg.lerp(ws[:, :cutoff], truncation_psi), ws[:, cutoff:]], dim=1)
 
 

@@ -30,7 +30,7 @@ from clstudy.generators.pretraining.figures import encoder_figures, evaluate, wr
 from clstudy.generators.pretraining.losses import IdentityLoss, attention, eyes, mirrored, mouth, recoloured
 from clstudy.generators.pretraining.networks import Networks
 from clstudy.generators.pretraining.training_faces import Faces
-from clstudy.generators.stylegan2 import StyleGAN2, StyleGAN2Settings
+from clstudy.generators.stylegan2 import MappingNetwork, StyleGAN2, StyleGAN2Settings
 from clstudy.images import to_unit_range
 from clstudy.metrics.lpips import LPIPS
 from clstudy.seeding import derive_rng, derive_seed
@@ -210,14 +210,17 @@ def train_cycle(
     return average
 
 
-def train_mapping(networks: Networks, w: Tensor, settings: PretrainSettings) -> None:
+def train_mapping(
+    mapping: MappingNetwork, w: Tensor, settings: PretrainSettings, conditions: Tensor | None = None
+) -> None:
     """Fit the mapping network so that mapped z are distributed like ``w [n, w_dim]``; sets ``w_avg``.
+
+    Conditions ``[m, c_dim]``, where the network takes one, are drawn from those given.
 
     The sliced distance is taken along the principal axes of w as well as along random directions: those mix all axes,
     so that the few wide ones, which decide what a face looks like, hardly show, and all samples come out alike.
     """
-    mapping = networks.generator.mapping
-    z_dim, w_dim = networks.generator.settings.z_dim, networks.generator.settings.w_dim
+    z_dim, w_dim = mapping.settings.z_dim, mapping.settings.w_dim
     generator = torch.Generator().manual_seed(derive_seed("mapping", settings.seed))
     axes = torch.linalg.eigh(torch.cov(w.t())).eigenvectors
     # weights are stored 100 times larger than they act (lr_multiplier 0.01), hence the high learning rate
@@ -225,7 +228,11 @@ def train_mapping(networks: Networks, w: Tensor, settings: PretrainSettings) -> 
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, settings.mapping_steps)
     size = settings.mapping_batch
     for step in range(settings.mapping_steps):
-        ours = mapping(torch.randn(size, z_dim, generator=generator))[:, 0]
+        z = torch.randn(size, z_dim, generator=generator)
+        given = (
+            None if conditions is None else conditions[torch.randint(0, len(conditions), (size,), generator=generator)]
+        )
+        ours = mapping(z, given)[:, 0]
         theirs = w[torch.randint(0, len(w), (size,), generator=generator)]
         directions = torch.randn(w_dim, 128, generator=generator)
         directions = directions / directions.norm(dim=0)
@@ -273,7 +280,7 @@ def pretrain(
         train_cycle(networks, training, settings, number, snapshot).save(out / AUTOENCODER)
         # read back as float16, so that what follows is the same in a single run and from --autoencoder
         networks = Networks.read(out / AUTOENCODER)
-    train_mapping(networks, networks.encode(training.images), settings)
+    train_mapping(networks.generator.mapping, networks.encode(training.images), settings)
     networks.save(out / "embedded_generator.safetensors")
     shown = [faces.spread(12).images for faces in unseen.values()]
     write_grid(networks, shown, out / "model_card_grid.png", settings.seed)

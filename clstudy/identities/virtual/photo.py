@@ -13,7 +13,7 @@ from clstudy.errors import UserError
 from clstudy.faces.alignments import usual_alignment
 from clstudy.identities.virtual.backdrops import backdrop
 from clstudy.identities.virtual.camera import aligned_camera, to_world
-from clstudy.identities.virtual.moment import Moment
+from clstudy.identities.virtual.moment import Moment, Pose
 from clstudy.identities.virtual.person import Person
 from clstudy.identities.virtual.rasteriser import Fragments, rasterise
 from clstudy.identities.virtual.scene import Resting, scene_of
@@ -59,13 +59,17 @@ class Sitter:
         self._bare = bare_skin(person)
         self._resting: dict[float, Resting] = {}
 
-    def photograph(self, moment: Moment, size: int = 64, *, framing: str | None = None) -> Photograph:
+    def photograph(
+        self, moment: Moment, size: int = 64, *, framing: str | None = None, seen: Pose | None = None
+    ) -> Photograph:
         """Take a photo.
 
         Args:
             moment: what the photo is of.
             size: side in pixels, even, 64 to 256.
             framing: a name in ``camera.FRAMINGS``; None: what the profiles expect of photos of this size.
+            seen: a second camera's view of the moment: head, shoulders and light stay as they are, only the camera
+                stands elsewhere (its roll, zoom and shift count, too). The backdrop stays in the picture.
 
         Raises:
             UserError: a size that is not offered; an unknown framing, backdrop or neckline.
@@ -76,12 +80,12 @@ class Sitter:
         scene = scene_of(self.person, self._at(age), moment, age)
         world = to_world(scene.vertices)
         landmarks = to_world(scene.landmarks)
-        camera = aligned_camera(moment.pose, landmarks, framing or usual_alignment(size))
+        camera = aligned_camera(moment.pose if seen is None else seen, landmarks, framing or usual_alignment(size))
         points, depths = camera.project(world)
         side = size * _SUPERSAMPLING
         fragments = rasterise(points * side, depths, scene.triangles, side)
         skin = skin_at(self.person, self._bare, age, moment.expression)
-        sitting = Sitting(self.person, age, moment, skin, scene, Lighting.of(moment))
+        sitting = Sitting(self.person, age, moment, skin, scene, Lighting.of(moment, seen))
         colours = shaded(sitting, fragments)
         depth = _depth(fragments, size)
         return Photograph(

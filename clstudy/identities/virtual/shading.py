@@ -13,7 +13,7 @@ from clstudy.identities.virtual.camera import head_rotation
 from clstudy.identities.virtual.clothes import cloth_colours, cloth_share
 from clstudy.identities.virtual.exact import cosine_and_sine, dot, sampled, turned, unit
 from clstudy.identities.virtual.head import grey_share
-from clstudy.identities.virtual.moment import Moment
+from clstudy.identities.virtual.moment import Moment, Pose
 from clstudy.identities.virtual.person import Person
 from clstudy.identities.virtual.rasteriser import Fragments
 from clstudy.identities.virtual.scene import Scene, mean_points
@@ -36,12 +36,13 @@ class Lighting:
     eye: np.ndarray
 
     @classmethod
-    def of(cls, moment: Moment) -> Lighting:
-        """The lamp is where the camera sees it, however the head is turned."""
+    def of(cls, moment: Moment, seen: Pose | None = None) -> Lighting:
+        """The lamp is where the moment's camera sees it, however the head is turned; the eye may be elsewhere."""
         ca, sa = cosine_and_sine(moment.light.azimuth)
         ce, se = cosine_and_sine(moment.light.elevation)
         back = head_rotation(moment.pose).T
-        return cls(turned(back, np.array([sa * ce, se, ca * ce])), turned(back, np.array([0.0, 0.0, 1.0])))
+        eye = back if seen is None else head_rotation(seen).T
+        return cls(turned(back, np.array([sa * ce, se, ca * ce])), turned(eye, np.array([0.0, 0.0, 1.0])))
 
 
 @dataclass(frozen=True)

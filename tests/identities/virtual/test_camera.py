@@ -120,3 +120,18 @@ def test_depth_unprojects_onto_the_mesh(sitter: Sitter) -> None:
 def test_an_unknown_framing_is_refused_with_the_known_ones(sitter: Sitter) -> None:
     with pytest.raises(UserError, match="unknown framing 'ffqh'.*ffhq"):
         sitter.photograph(Moment(), 64, framing="ffqh")
+
+
+def test_a_second_camera_sees_the_same_head_in_the_same_light(sitter: Sitter) -> None:
+    """Seen from its own pose a moment gives its own photo; seen from elsewhere, landmarks of the same head."""
+    pose = Pose(yaw=22, pitch=-4)
+    moment, other = Moment(pose=pose), Pose(yaw=-15, pitch=6)
+    own = sitter.photograph(moment, 64)
+    assert np.array_equal(sitter.photograph(moment, 64, seen=pose).image, own.image)
+    seen = sitter.photograph(moment, 64, seen=other)
+    world = to_world(_scene(sitter, moment).landmarks)
+    points, _ = _projected(seen.camera, world)
+    np.testing.assert_allclose(points * 64 - 0.5, seen.landmarks, atol=1e-8)
+    turned = sitter.photograph(Moment(pose=other), 64)
+    np.testing.assert_allclose(seen.camera, turned.camera, atol=1e-9)
+    assert not np.array_equal(seen.image, turned.image), "light and shoulders stay with the head"

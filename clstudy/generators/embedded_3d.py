@@ -1,0 +1,70 @@
+"""The packaged 64 px EG3D and its W encoder."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from clstudy.generators.eg3d import EG3D, EG3DSettings, RenderingSettings, UsualCamera
+from clstudy.generators.stylegan2 import StyleGAN2Settings
+from clstudy.generators.super_resolution import SuperResolutionSettings
+from clstudy.generators.synthesis_copies import arrays_under
+from clstudy.generators.tri_planes import CORRECTED_AXES
+from clstudy.generators.w_encoder import WEncoder
+
+_W = 256
+
+SETTINGS = EG3DSettings(
+    backbone=StyleGAN2Settings(
+        img_resolution=64,
+        z_dim=256,
+        c_dim=25,
+        w_dim=_W,
+        channel_base=3072,
+        channel_max=128,
+        mapping_layers=2,
+        img_channels=48,
+    ),
+    superresolution=SuperResolutionSettings(input_resolution=32, channels=(32, 16)),
+    rendering=RenderingSettings(
+        resolution=32, near=2.3, far=3.1, box=0.8, coarse=12, fine=12, plane_axes=CORRECTED_AXES
+    ),
+    features=16,
+    hidden=32,
+    camera=UsualCamera(pivot=(0.0, 0.0, 0.0), focal=5.09, centre=(0.5, 0.48)),
+)
+"""Sizes, and where virtual people stand: their heads fill the box, and the camera of a photo of 64 px is this one."""
+
+
+def encoder() -> WEncoder:
+    """A W encoder of the size that goes with it, with random weights."""
+    return WEncoder(w_dim=_W, widths=(32, 64, 128, 192), blocks=(1, 1, 1, 1), neck=48)
+
+
+def save_networks(network: EG3D, to_w: WEncoder, path: Path) -> None:
+    """Write both as float16 safetensors (prefixes ``generator.`` and ``encoder.``), with the settings."""
+    state = {f"generator.{name}": value for name, value in network.state_dict().items()}
+    state |= {f"encoder.{name}": value for name, value in to_w.state_dict().items()}
+    metadata = {"settings": json.dumps(network.settings.to_dict(), sort_keys=True)}
+    save_file({name: value.detach().half().contiguous() for name, value in state.items()}, path, metadata=metadata)
+
+
+def read_arrays(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """The tensors of such a file as they are, and its settings as a dictionary."""
+    with safe_open(path, "numpy") as file:
+        arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+        return arrays, json.loads((file.metadata() or {})["settings"])
+
+
+def networks_of(arrays: Mapping[str, np.ndarray], settings: Mapping[str, Any]) -> tuple[EG3D, WEncoder]:
+    """Generator and W encoder of such a file's content, in float32."""
+    network, to_w = EG3D(EG3DSettings.from_dict(settings)), encoder()
+    network.load_state_dict(arrays_under("generator.", arrays))
+    to_w.load_state_dict(arrays_under("encoder.", arrays))
+    return network, to_w
