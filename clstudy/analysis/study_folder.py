@@ -19,7 +19,8 @@ from safetensors.numpy import load as load_arrays
 from clstudy.images import decode_png
 from clstudy.records.results import result_keys, result_path
 from clstudy.records.stage_record import StageInputs, StageRecord
-from clstudy.storage.content_addressed_store import ANCHORS, FACES, STAGE_RECORD, StudyStore, ValueStore
+from clstudy.settings.profile_sections import TURNTABLE_YAWS
+from clstudy.storage.content_addressed_store import ANCHORS, FACES, STAGE_RECORD, TURNTABLE, StudyStore, ValueStore
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,6 +89,22 @@ def stage_faces(stage: StoredStage) -> tuple[np.ndarray, np.ndarray] | None:
     if side == 0 or pixels.shape != (2 * side, side * (stage.asked.t + 1), 3):
         return None
     cells = pixels.reshape(2, side, stage.asked.t + 1, side, 3).transpose(0, 2, 1, 3, 4)
+    return cells[0], cells[1]
+
+
+def stage_turntable(stage: StoredStage) -> tuple[np.ndarray, np.ndarray] | None:
+    """One latent of a 3D generator from the sides of ``TURNTABLE_YAWS``: images and depths, uint8 ``[5, s, s, 3]``."""
+    content, sides = stage.stages.file(stage.key, TURNTABLE), len(TURNTABLE_YAWS)
+    try:
+        if content is None:
+            return None
+        pixels = decode_png(content)
+    except (OSError, ValueError):
+        return None
+    side = pixels.shape[0] // 2
+    if side == 0 or pixels.shape != (2 * side, side * sides, 3):
+        return None
+    cells = pixels.reshape(2, side, sides, side, 3).transpose(0, 2, 1, 3, 4)
     return cells[0], cells[1]
 
 

@@ -297,6 +297,8 @@ class TrialTrainable(tune.Trainable):
         images = {"faces": enlarged(report.faces)}
         if report.buffer is not None:
             images["buffer"] = enlarged(report.buffer)
+        if report.turntable is not None:
+            images["turntable"] = enlarged(report.turntable)
         self._job.coordinator.stage.remote(
             self._spec.trial_id,
             request.key,

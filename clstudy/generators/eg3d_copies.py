@@ -5,14 +5,17 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping
 
+import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from clstudy.generators.base import DomainGenerator
-from clstudy.generators.eg3d import EG3D, Rendered, UsualCamera
+from clstudy.generators.eg3d import EG3D, Rendered, RenderingSettings, UsualCamera
 from clstudy.generators.low_rank import add_low_rank
 from clstudy.generators.synthesis_copies import apply_compute
 from clstudy.identities.cameras import look_at
+from clstudy.images import to_uint8
 from clstudy.metrics.lpips import LPIPS
 from clstudy.settings.profiles import Profile
 from clstudy.training.inversion import invert
@@ -22,6 +25,12 @@ def usual_view(camera: UsualCamera, yaw: float = 0.0, pitch: float = 0.0) -> Ten
     """A generator's usual camera, moved to a side: float32 ``[25]``; angles in degrees, as ``cameras.look_at``."""
     numbers = look_at(yaw, pitch, radius=camera.radius, pivot=camera.pivot, focal=camera.focal, centre=camera.centre)
     return torch.from_numpy(numbers).float()
+
+
+def depth_picture(depth: Tensor, size: int, rendering: RenderingSettings) -> np.ndarray:
+    """Depths ``[n, 1, r, r]`` as grey pictures uint8 ``[n, size, size, 3]``: near is bright."""
+    shade = ((rendering.far - depth) / (rendering.far - rendering.near)).clamp(0, 1) * 2 - 1
+    return to_uint8(F.interpolate(shade, (size, size), mode="nearest").expand(-1, 3, -1, -1))
 
 
 class SeenEG3D(nn.Module):

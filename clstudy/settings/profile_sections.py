@@ -74,6 +74,9 @@ _Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 _Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 _Decay = Annotated[float, Field(ge=0, lt=1)]
 
+TURNTABLE_YAWS = (-30, -15, 0, 15, 30)
+"""Degrees from which a 3D generator is shown, one latent in all of them."""
+
 PERSONALISE = "personalise"
 """The default workload, which was the only one for earlier studies."""
 

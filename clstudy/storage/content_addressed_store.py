@@ -33,6 +33,8 @@ from clstudy.storage.trees import list_files, remove_tree, together
 MARKER = "COMPLETE"
 STAGE_RECORD, ROWS, FACES, REPLAYS = "stage.json", "rows.parquet", "faces.png", "replays.png"
 """Files of a stage's value: its record, rows, face grid, and what a strategy generated, if it did."""
+TURNTABLE = "turntable.png"
+"""A 3D generator from several sides."""
 WEIGHTS, MEMORY, LEARNED, ANCHORS = "weights.safetensors", "memory.json", "learned.safetensors", "anchors.safetensors"
 """The file of every other kind of value."""
 STAGE_FILES = (ROWS, STAGE_RECORD, FACES)

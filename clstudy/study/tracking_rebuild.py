@@ -25,7 +25,15 @@ from clstudy.records.study_record import read_complete_record
 from clstudy.settings.metric_facts import known_metrics
 from clstudy.settings.trial_spec import TrialSpec
 from clstudy.storage.checksums import State
-from clstudy.storage.content_addressed_store import FACES, LOSSES, REPLAYS, STAGE_RECORD, StudyStore, read_losses
+from clstudy.storage.content_addressed_store import (
+    FACES,
+    LOSSES,
+    REPLAYS,
+    STAGE_RECORD,
+    TURNTABLE,
+    StudyStore,
+    read_losses,
+)
 from clstudy.storage.places import require_writable
 from clstudy.strategies.lookup import strategy_class
 from clstudy.study.stored_study import stage_keys, stored_metrics, stored_photos, stored_trials, stored_version
@@ -158,6 +166,8 @@ class StudyReplay:
         pictures = {}
         if (faces := self._stages.file(key, FACES)) is not None:
             pictures["faces"] = enlarged(decode_png(faces))
+        if (turntable := self._stages.file(key, TURNTABLE)) is not None:
+            pictures["turntable"] = enlarged(decode_png(turntable))
         if record is not None and (replay := record.asked.replay):
             known, size = self._known_photos(), record.asked.image_size
             if all(digest in known for _, digest in replay):

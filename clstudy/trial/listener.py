@@ -22,6 +22,7 @@ class StageReport:
     """Loss of every training step, float32 ``[steps]``; None in stages of earlier versions, which did not keep it."""
     faces: np.ndarray
     buffer: np.ndarray | None
+    turntable: np.ndarray | None = None
 
 
 class Listener(Protocol):

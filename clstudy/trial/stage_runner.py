@@ -27,6 +27,7 @@ from clstudy.storage.content_addressed_store import (
     REPLAYS,
     ROWS,
     STAGE_RECORD,
+    TURNTABLE,
     StudyStore,
     Timing,
     losses_bytes,
@@ -142,6 +143,8 @@ class StageRunner:
         if done.generated is not None and generated is not None:
             files["replays.safetensors"] = stored_tensors({"latents": done.generated.latents})
             files[REPLAYS] = encode_png(generated)
+        if scored.turntable is not None:
+            files[TURNTABLE] = encode_png(scored.turntable)
         # weights are stored first: if rows exist, the weights existed too
         self.trainer.keep_weights(request, trained.weights)
         self.store.stages.put(request.key, files)
@@ -156,6 +159,7 @@ class StageRunner:
             loss=trained.loss,
             losses=trained.losses,
             faces=scored.faces,
+            turntable=scored.turntable,
             buffer=self._buffer_picture(request) if request.replay else generated,
         )
 
@@ -187,6 +191,7 @@ class StageRunner:
             loss=StageRecord.decode(files[STAGE_RECORD]).loss,
             losses=read_losses(files[LOSSES]) if LOSSES in files else None,
             faces=decode_png(files[FACES]),
+            turntable=decode_png(files[TURNTABLE]) if TURNTABLE in files else None,
             buffer=self._buffer_picture(request) if request.replay else generated,
         )
 

@@ -119,10 +119,18 @@ class TrainedStage(Generic[S]):
 
 @dataclass(frozen=True)
 class ScoredStage:
-    """A stage's rows, and a picture that shows its results: uint8 ``[h, w, 3]``."""
+    """A stage's rows, and pictures that show its results.
+
+    Attributes:
+        rows: all of them.
+        faces: uint8 ``[h, w, 3]``.
+        turntable: of a 3D generator, one latent from the sides of ``TURNTABLE_YAWS``, images above depths: uint8
+            ``[2 s, 5 s, 3]``.
+    """
 
     rows: tuple[Row, ...]
     faces: np.ndarray
+    turntable: np.ndarray | None = None
 
 
 class Workload(ABC, Generic[S, T]):

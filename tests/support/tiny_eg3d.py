@@ -76,4 +76,5 @@ def tiny_profile(rank: int = 2) -> Profile:
         low_rank=LowRankSettings(rank=rank),
         resources=Resources(),
         stage_seconds=1.0,
+        log_images=True,
     )

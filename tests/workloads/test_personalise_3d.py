@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load as load_tensors
@@ -20,6 +21,7 @@ from clstudy.generators.low_rank import merged_state
 from clstudy.identities.cameras import view_angles
 from clstudy.identities.dataset import Identity, load_folder
 from clstudy.identities.virtual.data_set import VirtualSettings, make_virtual
+from clstudy.images import to_uint8
 from clstudy.metrics.lpips import LPIPS
 from clstudy.metrics.psnr import PSNRMetric
 from clstudy.registry import findings_of
@@ -214,3 +216,23 @@ def test_the_profile_trains_few_personal_numbers() -> None:
         add_low_rank(whole, my3dgen().low_rank)
     personal = sum(value.numel() for value in trainable(whole).values())
     assert personal < everything / 100
+
+
+def test_a_turntable_shows_one_latent_from_five_sides_and_comes_back_from_the_store(
+    person: Identity, tmp_path: Path
+) -> None:
+    work = runner(tmp_path)
+    (request, report), *_ = run(work, person, "lower")
+    assert report.turntable is not None and report.turntable.shape == (2 * 64, 5 * 64, 3)
+    again = run(runner(tmp_path), person, "lower")[0][1]
+    assert again.reused and again.turntable is not None and np.array_equal(again.turntable, report.turntable)
+    module = work.trainer.frozen(request)
+    test = work.photos.test_set(person, 0, 0)
+    assert isinstance(module, SeenEG3D) and test.cameras is not None
+    view = torch.cat([usual_view(SETTINGS.camera, 15)[:16], test.cameras[0, 16:]])[None]
+    with torch.no_grad():
+        seen = module.rendered(test.start[:1], view)
+    assert np.array_equal(report.turntable[:64, 3 * 64 : 4 * 64], to_uint8(seen.image)[0])
+    middle, rendering = float(seen.depth[0, 0, 8, 8]), SETTINGS.rendering
+    bright = 255 * (rendering.far - middle) / (rendering.far - rendering.near)
+    assert abs(float(report.turntable[64 + 34, 3 * 64 + 34, 0]) - bright) < 1.5

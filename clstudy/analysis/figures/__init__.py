@@ -17,6 +17,7 @@ from clstudy.analysis.figures.horizons import against_bytes, against_timestamps
 from clstudy.analysis.figures.matrices import heat_maps
 from clstudy.analysis.figures.memory import composition, latents
 from clstudy.analysis.figures.style import Drawing, NothingToDrawError, encode, quiet_text
+from clstudy.analysis.figures.turntables import turntables
 from clstudy.analysis.report_data import ReportData, gather
 from clstudy.analysis.summary import Summary
 
@@ -39,6 +40,7 @@ FIGURES: dict[str, Callable[[ReportData], list[Drawing]]] = {
     "Buffer composition": composition,
     "Latents and hull": latents,
     "Faces": face_grids,
+    "Turntables": turntables,
 }
 """All figures in the order of the report."""
 

@@ -96,14 +96,14 @@ def shown_people(material: ReportData) -> list[Shown]:
     ]
 
 
-def _trials(material: ReportData, identity: str) -> dict[Arm, Trial]:
+def focus_trials(material: ReportData, identity: str) -> dict[Arm, Trial]:
     found = {arm: material.trial_of(arm, identity) for arm in material.focus_arms}
     return {arm: trial for arm, trial in found.items() if trial is not None}
 
 
 def _final_grid(material: ReportData, person: Shown) -> Drawing | None:
     rows: dict[str, list[np.ndarray]] = {}
-    for arm, trial in _trials(material, person.identity).items():
+    for arm, trial in focus_trials(material, person.identity).items():
         faces = stage_faces(material.stages[trial][-1])
         if faces is not None:
             rows.setdefault("test photo", list(faces[0]))
@@ -114,7 +114,7 @@ def _final_grid(material: ReportData, person: Shown) -> Drawing | None:
     return _grid_drawing(
         rows,
         [f"k = {k}" for k in range(count)],
-        name=f"faces_{_file_part(person.identity)}",
+        name=f"faces_{file_part(person.identity)}",
         title=f"{person.identity} ({person}): every timestamp in the end",
         caption="Top: one test photo of each timestamp k. Below: its reconstruction by each strategy's model after the "
         f"last timestamp; what was forgotten is furthest from the photo."
@@ -126,7 +126,7 @@ def _final_grid(material: ReportData, person: Shown) -> Drawing | None:
 
 def _oldest_grid(material: ReportData, person: Shown) -> Drawing | None:
     rows: dict[str, list[np.ndarray]] = {}
-    for arm, trial in _trials(material, person.identity).items():
+    for arm, trial in focus_trials(material, person.identity).items():
         if arm.strategy in material.summary.study.joint_strategies:
             continue
         faces = [stage_faces(note) for note in material.stages[trial]]
@@ -140,7 +140,7 @@ def _oldest_grid(material: ReportData, person: Shown) -> Drawing | None:
     return _grid_drawing(
         rows,
         [f"t = {t}" for t in range(moments)],
-        name=f"oldest_face_{_file_part(person.identity)}",
+        name=f"oldest_face_{file_part(person.identity)}",
         title=f"{person.identity} ({person}): the oldest timestamp's photo over time",
         caption="Top: a test photo of timestamp 0. Below: its reconstruction after training on timestamp t."
         f"{_WORST if person.people > 1 else ''}",
@@ -187,7 +187,7 @@ def resized(face: np.ndarray, side: int) -> np.ndarray:
     return np.asarray(Image.fromarray(face).resize((side, side), Image.Resampling.LANCZOS))
 
 
-def _file_part(name: str) -> str:
+def file_part(name: str) -> str:
     """Part of a file name that is unique to each person: if characters are replaced, a digest of the name is added."""
     safe = "".join(letter if letter.isalnum() or letter in "-_" else "_" for letter in name)[:80]
     return safe if safe == name else f"{safe}_{hashlib.sha256(name.encode()).hexdigest()[:6]}"

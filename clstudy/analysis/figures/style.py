@@ -27,7 +27,7 @@ DPI = 150
 
 @dataclass(frozen=True, kw_only=True)
 class Drawing:
-    """A finished figure: file name stem, texts about it, and file contents by kind ("svg", "png").
+    """A finished figure: file name stem, texts about it, and file contents by kind ("svg", "png"; "gif" if it moves).
 
     ``photographic``: made of photos, so that a page should embed it as a compressed picture and not as SVG.
     ``dpi``: of the PNG.

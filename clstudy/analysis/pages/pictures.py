@@ -42,10 +42,12 @@ def picture(drawing: Drawing) -> Picture:
 def embedded(drawing: Drawing) -> tuple[str, bytes, int]:
     """A drawing as it is embedded in the page: media type, bytes, natural width in CSS pixels.
 
-    Lines and text stay SVG; photos, and drawings with very many elements, become WebP.
+    Lines and text stay SVG; photos, and drawings with very many elements, become WebP; what moves stays GIF.
     """
     with opened_picture(drawing.files["png"], ("PNG",)) as image:
         width = round(image.width * 96 / drawing.dpi)
+        if "gif" in drawing.files:
+            return "image/gif", drawing.files["gif"], width
         if not drawing.photographic and len(drawing.files["svg"]) <= _SVG_UP_TO:
             return "image/svg+xml", drawing.files["svg"], width
         sink = io.BytesIO()

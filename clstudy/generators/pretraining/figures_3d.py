@@ -6,12 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
 from clstudy.faces.embedding import IdentityEmbedder
-from clstudy.generators.eg3d_copies import SeenEG3D
+from clstudy.generators.eg3d_copies import SeenEG3D, depth_picture
 from clstudy.generators.pretraining.networks_3d import Networks3D
 from clstudy.generators.pretraining.training_views import Views
 from clstudy.images import photo_row, to_uint8, to_unit_range
@@ -95,12 +94,6 @@ def inside_face(true: np.ndarray, points: np.ndarray) -> np.ndarray:
     return np.asarray(near & ~np.isnan(true))
 
 
-def depth_picture(depth: Tensor, size: int, near: float, far: float) -> np.ndarray:
-    """Depths ``[n, 1, r, r]`` as grey pictures uint8 ``[n, size, size, 3]``: near is bright."""
-    shade = ((far - depth) / (far - near)).clamp(0, 1) * 2 - 1
-    return to_uint8(F.interpolate(shade, (size, size), mode="nearest").expand(-1, 3, -1, -1))
-
-
 @torch.no_grad()
 def write_grid(networks: Networks3D, unseen: Views, path: Path, people: int = 8) -> None:
     """A row for each person: their photos, what the encoder's w looks like from the same sides, and its depth."""
@@ -113,6 +106,6 @@ def write_grid(networks: Networks3D, unseen: Views, path: Path, people: int = 8)
         seen = networks.seen(w, shown.cameras[:, number])
         photos.append(shown.images[:, number])
         faces.append(to_uint8(seen.image))
-        depths.append(depth_picture(seen.depth, photos[0].shape[1], rendering.near, rendering.far))
+        depths.append(depth_picture(seen.depth, photos[0].shape[1], rendering))
     rows = [photo_row([column[index] for column in (*photos, *faces, *depths)]) for index in range(len(shown))]
     Image.fromarray(np.concatenate(rows)).save(path, optimize=True)
