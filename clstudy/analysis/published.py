@@ -77,12 +77,7 @@ SETTINGS = {
         timestamps=10,
         learning_rate=None,
         scripts=SCRIPTS_3D,
-        more=(
-            "cameras come from the packaged landmarks and head, there from a reconstruction network",
-            "a test photo is found by its latent alone, there a copy of the generator is tuned to it afterwards (up to "
-            "350 steps), which raises levels and shrinks differences",
-            "photos are trained on as they are, there with their mirror images",
-        ),
+        more=("cameras come from the packaged landmarks and head, there from a reconstruction network",),
     ),
 }
 """profile -> the paper's experiment. Other profiles have another generator, other faces or another size."""

@@ -206,12 +206,26 @@ class ViewSettings:
 
     ``synthesis_yaw`` and ``synthesis_pitch``: the combinations of the synthesis protocol are seen from angles up to
     these, in degrees, drawn uniformly. ``freeze_renderer``: the decoder and the super-resolution keep their pretrained
-    weights.
+    weights. ``mirrored``: every photo is also trained on as its mirror image, with its mirrored camera and an anchor of
+    its own.
     """
 
     synthesis_yaw: Annotated[float, Field(ge=0, le=90)] = 20.0
     synthesis_pitch: Annotated[float, Field(ge=0, le=90)] = 10.0
     freeze_renderer: bool = False
+    mirrored: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class PivotalSettings:
+    """Pivotal tuning of a throw-away copy after a test photo's inversion (Roich et al., 2106.05744), in 3D profiles.
+
+    ``steps``: at most so many; 0: none. ``enough``: it ends as soon as LPIPS to the photo is no larger.
+    """
+
+    steps: Annotated[int, Field(ge=0)] = 0
+    learning_rate: _Rate = 3e-4
+    enough: _Weight = 0.06
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -272,6 +286,7 @@ class Profile:
     anchors: AnchorSettings = field(default_factory=AnchorSettings)
     low_rank: LowRankSettings = field(default_factory=LowRankSettings, metadata=_LATER)
     views: ViewSettings = field(default_factory=ViewSettings, metadata=_LATER)
+    pivotal: PivotalSettings = field(default_factory=PivotalSettings, metadata=_LATER)
     compute: ComputeSettings = field(default_factory=ComputeSettings)
     resources: Resources = field(default_factory=Resources)
     stage_seconds: _Amount

@@ -204,8 +204,11 @@ def evaluate(
     lpips: LPIPS,
     on_test_set: Callable[[int], None] | None = None,
     micro_batch: int | None = None,
+    rebuilt_by: Callable[[TestSet, Tensor], Tensor] | None = None,
 ) -> Evaluation:
     """Score ``module`` on the given test sets (all k <= t).
+
+    ``rebuilt_by`` makes the images ``[n, 3, s, s]`` of the latents found for a test set; None: the module does.
 
     With ``micro_batch``, at most that many photos are inverted and images made at a time, if the settings' batch is
     larger. Photos do not influence each other: only the rounding changes.
@@ -221,7 +224,8 @@ def evaluate(
         cell = _Entry(train_timestamp, test.timestamp)
         cell.finite(w, "a latent")
         # checked before clamping, which would turn an infinite pixel into a white one
-        rebuilt = _Shown.of(cell.finite(_images(module, w, test.cameras, inversion.batch_size), "a reconstruction"))
+        made = rebuilt_by(test, w) if rebuilt_by else _images(module, w, test.cameras, inversion.batch_size)
+        rebuilt = _Shown.of(cell.finite(made, "a reconstruction"))
         examples.append(rebuilt.clamped[0])
         generated = None
         if len(test.combinations):

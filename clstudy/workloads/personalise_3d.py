@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -26,8 +26,16 @@ class Personalise3DKind(PersonaliseKind):
     conditions = MappingProxyType({CAMERA: NUMBERS})
 
     def sections(self, profile: Profile) -> Mapping[str, Any]:
-        """Those of ``personalise``, and from where combinations are seen."""
-        return {**super().sections(profile), "views": profile.views}
+        """Those of ``personalise``, from where combinations are seen, and pivotal tuning."""
+        return {**super().sections(profile), "views": profile.views, "pivotal": profile.pivotal}
+
+    def training_work(self, profile: Profile, *, new: int, replayed: bool) -> float:
+        """As in 2D; mirror images are photos like others."""
+        return super().training_work(profile, new=new * (2 if profile.views.mirrored else 1), replayed=replayed)
+
+    def test_work(self, profile: Profile, tested: Sequence[int]) -> float:
+        """Every inversion step, and every step of pivotal tuning, takes each test photo once."""
+        return super().test_work(profile, tested) + float(sum(tested) * profile.pivotal.steps)
 
     def build(
         self, profile: Profile, weights: GeneratorWeights, files: Mapping[str, Path], device: torch.device

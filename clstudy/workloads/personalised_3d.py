@@ -6,27 +6,34 @@ Sources: L. Qi et al., "My3DGen" (2307.05468); the paper's 3D study.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from clstudy.generators.eg3d_copies import EG3DCopies, SeenEG3D, depth_picture, usual_view
-from clstudy.identities.cameras import CAMERA
+from clstudy.identities.cameras import CAMERA, mirrored
 from clstudy.images import photo_row, to_uint8
 from clstudy.settings.profile_sections import TURNTABLE_YAWS
 from clstudy.settings.profiles import ViewSettings
 from clstudy.training.evaluation import TestSet
+from clstudy.training.personalise import TrainingPhotos
+from clstudy.training.pivotal import tuned_images
 from clstudy.workloads.personalised_generator import PersonalisedGenerator
-from clstudy.workloads.workload import Samples, ScoredStage, TestSamples, TrainedStage
+from clstudy.workloads.workload import AnchoredSamples, Samples, ScoredStage, TestSamples, TrainedStage
+
+_MOST_ANCHORS = 1000
 
 
+@dataclass
 class Personalised3D(PersonalisedGenerator):
     """The networks that a worker keeps loaded; a state is the network that is tuned.
 
     Where a strategy generates images, or looks at what the network makes, it sees it from the front.
     """
+
+    _mirrored: dict[str, Tensor] = field(init=False, default_factory=dict)
 
     def cameras(self, samples: Samples) -> Tensor:
         """From where the photos were taken ``[n, 25]``."""
@@ -40,6 +47,44 @@ class Personalised3D(PersonalisedGenerator):
     def _eg3d(self) -> EG3DCopies:
         assert isinstance(self.generator, EG3DCopies)
         return self.generator
+
+    def _photos(self, samples: AnchoredSamples, micro_batch: int | None = None) -> TrainingPhotos:
+        photos = super()._photos(samples, micro_batch)
+        if not self.profile.views.mirrored:
+            return photos
+        seen = torch.from_numpy(mirrored(self.cameras(samples).cpu().numpy())).to(photos.latents)
+        images = samples.images.flip(3)
+        latents = torch.cat(
+            [
+                self._mirrored_anchor(*one)
+                for one in zip(samples.digests, torch.split(images, 1), torch.split(seen, 1), strict=True)
+            ]
+        )
+        others = TrainingPhotos.prepare(latents, images, self.lpips, cameras=seen, micro_batch=micro_batch)
+        both = TrainingPhotos.joined([photos, others])
+        assert both is not None
+        return both
+
+    def _mirrored_anchor(self, digest: str, image: Tensor, camera: Tensor) -> Tensor:
+        """Anchor ``[1, *latent_shape]`` of a photo's mirror image; kept, since stored photos are trained on often."""
+        if digest not in self._mirrored:
+            if len(self._mirrored) >= _MOST_ANCHORS:
+                self._mirrored.clear()
+            self._mirrored[digest] = self.generator.anchors_seen(image, camera).detach()
+        return self._mirrored[digest]
+
+    def reconstruction(self, state: nn.Module) -> Callable[[TestSet, Tensor], Tensor] | None:
+        """Copies that are tuned to each photo, where the profile asks for it."""
+        settings = self.profile.pivotal
+        if not settings.steps:
+            return None
+
+        def tuned(test: TestSet, latents: Tensor) -> Tensor:
+            return tuned_images(
+                state, latents, test.cameras, test.images, test.features, settings=settings, lpips=self.lpips
+            )
+
+        return tuned
 
     def test_set(self, samples: TestSamples) -> TestSet:
         """As in 2D, with cameras; combinations are seen from random sides, cropped like the test photos."""

@@ -123,6 +123,10 @@ class PersonalisedGenerator(Workload[nn.Module, TestSet]):
             samples.latents, samples.images, self.lpips, cameras=self.cameras(samples), micro_batch=micro_batch
         )
 
+    def reconstruction(self, state: nn.Module) -> Callable[[TestSet, Tensor], Tensor] | None:
+        """What makes the images of the latents found for test photos; None: the network itself."""
+        return None
+
     def usual_cameras(self, count: int) -> Tensor | None:
         """Cameras ``[count, 25]`` that the network uses when it is given none; None if it never has any."""
         return None
@@ -172,6 +176,7 @@ class PersonalisedGenerator(Workload[nn.Module, TestSet]):
             lpips=self.lpips,
             on_test_set=on_test_set,
             micro_batch=micro_batch,
+            rebuilt_by=self.reconstruction(trained.state),
         )
         photos = torch.cat([test.images[:1] for test in tests])
         return ScoredStage(found.rows, face_grid(to_uint8(photos), to_uint8(torch.stack(found.examples))))

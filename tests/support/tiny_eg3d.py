@@ -18,9 +18,11 @@ from clstudy.settings.profiles import (
     EvaluationSettings,
     InversionSettings,
     LowRankSettings,
+    PivotalSettings,
     Profile,
     Resources,
     TrainerSettings,
+    ViewSettings,
     my3dgen,
 )
 
@@ -74,6 +76,8 @@ def tiny_profile(rank: int = 2) -> Profile:
         anchors=AnchorSettings(steps=2),
         evaluation=EvaluationSettings(metrics=("lpips", "psnr"), synthesis_images=2),
         low_rank=LowRankSettings(rank=rank),
+        views=ViewSettings(),
+        pivotal=PivotalSettings(),
         resources=Resources(),
         stage_seconds=1.0,
         log_images=True,

@@ -25,10 +25,11 @@ from clstudy.images import to_uint8
 from clstudy.metrics.lpips import LPIPS
 from clstudy.metrics.psnr import PSNRMetric
 from clstudy.registry import findings_of
-from clstudy.settings.profiles import LowRankSettings, Profile, ViewSettings, my3dgen
+from clstudy.settings.profiles import LowRankSettings, PivotalSettings, Profile, ViewSettings, my3dgen
 from clstudy.settings.trial_spec import TrialSpec
 from clstudy.storage.content_addressed_store import StudyStore
 from clstudy.study.opened_parts import opened_generator, opened_workload
+from clstudy.training.pivotal import tuned_images
 from clstudy.trial.listener import StageReport
 from clstudy.trial.requests import Basis, StageRequest
 from clstudy.trial.stage_runner import StageRunner
@@ -236,3 +237,53 @@ def test_a_turntable_shows_one_latent_from_five_sides_and_comes_back_from_the_st
     middle, rendering = float(seen.depth[0, 0, 8, 8]), SETTINGS.rendering
     bright = 255 * (rendering.far - middle) / (rendering.far - rendering.near)
     assert abs(float(report.turntable[64 + 34, 3 * 64 + 34, 0]) - bright) < 1.5
+
+
+def test_mirrored_photos_are_trained_on_with_mirrored_cameras_and_anchors_of_their_own(
+    person: Identity, tmp_path: Path
+) -> None:
+    profile = replace(tiny_profile(), views=ViewSettings(mirrored=True))
+    work = runner(tmp_path, profile)
+    workload = work.workload
+    assert isinstance(workload, Personalised3D)
+    samples = work.photos.training(person, (0,))
+    photos = workload._photos(samples)
+    assert len(photos) == 6 and photos.cameras is not None
+    assert torch.equal(photos.images[:3], samples.images) and torch.equal(photos.images[3:], samples.images.flip(3))
+    angles = view_angles(photos.cameras.numpy())
+    np.testing.assert_allclose(angles[3:], angles[:3] * [-1, 1], atol=1e-4)
+    expected = workload.generator.anchors_seen(photos.images[4:5], photos.cameras[4:5])
+    assert torch.equal(photos.latents[4:5], expected) and not torch.equal(photos.latents[4], photos.latents[1])
+    report = run(work, person, "er_rand", 2)[1][1]
+    plain = run(runner(tmp_path / "plain"), person, "er_rand", 2)[1][1]
+    assert report.losses is not None and plain.losses is not None
+    assert len(report.losses) == 6 and len(plain.losses) == 4, "two epochs of six and of three photos, two at a time"
+
+
+def test_pivotal_tuning_comes_nearer_to_the_photo_and_leaves_the_network_alone(
+    person: Identity, tmp_path: Path
+) -> None:
+    work = runner(tmp_path)
+    state, test = work.workload.state(None).requires_grad_(False), work.photos.test_set(person, 0, 0)
+    before = {name: value.clone() for name, value in state.state_dict().items()}
+
+    def distances(settings: PivotalSettings) -> Tensor:
+        images = tuned_images(
+            state, test.start, test.cameras, test.images, test.features, settings=settings, lpips=LPIPS()
+        )
+        return LPIPS()(images, test.images)
+
+    plain = LPIPS()(state(test.start, test.cameras), test.images)
+    tuned = distances(PivotalSettings(steps=12, learning_rate=3e-2, enough=0.0))
+    assert (tuned < plain - 0.02).all()
+    assert torch.allclose(distances(PivotalSettings(steps=12, learning_rate=3e-2, enough=5.0)), plain), "near enough"
+    assert all(torch.equal(value, before[name]) for name, value in state.state_dict().items())
+    tuning = replace(tiny_profile(), pivotal=PivotalSettings(steps=12, learning_rate=3e-2, enough=0.0))
+    (asked, report), *_ = run(runner(tmp_path / "tuned", tuning), person, "lower")
+    (other, without), *_ = run(work, person, "lower")
+    assert asked.key != other.key
+
+    def mean(rows) -> float:
+        return float(np.mean([row["value"] for row in rows.to_pylist() if row["protocol"] == "reconstruction"]))
+
+    assert mean(report.rows) > mean(without.rows), "PSNR"
