@@ -7,6 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import click
+import torch
+from torch import nn
 
 from clstudy.assets.readers.errors import CheckpointError
 from clstudy.cli.checks import EXIT_CODES, print_findings
@@ -19,7 +21,8 @@ from clstudy.generators.checkpoints.checkpoint import Checkpoint
 from clstudy.generators.checkpoints.reading import read_checkpoint
 from clstudy.generators.checkpoints.safetensors_files import write_safetensors
 from clstudy.generators.conformance import CHECKS
-from clstudy.generators.eg3d import EG3DSettings
+from clstudy.generators.eg3d import EG3D, EG3DSettings
+from clstudy.generators.low_rank import factor_count
 from clstudy.generators.stylegan2 import StyleGAN2Settings
 from clstudy.registry import findings_of
 from clstudy.settings.named_profiles import named_profile
@@ -44,6 +47,8 @@ pretrained network. The file names its trial, and so the person, but no path. It
 wherever a profile takes a generator from a file (--weights generator=FILE).
 """
 
+_RANKS = (1, 4, 16)
+
 _EXIT_CODES = "exit code: 0 done, 2 the file cannot be used"
 _PATH = click.Path(path_type=Path)
 
@@ -60,11 +65,24 @@ def description_lines(checkpoint: Checkpoint) -> list[str]:
         *own,
         *_stylegan2_rows(layers),
         ("parameters", f"{checkpoint.parameters / 1e6:.2f} million"),
+        ("low-rank factors", _factor_words(settings)),
         ("sha256", checkpoint.sha256),
         *(("note", note) for note in checkpoint.notes),
     ]
     width = max(len(name) for name, _ in rows)
     return [f"{name:<{width}}  {value}" for name, value in rows]
+
+
+def _factor_words(settings: StyleGAN2Settings | EG3DSettings) -> str:
+    """How many numbers a person has if only low-rank factors are trained, for a few ranks."""
+    with torch.device("meta"):
+        network = settings.network()
+    parts: list[nn.Module]
+    if isinstance(network, EG3D):
+        parts = [network.backbone.synthesis, network.decoder, network.superresolution]
+    else:
+        parts = [network.synthesis]
+    return ", ".join(f"rank {rank}: {factor_count(parts, rank):,} numbers" for rank in _RANKS)
 
 
 def _eg3d_rows(settings: EG3DSettings) -> list[tuple[str, str]]:

@@ -6,6 +6,7 @@ Sources: E. Hu et al., "LoRA" (2106.09685), section 4.1; L. Qi et al., "My3DGen"
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
@@ -51,6 +52,13 @@ def add_low_rank(module: nn.Module, settings: LowRankSettings) -> None:
         if weight.ndim >= 2:
             factors = LowRank(weight.shape, settings).to(weight.device)
             parametrize.register_parametrization(layer, _FACTORED, factors)
+
+
+def factor_count(parts: Iterable[nn.Module], rank: int) -> int:
+    """How many numbers the factors of this rank have, for all weights of networks that get factors."""
+    weights = (value for part in parts for name, value in part.named_parameters() if name.endswith(_FACTORED))
+    shapes = [(value.shape[0], math.prod(value.shape[1:])) for value in weights if value.ndim >= 2]
+    return sum(min(rank, rows, columns) * (rows + columns) for rows, columns in shapes)
 
 
 def merged_state(module: nn.Module) -> dict[str, Tensor]:

@@ -106,6 +106,7 @@ def test_inspect_describes_it(tmp_path, reference, capsys):
         "c_dim             25",
     ):
         assert line in lines, "\n".join(lines)
+    assert sum(line.startswith("low-rank factors  rank 1: ") for line in lines) == 1
 
 
 def test_rendering_options_of_the_file_are_taken(tmp_path, reference):
