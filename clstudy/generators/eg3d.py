@@ -20,9 +20,10 @@ from clstudy.generators.tri_planes import PUBLISHED_AXES, Decoder, sample_planes
 from clstudy.generators.volume_rendering import (
     Jitter,
     Midpoints,
+    Samples,
     camera_rays,
     composite,
-    merged,
+    interval_weights,
     points_at,
     resampled_depths,
     spaced_depths,
@@ -244,18 +245,17 @@ class EG3D(nn.Module):
         jitter = jitter or Midpoints()
         rays = camera_rays(cameras, size)
 
-        def seen_at(depths: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        def seen_at(depths: Tensor) -> Samples:
             features, densities = self.at_points(planes, points_at(rays, depths))
             shape = depths.shape[1:3]
-            return torch.unflatten(features, 1, shape), torch.unflatten(densities, 1, shape), depths
+            return Samples(torch.unflatten(features, 1, shape), torch.unflatten(densities, 1, shape), depths)
 
-        samples = seen_at(spaced_depths(rays, settings.near, settings.far, settings.coarse, jitter))
+        passes = [seen_at(spaced_depths(rays, settings.near, settings.far, settings.coarse, jitter))]
         if settings.fine:
             with torch.no_grad():
-                coarse = composite(*samples)
-            fine = resampled_depths(samples[2], coarse.weights, settings.fine, jitter)
-            samples = merged((samples, seen_at(fine)))
-        seen = composite(*samples)
+                weights = interval_weights(passes[0].densities, passes[0].depths)
+            passes.append(seen_at(resampled_depths(passes[0].depths, weights, settings.fine, jitter)))
+        seen = composite(passes)
         features = seen.features
         if settings.white_background:
             features = features + 1 - seen.weights.sum(2)

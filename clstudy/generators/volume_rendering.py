@@ -7,6 +7,7 @@ Sources: B. Mildenhall et al., "NeRF" (2003.08934: section 4, equation 3; hierar
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
 import torch
@@ -42,7 +43,7 @@ class Composite(NamedTuple):
         features: ``[n, r, c]``; what is not absorbed counts as zero.
         depth: ``[n, r, 1]``, mean distance of what is seen from the origin, within the distances of the image's
             samples; the largest of them where nothing is seen.
-        weights: of the intervals between samples ``[n, r, samples - 1, 1]``, in [0, 1], at most 1 in sum.
+        weights: of the intervals between samples ``[n, r, samples - 1, 1]``, in the order of depths, at most 1 in sum.
     """
 
     features: Tensor
@@ -124,24 +125,58 @@ def points_at(rays: Rays, depths: Tensor) -> Tensor:
     return (rays.origins[:, :, None] + depths * rays.directions[:, :, None]).flatten(1, 2)
 
 
-def composite(features: Tensor, densities: Tensor, depths: Tensor) -> Composite:
-    """Absorb light along rays by the trapezoidal values between neighbouring samples.
+class Samples(NamedTuple):
+    """What was found along rays in one pass.
 
-    Args:
+    Attributes:
         features: ``[n, r, samples, c]``.
         densities: ``[n, r, samples, 1]`` before activation: softplus(x - 1) of an interval's mean is its density.
+        depths: ``[n, r, samples, 1]``, ascending within the pass.
+    """
+
+    features: Tensor
+    densities: Tensor
+    depths: Tensor
+
+
+def composite(passes: Sequence[Samples]) -> Composite:
+    """Absorb light along rays by the trapezoidal values between neighbouring samples of all passes.
+
+    Only densities are put in the order of depths: an interval's features are the mean of its two samples', so every
+    sample counts with half the weights of the intervals beside it, wherever it is stored.
+    """
+    depths = torch.cat([one.depths for one in passes], dim=2)
+    densities = torch.cat([one.densities for one in passes], dim=2)
+    order = None
+    if len(passes) > 1:
+        depths, order = torch.sort(depths, dim=2)
+        densities = densities.gather(2, order)
+    weights = interval_weights(densities, depths)
+    shares = (F.pad(weights, (0, 0, 0, 1)) + F.pad(weights, (0, 0, 1, 0))) / 2
+    if order is not None:
+        shares = torch.zeros_like(shares).scatter(2, order, shares)
+    parts = torch.split(shares, [one.depths.shape[2] for one in passes], dim=2)
+    features = sum((share.transpose(2, 3) @ one.features)[:, :, 0] for share, one in zip(parts, passes, strict=True))
+    depth = (weights * _middles(depths)).sum(2) / weights.sum(2)
+    # the bounds of each image's own samples: what is seen must not depend on the other images of a batch
+    nearest, farthest = (bound(dim=(1, 2, 3), keepdim=True)[..., 0] for bound in (depths.amin, depths.amax))
+    depth = torch.clamp(torch.nan_to_num(depth, float("inf")), nearest, farthest)
+    assert isinstance(features, Tensor)
+    return Composite(features, depth, weights)
+
+
+def interval_weights(densities: Tensor, depths: Tensor) -> Tensor:
+    """Share of the light that comes from each interval between samples, ``[n, r, samples - 1, 1]``.
+
+    Args:
+        densities: ``[n, r, samples, 1]`` before activation, in the order of depths.
         depths: ``[n, r, samples, 1]``, ascending.
     """
     lengths = depths[:, :, 1:] - depths[:, :, :-1]
     opacity = 1 - torch.exp(-F.softplus(_middles(densities) - 1) * lengths)
     through = 1 - opacity + _MOST_TRANSPARENT
     before = torch.cat([torch.ones_like(through[:, :, :1]), torch.cumprod(through, dim=2)[:, :, :-1]], dim=2)
-    weights = opacity * before
-    depth = (weights * _middles(depths)).sum(2) / weights.sum(2)
-    # the bounds of each image's own samples: what is seen must not depend on the other images of a batch
-    nearest, farthest = (bound(dim=(1, 2, 3), keepdim=True)[..., 0] for bound in (depths.amin, depths.amax))
-    depth = torch.clamp(torch.nan_to_num(depth, float("inf")), nearest, farthest)
-    return Composite((weights * _middles(features)).sum(2), depth, weights)
+    return opacity * before
 
 
 def _middles(values: Tensor) -> Tensor:
@@ -184,10 +219,3 @@ def inverse_cdf(edges: Tensor, weights: Tensor, quantiles: Tensor) -> Tensor:
     width = high - low
     width = torch.where(width < _LEAST_SHARE, torch.ones_like(width), width)
     return left + (quantiles - low) / width * (right - left)
-
-
-def merged(parts: tuple[tuple[Tensor, Tensor, Tensor], ...]) -> tuple[Tensor, Tensor, Tensor]:
-    """Features, densities and depths of several passes, in order of their depths."""
-    features, densities, depths = (torch.cat(values, dim=2) for values in zip(*parts, strict=True))
-    depths, order = torch.sort(depths, dim=2)
-    return features.gather(2, order.expand_as(features)), densities.gather(2, order), depths

@@ -13,11 +13,11 @@ from clstudy.generators.tri_planes import CORRECTED_AXES, PUBLISHED_AXES, sample
 from clstudy.generators.volume_rendering import (
     Midpoints,
     Rays,
+    Samples,
     Uniform,
     camera_rays,
     composite,
     inverse_cdf,
-    merged,
     points_at,
     resampled_depths,
     spaced_depths,
@@ -97,13 +97,24 @@ def test_compositing_is_the_sum_over_intervals() -> None:
     rng = seeded(1)
     features, densities = torch.rand(2, 7, 9, 3, generator=rng), torch.randn(2, 7, 9, 1, generator=rng) * 4
     depths = torch.rand(2, 7, 9, 1, generator=rng).sort(dim=2).values + 2
-    seen = composite(features, densities, depths)
+    seen = composite([Samples(features, densities, depths)])
     for n in range(2):
         for r in range(7):
             colour, depth = slow_composite(features[n, r], densities[n, r, :, 0], depths[n, r, :, 0])
             torch.testing.assert_close(seen.features[n, r], colour, **CLOSE)
             torch.testing.assert_close(seen.depth[n, r, 0], depth, **CLOSE)
     assert float(seen.weights.sum(2).max()) <= 1 + 1e-6
+
+
+def test_several_passes_are_one_ray_in_the_order_of_depths() -> None:
+    rng = seeded(7)
+    features, densities = torch.rand(2, 7, 9, 3, generator=rng), torch.randn(2, 7, 9, 1, generator=rng) * 4
+    depths = torch.rand(2, 7, 9, 1, generator=rng).sort(dim=2).values + 2
+    whole = composite([Samples(features, densities, depths)])
+    some, others = torch.tensor([0, 2, 5, 8]), torch.tensor([1, 3, 4, 6, 7])
+    parts = [Samples(*(value[:, :, chosen] for value in (features, densities, depths))) for chosen in (some, others)]
+    for one, other in zip(whole, composite(parts), strict=True):
+        torch.testing.assert_close(other, one, **CLOSE)
 
 
 def before_activation(density: Tensor) -> Tensor:
@@ -122,7 +133,7 @@ def test_a_sphere_of_constant_density_absorbs_by_the_length_of_the_chord() -> No
     densities = torch.where(
         inside, before_activation(torch.tensor(density, dtype=torch.float64)), torch.tensor(-60.0, dtype=torch.float64)
     )
-    seen = composite(torch.ones_like(densities), densities, depths)
+    seen = composite([Samples(torch.ones_like(densities), densities, depths)])
     across = rays.origins.cross(rays.directions, dim=-1).norm(dim=-1)  # distance of a ray from the sphere's middle
     chord = 2 * (radius**2 - across**2).clamp_min(0).sqrt()
     expected = 1 - torch.exp(-density * chord)
@@ -138,10 +149,10 @@ def test_an_opaque_plane_is_seen_at_its_depth_and_samples_gather_there() -> None
         return torch.where(points_at(rays, depths)[..., 2].view(depths.shape) >= at, 400.0, -60.0)
 
     coarse = spaced_depths(rays, 2.2, 4.2, 40, Midpoints())
-    first = composite(torch.ones(1, 3, 40, 1), densities(coarse), coarse)
+    first = composite([Samples(torch.ones(1, 3, 40, 1), densities(coarse), coarse)])
     fine = resampled_depths(coarse, first.weights, 40, Midpoints())
     ones = torch.ones(1, 3, 40, 1)
-    seen = composite(*merged(((ones, densities(coarse), coarse), (ones, densities(fine), fine))))
+    seen = composite([Samples(ones, densities(coarse), coarse), Samples(ones, densities(fine), fine)])
     step = 2.0 / 39
     assert float((first.depth[..., 0] - along).abs().max()) < step
     assert float((seen.depth[..., 0] - along).abs().max()) < 0.2 * step, "finer than the coarse pass"
@@ -152,7 +163,7 @@ def test_an_opaque_plane_is_seen_at_its_depth_and_samples_gather_there() -> None
 
 def test_nothing_is_seen_at_the_largest_depth_of_its_own_image() -> None:
     depths = torch.stack([torch.linspace(2, 3, 5), torch.linspace(2, 9, 5)]).view(2, 1, 5, 1)
-    seen = composite(torch.ones(2, 1, 5, 1), torch.full((2, 1, 5, 1), -200.0), depths)
+    seen = composite([Samples(torch.ones(2, 1, 5, 1), torch.full((2, 1, 5, 1), -200.0), depths)])
     assert seen.depth.flatten().tolist() == [3.0, 9.0]
     assert seen.features.flatten().tolist() == [0.0, 0.0]
 
