@@ -55,7 +55,7 @@ def main() -> None:
     faces = [finder.find(photo.image) for photo in taken]
     seen = [photo for photo, face in zip(taken, faces, strict=True) if face is not None]
     detected = [
-        steady_landmarks(finder, photo.image, face)
+        steady_landmarks(finder, photo.image, face.box)
         for photo, face in zip(taken, faces, strict=True)
         if face is not None
     ]

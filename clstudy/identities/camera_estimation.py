@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from clstudy.errors import UserError
-from clstudy.faces.face_finder import Face, FaceFinder
+from clstudy.faces.face_finder import FaceFinder
 from clstudy.faces.geometry import MIRRORED_LANDMARKS
 from clstudy.identities.cameras import CAMERA, FOCAL, camera_problem, view_angles
 from clstudy.identities.check import alignment_of, inspect_folder
@@ -93,24 +93,37 @@ class EstimatedCameras:
         return Crop(float(focal), (float(x), float(y)))
 
 
-def steady_landmarks(finder: FaceFinder, photo: np.ndarray, face: Face) -> np.ndarray:
-    """Landmarks ``[68, 2]`` of a face: the mean over slightly different boxes, in the photo and its mirror image."""
+def steady_landmarks(finder: FaceFinder, photo: np.ndarray, place: np.ndarray) -> np.ndarray:
+    """Landmarks ``[68, 2]`` of a face: the mean over slightly different boxes, in the photo and its mirror image.
+
+    Args:
+        finder: finds them within a box.
+        photo: uint8 ``[h, w, 3]``.
+        place: box of the face (x0, y0, x1, y1).
+    """
     width = photo.shape[1]
     flipped = np.ascontiguousarray(photo[:, ::-1])
     found = []
     for right, down, grown in _BOXES:
-        side = np.array([face.box[2] - face.box[0], face.box[3] - face.box[1]] * 2)
-        box = face.box + side * np.array([right - grown, down - grown, right + grown, down + grown])
+        side = np.array([place[2] - place[0], place[3] - place[1]] * 2)
+        box = place + side * np.array([right - grown, down - grown, right + grown, down + grown])
         found.append(finder.landmarks(photo, box))
         other = finder.landmarks(flipped, np.array([width - box[2], box[1], width - box[0], box[3]]))
         found.append(np.stack([width - other[:, 0], other[:, 1]], axis=1)[MIRRORED_LANDMARKS])
     return np.asarray(np.mean(found, axis=0))
 
 
-def photo_pose(finder: FaceFinder, photo: np.ndarray) -> HeadPose | None:
-    """How the head lies in a photo uint8 ``[h, w, 3]``; None if no face is found in it."""
-    face = finder.find(photo)
-    return None if face is None else head_pose(steady_landmarks(finder, photo, face))
+def face_boxes(finder: FaceFinder, photos: Sequence[np.ndarray]) -> list[np.ndarray] | None:
+    """A box of the face for every aligned photo; None if no face is found in any.
+
+    A photo in which none is found has its face where the others have theirs: their median box.
+    """
+    found = [finder.find(photo) for photo in photos]
+    boxes = [face.box for face in found if face is not None]
+    if not boxes:
+        return None
+    usual = np.median(boxes, axis=0)
+    return [usual if face is None else face.box for face in found]
 
 
 def estimate_cameras(
@@ -143,13 +156,17 @@ def estimate_cameras(
     kept = 0
     for identity in data_set_of(inspection).identities:
         say(identity.name)
-        for photo in (photo for stamp in identity.timestamps for photo in (*stamp.train, *stamp.test)):
-            if CAMERA in photo.conditions and not force:
-                kept += 1
-                continue
-            pose = photo_pose(finder, photo.read(image_size))
-            problem = _problem(pose, image_size)
-            if pose is None or problem:
+        photos = [photo for stamp in identity.timestamps for photo in (*stamp.train, *stamp.test)]
+        todo = [photo for photo in photos if force or CAMERA not in photo.conditions]
+        kept += len(photos) - len(todo)
+        images = [photo.read(image_size) for photo in todo]
+        boxes = face_boxes(finder, images)
+        if boxes is None:
+            unclear |= {photo.path: "no face found, nor in any other photo of this person" for photo in todo}
+            continue
+        for photo, image, box in zip(todo, images, boxes, strict=True):
+            pose = head_pose(steady_landmarks(finder, image, box))
+            if problem := _problem(pose, image_size):
                 unclear[photo.path] = problem
                 continue
             crops[photo.path] = Crop.of(pose, image_size)
@@ -160,10 +177,8 @@ def estimate_cameras(
     return EstimatedCameras(cameras, crops, kept, unclear)
 
 
-def _problem(pose: HeadPose | None, size: int) -> str:
+def _problem(pose: HeadPose, size: int) -> str:
     """Why a photo of ``size`` pixels gets no camera; empty if it gets one."""
-    if pose is None:
-        return "no face found"
     if pose.misfit > _LARGEST_MISFIT:
         return f"landmarks {pose.misfit:.2f} eye distances off any face; expected at most {_LARGEST_MISFIT}"
     return camera_problem(pose.camera(size)) or ""
