@@ -283,6 +283,8 @@ def prepare(
         train, test = stamp.counts()
         print(f"{stamp.name}: {train} training and {test} test photos of {len(stamp.verdicts)} frames ({stamp.source})")
     print(f"photos: {done.photos}\nreport: {done.report}")
+    if settings.aligned == "eg3d":
+        print(f"a 3D profile needs cameras: python -m clstudy.identities cameras {out} --size {size}")
 
 
 @identities.command(
