@@ -26,6 +26,7 @@ LONGEST_FIRST = (
     "cluster/test_chaos.py",
     "cli/test_run.py",
     "strategies/test_conformance.py",
+    "workloads/test_personalise_3d.py",
     "identities/test_prepare.py",
     "study/test_forget.py",
     "generators/test_mystyle.py",
