@@ -78,23 +78,17 @@ def anchor_latents(study_dir: Path, stage: StoredStage, k: int) -> np.ndarray | 
 
 def stage_faces(stage: StoredStage) -> tuple[np.ndarray, np.ndarray] | None:
     """First test photo of every timestamp k <= t and its reconstruction: two uint8 ``[t + 1, s, s, 3]``, if stored."""
-    content = stage.stages.file(stage.key, FACES)
-    try:
-        if content is None:
-            return None
-        pixels = decode_png(content)
-    except (OSError, ValueError):
-        return None
-    side = pixels.shape[0] // 2
-    if side == 0 or pixels.shape != (2 * side, side * (stage.asked.t + 1), 3):
-        return None
-    cells = pixels.reshape(2, side, stage.asked.t + 1, side, 3).transpose(0, 2, 1, 3, 4)
-    return cells[0], cells[1]
+    return _two_rows(stage, FACES, stage.asked.t + 1)
 
 
 def stage_turntable(stage: StoredStage) -> tuple[np.ndarray, np.ndarray] | None:
     """One latent of a 3D generator from the sides of ``TURNTABLE_YAWS``: images and depths, uint8 ``[5, s, s, 3]``."""
-    content, sides = stage.stages.file(stage.key, TURNTABLE), len(TURNTABLE_YAWS)
+    return _two_rows(stage, TURNTABLE, len(TURNTABLE_YAWS))
+
+
+def _two_rows(stage: StoredStage, name: str, columns: int) -> tuple[np.ndarray, np.ndarray] | None:
+    """The upper and the lower row of a stage's picture of squares, two uint8 ``[columns, s, s, 3]``, if stored."""
+    content = stage.stages.file(stage.key, name)
     try:
         if content is None:
             return None
@@ -102,9 +96,9 @@ def stage_turntable(stage: StoredStage) -> tuple[np.ndarray, np.ndarray] | None:
     except (OSError, ValueError):
         return None
     side = pixels.shape[0] // 2
-    if side == 0 or pixels.shape != (2 * side, side * sides, 3):
+    if side == 0 or pixels.shape != (2 * side, side * columns, 3):
         return None
-    cells = pixels.reshape(2, side, sides, side, 3).transpose(0, 2, 1, 3, 4)
+    cells = pixels.reshape(2, side, columns, side, 3).transpose(0, 2, 1, 3, 4)
     return cells[0], cells[1]
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from matplotlib.axes import Axes
 from PIL import Image
 
 from clstudy.analysis.figures.style import INK, TEXT, Drawing, NothingToDrawError, drawing, panel_grid
@@ -18,6 +20,7 @@ _CELL = 0.62
 _MOST_PIXELS = 3_000_000
 _SIDES = (256, 128, 64)
 _SHOWN = 3
+_PHOTO = "test photo"
 _CHOSEN = (
     " Of all people these are the best, the median and the worst by their final score, averaged over strategies and "
     "timestamps."
@@ -97,6 +100,7 @@ def shown_people(material: ReportData) -> list[Shown]:
 
 
 def focus_trials(material: ReportData, identity: str) -> dict[Arm, Trial]:
+    """A person's trials of the strategies that figures show."""
     found = {arm: material.trial_of(arm, identity) for arm in material.focus_arms}
     return {arm: trial for arm, trial in found.items() if trial is not None}
 
@@ -106,13 +110,13 @@ def _final_grid(material: ReportData, person: Shown) -> Drawing | None:
     for arm, trial in focus_trials(material, person.identity).items():
         faces = stage_faces(material.stages[trial][-1])
         if faces is not None:
-            rows.setdefault("test photo", list(faces[0]))
+            rows.setdefault(_PHOTO, list(faces[0]))
             rows[arm.label] = list(faces[1])
     if not rows:
         return None
-    count = len(rows["test photo"])
-    return _grid_drawing(
-        rows,
+    count = len(rows[_PHOTO])
+    return grid_drawing(
+        list(rows.items()),
         [f"k = {k}" for k in range(count)],
         name=f"faces_{file_part(person.identity)}",
         title=f"{person.identity} ({person}): every timestamp in the end",
@@ -132,13 +136,13 @@ def _oldest_grid(material: ReportData, person: Shown) -> Drawing | None:
         faces = [stage_faces(note) for note in material.stages[trial]]
         there = [pair for pair in faces if pair is not None]
         if len(there) == len(faces) and len(there) > 1:
-            rows.setdefault("test photo", [pair[0][0] for pair in there])
+            rows.setdefault(_PHOTO, [pair[0][0] for pair in there])
             rows[arm.label] = [pair[1][0] for pair in there]
     if not rows:
         return None
-    moments = len(rows["test photo"])
-    return _grid_drawing(
-        rows,
+    moments = len(rows[_PHOTO])
+    return grid_drawing(
+        list(rows.items()),
         [f"t = {t}" for t in range(moments)],
         name=f"oldest_face_{file_part(person.identity)}",
         title=f"{person.identity} ({person}): the oldest timestamp's photo over time",
@@ -149,29 +153,39 @@ def _oldest_grid(material: ReportData, person: Shown) -> Drawing | None:
     )
 
 
-def _grid_drawing(
-    rows: dict[str, list[np.ndarray]], columns: list[str], *, name: str, title: str, caption: str, alt: str
+def grid_drawing(
+    rows: Sequence[tuple[str, Sequence[np.ndarray]]],
+    columns: Sequence[str],
+    *,
+    name: str,
+    title: str,
+    caption: str,
+    alt: str,
 ) -> Drawing:
-    side = cell_side(len(rows) * len(columns), max(len(face) for faces in rows.values() for face in faces))
-    labels = 0.4 + 0.068 * max(map(len, rows))
+    """Rows of square pictures uint8 ``[s, s, 3]`` with their labels, under the labels of the columns."""
+    side = cell_side(len(rows) * len(columns), max(len(face) for _, faces in rows for face in faces))
+    labels = 0.4 + 0.068 * max(len(label) for label, _ in rows)
     figure, axes = panel_grid(
         len(rows), 1, size=(_CELL * len(columns), _CELL), gap=(0.0, 0.03), margin=(labels, 0.1, 0.08, 0.25)
     )
-    for place, ((label, faces), panel_axes) in enumerate(zip(rows.items(), axes, strict=True)):
+    for place, ((label, faces), panel_axes) in enumerate(zip(rows, axes, strict=True)):
         strip = np.concatenate([resized(face, side) for face in faces], axis=1)
         panel_axes.imshow(strip, interpolation="none", aspect="auto", extent=(0, len(faces), 0, 1))
         panel_axes.set(yticks=[], xlim=(0, len(columns)), ylim=(0, 1))
-        panel_axes.set_xticks(
-            [i + 0.5 for i in range(len(columns))] if place == 0 else [], columns if place == 0 else []
-        )
-        panel_axes.tick_params(length=0, labelsize=TEXT, labeltop=place == 0, labelbottom=False, pad=2)
-        for spine in panel_axes.spines.values():
-            spine.set_visible(False)
+        label_columns(panel_axes, columns if place == 0 else [])
         panel_axes.text(
             -0.06, 0.5, label, ha="right", va="center", fontsize=TEXT, color=INK,
-            fontweight="bold" if place == 0 else "normal",
+            fontweight="bold" if label == _PHOTO else "normal",
         )  # fmt: skip
     return drawing(figure, name=name, title=title, caption=caption, alt=alt, photographic=True)
+
+
+def label_columns(axes: Axes, columns: Sequence[str]) -> None:
+    """Labels above columns of width 1, and no frame."""
+    axes.set_xticks([i + 0.5 for i in range(len(columns))], columns)
+    axes.tick_params(length=0, labelsize=TEXT, labeltop=bool(columns), labelbottom=False, pad=2)
+    for spine in axes.spines.values():
+        spine.set_visible(False)
 
 
 def cell_side(cells: int, native: int) -> int:

@@ -7,14 +7,22 @@ import io
 import numpy as np
 from PIL import Image
 
-from clstudy.analysis.figures.faces import Shown, cell_side, file_part, focus_trials, resized, shown_people
-from clstudy.analysis.figures.style import INK, TEXT, Drawing, drawing, panel_grid
+from clstudy.analysis.figures.faces import (
+    Shown,
+    cell_side,
+    file_part,
+    focus_trials,
+    grid_drawing,
+    label_columns,
+    resized,
+    shown_people,
+)
+from clstudy.analysis.figures.style import Drawing, drawing, panel_grid
 from clstudy.analysis.report_data import ReportData
 from clstudy.analysis.study_folder import stage_turntable
 from clstudy.images import decode_png
 from clstudy.settings.profile_sections import TURNTABLE_YAWS
 
-_CELL = 0.62
 _FRAME_MS = 250
 
 Sides = tuple[np.ndarray, np.ndarray]
@@ -39,33 +47,14 @@ def turntables(material: ReportData) -> list[Drawing]:
 
 
 def _strip(sides: dict[str, Sides], person: Shown) -> Drawing:
-    rows = [(label if kind == 0 else "depth", pictures[kind]) for label, pictures in sides.items() for kind in (0, 1)]
-    side = cell_side(len(rows) * len(TURNTABLE_YAWS), rows[0][1].shape[1])
-    labels = 0.4 + 0.068 * max(len(label) for label, _ in rows)
-    figure, axes = panel_grid(
-        len(rows),
-        1,
-        size=(_CELL * len(TURNTABLE_YAWS), _CELL),
-        gap=(0.0, 0.03),
-        margin=(labels, 0.1, 0.08, 0.25),
-    )
-    for place, ((label, pictures), panel) in enumerate(zip(rows, axes, strict=True)):
-        strip = np.concatenate([resized(picture, side) for picture in pictures], axis=1)
-        panel.imshow(strip, interpolation="none", aspect="auto", extent=(0, len(pictures), 0, 1))
-        ticks = [index + 0.5 for index in range(len(pictures))] if place == 0 else []
-        panel.set_xticks(ticks, [f"{yaw}°" for yaw in TURNTABLE_YAWS] if place == 0 else [])
-        panel.set(yticks=[], xlim=(0, len(pictures)), ylim=(0, 1))
-        panel.tick_params(length=0, labelsize=TEXT, labeltop=place == 0, labelbottom=False, pad=2)
-        for spine in panel.spines.values():
-            spine.set_visible(False)
-        panel.text(-0.06, 0.5, label, ha="right", va="center", fontsize=TEXT, color=INK)
-    return drawing(
-        figure,
+    rows = [(label if kind == 0 else "depth", list(pair[kind])) for label, pair in sides.items() for kind in (0, 1)]
+    return grid_drawing(
+        rows,
+        [f"{yaw}°" for yaw in TURNTABLE_YAWS],
         name=f"turntable_{file_part(person.identity)}",
         title=f"{person.identity} ({person}): the last model from five sides",
         caption=_CAPTION,
         alt=f"{person.identity} from {', '.join(f'{yaw}' for yaw in TURNTABLE_YAWS)} degrees by {', '.join(sides)}.",
-        photographic=True,
     )
 
 
@@ -102,10 +91,7 @@ def _frame(sides: dict[str, Sides], index: int, side: int) -> tuple[Drawing, np.
         np.concatenate([resized(pictures[kind][index], side) for pictures in sides.values()], axis=1) for kind in (0, 1)
     ]
     axes[0].imshow(np.concatenate(rows), interpolation="none", aspect="auto", extent=(0, len(sides), 0, 2))
-    axes[0].set_xticks([place + 0.5 for place in range(len(sides))], list(sides))
     axes[0].set(yticks=[])
-    axes[0].tick_params(length=0, labelsize=TEXT, labeltop=True, labelbottom=False, pad=2)
-    for spine in axes[0].spines.values():
-        spine.set_visible(False)
+    label_columns(axes[0], list(sides))
     made = drawing(figure, name="turning", title="", caption="", alt="", photographic=True)
     return made, decode_png(made.files["png"])
