@@ -8,7 +8,6 @@ from pathlib import Path
 
 import click
 import torch
-from torch import nn
 
 from clstudy.assets.readers.errors import CheckpointError
 from clstudy.cli.checks import EXIT_CODES, print_findings
@@ -21,7 +20,7 @@ from clstudy.generators.checkpoints.checkpoint import Checkpoint
 from clstudy.generators.checkpoints.reading import read_checkpoint
 from clstudy.generators.checkpoints.safetensors_files import write_safetensors
 from clstudy.generators.conformance import CHECKS
-from clstudy.generators.eg3d import EG3D, EG3DSettings
+from clstudy.generators.eg3d import EG3DSettings
 from clstudy.generators.low_rank import factor_count
 from clstudy.generators.stylegan2 import StyleGAN2Settings
 from clstudy.registry import findings_of
@@ -77,11 +76,7 @@ def _factor_words(settings: StyleGAN2Settings | EG3DSettings) -> str:
     """How many numbers a person has if only low-rank factors are trained, for a few ranks."""
     with torch.device("meta"):
         network = settings.network()
-    parts: list[nn.Module]
-    if isinstance(network, EG3D):
-        parts = [network.backbone.synthesis, network.decoder, network.superresolution]
-    else:
-        parts = [network.synthesis]
+    parts = network.tuned_parts()
     return ", ".join(f"rank {rank}: {factor_count(parts, rank):,} numbers" for rank in _RANKS)
 
 

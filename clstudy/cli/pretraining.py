@@ -11,6 +11,7 @@ from clstudy.cli.command_line import group, option
 from clstudy.cli.entry_point import invoke
 from clstudy.errors import UserError
 from clstudy.generators.pretraining.train import PretrainSettings, pretrain
+from clstudy.generators.pretraining.train_3d import Pretrain3DSettings, pretrain_3d
 from clstudy.generators.pretraining.training_faces import (
     PHOTOS_OF_HELD_OUT,
     Faces,
@@ -19,10 +20,11 @@ from clstudy.generators.pretraining.training_faces import (
     held_out_photos,
     virtual_chunk,
 )
+from clstudy.generators.pretraining.training_views import Views, collect_views, held_out_views
 from clstudy.storage.places import require_writable
 
 _PATH = click.Path(path_type=Path)
-_CYCLES = len(PretrainSettings().cycles)
+_CYCLES, _CYCLES_3D = (len(made.cycles) for made in (PretrainSettings(), Pretrain3DSettings()))
 _REMEDY = "name another one with --out"
 
 HELD_OUT = {"drawn": "held_out_drawn.npz", "virtual": "held_out_virtual.npz"}
@@ -76,8 +78,6 @@ def train(faces: Path, out: Path, seed: int, begin: int, autoencoder: Path | Non
 @option("--workers", type=int, default=2)
 def views(out: Path, moments: int, seed: int, workers: int) -> None:
     """Photograph them."""
-    from clstudy.generators.pretraining.training_views import collect_views, held_out_views
-
     require_writable(out, "the folder", _REMEDY)
     out.mkdir(parents=True, exist_ok=True)
     held_out_views().save(out / HELD_OUT_VIEWS)
@@ -88,13 +88,15 @@ def views(out: Path, moments: int, seed: int, workers: int) -> None:
 @option("--views", "file", type=_PATH, required=True, help="views.npz of the command `views`, beside held-out ones")
 @option("--out", type=_PATH, required=True)
 @option("--seed", type=int, default=0)
-@option("--begin", type=click.IntRange(0, _CYCLES), default=0, help=f"cycle to begin with; {_CYCLES}: only the mapping")
+@option(
+    "--begin",
+    type=click.IntRange(0, _CYCLES_3D),
+    default=0,
+    help=f"cycle to begin with; {_CYCLES_3D}: only the mapping",
+)
 @option("--autoencoder", type=_PATH, help="to begin with: autoencoder_3d.safetensors of an earlier run")
 def train_3d(file: Path, out: Path, seed: int, begin: int, autoencoder: Path | None) -> None:
     """Train it."""
-    from clstudy.generators.pretraining.train_3d import Pretrain3DSettings, pretrain_3d
-    from clstudy.generators.pretraining.training_views import Views
-
     require_writable(out, "the folder", _REMEDY)
     _require_both(begin, autoencoder)
     training, unseen = Views.read(file), Views.read(file.parent / HELD_OUT_VIEWS)

@@ -218,6 +218,10 @@ class EG3D(nn.Module):
         )
         return ws
 
+    def tuned_parts(self) -> list[nn.Module]:
+        """What is tuned to a person: all but the mapping network, the tri-planes' network first."""
+        return [self.backbone.synthesis, self.decoder, self.superresolution]
+
     def planes(self, ws: Tensor, *, noise: bool = True) -> Tensor:
         """Tri-planes ``[n, 3, c, h, w]`` for ws ``[n, num_ws, w_dim]`` or w ``[n, w_dim]``."""
         planes: Tensor = self.backbone.synthesis(ws, noise=noise)

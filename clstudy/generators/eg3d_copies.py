@@ -94,14 +94,15 @@ class EG3DCopies(DomainGenerator):
         self._encoder = None if encoder is None else encoder.eval().requires_grad_(False).to(device)
         self._freeze_renderer = freeze_renderer
 
+    def front(self, count: int) -> Tensor:
+        """Cameras ``[count, 25]`` in front of the face: what copies use where they are given none."""
+        return usual_view(self.settings.camera).to(self.device).expand(count, -1)
+
     def fresh(self, tunable: Mapping[str, Tensor] | None = None) -> SeenEG3D:
-        network = copy.copy(self.network)
-        network._modules = {name: copy.deepcopy(part) for name, part in self.network._modules.items()}
+        network = copy.deepcopy(self.network)
         del network.backbone.mapping
-        trained: list[nn.Module] = [network.backbone.synthesis]
-        if not self._freeze_renderer:
-            trained += [network.decoder, network.superresolution]
-        for part in trained:
+        parts = network.tuned_parts()
+        for part in parts[:1] if self._freeze_renderer else parts:
             if self._profile.low_rank.rank:
                 add_low_rank(part, self._profile.low_rank)
             else:
@@ -117,7 +118,7 @@ class EG3DCopies(DomainGenerator):
         return module
 
     def anchors(self, photos: Tensor) -> Tensor:
-        return self.anchors_seen(photos, usual_view(self.settings.camera).to(self.device).expand(len(photos), -1))
+        return self.anchors_seen(photos, self.front(len(photos)))
 
     def anchors_seen(self, photos: Tensor, cameras: Tensor) -> Tensor:
         if self._encoder is not None:

@@ -351,6 +351,10 @@ class StyleGAN2(nn.Module):
         self.mapping = MappingNetwork(settings)
         self.synthesis = SynthesisNetwork(settings)
 
+    def tuned_parts(self) -> list[nn.Module]:
+        """What is tuned to a person: all but the mapping network."""
+        return [self.synthesis]
+
     def forward(self, z: Tensor, c: Tensor | None = None, *, truncation_psi: float = 1.0, noise: bool = True) -> Tensor:
         """Return images ``[n, 3, r, r]`` for z ``[n, z_dim]``."""
         images: Tensor = self.synthesis(self.mapping(z, c, truncation_psi=truncation_psi), noise=noise)

@@ -5,15 +5,16 @@ Sources: L. Qi et al., "My3DGen" (2307.05468); the paper's 3D study.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from clstudy.generators.eg3d import UsualCamera
 from clstudy.generators.eg3d_copies import EG3DCopies, SeenEG3D, depth_picture, usual_view
-from clstudy.identities.cameras import CAMERA, mirrored
+from clstudy.identities.cameras import CAMERA, NUMBERS, mirrored
 from clstudy.images import photo_row, to_uint8
 from clstudy.settings.profile_sections import TURNTABLE_YAWS
 from clstudy.settings.profiles import ViewSettings
@@ -21,7 +22,7 @@ from clstudy.training.evaluation import TestSet
 from clstudy.training.personalise import TrainingPhotos
 from clstudy.training.pivotal import tuned_images
 from clstudy.workloads.personalised_generator import PersonalisedGenerator
-from clstudy.workloads.workload import AnchoredSamples, Samples, ScoredStage, TestSamples, TrainedStage
+from clstudy.workloads.workload import AnchoredSamples, Samples, TestSamples
 
 _MOST_ANCHORS = 1000
 
@@ -41,7 +42,7 @@ class Personalised3D(PersonalisedGenerator):
 
     def usual_cameras(self, count: int) -> Tensor:
         """The front."""
-        return usual_view(self._eg3d.settings.camera).to(self.device).expand(count, -1)
+        return self._eg3d.front(count)
 
     @property
     def _eg3d(self) -> EG3DCopies:
@@ -90,23 +91,14 @@ class Personalised3D(PersonalisedGenerator):
         """As in 2D, with cameras; combinations are seen from random sides, cropped like the test photos."""
         test = super().test_set(samples)
         crop = self.cameras(samples)[:, 16:].median(dim=0).values
-        views = self.profile.views
-        seen = random_views(len(test.combinations), views, self.usual_cameras(1)[0], samples.rng, self._eg3d)
-        return replace(test, combination_cameras=torch.cat([seen[:, :16], crop.expand(len(seen), -1)], dim=1))
+        seen = random_views(len(test.combinations), self.profile.views, self._eg3d.settings.camera, samples.rng)
+        places = seen[:, :16].to(crop.device)
+        return replace(test, combination_cameras=torch.cat([places, crop.expand(len(seen), -1)], dim=1))
 
-    def evaluate(
-        self,
-        trained: TrainedStage[nn.Module],
-        tests: Sequence[TestSet],
-        *,
-        timestamp: int,
-        on_test_set: Callable[[int], None],
-        micro_batch: int | None = None,
-    ) -> ScoredStage:
-        """As in 2D; the newest timestamp's first test photo, as the pretrained generator knows it, from five sides."""
-        scored = super().evaluate(trained, tests, timestamp=timestamp, on_test_set=on_test_set, micro_batch=micro_batch)
-        assert isinstance(trained.state, SeenEG3D) and tests[-1].cameras is not None
-        return replace(scored, turntable=turntable(trained.state, tests[-1].start[:1], tests[-1].cameras[0]))
+    def turntable(self, state: nn.Module, newest: TestSet) -> np.ndarray:
+        """The first test photo, as the pretrained generator knows it, from five sides."""
+        assert isinstance(state, SeenEG3D) and newest.cameras is not None
+        return turntable(state, newest.start[:1], newest.cameras[0])
 
 
 @torch.no_grad()
@@ -125,11 +117,9 @@ def turntable(module: SeenEG3D, latent: Tensor, camera: Tensor) -> np.ndarray:
     return np.concatenate([photo_row(images), photo_row(depths)])
 
 
-def random_views(
-    count: int, views: ViewSettings, like: Tensor, rng: np.random.Generator, generator: EG3DCopies
-) -> Tensor:
-    """Usual cameras of a generator ``[count, 25]`` from random sides, drawn uniformly; of the type of ``like``."""
+def random_views(count: int, views: ViewSettings, camera: UsualCamera, rng: np.random.Generator) -> Tensor:
+    """A generator's usual camera at random sides, drawn uniformly: float32 ``[count, 25]``."""
     yaws = rng.uniform(-views.synthesis_yaw, views.synthesis_yaw, count)
     pitches = rng.uniform(-views.synthesis_pitch, views.synthesis_pitch, count)
-    seen = [usual_view(generator.settings.camera, yaw, pitch) for yaw, pitch in zip(yaws, pitches, strict=True)]
-    return torch.stack(seen).to(like) if seen else like[None][:0]
+    seen = [usual_view(camera, yaw, pitch) for yaw, pitch in zip(yaws, pitches, strict=True)]
+    return torch.cat([torch.zeros(0, NUMBERS), *(one[None] for one in seen)])

@@ -90,7 +90,9 @@ class _Options:
         self._values: Mapping[str, Any] = values if isinstance(values, dict) else {}
 
     def number(self, name: str, default: float) -> float:
-        value = self._values.get(name, default)
+        return self._number(name, self._values.get(name, default))
+
+    def _number(self, name: str, value: object) -> float:
         if isinstance(value, bool) or not isinstance(value, float | int | np.number) or not np.isfinite(value):
             raise self._refused(name, value, "a number")
         return float(value)
@@ -111,7 +113,7 @@ class _Options:
         value = self._values.get(name, default)
         if not isinstance(value, list | tuple) or len(value) != 3:
             raise self._refused(name, value, "three numbers")
-        x, y, z = (_Options({name: number}).number(name, 0.0) for number in value)
+        x, y, z = (self._number(name, number) for number in value)
         return x, y, z
 
     def require(self, name: str, *allowed: Any) -> Any:
@@ -174,9 +176,8 @@ def _rendering(
 ) -> RenderingSettings:
     options.require("disparity_space_sampling", False)
     options.require("clamp_mode", "softplus")
-    resolution = network.state.get("neural_rendering_resolution", 64)
     return RenderingSettings(
-        resolution=_Options({"neural_rendering_resolution": resolution}).count("neural_rendering_resolution", 64),
+        resolution=_Options(network.state).count("neural_rendering_resolution", 64),
         near=options.number("ray_start", 2.25),
         far=options.number("ray_end", 3.3),
         box=options.number("box_warp", 1.0),
