@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from clstudy.cli.command_line import group, option
+from clstudy.cli.command_line import Decorator, group, option
 from clstudy.cli.entry_point import invoke
 from clstudy.errors import UserError
 from clstudy.generators.pretraining.train import PretrainSettings, pretrain
@@ -24,13 +24,19 @@ from clstudy.generators.pretraining.training_views import Views, collect_views, 
 from clstudy.storage.places import require_writable
 
 _PATH = click.Path(path_type=Path)
-_CYCLES, _CYCLES_3D = (len(made.cycles) for made in (PretrainSettings(), Pretrain3DSettings()))
 _REMEDY = "name another one with --out"
 
 HELD_OUT = {"drawn": "held_out_drawn.npz", "virtual": "held_out_virtual.npz"}
 """Name of a kind of held-out faces -> file beside the training faces."""
 
 HELD_OUT_VIEWS = "held_out_views.npz"
+
+
+def _begin(settings: PretrainSettings) -> Decorator:
+    """The option that skips cycles which an earlier run has finished."""
+    most = len(settings.cycles)
+    said = f"cycle to begin with; {most}: only the mapping"
+    return option("--begin", type=click.IntRange(0, most), default=0, help=said)
 
 
 @group("pretraining", help="How the packaged generators were made.")
@@ -60,7 +66,7 @@ def faces(out: Path, drawn: int, virtual: int, held_out: int, seed: int, workers
 @option("--faces", type=_PATH, required=True, help="faces.npz, from the command `faces`, beside the held-out ones")
 @option("--out", type=_PATH, required=True)
 @option("--seed", type=int, default=0)
-@option("--begin", type=click.IntRange(0, _CYCLES), default=0, help=f"cycle to begin with; {_CYCLES}: only the mapping")
+@_begin(PretrainSettings())
 @option("--autoencoder", type=_PATH, help="to begin with: autoencoder.safetensors of an earlier run")
 def train(faces: Path, out: Path, seed: int, begin: int, autoencoder: Path | None) -> None:
     """Train it."""
@@ -88,12 +94,7 @@ def views(out: Path, moments: int, seed: int, workers: int) -> None:
 @option("--views", "file", type=_PATH, required=True, help="views.npz of the command `views`, beside held-out ones")
 @option("--out", type=_PATH, required=True)
 @option("--seed", type=int, default=0)
-@option(
-    "--begin",
-    type=click.IntRange(0, _CYCLES_3D),
-    default=0,
-    help=f"cycle to begin with; {_CYCLES_3D}: only the mapping",
-)
+@_begin(Pretrain3DSettings())
 @option("--autoencoder", type=_PATH, help="to begin with: autoencoder_3d.safetensors of an earlier run")
 def train_3d(file: Path, out: Path, seed: int, begin: int, autoencoder: Path | None) -> None:
     """Train it."""
