@@ -21,11 +21,13 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Protocol, Self, TypeVar
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from clstudy.generators.eg3d import EG3D
 from clstudy.generators.pretraining.figures import encoder_figures, evaluate, write_grid
 from clstudy.generators.pretraining.losses import IdentityLoss, attention, eyes, mirrored, mouth, recoloured
 from clstudy.generators.pretraining.networks import Networks
@@ -103,6 +105,10 @@ class Losses:
     parts: float
     identity: float
 
+    def words(self) -> str:
+        """The parts as they are printed."""
+        return f"mse {self.mse:.4f} lpips {self.lpips:.4f} parts {self.parts:.4f} identity {self.identity:.3f}"
+
 
 class Objective:
     """What an image is worth as a reconstruction."""
@@ -177,35 +183,77 @@ def train_cycle(
         snapshot: called with the averaged networks after every 1,000 steps.
     """
     cycle = settings.cycles[number]
-    average = copy.deepcopy(live)
     objective = Objective(settings, faces)
-    groups = [
-        {"params": list(live.generator.synthesis.parameters()), "lr": cycle.learning_rate},
-        {"params": list(live.encoder.parameters()), "lr": cycle.encoder_learning_rate},
-    ]
-    optimizer = torch.optim.Adam(groups, betas=settings.betas)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: warm_cosine(step, cycle.steps))
     rng = derive_rng("pretraining batches", settings.seed, *([number] if number else []))
-    started = time.monotonic()
-    for step in range(cycle.steps):
+
+    def losses_at(step: int) -> tuple[Tensor, Callable[[], str]]:
         target, points = drawn_batch(faces, settings, rng)
         w = live.encoder(target)
         noise = torch.from_numpy(rng.standard_normal(w.shape).astype(np.float32))
         image = live.generator.synthesis(w + settings.w_noise * noise, noise=False)
         losses = objective(image, target, points, w, cycle.identity_faces if step >= cycle.identity_from else 0)
+        return losses.total, lambda: f"{losses.words()} w std {w.std().item():.3f}"
+
+    return anneal(live, settings, number, losses_at, snapshot, every=1000)
+
+
+class Trained(Protocol):
+    """A generator and its encoder, as ``anneal`` trains them."""
+
+    @property
+    def generator(self) -> StyleGAN2 | EG3D:
+        """Whose ``tuned_parts`` are trained."""
+
+    @property
+    def encoder(self) -> nn.Module:
+        """Photos to w."""
+
+    def follow(self, other: Self, decay: float) -> None:
+        """Move these weights towards others."""
+
+
+T = TypeVar("T", bound=Trained)
+
+
+def anneal(
+    live: T,
+    settings: PretrainSettings,
+    number: int,
+    losses_at: Callable[[int], tuple[Tensor, Callable[[], str]]],
+    snapshot: Callable[[T], None],
+    *,
+    every: int,
+) -> T:
+    """Train networks in place for one cycle, all but the mapping network, and return their average.
+
+    Args:
+        live: where to begin.
+        settings: of all cycles.
+        number: which cycle, from 0.
+        losses_at: step -> what is to be lowered, and what to print of it.
+        snapshot: called with the averaged networks.
+        every: steps between two snapshots.
+    """
+    cycle, average = settings.cycles[number], copy.deepcopy(live)
+    tuned = [value for part in live.generator.tuned_parts() for value in part.parameters()]
+    groups = [
+        {"params": tuned, "lr": cycle.learning_rate},
+        {"params": list(live.encoder.parameters()), "lr": cycle.encoder_learning_rate},
+    ]
+    optimizer = torch.optim.Adam(groups, betas=settings.betas)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: warm_cosine(step, cycle.steps))
+    started = time.monotonic()
+    for step in range(cycle.steps):
+        total, words = losses_at(step)
         optimizer.zero_grad()
-        losses.total.backward()  # type: ignore[no-untyped-call]
+        torch.autograd.backward(total)
         optimizer.step()
         schedule.step()
         average.follow(live, min(settings.ema_decay, (1 + step) / (10 + step)))
         if step % 100 == 0:
-            print(
-                f"cycle {number} step {step} loss {losses.total.item():.4f} mse {losses.mse:.4f} "
-                f"lpips {losses.lpips:.4f} parts {losses.parts:.4f} identity {losses.identity:.3f} "
-                f"w std {w.std().item():.3f} {time.monotonic() - started:.0f} s",
-                flush=True,
-            )
-        if step % 1000 == 999:
+            said = f"cycle {number} step {step} loss {total.item():.4f} {words()}"
+            print(f"{said} {time.monotonic() - started:.0f} s", flush=True)
+        if step % every == every - 1:
             snapshot(average)
     return average
 

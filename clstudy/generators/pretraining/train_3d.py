@@ -11,7 +11,6 @@ generator (``train``): eyes and mouth weigh more, identity is compared, the mapp
 
 from __future__ import annotations
 
-import copy
 import json
 import time
 from collections.abc import Callable
@@ -29,7 +28,7 @@ from clstudy.generators.pretraining.figures_3d import evaluate, side_figures, wr
 from clstudy.generators.pretraining.losses import mirrored as mirrored_photos
 from clstudy.generators.pretraining.losses import recoloured
 from clstudy.generators.pretraining.networks_3d import Networks3D
-from clstudy.generators.pretraining.train import Cycle, Losses, Objective, PretrainSettings, train_mapping, warm_cosine
+from clstudy.generators.pretraining.train import Cycle, Losses, Objective, PretrainSettings, anneal, train_mapping
 from clstudy.generators.pretraining.training_faces import Faces
 from clstudy.generators.pretraining.training_views import Views
 from clstudy.generators.volume_rendering import Uniform
@@ -162,41 +161,18 @@ def train_cycle(
 ) -> Networks3D:
     """Train networks in place for one cycle, and return their average; arguments as in 2D."""
     cycle = settings.cycles[number]
-    average = copy.deepcopy(live)
     objective = Objective(settings, faces_of(views[:1000]))
-    mapping = {id(parameter) for parameter in live.generator.backbone.mapping.parameters()}
-    groups = [
-        {
-            "params": [value for value in live.generator.parameters() if id(value) not in mapping],
-            "lr": cycle.learning_rate,
-        },
-        {"params": list(live.encoder.parameters()), "lr": cycle.encoder_learning_rate},
-    ]
-    optimizer = torch.optim.Adam(groups, betas=settings.betas)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: warm_cosine(step, cycle.steps))
     rng = derive_rng("pretraining 3D batches", settings.seed, number)
     jitter = Uniform(torch.Generator().manual_seed(derive_seed("pretraining 3D jitter", settings.seed, number)))
-    started = time.monotonic()
-    for step in range(cycle.steps):
+
+    def losses_at(step: int) -> tuple[Tensor, Callable[[], str]]:
         batch = drawn_batch(views, settings, rng)
         noise = torch.from_numpy(rng.standard_normal((settings.batch, *live.latent_shape)).astype(np.float32))
         identity_faces = cycle.identity_faces if step >= cycle.identity_from else 0
         losses, total, depth = losses_of(live, batch, settings, objective, identity_faces, noise, jitter)
-        optimizer.zero_grad()
-        torch.autograd.backward(total)
-        optimizer.step()
-        schedule.step()
-        average.follow(live, min(settings.ema_decay, (1 + step) / (10 + step)))
-        if step % 100 == 0:
-            print(
-                f"cycle {number} step {step} loss {float(total.detach()):.4f} mse {losses.mse:.4f} "
-                f"lpips {losses.lpips:.4f} parts {losses.parts:.4f} identity {losses.identity:.3f} depth {depth:.4f} "
-                f"{time.monotonic() - started:.0f} s",
-                flush=True,
-            )
-        if step % 500 == 499:
-            snapshot(average)
-    return average
+        return total, lambda: f"{losses.words()} depth {depth:.4f}"
+
+    return anneal(live, settings, number, losses_at, snapshot, every=500)
 
 
 def faces_of(views: Views) -> Faces:
