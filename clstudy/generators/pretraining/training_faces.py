@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -98,14 +98,23 @@ class Faces:
             UserError: there is no such file, or it holds something else.
         """
         expected = "expected the faces.npz that `python -m clstudy.generators.pretraining faces` writes"
-        try:
-            with np.load(path, allow_pickle=False) as content:
-                faces = cls(content["images"], content["points"], content["people"])
-        except (OSError, ValueError, EOFError, KeyError) as error:
-            raise UserError(f"{path} cannot be read ({error}); {expected}") from error
+        faces = cls(**arrays_in(path, [entry.name for entry in fields(cls)], expected))
         if faces.images.dtype != np.uint8 or faces.images.ndim != 4 or len(faces.points) != len(faces.images):
             raise UserError(f"{path} does not hold faces as uint8 (n, height, width, 3) with points; {expected}")
         return faces
+
+
+def arrays_in(path: Path, names: Sequence[str], expected: str) -> dict[str, np.ndarray]:
+    """Arrays of an npz file by name.
+
+    Raises:
+        UserError: there is no such file, or it holds something else; the message ends in what was expected.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as content:
+            return {name: content[name] for name in names}
+    except (OSError, ValueError, EOFError, KeyError) as error:
+        raise UserError(f"{path} cannot be read ({error}); {expected}") from error
 
 
 def held_out_virtual() -> list[Person]:

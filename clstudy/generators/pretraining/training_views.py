@@ -16,7 +16,7 @@ import numpy as np
 
 from clstudy.errors import UserError
 from clstudy.faces.geometry import five_points
-from clstudy.generators.pretraining.training_faces import HELD_OUT_VIRTUAL, held_out_virtual
+from clstudy.generators.pretraining.training_faces import HELD_OUT_VIRTUAL, arrays_in, held_out_virtual
 from clstudy.identities.people import REPORTED_DATA_SEED
 from clstudy.identities.virtual.assets import virtual_assets
 from clstudy.identities.virtual.moment import Moment, Pose
@@ -95,11 +95,7 @@ class Views:
             UserError: there is no such file, or it holds something else.
         """
         expected = "expected the views.npz that `python -m clstudy.generators.pretraining views` writes"
-        try:
-            with np.load(path, allow_pickle=False) as content:
-                views = cls(*(content[entry.name] for entry in fields(cls)))
-        except (OSError, ValueError, EOFError, KeyError) as error:
-            raise UserError(f"{path} cannot be read ({error}); {expected}") from error
+        views = cls(**arrays_in(path, [entry.name for entry in fields(cls)], expected))
         if views.images.dtype != np.uint8 or views.images.ndim != 5 or len(views.cameras) != len(views.images):
             raise UserError(f"{path} does not hold views as uint8 (m, v, height, width, 3) with cameras; {expected}")
         return views
