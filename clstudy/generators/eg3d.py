@@ -29,10 +29,6 @@ from clstudy.generators.volume_rendering import (
     spaced_depths,
 )
 
-CAMERA = 25
-"""How many numbers a camera is: camera to world 4 x 4 and intrinsics 3 x 3."""
-
-
 _BOUNDS = {
     "resolution": (4, 1024),
     "near": (1e-3, 1e3),

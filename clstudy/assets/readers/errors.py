@@ -16,10 +16,10 @@ class CheckpointError(UserError):
 class UnknownGlobals(CheckpointError):
     """The file names Python objects that no published generator needs.
 
-    ``names`` are all of them; ``words`` are the identifiers among the file's strings (class names, for example).
+    ``names`` are all of them.
     """
 
-    def __init__(self, names: tuple[str, ...], words: frozenset[str]):
+    def __init__(self, names: tuple[str, ...]):
         shown = ", ".join(map(_printable, names[:8])) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
         super().__init__(
             f"it asks to import {shown}, which no StyleGAN2 or EG3D checkpoint needs, and a pickle can run any code "
@@ -27,7 +27,6 @@ class UnknownGlobals(CheckpointError):
             "python -m clstudy.generators inspect --help); get the file from its publisher again"
         )
         self.names = names
-        self.words = words
 
 
 def _printable(name: str) -> str:

@@ -30,13 +30,11 @@ NESTED_TWICE = "it has torch files nested in torch files"
 
 @dataclass(kw_only=True)
 class Scan:
-    """What pickles name: globals and instructions that are not known, and identifiers among their strings."""
+    """What pickles name: globals and instructions that are not known."""
 
     limits: Limits
     unknown: dict[str, None] = field(default_factory=dict)
     instructions: dict[str, None] = field(default_factory=dict)
-    words: set[str] = field(default_factory=set)
-
     nested: bool = False
 
     def read(self, stream: io.BytesIO, depth: int = 0) -> None:
@@ -65,8 +63,6 @@ class Scan:
                 pushed.append(memo.get(int(str(argument))))
             elif isinstance(argument, str) and name not in ("GLOBAL", "INST"):
                 pushed.append(argument)
-                if len(argument) < 64 and argument.isidentifier():
-                    self.words.add(argument)
             elif name not in ("PROTO", "FRAME"):
                 pushed.append(None)
             if isinstance(argument, bytes) and is_legacy_torch_file(argument):
@@ -88,7 +84,7 @@ class Scan:
     def check(self) -> None:
         """Raise UnknownGlobals or CheckpointError for what has been found."""
         if self.unknown:
-            raise UnknownGlobals(tuple(self.unknown), frozenset(self.words))
+            raise UnknownGlobals(tuple(self.unknown))
         if self.instructions:
             raise CheckpointError(
                 f"it uses the pickle instructions {', '.join(self.instructions)}, which no published checkpoint uses; "

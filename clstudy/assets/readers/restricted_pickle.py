@@ -67,7 +67,7 @@ class _InertUnpickler(pickle._Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         full = f"{module}.{name}"
         if full not in KNOWN_GLOBALS:
-            raise UnknownGlobals((full,), frozenset())
+            raise UnknownGlobals((full,))
         return Global(full)
 
     def persistent_load(self, pid: Any) -> Any:
