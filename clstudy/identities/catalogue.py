@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from clstudy.assets import manifest as asset_manifest
 from clstudy.errors import UserError, nearest
@@ -21,6 +21,9 @@ from clstudy.identities.virtual.presets import DEFAULT_PRESET, PRESETS
 from clstudy.registry import Registry
 from clstudy.storage.documents import read_json
 from clstudy.storage.places import require_writable
+
+if TYPE_CHECKING:
+    from clstudy.identities.virtual.data_set import VirtualSettings
 
 Settings = dict[str, int | str]
 
@@ -121,9 +124,20 @@ class _Virtual(PackagedSet):
 
     def settings(self, wanted: Wanted) -> Settings:
         from clstudy.identities.virtual.assets import FILE
-        from clstudy.identities.virtual.data_set import GENERATOR_VERSION, VirtualSettings
+        from clstudy.identities.virtual.data_set import GENERATOR_VERSION
 
-        settings = VirtualSettings(
+        settings = self._checked(wanted)
+        return {
+            **asdict(settings),
+            "preset_numbers": settings.numbers.digest(),
+            "generator_version": GENERATOR_VERSION,
+            FILE: asset_manifest()[FILE]["sha256"],
+        }
+
+    def _checked(self, wanted: Wanted) -> VirtualSettings:
+        from clstudy.identities.virtual.data_set import VirtualSettings
+
+        return VirtualSettings(
             people=_numbered_people(self._name, wanted),
             timestamps=wanted.timestamps,
             train=wanted.train,
@@ -132,21 +146,47 @@ class _Virtual(PackagedSet):
             image_size=wanted.image_size,
             preset=self._preset,
         )
-        return {
-            **asdict(settings),
-            "preset_numbers": settings.numbers.digest(),
-            "generator_version": GENERATOR_VERSION,
-            FILE: asset_manifest()[FILE]["sha256"],
-        }
 
     def outline(self, settings: Settings, wanted: Wanted) -> tuple[Identity, ...] | None:
         return _outlined_people(settings, wanted)
 
     def build(self, root: Path, settings: Settings, cache: Path) -> None:
-        from clstudy.identities.virtual.data_set import VirtualSettings, make_virtual
+        from clstudy.identities.virtual.data_set import VirtualSettings
 
         wanted = {field.name: settings[field.name] for field in fields(VirtualSettings)}
-        make_virtual(root, VirtualSettings(**wanted))  # type: ignore[arg-type]
+        self._make(root, VirtualSettings(**wanted))  # type: ignore[arg-type]
+
+    def _make(self, root: Path, settings: VirtualSettings) -> None:
+        from clstudy.identities.virtual.data_set import make_virtual
+
+        make_virtual(root, settings)
+
+
+class _VirtualViews(_Virtual):
+    """The virtual people under several cameras."""
+
+    def __init__(self) -> None:
+        from clstudy.identities.virtual.views_set import PRESET
+
+        super().__init__("virtual_views", PRESET)
+        self.description = "virtual people whose test moments three cameras see at once, with depth, for 3D generators"
+
+    def settings(self, wanted: Wanted) -> Settings:
+        from clstudy.identities.virtual.views_set import VIEWS_VERSION
+
+        return {**super().settings(wanted), "views_version": VIEWS_VERSION}
+
+    def _checked(self, wanted: Wanted) -> VirtualSettings:
+        from clstudy.identities.virtual.views_set import check_views
+
+        settings = super()._checked(wanted)
+        check_views(settings)
+        return settings
+
+    def _make(self, root: Path, settings: VirtualSettings) -> None:
+        from clstudy.identities.virtual.views_set import make_virtual_views
+
+        make_virtual_views(root, settings)
 
 
 class _Orl(PackagedSet):
@@ -217,6 +257,7 @@ _add("virtual", _Virtual("virtual", DEFAULT_PRESET))
 for _preset in PRESETS:
     if _preset != DEFAULT_PRESET:
         _add(f"virtual_{_preset}", _Virtual(f"virtual_{_preset}", _preset))
+_add("virtual_views", _VirtualViews())
 
 
 def _numbered_people(data_set: str, wanted: Wanted) -> int:

@@ -28,6 +28,7 @@ from clstudy.identities.conditions import (
     read_sidecar,
     too_many,
 )
+from clstudy.identities.known_geometry import geometry_problem
 from clstudy.images import opened_picture, read_picture_file
 from clstudy.storage.documents import read_json
 
@@ -189,8 +190,7 @@ class _Walk:
         conditions = Conditions({**shared, **own})
         problems = too_many(conditions)
         camera = camera_problem(conditions[CAMERA]) if CAMERA in conditions else None
-        if camera:
-            problems = (*problems, camera)
+        problems = (*problems, *filter(None, (camera, geometry_problem(conditions))))
         for problem in problems:
             self.say(photo, problem)
         return None if problems else conditions

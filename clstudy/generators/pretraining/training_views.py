@@ -22,8 +22,9 @@ from clstudy.identities.virtual.assets import virtual_assets
 from clstudy.identities.virtual.moment import Moment, Pose
 from clstudy.identities.virtual.occasions import Occasion
 from clstudy.identities.virtual.person import Person, draw_virtual_person
-from clstudy.identities.virtual.photo import Photograph, Sitter
+from clstudy.identities.virtual.photo import Sitter
 from clstudy.identities.virtual.presets import PRESETS
+from clstudy.identities.virtual.views_set import ray_distances
 from clstudy.seeding import derive_rng
 
 SIZE, DEPTH_SIZE = 64, 32
@@ -101,25 +102,13 @@ class Views:
         return views
 
 
-def ray_distances(photo: Photograph) -> np.ndarray:
-    """Distances from the camera along its rays, float16 ``[32, 32]``; NaN where any part shows the backdrop."""
-    size, camera = len(photo.depth), photo.camera
-    centres = (np.arange(size) + 0.5) / size
-    x = (centres[None, :] - camera[18]) / camera[16]
-    y = (centres[:, None] - camera[21]) / camera[20]
-    distances = photo.depth * np.sqrt(1 + x**2 + y**2)
-    step = size // DEPTH_SIZE
-    mean: np.ndarray = distances.reshape(DEPTH_SIZE, step, DEPTH_SIZE, step).mean(axis=(1, 3))
-    return mean.astype(np.float16)
-
-
 def views_of(sitter: Sitter, moment: Moment, poses: list[Pose]) -> Views:
     """One moment as its own camera and others see it."""
     taken = [sitter.photograph(moment, SIZE)]
     taken += [sitter.photograph(moment, SIZE, seen=pose) for pose in poses]
     return Views(
         images=np.stack([photo.image for photo in taken])[None],
-        depths=np.stack([ray_distances(photo) for photo in taken])[None],
+        depths=np.stack([ray_distances(photo, DEPTH_SIZE).astype(np.float16) for photo in taken])[None],
         points=np.stack([five_points(photo.landmarks) for photo in taken]).astype(np.float32)[None],
         cameras=np.stack([photo.camera for photo in taken]).astype(np.float32)[None],
         people=np.zeros(1, np.int64),

@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -100,18 +100,24 @@ def make_virtual(root: Path, settings: VirtualSettings) -> None:
             folder = _folder(index, t)
             stamps[folder] = {"age": occasion.age, **asdict(occasion.setting)}
             for name, frame in _chosen(occasion, settings):
+                taken = sitter.photograph(frame.moment, settings.image_size)
                 path = root / folder / f"{name}.png"
-                photos[f"{folder}/{name}.png"] = _written(
-                    path, sitter.photograph(frame.moment, settings.image_size), frame
-                )
+                photos[f"{folder}/{name}.png"] = written_photo(path, taken, truth(taken, frame))
                 modes[f"{name.split('/')[0]}, mode {frame.mode}"] += 1
+    totals = {"photos": len(photos), "of_modes": dict(sorted(modes.items()))}
+    manifest_of(root, "virtual", settings, {"totals": totals, "timestamps": stamps}, photos)
+
+
+def manifest_of(
+    root: Path, data_set: str, settings: VirtualSettings, facts: Mapping[str, Any], photos: Mapping[str, Any]
+) -> None:
+    """Write ``root/manifest.json``."""
     manifest = {
-        "data_set": "virtual",
+        "data_set": data_set,
         "generator_version": GENERATOR_VERSION,
         "settings": asdict(settings),
         "preset": asdict(settings.numbers),
-        "totals": {"photos": len(photos), "of_modes": dict(sorted(modes.items()))},
-        "timestamps": stamps,
+        **facts,
         "photos": photos,
     }
     (root / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n")
@@ -187,10 +193,10 @@ def _chosen(occasion: Occasion, settings: VirtualSettings) -> Iterator[tuple[str
         yield f"test/{2 * turn + 1:03d}", frame
 
 
-def _written(path: Path, taken: Photograph, frame: Frame) -> dict[str, str]:
+def written_photo(path: Path, taken: Photograph, conditions: Mapping[str, float | list[float]]) -> dict[str, str]:
     """Write a photo and its sidecar; the photo's entry in the manifest."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    content, conditions = stored_png(taken.image), truth(taken, frame)
+    content = stored_png(taken.image)
     path.write_bytes(content)
     path.with_suffix(".json").write_text(json.dumps(conditions) + "\n")
     numbers = {name: tuple(value) if isinstance(value, list) else (value,) for name, value in conditions.items()}
