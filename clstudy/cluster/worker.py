@@ -297,8 +297,7 @@ class TrialTrainable(tune.Trainable):
         images = {"faces": enlarged(report.faces)}
         if report.buffer is not None:
             images["buffer"] = enlarged(report.buffer)
-        if report.turntable is not None:
-            images["turntable"] = enlarged(report.turntable)
+        images |= {name: enlarged(pixels) for name, pixels in report.pictures.items()}
         self._job.coordinator.stage.remote(
             self._spec.trial_id,
             request.key,

@@ -74,6 +74,9 @@ _Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 _Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 _Decay = Annotated[float, Field(ge=0, lt=1)]
 
+TURNTABLE = "turntable"
+"""Name of the picture of a stage that shows a 3D generator from several sides."""
+
 TURNTABLE_YAWS = (-30, -15, 0, 15, 30)
 """Degrees from which a 3D generator is shown, one latent in all of them."""
 

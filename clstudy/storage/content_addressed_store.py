@@ -33,8 +33,7 @@ from clstudy.storage.trees import list_files, remove_tree, together
 MARKER = "COMPLETE"
 STAGE_RECORD, ROWS, FACES, REPLAYS = "stage.json", "rows.parquet", "faces.png", "replays.png"
 """Files of a stage's value: its record, rows, face grid, and what a strategy generated, if it did."""
-TURNTABLE = "turntable.png"
-"""A 3D generator from several sides."""
+_PICTURE = re.compile(r"picture_([a-z][a-z0-9_]*)\.png")
 WEIGHTS, MEMORY, LEARNED, ANCHORS = "weights.safetensors", "memory.json", "learned.safetensors", "anchors.safetensors"
 """The file of every other kind of value."""
 STAGE_FILES = (ROWS, STAGE_RECORD, FACES)
@@ -46,6 +45,17 @@ def digest_of(document: Mapping[str, Any]) -> str:
     """sha256 of a JSON-able document in canonical form: the key of the value it describes."""
     text = json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def picture_file(name: str) -> str:
+    """The file of a picture that a workload made of a stage (``ScoredStage.pictures``)."""
+    return f"picture_{name}.png"
+
+
+def picture_files(names: Iterable[str]) -> dict[str, str]:
+    """Among the names of a stage's files, those of such pictures by the pictures' names."""
+    found = ((_PICTURE.fullmatch(name), name) for name in names)
+    return {match[1]: name for match, name in found if match is not None}
 
 
 def is_key(text: object) -> bool:

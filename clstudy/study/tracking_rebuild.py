@@ -30,8 +30,8 @@ from clstudy.storage.content_addressed_store import (
     LOSSES,
     REPLAYS,
     STAGE_RECORD,
-    TURNTABLE,
     StudyStore,
+    picture_files,
     read_losses,
 )
 from clstudy.storage.places import require_writable
@@ -166,8 +166,9 @@ class StudyReplay:
         pictures = {}
         if (faces := self._stages.file(key, FACES)) is not None:
             pictures["faces"] = enlarged(decode_png(faces))
-        if (turntable := self._stages.file(key, TURNTABLE)) is not None:
-            pictures["turntable"] = enlarged(decode_png(turntable))
+        for name, file in picture_files(self._stages.names(key) or ()).items():
+            if (content := self._stages.file(key, file)) is not None:
+                pictures[name] = enlarged(decode_png(content))
         if record is not None and (replay := record.asked.replay):
             known, size = self._known_photos(), record.asked.image_size
             if all(digest in known for _, digest in replay):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
@@ -22,7 +23,8 @@ class StageReport:
     """Loss of every training step, float32 ``[steps]``; None in stages of earlier versions, which did not keep it."""
     faces: np.ndarray
     buffer: np.ndarray | None
-    turntable: np.ndarray | None = None
+    pictures: Mapping[str, np.ndarray] = field(default_factory=dict)
+    """Others that the workload made, by name."""
 
 
 class Listener(Protocol):

@@ -27,10 +27,11 @@ from clstudy.storage.content_addressed_store import (
     REPLAYS,
     ROWS,
     STAGE_RECORD,
-    TURNTABLE,
     StudyStore,
     Timing,
     losses_bytes,
+    picture_file,
+    picture_files,
     read_losses,
 )
 from clstudy.strategies.base import Generated, Memory, make_items, memory_to_dict
@@ -143,8 +144,7 @@ class StageRunner:
         if done.generated is not None and generated is not None:
             files["replays.safetensors"] = stored_tensors({"latents": done.generated.latents})
             files[REPLAYS] = encode_png(generated)
-        if scored.turntable is not None:
-            files[TURNTABLE] = encode_png(scored.turntable)
+        files |= {picture_file(name): encode_png(pixels) for name, pixels in scored.pictures.items()}
         # weights are stored first: if rows exist, the weights existed too
         self.trainer.keep_weights(request, trained.weights)
         self.store.stages.put(request.key, files)
@@ -159,7 +159,7 @@ class StageRunner:
             loss=trained.loss,
             losses=trained.losses,
             faces=scored.faces,
-            turntable=scored.turntable,
+            pictures=scored.pictures,
             buffer=self._buffer_picture(request) if request.replay else generated,
         )
 
@@ -191,7 +191,7 @@ class StageRunner:
             loss=StageRecord.decode(files[STAGE_RECORD]).loss,
             losses=read_losses(files[LOSSES]) if LOSSES in files else None,
             faces=decode_png(files[FACES]),
-            turntable=decode_png(files[TURNTABLE]) if TURNTABLE in files else None,
+            pictures={name: decode_png(files[file]) for name, file in picture_files(files).items()},
             buffer=self._buffer_picture(request) if request.replay else generated,
         )
 

@@ -5,7 +5,7 @@ Sources: L. Qi et al., "My3DGen" (2307.05468); the paper's 3D study.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -16,7 +16,7 @@ from clstudy.generators.eg3d import UsualCamera
 from clstudy.generators.eg3d_copies import EG3DCopies, SeenEG3D, depth_picture, usual_view
 from clstudy.identities.cameras import CAMERA, NUMBERS, mirrored
 from clstudy.images import photo_row, to_uint8
-from clstudy.settings.profile_sections import TURNTABLE_YAWS
+from clstudy.settings.profile_sections import TURNTABLE, TURNTABLE_YAWS
 from clstudy.settings.profiles import ViewSettings
 from clstudy.training.evaluation import TestSet
 from clstudy.training.personalise import TrainingPhotos
@@ -95,10 +95,11 @@ class Personalised3D(PersonalisedGenerator):
         places = seen[:, :16].to(crop.device)
         return replace(test, combination_cameras=torch.cat([places, crop.expand(len(seen), -1)], dim=1))
 
-    def turntable(self, state: nn.Module, newest: TestSet) -> np.ndarray:
-        """The first test photo, as the pretrained generator knows it, from five sides."""
+    def pictures(self, state: nn.Module, tests: Sequence[TestSet]) -> dict[str, np.ndarray]:
+        """``turntable``: the newest first test photo, as the pretrained generator knows it, from five sides."""
+        newest = tests[-1]
         assert isinstance(state, SeenEG3D) and newest.cameras is not None
-        return turntable(state, newest.start[:1], newest.cameras[0])
+        return {TURNTABLE: turntable(state, newest.start[:1], newest.cameras[0])}
 
 
 @torch.no_grad()

@@ -127,9 +127,9 @@ class PersonalisedGenerator(Workload[nn.Module, TestSet]):
         """What makes the images of the latents found for test photos; None: the network itself."""
         return None
 
-    def turntable(self, state: nn.Module, newest: TestSet) -> np.ndarray | None:
-        """The picture ``ScoredStage.turntable`` of a 3D generator; None for others."""
-        return None
+    def pictures(self, state: nn.Module, tests: Sequence[TestSet]) -> dict[str, np.ndarray]:
+        """``ScoredStage.pictures``."""
+        return {}
 
     def usual_cameras(self, count: int) -> Tensor | None:
         """Cameras ``[count, 25]`` that the network uses when it is given none; None if it never has any."""
@@ -184,7 +184,7 @@ class PersonalisedGenerator(Workload[nn.Module, TestSet]):
         )
         photos = torch.cat([test.images[:1] for test in tests])
         faces = face_grid(to_uint8(photos), to_uint8(torch.stack(found.examples)))
-        return ScoredStage(found.rows, faces, self.turntable(trained.state, tests[-1]))
+        return ScoredStage(found.rows, faces, self.pictures(trained.state, tests))
 
 
 def _balanced(samples: TestSamples) -> frozenset[str]:

@@ -124,13 +124,12 @@ class ScoredStage:
     Attributes:
         rows: all of them.
         faces: uint8 ``[h, w, 3]``.
-        turntable: of a 3D generator, one latent from the sides of ``TURNTABLE_YAWS``, images above depths: uint8
-            ``[2 s, 5 s, 3]``.
+        pictures: others that the workload makes, by name (a-z, 0-9 and _): uint8 ``[h, w, 3]``.
     """
 
     rows: tuple[Row, ...]
     faces: np.ndarray
-    turntable: np.ndarray | None = None
+    pictures: Mapping[str, np.ndarray] = field(default_factory=dict)
 
 
 class Workload(ABC, Generic[S, T]):

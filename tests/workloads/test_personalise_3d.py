@@ -225,19 +225,20 @@ def test_a_turntable_shows_one_latent_from_five_sides_and_comes_back_from_the_st
 ) -> None:
     work = runner(tmp_path)
     (request, report), *_ = run(work, person, "lower")
-    assert report.turntable is not None and report.turntable.shape == (2 * 64, 5 * 64, 3)
+    turntable = report.pictures["turntable"]
+    assert turntable.shape == (2 * 64, 5 * 64, 3)
     again = run(runner(tmp_path), person, "lower")[0][1]
-    assert again.reused and again.turntable is not None and np.array_equal(again.turntable, report.turntable)
+    assert again.reused and np.array_equal(again.pictures["turntable"], turntable)
     module = work.trainer.frozen(request)
     test = work.photos.test_set(person, 0, 0)
     assert isinstance(module, SeenEG3D) and test.cameras is not None
     view = torch.cat([usual_view(SETTINGS.camera, 15)[:16], test.cameras[0, 16:]])[None]
     with torch.no_grad():
         seen = module.rendered(test.start[:1], view)
-    assert np.array_equal(report.turntable[:64, 3 * 64 : 4 * 64], to_uint8(seen.image)[0])
+    assert np.array_equal(turntable[:64, 3 * 64 : 4 * 64], to_uint8(seen.image)[0])
     middle, rendering = float(seen.depth[0, 0, 8, 8]), SETTINGS.rendering
     bright = 255 * (rendering.far - middle) / (rendering.far - rendering.near)
-    assert abs(float(report.turntable[64 + 34, 3 * 64 + 34, 0]) - bright) < 1.5
+    assert abs(float(turntable[64 + 34, 3 * 64 + 34, 0]) - bright) < 1.5
 
 
 def test_mirrored_photos_are_trained_on_with_mirrored_cameras_and_anchors_of_their_own(
