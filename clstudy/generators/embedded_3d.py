@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from safetensors import safe_open
 from safetensors.torch import save_file
+from torch import Tensor
 
 from clstudy.generators.eg3d import EG3D, EG3DSettings, RenderingSettings, UsualCamera
 from clstudy.generators.stylegan2 import StyleGAN2Settings
@@ -47,10 +48,11 @@ def encoder() -> WEncoder:
     return WEncoder(w_dim=_W, widths=(32, 64, 128, 192), blocks=(1, 1, 1, 1), neck=48)
 
 
-def save_networks(network: EG3D, to_w: WEncoder, path: Path) -> None:
-    """Write both as float16 safetensors (prefixes ``generator.`` and ``encoder.``), with the settings."""
+def save_networks(network: EG3D, to_w: WEncoder, directions: Mapping[str, Tensor], path: Path) -> None:
+    """Write them as float16 safetensors (prefixes ``generator.``, ``encoder.``, ``direction.``), with the settings."""
     state = {f"generator.{name}": value for name, value in network.state_dict().items()}
     state |= {f"encoder.{name}": value for name, value in to_w.state_dict().items()}
+    state |= {f"direction.{name}": value for name, value in directions.items()}
     metadata = {"settings": json.dumps(network.settings.to_dict(), sort_keys=True)}
     save_file({name: value.detach().half().contiguous() for name, value in state.items()}, path, metadata=metadata)
 
@@ -62,9 +64,11 @@ def read_arrays(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         return arrays, json.loads((file.metadata() or {})["settings"])
 
 
-def networks_of(arrays: Mapping[str, np.ndarray], settings: Mapping[str, Any]) -> tuple[EG3D, WEncoder]:
-    """Generator and W encoder of such a file's content, in float32."""
+def networks_of(
+    arrays: Mapping[str, np.ndarray], settings: Mapping[str, Any]
+) -> tuple[EG3D, WEncoder, dict[str, Tensor]]:
+    """Generator, W encoder and semantic directions ``[w_dim]`` by name of such a file's content, in float32."""
     network, to_w = EG3D(EG3DSettings.from_dict(settings)), encoder()
     network.load_state_dict(arrays_under("generator.", arrays))
     to_w.load_state_dict(arrays_under("encoder.", arrays))
-    return network, to_w
+    return network, to_w, arrays_under("direction.", arrays)

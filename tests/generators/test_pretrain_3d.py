@@ -11,6 +11,7 @@ import torch
 
 from clstudy.errors import UserError
 from clstudy.generators import embedded_3d
+from clstudy.generators.pretraining.directions import semantic_directions
 from clstudy.generators.pretraining.figures_3d import evaluate, inside_face, side_figures, write_grid
 from clstudy.generators.pretraining.networks_3d import Networks3D
 from clstudy.generators.pretraining.train import Cycle
@@ -23,7 +24,7 @@ from clstudy.generators.pretraining.train_3d import (
     train_cycle,
 )
 from clstudy.generators.pretraining.training_faces import held_out_virtual
-from clstudy.generators.pretraining.training_views import VIEWS, Views, held_out_views, views_chunk
+from clstudy.generators.pretraining.training_views import EXPRESSIONS, VIEWS, Views, held_out_views, views_chunk
 from clstudy.generators.volume_rendering import camera_rays
 from clstudy.identities.cameras import camera_problem, view_angles
 from clstudy.images import to_uint8
@@ -163,22 +164,75 @@ def test_training_lowers_the_loss_and_repeats(views: Views) -> None:
         assert torch.equal(one, other)
 
 
+def test_killed_in_a_cycle_it_goes_on_and_ends_in_the_same_bits(
+    views: Views, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from clstudy.generators.pretraining import train_3d
+
+    monkeypatch.setattr(train_3d, "SNAPSHOT_STEPS", 3)
+    cycle = Cycle(steps=7, learning_rate=5e-3, encoder_learning_rate=1e-3, identity_faces=1, identity_from=2)
+    settings = replace(QUICK, cycles=(cycle,))
+    whole = train_cycle(fresh_networks(settings), views, settings, 0, lambda networks: None)
+
+    class Killed(Exception):
+        pass
+
+    taken = 0
+
+    def kill_at_the_second(networks: Networks3D) -> None:
+        nonlocal taken
+        taken += 1
+        if taken == 2:
+            raise Killed
+
+    progress = tmp_path / "progress.pt"
+    with pytest.raises(Killed):
+        train_cycle(fresh_networks(settings), views, settings, 0, kill_at_the_second, progress)
+    taken = 5
+    resumed = train_cycle(fresh_networks(settings), views, settings, 0, kill_at_the_second, progress)
+    assert taken == 5, "the seventh step alone was left"
+    for one, other in ((whole.generator, resumed.generator), (whole.encoder, resumed.encoder)):
+        for name, value in one.state_dict().items():
+            assert torch.equal(value, other.state_dict()[name]), name
+    again = replace(settings, cycles=(cycle, cycle))
+    train_cycle(fresh_networks(settings), views, again, 1, lambda networks: None, progress)  # not another cycle's
+
+
 def test_a_whole_run_leaves_weights_card_and_grid_and_goes_on(views: Views, unseen: Views, tmp_path: Path) -> None:
     pretrain_3d(views, unseen, tmp_path, QUICK)
     weights = tmp_path / "embedded_3d.safetensors"
     assert weights.stat().st_size <= 8_000_000
     assert {path.name for path in tmp_path.iterdir()} == {
-        "autoencoder_3d.safetensors",
+        "cycle_0.safetensors",
         "embedded_3d.safetensors",
         "model_card_3d.json",
         "model_card_3d_grid.png",
+        "settings.json",
     }
+    with pytest.raises(UserError, match=r"settings.json is of a training with other settings; give another --out"):
+        pretrain_3d(views, unseen, tmp_path, replace(QUICK, seed=1))
     first = weights.read_bytes()
     networks = Networks3D.read(weights)
     assert networks.generator.settings == embedded_3d.SETTINGS
     assert bool(networks.generator.backbone.mapping.w_avg.any())
-    pretrain_3d(views, unseen, tmp_path / "more", QUICK, begin=1, autoencoder=tmp_path / "autoencoder_3d.safetensors")
+    assert tuple(networks.directions) == tuple(sorted(EXPRESSIONS)) and bool(networks.directions["smile"].any())
+    pretrain_3d(views, unseen, tmp_path / "more", QUICK, begin=1, autoencoder=tmp_path / "cycle_0.safetensors")
     assert (tmp_path / "more" / "embedded_3d.safetensors").read_bytes() == first
+
+
+def test_directions_are_what_moves_w_with_an_expression_within_people(views: Views) -> None:
+    rng = np.random.default_rng(0)
+    people = np.repeat(np.arange(30), 4)
+    expressions = rng.random((120, len(EXPRESSIONS))).astype(np.float32)
+    expressions[:, 1] += people / 30  # who smiles more also differs in w
+    cameras = np.repeat(views.cameras[:4, :1], 30, axis=0)
+    known = Views(*(getattr(views[:1], entry.name).repeat(120, 0) for entry in fields(Views)))
+    known = replace(known, people=people, expressions=expressions, cameras=cameras)
+    slopes = rng.normal(size=(len(EXPRESSIONS), 16))
+    w = rng.normal(size=(30, 16))[people] * 5 + expressions @ slopes + 0.01 * rng.normal(size=(120, 16))
+    found = semantic_directions(w.astype(np.float32), known)
+    assert list(found) == list(EXPRESSIONS)
+    np.testing.assert_allclose(np.stack(list(found.values())), slopes, atol=0.05)
 
 
 def test_figures_tell_a_flat_head_from_a_round_one(unseen: Views) -> None:

@@ -10,6 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from clstudy.faces.embedding import IdentityEmbedder
+from clstudy.faces.smiles import MouthLift
 from clstudy.generators.eg3d_copies import SeenEG3D, depth_picture
 from clstudy.generators.pretraining.networks_3d import Networks3D
 from clstudy.generators.pretraining.training_views import Views
@@ -38,7 +39,33 @@ def evaluate(networks: Networks3D, unseen: Views) -> dict[str, dict[str, float]]
         lpips=lpips,
         cameras=cameras,
     )
-    return {"encoder": side_figures(networks, unseen), "inversion": side_figures(networks, unseen, found)}
+    return {
+        "encoder": side_figures(networks, unseen),
+        "inversion": side_figures(networks, unseen, found),
+        "smile": smile_figures(networks, unseen, found),
+    }
+
+
+@torch.no_grad()
+def smile_figures(networks: Networks3D, unseen: Views, w: Tensor) -> dict[str, float]:
+    """What moving w along the direction ``smile`` does, as the first cameras see it.
+
+    ``lift``: how much the corners of the mouth rise (``faces.smiles``), mean; ``lifted``: share of faces in which they
+    do; ``identity_kept``: cosine between the faces before and after. Empty without that direction.
+    """
+    if "smile" not in networks.directions:
+        return {}
+    before, after = (
+        networks.seen(w + strength * networks.directions["smile"], unseen.cameras[:, 0]).image for strength in (0, 1)
+    )
+    embedder, measure = IdentityEmbedder(), MouthLift()
+    lift = measure(to_uint8(after)) - measure(to_uint8(before))
+    kept = (embedder(before) * embedder(after)).sum(1)
+    return {
+        "lift": round(float(lift.mean()), 4),
+        "lifted": round(float((lift > 0).mean()), 4),
+        "identity_kept": round(float(kept.mean()), 4),
+    }
 
 
 @torch.no_grad()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -19,10 +19,11 @@ from clstudy.settings.profiles import ComputeSettings
 
 @dataclass
 class Networks3D:
-    """The generator and the encoder that are trained together."""
+    """The generator and the encoder that are trained together, and directions ``[w_dim]`` that are fitted then."""
 
     generator: EG3D
     encoder: WEncoder
+    directions: dict[str, Tensor] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         apply_compute(self.generator.backbone.synthesis, ComputeSettings(kernels="fused"))
@@ -38,8 +39,8 @@ class Networks3D:
         return cls(*networks_of(*read_arrays(path)))
 
     def save(self, path: Path) -> None:
-        """Write both as float16 safetensors."""
-        save_networks(self.generator, self.encoder, path)
+        """Write them as float16 safetensors."""
+        save_networks(self.generator, self.encoder, self.directions, path)
 
     @torch.no_grad()
     def follow(self, other: Networks3D, decay: float) -> None:

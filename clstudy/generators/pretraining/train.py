@@ -21,7 +21,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Protocol, Self, TypeVar
+from typing import Any, Protocol, Self, TypeVar
 
 import numpy as np
 import torch
@@ -223,6 +223,7 @@ def anneal(
     snapshot: Callable[[T], None],
     *,
     every: int,
+    progress: Path | None = None,
 ) -> T:
     """Train networks in place for one cycle, all but the mapping network, and return their average.
 
@@ -233,6 +234,8 @@ def anneal(
         losses_at: step -> what is to be lowered, and what to print of it.
         snapshot: called with the averaged networks.
         every: steps between two snapshots.
+        progress: file with everything that the next step depends on, written with every snapshot; if it is there, the
+            cycle goes on from it and ends in the same bits. Needs a ``losses_at`` that depends on the step alone.
     """
     cycle, average = settings.cycles[number], copy.deepcopy(live)
     tuned = [value for part in live.generator.tuned_parts() for value in part.parameters()]
@@ -243,7 +246,11 @@ def anneal(
     optimizer = torch.optim.Adam(groups, betas=settings.betas)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: warm_cosine(step, cycle.steps))
     started = time.monotonic()
-    for step in range(cycle.steps):
+    parts: dict[str, Any] = {"optimizer": optimizer, "schedule": schedule}
+    parts |= {"live generator": live.generator, "live encoder": live.encoder}
+    parts |= {"average generator": average.generator, "average encoder": average.encoder}
+    first = 0 if progress is None else _resumed(progress, number, parts)
+    for step in range(first, cycle.steps):
         total, words = losses_at(step)
         optimizer.zero_grad()
         torch.autograd.backward(total)
@@ -254,8 +261,29 @@ def anneal(
             said = f"cycle {number} step {step} loss {total.item():.4f} {words()}"
             print(f"{said} {time.monotonic() - started:.0f} s", flush=True)
         if step % every == every - 1:
+            if progress is not None:
+                _keep_progress(progress, number, step + 1, parts)
             snapshot(average)
     return average
+
+
+def _keep_progress(path: Path, cycle: int, step: int, parts: Mapping[str, Any]) -> None:
+    beside = path.with_suffix(".part")
+    torch.save({"cycle": cycle, "step": step, **{name: part.state_dict() for name, part in parts.items()}}, beside)
+    beside.replace(path)
+
+
+def _resumed(path: Path, cycle: int, parts: Mapping[str, Any]) -> int:
+    """Put the parts where they were; the next step. 0, and nothing changed, if there is no file of this cycle."""
+    if not path.is_file():
+        return 0
+    kept = torch.load(path, weights_only=True)
+    if kept["cycle"] != cycle:
+        return 0
+    for name, part in parts.items():
+        part.load_state_dict(kept[name])
+    print(f"cycle {cycle} goes on at step {kept['step']}", flush=True)
+    return int(kept["step"])
 
 
 def train_mapping(

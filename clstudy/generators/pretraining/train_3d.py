@@ -16,14 +16,17 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from clstudy.errors import UserError
 from clstudy.generators import embedded_3d
 from clstudy.generators.eg3d import EG3D
+from clstudy.generators.pretraining.directions import semantic_directions
 from clstudy.generators.pretraining.figures_3d import evaluate, side_figures, write_grid
 from clstudy.generators.pretraining.losses import mirrored as mirrored_photos
 from clstudy.generators.pretraining.losses import recoloured
@@ -36,8 +39,10 @@ from clstudy.identities.cameras import mirrored as mirrored_cameras
 from clstudy.images import to_unit_range
 from clstudy.seeding import derive_rng, derive_seed
 
-AUTOENCODER = "autoencoder_3d.safetensors"
-"""Encoder and EG3D before the mapping network is fitted: a snapshot while training, then the result."""
+SNAPSHOT = "autoencoder_3d.safetensors"
+"""Encoder and EG3D as they were at the last snapshot; ``cycle_<number>.safetensors`` are those of finished cycles."""
+
+SNAPSHOT_STEPS = 250
 
 _SEEN = 2
 """Cameras through which a moment is compared in one step; the encoder sees through the first."""
@@ -157,27 +162,44 @@ def losses_of(
 
 
 def train_cycle(
-    live: Networks3D, views: Views, settings: Pretrain3DSettings, number: int, snapshot: Callable[[Networks3D], None]
+    live: Networks3D,
+    views: Views,
+    settings: Pretrain3DSettings,
+    number: int,
+    snapshot: Callable[[Networks3D], None],
+    progress: Path | None = None,
 ) -> Networks3D:
-    """Train networks in place for one cycle, and return their average; arguments as in 2D."""
+    """Train networks in place for one cycle, and return their average; arguments as of ``train.anneal``."""
     cycle = settings.cycles[number]
     objective = Objective(settings, faces_of(views[:1000]))
-    rng = derive_rng("pretraining 3D batches", settings.seed, number)
-    jitter = Uniform(torch.Generator().manual_seed(derive_seed("pretraining 3D jitter", settings.seed, number)))
 
     def losses_at(step: int) -> tuple[Tensor, Callable[[], str]]:
+        rng = derive_rng("pretraining 3D batch", settings.seed, number, step)
+        jitter = Uniform(
+            torch.Generator().manual_seed(derive_seed("pretraining 3D jitter", settings.seed, number, step))
+        )
         batch = drawn_batch(views, settings, rng)
         noise = torch.from_numpy(rng.standard_normal((settings.batch, *live.latent_shape)).astype(np.float32))
         identity_faces = cycle.identity_faces if step >= cycle.identity_from else 0
         losses, total, depth = losses_of(live, batch, settings, objective, identity_faces, noise, jitter)
         return total, lambda: f"{losses.words()} depth {depth:.4f}"
 
-    return anneal(live, settings, number, losses_at, snapshot, every=500)
+    return anneal(live, settings, number, losses_at, snapshot, every=SNAPSHOT_STEPS, progress=progress)
 
 
 def faces_of(views: Views) -> Faces:
     """The photos of the moments' own cameras."""
     return Faces(views.images[:, 0], views.points[:, 0], views.people)
+
+
+def _require_same(path: Path, settings: dict[str, Any]) -> None:
+    """Write the settings of a training, or refuse those of another one."""
+    written = json.dumps(settings, indent=2) + "\n"
+    if path.is_file() and path.read_text() != written:
+        raise UserError(
+            f"{path} is of a training with other settings; give another --out, or remove {path.parent} to begin again"
+        )
+    path.write_text(written)
 
 
 def pretrain_3d(
@@ -189,22 +211,35 @@ def pretrain_3d(
     begin: int = 0,
     autoencoder: Path | None = None,
 ) -> None:
-    """Train and write networks, figures and grid to ``out``; arguments as of ``train.pretrain``."""
+    """Train and write networks, figures and grid to ``out``; arguments as of ``train.pretrain``.
+
+    Killed and called again, it goes on where it was (at most ``SNAPSHOT_STEPS`` back), and ends in the same bits.
+
+    Raises:
+        UserError: ``out`` holds a training with other settings.
+    """
     torch.set_num_threads(settings.threads)
     out.mkdir(parents=True, exist_ok=True)
+    _require_same(out / "settings.json", {**asdict(settings), "moments": len(training), "begin": begin})
     unseen = held_out.spread(settings.held_out)
     started = time.monotonic()
 
     def snapshot(networks: Networks3D) -> None:
-        networks.save(out / AUTOENCODER)
+        networks.save(out / SNAPSHOT)
         print(json.dumps(side_figures(networks, unseen)), flush=True)
 
     networks = fresh_networks(settings) if autoencoder is None else Networks3D.read(autoencoder)
     for number in range(begin, len(settings.cycles)):
-        train_cycle(networks, training, settings, number, snapshot).save(out / AUTOENCODER)
-        networks = Networks3D.read(out / AUTOENCODER)
+        finished = out / f"cycle_{number}.safetensors"
+        if not finished.is_file():
+            trained = train_cycle(networks, training, settings, number, snapshot, out / "progress.pt")
+            trained.save(finished)
+        networks = Networks3D.read(finished)
     cameras = torch.from_numpy(training.cameras[:, 0])
-    train_mapping(networks.generator.backbone.mapping, networks.encode(training.images[:, 0]), settings, cameras)
+    w = networks.encode(training.images[:, 0])
+    train_mapping(networks.generator.backbone.mapping, w, settings, cameras)
+    found = semantic_directions(w.numpy(), training)
+    networks.directions = {name: torch.from_numpy(direction) for name, direction in found.items()}
     networks.save(out / "embedded_3d.safetensors")
     write_grid(networks, unseen, out / "model_card_3d_grid.png")
     card = {

@@ -19,7 +19,7 @@ from clstudy.faces.geometry import five_points
 from clstudy.generators.pretraining.training_faces import HELD_OUT_VIRTUAL, arrays_in, held_out_virtual
 from clstudy.identities.people import REPORTED_DATA_SEED
 from clstudy.identities.virtual.assets import virtual_assets
-from clstudy.identities.virtual.moment import Moment, Pose
+from clstudy.identities.virtual.moment import Expression, Moment, Pose
 from clstudy.identities.virtual.occasions import Occasion
 from clstudy.identities.virtual.person import Person, draw_virtual_person
 from clstudy.identities.virtual.photo import Sitter
@@ -32,6 +32,9 @@ SIZE, DEPTH_SIZE = 64, 32
 
 VIEWS = 4
 """Cameras of a moment; the first is that of the photo that a study would take."""
+
+EXPRESSIONS = tuple(Expression().weights())
+"""Names of what a face does."""
 
 MOMENTS_OF_PERSON = 4
 """Every moment at another age, on another occasion."""
@@ -55,6 +58,7 @@ class Views:
         points: float32 ``[m, v, 5, 2]`` in pixels of the photo: eyes, nose tip, corners of the mouth.
         cameras: float32 ``[m, v, 25]``.
         people: int64 ``[m]``: moments with the same number show the same person.
+        expressions: float32 ``[m, e]``, weights in the order of ``EXPRESSIONS``.
     """
 
     images: np.ndarray
@@ -62,6 +66,7 @@ class Views:
     points: np.ndarray
     cameras: np.ndarray
     people: np.ndarray
+    expressions: np.ndarray
 
     def __len__(self) -> int:
         return len(self.images)
@@ -112,6 +117,7 @@ def views_of(sitter: Sitter, moment: Moment, poses: list[Pose]) -> Views:
         points=np.stack([five_points(photo.landmarks) for photo in taken]).astype(np.float32)[None],
         cameras=np.stack([photo.camera for photo in taken]).astype(np.float32)[None],
         people=np.zeros(1, np.int64),
+        expressions=np.array([list(moment.expression.weights().values())], np.float32),
     )
 
 
