@@ -19,7 +19,7 @@ from safetensors.numpy import load as load_arrays
 from clstudy.images import decode_png
 from clstudy.records.results import result_keys, result_path
 from clstudy.records.stage_record import StageInputs, StageRecord
-from clstudy.settings.profile_sections import TURNTABLE, TURNTABLE_YAWS
+from clstudy.settings.profile_sections import EDITED_FACES, TURNTABLE, TURNTABLE_YAWS
 from clstudy.storage.content_addressed_store import ANCHORS, FACES, STAGE_RECORD, StudyStore, ValueStore, picture_file
 
 
@@ -84,6 +84,11 @@ def stage_faces(stage: StoredStage) -> tuple[np.ndarray, np.ndarray] | None:
 def stage_turntable(stage: StoredStage) -> tuple[np.ndarray, np.ndarray] | None:
     """One latent of a 3D generator from the sides of ``TURNTABLE_YAWS``: images and depths, uint8 ``[5, s, s, 3]``."""
     return _two_rows(stage, picture_file(TURNTABLE), len(TURNTABLE_YAWS))
+
+
+def stage_edits(stage: StoredStage) -> tuple[np.ndarray, np.ndarray] | None:
+    """First reconstruction of every timestamp k <= t and the edited one: two uint8 ``[t + 1, s, s, 3]``, if stored."""
+    return _two_rows(stage, picture_file(EDITED_FACES), stage.asked.t + 1)
 
 
 def _two_rows(stage: StoredStage, name: str, columns: int) -> tuple[np.ndarray, np.ndarray] | None:

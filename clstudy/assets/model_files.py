@@ -134,6 +134,16 @@ ROLES.register("lpips_squeeze")(
 )
 
 
+ROLES.register("directions")(
+    Role(
+        what="semantic directions of that generator",
+        names=("directions.safetensors",),
+        remedy="optional, to score and show edited faces: a safetensors file with one vector in w for each direction, "
+        "by name (smile)",
+    )
+)
+
+
 @dataclass(frozen=True, kw_only=True)
 class FoundFiles:
     """Files by role with their sha256, and the roles for which none was found."""

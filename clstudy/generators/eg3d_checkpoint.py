@@ -5,9 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
 import torch
+from safetensors import SafetensorError
+from safetensors.numpy import load_file
 
 from clstudy.assets.readers.errors import CheckpointError
+from clstudy.errors import UserError
 from clstudy.generators.base import GENERATORS, DomainGenerator, GeneratorKind, GeneratorWeights
 from clstudy.generators.checkpoints.reading import read_checkpoint
 from clstudy.generators.eg3d import EG3D, EG3DSettings
@@ -32,7 +36,11 @@ class EG3DCheckpointKind(GeneratorKind):
                 "it: --weights generator=FILE",
                 kind=checkpoint.kind,
             )
-        return GeneratorWeights(dict(checkpoint.tensors), {"settings": checkpoint.settings.to_dict()})
+        arrays = {f"generator.{name}": value for name, value in checkpoint.tensors.items()}
+        if "directions" in files:
+            found = read_directions(files["directions"], checkpoint.settings.backbone.w_dim)
+            arrays |= {f"direction.{name}": value for name, value in found.items()}
+        return GeneratorWeights(arrays, {"settings": checkpoint.settings.to_dict()})
 
     def image_size(self, weights: GeneratorWeights, profile: Profile) -> int:
         return EG3DSettings.from_dict(weights.facts["settings"]).img_resolution
@@ -40,8 +48,36 @@ class EG3DCheckpointKind(GeneratorKind):
     def build(self, weights: GeneratorWeights, profile: Profile, device: torch.device, lpips: LPIPS) -> DomainGenerator:
         with torch.device("meta"):
             network = EG3D(EG3DSettings.from_dict(weights.facts["settings"]))
-        network.load_state_dict(arrays_under("", weights.arrays), assign=True)
-        return EG3DCopies(network, profile, device, lpips, freeze_renderer=profile.views.freeze_renderer)
+        network.load_state_dict(arrays_under("generator.", weights.arrays), assign=True)
+        directions = arrays_under("direction.", weights.arrays)
+        edit = profile.views.edit
+        if directions and edit and edit not in directions:
+            raise UserError(
+                f"views.edit is {edit!r}, and the file of directions has {', '.join(directions)}; name one of them, or "
+                "leave it empty"
+            )
+        return EG3DCopies(
+            network, profile, device, lpips, freeze_renderer=profile.views.freeze_renderer, directions=directions
+        )
+
+
+def read_directions(path: Path, w_dim: int) -> dict[str, np.ndarray]:
+    """Semantic directions by name from a safetensors file, float32 ``[w_dim]`` each.
+
+    Raises:
+        UserError: another kind of file, or a vector of another length, or one that is not finite.
+    """
+    try:
+        found = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"directions: {path} cannot be read as safetensors ({error})") from error
+    for name, value in found.items():
+        if value.shape != (w_dim,) or not np.isfinite(value).all():
+            raise UserError(
+                f"directions: {name} in {path} is of shape {value.shape}; expected {w_dim} finite numbers, a vector in "
+                "this generator's w"
+            )
+    return {name: value.astype(np.float32) for name, value in found.items()}
 
 
 GENERATORS.register("eg3d")(EG3DCheckpointKind())

@@ -73,6 +73,7 @@ class EG3DCopies(DomainGenerator):
         lpips: the loss's.
         encoder: photos ``[n, 3, s, s]`` -> w; None: anchors are found by optimisation.
         freeze_renderer: train the backbone alone.
+        directions: semantic directions by name, ``[w_dim]``.
     """
 
     def __init__(
@@ -84,6 +85,7 @@ class EG3DCopies(DomainGenerator):
         encoder: nn.Module | None = None,
         *,
         freeze_renderer: bool = False,
+        directions: Mapping[str, Tensor] | None = None,
     ):
         self.settings = network.settings
         self.latent_shape = (network.settings.backbone.w_dim,)
@@ -93,6 +95,7 @@ class EG3DCopies(DomainGenerator):
         self._lpips = lpips
         self._encoder = None if encoder is None else encoder.eval().requires_grad_(False).to(device)
         self._freeze_renderer = freeze_renderer
+        self.directions = {name: value.to(device) for name, value in (directions or {}).items()}
 
     def front(self, count: int) -> Tensor:
         """Cameras ``[count, 25]`` in front of the face: what copies use where they are given none."""

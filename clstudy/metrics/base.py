@@ -70,6 +70,8 @@ class Metric(ABC):
     """Whether the metric also scores freely generated images against a whole test set."""
     of_set: ClassVar[bool] = False
     """Whether ``synthesis`` gives one value for the whole set of generated images instead of one per image."""
+    of_identity: ClassVar[bool] = False
+    """Whether the metric compares who is shown and not how, so that it also scores faces turned to a side or edited."""
     least_images: ClassVar[int] = 1
     """Fewest generated images, and fewest target photos, that ``synthesis`` is defined for."""
     unclamped: ClassVar[bool] = False

@@ -30,6 +30,7 @@ class IdentityMetric(Metric):
     bounds = (-1.0, 1.0)
     description = "identity similarity (cosine of face embeddings), higher is better"
     in_synthesis = True
+    of_identity = True
 
     def __init__(self, settings: MetricSettings | None = None):
         super().__init__(settings)

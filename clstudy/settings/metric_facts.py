@@ -20,8 +20,13 @@ from clstudy.errors import UserError
 from clstudy.registry import foreign_object, is_foreign, source_digest
 
 RECONSTRUCTION, BALANCED, SYNTHESIS = "reconstruction", "balanced_reconstruction", "synthesis"
-PROTOCOLS = (RECONSTRUCTION, BALANCED, SYNTHESIS)
-"""Reconstruction of test photos as they come, of those in a balanced test set (``BALANCED_PHOTO``), and synthesis."""
+NOVEL_VIEW, TURNED, EDITED = "novel_view", "turned", "edited"
+PROTOCOLS = (RECONSTRUCTION, BALANCED, SYNTHESIS, NOVEL_VIEW, TURNED, EDITED)
+"""Reconstruction of test photos as they come, of those in a balanced test set (``BALANCED_PHOTO``), and synthesis.
+
+Of 3D generators also a test photo's reconstruction: as another camera of its moment sees it, against that camera's
+photo; from the sides, against the photo; and with its latent moved along a semantic direction, against the photo.
+"""
 BALANCED_PHOTO = "balanced"
 """Condition of a test photo that, where it is 1, belongs to the balanced test set of its timestamp: one with as many
 photos of a rare mode (a pose, an expression, a light) as of a frequent one. Such photos are scored apart."""
@@ -48,6 +53,7 @@ class MetricFacts:
     in_reconstruction: bool = True
     in_synthesis: bool = False
     of_set: bool = False
+    of_identity: bool = False
     twin_of: str | None = None
     other_protocols: tuple[str, ...] = ()
     """Protocols of a workload that does not score by reconstruction and synthesis (``WorkloadKind.measures``)."""
@@ -89,7 +95,10 @@ class MetricFacts:
     def protocols(self) -> tuple[str, ...]:
         """The protocols under which the metric has rows, in the order of the tables."""
         reconstruction = (RECONSTRUCTION, BALANCED) if self.in_reconstruction else ()
-        return (*reconstruction, *((SYNTHESIS,) if self.in_synthesis else ()), *self.other_protocols)
+        synthesis = (SYNTHESIS,) if self.in_synthesis else ()
+        novel = (NOVEL_VIEW,) if self.in_reconstruction else ()
+        changed = (TURNED, EDITED) if self.of_identity else ()
+        return (*reconstruction, *synthesis, *novel, *changed, *self.other_protocols)
 
 
 Metrics = Mapping[str, MetricFacts]
@@ -99,7 +108,7 @@ Metrics = Mapping[str, MetricFacts]
 def _problems(facts: MetricFacts) -> Iterator[str]:
     if not (isinstance(facts.name, str) and _NAME.fullmatch(facts.name)):
         yield f"name is {facts.name!r}; expected up to 40 of a-z, 0-9 and _, a letter first"
-    for flag in ("higher_is_better", "in_reconstruction", "in_synthesis", "of_set"):
+    for flag in ("higher_is_better", "in_reconstruction", "in_synthesis", "of_set", "of_identity"):
         if not isinstance(getattr(facts, flag), bool):
             yield f"{flag} is {getattr(facts, flag)!r}; expected True or False"
     title = facts.title
@@ -117,6 +126,8 @@ def _problems(facts: MetricFacts) -> Iterator[str]:
         yield "in_reconstruction and in_synthesis are both False; expected at least one of them to be True"
     if facts.of_set and not facts.in_synthesis:
         yield "of_set is True and in_synthesis is not; only generated images can be scored as a set"
+    if facts.of_identity and not facts.in_reconstruction:
+        yield "of_identity is True and in_reconstruction is not; faces from other sides are compared with their photos"
     if not (facts.twin_of is None or isinstance(facts.twin_of, str)):
         yield f"twin_of is {facts.twin_of!r}; expected the name of a metric, or None"
 

@@ -77,6 +77,9 @@ _Decay = Annotated[float, Field(ge=0, lt=1)]
 TURNTABLE = "turntable"
 """Name of the picture of a stage that shows a 3D generator from several sides."""
 
+EDITED_FACES = "edited"
+"""Name of the picture of a stage that shows each timestamp's first reconstruction, and below it the edited one."""
+
 TURNTABLE_YAWS = (-30, -15, 0, 15, 30)
 """Degrees from which a 3D generator is shown, one latent in all of them."""
 
@@ -210,13 +213,18 @@ class ViewSettings:
     ``synthesis_yaw`` and ``synthesis_pitch``: the combinations of the synthesis protocol are seen from angles up to
     these, in degrees, drawn uniformly. ``freeze_renderer``: the decoder and the super-resolution keep their pretrained
     weights. ``mirrored``: every photo is also trained on as its mirror image, with its mirrored camera and an anchor of
-    its own.
+    its own. ``turned_yaw``: identity is also scored of reconstructions turned by so many degrees to both sides; 0: not.
+    ``edit``: the semantic direction along which latents of test photos are moved, by ``edit_strength`` times the
+    direction, to score and show edited faces; nothing for a generator without that direction, or if it is empty.
     """
 
     synthesis_yaw: Annotated[float, Field(ge=0, le=90)] = 20.0
     synthesis_pitch: Annotated[float, Field(ge=0, le=90)] = 10.0
     freeze_renderer: bool = False
     mirrored: bool = False
+    turned_yaw: Annotated[float, Field(ge=0, le=60)] = 20.0
+    edit: Annotated[str, Field(pattern=r"^([a-z][a-z0-9_]*)?$")] = "smile"
+    edit_strength: Annotated[float, Field(allow_inf_nan=False)] = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)

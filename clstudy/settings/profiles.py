@@ -208,7 +208,7 @@ def my3dgen() -> Profile:
         generator="eg3d",
         weights=None,
         required_files=("generator", "arcface"),
-        optional_files=("dists", "inception"),
+        optional_files=("dists", "inception", "directions"),
         data=DataSettings(name="photos", timestamps=10, train=20, test=10, image_size=512, alignment="eg3d"),
         trainer=TrainerSettings(epochs=1000),
         inversion=InversionSettings(

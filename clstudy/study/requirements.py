@@ -11,11 +11,12 @@ from clstudy.errors import UserError
 from clstudy.identities.cameras import CAMERA
 from clstudy.identities.catalogue import DATA_SETS, is_outline
 from clstudy.identities.dataset import DataSet, Identity
+from clstudy.identities.known_geometry import MOMENT
 from clstudy.records.sessions import duration
 from clstudy.registry import is_foreign
 from clstudy.settings.claims import check_claims
 from clstudy.settings.expansion import check_buffer_sizes
-from clstudy.settings.metric_facts import BALANCED, BALANCED_PHOTO, SYNTHESIS, OwnMetric
+from clstudy.settings.metric_facts import BALANCED, BALANCED_PHOTO, EDITED, NOVEL_VIEW, SYNTHESIS, TURNED, OwnMetric
 from clstudy.settings.profiles import Profile
 from clstudy.settings.space import SearchSpace
 from clstudy.settings.trial_spec import GridCell, TrialSpec
@@ -72,17 +73,18 @@ def require_answerable(space: SearchSpace, basis: Basis, data: DataSet) -> None:
     if space.primary is None and space.effects is None:
         return
     drawn = basis.profile.evaluation.synthesis_images > 0
-    balanced = is_outline(data) or any(
-        photo.conditions.get(BALANCED_PHOTO) == (1.0,)
-        for identity in data.identities
-        for timestamp in identity.timestamps
-        for photo in timestamp.test
-    )
+    stamps = [timestamp for identity in data.identities for timestamp in identity.timestamps]
+    tested = [photo.conditions for timestamp in stamps for photo in timestamp.test]
+    balanced = is_outline(data) or any(known.get(BALANCED_PHOTO) == (1.0,) for known in tested)
+    seen_again = is_outline(data) or any(MOMENT in known for known in tested)
+    further = workload_of(basis.profile).further_protocols
+    computed = {one: one in further for one in (NOVEL_VIEW, TURNED, EDITED)}
+    computed |= {SYNTHESIS: drawn, BALANCED: balanced, NOVEL_VIEW: computed[NOVEL_VIEW] and seen_again}
     check_claims(
         space.primary,
         space.effects,
         computed={
-            (protocol, facts.name): {SYNTHESIS: drawn, BALANCED: balanced}.get(protocol, True)
+            (protocol, facts.name): computed.get(protocol, True)
             for facts in measured_facts(basis.profile, basis.own_metrics)
             for protocol in facts.protocols
         },

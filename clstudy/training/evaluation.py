@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -92,10 +92,33 @@ def convex_combinations(anchors: Tensor, settings: EvaluationSettings, rng: np.r
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Rows of one stage, and the first reconstruction ``[3, s, s]`` per test timestamp for the face grid."""
+    """Rows of one stage, and per test timestamp the first reconstruction ``[3, s, s]`` and ``Rebuilt.shown``."""
 
     rows: tuple[Row, ...]
     examples: tuple[Tensor, ...]
+    shown: tuple[Mapping[str, Tensor], ...] = ()
+
+
+@dataclass(frozen=True)
+class Scores:
+    """A metric's values ``[n]`` under a protocol, by name of image."""
+
+    protocol: str
+    metric: str
+    names: Sequence[str]
+    values: Tensor
+
+
+@dataclass(frozen=True)
+class Rebuilt:
+    """Reconstructions ``[n, 3, s, s]`` of a test set, not clamped, and what a workload makes of them by itself.
+
+    ``scores``: its own; ``shown``: further images ``[3, s, s]`` of the first photo, by name, for pictures.
+    """
+
+    images: Tensor
+    scores: tuple[Scores, ...] = ()
+    shown: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -121,22 +144,22 @@ class _Entry:
             )
         return values
 
-    def rows(self, protocol: str, metric: Metric, names: Sequence[str], values: Tensor) -> list[Row]:
-        """A metric's values ``[n]`` under their names.
+    def rows(self, scores: Scores) -> list[Row]:
+        """The scores of this entry.
 
         Raises:
             NotFiniteError: a value is NaN or infinite.
         """
         rows = [
-            Row(self.t, self.k, protocol, metric.name, name, value)
-            for name, value in zip(names, values.tolist(), strict=True)
+            Row(self.t, self.k, scores.protocol, scores.metric, name, value)
+            for name, value in zip(scores.names, scores.values.tolist(), strict=True)
         ]
         for row in rows:
             if not math.isfinite(row.value):
                 raise NotFiniteError(
-                    f"metric {metric.name} is {row.value} for image {row.image} ({protocol}, {self}); a value must be "
-                    "finite to be stored. Use a smaller learning rate if the model has diverged, or leave the metric "
-                    f"out: --without {metric.name}"
+                    f"metric {row.metric} is {row.value} for image {row.image} ({row.protocol}, {self}); a value must "
+                    "be finite to be stored. Use a smaller learning rate if the model has diverged, or leave the "
+                    f"metric out: --without {row.metric}"
                 )
         return rows
 
@@ -149,14 +172,15 @@ def _images(module: nn.Module, w: Tensor, cameras: Tensor | None, batch: int) ->
 
 
 @dataclass(frozen=True)
-class _Shown:
+class Shown:
     """Images ``[n, 3, s, s]`` as the generator makes them, and clamped to [-1, 1]."""
 
     raw: Tensor
     clamped: Tensor
 
     @classmethod
-    def of(cls, raw: Tensor) -> _Shown:
+    def of(cls, raw: Tensor) -> Shown:
+        """Of images as the generator makes them."""
         return cls(raw, raw.clamp(-1, 1))
 
     def taken_by(self, metric: Metric) -> Tensor:
@@ -204,11 +228,11 @@ def evaluate(
     lpips: LPIPS,
     on_test_set: Callable[[int], None] | None = None,
     micro_batch: int | None = None,
-    rebuilt_by: Callable[[TestSet, Tensor], Tensor] | None = None,
+    rebuilt_by: Callable[[TestSet, Tensor], Rebuilt] | None = None,
 ) -> Evaluation:
     """Score ``module`` on the given test sets (all k <= t).
 
-    ``rebuilt_by`` makes the images ``[n, 3, s, s]`` of the latents found for a test set; None: the module does.
+    ``rebuilt_by`` makes the images of the latents found for a test set; None: the module does.
 
     With ``micro_batch``, at most that many photos are inverted and images made at a time, if the settings' batch is
     larger. Photos do not influence each other: only the rounding changes.
@@ -219,30 +243,34 @@ def evaluate(
     if micro_batch is not None:
         inversion = replace(inversion, batch_size=min(inversion.batch_size, micro_batch))
     rows: list[Row] = []
-    examples = []
+    examples, shown = [], []
     for test, w in _inverted(module, test_sets, inversion, lpips):
         cell = _Entry(train_timestamp, test.timestamp)
         cell.finite(w, "a latent")
         # checked before clamping, which would turn an infinite pixel into a white one
-        made = rebuilt_by(test, w) if rebuilt_by else _images(module, w, test.cameras, inversion.batch_size)
-        rebuilt = _Shown.of(cell.finite(made, "a reconstruction"))
+        made = rebuilt_by(test, w) if rebuilt_by else Rebuilt(_images(module, w, test.cameras, inversion.batch_size))
+        rebuilt = Shown.of(cell.finite(made.images, "a reconstruction"))
         examples.append(rebuilt.clamped[0])
+        shown.append({name: cell.finite(image, f"an image ({name})") for name, image in made.shown.items()})
         generated = None
         if len(test.combinations):
             raw = _images(module, test.combinations, test.combination_cameras, inversion.batch_size)
-            generated = _Shown.of(cell.finite(raw, "a generated image"))
+            generated = Shown.of(cell.finite(raw, "a generated image"))
         for metric in metrics:
             prepared = test.prepared[metric.name]
             if metric.in_reconstruction:
                 values = metric.pairs(rebuilt.taken_by(metric), prepared)
                 rows += [
                     row._replace(protocol=BALANCED) if row.image in test.balanced else row
-                    for row in cell.rows(RECONSTRUCTION, metric, test.digests, values)
+                    for row in cell.rows(Scores(RECONSTRUCTION, metric.name, test.digests, values))
                 ]
             if generated is None or not metric.in_synthesis:
                 continue
             names = [SET_ROW] if metric.of_set else [f"synthesis/{index:02d}" for index in range(len(generated.raw))]
-            rows += cell.rows(SYNTHESIS, metric, names, metric.synthesis(generated.taken_by(metric), prepared))
+            drawn = metric.synthesis(generated.taken_by(metric), prepared)
+            rows += cell.rows(Scores(SYNTHESIS, metric.name, names, drawn))
+        for scores in made.scores:
+            rows += cell.rows(scores)
         if on_test_set is not None:
             on_test_set(test.timestamp)
-    return Evaluation(tuple(rows), tuple(examples))
+    return Evaluation(tuple(rows), tuple(examples), tuple(shown))

@@ -64,11 +64,14 @@ class WorkloadKind(ABC):
         description: one line.
         conditions: what every photo needs in its sidecar files: name -> how many numbers.
         has_photo_loss: whether it offers the loss of one photo, which strategies that learn from a stage (ewc) need.
+        further_protocols: of those that only some workloads score metrics under (``NOVEL_VIEW``, ``TURNED``,
+            ``EDITED``), the ones that it has.
     """
 
     description: ClassVar[str]
     conditions: ClassVar[Mapping[str, int]] = MappingProxyType({})
     has_photo_loss: ClassVar[bool] = False
+    further_protocols: ClassVar[tuple[str, ...]] = ()
 
     def measures(self, profile: Profile) -> tuple[MetricFacts, ...] | None:
         """Facts about the metrics in its rows, the main one first; None: those that the profile's evaluation names.
@@ -76,6 +79,10 @@ class WorkloadKind(ABC):
         Facts equal to a packaged metric's mean that metric; otherwise the name must not be a packaged metric's.
         """
         return None
+
+    def further_measures(self, profile: Profile) -> tuple[MetricFacts, ...]:
+        """Facts about what may be in its rows besides the metrics that the profile's evaluation names."""
+        return ()
 
     def objective(self, profile: Profile) -> Objective:
         """What a search for learning rates optimises: the first of its measures, under the first of its protocols."""
@@ -140,9 +147,12 @@ def own_measures(profile: Profile) -> tuple[OwnMetric, ...]:
     Raises:
         UserError: a metric of the user's own cannot be loaded, or a measure has another metric's name.
     """
-    measured = workload_of(profile).measures(profile)
+    kind = workload_of(profile)
+    measured = kind.measures(profile)
     if measured is None:
-        return own_metrics(profile.evaluation.metrics)
+        measured, named = kind.further_measures(profile), own_metrics(profile.evaluation.metrics)
+    else:
+        named = ()
     name, packaged = profile.workload, packaged_metrics()
     taken = next((facts.name for facts in measured if packaged.get(facts.name, facts) != facts), None)
     if taken is not None:
@@ -151,7 +161,7 @@ def own_measures(profile: Profile) -> tuple[OwnMetric, ...]:
             "another name"
         )
     source = source_digest("workload", name) if is_foreign(name) else ""
-    return tuple(
+    return named + tuple(
         OwnMetric(place=f"{name}:{facts.name}", source=source, facts=facts)
         for facts in measured
         if facts.name not in packaged
@@ -165,8 +175,10 @@ def measured_facts(profile: Profile, own: Sequence[OwnMetric]) -> list[MetricFac
         profile: the study's.
         own: the profile's ``own_measures``.
     """
-    measured = workload_of(profile).measures(profile)
+    kind = workload_of(profile)
+    measured = kind.measures(profile)
     if measured is not None:
         return list(measured)
     known = known_metrics(own)
-    return [known[name] for name in row_names(profile.evaluation.metrics, own).values()]
+    named = [known[name] for name in row_names(profile.evaluation.metrics, own).values()]
+    return [*named, *kind.further_measures(profile)]

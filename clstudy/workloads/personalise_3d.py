@@ -8,6 +8,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from clstudy.identities.cameras import CAMERA, NUMBERS
+from clstudy.settings.metric_facts import EDITED, NOVEL_VIEW, RECONSTRUCTION, TURNED, MetricFacts
 from clstudy.settings.profiles import Profile
 from clstudy.workloads.base import WORKLOADS
 from clstudy.workloads.personalise import PersonaliseKind, built
@@ -19,11 +20,44 @@ if TYPE_CHECKING:
     from clstudy.workloads.personalised_generator import PersonalisedGenerator
 
 
+DEPTH_ERROR = MetricFacts(
+    name="depth_error",
+    higher_is_better=False,
+    title="depth error",
+    in_reconstruction=False,
+    other_protocols=(RECONSTRUCTION,),
+)
+"""Mean absolute difference to the known depth inside the face, in units of the world (a face is about 0.3 wide)."""
+
+DEPTH_CORRELATION = MetricFacts(
+    name="depth_correlation",
+    higher_is_better=True,
+    title="depth correlation",
+    in_reconstruction=False,
+    other_protocols=(RECONSTRUCTION,),
+)
+"""Pearson's, with the known depth inside the face; 0 for a flat face."""
+
+EDIT_EFFECT = MetricFacts(
+    name="edit_effect",
+    higher_is_better=True,
+    title="effect",
+    in_reconstruction=False,
+    other_protocols=(EDITED,),
+)
+"""How much more of what the direction adds an edited face shows than the unedited reconstruction."""
+
+
 class Personalise3DKind(PersonaliseKind):
     """Photos as anchored latents and cameras (My3DGen, 2307.05468); scored through the cameras of unseen photos."""
 
     description = "tune a 3D generator to a person's photos with cameras; scored by inverting unseen photos"
     conditions = MappingProxyType({CAMERA: NUMBERS})
+    further_protocols = (NOVEL_VIEW, TURNED, EDITED)
+
+    def further_measures(self, profile: Profile) -> tuple[MetricFacts, ...]:
+        """Depth, where it is known, and what an edit changes."""
+        return DEPTH_ERROR, DEPTH_CORRELATION, EDIT_EFFECT
 
     def sections(self, profile: Profile) -> Mapping[str, Any]:
         """Those of ``personalise``, from where combinations are seen, and pivotal tuning."""

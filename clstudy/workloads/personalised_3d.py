@@ -5,8 +5,11 @@ Sources: L. Qi et al., "My3DGen" (2307.05468); the paper's 3D study.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,13 +18,15 @@ from torch import Tensor, nn
 from clstudy.generators.eg3d import UsualCamera
 from clstudy.generators.eg3d_copies import EG3DCopies, SeenEG3D, depth_picture, usual_view
 from clstudy.identities.cameras import CAMERA, NUMBERS, mirrored
+from clstudy.identities.known_geometry import DEPTH, MOMENT, partners
 from clstudy.images import photo_row, to_uint8
-from clstudy.settings.profile_sections import TURNTABLE, TURNTABLE_YAWS
+from clstudy.settings.profile_sections import EDITED_FACES, TURNTABLE, TURNTABLE_YAWS
 from clstudy.settings.profiles import ViewSettings
-from clstudy.training.evaluation import TestSet
+from clstudy.training.evaluation import Evaluation, Rebuilt, TestSet
 from clstudy.training.personalise import TrainingPhotos
-from clstudy.training.pivotal import tuned_images
-from clstudy.workloads.personalised_generator import PersonalisedGenerator
+from clstudy.training.pivotal import tuned_copies
+from clstudy.workloads.personalised_generator import PersonalisedGenerator, face_grid
+from clstudy.workloads.seen_again import EDIT_EFFECTS, EditEffect, Seen, ViewedTestSet, further_scores, shots_of
 from clstudy.workloads.workload import AnchoredSamples, Samples, TestSamples
 
 _MOST_ANCHORS = 1000
@@ -74,32 +79,75 @@ class Personalised3D(PersonalisedGenerator):
             self._mirrored[digest] = self.generator.anchors_seen(image, camera).detach()
         return self._mirrored[digest]
 
-    def reconstruction(self, state: nn.Module) -> Callable[[TestSet, Tensor], Tensor] | None:
-        """Copies that are tuned to each photo, where the profile asks for it."""
-        settings = self.profile.pivotal
-        if not settings.steps:
-            return None
+    def reconstruction(self, state: nn.Module) -> Callable[[TestSet, Tensor], Rebuilt]:
+        """By copies that are tuned to each photo, where the profile asks for it; and seen again (``seen_again``)."""
 
-        def tuned(test: TestSet, latents: Tensor) -> Tensor:
-            return tuned_images(
-                state, latents, test.cameras, test.images, test.features, settings=settings, lpips=self.lpips
+        def rebuilt(test: TestSet, latents: Tensor) -> Rebuilt:
+            assert isinstance(test, ViewedTestSet)
+            shots = shots_of(test, self.profile.views, self._eg3d.settings.camera, self._direction)
+            copies = tuned_copies(
+                state,
+                latents,
+                test.cameras,
+                test.images,
+                test.features,
+                settings=self.profile.pivotal,
+                lpips=self.lpips,
             )
+            seen = Seen.of(copies, latents, shots)
+            scores = further_scores(test, seen, shots, self.metrics, self._effect)
+            shown = {EDITED_FACES: seen.images[0, shots.edited[0]].clamp(-1, 1)} if shots.edited else {}
+            return Rebuilt(seen.images[:, 0], tuple(scores), shown)
 
-        return tuned
+        return rebuilt
 
-    def test_set(self, samples: TestSamples) -> TestSet:
-        """As in 2D, with cameras; combinations are seen from random sides, cropped like the test photos."""
+    @property
+    def _direction(self) -> Tensor | None:
+        return self._eg3d.directions.get(self.profile.views.edit)
+
+    @cached_property
+    def _effect(self) -> EditEffect | None:
+        name = self.profile.views.edit
+        return EDIT_EFFECTS[name](self.profile.resources.threads) if name in EDIT_EFFECTS else None
+
+    def test_set(self, samples: TestSamples) -> ViewedTestSet:
+        """As in 2D, with cameras; combinations are seen from random sides, cropped like the test photos.
+
+        What is known of the photos' geometry goes with them.
+        """
         test = super().test_set(samples)
         crop = self.cameras(samples)[:, 16:].median(dim=0).values
         seen = random_views(len(test.combinations), self.profile.views, self._eg3d.settings.camera, samples.rng)
         places = seen[:, :16].to(crop.device)
-        return replace(test, combination_cameras=torch.cat([places, crop.expand(len(seen), -1)], dim=1))
+        test = replace(test, combination_cameras=torch.cat([places, crop.expand(len(seen), -1)], dim=1))
+        moments = samples.conditions[MOMENT][:, 0].tolist() if MOMENT in samples.conditions else []
+        return ViewedTestSet(
+            **{entry.name: getattr(test, entry.name) for entry in fields(test)},
+            moments=tuple((met, self._prepared(samples.images[torch.from_numpy(met)])) for met in partners(moments)),
+            depths=_square(samples.conditions[DEPTH]) if DEPTH in samples.conditions else None,
+        )
 
-    def pictures(self, state: nn.Module, tests: Sequence[TestSet]) -> dict[str, np.ndarray]:
-        """``turntable``: the newest first test photo, as the pretrained generator knows it, from five sides."""
+    def _prepared(self, photos: Tensor) -> dict[str, Any]:
+        return {metric.name: metric.prepare(photos) for metric in self.metrics if metric.in_reconstruction}
+
+    def pictures(self, state: nn.Module, tests: Sequence[TestSet], found: Evaluation) -> dict[str, np.ndarray]:
+        """``turntable``: the newest first test photo, as the pretrained generator knows it, from five sides.
+
+        ``edited``: first reconstructions, edited ones below, if the generator knows the direction.
+        """
         newest = tests[-1]
         assert isinstance(state, SeenEG3D) and newest.cameras is not None
-        return {TURNTABLE: turntable(state, newest.start[:1], newest.cameras[0])}
+        made = {TURNTABLE: turntable(state, newest.start[:1], newest.cameras[0])}
+        edited = [shown[EDITED_FACES] for shown in found.shown if EDITED_FACES in shown]
+        if edited:
+            made[EDITED_FACES] = face_grid(to_uint8(torch.stack(found.examples)), to_uint8(torch.stack(edited)))
+        return made
+
+
+def _square(depths: Tensor) -> Tensor:
+    """Conditions ``depth [n, r r]`` as ``[n, r, r]``."""
+    side = math.isqrt(depths.shape[1])
+    return depths.reshape(-1, side, side)
 
 
 @torch.no_grad()

@@ -19,7 +19,7 @@ from clstudy.metrics.lpips import LPIPS
 from clstudy.settings.kernels import KERNELS
 from clstudy.settings.metric_facts import BALANCED_PHOTO
 from clstudy.settings.profiles import Profile
-from clstudy.training.evaluation import TestSet, convex_combinations, evaluate
+from clstudy.training.evaluation import Evaluation, Rebuilt, TestSet, convex_combinations, evaluate
 from clstudy.training.personalise import TrainingPhotos, personalise, photo_losses
 from clstudy.training.rendering import rows_of
 from clstudy.workloads.workload import (
@@ -123,11 +123,11 @@ class PersonalisedGenerator(Workload[nn.Module, TestSet]):
             samples.latents, samples.images, self.lpips, cameras=self.cameras(samples), micro_batch=micro_batch
         )
 
-    def reconstruction(self, state: nn.Module) -> Callable[[TestSet, Tensor], Tensor] | None:
+    def reconstruction(self, state: nn.Module) -> Callable[[TestSet, Tensor], Rebuilt] | None:
         """What makes the images of the latents found for test photos; None: the network itself."""
         return None
 
-    def pictures(self, state: nn.Module, tests: Sequence[TestSet]) -> dict[str, np.ndarray]:
+    def pictures(self, state: nn.Module, tests: Sequence[TestSet], found: Evaluation) -> dict[str, np.ndarray]:
         """``ScoredStage.pictures``."""
         return {}
 
@@ -184,7 +184,7 @@ class PersonalisedGenerator(Workload[nn.Module, TestSet]):
         )
         photos = torch.cat([test.images[:1] for test in tests])
         faces = face_grid(to_uint8(photos), to_uint8(torch.stack(found.examples)))
-        return ScoredStage(found.rows, faces, self.pictures(trained.state, tests))
+        return ScoredStage(found.rows, faces, self.pictures(trained.state, tests, found))
 
 
 def _balanced(samples: TestSamples) -> frozenset[str]:
@@ -195,6 +195,6 @@ def _balanced(samples: TestSamples) -> frozenset[str]:
     return frozenset(digest for digest, mark in zip(samples.digests, marks, strict=True) if mark == 1)
 
 
-def face_grid(photos: np.ndarray, rebuilt: np.ndarray) -> np.ndarray:
-    """Test photos ``[n, s, s, 3]`` above their reconstructions: ``[2 s, n s, 3]`` (s at most 256)."""
-    return np.concatenate([photo_row(list(photos)), photo_row(list(rebuilt))])
+def face_grid(above: np.ndarray, below: np.ndarray) -> np.ndarray:
+    """Images ``[n, s, s, 3]`` above others (test photos above reconstructions): ``[2 s, n s, 3]`` (s at most 256)."""
+    return np.concatenate([photo_row(list(above)), photo_row(list(below))])

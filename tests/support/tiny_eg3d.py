@@ -69,8 +69,8 @@ def tiny_profile(rank: int = 2) -> Profile:
     return replace(
         my3dgen(),
         required_files=("generator",),
-        optional_files=(),
-        data=DataSettings(name="virtual", timestamps=3, train=3, test=2),
+        optional_files=("directions",),
+        data=DataSettings(name="virtual", timestamps=3, train=3, test=3),
         trainer=TrainerSettings(epochs=2),
         inversion=InversionSettings(steps=2),
         anchors=AnchorSettings(steps=2),

@@ -29,7 +29,7 @@ from clstudy.settings.profiles import LowRankSettings, PivotalSettings, Profile,
 from clstudy.settings.trial_spec import TrialSpec
 from clstudy.storage.content_addressed_store import StudyStore
 from clstudy.study.opened_parts import opened_generator, opened_workload
-from clstudy.training.pivotal import tuned_images
+from clstudy.training.pivotal import tuned_copies
 from clstudy.trial.listener import StageReport
 from clstudy.trial.requests import Basis, StageRequest
 from clstudy.trial.stage_runner import StageRunner
@@ -270,10 +270,12 @@ def test_pivotal_tuning_comes_nearer_to_the_photo_and_leaves_the_network_alone(
     before = {name: value.clone() for name, value in state.state_dict().items()}
 
     def distances(settings: PivotalSettings) -> Tensor:
-        images = tuned_images(
+        assert test.cameras is not None
+        copies = tuned_copies(
             state, test.start, test.cameras, test.images, test.features, settings=settings, lpips=LPIPS()
         )
-        return LPIPS()(images, test.images)
+        images = [copy(test.start[[at]], test.cameras[[at]]) for at, copy in enumerate(copies)]
+        return LPIPS()(torch.cat(images), test.images).detach()
 
     plain = LPIPS()(state(test.start, test.cameras), test.images)
     tuned = distances(PivotalSettings(steps=12, learning_rate=3e-2, enough=0.0))

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from clstudy.analysis.figures.curves import against_buffer_size, against_learning_rate, ap_over_time, timestamp_lines
+from clstudy.analysis.figures.edits import edits
 from clstudy.analysis.figures.faces import face_grids
 from clstudy.analysis.figures.forest import COLOURS, differences, forest_plot, forest_plots
 from clstudy.analysis.figures.horizons import against_bytes, against_timestamps
@@ -41,6 +42,7 @@ FIGURES: dict[str, Callable[[ReportData], list[Drawing]]] = {
     "Latents and hull": latents,
     "Faces": face_grids,
     "Turntables": turntables,
+    "Edited faces": edits,
 }
 """All figures in the order of the report."""
 
