@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from clstudy.assets import manifest, sha256_file
+from clstudy.assets import asset_path, manifest, sha256_file
 from clstudy.assets.readers.onnx_file import require_whole
 from clstudy.errors import UserError, nearest
 from clstudy.registry import Registry, is_foreign, source_digest
@@ -134,6 +134,15 @@ ROLES.register("lpips_squeeze")(
 )
 
 
+ROLES.register("classifier")(
+    Role(
+        what="classifier of the study's images",
+        names=("classifier.safetensors", "digits_classifier.safetensors"),
+        remedy="`python -m clstudy.generators.pretraining classifier` trains one on your own classes; that of the data "
+        "set digits is packaged",
+        elsewhere=lambda: (asset_path("digits_classifier.safetensors").parent,),
+    )
+)
 ROLES.register("directions")(
     Role(
         what="semantic directions of that generator",
@@ -277,9 +286,15 @@ def generator_digest(profile: Profile, found: FoundFiles) -> str:
         how = {"encoder": encoder, "encoder_version": ENCODER_VERSION}
     if base:
         how["base"] = base
+    if "classifier" in found.digests:
+        how = {"classifier": found.digests["classifier"]}
     return digest_of({"generator": found.digests.get("generator"), **how, **own})
+
+
+_OF_GENERATOR = ("generator", "encoder", "base", "classifier")
+"""Roles of files on which latents depend, and not only scores."""
 
 
 def metric_digests(found: FoundFiles) -> dict[str, str]:
     """sha256 of the files that metrics are computed with, by role."""
-    return {role: digest for role, digest in found.digests.items() if role not in ("generator", "encoder", "base")}
+    return {role: digest for role, digest in found.digests.items() if role not in _OF_GENERATOR}

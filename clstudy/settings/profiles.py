@@ -14,6 +14,7 @@ from dataclasses import replace
 from typing import cast
 
 from clstudy.registry import Registry
+from clstudy.settings.class_gan import ClassGANProfile, ClassGANSettings
 from clstudy.settings.kernels import PLAIN
 from clstudy.settings.profile_sections import (
     BEFORE,
@@ -54,10 +55,12 @@ __all__ = [
     "Resources",
     "TrainerSettings",
     "ViewSettings",
+    "class_gan_small",
     "embedded",
     "embedded_lora",
     "few_photos",
     "key_document",
+    "mergan",
     "my3dgen",
     "mystyle",
     "settings_by_name",
@@ -227,4 +230,32 @@ def my3dgen() -> Profile:
         estimate_from="a rough guess for one data-centre GPU, until a stage of this study is measured",
         stage_bytes=1_000_000,
         log_images=False,  # real people: a tracking server may be anywhere
+    )
+
+
+@PROFILES.register("class_gan_small")
+def class_gan_small() -> Profile:
+    """Digits, one category after the other, by a small class-conditional GAN on the CPU."""
+    return ClassGANProfile(
+        name="class_gan_small",
+        description="a class-conditional GAN learns handwritten digits one by one (32 px, CPU)",
+        data=DataSettings(name="digits", timestamps=4, train=300, test=60, image_size=32),
+        class_gan=ClassGANSettings(
+            width=8, adversarial="non_saturating", critic_steps=1, steps=400, batch_size=32, replay_batch_size=32
+        ),
+        stage_seconds=40.0,
+        stage_bytes=1_500_000,
+    )
+
+
+@PROFILES.register("mergan")
+def mergan() -> Profile:
+    """Memory Replay GANs on digits as published (Wu et al., arXiv 1809.02058): WGAN-GP, 4,001 steps a category."""
+    return ClassGANProfile(
+        name="mergan",
+        description="Memory Replay GANs' settings for digits (32 px, 4,001 steps a category); wants a GPU",
+        resources=Resources(cpus=2.0, gpus=1.0, threads=2),
+        stage_seconds=900.0,
+        estimate_from="a rough guess for one data-centre GPU, until a stage of this study is measured",
+        stage_bytes=16_000_000,
     )

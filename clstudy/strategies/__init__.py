@@ -6,6 +6,7 @@ Adding one takes a file with one class and one line here.
 from __future__ import annotations
 
 from clstudy.strategies import (  # noqa: F401  importing a strategy registers it
+    dgr,
     er_hull,
     er_hull_refined,
     er_hull_volume,
@@ -13,11 +14,13 @@ from clstudy.strategies import (  # noqa: F401  importing a strategy registers i
     ewc,
     gdumb,
     herding,
+    jtr,
     k_center,
     kmeans,
     lower,
     mergan_jtr,
     mergan_ra,
+    ra,
     reservoir,
     upper,
 )

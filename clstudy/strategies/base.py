@@ -154,6 +154,8 @@ class Strategy(ABC):
         balanced: whether those items obey the balance rule (``clstudy.strategies.balance``).
         uses_buffer_size: whether the buffer size changes anything; where it does not, one trial serves all sizes.
         joint: trained once on the photos of all timestamps, from the pretrained weights; not a continual learner.
+        needs_prior: whether its hooks draw from the frozen generator's prior (``clstudy.strategies.prior_replay``),
+            which only some workloads' generators have.
     """
 
     name: ClassVar[str]
@@ -163,6 +165,7 @@ class Strategy(ABC):
     balanced: ClassVar[bool]
     uses_buffer_size: ClassVar[bool]
     joint: ClassVar[bool] = False
+    needs_prior: ClassVar[bool] = False
 
     @abstractmethod
     def select(self, memory: Memory, new: Sequence[Item], capacity: int, rng: np.random.Generator) -> Memory:

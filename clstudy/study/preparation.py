@@ -37,7 +37,7 @@ from clstudy.study.requirements import (
     require_answerable,
     require_conditions,
     require_horizons,
-    require_photo_loss,
+    require_offered,
     require_places,
     require_used,
     training_photos,
@@ -164,7 +164,7 @@ def open_study(options: RunOptions, busy: Busy) -> Opened:
         require_places(out, home)
     profile = with_compute(with_settings(named_profile(space.profile), space.settings), options)
     require_used(space, profile)
-    require_photo_loss(space, profile)
+    require_offered(space, profile)
     if is_foreign(space.profile):
         require_parts(profile)
     own = named_measures(profile)

@@ -109,8 +109,8 @@ def require_horizons(space: SearchSpace, data: DataSet) -> None:
             )
 
 
-def require_photo_loss(space: SearchSpace, profile: Profile) -> None:
-    """Refuse strategies that learn from trained stages where the workload gives them nothing to learn from.
+def require_offered(space: SearchSpace, profile: Profile) -> None:
+    """Refuse strategies that need what the workload does not offer: the loss of a photo, draws from a prior.
 
     Raises:
         UserError: names the strategy.
@@ -120,6 +120,13 @@ def require_photo_loss(space: SearchSpace, profile: Profile) -> None:
         raise UserError(
             f"strategy {learning[0]} learns from the loss of single photos, which workload {profile.workload} does not "
             "offer; leave the strategy out of the space"
+        )
+    drawing = [name for name in space.grid.strategy if strategy_class(name).needs_prior]
+    if drawing and not workload_of(profile).has_prior:
+        raise UserError(
+            f"strategy {drawing[0]} replays what the generator draws of classes it has learned, and the generator of "
+            f"workload {profile.workload} has no classes; leave the strategy out of the space, or take mergan_jtr or "
+            "mergan_ra, which draw around stored anchors"
         )
 
 

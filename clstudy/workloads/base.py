@@ -64,6 +64,8 @@ class WorkloadKind(ABC):
         description: one line.
         conditions: what every photo needs in its sidecar files: name -> how many numbers.
         has_photo_loss: whether it offers the loss of one photo, which strategies that learn from a stage (ewc) need.
+        has_prior: whether its network draws latents of what it has learned (``ClassGAN.prior``), which strategies that
+            replay from the generator's prior (jtr, ra, dgr) need.
         further_protocols: of those that only some workloads score metrics under (``NOVEL_VIEW``, ``TURNED``,
             ``EDITED``), the ones that it has.
     """
@@ -71,6 +73,7 @@ class WorkloadKind(ABC):
     description: ClassVar[str]
     conditions: ClassVar[Mapping[str, int]] = MappingProxyType({})
     has_photo_loss: ClassVar[bool] = False
+    has_prior: ClassVar[bool] = False
     further_protocols: ClassVar[tuple[str, ...]] = ()
 
     def measures(self, profile: Profile) -> tuple[MetricFacts, ...] | None:

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from clstudy.identities.cameras import CAMERA, look_at
+from clstudy.identities.categories.orders import LABEL
 from clstudy.records.rows import Row
 from clstudy.registry import Check
 from clstudy.seeding import derive_rng
@@ -37,7 +38,9 @@ _RATE = 1e-3
 
 
 def _example(name: str, count: int, width: int, rng: np.random.Generator) -> np.ndarray:
-    """Numbers ``[count, width]`` that a condition may have: cameras around a face, uniform ones otherwise."""
+    """Numbers ``[count, width]`` of a condition: cameras around a face, one class, uniform ones otherwise."""
+    if name == LABEL:
+        return np.zeros((count, width))
     if name == CAMERA:
         return np.stack([look_at(*rng.uniform((-20, -10), (20, 10))) for _ in range(count)])
     return rng.uniform(size=(count, width))

@@ -42,6 +42,14 @@ class _TinyGenerator(nn.Module):
             )
         return torch.tanh(latents.flatten(1) @ self.weight.t()).view(-1, 3, _SIDE, _SIDE)
 
+    def prior(self, count: int, rng: np.random.Generator) -> Tensor:
+        """Latents ``[count, *latent_shape]``, for strategies that draw from it."""
+        return torch.from_numpy(rng.standard_normal((count, *self._latent_shape)).astype(np.float32))
+
+    def relabelled(self, latents: Tensor, images: Tensor) -> Tensor:
+        """The latents: here nothing has a class."""
+        return latents
+
 
 def hook_faults(
     make: Callable[[], Strategy], memories: tuple[Memory, Memory], latent_shape: tuple[int, ...]
