@@ -19,7 +19,7 @@ from safetensors.numpy import load as load_arrays
 from clstudy.images import decode_png
 from clstudy.records.results import result_keys, result_path
 from clstudy.records.stage_record import StageInputs, StageRecord
-from clstudy.settings.profile_sections import EDITED_FACES, TURNTABLE, TURNTABLE_YAWS
+from clstudy.settings.profile_sections import CATEGORY_SAMPLES, EDITED_FACES, TURNTABLE, TURNTABLE_YAWS
 from clstudy.storage.content_addressed_store import ANCHORS, FACES, STAGE_RECORD, StudyStore, ValueStore, picture_file
 
 
@@ -91,14 +91,27 @@ def stage_edits(stage: StoredStage) -> tuple[np.ndarray, np.ndarray] | None:
     return _two_rows(stage, picture_file(EDITED_FACES), stage.asked.t + 1)
 
 
-def _two_rows(stage: StoredStage, name: str, columns: int) -> tuple[np.ndarray, np.ndarray] | None:
-    """The upper and the lower row of a stage's picture of squares, two uint8 ``[columns, s, s, 3]``, if stored."""
+def stage_samples(stage: StoredStage) -> np.ndarray | None:
+    """Images that were generated of every category so far, uint8 ``[t + 1, n, s, s, 3]``, if stored."""
+    pixels, rows = _stored_picture(stage, picture_file(CATEGORY_SAMPLES)), stage.asked.t + 1
+    if pixels is None or pixels.shape[0] % rows or pixels.shape[1] % (pixels.shape[0] // rows):
+        return None
+    side = pixels.shape[0] // rows
+    return np.asarray(pixels.reshape(rows, side, -1, side, 3).swapaxes(1, 2))
+
+
+def _stored_picture(stage: StoredStage, name: str) -> np.ndarray | None:
     content = stage.stages.file(stage.key, name)
     try:
-        if content is None:
-            return None
-        pixels = decode_png(content)
+        return None if content is None else decode_png(content)
     except (OSError, ValueError):
+        return None
+
+
+def _two_rows(stage: StoredStage, name: str, columns: int) -> tuple[np.ndarray, np.ndarray] | None:
+    """The upper and the lower row of a stage's picture of squares, two uint8 ``[columns, s, s, 3]``, if stored."""
+    pixels = _stored_picture(stage, name)
+    if pixels is None:
         return None
     side = pixels.shape[0] // 2
     if side == 0 or pixels.shape != (2 * side, side * columns, 3):

@@ -150,7 +150,8 @@ def summarise(study_dir: Path | str) -> Summary:
         (matrix for matrix in matrices if not missing_cells(matrix.r, matrix.trial.joint)), study.metrics
     )
     measured = {matrix.metric for matrix in matrices}
-    setting, note = comparable(study.profile, timestamp_counts(study, matrices).values(), study.practice, measured)
+    horizons = timestamp_counts(study, matrices).values()
+    setting, note = comparable(study.profile, horizons, study.practice, measured, study.workload)
     biases = trial_photo_biases(found, matrices, study.metrics)
     return Summary(
         study=study,

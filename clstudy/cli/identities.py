@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,9 +15,12 @@ from clstudy.cli.command_line import FOLDER, Decorator, Several, command, flag, 
 from clstudy.cli.entry_point import invoke
 from clstudy.errors import UserError
 from clstudy.identities.cameras import FOCAL
+from clstudy.identities.categories.orders import OrderSettings, make_orders, require_images
+from clstudy.identities.categories.sources import read_categories
 from clstudy.identities.check import LAYOUT, Inspection, inspect_folder
 from clstudy.identities.conditions import FOR_ALL
 from clstudy.identities.preparation.selection import Apart
+from clstudy.storage.places import require_writable
 
 _CHECK_HELP = f"""\
 Reads every photo of a data folder and lists every problem at once: unreadable image, wrong mode or size,
@@ -53,6 +57,13 @@ world, intrinsics; EG3D's conventions) into the photo's sidecar, train/03.json b
 the cameras of all photos. Photos that have one keep it.
 
 If one photo's camera cannot be estimated, the photos are listed and nothing is written.
+"""
+
+_ORDERS_HELP = """\
+Makes a data set for the workload class_gan: every identity is an order in which categories are learned, every timestamp
+one category, with its number as the condition "label". The first 100 images of each category are held back for tests.
+IMAGES is a folder with one folder of pictures for each class, or with IDX files, as Debian's dataset-fashion-mnist has
+them.
 """
 
 _FORGET_HELP = """\
@@ -317,6 +328,40 @@ def cameras(path: Path, size: int, force: bool) -> int:
         print(f"faces: focal length {crop.focal:.2f} (EG3D: {FOCAL:.2f}), their middle at {x:.2f}, {y:.2f}")
         if crop.problem:
             print(f"note: {crop.problem}. That is fine for a generator of such photos; for a published EG3D, {remedy}")
+    return 0
+
+
+@identities.command(
+    "orders",
+    short_help="make orders of categories from class folders or IDX files",
+    help=verbatim(_ORDERS_HELP),
+    epilog="exit code: 0 done, 2 something was wrong; the message says what to do",
+)
+@click.argument("images", type=_PATH, help="folder with one folder for each class, or with IDX files")
+@click.argument("out", type=_PATH, help="data folder to create")
+@option("--orders", type=click.IntRange(1), default=5, metavar="N", help="how many orders (default: 5)")
+@option("--timestamps", type=click.IntRange(1), default=4, metavar="N", help="categories of each (default: 4)")
+@option("--train", type=click.IntRange(1), default=300, metavar="N", help="training images of each (default: 300)")
+@option("--test", type=click.IntRange(1), default=60, metavar="N", help="test images of each (default: 60)")
+@option("--size", type=int, default=32, metavar="PIXELS", callback=_positive, help="side of the images (default: 32)")
+@option("--seed", type=int, default=0, metavar="N", help="of the orders")
+def orders(images: Path, out: Path, orders: int, timestamps: int, train: int, test: int, size: int, seed: int) -> int:
+    """Write them, and print what to run next."""
+    settings = OrderSettings(orders=orders, timestamps=timestamps, train=train, test=test, data_seed=seed)
+    if out.exists():
+        raise UserError(f"{out} exists already; name a folder that does not")
+    source = read_categories(images, size)
+    require_images(source, settings, str(images))
+    require_writable(out.parent, "the folder", "name another one")
+    with tempfile.TemporaryDirectory(dir=out.parent, prefix=".orders-") as working:
+        made = Path(working) / "made"
+        make_orders(made, source, settings, images.name)
+        made.rename(out)  # killed before, it leaves nothing that looks finished
+    print(f"{out}: {orders} orders of {timestamps} of {len(source.names)} categories ({', '.join(source.names)})")
+    print(
+        "next: python -m clstudy.generators.pretraining classifier "
+        f"--images {images} --size {size} --out weights/classifier.safetensors"
+    )
     return 0
 
 

@@ -77,6 +77,9 @@ _Decay = Annotated[float, Field(ge=0, lt=1)]
 TURNTABLE = "turntable"
 """Name of the picture of a stage that shows a 3D generator from several sides."""
 
+CATEGORY_SAMPLES = "samples"
+"""Name of the picture of a stage with some generated images of every category so far, one row for each."""
+
 EDITED_FACES = "edited"
 """Name of the picture of a stage that shows each timestamp's first reconstruction, and below it the edited one."""
 

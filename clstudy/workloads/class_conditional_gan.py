@@ -29,6 +29,7 @@ from clstudy.metrics.set_statistics import fid
 from clstudy.records.rows import Row
 from clstudy.seeding import derive_rng, derive_seed
 from clstudy.settings.class_gan import ClassGANProfile, ClassGANSettings
+from clstudy.settings.profile_sections import CATEGORY_SAMPLES
 from clstudy.training.adversarial import ADVERSARIAL, class_loss
 from clstudy.training.evaluation import NotFiniteError
 from clstudy.training.personalise import TrainingDivergedError, replay_draws
@@ -44,9 +45,6 @@ from clstudy.workloads.workload import (
     TrainedStage,
     Workload,
 )
-
-SAMPLES = "samples"
-"""Name of the picture with some generated images of every category so far."""
 
 _SHOWN = 8
 _REPORTED = 20
@@ -318,7 +316,7 @@ class ClassConditionalGAN(Workload[GANState, CategoryTest]):
             on_test_set(test.timestamp)
         first = [to_uint8(torch.cat([part[:1] for part in parts])) for parts in ([t.images for t in tests], made)]
         samples = np.concatenate([photo_row(list(to_uint8(images[:_SHOWN]))) for images in made])
-        return ScoredStage(tuple(rows), face_grid(*first), {SAMPLES: samples})
+        return ScoredStage(tuple(rows), face_grid(*first), {CATEGORY_SAMPLES: samples})
 
     def _scores(self, test: CategoryTest, images: Tensor, learned: ImageClassifier, timestamp: int) -> list[Row]:
         known = in_batches(images, self.classifier).argmax(1) == test.label

@@ -21,7 +21,7 @@ from clstudy.errors import UserError
 from clstudy.tracking.local_database import sqlite_uri
 
 SUBCOMMANDS = [
-    *(("identities", name) for name in ("prepare", "check", "cameras", "forget")),
+    *(("identities", name) for name in ("prepare", "check", "cameras", "orders", "forget")),
     *(("strategies", name) for name in ("list", "check")),
     *(("profiles", name) for name in ("list", "check")),
     *(("metrics", name) for name in ("list", "check", "fetch")),
@@ -29,7 +29,7 @@ SUBCOMMANDS = [
     *(("workloads", name) for name in ("list", "check")),
     ("storage", "copy"),
     ("tracking", "rebuild"),
-    *(("pretraining", name) for name in ("faces", "train", "views", "train-3d")),
+    *(("pretraining", name) for name in ("faces", "train", "views", "train-3d", "classifier")),
 ]
 HEAVY = ("torch", "ray", "matplotlib", "mlflow", "scipy", "pandas")
 

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from clstudy.cli.identities import main
 from clstudy.errors import UserError
 from clstudy.identities import catalogue
 from clstudy.identities.categories import sources
@@ -135,6 +136,25 @@ def test_class_folders_are_cut_to_squares(tmp_path: Path) -> None:
         class_folders(tmp_path, 16)
     with pytest.raises(UserError, match=r"holds 0 folders with pictures; expected one folder for each class"):
         read_categories(tmp_path / "notes", 16)
+
+
+def test_the_command_makes_orders_of_own_classes_and_says_what_comes_next(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 255, (3 * COUNT, 28, 28), np.uint8)
+    write_idx(tmp_path / "train-images-idx3-ubyte.gz", images, 0x803)
+    write_idx(tmp_path / "train-labels-idx1-ubyte.gz", np.repeat([0, 1, 2], COUNT).astype(np.uint8), 0x801)
+    out = tmp_path / "orders"
+    arguments = ["orders", str(tmp_path), str(out), "--orders", "2", "--timestamps", "2", "--train", "3", "--test", "2"]
+    assert main(arguments) == 0
+    printed = capsys.readouterr().out
+    assert "2 orders of 2 of 3 categories (0, 1, 2)" in printed
+    assert f"pretraining classifier --images {tmp_path} --size 32 --out weights/classifier.safetensors" in printed
+    assert inspect_folder(out, image_size=32).counts() == (2, 4, 20)
+    assert main(arguments) == 2 and "exists already" in capsys.readouterr().err
+    assert main(["orders", str(tmp_path), str(tmp_path / "more"), "--train", "6"]) == 2
+    assert not (tmp_path / "more").exists() and not list(tmp_path.glob(".orders-*"))
 
 
 @pytest.mark.parametrize(

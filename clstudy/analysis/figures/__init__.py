@@ -10,6 +10,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from clstudy.analysis.figures.category_samples import category_samples
 from clstudy.analysis.figures.curves import against_buffer_size, against_learning_rate, ap_over_time, timestamp_lines
 from clstudy.analysis.figures.edits import edits
 from clstudy.analysis.figures.faces import face_grids
@@ -43,6 +44,7 @@ FIGURES: dict[str, Callable[[ReportData], list[Drawing]]] = {
     "Faces": face_grids,
     "Turntables": turntables,
     "Edited faces": edits,
+    "Generated categories": category_samples,
 }
 """All figures in the order of the report."""
 

@@ -21,6 +21,8 @@ _MOST_PIXELS = 3_000_000
 _SIDES = (256, 128, 64)
 _SHOWN = 3
 _PHOTO = "test photo"
+_MADE = {"class_gan": "an image generated of its category"}
+"""Workload -> what is below a test photo, if that is not its reconstruction."""
 _CHOSEN = (
     " Of all people these are the best, the median and the worst by their final score, averaged over strategies and "
     "timestamps."
@@ -120,7 +122,7 @@ def _final_grid(material: ReportData, person: Shown) -> Drawing | None:
         [f"k = {k}" for k in range(count)],
         name=f"faces_{file_part(person.identity)}",
         title=f"{person.identity} ({person}): every timestamp in the end",
-        caption="Top: one test photo of each timestamp k. Below: its reconstruction by each strategy's model after the "
+        caption=f"Top: one test photo of each timestamp k. Below: {_made(material)} by each strategy's model after the "
         f"last timestamp; what was forgotten is furthest from the photo."
         f"{_CHOSEN if person.people > _SHOWN else ''}{material.rate_note}",
         alt=f"Faces of {person.identity} ({person}): {count} test photos and their reconstructions by "
@@ -146,11 +148,15 @@ def _oldest_grid(material: ReportData, person: Shown) -> Drawing | None:
         [f"t = {t}" for t in range(moments)],
         name=f"oldest_face_{file_part(person.identity)}",
         title=f"{person.identity} ({person}): the oldest timestamp's photo over time",
-        caption="Top: a test photo of timestamp 0. Below: its reconstruction after training on timestamp t."
+        caption=f"Top: a test photo of timestamp 0. Below: {_made(material)} after training on timestamp t."
         f"{_WORST if person.people > 1 else ''}",
         alt=f"A face of {person.identity} ({person}), reconstructed after t = 0 to {moments - 1} by "
         f"{', '.join(list(rows)[1:])}.",
     )
+
+
+def _made(material: ReportData) -> str:
+    return _MADE.get(material.summary.study.workload, "its reconstruction")
 
 
 def grid_drawing(
