@@ -84,7 +84,7 @@ SETTINGS = {
 
 
 ELSEWHERE = {
-    "class_gan": "Published for this method, and not comparable (arXiv 1809.02058, table of LSUN after four categories: "
+    "class_gan": "Published for this method, and not comparable (arXiv 1809.02058, LSUN after four categories: "
     "accuracy and reverse accuracy in percent, FID of Inception): joint training with replay 79.19, 70.00, 49.69; "
     "replay alignment 81.03, 83.62, 37.73."
 }
