@@ -19,9 +19,10 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from clstudy.errors import UserError
-from clstudy.generators.base import GENERATORS, GeneratorKind, GeneratorWeights, NoGenerator
+from clstudy.generators.base import GENERATORS, GeneratorWeights, NoGenerator
 from clstudy.generators.synthesis_copies import arrays_under
 from clstudy.seeding import derive_rng, derive_seed
+from clstudy.settings.profiles import Profile
 
 _BATCH = 256
 
@@ -151,18 +152,9 @@ class ImageClassifierKind(NoGenerator):
         arrays, facts = read_classifier(files["classifier"])
         return GeneratorWeights(arrays, {"names": list(facts.names), "size": facts.size})
 
+    def image_size(self, weights: GeneratorWeights, profile: Profile) -> int:
+        """The size of the images that it was trained on."""
+        return int(weights.facts["size"])
+
 
 GENERATORS.register("image_classifier")(ImageClassifierKind())
-
-__all__ = [
-    "ClassifierFacts",
-    "GeneratorKind",
-    "ImageClassifier",
-    "epochs",
-    "fresh_classifier",
-    "in_batches",
-    "network_of",
-    "read_classifier",
-    "save_classifier",
-    "trained_classifier",
-]
