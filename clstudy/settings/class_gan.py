@@ -42,7 +42,11 @@ class ClassGANSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class ClassGANProfile(Profile):
-    """A profile with the section ``class_gan``."""
+    """A profile with the section ``class_gan``.
+
+    Of ``evaluation.metrics`` only those of sets of generated images (fid, kid) are computed, where their file is there,
+    beside the workload's own scores, which are always; psnr stands for these, since the list must not be empty.
+    """
 
     workload: str = "class_gan"
     generator: str = "image_classifier"
@@ -51,5 +55,6 @@ class ClassGANProfile(Profile):
     data: DataSettings = field(
         default_factory=lambda: DataSettings(name="digits", timestamps=10, train=600, test=100, image_size=32)
     )
-    evaluation: EvaluationSettings = field(default_factory=lambda: EvaluationSettings(metrics=("psnr",)))
+    optional_files: tuple[str, ...] = ("inception",)
+    evaluation: EvaluationSettings = field(default_factory=lambda: EvaluationSettings(metrics=("psnr", "fid", "kid")))
     class_gan: ClassGANSettings = field(default_factory=ClassGANSettings)

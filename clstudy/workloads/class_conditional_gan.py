@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,13 +26,15 @@ from clstudy.generators.image_classifier import (
 )
 from clstudy.identities.categories.orders import LABEL
 from clstudy.images import photo_row, to_uint8
+from clstudy.metrics.base import Metric
 from clstudy.metrics.set_statistics import fid
 from clstudy.records.rows import Row
 from clstudy.seeding import derive_rng, derive_seed
 from clstudy.settings.class_gan import ClassGANProfile, ClassGANSettings
+from clstudy.settings.metric_facts import SYNTHESIS
 from clstudy.settings.profile_sections import CATEGORY_SAMPLES
 from clstudy.training.adversarial import ADVERSARIAL, class_loss
-from clstudy.training.evaluation import NotFiniteError
+from clstudy.training.evaluation import SET_ROW, NotFiniteError
 from clstudy.training.personalise import TrainingDivergedError, replay_draws
 from clstudy.workloads.class_gan import ACCURACY, CLASSIFIER_FID, GENERATED, REVERSE_ACCURACY
 from clstudy.workloads.packing import packed, unpack
@@ -77,7 +80,10 @@ class GANState:
 
 @dataclass(frozen=True)
 class CategoryTest:
-    """One category's test: real images ``[n, 3, s, s]``, features ``[m, d]`` of real ones, latents to generate from."""
+    """One category's test: real images ``[n, 3, s, s]``, features ``[m, d]`` of real ones, latents to generate from.
+
+    ``prepared``: what metrics of sets need of the real images, by name.
+    """
 
     timestamp: int
     label: int
@@ -85,6 +91,7 @@ class CategoryTest:
     images: Tensor
     features: np.ndarray
     latents: Tensor
+    prepared: Mapping[str, Any]
 
 
 class ClassConditionalGAN(Workload[GANState, CategoryTest]):
@@ -95,7 +102,12 @@ class ClassConditionalGAN(Workload[GANState, CategoryTest]):
     """
 
     def __init__(
-        self, profile: ClassGANProfile, classifier: ImageClassifier, facts: ClassifierFacts, device: torch.device
+        self,
+        profile: ClassGANProfile,
+        classifier: ImageClassifier,
+        facts: ClassifierFacts,
+        device: torch.device,
+        metrics: Sequence[Metric] = (),
     ):
         settings = profile.class_gan
         for name, given, found in (
@@ -113,6 +125,7 @@ class ClassConditionalGAN(Workload[GANState, CategoryTest]):
         self.settings: ClassGANSettings = settings
         self.classifier = classifier
         self.device = device
+        self._metrics = metrics
         self.largest_batch = settings.batch_size + settings.replay_batch_size
         self._loss = ADVERSARIAL[settings.adversarial]()
 
@@ -290,6 +303,7 @@ class ClassConditionalGAN(Workload[GANState, CategoryTest]):
             latents=latents_of(torch.from_numpy(z), torch.full((len(z),), label), self.settings.classes).to(
                 self.device
             ),
+            prepared={metric.name: metric.prepare(samples.images) for metric in self._metrics},
         )
 
     @torch.no_grad()
@@ -327,11 +341,20 @@ class ClassConditionalGAN(Workload[GANState, CategoryTest]):
             (REVERSE_ACCURACY.name, test.digests, recognised.float().tolist()),
             (CLASSIFIER_FID.name, [_SET], [fid(features, test.features)]),
         ]
-        return [
+        rows = [
             Row(timestamp, test.timestamp, GENERATED, metric, name, value)
             for metric, names, values in scores
             for name, value in zip(names, values, strict=True)
         ]
+        for one in self._metrics:
+            value = float(one.synthesis(images, test.prepared[one.name])[0])
+            rows.append(Row(timestamp, test.timestamp, SYNTHESIS, one.name, SET_ROW, value))
+        return rows
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a user should know about how metrics are computed here."""
+        return tuple(note for metric in self._metrics for note in metric.notes)
 
     def _reverse_classifier(
         self, made: Sequence[Tensor], tests: Sequence[CategoryTest], timestamp: int

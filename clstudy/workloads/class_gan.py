@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from clstudy.errors import UserError
 from clstudy.identities.categories.orders import LABEL
 from clstudy.settings.class_gan import ClassGANProfile
-from clstudy.settings.metric_facts import MetricFacts
+from clstudy.settings.metric_facts import MetricFacts, packaged_metrics
 from clstudy.settings.profiles import Profile
 from clstudy.workloads.base import WORKLOADS, WorkloadKind
 
@@ -54,8 +54,9 @@ class ClassGANKind(WorkloadKind):
     has_prior = True
 
     def measures(self, profile: Profile) -> tuple[MetricFacts, ...]:
-        """Accuracy comes first: it is what a search raises."""
-        return ACCURACY, REVERSE_ACCURACY, CLASSIFIER_FID
+        """Accuracy comes first: it is what a search raises. Last what the profile names for sets of images."""
+        of_sets = (packaged_metrics()[name] for name in set_metrics(profile))
+        return ACCURACY, REVERSE_ACCURACY, CLASSIFIER_FID, *of_sets
 
     def sections(self, profile: Profile) -> Mapping[str, Any]:
         """Networks, losses, steps and scores."""
@@ -77,11 +78,24 @@ class ClassGANKind(WorkloadKind):
     ) -> ClassConditionalGAN:
         """Networks are made for each state; the classifier of real images is loaded here."""
         from clstudy.generators.image_classifier import ClassifierFacts, network_of
+        from clstudy.metrics import load_metrics
+        from clstudy.metrics.base import METRICS, MetricSettings
         from clstudy.workloads.class_conditional_gan import ClassConditionalGAN
 
         known = _of_this(profile)
         facts = ClassifierFacts(tuple(weights.facts["names"]), int(weights.facts["size"]))
-        return ClassConditionalGAN(known, network_of(weights.arrays, facts).to(device), facts, device)
+        load_metrics()
+        measuring = MetricSettings(
+            threads=profile.resources.threads, files=files, device=device, evaluation=profile.evaluation
+        )
+        metrics = [METRICS[name](measuring) for name in set_metrics(profile)]
+        return ClassConditionalGAN(known, network_of(weights.arrays, facts).to(device), facts, device, metrics)
+
+
+def set_metrics(profile: Profile) -> list[str]:
+    """Names of the profile's packaged metrics of sets of generated images."""
+    packaged = packaged_metrics()
+    return [name for name in profile.evaluation.metrics if name in packaged and packaged[name].of_set]
 
 
 def _of_this(profile: Profile) -> ClassGANProfile:

@@ -18,6 +18,7 @@ from clstudy.generators.pretraining.classifier import classifier_of
 from clstudy.identities.categories.orders import HELD_BACK, OrderSettings, make_orders
 from clstudy.identities.categories.sources import Categories
 from clstudy.identities.dataset import DataSet, load_folder
+from clstudy.metrics.base import Metric
 from clstudy.registry import findings_of
 from clstudy.settings.class_gan import ClassGANProfile, ClassGANSettings
 from clstudy.settings.profiles import DataSettings, class_gan_small, embedded
@@ -73,6 +74,7 @@ def profile(**given: Any) -> ClassGANProfile:
     return replace(
         small,
         data=DataSettings(name="shapes", timestamps=3, train=30, test=12, image_size=SIZE),
+        evaluation=replace(small.evaluation, metrics=("psnr",)),  # there is no file of Inception's weights
         class_gan=replace(small.class_gan, **{**settings, **given}),
     )
 
@@ -207,6 +209,36 @@ def test_sequential_training_forgets_and_replay_does_not(classifier: Path, data:
     assert mean(lower[2], "accuracy", 0) < 0.4, "chance is a third"
     assert mean(replayed[2], "accuracy", 0) > 0.7
     assert mean(replayed[2], "reverse_accuracy", 0) > mean(lower[2], "reverse_accuracy", 0) + 0.3
+
+
+class Brightness(Metric):
+    """A metric of sets: difference of mean brightness."""
+
+    name, higher_is_better, title, unit = "kid", False, "brightness", "shade"
+    bounds, description = (0.0, 2.0), "difference of mean brightness"
+    in_reconstruction, in_synthesis, of_set = False, True, True
+
+    def prepare(self, targets: Tensor) -> Tensor:
+        return targets.mean()
+
+    def synthesis(self, images: Tensor, prepared: Tensor) -> Tensor:
+        return (images.mean() - prepared).abs()[None]
+
+
+def test_metrics_of_sets_are_of_a_categorys_images(classifier: Path, data: DataSet, tmp_path: Path) -> None:
+    plain = built(classifier)
+    facts = ClassifierFacts(shapes().names, SIZE)
+    given = replace(plain.profile, evaluation=replace(plain.profile.evaluation, metrics=("psnr", "kid")))
+    workload = ClassConditionalGAN(given, plain.classifier, facts, torch.device("cpu"), [Brightness()])
+    work = runner(tmp_path, workload)
+    (first, *_) = run(work, data, "lower")
+    (row,) = [row for row in first.rows.to_pylist() if row["metric"] == "kid"]
+    assert (row["protocol"], row["image"]) == ("synthesis", "synthesis/set")
+    test = work.photos.test_set(data.identities[0], 0, 0)
+    assert 0 < row["value"] < 2 and set(test.prepared) == {"kid"}
+    assert [one.name for one in ClassGANKind().measures(given)] == [
+        "accuracy", "reverse_accuracy", "classifier_fid", "kid",
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(
