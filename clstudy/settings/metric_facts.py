@@ -91,6 +91,20 @@ class MetricFacts:
         }
         return cls(**given)
 
+    @classmethod
+    def of_workload(
+        cls, name: str, title: str, protocol: str, *, higher_is_better: bool, decimals: int = 4
+    ) -> MetricFacts:
+        """Facts of what a workload measures by itself, under one protocol."""
+        return cls(
+            name=name,
+            higher_is_better=higher_is_better,
+            title=title,
+            decimals=decimals,
+            in_reconstruction=False,
+            other_protocols=(protocol,),
+        )
+
     @property
     def protocols(self) -> tuple[str, ...]:
         """The protocols under which the metric has rows, in the order of the tables."""

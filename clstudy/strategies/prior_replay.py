@@ -6,6 +6,7 @@ For generators that can draw latents of what they have learned so far (``prior``
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, cast
 
 import numpy as np
@@ -33,6 +34,21 @@ class PriorReplay(Strategy):
 
     def select(self, memory: Memory, new: Sequence[Item], capacity: int, rng: np.random.Generator) -> Memory:
         return Memory()
+
+
+@dataclass(frozen=True)
+class DrawnImages(PriorReplay):
+    """A strategy that replays images drawn by the generator of t-1.
+
+    Attributes:
+        images: how many are drawn per timestamp, as many of every class so far on average.
+    """
+
+    images: int = 512
+
+    def __post_init__(self) -> None:
+        if self.images < 1:
+            raise ValueError(f"expected images >= 1, got {self.images}")
 
 
 def drawn(past: Past, count: int, rng: np.random.Generator) -> Generated:

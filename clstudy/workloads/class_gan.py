@@ -24,24 +24,15 @@ GENERATED = "generated"
 """Protocol of all its scores: images generated of one category."""
 
 
-def _measure(name: str, title: str, *, higher_is_better: bool, decimals: int = 4) -> MetricFacts:
-    return MetricFacts(
-        name=name,
-        higher_is_better=higher_is_better,
-        title=title,
-        decimals=decimals,
-        in_reconstruction=False,
-        other_protocols=(GENERATED,),
-    )
-
-
-ACCURACY = _measure("accuracy", "accuracy", higher_is_better=True)
+ACCURACY = MetricFacts.of_workload("accuracy", "accuracy", GENERATED, higher_is_better=True)
 """Share of a category's generated images that a classifier of real images takes for it."""
 
-REVERSE_ACCURACY = _measure("reverse_accuracy", "reverse accuracy", higher_is_better=True)
+REVERSE_ACCURACY = MetricFacts.of_workload("reverse_accuracy", "reverse accuracy", GENERATED, higher_is_better=True)
 """Share of its real test images that a classifier trained on generated images of all categories so far recognises."""
 
-CLASSIFIER_FID = _measure("classifier_fid", "FID (classifier's features)", higher_is_better=False, decimals=2)
+CLASSIFIER_FID = MetricFacts.of_workload(
+    "classifier_fid", "FID (classifier's features)", GENERATED, higher_is_better=False, decimals=2
+)
 """Fréchet distance between a category's generated and real images, in the features of the classifier of real ones."""
 
 

@@ -20,31 +20,15 @@ if TYPE_CHECKING:
     from clstudy.workloads.personalised_generator import PersonalisedGenerator
 
 
-DEPTH_ERROR = MetricFacts(
-    name="depth_error",
-    higher_is_better=False,
-    title="depth error",
-    in_reconstruction=False,
-    other_protocols=(RECONSTRUCTION,),
-)
+DEPTH_ERROR = MetricFacts.of_workload("depth_error", "depth error", RECONSTRUCTION, higher_is_better=False)
 """Mean absolute difference to the known depth inside the face, in units of the world (a face is about 0.3 wide)."""
 
-DEPTH_CORRELATION = MetricFacts(
-    name="depth_correlation",
-    higher_is_better=True,
-    title="depth correlation",
-    in_reconstruction=False,
-    other_protocols=(RECONSTRUCTION,),
+DEPTH_CORRELATION = MetricFacts.of_workload(
+    "depth_correlation", "depth correlation", RECONSTRUCTION, higher_is_better=True
 )
 """Pearson's, with the known depth inside the face; 0 for a flat face."""
 
-EDIT_EFFECT = MetricFacts(
-    name="edit_effect",
-    higher_is_better=True,
-    title="effect",
-    in_reconstruction=False,
-    other_protocols=(EDITED,),
-)
+EDIT_EFFECT = MetricFacts.of_workload("edit_effect", "effect", EDITED, higher_is_better=True)
 """How much more of what the direction adds an edited face shows than the unedited reconstruction."""
 
 
