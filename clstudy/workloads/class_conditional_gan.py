@@ -126,7 +126,7 @@ class ClassConditionalGAN(Workload[GANState, CategoryTest]):
         self.classifier = classifier
         self.device = device
         self._metrics = metrics
-        self.largest_batch = settings.batch_size + settings.replay_batch_size
+        self.largest_batch = 1  # batch normalisation sees a whole batch: a smaller one would be another computation
         self._loss = ADVERSARIAL[settings.adversarial]()
 
     def candidates(self, samples: Samples, micro_batch: int | None = None) -> Tensor:
