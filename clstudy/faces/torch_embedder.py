@@ -1,6 +1,6 @@
 """The packaged identity embedder as a torch module, so that an identity loss has gradients.
 
-Only pretraining needs this; evaluation uses :class:`clstudy.faces.embedding.IdentityEmbedder` (onnxruntime).
+Only training needs this; evaluation uses :class:`clstudy.faces.embedding.IdentityEmbedder` (onnxruntime).
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from clstudy.assets import asset_path
+from clstudy.assets.readers.onnx_graph import read_network
 from clstudy.faces.embedding import crop_grid
 
 
@@ -30,40 +31,24 @@ class _Node:
 class TorchIdentityEmbedder(nn.Module):
     """Unit embeddings ``[n, 512]`` of aligned images ``[n, 3, s, s]`` in [-1, 1], differentiable.
 
-    Runs the graph of ``face_embedder.onnx`` (Conv, PRelu, Add and a final Reshape) operation by operation. Reading
-    it needs the ``onnx`` package of the ``dev`` extra.
+    Runs the graph of ``face_embedder.onnx`` (Conv, PRelu, Add and a final Reshape) operation by operation.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        import onnx
-        from onnx import helper, numpy_helper
-
-        graph = onnx.load(str(asset_path("face_embedder.onnx"))).graph
-        for tensor in graph.initializer:
-            if tensor.data_type == onnx.TensorProto.FLOAT:
-                self.register_buffer(_buffer_name(tensor.name), torch.tensor(numpy_helper.to_array(tensor)))
+        network = read_network(asset_path("face_embedder.onnx"))
+        for name, array in network.weights.items():
+            self.register_buffer(_buffer_name(name), torch.from_numpy(array))
         self._nodes: list[_Node] = []
-        for node in graph.node:
-            geometry = {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
-            if node.op_type == "Conv":
-                self._nodes.append(
-                    _Node(
-                        node.op_type,
-                        tuple(node.input),
-                        node.output[0],
-                        geometry["strides"][0],
-                        geometry["pads"][0],
-                        geometry["group"],
-                    )
-                )
-            elif node.op_type in ("PRelu", "Add", "Reshape"):
-                self._nodes.append(_Node(node.op_type, tuple(node.input), node.output[0]))
-            else:
-                raise ValueError(
-                    f"face_embedder.onnx has an operation {node.op_type}; expected Conv, PRelu, Add, Reshape"
-                )
-        self._input = graph.input[0].name
+        for one in network.operations:
+            if one.kind not in ("Conv", "PRelu", "Add", "Reshape"):
+                raise ValueError(f"face_embedder.onnx has an operation {one.kind}; expected Conv, PRelu, Add, Reshape")
+            geometry = {}
+            if one.kind == "Conv":
+                names = {"stride": "strides", "padding": "pads", "groups": "group"}
+                geometry = {name: one.integers[theirs][0] for name, theirs in names.items()}
+            self._nodes.append(_Node(one.kind, one.inputs, one.outputs[0], **geometry))
+        self._input = network.first_input
 
     def forward(self, images: Tensor) -> Tensor:
         """Return unit embeddings ``[n, 512]``."""

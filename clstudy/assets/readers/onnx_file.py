@@ -56,12 +56,12 @@ def external_files(model: bytes) -> list[str]:
     try:
         while todo:
             kind, message = todo.pop()
-            for number, value in _fields(message):
+            for number, value in fields_of(message):
                 inner = _PARTS[kind].get(number)
                 if inner is not None and isinstance(value, memoryview):
                     todo.append((inner, value))
                 elif kind == "tensor" and number == _EXTERNAL_DATA_OF_TENSOR and isinstance(value, memoryview):
-                    entry = dict(_fields(value))
+                    entry = dict(fields_of(value))
                     if bytes(entry.get(_KEY_OF_ENTRY, b"")) == b"location":  # type: ignore[arg-type]
                         found.add(bytes(entry.get(_VALUE_OF_ENTRY, b"?")).decode(errors="replace"))  # type: ignore[arg-type]
                 elif kind == "tensor" and number == _DATA_LOCATION_OF_TENSOR and value == _EXTERNAL:
@@ -92,24 +92,24 @@ def require_whole(path: Path) -> Path:
 
 def _messages(data: memoryview, wanted: int) -> Iterator[memoryview]:
     """The length-delimited fields with number ``wanted`` of a serialised message."""
-    for number, value in _fields(data):
+    for number, value in fields_of(data):
         if number == wanted and isinstance(value, memoryview):
             yield value
 
 
-def _fields(data: memoryview) -> Iterator[tuple[int, int | memoryview | None]]:
+def fields_of(data: memoryview) -> Iterator[tuple[int, int | memoryview | None]]:
     """Number and value of a message's fields; None for fixed-width numbers, which nothing here needs."""
     position = 0
     while position < len(data):
-        tag, position = _varint(data, position)
+        tag, position = read_varint(data, position)
         kind = tag & 7
         value: int | memoryview | None = None
         if kind == _BYTES:
-            length, position = _varint(data, position)
+            length, position = read_varint(data, position)
             value = data[position : position + length]
             position += length
         elif kind == _VARINT:
-            value, position = _varint(data, position)
+            value, position = read_varint(data, position)
         elif kind in (_FIXED64, _FIXED32):
             position += 8 if kind == _FIXED64 else 4
         else:
@@ -117,7 +117,7 @@ def _fields(data: memoryview) -> Iterator[tuple[int, int | memoryview | None]]:
         yield tag >> 3, value
 
 
-def _varint(data: memoryview, position: int) -> tuple[int, int]:
+def read_varint(data: memoryview, position: int) -> tuple[int, int]:
     """Read a base-128 integer; returns it and the position after it.
 
     Raises:

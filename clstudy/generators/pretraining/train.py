@@ -8,8 +8,7 @@ on paired (z, face) gives the mean face; encoder and synthesis trained together 
 that anchors need. Eyes and mouth weigh more than other pixels and are compared from near as well; from
 ``identity_from`` on, an identity loss (as in pSp: Richardson et al., 2008.00951) keeps what tells people apart, which
 pixels and LPIPS hardly weigh. The mapping network is then fitted so that mapped w are distributed like encoded w
-(sliced Wasserstein distance: Bonneel et al. 2015), which makes random samples look like the training faces. Needs the
-``dev`` extra (``onnx``).
+(sliced Wasserstein distance: Bonneel et al. 2015), which makes random samples look like the training faces.
 """
 
 from __future__ import annotations
