@@ -10,6 +10,8 @@ import click
 from clstudy.cli.command_line import Decorator, group, option
 from clstudy.cli.entry_point import invoke
 from clstudy.errors import UserError
+from clstudy.generators.pretraining.age_estimator import fit_ages
+from clstudy.generators.pretraining.aged_faces import AgedFaces, collect_ages, held_out_ages
 from clstudy.generators.pretraining.classifier import write_classifier
 from clstudy.generators.pretraining.train import PretrainSettings, pretrain
 from clstudy.generators.pretraining.train_3d import Pretrain3DSettings, pretrain_3d
@@ -31,7 +33,7 @@ _REMEDY = "name another one with --out"
 HELD_OUT = {"drawn": "held_out_drawn.npz", "virtual": "held_out_virtual.npz"}
 """Name of a kind of held-out faces -> file beside the training faces."""
 
-HELD_OUT_VIEWS = "held_out_views.npz"
+HELD_OUT_VIEWS, HELD_OUT_AGES = "held_out_views.npz", "held_out_ages.npz"
 
 
 def _begin(settings: PretrainSettings) -> Decorator:
@@ -104,6 +106,28 @@ def train_3d(file: Path, out: Path, seed: int, begin: int, autoencoder: Path | N
     _require_both(begin, autoencoder)
     training, unseen = Views.read(file), Views.read(file.parent / HELD_OUT_VIEWS)
     pretrain_3d(training, unseen, out, Pretrain3DSettings(seed=seed), begin=begin, autoencoder=autoencoder)
+
+
+@pretraining.command("ages", help="photograph what the age estimator learns from: OUT/ages.npz, and held-out people")
+@option("--out", type=_PATH, required=True)
+@option("--people", type=click.IntRange(1), default=500, help="virtual people, each at five ages in four moments")
+@option("--seed", type=int, default=0)
+@option("--workers", type=int, default=2)
+def ages(out: Path, people: int, seed: int, workers: int) -> None:
+    """Photograph them."""
+    require_writable(out, "the folder", _REMEDY)
+    out.mkdir(parents=True, exist_ok=True)
+    held_out_ages().save(out / HELD_OUT_AGES)
+    collect_ages(seed, people, workers).save(out / "ages.npz")
+
+
+@pretraining.command("train-ages", help="fit the age estimator: OUT/age_estimator.safetensors")
+@option("--ages", "file", type=_PATH, required=True, help="ages.npz of the command `ages`, beside held-out people")
+@option("--out", type=_PATH, required=True)
+def train_ages(file: Path, out: Path) -> None:
+    """Fit it."""
+    require_writable(out, "the folder", _REMEDY)
+    fit_ages(AgedFaces.read(file), AgedFaces.read(file.parent / HELD_OUT_AGES), out)
 
 
 @pretraining.command("classifier", help="train the classifier of real images for the workload class_gan")

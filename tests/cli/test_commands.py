@@ -29,7 +29,7 @@ SUBCOMMANDS = [
     *(("workloads", name) for name in ("list", "check")),
     ("storage", "copy"),
     ("tracking", "rebuild"),
-    *(("pretraining", name) for name in ("faces", "train", "views", "train-3d", "classifier")),
+    *(("pretraining", name) for name in ("faces", "train", "views", "train-3d", "ages", "train-ages", "classifier")),
 ]
 HEAVY = ("torch", "ray", "matplotlib", "mlflow", "scipy", "pandas")
 

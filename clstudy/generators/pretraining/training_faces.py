@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +18,7 @@ import torch
 
 from clstudy.errors import UserError
 from clstudy.faces.geometry import aligned_template, five_points, similarity_transform
+from clstudy.generators.pretraining.chunks import in_chunks
 from clstudy.identities.dcgan import LATENT_SIZE
 from clstudy.identities.people import REPORTED_DATA_SEED, TUNING_DATA_SEED, FaceTools, draw_person
 from clstudy.identities.virtual.assets import virtual_assets
@@ -210,17 +211,7 @@ def held_out_embeddings() -> np.ndarray:
     return np.stack(drawn)
 
 
-def collect(seed: int, count: int, workers: int, draw: Callable[[int, int, np.ndarray], Faces]) -> Faces:
+def collect(seed: int, count: int, workers: int, draw: Callable[..., Faces]) -> Faces:
     """The first ``count`` faces of ``drawn_chunk`` or ``virtual_chunk`` of a seed, in order."""
-    held_out = held_out_embeddings()
-    parts: list[Faces] = []
-    total, chunk = 0, 0
-    with ProcessPoolExecutor(workers) as pool:
-        while total < count:
-            numbers = range(chunk, chunk + 2 * workers)
-            for part in pool.map(draw, [seed] * len(numbers), numbers, [held_out] * len(numbers)):
-                parts.append(part)
-                total += len(part)
-            chunk += len(numbers)
-            print(f"{total} of {count} faces", flush=True)
-    return Faces.together(parts)[:count]
+    chunk = partial(draw, seed, held_out=held_out_embeddings())
+    return Faces.together(in_chunks(chunk, count, workers, "faces"))[:count]

@@ -8,14 +8,15 @@ gives the same views whatever the number of workers. The people on whom somethin
 from __future__ import annotations
 
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from clstudy.errors import UserError
 from clstudy.faces.geometry import five_points
+from clstudy.generators.pretraining.chunks import in_chunks
 from clstudy.generators.pretraining.training_faces import HELD_OUT_VIRTUAL, arrays_in, held_out_virtual
 from clstudy.identities.people import REPORTED_DATA_SEED
 from clstudy.identities.virtual.assets import virtual_assets
@@ -174,14 +175,4 @@ def held_out_views(moments_of_each: int = MOMENTS_OF_HELD_OUT) -> Views:
 
 def collect_views(seed: int, count: int, workers: int) -> Views:
     """The first ``count`` moments of ``views_chunk`` of a seed, in order."""
-    parts: list[Views] = []
-    total, chunk = 0, 0
-    with ProcessPoolExecutor(workers) as pool:
-        while total < count:
-            numbers = range(chunk, chunk + 2 * workers)
-            for part in pool.map(views_chunk, [seed] * len(numbers), numbers):
-                parts.append(part)
-                total += len(part)
-            chunk += len(numbers)
-            print(f"{total} of {count} moments", flush=True)
-    return Views.together(parts)[:count]
+    return Views.together(in_chunks(partial(views_chunk, seed), count, workers, "moments"))[:count]

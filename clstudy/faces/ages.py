@@ -1,0 +1,56 @@
+"""How old a face looks: a linear function of the packaged identity embedding."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.numpy import load_file, save_file
+from torch import Tensor
+
+from clstudy.faces.embedding import IdentityEmbedder
+
+
+class AgeEstimator:
+    """Years ``[n]`` of aligned images ``[n, 3, s, s]`` in [-1, 1].
+
+    Fitted to virtual people by ridge regression (``clstudy.generators.pretraining.age_estimator``). On 24 people whom
+    it had not seen, one fitted to 500 was off by 7.2 years on average (guessing their mean age: 16.9).
+
+    Args:
+        path: of the weights, as ``save_estimator`` writes them.
+        threads: of the embedding network.
+    """
+
+    def __init__(self, path: Path, threads: int = 1):
+        self._embedder = IdentityEmbedder(threads)
+        arrays = load_file(path)
+        self._slopes, self._constant = torch.from_numpy(arrays["slopes"]), float(arrays["constant"][0])
+
+    def __call__(self, images: Tensor) -> Tensor:
+        return self.of_embeddings(self._embedder(images))
+
+    def of_embeddings(self, embeddings: Tensor) -> Tensor:
+        """Years ``[n]`` of embeddings ``[n, 512]``."""
+        return embeddings @ self._slopes + self._constant
+
+
+def save_estimator(slopes: np.ndarray, constant: float, path: Path) -> None:
+    """Write ``path``: slopes float32 ``[512]`` and a constant, in years."""
+    save_file({"slopes": slopes.astype(np.float32), "constant": np.array([constant], np.float32)}, path)
+
+
+def ridge(embeddings: np.ndarray, ages: np.ndarray, penalty: float) -> tuple[np.ndarray, float]:
+    """Slopes ``[d]`` and constant that minimise squared errors + ``penalty`` |slopes|² (A. Hoerl and R. Kennard, 1970).
+
+    Args:
+        embeddings: ``[n, d]``.
+        ages: ``[n]``.
+        penalty: > 0; the constant is not penalised.
+    """
+    middle, mean = embeddings.mean(axis=0), ages.mean()
+    centred = embeddings - middle
+    gram = centred.T @ centred + penalty * np.eye(embeddings.shape[1])
+    slopes = np.linalg.solve(gram, centred.T @ (ages - mean))
+    return slopes, float(mean - middle @ slopes)
