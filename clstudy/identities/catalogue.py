@@ -329,12 +329,13 @@ def _numbered(data_set: str, word: str, wanted: Wanted) -> int:
     """
     if wanted.names is None:
         return 5 if wanted.identities is None else wanted.identities
+    named = {"person": "people"}.get(word, f"{word}s")
     numbers = []
     for name in wanted.names:
         match = re.fullmatch(rf"{word}_(\d{{2,3}})", name)
         if match is None or name != f"{word}_{int(match[1]):02d}":
             raise UserError(
-                f"unknown identity {name!r} in data set {data_set!r}; its identities are {word}_00, {word}_01, …"
+                f"unknown identity {name!r} in data set {data_set!r}; its {named} are {word}_00, {word}_01, …"
             )
         numbers.append(int(match[1]))
     return max(numbers, default=-1) + 1
