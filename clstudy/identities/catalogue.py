@@ -10,6 +10,7 @@ import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +24,7 @@ from clstudy.storage.documents import read_json
 from clstudy.storage.places import require_writable
 
 if TYPE_CHECKING:
-    from clstudy.identities.virtual.data_set import VirtualSettings
+    from clstudy.identities.virtual.data_set import Variant, VirtualSettings
 
 Settings = dict[str, int | str]
 
@@ -162,58 +163,34 @@ class _Virtual(PackagedSet):
         make_virtual(root, settings)
 
 
-class _VirtualViews(_Virtual):
-    """The virtual people under several cameras."""
+class _VirtualVariant(_Virtual):
+    """The same people on the occasions of one preset, with more known of each photo (``Variant``).
 
-    def __init__(self) -> None:
-        from clstudy.identities.virtual.views_set import PRESET
+    Its module renders, which a command that makes no photos need not load.
+    """
 
-        super().__init__("virtual_views", PRESET)
-        self.description = "virtual people whose test moments three cameras see at once, with depth, for 3D generators"
+    def __init__(self, name: str, preset: str, module: str, description: str):
+        super().__init__(name, preset)
+        self.description = description
+        self._module = module
+
+    @property
+    def _variant(self) -> Variant:
+        variant: Variant = import_module(f"clstudy.identities.virtual.{self._module}").VARIANT
+        return variant
 
     def settings(self, wanted: Wanted) -> Settings:
-        from clstudy.identities.virtual.views_set import VIEWS_VERSION
-
-        return {**super().settings(wanted), "views_version": VIEWS_VERSION}
+        return {**super().settings(wanted), **self._variant.version}
 
     def _checked(self, wanted: Wanted) -> VirtualSettings:
-        from clstudy.identities.virtual.views_set import check_views
-
         settings = super()._checked(wanted)
-        check_views(settings)
+        self._variant.check(settings)
         return settings
 
     def _make(self, root: Path, settings: VirtualSettings) -> None:
-        from clstudy.identities.virtual.views_set import make_virtual_views
+        from clstudy.identities.virtual.data_set import make_variant
 
-        make_virtual_views(root, settings)
-
-
-class _VirtualAges(_Virtual):
-    """The virtual people age after age."""
-
-    def __init__(self) -> None:
-        from clstudy.identities.virtual.ages_set import PRESET
-
-        super().__init__("virtual_ages", PRESET)
-        self.description = "virtual people whose timestamps are ages from 30 to 66, and their test moments at others"
-
-    def settings(self, wanted: Wanted) -> Settings:
-        from clstudy.identities.virtual.ages_set import AGES_VERSION
-
-        return {**super().settings(wanted), "ages_version": AGES_VERSION}
-
-    def _checked(self, wanted: Wanted) -> VirtualSettings:
-        from clstudy.identities.virtual.ages_set import check_ages
-
-        settings = super()._checked(wanted)
-        check_ages(settings)
-        return settings
-
-    def _make(self, root: Path, settings: VirtualSettings) -> None:
-        from clstudy.identities.virtual.ages_set import make_virtual_ages
-
-        make_virtual_ages(root, settings)
+        make_variant(root, settings, self._variant)
 
 
 class _Orl(PackagedSet):
@@ -312,8 +289,19 @@ _add("virtual", _Virtual("virtual", DEFAULT_PRESET))
 for _preset in PRESETS:
     if _preset != DEFAULT_PRESET:
         _add(f"virtual_{_preset}", _Virtual(f"virtual_{_preset}", _preset))
-_add("virtual_views", _VirtualViews())
-_add("virtual_ages", _VirtualAges())
+for _name, _module, _description in (
+    (
+        "virtual_views",
+        "views_set",
+        "virtual people whose test moments three cameras see at once, with depth, for 3D generators",
+    ),
+    (
+        "virtual_ages",
+        "ages_set",
+        "virtual people whose timestamps are ages from 30 to 66, and their test moments at others",
+    ),
+):
+    _add(_name, _VirtualVariant(_name, "strong", _module, _description))
 _add("digits", _Digits())
 
 

@@ -12,19 +12,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 
 from clstudy.errors import UserError
 from clstudy.identities.known_geometry import MOMENT
-from clstudy.identities.virtual.data_set import VirtualSettings, manifest_of, person_name, truth, written_photo
+from clstudy.identities.virtual.data_set import Variant, VirtualSettings
 from clstudy.identities.virtual.occasions import Frame, Occasion
 from clstudy.identities.virtual.person import draw_virtual_person
 from clstudy.identities.virtual.photo import Photograph, Sitter
 
 AGES_VERSION = 1
 """Increased by hand whenever the photos or their conditions change for given settings, beyond those of ``virtual``."""
-
-PRESET = "strong"
 
 YOUNGEST_LEARNED, OLDEST_LEARNED = 30, 66
 """Years of the first and the last timestamp."""
@@ -66,25 +63,11 @@ def check_ages(settings: VirtualSettings) -> None:
         )
 
 
-def make_virtual_ages(root: Path, settings: VirtualSettings) -> None:
-    """Write ``root/person_00/t000/{train,test}/000.png`` with ``000.json`` beside it …, and ``root/manifest.json``.
-
-    Raises:
-        UserError: as ``check_ages``.
-    """
-    check_ages(settings)
-    photos = {}
-    for index in range(settings.people):
-        sitter = Sitter(replace(draw_virtual_person(settings.data_seed, index), base_age=float(YOUNGEST_LEARNED)))
-        for t, age in enumerate(learned_ages(settings.timestamps)):
-            folder = f"{person_name(index)}/t{t:03d}"
-            for name, moment, target, frame, taken in _taken(sitter, settings, t, age):
-                known = truth(taken, frame)
-                del known["landmarks"]
-                known |= {MOMENT: moment, TARGET: target}
-                photos[f"{folder}/{name}.png"] = written_photo(root / folder / f"{name}.png", taken, known)
-    ages = {"ages_version": AGES_VERSION, "ages": learned_ages(settings.timestamps), "targets": list(TARGETS)}
-    manifest_of(root, "virtual_ages", settings, ages, photos)
+def _photographed(index: int, settings: VirtualSettings) -> Iterator[tuple[str, Frame, Photograph, dict[str, int]]]:
+    sitter = Sitter(replace(draw_virtual_person(settings.data_seed, index), base_age=float(YOUNGEST_LEARNED)))
+    for t, age in enumerate(learned_ages(settings.timestamps)):
+        for name, moment, target, frame, taken in _taken(sitter, settings, t, age):
+            yield f"t{t:03d}/{name}", frame, taken, {MOMENT: moment, TARGET: target}
 
 
 def _taken(
@@ -108,3 +91,12 @@ def _taken(
     for place, years in enumerate(TARGETS, start=1):
         for number, frame in enumerate(tests):
             yield f"test/{number * PHOTOS_OF_MOMENT + place:03d}", number, 1, *photo(frame, years, noise=place)
+
+
+VARIANT = Variant(
+    name="virtual_ages",
+    version={"ages_version": AGES_VERSION},
+    check=check_ages,
+    photographed=_photographed,
+    facts=lambda settings: {"ages": learned_ages(settings.timestamps), "targets": list(TARGETS)},
+)

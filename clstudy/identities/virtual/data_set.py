@@ -13,8 +13,8 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -102,13 +102,50 @@ def make_virtual(root: Path, settings: VirtualSettings) -> None:
             for name, frame in _chosen(occasion, settings):
                 taken = sitter.photograph(frame.moment, settings.image_size)
                 path = root / folder / f"{name}.png"
-                photos[f"{folder}/{name}.png"] = written_photo(path, taken, truth(taken, frame))
+                photos[f"{folder}/{name}.png"] = _written(path, taken, truth(taken, frame))
                 modes[f"{name.split('/')[0]}, mode {frame.mode}"] += 1
     totals = {"photos": len(photos), "of_modes": dict(sorted(modes.items()))}
-    manifest_of(root, "virtual", settings, {"totals": totals, "timestamps": stamps}, photos)
+    _write_manifest(root, "virtual", settings, {"totals": totals, "timestamps": stamps}, photos)
 
 
-def manifest_of(
+@dataclass(frozen=True, kw_only=True)
+class Variant:
+    """A data set of the same people in which more is known of a photo than in ``virtual``.
+
+    Attributes:
+        name: of the data set.
+        version: its own, under the name that keys and manifest give it; beside ``GENERATOR_VERSION``.
+        check: raises a UserError for settings that it does not have.
+        photographed: person's number, settings -> each photo: place without suffix, below the person's folder; its
+            frame; the photo; conditions beyond ``truth``, of which the landmarks are left out to make room.
+        facts: settings -> what else the manifest says.
+    """
+
+    name: str
+    version: Mapping[str, int]
+    check: Callable[[VirtualSettings], None]
+    photographed: Callable[[int, VirtualSettings], Iterator[tuple[str, Frame, Photograph, Mapping[str, Any]]]]
+    facts: Callable[[VirtualSettings], Mapping[str, Any]] = field(default=lambda settings: {})
+
+
+def make_variant(root: Path, settings: VirtualSettings, variant: Variant) -> None:
+    """Write the folder of a variant, laid out as by ``make_virtual``.
+
+    Raises:
+        UserError: settings that it does not have; or a person would be too old at some timestamp.
+    """
+    variant.check(settings)
+    photos = {}
+    for index in range(settings.people):
+        for place, frame, taken, more in variant.photographed(index, settings):
+            known = truth(taken, frame)
+            del known["landmarks"]
+            name = f"{person_name(index)}/{place}.png"
+            photos[name] = _written(root / name, taken, {**known, **more})
+    _write_manifest(root, variant.name, settings, {**variant.version, **variant.facts(settings)}, photos)
+
+
+def _write_manifest(
     root: Path, data_set: str, settings: VirtualSettings, facts: Mapping[str, Any], photos: Mapping[str, Any]
 ) -> None:
     """Write ``root/manifest.json``."""
@@ -193,7 +230,7 @@ def _chosen(occasion: Occasion, settings: VirtualSettings) -> Iterator[tuple[str
         yield f"test/{2 * turn + 1:03d}", frame
 
 
-def written_photo(path: Path, taken: Photograph, conditions: Mapping[str, float | list[float]]) -> dict[str, str]:
+def _written(path: Path, taken: Photograph, conditions: Mapping[str, float | list[float]]) -> dict[str, str]:
     """Write a photo and its sidecar; the photo's entry in the manifest."""
     path.parent.mkdir(parents=True, exist_ok=True)
     content = stored_png(taken.image)

@@ -10,28 +10,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 from scipy.spatial import ConvexHull
 
 from clstudy.errors import UserError
 from clstudy.identities.known_geometry import DEPTH, MOMENT
-from clstudy.identities.virtual.data_set import (
-    VirtualSettings,
-    manifest_of,
-    person_name,
-    truth,
-    written_photo,
-)
+from clstudy.identities.virtual.data_set import Variant, VirtualSettings
 from clstudy.identities.virtual.occasions import Frame, Occasion
 from clstudy.identities.virtual.person import draw_virtual_person
 from clstudy.identities.virtual.photo import Photograph, Sitter
 
 VIEWS_VERSION = 1
 """Increased by hand whenever the photos or their conditions change for given settings, beyond those of ``virtual``."""
-
-PRESET = "strong"
 
 SIDES = (-20.0, 20.0)
 """Yaws in degrees of the other cameras of a test moment; their pitch is 0."""
@@ -61,25 +52,14 @@ def check_views(settings: VirtualSettings) -> None:
         )
 
 
-def make_virtual_views(root: Path, settings: VirtualSettings) -> None:
-    """Write ``root/person_00/t000/{train,test}/000.png`` with ``000.json`` beside it …, and ``root/manifest.json``.
-
-    Raises:
-        UserError: as ``check_views``; or a person would be too old at some timestamp.
-    """
-    check_views(settings)
-    photos = {}
-    for index in range(settings.people):
-        sitter = Sitter(draw_virtual_person(settings.data_seed, index))
-        for t in range(settings.timestamps):
-            occasion = Occasion(sitter.person, settings.numbers, settings.data_seed, t)
-            folder = f"{person_name(index)}/t{t:03d}"
-            for name, moment, frame, taken in _taken(sitter, occasion, settings):
-                known = truth(taken, frame)
-                del known["landmarks"]
-                known |= {MOMENT: moment, DEPTH: face_depths(taken).ravel().tolist()}
-                photos[f"{folder}/{name}.png"] = written_photo(root / folder / f"{name}.png", taken, known)
-    manifest_of(root, "virtual_views", settings, {"views_version": VIEWS_VERSION}, photos)
+def _photographed(
+    index: int, settings: VirtualSettings
+) -> Iterator[tuple[str, Frame, Photograph, dict[str, int | list[float]]]]:
+    sitter = Sitter(draw_virtual_person(settings.data_seed, index))
+    for t in range(settings.timestamps):
+        occasion = Occasion(sitter.person, settings.numbers, settings.data_seed, t)
+        for name, moment, frame, taken in _taken(sitter, occasion, settings):
+            yield f"t{t:03d}/{name}", frame, taken, {MOMENT: moment, DEPTH: face_depths(taken).ravel().tolist()}
 
 
 def _taken(
@@ -95,6 +75,11 @@ def _taken(
             name = f"test/{number * PHOTOS_OF_MOMENT + turn:03d}"
             seen = replace(frame, moment=replace(frame.moment, pose=pose))
             yield name, number, seen, sitter.photograph(frame.moment, size, seen=pose if turn else None)
+
+
+VARIANT = Variant(
+    name="virtual_views", version={"views_version": VIEWS_VERSION}, check=check_views, photographed=_photographed
+)
 
 
 def ray_distances(photo: Photograph, side: int) -> np.ndarray:
