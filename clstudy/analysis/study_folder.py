@@ -76,48 +76,40 @@ def anchor_latents(study_dir: Path, stage: StoredStage, k: int) -> np.ndarray | 
     return latents if len(latents) == len(stage.asked.anchored[k]) and np.isfinite(latents).all() else None
 
 
-def stage_faces(stage: StoredStage) -> tuple[np.ndarray, np.ndarray] | None:
-    """First test photo of every timestamp k <= t and its reconstruction: two uint8 ``[t + 1, s, s, 3]``, if stored."""
-    return _two_rows(stage, FACES, stage.asked.t + 1)
+def stage_faces(stage: StoredStage) -> np.ndarray | None:
+    """First test photo of every timestamp k <= t, and its reconstruction: uint8 ``[2, t + 1, s, s, 3]``, if stored."""
+    return _squares(stage, FACES, 2, stage.asked.t + 1)
 
 
-def stage_turntable(stage: StoredStage) -> tuple[np.ndarray, np.ndarray] | None:
-    """One latent of a 3D generator from the sides of ``TURNTABLE_YAWS``: images and depths, uint8 ``[5, s, s, 3]``."""
-    return _two_rows(stage, picture_file(TURNTABLE), len(TURNTABLE_YAWS))
+def stage_turntable(stage: StoredStage) -> np.ndarray | None:
+    """A 3D generator's latent from the sides of ``TURNTABLE_YAWS``, and its depth: uint8 ``[2, 5, s, s, 3]``."""
+    return _squares(stage, picture_file(TURNTABLE), 2, len(TURNTABLE_YAWS))
 
 
-def stage_edits(stage: StoredStage) -> tuple[np.ndarray, np.ndarray] | None:
-    """First reconstruction of every timestamp k <= t and the edited one: two uint8 ``[t + 1, s, s, 3]``, if stored."""
-    return _two_rows(stage, picture_file(EDITED_FACES), stage.asked.t + 1)
+def stage_edits(stage: StoredStage) -> np.ndarray | None:
+    """First reconstruction of every timestamp k <= t, and the edited one: uint8 ``[2, t + 1, s, s, 3]``, if stored."""
+    return _squares(stage, picture_file(EDITED_FACES), 2, stage.asked.t + 1)
 
 
 def stage_samples(stage: StoredStage) -> np.ndarray | None:
     """Images that were generated of every category so far, uint8 ``[t + 1, n, s, s, 3]``, if stored."""
-    pixels, rows = _stored_picture(stage, picture_file(CATEGORY_SAMPLES)), stage.asked.t + 1
-    if pixels is None or pixels.shape[0] % rows or pixels.shape[1] % (pixels.shape[0] // rows):
-        return None
-    side = pixels.shape[0] // rows
-    return np.asarray(pixels.reshape(rows, side, -1, side, 3).swapaxes(1, 2))
+    return _squares(stage, picture_file(CATEGORY_SAMPLES), stage.asked.t + 1)
 
 
-def _stored_picture(stage: StoredStage, name: str) -> np.ndarray | None:
+def _squares(stage: StoredStage, name: str, rows: int, columns: int | None = None) -> np.ndarray | None:
+    """A stage's picture cut into its squares, uint8 ``[rows, columns, s, s, 3]``, if stored; None: as many as fit."""
     content = stage.stages.file(stage.key, name)
     try:
-        return None if content is None else decode_png(content)
+        if content is None:
+            return None
+        pixels = decode_png(content)
     except (OSError, ValueError):
         return None
-
-
-def _two_rows(stage: StoredStage, name: str, columns: int) -> tuple[np.ndarray, np.ndarray] | None:
-    """The upper and the lower row of a stage's picture of squares, two uint8 ``[columns, s, s, 3]``, if stored."""
-    pixels = _stored_picture(stage, name)
-    if pixels is None:
+    side = pixels.shape[0] // rows
+    columns = columns or pixels.shape[1] // max(side, 1)
+    if side == 0 or pixels.shape != (rows * side, columns * side, 3):
         return None
-    side = pixels.shape[0] // 2
-    if side == 0 or pixels.shape != (2 * side, side * columns, 3):
-        return None
-    cells = pixels.reshape(2, side, columns, side, 3).transpose(0, 2, 1, 3, 4)
-    return cells[0], cells[1]
+    return np.asarray(pixels.reshape(rows, side, columns, side, 3).swapaxes(1, 2))
 
 
 def stage_seconds(study_dir: Path) -> list[float]:

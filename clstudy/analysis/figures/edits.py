@@ -7,7 +7,7 @@ import numpy as np
 from clstudy.analysis.figures.faces import file_part, focus_trials, grid_drawing, shown_people
 from clstudy.analysis.figures.style import Drawing
 from clstudy.analysis.report_data import ReportData
-from clstudy.analysis.study_folder import StoredStage, stage_edits, stage_faces
+from clstudy.analysis.study_folder import stage_edits, stage_faces
 
 
 def edits(material: ReportData) -> list[Drawing]:
@@ -17,13 +17,14 @@ def edits(material: ReportData) -> list[Drawing]:
         rows, last = [], 0
         for arm, trial in focus_trials(material, person.identity).items():
             stages = material.stages[trial]
-            faces, after = stage_faces(stages[-1]), _oldest(stages[-1])
+            faces, after = stage_faces(stages[-1]), stage_edits(stages[-1])
             if faces is None or after is None:
                 continue
-            blank = np.full_like(faces[0][0], 255)
+            photo = faces[0, 0]
             # joint training has no model of timestamp 0 alone
-            before = _oldest(stages[0]) if stages[0].asked.t == 0 else None
-            rows.append((arm.label, [faces[0][0], *(before or (blank, blank)), *after]))
+            before = stage_edits(stages[0]) if stages[0].asked.t == 0 else None
+            first = np.full((2, *photo.shape), 255, np.uint8) if before is None else before[:, 0]
+            rows.append((arm.label, [photo, *first, *after[:, 0]]))
             last = stages[-1].asked.t
         if rows:
             drawings.append(
@@ -40,9 +41,3 @@ def edits(material: ReportData) -> list[Drawing]:
                 )
             )
     return drawings
-
-
-def _oldest(stage: StoredStage) -> tuple[np.ndarray, np.ndarray] | None:
-    """The oldest timestamp's reconstruction and the edited one."""
-    found = stage_edits(stage)
-    return None if found is None else (found[0][0], found[1][0])

@@ -25,8 +25,8 @@ from clstudy.settings.profile_sections import TURNTABLE_YAWS
 
 _FRAME_MS = 250
 
-Sides = tuple[np.ndarray, np.ndarray]
-"""Images and depths, uint8 ``[5, s, s, 3]`` each."""
+Sides = np.ndarray
+"""Images and depths, uint8 ``[2, 5, s, s, 3]``."""
 
 
 def turntables(material: ReportData) -> list[Drawing]:
