@@ -7,28 +7,30 @@ seed gives the same faces whatever the number of workers. People on whom somethi
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
 from functools import partial
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 
 from clstudy.errors import UserError
 from clstudy.generators.pretraining.chunks import in_chunks
-from clstudy.generators.pretraining.training_faces import HELD_OUT_VIRTUAL, arrays_in, held_out_virtual
-from clstudy.identities.people import REPORTED_DATA_SEED
-from clstudy.identities.virtual.assets import virtual_assets
+from clstudy.generators.pretraining.training_faces import (
+    OLDEST,
+    YOUNGEST,
+    arrays_in,
+    reported_virtual,
+    strangers,
+)
 from clstudy.identities.virtual.occasions import Occasion
-from clstudy.identities.virtual.person import Person, draw_virtual_person
+from clstudy.identities.virtual.person import Person
 from clstudy.identities.virtual.photo import Sitter
 from clstudy.identities.virtual.presets import PRESETS
 from clstudy.seeding import derive_rng
 
 AGES_OF_PERSON, MOMENTS_OF_AGE = 5, 4
 """Every moment is photographed at every age: what ageing changes is then known, and nothing else changes."""
-
-_YOUNGEST, _OLDEST = 18.0, 85.0
 
 
 @dataclass(frozen=True)
@@ -72,23 +74,14 @@ class AgedFaces:
 
 def aged_chunk(seed: int, chunk: int, *, people: int = 10) -> AgedFaces:
     """So many virtual people whose portrait nobody held out has."""
-    portraits = virtual_assets().portraits
-    taken = {portrait for person in held_out_virtual() for portrait in person.portraits}
     rng = derive_rng("pretraining ages", seed, chunk)
-
-    def drawn() -> Iterator[Person]:
-        while True:
-            person = draw_virtual_person(int(rng.integers(1 << 32, 1 << 40)), int(rng.integers(portraits)))
-            if taken.isdisjoint(person.portraits):
-                yield person
-
-    return _of_people([person for person, _ in zip(drawn(), range(people), strict=False)], rng)
+    # one more is drawn than is taken: the photos of earlier sets begin after it
+    return _of_people(list(islice(strangers(rng), people + 1))[:people], rng)
 
 
 def held_out_ages() -> AgedFaces:
     """The reported virtual people, likewise."""
-    people = [draw_virtual_person(REPORTED_DATA_SEED, index) for index in range(HELD_OUT_VIRTUAL[REPORTED_DATA_SEED])]
-    return _of_people(people, derive_rng("held-out ages"))
+    return _of_people(reported_virtual(), derive_rng("held-out ages"))
 
 
 def _of_people(people: list[Person], rng: np.random.Generator) -> AgedFaces:
@@ -96,8 +89,8 @@ def _of_people(people: list[Person], rng: np.random.Generator) -> AgedFaces:
     for person in people:
         # one stratum of years for each age: no person is at one age only
         strata = (np.arange(AGES_OF_PERSON) + rng.random(AGES_OF_PERSON)) / AGES_OF_PERSON
-        years = _YOUNGEST + (_OLDEST - _YOUNGEST) * strata
-        sitter = Sitter(replace(person, base_age=_YOUNGEST))
+        years = YOUNGEST + (OLDEST - YOUNGEST) * strata
+        sitter = Sitter(replace(person, base_age=YOUNGEST))
         moments = []
         for number in range(MOMENTS_OF_AGE):
             frames = Occasion(sitter.person, PRESETS["strong"], person.seed, number).frames()

@@ -8,9 +8,10 @@ whose portrait is one of theirs, and DCGAN faces that look like one of them, are
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import partial
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -46,7 +47,9 @@ PHOTOS_OF_HELD_OUT = 20
 PHOTOS_OF_PERSON, OCCASIONS_OF_PERSON = 16, 4
 """Of a virtual person; every occasion at another age."""
 
-_YOUNGEST, _OLDEST = 18.0, 85.0
+YOUNGEST, OLDEST = 18.0, 85.0
+"""Years of the people that networks are trained on."""
+
 _WIDE = Preset(description="wider than any that is studied", drift=1.0, spread=0.8, jitter=1.2, dwell_ratio=1.0)
 """Half of the occasions; the other half are as in the studies."""
 _FIRST_FRAMES = 30
@@ -123,10 +126,24 @@ def held_out_virtual() -> list[Person]:
     return [draw_virtual_person(seed, index) for seed, count in HELD_OUT_VIRTUAL.items() for index in range(count)]
 
 
+def reported_virtual() -> list[Person]:
+    """Those of them on whom results are reported."""
+    return [draw_virtual_person(REPORTED_DATA_SEED, index) for index in range(HELD_OUT_VIRTUAL[REPORTED_DATA_SEED])]
+
+
+def strangers(rng: np.random.Generator) -> Iterator[Person]:
+    """Virtual people without end whose portrait nobody held out has; each is drawn when it is asked for."""
+    portraits = virtual_assets().portraits
+    taken = {portrait for person in held_out_virtual() for portrait in person.portraits}
+    while True:
+        person = draw_virtual_person(int(rng.integers(1 << 32, 1 << 40)), int(rng.integers(portraits)))
+        if taken.isdisjoint(person.portraits):
+            yield person
+
+
 def held_out_photos(photos_of_each: int) -> Faces:
     """Photos of the reported virtual people, as of the data set ``virtual``, each of another occasion."""
-    people = (draw_virtual_person(REPORTED_DATA_SEED, index) for index in range(HELD_OUT_VIRTUAL[REPORTED_DATA_SEED]))
-    return Faces.together([_on_occasions(person, photos_of_each) for person in people])
+    return Faces.together([_on_occasions(person, photos_of_each) for person in reported_virtual()])
 
 
 def _on_occasions(person: Person, count: int) -> Faces:
@@ -171,22 +188,15 @@ def virtual_chunk(seed: int, chunk: int, held_out: np.ndarray, *, people: int = 
     A portrait is met again in other chunks, with another shape, hair, beard and age, and mirrored half of the time.
     """
     del held_out  # virtual people are known by their portraits
-    portraits = virtual_assets().portraits
-    taken = {portrait for person in held_out_virtual() for portrait in person.portraits}
     rng = derive_rng("pretraining people", seed, chunk)
-    parts: list[Faces] = []
-    while len(parts) < people:
-        person = draw_virtual_person(int(rng.integers(1 << 32, 1 << 40)), int(rng.integers(portraits)))
-        if taken.isdisjoint(person.portraits):
-            parts.append(_of_all_ages(person, rng))
-    return Faces.together(parts)
+    return Faces.together([_of_all_ages(person, rng) for person in islice(strangers(rng), people)])
 
 
 def _of_all_ages(person: Person, rng: np.random.Generator) -> Faces:
     taken = []
     of_each = PHOTOS_OF_PERSON // OCCASIONS_OF_PERSON
     for number in range(OCCASIONS_OF_PERSON):
-        aged = replace(person, base_age=_YOUNGEST + (_OLDEST - _YOUNGEST) * rng.random())
+        aged = replace(person, base_age=YOUNGEST + (OLDEST - YOUNGEST) * rng.random())
         preset = _WIDE if number % 2 else PRESETS["strong"]
         frames, sitter = Occasion(aged, preset, person.seed, number).frames(), Sitter(aged)
         first = int(rng.integers(_FIRST_FRAMES))

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
 from functools import partial
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -17,12 +18,16 @@ import numpy as np
 from clstudy.errors import UserError
 from clstudy.faces.geometry import five_points
 from clstudy.generators.pretraining.chunks import in_chunks
-from clstudy.generators.pretraining.training_faces import HELD_OUT_VIRTUAL, arrays_in, held_out_virtual
-from clstudy.identities.people import REPORTED_DATA_SEED
-from clstudy.identities.virtual.assets import virtual_assets
+from clstudy.generators.pretraining.training_faces import (
+    OLDEST,
+    YOUNGEST,
+    arrays_in,
+    reported_virtual,
+    strangers,
+)
 from clstudy.identities.virtual.moment import Expression, Moment, Pose
 from clstudy.identities.virtual.occasions import Occasion
-from clstudy.identities.virtual.person import Person, draw_virtual_person
+from clstudy.identities.virtual.person import Person
 from clstudy.identities.virtual.photo import Sitter
 from clstudy.identities.virtual.presets import PRESETS
 from clstudy.identities.virtual.views_set import ray_distances
@@ -46,7 +51,6 @@ SIDES = (-20.0, 0.0, 20.0)
 """Yaws from which held-out people are seen, besides their own camera."""
 
 _MOST_YAW, _MOST_PITCH = 40.0, 15.0
-_YOUNGEST, _OLDEST = 18.0, 85.0
 
 
 @dataclass(frozen=True)
@@ -129,20 +133,13 @@ def _of_one_person(moments: Iterator[Views]) -> Views:
 
 def views_chunk(seed: int, chunk: int, *, people: int = 25) -> Views:
     """Moments of so many virtual people whose portrait nobody held out has."""
-    portraits = virtual_assets().portraits
-    taken = {portrait for person in held_out_virtual() for portrait in person.portraits}
     rng = derive_rng("pretraining views", seed, chunk)
-    parts: list[Views] = []
-    while len(parts) < people:
-        person = draw_virtual_person(int(rng.integers(1 << 32, 1 << 40)), int(rng.integers(portraits)))
-        if taken.isdisjoint(person.portraits):
-            parts.append(_of_one_person(_training_moments(person, rng)))
-    return Views.together(parts)
+    return Views.together([_of_one_person(_training_moments(person, rng)) for person in islice(strangers(rng), people)])
 
 
 def _training_moments(person: Person, rng: np.random.Generator) -> Iterator[Views]:
     for number in range(MOMENTS_OF_PERSON):
-        aged = replace(person, base_age=_YOUNGEST + (_OLDEST - _YOUNGEST) * rng.random())
+        aged = replace(person, base_age=YOUNGEST + (OLDEST - YOUNGEST) * rng.random())
         frames = Occasion(aged, PRESETS["strong"], person.seed, number).frames()
         moment = frames[int(rng.integers(len(frames)))].moment
         poses = [
@@ -159,8 +156,7 @@ def _training_moments(person: Person, rng: np.random.Generator) -> Iterator[View
 def held_out_views(moments_of_each: int = MOMENTS_OF_HELD_OUT) -> Views:
     """Moments of the reported virtual people, each of another occasion, seen by their own camera and from ``SIDES``."""
     parts = []
-    for index in range(HELD_OUT_VIRTUAL[REPORTED_DATA_SEED]):
-        person = draw_virtual_person(REPORTED_DATA_SEED, index)
+    for person in reported_virtual():
         sitter = Sitter(person)
         occasions = [Occasion(person, PRESETS["strong"], person.seed, number) for number in range(moments_of_each)]
         moments = (occasion.train(1)[0].moment for occasion in occasions)
