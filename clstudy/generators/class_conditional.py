@@ -129,8 +129,7 @@ class ClassGAN(nn.Module):
     def relabelled(self, latents: Tensor, images: Tensor) -> Tensor:
         """The latents with the classes that the critic's classifier sees in the images."""
         found = self._critic[0](images)[1].argmax(1)
-        classes = F.one_hot(found, latents.shape[1] - self.generator.z_dim).to(latents)
-        return torch.cat([latents[:, : self.generator.z_dim], classes], dim=1)
+        return latents_of(latents[:, : self.generator.z_dim], found, len(self.generator.seen))
 
 
 def latents_of(z: Tensor, labels: Tensor, classes: int) -> Tensor:

@@ -27,6 +27,14 @@ def usual_view(camera: UsualCamera, yaw: float = 0.0, pitch: float = 0.0) -> Ten
     return torch.from_numpy(numbers).float()
 
 
+def cropped_like(views: Tensor, photos: Tensor) -> Tensor:
+    """Cameras that stand where ``views`` stand and crop as those of ``photos``; either is ``[25]`` or ``[n, 25]``."""
+    places = views.to(photos)
+    if photos.ndim > places.ndim:
+        places = places.expand_as(photos)
+    return torch.cat([places[..., :16], photos.expand_as(places)[..., 16:]], dim=-1)
+
+
 def depth_picture(depth: Tensor, size: int, rendering: RenderingSettings) -> np.ndarray:
     """Depths ``[n, 1, r, r]`` as grey pictures uint8 ``[n, size, size, 3]``: near is bright."""
     shade = ((rendering.far - depth) / (rendering.far - rendering.near)).clamp(0, 1) * 2 - 1

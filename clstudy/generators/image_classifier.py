@@ -56,12 +56,16 @@ class ImageClassifier(nn.Module):
         return found
 
     def forward(self, images: Tensor) -> Tensor:
-        logits: Tensor = self.head(F.relu(self.features(images)))
+        return self.of_features(self.features(images))
+
+    def of_features(self, features: Tensor) -> Tensor:
+        """Logits of features ``[n, features]``."""
+        logits: Tensor = self.head(F.relu(features))
         return logits
 
-    def standardised(self, images: Tensor) -> Tensor:
+    def standardised(self, features: Tensor) -> Tensor:
         """Features with mean 0 and deviation 1 over the training images."""
-        return (self.features(images) - self.mean) / self.scale
+        return (features - self.mean) / self.scale
 
 
 @dataclass(frozen=True)

@@ -131,7 +131,7 @@ class ClassConditionalGAN(Workload[GANState, CategoryTest]):
 
     def candidates(self, samples: Samples, micro_batch: int | None = None) -> Tensor:
         """Standardised features and one-hot classes ``[n, z_dim + classes]``."""
-        features = in_batches(samples.images, self.classifier.standardised)
+        features = self.classifier.standardised(in_batches(samples.images, self.classifier.features))
         return torch.cat([features, self._classes(samples)], dim=1)
 
     def _classes(self, samples: Samples) -> Tensor:
@@ -333,8 +333,9 @@ class ClassConditionalGAN(Workload[GANState, CategoryTest]):
         return ScoredStage(tuple(rows), face_grid(*first), {CATEGORY_SAMPLES: samples})
 
     def _scores(self, test: CategoryTest, images: Tensor, learned: ImageClassifier, timestamp: int) -> list[Row]:
-        known = in_batches(images, self.classifier).argmax(1) == test.label
-        features = in_batches(images, self.classifier.standardised).cpu().numpy().astype(np.float64)
+        found = in_batches(images, self.classifier.features)
+        known = self.classifier.of_features(found).argmax(1) == test.label
+        features = self.classifier.standardised(found).cpu().numpy().astype(np.float64)
         recognised = in_batches(test.images, learned).argmax(1) == test.label
         scores: list[tuple[str, Sequence[str], list[float]]] = [
             (ACCURACY.name, [f"{index:03d}" for index in range(len(images))], known.float().tolist()),

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from clstudy.generators.eg3d import UsualCamera
-from clstudy.generators.eg3d_copies import EG3DCopies, SeenEG3D, depth_picture, usual_view
+from clstudy.generators.eg3d_copies import EG3DCopies, SeenEG3D, cropped_like, depth_picture, usual_view
 from clstudy.identities.cameras import CAMERA, NUMBERS, mirrored
 from clstudy.identities.known_geometry import DEPTH, MOMENT, partners
 from clstudy.images import photo_row, to_uint8
@@ -116,16 +116,15 @@ class Personalised3D(PersonalisedGenerator):
         What is known of the photos' geometry goes with them.
         """
         test = super().test_set(samples)
-        crop = self.cameras(samples)[:, 16:].median(dim=0).values
-        seen = random_views(len(test.combinations), self.profile.views, self._eg3d.settings.camera, samples.rng)
-        places = seen[:, :16].to(crop.device)
-        test = replace(test, combination_cameras=torch.cat([places, crop.expand(len(seen), -1)], dim=1))
+        views = random_views(len(test.combinations), self.profile.views, self._eg3d.settings.camera, samples.rng)
+        usual = self.cameras(samples).median(dim=0).values
         moments = samples.conditions[MOMENT][:, 0].tolist() if MOMENT in samples.conditions else []
-        return ViewedTestSet(
-            **{entry.name: getattr(test, entry.name) for entry in fields(test)},
-            moments=tuple((met, self._prepared(samples.images[torch.from_numpy(met)])) for met in partners(moments)),
-            depths=_square(samples.conditions[DEPTH]) if DEPTH in samples.conditions else None,
-        )
+        known = {
+            "combination_cameras": cropped_like(views, usual),
+            "moments": tuple((met, self._prepared(samples.images[torch.from_numpy(met)])) for met in partners(moments)),
+            "depths": _square(samples.conditions[DEPTH]) if DEPTH in samples.conditions else None,
+        }
+        return ViewedTestSet(**{**vars(test), **known})
 
     def _prepared(self, photos: Tensor) -> dict[str, Any]:
         return {metric.name: metric.prepare(photos) for metric in self.metrics if metric.in_reconstruction}
@@ -159,8 +158,7 @@ def turntable(module: SeenEG3D, latent: Tensor, camera: Tensor) -> np.ndarray:
     settings = module.network.settings
     images, depths = [], []
     for yaw in TURNTABLE_YAWS:
-        view = torch.cat([usual_view(settings.camera, yaw).to(camera)[:16], camera[16:]])[None]
-        seen = module.rendered(latent, view)
+        seen = module.rendered(latent, cropped_like(usual_view(settings.camera, yaw), camera)[None])
         images.append(to_uint8(seen.image)[0])
         depths.append(depth_picture(seen.depth, images[0].shape[0], settings.rendering)[0])
     return np.concatenate([photo_row(images), photo_row(depths)])

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from clstudy.faces.smiles import MouthLift
 from clstudy.generators.eg3d import UsualCamera
-from clstudy.generators.eg3d_copies import SeenEG3D, usual_view
+from clstudy.generators.eg3d_copies import SeenEG3D, cropped_like, usual_view
 from clstudy.images import to_uint8
 from clstudy.metrics.base import Metric
 from clstudy.registry import Registry
@@ -73,22 +73,22 @@ def shots_of(test: ViewedTestSet, views: ViewSettings, camera: UsualCamera, dire
     own = test.cameras
     assert own is not None
     sides = (-views.turned_yaw, views.turned_yaw) if views.turned_yaw else ()
-    turned = [
-        torch.cat([usual_view(camera, yaw)[:16].to(own).expand(len(own), -1), own[:, 16:]], dim=1) for yaw in sides
-    ]
+    turned = [cropped_like(usual_view(camera, yaw), own) for yaw in sides]
     edited = [] if direction is None else [own]
     partners = [own[torch.from_numpy(met)] for met, _ in test.moments]
-    shifts = own.new_zeros(1 + len(turned) + len(edited) + len(partners), test.start.shape[-1])
-    places = [range(at, at + len(part)) for at, part in _running(1, [turned, edited, partners])]
+    cameras = torch.stack([own, *turned, *edited, *partners], dim=1)
+    first_edited = 1 + len(turned)
+    first_partner = first_edited + len(edited)
+    shifts = own.new_zeros(cameras.shape[1], test.start.shape[-1])
     if direction is not None:
-        shifts[list(places[1])] = views.edit_strength * direction.to(own)
-    return Shots(torch.stack([own, *turned, *edited, *partners], dim=1), shifts, *places)
-
-
-def _running(first: int, parts: Sequence[Sequence[Tensor]]) -> Iterator[tuple[int, Sequence[Tensor]]]:
-    for part in parts:
-        yield first, part
-        first += len(part)
+        shifts[first_edited] = views.edit_strength * direction.to(own)
+    return Shots(
+        cameras,
+        shifts,
+        turned=range(1, first_edited),
+        edited=range(first_edited, first_partner),
+        partners=range(first_partner, cameras.shape[1]),
+    )
 
 
 @dataclass(frozen=True)

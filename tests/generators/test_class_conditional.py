@@ -113,7 +113,7 @@ def test_a_classifier_learns_what_it_is_shown_and_standardises_its_features(tmp_
     assert accuracies(network, source).min() > 0.95
     pixels, labels = training_images(source)
     assert len(pixels) == 80 and labels.tolist() == [0] * 40 + [1] * 40
-    features = network.standardised(to_unit_range(pixels))
+    features = network.standardised(network.features(to_unit_range(pixels)))
     torch.testing.assert_close(features.mean(0), torch.zeros(128), atol=1e-4, rtol=0)
     varied = network.scale > 2e-3
     torch.testing.assert_close(features.std(0)[varied], torch.ones(int(varied.sum())), atol=1e-3, rtol=0)

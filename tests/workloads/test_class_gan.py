@@ -194,8 +194,11 @@ def test_scores_are_of_what_is_shown_and_of_what_can_be_learned_from_it(
     wrong = scored(workload, tests, swapped)
     for k, test in enumerate(tests):
         assert np.mean(wrong["accuracy", k]) < 0.1 and np.mean(wrong["reverse_accuracy", k]) < 0.1
-        a = workload.classifier.standardised(swapped[test.label]).numpy().astype(float)
-        b = workload.classifier.standardised(real[test.label]).numpy().astype(float)
+        network = workload.classifier
+        a, b = (
+            network.standardised(network.features(images[test.label])).numpy().astype(float)
+            for images in (swapped, real)
+        )
         root = scipy.linalg.sqrtm(np.cov(a.T) @ np.cov(b.T))
         expected = np.square(a.mean(0) - b.mean(0)).sum() + np.trace(np.cov(a.T) + np.cov(b.T) - 2 * root.real)
         assert wrong["classifier_fid", k][0] == pytest.approx(expected, rel=1e-3)
