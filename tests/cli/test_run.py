@@ -17,6 +17,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import pyarrow as pa
@@ -31,7 +32,7 @@ from clstudy.records.rows import RESULT_SCHEMA
 from clstudy.strategies import STRATEGIES
 from clstudy.tracking.local_database import sqlite_uri
 from clstudy.tracking.run_contents import TRIAL_TAG
-from tests.support.processes import family, kill_driver
+from tests.support.processes import family, kill_after
 from tests.support.smoke_study import (
     SmokeStudy,
     copy_smoke_photos,
@@ -136,18 +137,9 @@ def kill_at(folder: Path, moments: Sequence[tuple[int, float]], *options: str, s
     """
     seen: dict[str, int] = {}
     for wanted, wait in moments:
-        driver = subprocess.Popen(
-            smoke_command(folder, *options, space=space),
-            env=ENV,
-            cwd=folder,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
+        kill_after(
+            smoke_command(folder, *options, space=space), folder, partial(markers, folder), wanted, ENV, wait=wait
         )
-        deadline = time.monotonic() + 450
-        while len(markers(folder)) < wanted and driver.poll() is None and time.monotonic() < deadline:
-            time.sleep(0.05)
-        time.sleep(wait)
-        kill_driver(driver)
         now = markers(folder)
         assert len(now) >= wanted
         assert all(now[key] == seen[key] for key in seen), "a finished stage was computed twice"

@@ -15,7 +15,7 @@ from PIL import Image
 
 from clstudy.generators.image_classifier import ClassifierFacts, save_classifier
 from clstudy.generators.pretraining.classifier import classifier_of
-from tests.support.processes import killed_after
+from tests.support.processes import kill_after
 from tests.workloads.test_class_gan import SIZE, shapes
 
 ROOT = Path(__file__).parents[2]
@@ -74,8 +74,13 @@ def rows_of(folder: Path, out: str) -> pa.Table:
 @pytest.mark.slow
 @pytest.mark.ci_slow
 def test_own_categories_are_learned_and_a_killed_study_gives_the_same_rows(folder: Path) -> None:
-    kept = killed_after(command("runs/killed"), folder, folder / "runs" / "killed" / "stages", 3, ENVIRONMENT)
-    assert len(kept) >= 3
+    stages = folder / "runs" / "killed" / "stages"
+
+    def stored() -> list[Path]:
+        return list(stages.glob("**/COMPLETE"))
+
+    kill_after(command("runs/killed"), folder, stored, 3, ENVIRONMENT)
+    assert len(stored()) >= 3
     assert "stages computed" in run(folder, "runs/killed")
     run(folder, "runs/whole")
     rows = rows_of(folder, "runs/whole")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import time
+from collections.abc import Callable, Mapping, Sized
 from contextlib import suppress
 from pathlib import Path
 
@@ -41,17 +42,20 @@ def _lives(pid: int) -> bool:
         return False
 
 
-def killed_after(command: list[str], folder: Path, stages: Path, wanted: int, environment: dict[str, str]) -> set[str]:
-    """Start a study in a folder, SIGKILL it once so many of its stages are stored, and return their keys."""
-
-    def stored() -> set[str]:
-        return {marker.parent.name for marker in stages.glob("**/COMPLETE")}
-
+def kill_after(
+    command: list[str],
+    folder: Path,
+    stored: Callable[[], Sized],
+    wanted: int,
+    environment: Mapping[str, str],
+    wait: float = 0.0,
+) -> None:
+    """Start a study in a folder, and SIGKILL it once so many of its stages are stored, and ``wait`` seconds later."""
     driver = subprocess.Popen(
         command, cwd=folder, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
     deadline = time.monotonic() + 450
     while len(stored()) < wanted and driver.poll() is None and time.monotonic() < deadline:
         time.sleep(0.05)
+    time.sleep(wait)
     kill_driver(driver)
-    return stored()
