@@ -32,12 +32,16 @@ from clstudy.storage.content_addressed_store import ANCHORS, STAGE_RECORD, Study
 LOWER, UPPER = "lower", "upper"
 MEGABYTE = 1e6
 ABOVE_UPPER = " A gap closed above 100% means: better at the end than upper, which is joint training and no true bound."
+FROZEN = (
+    " MB held frozen: the trained weights of the timestamp before, which generated replay and weight penalties look at "
+    "while they train; stored photos are at equal bytes where MB stored is as large."
+)
 COSTS = ("photo", "megabyte", "second")
 EFFICIENCY_SCHEMA = pa.schema(
     [field for field in CELL_FIELDS if field[0] != "score"]
     + [(name, pa.float64()) for name in ("gain", "gain_low", "gain_high", "gap_closed", "gap_low", "gap_high")]
     + [("n_identities", pa.int64()), ("n_seeds", pa.int64())]
-    + [(name, pa.float64()) for name in ("photos", "megabytes", "seconds")]
+    + [(name, pa.float64()) for name in ("photos", "megabytes", "frozen_megabytes", "seconds")]
     + [(f"{what}_per_{unit}", pa.float64()) for what in ("gain", "gap") for unit in COSTS]
     + [("population", pa.string()), ("note", pa.string())]
 )
@@ -51,12 +55,16 @@ class StrategyCost:
         photos: stored photos at the last timestamp (all training photos for joint training).
         megabytes: what is carried from one timestamp to the next besides the weights: stored photos as plain 8-bit
             RGB, the latents of the stored photos, and what a strategy learned (Fisher terms). In 10^6 bytes.
+        frozen_megabytes: a second copy of the trained weights that the strategy's hooks look at while it trains
+            (generated replay, weight penalties); it is the stage before, so nothing more is carried between timestamps.
+            0 without hooks.
         seconds: core-seconds of all stages of the trial, shared ones in full: what it would take alone. Computing
             anchors and choosing photos are not included.
     """
 
     photos: float = math.nan
     megabytes: float = math.nan
+    frozen_megabytes: float = math.nan
     seconds: float = math.nan
 
 
@@ -199,16 +207,16 @@ def _gap(values: ScoreValues, cell: ScoreCell, lower: ScoreCell, metric: MetricF
 
 def _price(worth: Mapping[str, Any], spent: Sequence[StrategyCost]) -> dict[str, float | None]:
     cost = {
-        "photo": _number(fmean(cost.photos for cost in spent)),
-        "megabyte": _number(fmean(cost.megabytes for cost in spent)),
-        "second": _number(fmean(cost.seconds for cost in spent)),
+        unit: _number(fmean(getattr(cost, f"{unit}s") for cost in spent))
+        for unit in ("photo", "megabyte", "frozen_megabyte", "second")
     }
     each = {
         f"{what}_per_{unit}": worth[column] / amount if amount and worth[column] is not None else None
         for what, column in (("gain", "gain"), ("gap", "gap_closed"))
         for unit, amount in cost.items()
+        if unit in COSTS
     }
-    return {"photos": cost["photo"], "megabytes": cost["megabyte"], "seconds": cost["second"]} | each
+    return {f"{unit}s": amount for unit, amount in cost.items()} | each
 
 
 def _number(value: float) -> float | None:
@@ -222,10 +230,11 @@ def _cost(store: StudyStore, keys: Sequence[str], joint: bool, latent: float) ->
     seconds = math.fsum(_seconds(store, key) for key in keys)
     content = store.stages.file(keys[-1], STAGE_RECORD)  # checked: costs are unknown if the file was changed
     try:
-        asked = None if content is None else StageRecord.decode(content).asked
+        record = None if content is None else StageRecord.decode(content)
+        asked = None if record is None else record.asked
     except ValueError:
         asked = None
-    if asked is None:
+    if record is None or asked is None:
         return StrategyCost(seconds=seconds)
     photos = sum(len(digests) for _, digests in asked.new) if joint else len(asked.replay)
     carried = photos * float(asked.image_size) ** 2 * 3
@@ -233,7 +242,19 @@ def _cost(store: StudyStore, keys: Sequence[str], joint: bool, latent: float) ->
     stored = max(photos, len(asked.supported))
     carried += stored * latent if stored else 0.0
     carried += _bytes(store.learned, asked.learned) if asked.learned else 0.0
-    return StrategyCost(photos=float(photos), megabytes=carried / MEGABYTE, seconds=seconds)
+    return StrategyCost(
+        photos=float(photos),
+        megabytes=carried / MEGABYTE,
+        frozen_megabytes=_frozen(record) / MEGABYTE,
+        seconds=seconds,
+    )
+
+
+def _frozen(record: StageRecord) -> float:
+    """Bytes held frozen; records of versions that did not write it leave it unknown for strategies with hooks."""
+    if record.frozen_bytes is not None:
+        return float(record.frozen_bytes)
+    return 0.0 if record.asked.support is None else math.nan
 
 
 def _seconds(store: StudyStore, key: str) -> float:

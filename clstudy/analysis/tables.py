@@ -45,7 +45,8 @@ _EFFICIENCY_NOTES = (
     "metric points",
     "gap closed: share of the mean gap between lower and upper in final performance, with Fieller's interval",
     "photos: stored at the last timestamp; MB: photos as plain 8-bit RGB, latents and learned terms kept between "
-    "timestamps, not the weights themselves",
+    "timestamps, not the weights themselves; MB frozen: the trained weights of the timestamp before, which strategies "
+    "with generated replay or weight penalties look at while they train",
     "core-seconds: of all stages of a trial, stages shared with other trials in full; longer on a busy machine",
 )
 
@@ -159,7 +160,7 @@ def efficiency_markdown(summary: Summary, table: pa.Table | None = None) -> str:
         return markdown([*lines, "Nothing can be said: no finished trial of lower stands beside others.", ""])
     lines += [f"- {note}" for note in _EFFICIENCY_NOTES] + [""]
     rates = len(set(table["learning_rate"].to_pylist())) > 1
-    head = ["strategy", "K", "gain", "gap closed", "photos", "MB", "core-seconds"]
+    head = ["strategy", "K", "gain", "gap closed", "photos", "MB", "MB frozen", "core-seconds"]
     head += ["gain per photo", "gain per MB", "gain per 1000 s", "note"]
     for panel in _panels(table):
         body = [
@@ -183,6 +184,7 @@ def _efficiency_cells(row: Mapping[str, Any], summary: Summary, with_rate: bool)
         _given(row["gap_closed"], ".0%") + _between(row["gap_low"], row["gap_high"], ".0%"),
         _given(row["photos"], ".4g"),
         _given(row["megabytes"], ".3g"),
+        _given(row["frozen_megabytes"], ".3g"),
         _given(row["seconds"], ".0f"),
         _given(row["gain_per_photo"], ".3g"),
         _given(row["gain_per_megabyte"], ".3g"),

@@ -33,12 +33,15 @@ class StageRecord:
         micro_batch: most photos in a pass, if the GPU's memory made it smaller than the settings' batch.
         computed_on: kind of processor (``clstudy.training.processor``); empty in records from before it was written.
             It is not part of the key: another kind gives the same numbers but for their last digits.
+        frozen_bytes: size of the trained parameters of t-1 that were held frozen beside those in training, for a
+            strategy with hooks; None where nothing was held.
     """
 
     request: Mapping[str, Any]
     loss: float
     micro_batch: int | None = None
     computed_on: str = ""
+    frozen_bytes: int | None = None
 
     def encode(self) -> bytes:
         """The content of the file."""
@@ -47,6 +50,8 @@ class StageRecord:
             document["micro_batch"] = self.micro_batch
         if self.computed_on:
             document["computed_on"] = self.computed_on
+        if self.frozen_bytes is not None:
+            document["frozen_bytes"] = self.frozen_bytes
         return json.dumps(document, indent=1).encode()
 
     @classmethod
@@ -60,12 +65,13 @@ class StageRecord:
         request, loss, micro_batch = (document.get(name) for name in ("request", "loss", "micro_batch"))
         if not isinstance(request, Mapping):
             raise ValueError(f"{STAGE_RECORD} has no request")
-        computed_on = document.get("computed_on")
+        computed_on, frozen_bytes = document.get("computed_on"), document.get("frozen_bytes")
         return cls(
             request=request,
             loss=float(loss) if isinstance(loss, int | float) else float("nan"),
             micro_batch=micro_batch if isinstance(micro_batch, int) else None,
             computed_on=computed_on if isinstance(computed_on, str) else "",
+            frozen_bytes=frozen_bytes if isinstance(frozen_bytes, int) else None,
         )
 
     @cached_property

@@ -34,13 +34,13 @@ from clstudy.storage.content_addressed_store import (
     picture_files,
     read_losses,
 )
-from clstudy.strategies.base import Generated, Memory, make_items, memory_to_dict
+from clstudy.strategies.base import Memory, make_items, memory_to_dict
 from clstudy.strategies.lookup import make_strategy
 from clstudy.trial.listener import Listener, StageReport
 from clstudy.trial.photos import StagePhotos, buffer_photos, stored_tensors
 from clstudy.trial.requests import Basis, MemoryRequest, StageRequest, canonical_train, recall
 from clstudy.trial.stage_locks import NoLocks, StageLocks, stored_or_computed
-from clstudy.trial.stage_training import StageTrainer
+from clstudy.trial.stage_training import Hooked, StageTrainer
 from clstudy.trial.work import cost_kind, stage_work
 from clstudy.workloads.base import Objective, workload_of
 from clstudy.workloads.personalised_generator import PersonalisedGenerator
@@ -55,7 +55,7 @@ class _Done:
 
     trained: TrainedStage[Any]
     scored: ScoredStage
-    generated: Generated | None
+    hooked: Hooked
 
 
 @dataclass
@@ -127,12 +127,14 @@ class StageRunner:
         started = time.monotonic()
         done, micro_batch = self.trainer.within_memory(request, lambda size: self._scored(request, listener, size))
         trained, scored, rows = done.trained, done.scored, stage_table(done.scored.rows)
-        generated = None if done.generated is None else self.workload.replay_picture(done.generated)
+        made = done.hooked.generated
+        generated = None if made is None else self.workload.replay_picture(made)
         record = StageRecord(
             request=request.document,
             loss=trained.loss,
             micro_batch=micro_batch,
             computed_on=self.workload.processor,
+            frozen_bytes=done.hooked.frozen_bytes,
         )
         files = {
             ROWS: parquet_bytes(rows),
@@ -141,8 +143,8 @@ class StageRunner:
             LOSSES: losses_bytes(trained.losses),
             **owned_by(request.identity.name, self.workload.processor),
         }
-        if done.generated is not None and generated is not None:
-            files["replays.safetensors"] = stored_tensors({"latents": done.generated.latents})
+        if made is not None and generated is not None:
+            files["replays.safetensors"] = stored_tensors({"latents": made.latents})
             files[REPLAYS] = encode_png(generated)
         files |= {picture_file(name): encode_png(pixels) for name, pixels in scored.pictures.items()}
         # weights are stored first: if rows exist, the weights existed too
@@ -164,7 +166,7 @@ class StageRunner:
         )
 
     def _scored(self, request: StageRequest, listener: Listener, micro_batch: int | None) -> _Done:
-        trained, generated = self.trainer.train(request, listener, micro_batch)
+        trained, hooked = self.trainer.train(request, listener, micro_batch)
         count = request.t + 1
         scored = self.workload.evaluate(
             trained,
@@ -173,7 +175,7 @@ class StageRunner:
             on_test_set=lambda k: listener.progress(request.t, "test", k + 1, count, trained.loss),
             micro_batch=micro_batch,
         )
-        return _Done(trained, scored, generated)
+        return _Done(trained, scored, hooked)
 
     def _stored(self, request: StageRequest) -> StageReport | None:
         files = self.store.stages.get(request.key)

@@ -7,6 +7,7 @@ to the same bits.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from torch import Tensor, nn
@@ -25,6 +26,21 @@ from clstudy.trial.stage_locks import StageLocks, stored_or_computed
 from clstudy.workloads.workload import StageInput, TrainedStage, Workload
 
 T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Hooked:
+    """What a strategy's hooks gave a stage.
+
+    Attributes:
+        generated: photos to replay.
+        penalty: term of the loss.
+        frozen_bytes: size of the trained parameters of t-1, which were held for the hooks; None if there were none.
+    """
+
+    generated: Generated | None = None
+    penalty: Penalty | None = None
+    frozen_bytes: int | None = None
 
 
 class StageTrainer:
@@ -48,20 +64,20 @@ class StageTrainer:
 
     def train(
         self, request: StageRequest, listener: Listener, micro_batch: int | None
-    ) -> tuple[TrainedStage[Any], Generated | None]:
-        """Train one stage; returns also what the strategy generated for it.
+    ) -> tuple[TrainedStage[Any], Hooked]:
+        """Train one stage; returns also what the strategy's hooks gave it.
 
         Raises:
             TrainingDivergedError: the loss is not finite or absurdly large; the message says timestamp and step.
         """
         stream = (request.spec.seed, request.identity.name, request.t)
         parent = None if request.parent is None else self.weights(request.parent)
-        generated, penalty = self._hooks(request, parent)
+        hooked = self._hooks(request, parent)
         given = StageInput(
             new=self._photos.training(request.identity, request.trained_on),
             stored=self._photos.stored(request),
-            generated=generated,
-            penalty=penalty,
+            generated=hooked.generated,
+            penalty=hooked.penalty,
             learning_rate=request.spec.learning_rate,
             new_rng=derive_rng(*stream, "new photos"),
             replay_rng=derive_rng(*stream, "replay"),
@@ -75,20 +91,24 @@ class StageTrainer:
             )
         except TrainingDivergedError as error:
             raise TrainingDivergedError(f"timestamp {request.t}: {error}") from error
-        return trained, generated
+        return trained, hooked
 
-    def _hooks(
-        self, request: StageRequest, parent: Mapping[str, Tensor] | None
-    ) -> tuple[Generated | None, Penalty | None]:
+    def _hooks(self, request: StageRequest, parent: Mapping[str, Tensor] | None) -> Hooked:
         if request.support is None or parent is None:
-            return None, None
+            return Hooked()
         strategy = make_strategy(request.support.strategy)
         past = self._past(request.support, parent)
         stream = (request.spec.seed, request.identity.name, request.t)
-        return (
-            strategy.replays(past, derive_rng(*stream, "generated replays")),
-            strategy.penalty(past, derive_rng(*stream, "penalty")),
+        return Hooked(
+            generated=strategy.replays(past, derive_rng(*stream, "generated replays")),
+            penalty=strategy.penalty(past, derive_rng(*stream, "penalty")),
+            frozen_bytes=self._trained_bytes(parent),
         )
+
+    def _trained_bytes(self, weights: Mapping[str, Tensor]) -> int:
+        """Size of the parameters that training changes: what else a network consists of is shared and not a copy."""
+        parameters = self._workload.network(self._workload.state(weights)).parameters()
+        return sum(value.nbytes for value in parameters if value.requires_grad)
 
     def _past(self, support: Support, weights: Mapping[str, Tensor]) -> Past:
         """What the hooks may use: memory, learned tensors, the frozen generator with the weights of t-1."""

@@ -447,7 +447,10 @@ def test_without_upper_there_is_a_gain_and_no_gap_without_lower_nothing(tmp_path
 
 
 def leave_costs(study, stages):
-    """Write stages and timings as a study does: trial -> list of (name, request, seconds); keys follow from names."""
+    """Write stages and timings as a study does; keys follow from names.
+
+    ``stages``: trial -> list of (name, request, seconds), for one with hooks also the bytes held frozen.
+    """
     root = study.folder
     (root / "timings").mkdir()
     header = json.dumps({"train": {"dtype": "F32", "shape": [8, 256], "data_offsets": [0, 8192]}}).encode()
@@ -457,11 +460,12 @@ def leave_costs(study, stages):
     for trial, entries in stages.items():
         path = study.results(trial)
         table = pq.read_table(path)
-        keys = json.dumps([digest_of({"stage": name}) for name, _, _ in entries])
+        keys = json.dumps([digest_of({"stage": name}) for name, *_ in entries])
         pq.write_table(table.replace_schema_metadata({STAGE_KEYS: keys}), path)
-        for name, request, seconds in entries:
+        for name, request, seconds, *frozen in entries:
             key = digest_of({"stage": name})
-            document = json.dumps({"request": request}).encode()
+            held = {"frozen_bytes": frozen[0]} if frozen else {}
+            document = json.dumps({"request": request, **held}).encode()
             store.stages.put(key, dict.fromkeys(STAGE_FILES, b"") | {"stage.json": document})
             (root / "timings" / f"{key}.json").write_text(json.dumps({"seconds": seconds, "photos": 1}))
 
@@ -480,7 +484,7 @@ def test_costs_are_what_the_study_left_behind(tmp_path):
             "ann-er_rand-k3-lr0.001-s0": [first, ("rand1", base | {"replay": [[0, "x"], [0, "y"], [1, "z"]]}, 7.0)],
             "ann-er_hull-k3-lr0.001-s0": [
                 first,
-                ("hull1", base | {"support": {"items": [[0, "x"], [1, "y"]], "learned": fisher}}, 1.0),
+                ("hull1", base | {"support": {"items": [[0, "x"], [1, "y"]], "learned": fisher}}, 1.0, 400),
             ],
             "ann-upper-lr0.001-s0": [("upper", base | {"new": [[0, ["a"] * 8], [1, ["b"] * 8]]}, 20.0)],
         },
@@ -489,11 +493,13 @@ def test_costs_are_what_the_study_left_behind(tmp_path):
     summary = summarise(study.folder)
     costs = trial_costs(study.folder, summary.study.trials)
     photo, latent = 64 * 64 * 3, 1024
-    assert costs["ann-lower-lr0.001-s0"] == StrategyCost(photos=0, megabytes=0, seconds=15)
+    assert costs["ann-lower-lr0.001-s0"] == StrategyCost(photos=0, megabytes=0, frozen_megabytes=0, seconds=15)
     assert costs["ann-er_rand-k3-lr0.001-s0"] == StrategyCost(
-        photos=3, megabytes=3 * (photo + latent) / 1e6, seconds=17
+        photos=3, megabytes=3 * (photo + latent) / 1e6, frozen_megabytes=0, seconds=17
     )
-    assert costs["ann-er_hull-k3-lr0.001-s0"] == StrategyCost(photos=0, megabytes=(2 * latent + 1000) / 1e6, seconds=11)
+    assert costs["ann-er_hull-k3-lr0.001-s0"] == StrategyCost(
+        photos=0, megabytes=(2 * latent + 1000) / 1e6, frozen_megabytes=400 / 1e6, seconds=11
+    )
     upper = costs["ann-upper-lr0.001-s0"]
     assert (upper.photos, upper.megabytes) == (16, 16 * (photo + latent) / 1e6) and np.isnan(upper.seconds)
     assert "ann-er_rand-k5-lr0.001-s0" not in costs
@@ -502,6 +508,7 @@ def test_costs_are_what_the_study_left_behind(tmp_path):
     }
     rand = rows["er_rand", 3]
     assert rand["gain_per_photo"] == pytest.approx(rand["gain"] / 3)
+    assert rows["er_hull", 3]["frozen_megabytes"] == 4e-4 and rand["frozen_megabytes"] == 0
     assert rand["gain_per_second"] == pytest.approx(rand["gain"] / 17)
     assert rand["gap_per_megabyte"] == pytest.approx(rand["gap_closed"] / (3 * (photo + latent) / 1e6))
     assert rows["er_hull", 3]["gain_per_photo"] is None, "nothing is divided by no photo"

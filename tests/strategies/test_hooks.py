@@ -21,9 +21,10 @@ from clstudy.identities.dataset import Identity, load_folder
 from clstudy.identities.dcgan import LATENT_SIZE, FaceSource
 from clstudy.metrics.lpips import LPIPS
 from clstudy.metrics.psnr import PSNRMetric
+from clstudy.records.stage_record import StageRecord
 from clstudy.settings.profiles import EvaluationSettings, InversionSettings, Profile, TrainerSettings, smoke
 from clstudy.settings.trial_spec import TrialSpec
-from clstudy.storage.content_addressed_store import StudyStore
+from clstudy.storage.content_addressed_store import STAGE_RECORD, StudyStore
 from clstudy.strategies.base import Memory, Past, make_items
 from clstudy.strategies.ewc import ElasticWeightConsolidation
 from clstudy.strategies.generative_replay import frozen_images
@@ -225,6 +226,21 @@ def test_hooks_are_pure() -> None:
     strategy = MerganJointRetraining(images=3)
     first, second, other = (strategy.replays(past, np.random.default_rng(seed)) for seed in (1, 1, 2))
     assert torch.equal(first.images, second.images) and not torch.equal(first.latents, other.latents)
+
+
+@pytest.mark.parametrize(("strategy", "size"), [("ewc", None), ("mergan_jtr(images=4)", 2), ("er_rand", 2)])
+def test_a_stage_records_the_size_of_the_weights_its_hooks_look_at(
+    strategy: str, size: int | None, generator: EmbeddedGenerator, person: Identity, tmp_path: Path
+) -> None:
+    work = bench(generator, tmp_path, passes=1)
+    for request, _ in run(work, person, spec(strategy, size)):
+        files = work.store.stages.get(request.key)
+        assert files is not None
+        held = StageRecord.decode(files[STAGE_RECORD]).frozen_bytes
+        if request.parent is None or strategy == "er_rand":
+            assert held is None
+        else:
+            assert held == sum(4 * value.numel() for value in weights(work, request.parent).values())
 
 
 @pytest.mark.parametrize("strategy", ["ewc", "mergan_jtr(images=4)", "mergan_ra(images=4)"])

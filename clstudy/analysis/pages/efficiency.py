@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from clstudy.analysis.efficiency import ABOVE_UPPER
+from clstudy.analysis.efficiency import ABOVE_UPPER, FROZEN
 from clstudy.analysis.pages.blocks import Section, rows_section
 from clstudy.analysis.printed import mean_and_interval, panel_title
 from clstudy.analysis.report_data import Arm, ReportData
@@ -14,6 +14,7 @@ def efficiency_section(material: ReportData) -> list[Section]:
     if not rows or material.panel is None:
         return []
     digits = material.digits
+    with_frozen = any(row["frozen_megabytes"] != 0 for row in rows)
     lines = []
     for row in rows:
         label = Arm(row["strategy"], row["buffer_size"]).label
@@ -26,15 +27,19 @@ def efficiency_section(material: ReportData) -> list[Section]:
             )
         )
         gap = _ranged(row["gap_closed"], row["gap_low"], row["gap_high"], ".0%")
-        costs = [_given(row["photos"], ".4g"), _given(row["megabytes"], ".2g"), _given(row["seconds"], ".0f")]
+        stored = [_given(row["photos"], ".4g"), _given(row["megabytes"], ".2g")]
+        held = [_given(row["frozen_megabytes"], ".2g")] if with_frozen else []
+        costs = [*stored, *held, _given(row["seconds"], ".0f")]
         lines.append([label, gain, gap, *costs])
-    heads = ["strategy", "gain over lower", "gap to upper closed", "stored photos", "MB stored", "core-seconds"]
-    exceeded = ABOVE_UPPER if any((row["gap_closed"] or 0) > 1 for row in rows) else ""
+    heads = ["strategy", "gain over lower", "gap to upper closed", "stored photos", "MB stored"]
+    heads += [*(["MB held frozen"] if with_frozen else []), "core-seconds"]
+    remarks = FROZEN if with_frozen else ""
+    remarks += ABOVE_UPPER if any((row["gap_closed"] or 0) > 1 for row in rows) else ""
     title = panel_title(material.metrics, material.panel)
     said = (
         f"Final performance in {title}; a positive gain is better. Gap closed: share of the gap "
         "between lower and upper, with Fieller's interval. Costs are means per trial; core-seconds count stages that "
-        f"trials share in full.{exceeded} efficiency.md beside this page holds all metrics and the gain per photo, MB "
+        f"trials share in full.{remarks} efficiency.md beside this page holds all metrics and the gain per photo, MB "
         "and second."
     )
     return [rows_section("efficiency", "Gain and cost", heads, lines, [said])]
