@@ -19,7 +19,14 @@ from safetensors.numpy import load as load_arrays
 from clstudy.images import decode_png
 from clstudy.records.results import result_keys, result_path
 from clstudy.records.stage_record import StageInputs, StageRecord
-from clstudy.settings.profile_sections import CATEGORY_SAMPLES, EDITED_FACES, TURNTABLE, TURNTABLE_YAWS
+from clstudy.settings.profile_sections import (
+    AGE_STRIP,
+    CATEGORY_SAMPLES,
+    EDITED_FACES,
+    STRIP_AGES,
+    TURNTABLE,
+    TURNTABLE_YAWS,
+)
 from clstudy.storage.content_addressed_store import ANCHORS, FACES, STAGE_RECORD, StudyStore, ValueStore, picture_file
 
 
@@ -94,6 +101,11 @@ def stage_edits(stage: StoredStage) -> np.ndarray | None:
 def stage_samples(stage: StoredStage) -> np.ndarray | None:
     """Images that were generated of every category so far, uint8 ``[t + 1, n, s, s, 3]``, if stored."""
     return _squares(stage, picture_file(CATEGORY_SAMPLES), stage.asked.t + 1)
+
+
+def stage_age_strip(stage: StoredStage) -> np.ndarray | None:
+    """A test photo at ``STRIP_AGES``, true, by the prior and by the stage: uint8 ``[3, 7, s, s, 3]``, if stored."""
+    return _squares(stage, picture_file(AGE_STRIP), 3, len(STRIP_AGES))
 
 
 def _squares(stage: StoredStage, name: str, rows: int, columns: int | None = None) -> np.ndarray | None:

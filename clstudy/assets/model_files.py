@@ -143,6 +143,20 @@ ROLES.register("classifier")(
         elsewhere=lambda: (asset_path("digits_classifier.safetensors").parent,),
     )
 )
+ROLES.register("age_prior")(
+    Role(
+        what="age prior of that generator",
+        names=("age_prior.safetensors",),
+        remedy="`python -m clstudy.generators.pretraining train-age-prior` trains one",
+    )
+)
+ROLES.register("age_estimator")(
+    Role(
+        what="estimator of ages",
+        names=("age_estimator.safetensors",),
+        remedy="`python -m clstudy.generators.pretraining train-ages` fits one",
+    )
+)
 ROLES.register("directions")(
     Role(
         what="semantic directions of that generator",

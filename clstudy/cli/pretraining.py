@@ -10,11 +10,13 @@ import click
 from clstudy.cli.command_line import Decorator, group, option
 from clstudy.cli.entry_point import invoke
 from clstudy.errors import UserError
+from clstudy.faces.ages import AgeEstimator
 from clstudy.generators.pretraining.age_estimator import fit_ages
 from clstudy.generators.pretraining.aged_faces import AgedFaces, collect_ages, held_out_ages
 from clstudy.generators.pretraining.classifier import write_classifier
 from clstudy.generators.pretraining.train import PretrainSettings, pretrain
 from clstudy.generators.pretraining.train_3d import Pretrain3DSettings, pretrain_3d
+from clstudy.generators.pretraining.train_age_prior import PriorSettings, train_age_prior
 from clstudy.generators.pretraining.training_faces import (
     PHOTOS_OF_HELD_OUT,
     Faces,
@@ -128,6 +130,20 @@ def train_ages(file: Path, out: Path) -> None:
     """Fit it."""
     require_writable(out, "the folder", _REMEDY)
     fit_ages(AgedFaces.read(file), AgedFaces.read(file.parent / HELD_OUT_AGES), out)
+
+
+@pretraining.command("train-age-prior", help="train the age prior: OUT/age_prior.safetensors, and its figures")
+@option("--ages", "file", type=_PATH, required=True, help="ages.npz of the command `ages`, beside held-out people")
+@option("--estimator", type=_PATH, required=True, help="age_estimator.safetensors, from the command `train-ages`")
+@option("--out", type=_PATH, required=True)
+@option("--steps", type=click.IntRange(1), default=PriorSettings.steps)
+@option("--seed", type=int, default=0)
+def train_prior(file: Path, estimator: Path, out: Path, steps: int, seed: int) -> None:
+    """Train it."""
+    require_writable(out, "the folder", _REMEDY)
+    AgeEstimator(estimator)  # refuses another file before anything is trained
+    training, unseen = AgedFaces.read(file), AgedFaces.read(file.parent / HELD_OUT_AGES)
+    train_age_prior(training, unseen, estimator, out, PriorSettings(seed=seed, steps=steps))
 
 
 @pretraining.command("classifier", help="train the classifier of real images for the workload class_gan")

@@ -6,9 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 from torch import Tensor
 
+from clstudy.errors import UserError
 from clstudy.faces.embedding import IdentityEmbedder
 
 
@@ -21,15 +23,28 @@ class AgeEstimator:
     Args:
         path: of the weights, as ``save_estimator`` writes them.
         threads: of the embedding network.
+        alignment: of the photos (``clstudy.faces.embedding``).
+
+    Attributes:
+        embedder: images ``[n, 3, s, s]`` -> the embeddings that it is a function of.
+
+    Raises:
+        UserError: another kind of file.
     """
 
-    def __init__(self, path: Path, threads: int = 1):
-        self._embedder = IdentityEmbedder(threads)
-        arrays = load_file(path)
-        self._slopes, self._constant = torch.from_numpy(arrays["slopes"]), float(arrays["constant"][0])
+    def __init__(self, path: Path, threads: int = 1, *, alignment: str = "embedded"):
+        self.embedder = IdentityEmbedder(threads, alignment=alignment)
+        try:
+            arrays = load_file(path)
+            self._slopes, self._constant = torch.from_numpy(arrays["slopes"]), float(arrays["constant"][0])
+        except (OSError, SafetensorError, KeyError, ValueError, IndexError, TypeError) as error:
+            raise UserError(
+                f"age_estimator: {path} is no age estimator; expected a file of `python -m "
+                "clstudy.generators.pretraining train-ages`"
+            ) from error
 
     def __call__(self, images: Tensor) -> Tensor:
-        return self.of_embeddings(self._embedder(images))
+        return self.of_embeddings(self.embedder(images))
 
     def of_embeddings(self, embeddings: Tensor) -> Tensor:
         """Years ``[n]`` of embeddings ``[n, 512]``."""

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from clstudy.assets import asset_path
 from clstudy.assets.readers.onnx_graph import read_network
-from clstudy.faces.embedding import crop_grid
+from clstudy.faces.embedding import identity_crops
 
 
 @dataclass(frozen=True)
@@ -31,11 +31,13 @@ class _Node:
 class TorchIdentityEmbedder(nn.Module):
     """Unit embeddings ``[n, 512]`` of aligned images ``[n, 3, s, s]`` in [-1, 1], differentiable.
 
-    Runs the graph of ``face_embedder.onnx`` (Conv, PRelu, Add and a final Reshape) operation by operation.
+    Runs the graph of ``face_embedder.onnx`` (Conv, PRelu, Add and a final Reshape) operation by operation, on the crop
+    that the images' ``alignment`` fixes (``clstudy.faces.embedding``).
     """
 
-    def __init__(self) -> None:
+    def __init__(self, alignment: str = "embedded") -> None:
         super().__init__()
+        self._alignment = alignment
         network = read_network(asset_path("face_embedder.onnx"))
         for name, array in network.weights.items():
             self.register_buffer(_buffer_name(name), torch.from_numpy(array))
@@ -52,8 +54,7 @@ class TorchIdentityEmbedder(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Return unit embeddings ``[n, 512]``."""
-        grid = crop_grid(images.shape[2], images.shape[3]).expand(len(images), -1, -1, -1)
-        values = {self._input: F.grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=False)}
+        values = {self._input: identity_crops(images, alignment=self._alignment)}
         for node in self._nodes:
             values[node.output] = self._run(node, values)
         return F.normalize(values[self._nodes[-1].output].flatten(1), dim=1)

@@ -93,16 +93,16 @@ class MetricFacts:
 
     @classmethod
     def of_workload(
-        cls, name: str, title: str, protocol: str, *, higher_is_better: bool, decimals: int = 4
+        cls, name: str, title: str, *protocols: str, higher_is_better: bool, decimals: int = 4
     ) -> MetricFacts:
-        """Facts of what a workload measures by itself, under one protocol."""
+        """Facts of what a workload measures by itself, under its protocols."""
         return cls(
             name=name,
             higher_is_better=higher_is_better,
             title=title,
             decimals=decimals,
             in_reconstruction=False,
-            other_protocols=(protocol,),
+            other_protocols=protocols,
         )
 
     @property

@@ -83,6 +83,12 @@ CATEGORY_SAMPLES = "samples"
 EDITED_FACES = "edited"
 """Name of the picture of a stage that shows each timestamp's first reconstruction, and below it the edited one."""
 
+AGE_STRIP = "ages"
+"""Name of the picture of a stage with a test photo at ``STRIP_AGES``: true, by the age prior, and by the stage."""
+
+STRIP_AGES = (20, 30, 40, 50, 60, 70, 80)
+"""Years at which a person is shown."""
+
 TURNTABLE_YAWS = (-30, -15, 0, 15, 30)
 """Degrees from which a 3D generator is shown, one latent in all of them."""
 

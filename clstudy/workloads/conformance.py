@@ -18,6 +18,7 @@ from torch import Tensor
 
 from clstudy.identities.cameras import CAMERA, look_at
 from clstudy.identities.categories.orders import LABEL
+from clstudy.identities.known_ages import AGE
 from clstudy.records.rows import Row
 from clstudy.registry import Check
 from clstudy.seeding import derive_rng
@@ -38,7 +39,9 @@ _RATE = 1e-3
 
 
 def _example(name: str, count: int, width: int, rng: np.random.Generator) -> np.ndarray:
-    """Numbers ``[count, width]`` of a condition: cameras around a face, one class, uniform ones otherwise."""
+    """Numbers ``[count, width]`` of a condition: years, cameras around a face, one class, uniform ones otherwise."""
+    if name == AGE:
+        return rng.uniform(20, 80, (count, width))
     if name == LABEL:
         return np.zeros((count, width))
     if name == CAMERA:

@@ -30,6 +30,7 @@ SUBCOMMANDS = [
     ("storage", "copy"),
     ("tracking", "rebuild"),
     *(("pretraining", name) for name in ("faces", "train", "views", "train-3d", "ages", "train-ages", "classifier")),
+    ("pretraining", "train-age-prior"),
 ]
 HEAVY = ("torch", "ray", "matplotlib", "mlflow", "scipy", "pandas")
 

@@ -10,6 +10,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from clstudy.analysis.figures.age_strips import age_strips
 from clstudy.analysis.figures.category_samples import category_samples
 from clstudy.analysis.figures.curves import against_buffer_size, against_learning_rate, ap_over_time, timestamp_lines
 from clstudy.analysis.figures.edits import edits
@@ -45,6 +46,7 @@ FIGURES: dict[str, Callable[[ReportData], list[Drawing]]] = {
     "Turntables": turntables,
     "Edited faces": edits,
     "Generated categories": category_samples,
+    "Ages": age_strips,
 }
 """All figures in the order of the report."""
 

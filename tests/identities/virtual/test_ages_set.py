@@ -12,6 +12,7 @@ from clstudy.errors import UserError
 from clstudy.identities.catalogue import open_data_set
 from clstudy.identities.check import inspect_folder
 from clstudy.identities.dataset import DataSet
+from clstudy.identities.known_ages import Target, target_among
 from clstudy.identities.virtual.ages_set import PHOTOS_OF_MOMENT, TARGETS, learned_ages
 
 COUNTS: dict[str, Any] = {"timestamps": 2, "train": 2, "test": 2 * PHOTOS_OF_MOMENT, "data_seed": 3}
@@ -35,7 +36,9 @@ def test_a_test_moment_is_seen_at_its_own_age_and_at_all_targets(made: DataSet) 
         for moment in (0, 1):
             group = known[moment * PHOTOS_OF_MOMENT : (moment + 1) * PHOTOS_OF_MOMENT]
             assert [one["moment"] for one in group] == [moment] * PHOTOS_OF_MOMENT
-            assert [(one["age"], one["target"]) for one in group] == [(age, 0), *((years, 1) for years in TARGETS)]
+            kinds = [Target.BEYOND, Target.LEARNED, *[Target.BETWEEN] * 3, *[Target.BEYOND] * 2]  # of 30 and 66
+            known_as = [(age, Target.OWN), *zip(TARGETS, kinds, strict=True)]
+            assert [(one["age"], one["target"]) for one in group] == known_as
         first = stamp.test[0].conditions
         for photo in stamp.test[1:PHOTOS_OF_MOMENT]:
             assert {name: photo.conditions[name] for name in ("expression", "light", "gaze", "pose")} == {
@@ -58,6 +61,12 @@ def test_ages_are_whole_years_evenly_spread() -> None:
     assert len(set(learned_ages(37))) == 37
     with pytest.raises(UserError, match="38 timestamps; expected at most 37, one for each year"):
         learned_ages(38)
+
+
+def test_an_age_within_three_years_of_a_learned_one_is_learned() -> None:
+    kinds = [target_among(age, [30, 48, 66]) for age in (26.9, 27, 33, 33.1, 60, 69, 70)]
+    learned, between, beyond = Target.LEARNED, Target.BETWEEN, Target.BEYOND
+    assert kinds == [beyond, learned, learned, between, between, learned, beyond]
 
 
 def test_parts_of_moments_are_refused(tmp_path: Path) -> None:

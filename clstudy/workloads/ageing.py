@@ -1,0 +1,109 @@
+"""The workload ``ageing``: a personal adapter learns what somebody looks like, age after age (MyTimeMachine)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+from clstudy.errors import UserError
+from clstudy.identities.known_ages import AGE
+from clstudy.settings.ageing import AgeingProfile
+from clstudy.settings.metric_facts import MetricFacts
+from clstudy.settings.profiles import Profile
+from clstudy.workloads.base import WORKLOADS, WorkloadKind
+
+if TYPE_CHECKING:
+    import torch
+
+    from clstudy.generators.base import GeneratorWeights
+    from clstudy.workloads.personalised_ageing import PersonalisedAgeing
+
+LEARNED, BETWEEN, BEYOND = "aged_learned", "aged_between", "aged_beyond"
+"""Protocols: photos of other ages aged to that of timestamp k; photos of timestamp k aged to ages between those of two
+timestamps, and to ages before the first or after the last one's."""
+
+_ALL = (LEARNED, BETWEEN, BEYOND)
+
+AGED_IDENTITY = MetricFacts.of_workload("aged_id", "identity at that age", *_ALL, higher_is_better=True)
+"""Identity cosine to the true face at that age; where it is not known, the largest to test photos of that age."""
+
+AGE_ERROR = MetricFacts.of_workload("age_error", "age error (years)", *_ALL, higher_is_better=False, decimals=2)
+"""How many years an estimator's age of the made face is off the age that was asked for."""
+
+AGED_LPIPS = MetricFacts.of_workload("aged_lpips", "LPIPS at that age", *_ALL, higher_is_better=False)
+"""LPIPS to the true face at that age, where it is known."""
+
+IDENTITY_GAIN = MetricFacts.of_workload("id_over_prior", "identity over the prior's", *_ALL, higher_is_better=True)
+"""``aged_id`` minus that of the prior alone."""
+
+ERROR_OVER_PRIOR = MetricFacts.of_workload(
+    "age_error_over_prior", "age error over the prior's (years)", *_ALL, higher_is_better=False, decimals=2
+)
+"""``age_error`` minus that of the prior alone."""
+
+
+class AgeingKind(WorkloadKind):
+    """An age prior that is never changed, and an adapter per person beside it (Qi et al., 2411.14521)."""
+
+    description = "a personal adapter learns ages one after the other; scored on faces at ages learned and not learned"
+    conditions = MappingProxyType({AGE: 1})
+    has_photo_loss = True
+
+    def measures(self, profile: Profile) -> tuple[MetricFacts, ...]:
+        """Identity at the asked age comes first: it is what a search raises."""
+        return AGED_IDENTITY, AGE_ERROR, AGED_LPIPS, IDENTITY_GAIN, ERROR_OVER_PRIOR
+
+    def sections(self, profile: Profile) -> Mapping[str, Any]:
+        """Adapter and losses, and how long it is trained."""
+        return {"trainer": profile.trainer, "ageing": _of_this(profile).ageing}
+
+    def training_work(self, profile: Profile, *, new: int, replayed: bool) -> float:
+        """Faces that are made: towards the ages of new and replayed photos, and beyond the learned ages."""
+        trainer = profile.trainer
+        steps = trainer.epochs * -(-new // trainer.batch_size)
+        replay = trainer.replay_batch_size if replayed else 0
+        return float(trainer.epochs * new + steps * (replay + _of_this(profile).ageing.beyond_batch_size))
+
+    def test_work(self, profile: Profile, tested: Sequence[int]) -> float:
+        """Every test photo is made once or twice, without gradients."""
+        return float(sum(tested))
+
+    def build(
+        self, profile: Profile, weights: GeneratorWeights, files: Mapping[str, Path], device: torch.device
+    ) -> PersonalisedAgeing:
+        """Generator, prior, estimator of ages, LPIPS, and both forms of the identity embedder."""
+        from clstudy.faces.ages import AgeEstimator
+        from clstudy.generators import load_generators
+        from clstudy.generators.ageing import read_prior
+        from clstudy.generators.base import GENERATORS
+        from clstudy.training.numerics import loss_lpips
+        from clstudy.workloads.personalised_ageing import PersonalisedAgeing
+
+        load_generators()
+        lpips = loss_lpips(profile.compute, device)
+        return PersonalisedAgeing(
+            _of_this(profile),
+            generator=GENERATORS[profile.generator].build(weights, profile, device, lpips),
+            prior=read_prior(files["age_prior"]).to(device),
+            estimator=AgeEstimator(files["age_estimator"], profile.resources.threads, alignment=profile.data.alignment),
+            lpips=lpips,
+        )
+
+
+def _of_this(profile: Profile) -> AgeingProfile:
+    """The profile, if it has the section.
+
+    Raises:
+        UserError: it has not.
+    """
+    if not isinstance(profile, AgeingProfile):
+        raise UserError(
+            f"workload ageing needs a profile with the section ageing, and {profile.name!r} has none; use "
+            "embedded_ageing or mytimemachine, or make one from them: profile: {base: embedded_ageing, …}"
+        )
+    return profile
+
+
+WORKLOADS.register("ageing")(AgeingKind())
