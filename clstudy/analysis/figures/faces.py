@@ -21,7 +21,10 @@ _MOST_PIXELS = 3_000_000
 _SIDES = (256, 128, 64)
 _SHOWN = 3
 _PHOTO = "test photo"
-_MADE = {"class_gan": "an image generated of its category"}
+_MADE = {
+    "class_gan": "an image generated of its category",
+    "ageing": "what a photo of another age becomes at this one's age",
+}
 """Workload -> what is below a test photo, if that is not its reconstruction."""
 _CHOSEN = (
     " Of all people these are the best, the median and the worst by their final score, averaged over strategies and "
@@ -125,7 +128,7 @@ def _final_grid(material: ReportData, person: Shown) -> Drawing | None:
         caption=f"Top: one test photo of each timestamp k. Below: {_made(material)} by each strategy's model after the "
         f"last timestamp; what was forgotten is furthest from the photo."
         f"{_CHOSEN if person.people > _SHOWN else ''}{material.rate_note}",
-        alt=f"Faces of {person.identity} ({person}): {count} test photos and their reconstructions by "
+        alt=f"{person.identity} ({person}): {count} test photos, and under each {_made(material)} by "
         f"{', '.join(list(rows)[1:])}.",
     )
 
@@ -150,7 +153,7 @@ def _oldest_grid(material: ReportData, person: Shown) -> Drawing | None:
         title=f"{person.identity} ({person}): the oldest timestamp's photo over time",
         caption=f"Top: a test photo of timestamp 0. Below: {_made(material)} after training on timestamp t."
         f"{_WORST if person.people > 1 else ''}",
-        alt=f"A face of {person.identity} ({person}), reconstructed after t = 0 to {moments - 1} by "
+        alt=f"{person.identity} ({person}): a test photo and {_made(material)} after t = 0 to {moments - 1} by "
         f"{', '.join(list(rows)[1:])}.",
     )
 

@@ -38,7 +38,7 @@ class PriorSettings:
     """
 
     seed: int = 0
-    steps: int = 3_000
+    steps: int = 1_500
     batch: int = 8
     learning_rate: float = 1e-3
     mse_weight: float = 1.0
