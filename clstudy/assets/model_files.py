@@ -146,8 +146,9 @@ ROLES.register("classifier")(
 ROLES.register("age_prior")(
     Role(
         what="age prior of that generator",
-        names=("age_prior.safetensors",),
-        remedy="`python -m clstudy.generators.pretraining train-age-prior` trains one",
+        names=("age_prior.safetensors", "sam_ffhq_aging.pt"),
+        remedy="for StyleGAN2 on FFHQ: sam_ffhq_aging.pt of SAM (https://github.com/yuval-alaluf/SAM); for the "
+        "packaged generator `python -m clstudy.generators.pretraining train-age-prior` trains one",
     )
 )
 ROLES.register("age_estimator")(

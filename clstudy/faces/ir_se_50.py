@@ -55,13 +55,13 @@ class Unit(nn.Module):
         return total
 
 
-def ir_se_50() -> tuple[nn.Sequential, nn.Sequential]:
-    """The backbone ``[n, 3, s, s] -> [n, 512, s / 16, s / 16]`` as (input layer, body)."""
-    input_layer = nn.Sequential(nn.Conv2d(3, 64, 3, 1, 1, bias=False), nn.BatchNorm2d(64), nn.PReLU(64))
+def ir_se_50(inputs: int = 3) -> tuple[nn.Sequential, nn.Sequential]:
+    """The backbone ``[n, inputs, s, s] -> [n, 512, s / 16, s / 16]`` as (input layer, body)."""
+    input_layer = nn.Sequential(nn.Conv2d(inputs, 64, 3, 1, 1, bias=False), nn.BatchNorm2d(64), nn.PReLU(64))
     units = []
-    inputs = 64
+    before = 64
     for outputs, count in _GROUPS:
         for index in range(count):
-            units.append(Unit(inputs, outputs, 2 if index == 0 else 1))
-            inputs = outputs
+            units.append(Unit(before, outputs, 2 if index == 0 else 1))
+            before = outputs
     return input_layer, nn.Sequential(*units)

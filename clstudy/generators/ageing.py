@@ -42,7 +42,19 @@ class PriorSizes:
     heads: int = 4
 
 
-class AgePrior(nn.Module):
+class Prior(nn.Module):
+    """What anybody looks like at an age: w ``[n, w_dim]`` and ages ``[n]`` in years -> ws ``[n, num_ws, w_dim]``.
+
+    Attributes:
+        num_ws: layers of the generator that take a w.
+        w_dim: numbers of a w.
+    """
+
+    num_ws: int
+    w_dim: int
+
+
+class AgePrior(Prior):
     """w and an age -> one w for each layer of the generator, of the same person at that age.
 
     A transformer of the layers' tokens, each w plus the layer's and the age's embedding (pre-norm; Vaswani et al.,
@@ -52,6 +64,7 @@ class AgePrior(nn.Module):
     def __init__(self, sizes: PriorSizes):
         super().__init__()
         self.sizes = sizes
+        self.num_ws, self.w_dim = sizes.num_ws, sizes.w_dim
         self.enter = nn.Linear(sizes.w_dim, sizes.width)
         self.layer = nn.Parameter(torch.randn(sizes.num_ws, sizes.width) * 0.02)
         self.age = nn.Sequential(nn.Linear(2, sizes.width), nn.SiLU(), nn.Linear(sizes.width, sizes.width))
@@ -145,7 +158,7 @@ class AgedGenerator(nn.Module):
     Its parameters are the adapter's; the prior and the synthesis network are at hand and never trained.
     """
 
-    def __init__(self, synthesis: nn.Module, prior: AgePrior, adapter: AgeAdapter):
+    def __init__(self, synthesis: nn.Module, prior: Prior, adapter: AgeAdapter):
         super().__init__()
         self.adapter = adapter
         self._others = (synthesis, prior)  # in a tuple, so that they are no submodules
@@ -156,10 +169,10 @@ class AgedGenerator(nn.Module):
         return self._others[0]
 
     @property
-    def prior(self) -> AgePrior:
+    def prior(self) -> Prior:
         """w and ages -> ws."""
         prior = self._others[1]
-        assert isinstance(prior, AgePrior)
+        assert isinstance(prior, Prior)
         return prior
 
     def forward(self, latents: Tensor) -> Tensor:

@@ -76,17 +76,20 @@ class AgeingKind(WorkloadKind):
         """Generator, prior, estimator of ages, LPIPS, and both forms of the identity embedder."""
         from clstudy.faces.ages import AgeEstimator
         from clstudy.generators import load_generators
-        from clstudy.generators.ageing import read_prior
+        from clstudy.generators.age_priors import frozen_synthesis, open_prior
         from clstudy.generators.base import GENERATORS
         from clstudy.training.numerics import loss_lpips
         from clstudy.workloads.personalised_ageing import PersonalisedAgeing
 
         load_generators()
         lpips = loss_lpips(profile.compute, device)
+        generator = GENERATORS[profile.generator].build(weights, profile, device, lpips)
+        synthesis = frozen_synthesis(generator)
         return PersonalisedAgeing(
             _of_this(profile),
-            generator=GENERATORS[profile.generator].build(weights, profile, device, lpips),
-            prior=read_prior(files["age_prior"]).to(device),
+            generator=generator,
+            synthesis=synthesis,
+            prior=open_prior(files["age_prior"], synthesis, generator.latent_shape[-1]).to(device),
             estimator=AgeEstimator(files["age_estimator"], profile.resources.threads, alignment=profile.data.alignment),
             lpips=lpips,
         )

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from clstudy.faces.ages import AgeEstimator
 from clstudy.faces.torch_embedder import TorchIdentityEmbedder
-from clstudy.generators.ageing import AgeAdapter, AgedGenerator, AgePrior, latents_at, split_latents
+from clstudy.generators.ageing import AgeAdapter, AgedGenerator, Prior, latents_at, split_latents
 from clstudy.generators.base import DomainGenerator
 from clstudy.identities.known_ages import AGE, TARGET, Target
 from clstudy.identities.known_geometry import MOMENT
@@ -126,7 +126,8 @@ class PersonalisedAgeing(Workload[AgedGenerator, AgeTest]):
 
     profile: AgeingProfile
     generator: DomainGenerator
-    prior: AgePrior
+    synthesis: nn.Module
+    prior: Prior
     estimator: AgeEstimator
     lpips: LPIPS
 
@@ -138,7 +139,6 @@ class PersonalisedAgeing(Workload[AgedGenerator, AgeTest]):
         trainer = self.profile.trainer
         self.device = self.generator.device
         self.largest_batch = trainer.batch_size + trainer.replay_batch_size + self.settings.beyond_batch_size
-        self._synthesis = self.generator.fresh().eval().requires_grad_(False)
         self._embedder = TorchIdentityEmbedder(self.profile.data.alignment).to(self.device).eval()
 
     @property
@@ -160,12 +160,11 @@ class PersonalisedAgeing(Workload[AgedGenerator, AgeTest]):
 
     def state(self, weights: Mapping[str, Tensor] | None) -> AgedGenerator:
         """An adapter with the weights of a finished stage; None: one that adds nothing."""
-        sizes = self.prior.sizes
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             adapter = AgeAdapter(
-                num_ws=sizes.num_ws,
-                w_dim=sizes.w_dim,
+                num_ws=self.prior.num_ws,
+                w_dim=self.prior.w_dim,
                 neck=self.settings.neck,
                 shared=self.settings.shared,
                 age_width=self.settings.age_width,
@@ -173,7 +172,7 @@ class PersonalisedAgeing(Workload[AgedGenerator, AgeTest]):
             ).to(self.device)
         if weights is not None:
             unpack(weights, {"adapter": adapter})
-        return AgedGenerator(self._synthesis, self.prior, adapter)
+        return AgedGenerator(self.synthesis, self.prior, adapter)
 
     def network(self, state: AgedGenerator) -> nn.Module:
         """The state itself."""

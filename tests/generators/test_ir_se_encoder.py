@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -58,8 +59,8 @@ def reduced(images: torch.Tensor) -> torch.Tensor:
     return (weights @ images @ weights.t()).clamp(-1, 1)
 
 
-def plain(x: torch.Tensor, p: dict[str, torch.Tensor], average: torch.Tensor) -> torch.Tensor:
-    """ArcFace's IR-SE-50 (units of 64, 128, 256, 512 channels), global mean, equalised linear layer."""
+def plain_maps(x: torch.Tensor, p: dict[str, torch.Tensor]) -> Iterator[torch.Tensor]:
+    """What ArcFace's IR-SE-50 (units of 64, 128, 256, 512 channels) has after each of its 24 units."""
     x = prelu(
         normalised(F.conv2d(x, p["input_layer.0.weight"], padding=1), p, "input_layer.1"), p["input_layer.2.weight"]
     )
@@ -78,6 +79,12 @@ def plain(x: torch.Tensor, p: dict[str, torch.Tensor], average: torch.Tensor) ->
         else:
             short = x[:, :, ::stride, ::stride]
         x = short + y * gate[:, :, None, None]
+        yield x
+
+
+def plain(x: torch.Tensor, p: dict[str, torch.Tensor], average: torch.Tensor) -> torch.Tensor:
+    """The last map, global mean, equalised linear layer."""
+    x = list(plain_maps(x, p))[-1]
     assert x.shape[1:] == (512, 16, 16)
     return x.mean(dim=(2, 3)) @ p["linear.weight"].t() / 512**0.5 + p["linear.bias"] + average
 
