@@ -147,15 +147,24 @@ ROLES.register("age_prior")(
     Role(
         what="age prior of that generator",
         names=("age_prior.safetensors", "sam_ffhq_aging.pt"),
-        remedy="for StyleGAN2 on FFHQ: sam_ffhq_aging.pt of SAM (https://github.com/yuval-alaluf/SAM); for the "
-        "packaged generator `python -m clstudy.generators.pretraining train-age-prior` trains one",
+        remedy="for StyleGAN2 on FFHQ: sam_ffhq_aging.pt of SAM (https://github.com/yuval-alaluf/SAM); a "
+        "prior of your own in the form that `python -m clstudy.generators.pretraining train-age-prior` writes",
+    )
+)
+ROLES.register("embedded_age_prior")(
+    Role(
+        what="age prior of the packaged generator",
+        names=("embedded_age_prior.safetensors",),
+        remedy="it is in the package; `python -m clstudy.generators.pretraining train-age-prior` trains another one",
+        elsewhere=lambda: (asset_path("embedded_age_prior.safetensors").parent,),
     )
 )
 ROLES.register("age_estimator")(
     Role(
         what="estimator of ages",
         names=("age_estimator.safetensors",),
-        remedy="`python -m clstudy.generators.pretraining train-ages` fits one",
+        remedy="it is in the package; `python -m clstudy.generators.pretraining train-ages` fits another one",
+        elsewhere=lambda: (asset_path("age_estimator.safetensors").parent,),
     )
 )
 ROLES.register("directions")(

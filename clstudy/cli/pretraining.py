@@ -11,7 +11,7 @@ from clstudy.cli.command_line import Decorator, group, option
 from clstudy.cli.entry_point import invoke
 from clstudy.errors import UserError
 from clstudy.faces.ages import AgeEstimator
-from clstudy.generators.pretraining.age_estimator import fit_ages
+from clstudy.generators.pretraining.age_estimator import AgeSettings, train_ages
 from clstudy.generators.pretraining.aged_faces import AgedFaces, collect_ages, held_out_ages
 from clstudy.generators.pretraining.classifier import write_classifier
 from clstudy.generators.pretraining.train import PretrainSettings, pretrain
@@ -123,13 +123,16 @@ def ages(out: Path, people: int, seed: int, workers: int) -> None:
     collect_ages(seed, people, workers).save(out / "ages.npz")
 
 
-@pretraining.command("train-ages", help="fit the age estimator: OUT/age_estimator.safetensors")
+@pretraining.command("train-ages", help="train the age estimator: OUT/age_estimator.safetensors, and its errors")
 @option("--ages", "file", type=_PATH, required=True, help="ages.npz of the command `ages`, beside held-out people")
 @option("--out", type=_PATH, required=True)
-def train_ages(file: Path, out: Path) -> None:
-    """Fit it."""
+@option("--steps", type=click.IntRange(1), default=AgeSettings.steps)
+@option("--seed", type=int, default=0)
+def train_estimator(file: Path, out: Path, steps: int, seed: int) -> None:
+    """Train it."""
     require_writable(out, "the folder", _REMEDY)
-    fit_ages(AgedFaces.read(file), AgedFaces.read(file.parent / HELD_OUT_AGES), out)
+    training, unseen = AgedFaces.read(file), AgedFaces.read(file.parent / HELD_OUT_AGES)
+    train_ages(training, unseen, out, AgeSettings(seed=seed, steps=steps))
 
 
 @pretraining.command("train-age-prior", help="train the age prior: OUT/age_prior.safetensors, and its figures")

@@ -32,15 +32,20 @@ class TorchIdentityEmbedder(nn.Module):
     """Unit embeddings ``[n, 512]`` of aligned images ``[n, 3, s, s]`` in [-1, 1], differentiable.
 
     Runs the graph of ``face_embedder.onnx`` (Conv, PRelu, Add and a final Reshape) operation by operation, on the crop
-    that the images' ``alignment`` fixes (``clstudy.faces.embedding``).
+    that the images' ``alignment`` fixes (``clstudy.faces.embedding``). With ``trained`` its weights are parameters, to
+    be trained on; otherwise they are buffers.
     """
 
-    def __init__(self, alignment: str = "embedded") -> None:
+    def __init__(self, alignment: str = "embedded", *, trained: bool = False) -> None:
         super().__init__()
         self._alignment = alignment
         network = read_network(asset_path("face_embedder.onnx"))
         for name, array in network.weights.items():
-            self.register_buffer(_buffer_name(name), torch.from_numpy(array))
+            value = torch.from_numpy(array)
+            if trained and value.is_floating_point():
+                self.register_parameter(_weight_name(name), nn.Parameter(value.clone()))
+            else:
+                self.register_buffer(_weight_name(name), value)
         self._nodes: list[_Node] = []
         for one in network.operations:
             if one.kind not in ("Conv", "PRelu", "Add", "Reshape"):
@@ -62,14 +67,18 @@ class TorchIdentityEmbedder(nn.Module):
     def _run(self, node: _Node, values: dict[str, Tensor]) -> Tensor:
         x = values[node.inputs[0]]
         if node.operation == "Conv":
-            weight, bias = (self.get_buffer(_buffer_name(name)) for name in node.inputs[1:])
+            weight, bias = map(self._weight, node.inputs[1:])
             return F.conv2d(x, weight, bias, stride=node.stride, padding=node.padding, groups=node.groups)
         if node.operation == "PRelu":
-            return F.prelu(x, self.get_buffer(_buffer_name(node.inputs[1])).flatten())
+            return F.prelu(x, self._weight(node.inputs[1]).flatten())
         if node.operation == "Add":
             return x + values[node.inputs[1]]
         return x.flatten(1)
 
+    def _weight(self, name: str) -> Tensor:
+        value: Tensor = getattr(self, _weight_name(name))
+        return value
 
-def _buffer_name(name: str) -> str:
+
+def _weight_name(name: str) -> str:
     return "w" + name.replace(".", "_")

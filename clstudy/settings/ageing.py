@@ -52,7 +52,7 @@ class AgeingProfile(Profile):
     """
 
     workload: str = "ageing"
-    required_files: tuple[str, ...] = ("age_prior", "age_estimator")
+    required_files: tuple[str, ...] = ("embedded_age_prior", "age_estimator")
     data: DataSettings = field(
         default_factory=lambda: DataSettings(name="virtual_ages", timestamps=4, train=8, test=24)
     )

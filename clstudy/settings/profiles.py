@@ -14,6 +14,7 @@ from dataclasses import replace
 from typing import cast
 
 from clstudy.registry import Registry
+from clstudy.settings.ageing import AgeingProfile, AgeingSettings
 from clstudy.settings.class_gan import ClassGANProfile, ClassGANSettings
 from clstudy.settings.kernels import PLAIN
 from clstudy.settings.profile_sections import (
@@ -57,12 +58,14 @@ __all__ = [
     "ViewSettings",
     "class_gan_small",
     "embedded",
+    "embedded_ageing",
     "embedded_lora",
     "few_photos",
     "key_document",
     "mergan",
     "my3dgen",
     "mystyle",
+    "mytimemachine",
     "settings_by_name",
     "settings_left_out",
     "smoke",
@@ -229,6 +232,43 @@ def my3dgen() -> Profile:
         stage_seconds=7200.0,
         estimate_from="a rough guess for one data-centre GPU, until a stage of this study is measured",
         stage_bytes=1_000_000,
+        log_images=False,  # real people: a tracking server may be anywhere
+    )
+
+
+@PROFILES.register("embedded_ageing")
+def embedded_ageing() -> Profile:
+    """Virtual people at ages from 30 to 66, aged by an adapter of latents beside the packaged age prior, on the CPU."""
+    return AgeingProfile(
+        name="embedded_ageing",
+        description="a personal age adapter on the packaged 64 px generator and age prior; virtual people, CPU",
+        trainer=TrainerSettings(epochs=30),
+        ageing=AgeingSettings(neck=16, shared=64, hidden=64),
+        stage_seconds=60.0,
+        stage_bytes=3_400_000,
+    )
+
+
+@PROFILES.register("mytimemachine")
+def mytimemachine() -> Profile:
+    """MyTimeMachine (2411.14521) on real checkpoints: StyleGAN2 on FFHQ, SAM's encoder as prior, own photos with ages.
+
+    Sizes of the adapter and the three losses are the paper's; epochs, batches and weights of the losses are ours.
+    """
+    return AgeingProfile(
+        name="mytimemachine",
+        description="MyTimeMachine on a StyleGAN2 checkpoint, SAM's prior and your own photos with ages; wants a GPU",
+        generator="stylegan2",
+        weights=None,
+        required_files=("generator", "age_prior", "age_estimator"),
+        optional_files=("encoder", "base"),
+        data=DataSettings(name="photos", timestamps=5, train=10, test=5, image_size=1024, alignment="ffhq"),
+        trainer=TrainerSettings(epochs=100),
+        compute=ComputeSettings(kernels=PLAIN),
+        resources=Resources(cpus=2.0, gpus=1.0, threads=2),
+        stage_seconds=1800.0,
+        estimate_from="a rough guess for one data-centre GPU, until a stage of this study is measured",
+        stage_bytes=46_000_000,
         log_images=False,  # real people: a tracking server may be anywhere
     )
 

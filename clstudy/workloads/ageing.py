@@ -75,6 +75,7 @@ class AgeingKind(WorkloadKind):
     ) -> PersonalisedAgeing:
         """Generator, prior, estimator of ages, LPIPS, and both forms of the identity embedder."""
         from clstudy.faces.ages import AgeEstimator
+        from clstudy.faces.embedding import IdentityEmbedder
         from clstudy.generators import load_generators
         from clstudy.generators.age_priors import frozen_synthesis, open_prior
         from clstudy.generators.base import GENERATORS
@@ -89,10 +90,16 @@ class AgeingKind(WorkloadKind):
             _of_this(profile),
             generator=generator,
             synthesis=synthesis,
-            prior=open_prior(files["age_prior"], synthesis, generator.latent_shape[-1]).to(device),
-            estimator=AgeEstimator(files["age_estimator"], profile.resources.threads, alignment=profile.data.alignment),
+            prior=open_prior(_prior_file(files), synthesis, generator.latent_shape[-1]).to(device),
+            estimator=AgeEstimator(files["age_estimator"], alignment=profile.data.alignment, device=device),
+            embedder=IdentityEmbedder(profile.resources.threads, device=device, alignment=profile.data.alignment),
             lpips=lpips,
         )
+
+
+def _prior_file(files: Mapping[str, Path]) -> Path:
+    """The file of the prior: that of a checkpoint's, or that of the packaged generator."""
+    return files.get("age_prior") or files["embedded_age_prior"]
 
 
 def _of_this(profile: Profile) -> AgeingProfile:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from clstudy.faces.ages import AgeEstimator
+from clstudy.faces.embedding import IdentityEmbedder
 from clstudy.faces.torch_embedder import TorchIdentityEmbedder
 from clstudy.generators.ageing import AgeAdapter, AgedGenerator, Prior, latents_at, split_latents
 from clstudy.generators.base import DomainGenerator
@@ -129,6 +130,7 @@ class PersonalisedAgeing(Workload[AgedGenerator, AgeTest]):
     synthesis: nn.Module
     prior: Prior
     estimator: AgeEstimator
+    embedder: IdentityEmbedder
     lpips: LPIPS
 
     device: torch.device = field(init=False)
@@ -139,7 +141,7 @@ class PersonalisedAgeing(Workload[AgedGenerator, AgeTest]):
         trainer = self.profile.trainer
         self.device = self.generator.device
         self.largest_batch = trainer.batch_size + trainer.replay_batch_size + self.settings.beyond_batch_size
-        self._embedder = TorchIdentityEmbedder(self.profile.data.alignment).to(self.device).eval()
+        self._loss_embedder = TorchIdentityEmbedder(self.profile.data.alignment).to(self.device).eval()
 
     @property
     def settings(self) -> AgeingSettings:
@@ -148,8 +150,8 @@ class PersonalisedAgeing(Workload[AgedGenerator, AgeTest]):
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """None but where the estimator's network runs."""
-        note = self.estimator.embedder.device_note
+        """None but where the embedder of the scores runs."""
+        note = self.embedder.device_note
         return () if note is None else (note,)
 
     def candidates(self, samples: Samples, micro_batch: int | None = None) -> Tensor:
@@ -228,7 +230,7 @@ class PersonalisedAgeing(Workload[AgedGenerator, AgeTest]):
 
     @torch.no_grad()
     def _embedded(self, images: Tensor) -> Tensor:
-        return torch.cat([self._embedder(part) for part in torch.split(images, _BATCH)])
+        return torch.cat([self._loss_embedder(part) for part in torch.split(images, _BATCH)])
 
     @staticmethod
     def _widen(adapter: AgeAdapter, ages: Tensor) -> None:
@@ -267,7 +269,7 @@ class PersonalisedAgeing(Workload[AgedGenerator, AgeTest]):
         settings = self.settings
         ws, added = state.aged(rows.w, rows.ages)
         images = state.synthesis(ws + added)
-        made = self._embedder(images)
+        made = self._loss_embedder(images)
         losses = settings.norm_weight * norm_losses(added, rows.photo_ages, rows.ages)
         own, far = (~rows.beyond).nonzero()[:, 0], rows.beyond.nonzero()[:, 0]
         if len(own):
@@ -276,7 +278,7 @@ class PersonalisedAgeing(Workload[AgedGenerator, AgeTest]):
         if len(far):
             with torch.no_grad():
                 priors = state.synthesis(ws[far])
-                kept = self._embedder(priors)
+                kept = self._loss_embedder(priors)
             one = beyond_losses(images[far], priors, self.lpips(images[far], priors), made[far], kept)
             losses = losses.index_add(0, far, settings.beyond_weight * one)
         return losses
@@ -300,7 +302,7 @@ class PersonalisedAgeing(Workload[AgedGenerator, AgeTest]):
         w, ages = split_latents(samples.latents)
         kinds = samples.conditions[TARGET][:, 0].tolist() if TARGET in samples.conditions else [0.0] * len(samples)
         moments = samples.conditions[MOMENT][:, 0].tolist() if MOMENT in samples.conditions else range(len(samples))
-        known = _Photos(samples, w, ages, self.estimator.embedder(samples.images), kinds, list(moments))
+        known = _Photos(samples, w, ages, self.embedder(samples.images), kinds, list(moments))
         return AgeTest(
             timestamp=samples.timestamp,
             digests=samples.digests,
@@ -357,11 +359,11 @@ class PersonalisedAgeing(Workload[AgedGenerator, AgeTest]):
 
     def _scores(self, asked: Asked, images: Tensor) -> Scores:
         shown = images.clamp(-1, 1)
-        made = self.estimator.embedder(shown)
+        made = self.embedder(shown)
         ages = split_latents(asked.latents)[1].cpu()
         scores = {
             AGED_IDENTITY.name: torch.einsum("nrd,nd->nr", asked.references, made).amax(dim=1),
-            AGE_ERROR.name: (self.estimator.of_embeddings(made) - ages).abs(),
+            AGE_ERROR.name: (self.estimator(shown) - ages).abs(),
         }
         if asked.truth is not None:
             truth = torch.split(asked.truth, _BATCH)

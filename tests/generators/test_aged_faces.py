@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from clstudy.errors import UserError
-from clstudy.faces.ages import save_estimator
+from clstudy.faces.ages import AgeNetwork, save_estimator
 from clstudy.generators.pretraining.aged_faces import AGES_OF_PERSON, MOMENTS_OF_AGE, AgedFaces, aged_chunk
 from clstudy.generators.pretraining.chunks import in_chunks
 from clstudy.generators.pretraining.train_age_prior import PriorSettings, drawn_pairs, train_age_prior
@@ -49,7 +49,9 @@ def test_a_prior_learns_to_age_and_the_same_seed_gives_the_same(
     faces: AgedFaces, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     estimator = tmp_path / "age_estimator.safetensors"
-    save_estimator(np.zeros(512), 40.0, estimator)
+    network = AgeNetwork()
+    network.begin_with(torch.zeros(512), 40.0)
+    save_estimator(network, estimator)
     quick = PriorSettings(steps=12, batch=4, learning_rate=3e-3, identity_weight=0.0)
     made = []
     for name in ("one", "other"):

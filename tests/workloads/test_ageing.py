@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from clstudy.errors import UserError
-from clstudy.faces.ages import AgeEstimator, save_estimator
+from clstudy.faces.ages import AgeEstimator, AgeNetwork, save_estimator
 from clstudy.faces.embedding import IdentityEmbedder
 from clstudy.generators.ageing import AgePrior, PriorSizes, latents_at, save_prior
 from clstudy.generators.base import GeneratorWeights
@@ -52,7 +52,9 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         prior.leave.weight.normal_(0, 0.05)
     found = {"age_prior": folder / "age_prior.safetensors", "age_estimator": folder / "age_estimator.safetensors"}
     save_prior(prior, found["age_prior"])
-    save_estimator(np.random.default_rng(0).normal(0, 9, 512), 50.0, found["age_estimator"])
+    network = AgeNetwork()
+    network.begin_with(torch.randn(512) * 9, 50.0)
+    save_estimator(network, found["age_estimator"])
     return found
 
 

@@ -169,11 +169,10 @@ def prior_figures(
 def _scores(ws: Tensor, pairs: Pairs, synthesis: nn.Module, estimator: Path) -> dict[str, float]:
     images = torch.cat([synthesis(part) for part in torch.split(ws, 50)]).clamp(-1, 1)
     embedder, years, lpips = IdentityEmbedder(), AgeEstimator(estimator), LPIPS()
-    made = embedder(images)
     distances = [lpips(*both) for both in zip(torch.split(images, 50), torch.split(pairs.images, 50), strict=True)]
     values = {
         "lpips": torch.cat(distances),
-        "identity": (made * embedder(pairs.images)).sum(1),
-        "age_error": (years.of_embeddings(made) - pairs.ages).abs(),
+        "identity": (embedder(images) * embedder(pairs.images)).sum(1),
+        "age_error": (years(images) - pairs.ages).abs(),
     }
     return {name: round(float(value.mean()), 4) for name, value in values.items()}
