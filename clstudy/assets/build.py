@@ -150,12 +150,21 @@ def take_pretrained(folder: Path) -> Path:
     return Path(shutil.copyfile(folder / GENERATOR_FILE, _HERE / GENERATOR_FILE))
 
 
+def take_ages(folder: Path) -> list[Path]:
+    """Copy our own age estimator and age prior into the package, and their figures as ``model_card_ages.json``."""
+    cards = {part: json.loads((folder / f"age_{part}.json").read_text()) for part in ("estimator", "prior")}
+    (_HERE / "model_card_ages.json").write_text(json.dumps(cards, indent=2) + "\n")
+    names = {"age_estimator.safetensors": AGE_ESTIMATOR_FILE, "age_prior.safetensors": AGE_PRIOR_FILE}
+    return [Path(shutil.copyfile(folder / name, _HERE / ours)) for name, ours in names.items()]
+
+
 def take_virtual_people(file: Path) -> Path:
     """Copy the built people into the package."""
     return Path(shutil.copyfile(file, _HERE / VIRTUAL_PEOPLE_FILE))
 
 
 GENERATOR_FILE = "embedded_generator.safetensors"
+AGE_ESTIMATOR_FILE, AGE_PRIOR_FILE = "age_estimator.safetensors", "embedded_age_prior.safetensors"
 VIRTUAL_PEOPLE_FILE = "virtual_people.safetensors"
 FACTS = {
     VIRTUAL_PEOPLE_FILE: (
@@ -169,6 +178,16 @@ FACTS = {
     GENERATOR_FILE: (
         "our StyleGAN2 (64 px) and W encoder, float16; see MODEL_CARD.md",
         "clstudy.generators.pretraining on virtual people and faces drawn from dcgan_digiface.safetensors",
+        "MIT (this project)",
+    ),
+    AGE_ESTIMATOR_FILE: (
+        "face_embedder.onnx trained on for ages, float16; see MODEL_CARD.md",
+        f"clstudy.generators.pretraining train-ages on virtual people, from npm {NPM_FACES}, model/fr_feature.onnx",
+        "MIT as declared by the package, and MIT (this project); training data of what it began with unstated",
+    ),
+    AGE_PRIOR_FILE: (
+        "our age prior: w of embedded_generator.safetensors and an age -> w of every layer, float16; see MODEL_CARD.md",
+        "clstudy.generators.pretraining train-age-prior on virtual people",
         "MIT (this project)",
     ),
     "lpips_alex.safetensors": (

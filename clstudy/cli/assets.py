@@ -12,6 +12,7 @@ from clstudy.assets.build import (
     build_dcgan,
     build_lpips,
     build_onnx,
+    take_ages,
     take_pretrained,
     take_virtual_people,
     write_manifest,
@@ -29,15 +30,20 @@ from clstudy.storage.places import require_writable
     help="import weights from this output folder of clstudy.generators.pretraining train",
 )
 @option(
+    "--ages",
+    type=click.Path(path_type=Path),
+    help="import weights from this output folder of clstudy.generators.pretraining train-ages and train-age-prior",
+)
+@option(
     "--virtual-people",
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
     help="import the file that clstudy.identities.virtual.build wrote",
 )
-def assets(work: Path | None, pretrained: Path | None, virtual_people: Path | None) -> None:
+def assets(work: Path | None, pretrained: Path | None, ages: Path | None, virtual_people: Path | None) -> None:
     """Write the files, then the manifest."""
-    if work is None and pretrained is None and virtual_people is None:
+    if not any((work, pretrained, ages, virtual_people)):
         raise click.UsageError(
-            "nothing to do; give --work, --pretrained or --virtual-people", click.get_current_context()
+            "nothing to do; give --work, --pretrained, --ages or --virtual-people", click.get_current_context()
         )
     require_writable(_HERE, "the package's folder", "work in a clone of your own (`pip install -e`)")
     files: list[Path] = []
@@ -47,6 +53,8 @@ def assets(work: Path | None, pretrained: Path | None, virtual_people: Path | No
         files += [build_lpips(work), build_dcgan(work), *build_onnx(work)]
     if pretrained is not None:
         files.append(take_pretrained(pretrained))
+    if ages is not None:
+        files += take_ages(ages)
     if virtual_people is not None:
         files.append(take_virtual_people(virtual_people))
     write_manifest(files)

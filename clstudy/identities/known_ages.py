@@ -8,15 +8,14 @@ from __future__ import annotations
 
 from enum import IntEnum
 
+from clstudy.settings.ageing import SAME_AGE
+
 AGE = "age"
 """Name of the condition with a person's age in a photo, in years."""
 
 TARGET = "target"
 """Name of the condition of a test photo that says what it shows (``Target``). Photos of one moment share the number
 ``moment`` (``known_geometry.MOMENT``). Without the condition, every photo is as it was taken."""
-
-SAME_AGE = 3.0
-"""Ages that differ by at most so many years count as one (MyTimeMachine, 2411.14521)."""
 
 
 class Target(IntEnum):

@@ -9,6 +9,9 @@ from pydantic import Field
 
 from clstudy.settings.profile_sections import DataSettings, Profile
 
+SAME_AGE = 3.0
+"""Ages that differ by at most so many years count as one (MyTimeMachine, 2411.14521)."""
+
 _Count = Annotated[int, Field(ge=1)]
 _Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 _Age = Annotated[float, Field(ge=0, le=120)]

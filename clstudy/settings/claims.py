@@ -23,10 +23,11 @@ from pydantic_core import PydanticCustomError
 
 from clstudy.errors import UserError, nearest
 from clstudy.registry import is_foreign
-from clstudy.settings.metric_facts import Metrics, known_metrics
+from clstudy.settings.metric_facts import PROTOCOLS, Metrics, known_metrics
 
 BASELINE = "baseline"
 """The reference in "5% of baseline": the strategy that another one is compared with."""
+_NAME = re.compile(r"[a-z][a-z0-9_]{0,39}")
 _RELATIVE = re.compile(r"([0-9.]+)\s*%(?:\s+of\s+(\S.*))?")
 
 ClaimedScore = Literal["aip", "forgetting", "final"]
@@ -63,7 +64,8 @@ class Primary(_Strict):
     Several scores, and without ``buffer_size`` all sizes, are tested as one family. ``metric`` under ``protocol`` is
     the metric's name in the rows; a search space may also write ``module:Name``, which becomes that name
     (``with_row_names``). Known metrics are those under ``metrics`` in the validation context, by default the packaged
-    ones.
+    ones. Under a protocol that only some workload has, any name may stand: whether it is measured is known when the
+    study is planned (``check_claims``).
     """
 
     protocol: Annotated[str, Field(pattern="^[a-z][a-z0-9_]*$")] = "reconstruction"
@@ -82,6 +84,8 @@ class Primary(_Strict):
                 f"a metric to draw conclusions from, e.g. {ordinary}"
             )
         known = [name for name, facts in metrics.items() if facts.twin_of is None]
+        if info.data.get("protocol", PROTOCOLS[0]) not in PROTOCOLS and _NAME.fullmatch(metric):
+            return metric
         if metric not in known and not is_foreign(metric):
             raise ValueError(
                 f"{reprlib.repr(metric)} is not a metric.{nearest(metric[:60], known)} Known: {', '.join(known)}; or "

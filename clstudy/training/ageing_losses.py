@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from clstudy.identities.known_ages import SAME_AGE
+from clstudy.settings.ageing import SAME_AGE
 
 
 def identity_losses(made: Tensor, ages: Tensor, own: Tensor, own_ages: Tensor) -> Tensor:

@@ -80,10 +80,12 @@ class AgeingKind(WorkloadKind):
         from clstudy.generators.age_priors import frozen_synthesis, open_prior
         from clstudy.generators.base import GENERATORS
         from clstudy.training.numerics import loss_lpips
+        from clstudy.workloads.age_scores import AgeScores
         from clstudy.workloads.personalised_ageing import PersonalisedAgeing
 
         load_generators()
         lpips = loss_lpips(profile.compute, device)
+        alignment = profile.data.alignment
         generator = GENERATORS[profile.generator].build(weights, profile, device, lpips)
         synthesis = frozen_synthesis(generator)
         return PersonalisedAgeing(
@@ -91,8 +93,11 @@ class AgeingKind(WorkloadKind):
             generator=generator,
             synthesis=synthesis,
             prior=open_prior(_prior_file(files), synthesis, generator.latent_shape[-1]).to(device),
-            estimator=AgeEstimator(files["age_estimator"], alignment=profile.data.alignment, device=device),
-            embedder=IdentityEmbedder(profile.resources.threads, device=device, alignment=profile.data.alignment),
+            scores=AgeScores(
+                IdentityEmbedder(profile.resources.threads, device=device, alignment=alignment),
+                AgeEstimator(files["age_estimator"], alignment=alignment, device=device),
+                lpips,
+            ),
             lpips=lpips,
         )
 

@@ -9,11 +9,16 @@ import numpy as np
 import pytest
 import torch
 
+from clstudy.assets import asset_path
 from clstudy.errors import UserError
 from clstudy.faces.ages import AgeEstimator, AgeNetwork, save_estimator
 from clstudy.faces.embedding import IdentityEmbedder
 from clstudy.generators.pretraining.age_estimator import AgeSettings, errors_of, ridge, train_ages
 from clstudy.generators.pretraining.aged_faces import AgedFaces, aged_chunk
+from clstudy.identities.virtual.moment import Moment
+from clstudy.identities.virtual.person import draw_virtual_person
+from clstudy.identities.virtual.photo import Sitter
+from clstudy.images import to_unit_range
 
 
 @pytest.fixture(scope="module")
@@ -64,6 +69,18 @@ def test_training_lowers_the_error_and_the_same_seed_gives_the_same_file(
     assert guessed["from 18 to 35"] == pytest.approx((50 - ages[young]).mean(), abs=0.01)
     assert found["mean"] < 0.8 * guessed["mean"], "12 steps on two people whom it then sees again"
     assert "step 0 loss" in capsys.readouterr().out and len(images) == 40
+
+
+def test_the_packaged_estimator_knows_people_whom_it_has_not_seen() -> None:
+    """Of four held-out people at three ages each; the card says what it is of all."""
+    estimator = AgeEstimator(asset_path("age_estimator.safetensors"))
+    errors = []
+    for index in range(4):
+        sitter = Sitter(draw_virtual_person(0, index))
+        for age in (40.0, 60.0, 75.0):
+            photo = sitter.photograph(Moment(age=age)).image
+            errors.append(abs(float(estimator(to_unit_range(photo[None]))) - age))
+    assert np.mean(errors) < 8, "guessing is off by 12"
 
 
 def test_another_file_is_refused(tmp_path: Path) -> None:

@@ -9,7 +9,10 @@ import numpy as np
 import pytest
 import torch
 
+from clstudy.assets import asset_path
 from clstudy.errors import UserError
+from clstudy.faces.ages import AgeEstimator
+from clstudy.generators.age_priors import frozen_synthesis, open_prior
 from clstudy.generators.ageing import (
     AgeAdapter,
     AgedGenerator,
@@ -20,6 +23,11 @@ from clstudy.generators.ageing import (
     save_prior,
     split_latents,
 )
+from clstudy.generators.embedded_generator import EmbeddedGenerator
+from clstudy.identities.virtual.moment import Moment
+from clstudy.identities.virtual.person import draw_virtual_person
+from clstudy.identities.virtual.photo import Sitter
+from clstudy.images import to_unit_range
 
 SIZES = PriorSizes(num_ws=3, w_dim=8, width=12, depth=2, heads=3)
 
@@ -140,6 +148,18 @@ def test_a_prior_survives_its_file(tmp_path: Path) -> None:
     w, ages = torch.randn(2, 8), torch.tensor([20.0, 70.0])
     assert again.sizes == SIZES and torch.equal(prior(w, ages), again(w, ages))
     assert not any(value.requires_grad for value in again.parameters())
+
+
+def test_the_packaged_prior_ages_somebody_whom_it_has_not_seen() -> None:
+    generator, years = EmbeddedGenerator(), AgeEstimator(asset_path("age_estimator.safetensors"))
+    synthesis = frozen_synthesis(generator)
+    prior = open_prior(asset_path("embedded_age_prior.safetensors"), synthesis, 512)
+    photo = Sitter(draw_virtual_person(0, 1)).photograph(Moment(age=45.0)).image
+    w = generator.anchors(to_unit_range(photo[None]))
+    with torch.no_grad():
+        made = [synthesis(prior(w, torch.tensor([age]))) for age in (25.0, 45.0, 75.0)]
+    young, same, old = (float(years(images.clamp(-1, 1))) for images in made)
+    assert old > same + 8 and same > young
 
 
 def test_another_file_is_refused(tmp_path: Path) -> None:

@@ -91,6 +91,7 @@ def test_a_primary_comparison_may_be_of_several_scores(tmp_path: Path):
     [
         ("primary: er_hull", r"line 7: primary: 'er_hull' is not a group of keys; expected the keys protocol, metric"),
         (PAIR.replace("lpips", "lpip"), r"line 7: primary.metric: 'lpip' is not a metric. Did you mean 'lpips'"),
+        (PAIR.replace("metric: lpips", "metric: Age, protocol: aged_learned"), r"line 7: primary.metric: 'Age' is not"),
         (PAIR.replace("forgetting", "forgeting"), r"line 7: primary.score: 'forgeting': .*'aip', 'forgetting'"),
         (PAIR.replace("forgetting", "[aip, fina]"), r"line 7: primary.score: 'fina': .*'aip', 'forgetting'"),
         (PAIR.replace("forgetting", "[aip, aip]"), r"line 7: primary.score: .*each score once"),
