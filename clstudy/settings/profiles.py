@@ -244,7 +244,7 @@ def embedded_ageing() -> Profile:
         description="a personal age adapter on the packaged 64 px generator and age prior; virtual people, CPU",
         trainer=TrainerSettings(epochs=30),
         ageing=AgeingSettings(neck=16, shared=64, hidden=64),
-        stage_seconds=60.0,
+        stage_seconds=32.0,
         stage_bytes=3_400_000,
     )
 
