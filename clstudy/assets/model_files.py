@@ -39,6 +39,11 @@ def torch_hub_folder() -> tuple[Path, ...]:
     return (Path(home).expanduser() / "hub" / "checkpoints",)
 
 
+def _beside(name: str) -> Callable[[], tuple[Path, ...]]:
+    """Looks in the folder of a packaged file, which is checked first."""
+    return lambda: (asset_path(name).parent,)
+
+
 def _recognition_network(path: Path) -> Path:
     if path.is_dir():
         from clstudy.assets.readers.onnx_network import (
@@ -140,7 +145,7 @@ ROLES.register("classifier")(
         names=("classifier.safetensors", "digits_classifier.safetensors"),
         remedy="`python -m clstudy.generators.pretraining classifier` trains one on your own classes; that of the data "
         "set digits is packaged",
-        elsewhere=lambda: (asset_path("digits_classifier.safetensors").parent,),
+        elsewhere=_beside("digits_classifier.safetensors"),
     )
 )
 ROLES.register("age_prior")(
@@ -156,7 +161,7 @@ ROLES.register("embedded_age_prior")(
         what="age prior of the packaged generator",
         names=("embedded_age_prior.safetensors",),
         remedy="it is in the package; `python -m clstudy.generators.pretraining train-age-prior` trains another one",
-        elsewhere=lambda: (asset_path("embedded_age_prior.safetensors").parent,),
+        elsewhere=_beside("embedded_age_prior.safetensors"),
     )
 )
 ROLES.register("age_estimator")(
@@ -164,7 +169,7 @@ ROLES.register("age_estimator")(
         what="estimator of ages",
         names=("age_estimator.safetensors",),
         remedy="it is in the package; `python -m clstudy.generators.pretraining train-ages` fits another one",
-        elsewhere=lambda: (asset_path("age_estimator.safetensors").parent,),
+        elsewhere=_beside("age_estimator.safetensors"),
     )
 )
 ROLES.register("directions")(

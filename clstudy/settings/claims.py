@@ -23,11 +23,10 @@ from pydantic_core import PydanticCustomError
 
 from clstudy.errors import UserError, nearest
 from clstudy.registry import is_foreign
-from clstudy.settings.metric_facts import PROTOCOLS, Metrics, known_metrics
+from clstudy.settings.metric_facts import METRIC_NAME, PROTOCOLS, Metrics, known_metrics
 
 BASELINE = "baseline"
 """The reference in "5% of baseline": the strategy that another one is compared with."""
-_NAME = re.compile(r"[a-z][a-z0-9_]{0,39}")
 _RELATIVE = re.compile(r"([0-9.]+)\s*%(?:\s+of\s+(\S.*))?")
 
 ClaimedScore = Literal["aip", "forgetting", "final"]
@@ -84,7 +83,7 @@ class Primary(_Strict):
                 f"a metric to draw conclusions from, e.g. {ordinary}"
             )
         known = [name for name, facts in metrics.items() if facts.twin_of is None]
-        if info.data.get("protocol", PROTOCOLS[0]) not in PROTOCOLS and _NAME.fullmatch(metric):
+        if info.data.get("protocol", PROTOCOLS[0]) not in PROTOCOLS and METRIC_NAME.fullmatch(metric):
             return metric
         if metric not in known and not is_foreign(metric):
             raise ValueError(

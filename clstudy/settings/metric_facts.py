@@ -32,7 +32,7 @@ BALANCED_PHOTO = "balanced"
 photos of a rare mode (a pose, an expression, a light) as of a frequent one. Such photos are scored apart."""
 MOST_DECIMALS = 9
 MOST_TITLE = 60
-_NAME = re.compile(r"[a-z][a-z0-9_]{0,39}")
+METRIC_NAME = re.compile(r"[a-z][a-z0-9_]{0,39}")
 _PACKAGE = Path(__file__).parents[1] / "metrics"
 _OURS = "clstudy.metrics."
 
@@ -120,7 +120,7 @@ Metrics = Mapping[str, MetricFacts]
 
 
 def _problems(facts: MetricFacts) -> Iterator[str]:
-    if not (isinstance(facts.name, str) and _NAME.fullmatch(facts.name)):
+    if not (isinstance(facts.name, str) and METRIC_NAME.fullmatch(facts.name)):
         yield f"name is {facts.name!r}; expected up to 40 of a-z, 0-9 and _, a letter first"
     for flag in ("higher_is_better", "in_reconstruction", "in_synthesis", "of_set", "of_identity"):
         if not isinstance(getattr(facts, flag), bool):
@@ -134,7 +134,7 @@ def _problems(facts: MetricFacts) -> Iterator[str]:
     if not (isinstance(facts.needs, tuple) and all(isinstance(role, str) for role in facts.needs)):
         yield f"needs is {facts.needs!r}; expected a tuple of roles, such as ('inception',)"
     others = facts.other_protocols
-    if not (isinstance(others, tuple) and all(isinstance(one, str) and _NAME.fullmatch(one) for one in others)):
+    if not (isinstance(others, tuple) and all(isinstance(one, str) and METRIC_NAME.fullmatch(one) for one in others)):
         yield f"other_protocols is {others!r}; expected a tuple of names of a-z, 0-9 and _"
     elif not (facts.in_reconstruction or facts.in_synthesis or others):
         yield "in_reconstruction and in_synthesis are both False; expected at least one of them to be True"

@@ -97,26 +97,24 @@ class StageTrainer:
         if request.support is None or parent is None:
             return Hooked()
         strategy = make_strategy(request.support.strategy)
-        past = self._past(request.support, parent)
+        network = self._network(parent)
+        # what else a network consists of is shared and not a copy
+        frozen_bytes = sum(value.nbytes for value in network.parameters() if value.requires_grad)
+        past = self._past(request.support, network)
         stream = (request.spec.seed, request.identity.name, request.t)
         return Hooked(
             generated=strategy.replays(past, derive_rng(*stream, "generated replays")),
             penalty=strategy.penalty(past, derive_rng(*stream, "penalty")),
-            frozen_bytes=self._trained_bytes(parent),
+            frozen_bytes=frozen_bytes,
         )
 
-    def _trained_bytes(self, weights: Mapping[str, Tensor]) -> int:
-        """Size of the parameters that training changes: what else a network consists of is shared and not a copy."""
-        parameters = self._workload.network(self._workload.state(weights)).parameters()
-        return sum(value.nbytes for value in parameters if value.requires_grad)
-
-    def _past(self, support: Support, weights: Mapping[str, Tensor]) -> Past:
-        """What the hooks may use: memory, learned tensors, the frozen generator with the weights of t-1."""
+    def _past(self, support: Support, network: nn.Module) -> Past:
+        """What the hooks may use: memory, learned tensors, and the generator with the weights of t-1, frozen here."""
         learned = {} if support.learned is None else self.learned(support.learned)
-        return Past(support.memory, learned, self._frozen(weights))
+        return Past(support.memory, learned, network.requires_grad_(False))
 
-    def _frozen(self, weights: Mapping[str, Tensor]) -> nn.Module:
-        return self._workload.network(self._workload.state(weights)).requires_grad_(False)
+    def _network(self, weights: Mapping[str, Tensor]) -> nn.Module:
+        return self._workload.network(self._workload.state(weights))
 
     def within_memory(
         self, request: StageRequest, compute: Callable[[int | None], T], first: int | None = None
@@ -162,7 +160,7 @@ class StageTrainer:
 
     def frozen(self, request: StageRequest) -> nn.Module:
         """The network of a finished stage, frozen."""
-        return self._frozen(self.weights(request))
+        return self._network(self.weights(request)).requires_grad_(False)
 
     def learned(self, request: LearnedRequest) -> dict[str, Tensor]:
         """What a strategy consolidated from a stage: read from the store, or computed from the stage's weights."""
@@ -172,7 +170,7 @@ class StageTrainer:
         stage, past = request.stage, None
         if request.before is not None:
             assert stage.parent is not None
-            past = self._past(request.before, self.weights(stage.parent))
+            past = self._past(request.before, self._network(self.weights(stage.parent)))
         photos = self._photos.training(stage.identity, stage.trained_on)
         state = self._workload.state(self.weights(stage))
         trained = Trained(self._workload.network(state), len(photos), self._workload.photo_loss(state, photos))

@@ -7,12 +7,11 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from clstudy.errors import UserError
 from clstudy.identities.known_ages import AGE
 from clstudy.settings.ageing import AgeingProfile
 from clstudy.settings.metric_facts import MetricFacts
 from clstudy.settings.profiles import Profile
-from clstudy.workloads.base import WORKLOADS, WorkloadKind
+from clstudy.workloads.base import WORKLOADS, WorkloadKind, profile_of
 
 if TYPE_CHECKING:
     import torch
@@ -108,17 +107,7 @@ def _prior_file(files: Mapping[str, Path]) -> Path:
 
 
 def _of_this(profile: Profile) -> AgeingProfile:
-    """The profile, if it has the section.
-
-    Raises:
-        UserError: it has not.
-    """
-    if not isinstance(profile, AgeingProfile):
-        raise UserError(
-            f"workload ageing needs a profile with the section ageing, and {profile.name!r} has none; use "
-            "embedded_ageing or mytimemachine, or make one from them: profile: {base: embedded_ageing, …}"
-        )
-    return profile
+    return profile_of(AgeingProfile, profile, workload="ageing", use=("embedded_ageing", "mytimemachine"))
 
 
 WORKLOADS.register("ageing")(AgeingKind())

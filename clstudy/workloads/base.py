@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from clstudy.errors import UserError
 from clstudy.registry import Registry, instance_of, is_foreign, source_digest
@@ -142,6 +142,29 @@ def workload_of(profile: Profile) -> WorkloadKind:
         UserError: there is no workload of that name.
     """
     return WORKLOADS[profile.workload]
+
+
+P = TypeVar("P", bound=Profile)
+
+
+def profile_of(kind: type[P], profile: Profile, *, workload: str, use: Sequence[str]) -> P:
+    """The profile, if it has the section of a workload, which has the workload's name.
+
+    Args:
+        kind: profiles that have it.
+        profile: the study's.
+        workload: its name.
+        use: profiles to name instead.
+
+    Raises:
+        UserError: it has not.
+    """
+    if not isinstance(profile, kind):
+        raise UserError(
+            f"workload {workload} needs a profile with the section {workload}, and {profile.name!r} has none; use "
+            f"{' or '.join(use)}, or make one from them: profile: {{base: {use[0]}, …}}"
+        )
+    return profile
 
 
 def own_measures(profile: Profile) -> tuple[OwnMetric, ...]:

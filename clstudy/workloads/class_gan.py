@@ -7,12 +7,11 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from clstudy.errors import UserError
 from clstudy.identities.categories.orders import LABEL
 from clstudy.settings.class_gan import ClassGANProfile
 from clstudy.settings.metric_facts import MetricFacts, packaged_metrics
 from clstudy.settings.profiles import Profile
-from clstudy.workloads.base import WORKLOADS, WorkloadKind
+from clstudy.workloads.base import WORKLOADS, WorkloadKind, profile_of
 
 if TYPE_CHECKING:
     import torch
@@ -90,17 +89,7 @@ def set_metrics(profile: Profile) -> list[str]:
 
 
 def _of_this(profile: Profile) -> ClassGANProfile:
-    """The profile, if it has the section.
-
-    Raises:
-        UserError: it has not.
-    """
-    if not isinstance(profile, ClassGANProfile):
-        raise UserError(
-            f"workload class_gan needs a profile with the section class_gan, and {profile.name!r} has none; use "
-            "class_gan_small or mergan, or make one from them: profile: {base: class_gan_small, …}"
-        )
-    return profile
+    return profile_of(ClassGANProfile, profile, workload="class_gan", use=("class_gan_small", "mergan"))
 
 
 WORKLOADS.register("class_gan")(ClassGANKind())
