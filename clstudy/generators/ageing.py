@@ -8,17 +8,16 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from clstudy.assets.readers.tensor_files import read_with_metadata
 from clstudy.errors import UserError
 from clstudy.generators.synthesis_copies import arrays_under
 
@@ -217,9 +216,8 @@ def read_prior(path: Path) -> AgePrior:
         UserError: another kind of file.
     """
     try:
-        with safe_open(path, "numpy") as file:
-            arrays: Mapping[str, np.ndarray] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            prior = AgePrior(PriorSizes(**json.loads((file.metadata() or {})["sizes"])))
+        arrays, metadata = read_with_metadata(path)
+        prior = AgePrior(PriorSizes(**json.loads(metadata["sizes"])))
         prior.load_state_dict(arrays_under("", arrays))
     except (OSError, SafetensorError, KeyError, ValueError, TypeError, RuntimeError) as error:
         raise UserError(

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from clstudy.assets.readers.tensor_files import read_with_metadata
 from clstudy.generators.eg3d import EG3D, EG3DSettings, RenderingSettings, UsualCamera
 from clstudy.generators.stylegan2 import StyleGAN2Settings
 from clstudy.generators.super_resolution import SuperResolutionSettings
@@ -59,9 +59,8 @@ def save_networks(network: EG3D, to_w: WEncoder, directions: Mapping[str, Tensor
 
 def read_arrays(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """The tensors of such a file as they are, and its settings as a dictionary."""
-    with safe_open(path, "numpy") as file:
-        arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-        return arrays, json.loads((file.metadata() or {})["settings"])
+    arrays, metadata = read_with_metadata(path)
+    return arrays, json.loads(metadata["settings"])
 
 
 def networks_of(

@@ -14,10 +14,11 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from clstudy.assets.readers.tensor_files import read_with_metadata
 from clstudy.errors import UserError
 from clstudy.generators.base import GENERATORS, GeneratorWeights, NoGenerator
 from clstudy.generators.synthesis_copies import arrays_under
@@ -128,9 +129,7 @@ def read_classifier(path: Path) -> tuple[dict[str, np.ndarray], ClassifierFacts]
     """
     expected = "expected a file of `python -m clstudy.generators.pretraining classifier`"
     try:
-        with safe_open(path, "numpy") as file:
-            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-            metadata = file.metadata() or {}
+        arrays, metadata = read_with_metadata(path)
         facts = ClassifierFacts(tuple(json.loads(metadata["names"])), int(metadata["size"]))
         network_of(arrays, facts)
     except (OSError, SafetensorError, KeyError, ValueError, TypeError, RuntimeError) as error:

@@ -15,12 +15,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from clstudy.assets.readers.errors import CheckpointError
-from clstudy.assets.readers.network_tensors import arrays
-from clstudy.assets.readers.pickle_objects import TensorRef
-from clstudy.assets.readers.restricted_pickle import read_state
 from clstudy.errors import UserError
 from clstudy.faces.ir_se_50 import FEATURES, ir_se_50
+from clstudy.generators.checkpoints.psp_files import PSPFile, with_counters
 
 INPUT_SIZE = 256
 """Side of the photos the backbone was trained on, in pixels."""
@@ -99,28 +96,14 @@ def read_encoder(path: Path, w_dim: int) -> dict[str, np.ndarray]:
     Raises:
         UserError: the file is not such a checkpoint, or its latents have another width than the generator's.
     """
-    try:
-        content = read_state(path)
-    except (CheckpointError, OSError) as error:
-        raise UserError(f"encoder {path.name}: not a torch file of plain tensors ({error}); {_REMEDY}") from error
-    state = content.get("state_dict") if isinstance(content, dict) else None
-    if not isinstance(state, dict):
-        raise UserError(f"encoder {path.name}: no 'state_dict' in it; {_REMEDY}")
-    prefix = "encoder."
-    named = {str(name): value for name, value in state.items() if isinstance(value, TensorRef)}
-    try:
-        tensors = arrays({name.removeprefix(prefix): ref for name, ref in named.items() if name.startswith(prefix)})
-        average = arrays({"latent_avg": content.get("latent_avg")}).get("latent_avg")
-    except CheckpointError as error:
-        raise UserError(f"encoder {path.name}: {error}; {_REMEDY}") from error
+    file = PSPFile.read(path, "encoder", _REMEDY)
+    tensors, average = file.under("encoder."), file.mean_latent()
     if average is not None:
         tensors["latent_avg"] = average[0] if average.ndim == 2 and len(average) else average
-    tensors["adds_mean"] = np.array(starts_from_mean(content.get("opts"), path.name), np.float32)
+    tensors["adds_mean"] = np.array(starts_from_mean(file.content.get("opts"), path.name), np.float32)
     with torch.device("meta"):
         expected = IRSEEncoder(w_dim).state_dict()
-    for name in expected:
-        if name.endswith("num_batches_tracked"):  # files of old torch versions lack it, and nothing reads it here
-            tensors.setdefault(name, np.array(0))
+    tensors = with_counters(tensors, expected)
     problems = [name for name in expected.keys() | tensors.keys() if (name in expected) != (name in tensors)]
     if problems:
         shown = ", ".join(sorted(problems)[:4])

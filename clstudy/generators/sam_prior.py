@@ -14,13 +14,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from clstudy.assets.readers.errors import CheckpointError
-from clstudy.assets.readers.network_tensors import arrays
-from clstudy.assets.readers.pickle_objects import TensorRef
-from clstudy.assets.readers.restricted_pickle import read_state
 from clstudy.errors import UserError
 from clstudy.faces.ir_se_50 import FEATURES, ir_se_50
 from clstudy.generators.ageing import Prior
+from clstudy.generators.checkpoints.psp_files import PSPFile, with_counters
 from clstudy.generators.ir_se_encoder import ScaledLinear, encoder_input
 
 _COARSE, _MIDDLE = 3, 7
@@ -111,57 +108,36 @@ def read_sam_prior(path: Path, synthesis: nn.Module) -> SAMPrior:
     Raises:
         UserError: another kind of file.
     """
-    try:
-        content = read_state(path)
-    except (CheckpointError, OSError) as error:
-        raise UserError(f"age_prior {path.name}: not a torch file of plain tensors ({error}); {_REMEDY}") from error
-    state = content.get("state_dict") if isinstance(content, dict) else None
-    if not isinstance(state, dict):
-        raise UserError(f"age_prior {path.name}: no 'state_dict' in it; {_REMEDY}")
-    average = content.get("latent_avg")
-    if not isinstance(average, TensorRef):
-        raise UserError(f"age_prior {path.name}: no 'latent_avg' in it; {_REMEDY}")
-    encoder = _pyramid(state, "encoder.", 4, path)
+    file = PSPFile.read(path, "age_prior", _REMEDY)
+    average = file.mean_latent()
+    if average is None:
+        raise UserError(f"{file.what}: no 'latent_avg' in it; {_REMEDY}")
+    encoder = _pyramid(file, "encoder.", 4)
     if encoder is None:
-        raise UserError(f"age_prior {path.name}: no encoder in it; {_REMEDY}")
-    try:
-        mean = torch.from_numpy(arrays({"latent_avg": average})["latent_avg"].astype(np.float32))
-    except CheckpointError as error:
-        raise UserError(f"age_prior {path.name}: {error}; {_REMEDY}") from error
+        raise UserError(f"{file.what}: no encoder in it; {_REMEDY}")
+    mean = torch.from_numpy(average.astype(np.float32))
     if mean.shape[-1] != FEATURES or mean.shape[:-1] not in ((), (len(encoder.styles),)):
         raise UserError(
-            f"age_prior {path.name}: latent_avg has shape {list(mean.shape)}, expected [{len(encoder.styles)}, "
+            f"{file.what}: latent_avg has shape {list(mean.shape)}, expected [{len(encoder.styles)}, "
             f"{FEATURES}]; {_REMEDY}"
         )
-    prior = SAMPrior(synthesis, encoder, _pyramid(state, "pretrained_encoder.", 3, path), mean)
+    prior = SAMPrior(synthesis, encoder, _pyramid(file, "pretrained_encoder.", 3), mean)
     return prior.eval().requires_grad_(False)
 
 
-def _pyramid(state: dict[object, object], prefix: str, inputs: int, path: Path) -> StylePyramid | None:
+def _pyramid(file: PSPFile, prefix: str, inputs: int) -> StylePyramid | None:
     """The encoder whose parameters begin with ``prefix``; None if there is none."""
-    named = {
-        str(name).removeprefix(prefix): value
-        for name, value in state.items()
-        if str(name).startswith(prefix) and isinstance(value, TensorRef)
-    }
-    if not named:
+    found = file.under(prefix)
+    if not found:
         return None
-    styles = len({name.split(".")[1] for name in named if name.startswith("styles.")})
+    styles = len({name.split(".")[1] for name in found if name.startswith("styles.")})
     with torch.device("meta"):
         encoder = StylePyramid(styles, inputs)
     expected = encoder.state_dict()
-    try:
-        found = {name: torch.from_numpy(np.array(value)) for name, value in arrays(named).items()}
-    except CheckpointError as error:
-        raise UserError(f"age_prior {path.name}: {error}; {_REMEDY}") from error
-    for name in expected:
-        if name.endswith("num_batches_tracked"):  # files of old torch versions lack it, and nothing reads it here
-            found.setdefault(name, torch.tensor(0))
+    found = with_counters(found, expected)
     wrong = sorted(expected.keys() ^ found.keys())
     wrong += [name for name in expected.keys() & found.keys() if expected[name].shape != found[name].shape]
     if wrong:
-        raise UserError(
-            f"age_prior {path.name}: {len(wrong)} parameters do not fit (e.g. {prefix}{wrong[0]}); {_REMEDY}"
-        )
-    encoder.load_state_dict(found, assign=True)
+        raise UserError(f"{file.what}: {len(wrong)} parameters do not fit (e.g. {prefix}{wrong[0]}); {file.remedy}")
+    encoder.load_state_dict({name: torch.from_numpy(np.array(value)) for name, value in found.items()}, assign=True)
     return encoder

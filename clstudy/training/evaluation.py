@@ -122,7 +122,7 @@ class Rebuilt:
 
 
 @dataclass(frozen=True)
-class _Entry:
+class Entry:
     """The entry R[t, k] that is being computed: ``t`` is the model's timestamp, ``k`` that of the test photos."""
 
     t: int
@@ -245,7 +245,7 @@ def evaluate(
     rows: list[Row] = []
     examples, shown = [], []
     for test, w in _inverted(module, test_sets, inversion, lpips):
-        cell = _Entry(train_timestamp, test.timestamp)
+        cell = Entry(train_timestamp, test.timestamp)
         cell.finite(w, "a latent")
         # checked before clamping, which would turn an infinite pixel into a white one
         made = rebuilt_by(test, w) if rebuilt_by else Rebuilt(_images(module, w, test.cameras, inversion.batch_size))

@@ -13,10 +13,11 @@ from clstudy.faces.embedding import IdentityEmbedder
 from clstudy.generators.ageing import split_latents
 from clstudy.metrics.lpips import LPIPS
 from clstudy.records.rows import Row
+from clstudy.training.evaluation import Entry, Scores
 from clstudy.workloads.age_tests import Asked
 from clstudy.workloads.ageing import AGE_ERROR, AGED_IDENTITY, AGED_LPIPS, ERROR_OVER_PRIOR, IDENTITY_GAIN
 
-Scores = Mapping[str, Tensor]
+Values = Mapping[str, Tensor]
 """Metric -> values ``[n]``."""
 
 _BATCH = 16
@@ -31,25 +32,27 @@ class AgeScores:
     embedder: IdentityEmbedder
     estimator: AgeEstimator
     lpips: LPIPS
-    _of_prior: dict[tuple[str, ...], Scores] = field(init=False, default_factory=dict)
+    _of_prior: dict[tuple[str, ...], Values] = field(init=False, default_factory=dict)
 
-    def rows(self, asked: Asked, images: Tensor, by_prior: Callable[[Tensor], Tensor], t: int, k: int) -> Iterator[Row]:
-        """Rows R[t, k] of what was made.
+    def rows(self, asked: Asked, images: Tensor, by_prior: Callable[[Tensor], Tensor], cell: Entry) -> Iterator[Row]:
+        """Rows of what was made.
 
         Args:
             asked: what was asked for.
             images: what was made ``[n, 3, s, s]``, not clamped.
             by_prior: makes what the prior alone makes, of latents.
-            t, k: timestamps of model and photos.
+            cell: the R[t, k] that they are of.
+
+        Raises:
+            NotFiniteError: a score is NaN or infinite.
         """
         scores, prior = dict(self.of(asked, images)), self._prior(asked, by_prior)
         for gain, metric in _OVER_PRIOR:
             scores[gain.name] = scores[metric.name] - prior[metric.name]
         for name, values in scores.items():
-            for image, value in zip(asked.names, values.tolist(), strict=True):
-                yield Row(t, k, asked.protocol, name, image, value)
+            yield from cell.rows(Scores(asked.protocol, name, asked.names, values))
 
-    def of(self, asked: Asked, images: Tensor) -> Scores:
+    def of(self, asked: Asked, images: Tensor) -> Values:
         """Scores of images ``[n, 3, s, s]``; LPIPS only where the truth is known."""
         shown = images.clamp(-1, 1)
         ages = split_latents(asked.latents)[1].cpu()
@@ -63,7 +66,7 @@ class AgeScores:
             scores[AGED_LPIPS.name] = torch.cat(each)
         return scores
 
-    def _prior(self, asked: Asked, by_prior: Callable[[Tensor], Tensor]) -> Scores:
+    def _prior(self, asked: Asked, by_prior: Callable[[Tensor], Tensor]) -> Values:
         if asked.key not in self._of_prior:
             if len(self._of_prior) >= _MOST_REMEMBERED:
                 self._of_prior.clear()

@@ -34,7 +34,7 @@ from clstudy.settings.class_gan import ClassGANProfile, ClassGANSettings
 from clstudy.settings.metric_facts import SYNTHESIS
 from clstudy.settings.profile_sections import CATEGORY_SAMPLES
 from clstudy.training.adversarial import ADVERSARIAL, class_loss
-from clstudy.training.evaluation import SET_ROW, NotFiniteError
+from clstudy.training.evaluation import SET_ROW, Entry
 from clstudy.training.personalise import TrainingDivergedError, replay_draws
 from clstudy.workloads.class_gan import ACCURACY, CLASSIFIER_FID, GENERATED, REVERSE_ACCURACY
 from clstudy.workloads.packing import packed, unpack
@@ -318,11 +318,10 @@ class ClassConditionalGAN(Workload[GANState, CategoryTest]):
     ) -> ScoredStage:
         """Accuracy and FID of each category's generated images, and reverse accuracy on its real test images."""
         generator = trained.state.generator.eval()
-        made = [in_batches(test.latents, generator) for test in tests]
-        if not all(bool(images.isfinite().all()) for images in made):
-            raise NotFiniteError(
-                f"a generated image of timestamp {timestamp} is NaN or infinite; use a smaller learning rate"
-            )
+        made = [
+            Entry(timestamp, test.timestamp).finite(in_batches(test.latents, generator), "a generated image")
+            for test in tests
+        ]
         learned = self._reverse_classifier(made, tests, timestamp)
         rows: list[Row] = []
         for test, images in zip(tests, made, strict=True):

@@ -21,7 +21,7 @@ from clstudy.metrics.lpips import LPIPS
 from clstudy.records.rows import Row
 from clstudy.settings.ageing import AgeingProfile, AgeingSettings
 from clstudy.settings.profile_sections import AGE_STRIP, STRIP_AGES
-from clstudy.training.evaluation import NotFiniteError
+from clstudy.training.evaluation import Entry
 from clstudy.workloads.age_scores import AgeScores
 from clstudy.workloads.age_tests import AgeTest, age_test, of_earlier
 from clstudy.workloads.age_training import AdapterLoss, AgedRows, AtHand, train_adapter
@@ -169,14 +169,10 @@ class PersonalisedAgeing(Workload[AgedGenerator, AgeTest]):
         rows: list[Row] = []
         above, below = [], []
         for test in tests:
+            cell = Entry(timestamp, test.timestamp)
             for asked in test.asked or [of_earlier(tests, test)]:
-                images = self._made(state, asked.latents, micro_batch)
-                if not bool(images.isfinite().all()):
-                    raise NotFiniteError(
-                        f"a face of timestamp {test.timestamp} under the model of timestamp {timestamp} is NaN or "
-                        "infinite; use a smaller learning rate"
-                    )
-                rows += self.scores.rows(asked, images, self._made_by_prior, timestamp, test.timestamp)
+                images = cell.finite(self._made(state, asked.latents, micro_batch), "a face")
+                rows += self.scores.rows(asked, images, self._made_by_prior, cell)
                 if asked.protocol == LEARNED:
                     above.append(test.images[test.own[0]])
                     below.append(images[0])

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -30,6 +32,16 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     if length > LARGEST_HEADER:
         raise ValueError(f"its header takes {length:,} bytes, expected at most {LARGEST_HEADER:,}")
     return load_file(path)
+
+
+def read_with_metadata(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """Arrays of a safetensors file by name, as they are, and what it says besides.
+
+    Raises:
+        OSError, safetensors.SafetensorError: it cannot be read, or is damaged.
+    """
+    with safe_open(path, "numpy") as file:
+        return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118 (not a dict)
 
 
 def read_torch_state(path: Path, prefix: str = "") -> dict[str, Tensor]:
