@@ -16,6 +16,7 @@ import pytest
 from PIL import Image
 from safetensors.numpy import save_file
 
+from tests.support.main_command import plain_photos
 from tests.support.tiny_eg3d import tiny_checkpoint
 
 DIRECTION = np.random.default_rng(0).normal(size=32).astype(np.float32)
@@ -59,11 +60,7 @@ def artifacts(client: mlflow.MlflowClient, run_id: str, folder: str | None = Non
 
 
 def test_photos_without_cameras_are_refused_with_the_command_that_estimates_them(folder: Path) -> None:
-    rng = np.random.default_rng(0)
-    for name in ("t0/train/0", "t0/train/1", "t0/test/0"):
-        path = folder / "photos" / "anna" / f"{name}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(rng.integers(0, 255, (64, 64, 3), np.uint8)).save(path)
+    plain_photos(folder / "photos")
     found = run(folder, "--data", "photos", "--dry-run")
     assert found.returncode == 2 and found.stderr.count("\n") == 1, found.stdout
     assert "needs the condition 'camera' (25 numbers) of every photo" in found.stderr
