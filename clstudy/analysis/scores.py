@@ -1,7 +1,7 @@
 """AIP, Forgetting, BWT and final performance of a result matrix: pure functions on arrays.
 
 ``r`` is float ``[..., T, T]``: row t = after training on timestamp t, column k = test set of timestamp k; cells above
-the diagonal are NaN and never read. Definitions: README, "What the numbers mean" (Forgetting after Chaudhry et al.,
+the diagonal are NaN and never read. Definitions: docs/numbers.md (Forgetting after Chaudhry et al.,
 arXiv 1801.10112; BWT after GEM, arXiv 1706.08840, signed so that higher is better for every metric).
 
 Every function raises ``MissingCellsError`` (a ``ValueError``) if a cell that it needs is NaN or infinite, and

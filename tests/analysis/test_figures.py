@@ -112,8 +112,11 @@ def test_a_full_study_has_every_figure_as_svg_and_png(furnished, gallery):
         "forgetting_minus_lower", "aip_minus_lower", "over_time_reconstruction_lpips", "over_time_reconstruction_id",
         "buffer_size_reconstruction_lpips", "buffer_size_reconstruction_id", "timestamps_over_time", "result_matrices",
         "stored_bytes", "buffer_composition", "latents", "faces_ann", "faces_bob",
-        f"oldest_face_{ranking(furnished[0])[-1]}",
+        f"oldest_face_{ranking(furnished[0])[-1]}", "strategies_over_time_k3", "strategies_over_time_k5",
     }  # fmt: skip
+    assert [drawing.name for drawing in gallery.drawings if drawing.first] == [
+        "strategies_over_time_k3", f"oldest_face_{ranking(furnished[0])[-1]}",
+    ]  # fmt: skip
     for drawing in gallery.drawings:
         picture = Image.open(io.BytesIO(drawing.files["png"]))
         assert min(picture.size) > 200 and drawing.alt and drawing.caption.endswith(".")
@@ -247,6 +250,51 @@ def test_curves_are_the_mean_over_the_timestamps_seen(furnished, gallery):
             np.testing.assert_allclose(curve, by_hand, rtol=1e-12)
         assert {"lower", "upper", "K = 3", "K = 5"} <= {text.get_text() for text in axes.texts}, "direct labels"
         assert axes.get_legend() is None
+
+
+def curves_of(axes):
+    """Label -> y values of the curves, read off the labels at their ends (which have the curves' colours and order)."""
+    drawn_curves = [line.get_ydata() for line in axes.get_lines() if line.get_marker() == "o"]
+    return dict(zip([text.get_text() for text in axes.texts], drawn_curves, strict=True))
+
+
+def forgetting_after(r, t):
+    """Forgetting of the study that ends after t, in loops (LPIPS: lower is better)."""
+    return np.mean([r[t, k] - min(r[seen, k] for seen in range(k, t)) for k in range(t)])
+
+
+def test_all_strategies_are_on_one_axis_and_their_paired_differences_below(furnished, gallery):
+    study = furnished[0]
+    performance, lost, performance_apart, lost_apart = drawn(gallery, "strategies_over_time_k3").figure.axes
+    names = {"lower": "lower", "er_rand": "er_rand-k3", "er_hull": "er_hull-k3"}
+    r = {
+        name: [study.r[f"{person}-{middle}-lr0.001-s0"][LPIPS] for person in ("ann", "bob")]
+        for name, middle in names.items()
+    }
+    moments = range(study.size)
+    by_hand = {name: [[each[t, : t + 1].mean() for t in moments] for each in both] for name, both in r.items()}
+    by_hand_lost = {
+        name: [[forgetting_after(each, t) if t else np.nan for t in moments] for each in both]
+        for name, both in r.items()
+    }
+    for axes, below, expected in ((performance, performance_apart, by_hand), (lost, lost_apart, by_hand_lost)):
+        shown = curves_of(axes)
+        assert shown.keys() == names.keys()
+        for name, curve in shown.items():
+            np.testing.assert_allclose(curve, np.mean(expected[name], axis=0), rtol=1e-12)
+        apart = np.subtract(expected["er_hull"], expected["er_rand"])
+        ((name, curve),) = curves_of(below).items()
+        assert name == "er_hull"
+        np.testing.assert_allclose(curve, apart.mean(axis=0), rtol=1e-9, atol=1e-15)
+        (band,) = below.collections
+        last = stats.ttest_1samp(apart[:, -1], 0).confidence_interval(0.95)
+        heights = [y for x, y in band.get_paths()[0].vertices if x == study.size - 1]
+        np.testing.assert_allclose([min(heights), max(heights)], last, rtol=1e-9)
+
+
+def test_without_a_second_learner_or_timestamp_there_is_nothing_to_set_beside(tmp_path):
+    with pytest.raises(NothingToDrawError, match="two timestamps"):
+        FIGURES["Strategies over timestamps"](gather(summarise(Study(tmp_path / "study", size=1).folder)))
 
 
 def test_heat_maps_show_the_mean_matrix(furnished, gallery):

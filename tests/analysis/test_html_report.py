@@ -142,11 +142,11 @@ def test_the_full_page_holds_everything_and_needs_nothing(full):
     assert len(text) < 3_000_000
     sections = [said for tag, said in page.headings if tag == "h2"]
     expected = [
-        "Reconstruction LPIPS", "Figures", "Paired comparisons", "Gain and cost", "Per identity",
+        "At a glance", "Reconstruction LPIPS", "Figures", "Paired comparisons", "Gain and cost", "Per identity",
         "Failed and missing trials", "Settings, versions, data digests", "Timings",
     ]  # fmt: skip
     assert [title for title in sections if title in expected] == expected
-    assert len(page.all("img")) == len(page.all("figure")) == 14
+    assert len(page.all("img")) == len(page.all("figure")) == 16
     kinds = {image["src"].split(";")[0] for image in page.all("img")}
     assert kinds == {"data:image/svg+xml", "data:image/webp"}
     for figure in ("forgetting_minus_lower", "latents", "faces_ann"):

@@ -19,6 +19,7 @@ from clstudy.analysis.figures.forest import COLOURS, differences, forest_plot, f
 from clstudy.analysis.figures.horizons import against_bytes, against_timestamps
 from clstudy.analysis.figures.matrices import heat_maps
 from clstudy.analysis.figures.memory import composition, latents
+from clstudy.analysis.figures.strategies_over_time import strategies_over_time
 from clstudy.analysis.figures.style import Drawing, NothingToDrawError, encode, quiet_text
 from clstudy.analysis.figures.turntables import turntables
 from clstudy.analysis.report_data import ReportData, gather
@@ -32,6 +33,7 @@ __all__ = [
 _LOG = logging.getLogger(__name__)
 
 FIGURES: dict[str, Callable[[ReportData], list[Drawing]]] = {
+    "Strategies over timestamps": strategies_over_time,
     "Differences to lower": forest_plots,
     "Scores over timestamps": ap_over_time,
     "Scores against buffer size": against_buffer_size,

@@ -105,12 +105,12 @@ def _ap_drawing(
     for name, panel_axes in zip(shown, axes, strict=True):
         tips = []
         if lower is not None and name != "lower":
-            tips.append(_curve(panel_axes, over_identities(lower), BOUND, "lower", dash=DASHES[1]))
+            tips.append(line_with_band(panel_axes, over_identities(lower), BOUND, "lower", dash=DASHES[1]))
         for arm, values in learners.items():
             if arm.strategy == name:
                 label = name if arm.buffer_size is None else f"K = {arm.buffer_size}"
                 tips.append(
-                    _curve(panel_axes, over_identities(values), colours.get(arm.buffer_size, PALETTE[0]), label)
+                    line_with_band(panel_axes, over_identities(values), colours.get(arm.buffer_size, PALETTE[0]), label)
                 )
         last = max(tip[0] for tip in tips)
         for arm, value in joint.items():
@@ -120,7 +120,7 @@ def _ap_drawing(
             tips.append((last, value, arm.strategy, INK))
         ends.append(tips)
         panel_axes.set_title(name, loc="left", fontsize=TEXT + 1, fontweight="bold")
-        _timestamp_axis(panel_axes, int(last))
+        timestamp_axis(panel_axes, int(last))
     _share_heights(axes)
     for tips, panel_axes in zip(ends, axes, strict=True):
         label_ends(panel_axes, tips, height=_SIZE[1])
@@ -139,7 +139,7 @@ def _ap_drawing(
     )
 
 
-def _curve(
+def line_with_band(
     axes: Axes,
     band: tuple[np.ndarray, np.ndarray, np.ndarray],
     colour: str,
@@ -177,12 +177,12 @@ def timestamp_lines(material: ReportData) -> list[Drawing]:
         tips = []
         for k in range(size):
             columns = {name: r[k:, k] for name, r in matrices[arm].items() if len(r) > k}
-            tip = _curve(panel_axes, over_identities(columns), colours[k], f"k = {k}", start=k)
+            tip = line_with_band(panel_axes, over_identities(columns), colours[k], f"k = {k}", start=k)
             if k % every == 0 or k == size - 1:
                 tips.append(tip)
         ends.append(tips)
         panel_axes.set_title(arm.label, loc="left", fontsize=TEXT + 1, fontweight="bold")
-        _timestamp_axis(panel_axes, size - 1)
+        timestamp_axis(panel_axes, size - 1)
     _share_heights(axes)
     for tips, panel_axes in zip(ends, axes, strict=True):
         label_ends(panel_axes, tips, height=_SIZE[1])
@@ -303,7 +303,8 @@ def against_learning_rate(material: ReportData) -> list[Drawing]:
     ]
 
 
-def _timestamp_axis(axes: Axes, last: int) -> None:
+def timestamp_axis(axes: Axes, last: int) -> None:
+    """Bare axes with timestamps 0 to ``last`` along x."""
     bare(axes)
     step = 1 if last <= 10 else 2 if last <= 20 else 5
     axes.set_xticks(range(0, last + 1, step))

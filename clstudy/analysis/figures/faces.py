@@ -155,6 +155,7 @@ def _oldest_grid(material: ReportData, person: Shown) -> Drawing | None:
         f"{_WORST if person.people > 1 else ''}",
         alt=f"{person.identity} ({person}): a test photo and {_made(material)} after t = 0 to {moments - 1} by "
         f"{', '.join(list(rows)[1:])}.",
+        first=True,
     )
 
 
@@ -170,6 +171,7 @@ def grid_drawing(
     title: str,
     caption: str,
     alt: str,
+    first: bool = False,
 ) -> Drawing:
     """Rows of square pictures uint8 ``[s, s, 3]`` with their labels, under the labels of the columns."""
     side = cell_side(len(rows) * len(columns), max(len(face) for _, faces in rows for face in faces))
@@ -186,7 +188,7 @@ def grid_drawing(
             -0.06, 0.5, label, ha="right", va="center", fontsize=TEXT, color=INK,
             fontweight="bold" if label == _PHOTO else "normal",
         )  # fmt: skip
-    return drawing(figure, name=name, title=title, caption=caption, alt=alt, photographic=True)
+    return drawing(figure, name=name, title=title, caption=caption, alt=alt, photographic=True, first=first)
 
 
 def label_columns(axes: Axes, columns: Sequence[str]) -> None:

@@ -30,6 +30,7 @@ class Drawing:
     """A finished figure: file name stem, texts about it, and file contents by kind ("svg", "png"; "gif" if it moves).
 
     ``photographic``: made of photos, so that a page should embed it as a compressed picture and not as SVG.
+    ``first``: one of those that a page shows at its top.
     ``dpi``: of the PNG.
     """
 
@@ -40,6 +41,7 @@ class Drawing:
     files: Mapping[str, bytes]
     figure: Figure = field(repr=False, compare=False)
     photographic: bool = False
+    first: bool = False
     dpi: int = DPI
 
 
@@ -54,11 +56,20 @@ def quiet_text() -> Iterator[None]:
         yield
 
 
-def drawing(figure: Figure, *, name: str, title: str, caption: str, alt: str, photographic: bool = False) -> Drawing:
+def drawing(
+    figure: Figure, *, name: str, title: str, caption: str, alt: str, photographic: bool = False, first: bool = False
+) -> Drawing:
     """Encode a figure as SVG and PNG."""
     files = {kind: encode(figure, kind) for kind in ("svg", "png")}
     return Drawing(
-        name=name, title=title, caption=caption, alt=alt, files=files, figure=figure, photographic=photographic
+        name=name,
+        title=title,
+        caption=caption,
+        alt=alt,
+        files=files,
+        figure=figure,
+        photographic=photographic,
+        first=first,
     )
 
 

@@ -17,9 +17,15 @@ _LARGER = 1.3
 """Largest factor by which a figure grows on a wide screen."""
 
 
+def glance_section(gallery: Gallery) -> list[Section]:
+    """The figures that a reader should see first, if there are any."""
+    blocks = tuple(picture(drawing) for drawing in gallery.drawings if drawing.first)
+    return [Section(anchor="glance", title="At a glance", blocks=blocks)] if blocks else []
+
+
 def figure_section(gallery: Gallery) -> Section:
-    """All figures with captions, then what could not be drawn and why."""
-    blocks: list[Block] = [picture(drawing) for drawing in gallery.drawings]
+    """All other figures with captions, then what could not be drawn and why."""
+    blocks: list[Block] = [picture(drawing) for drawing in gallery.drawings if not drawing.first]
     if gallery.skipped:
         blocks += [Heading("Not drawn"), Bullets(tuple(f"{s.title}: {s.reason}" for s in gallery.skipped))]
     return Section(anchor="figures", title="Figures", blocks=tuple(blocks))

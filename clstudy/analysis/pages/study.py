@@ -15,7 +15,7 @@ from clstudy.analysis.pages.blocks import Heading, Section, paragraph
 from clstudy.analysis.pages.comparisons import comparison_section
 from clstudy.analysis.pages.efficiency import efficiency_section
 from clstudy.analysis.pages.headroom import headroom_sections
-from clstudy.analysis.pages.pictures import figure_section
+from clstudy.analysis.pages.pictures import figure_section, glance_section
 from clstudy.analysis.pages.render import render
 from clstudy.analysis.pages.run_record import missing_section, processor_text, settings_section, timing_section
 from clstudy.analysis.pages.scores import identity_section, main_section
@@ -44,6 +44,7 @@ def study_page(material: ReportData, gallery: Gallery, extra: Sequence[Section] 
         facts=_facts(material),
         alerts=_alerts(material, gallery, kinds),
         sections=[
+            *glance_section(gallery),
             main_section(material),
             figure_section(gallery),
             *headroom_sections(material),

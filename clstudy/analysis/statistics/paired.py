@@ -54,7 +54,7 @@ class SignFlip:
     """Two-sided p of the hypothesis that each identity's difference is as likely to have the other sign.
 
     Attributes:
-        p: share of sign patterns whose |mean| is at least the observed one.
+        p: share of sign patterns whose mean is at least as far from 0 as the observed one.
         smallest: lower bound of p for any data of this n.
         patterns: number of patterns (2^n if ``exact``, otherwise the number drawn).
     """
