@@ -1,8 +1,7 @@
-"""`import clstudy`: the README's example, and what it says of studies that are not there or not whole."""
+"""`import clstudy`: the documented example, and what it says of studies that are not there or not whole."""
 
 from __future__ import annotations
 
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -13,25 +12,19 @@ import pytest
 
 import clstudy
 from clstudy.analysis.summary import summarise
+from tests.support.documentation import blocks
 from tests.support.smoke_study import SmokeStudy, copy_smoke_study
 
-README = Path(__file__).parents[1] / "README.md"
 
-
-def readme_example() -> str:
-    found = re.search(r"<!-- api -->\n```python\n(.*?)```", README.read_text(), re.DOTALL)
-    assert found is not None
-    return found[1]
-
-
-def test_the_readmes_example_runs(
+def test_the_documented_example_runs(
     smoke_study: SmokeStudy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """On a study that is finished: ``run_study`` finds nothing to compute, and goes on from there."""
     copy_smoke_study(smoke_study, tmp_path)
     monkeypatch.chdir(tmp_path)
     before = {path: path.read_bytes() for path in (tmp_path / "runs" / "study" / "results").glob("*.parquet")}
-    exec(compile(readme_example(), "README.md", "exec"), {})
+    (example,) = (block for block in blocks("python") if block.marker == "api")
+    exec(compile(example.text, str(example.page), "exec"), {})
     said = capsys.readouterr().out
     assert "AIP" in said and said.rstrip().endswith("report/index.html")
     assert {path: path.read_bytes() for path in before} == before

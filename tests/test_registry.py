@@ -9,7 +9,7 @@ import pytest
 
 from clstudy.errors import UserError
 from clstudy.registry import foreign_sources, source_digest
-from tests.support.readme import users_folder
+from tests.support.documentation import users_folder
 
 KEPT, NAME = "class Kept:\n    pass\n\nBuilt = type('Built', (), {'__module__': 'builtins'})\n", "a_users_module:Kept"
 

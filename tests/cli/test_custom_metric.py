@@ -1,4 +1,4 @@
-"""The README's custom metric, as a user would have it: a file of their own, checked and then studied."""
+"""The documented custom metric, as a user would have it: a file of their own, checked and then studied."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from clstudy.cli.run import main as run
 from clstudy.records.study_record import read_complete_record
 from clstudy.study.preflight import equip
 from clstudy.study.stored_study import stored_trials, stored_version
-from tests.support.readme import readme_block, users_folder
+from tests.support.documentation import documented_block, users_folder
 from tests.support.small_study import PROFILE, make_study
 from tests.support.smoke_study import SmokeStudy, copy_smoke_photos
 
@@ -41,7 +41,7 @@ primary: {{metric: "{NAME}", score: forgetting, between: [er_rand, lower]}}
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    source = readme_block("metric")
+    source = documented_block("metric")
     assert len(source.splitlines()) <= 20
     yield from users_folder(tmp_path, monkeypatch, {"my_metrics.py": source, "space.yaml": SPACE})
 

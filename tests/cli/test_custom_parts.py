@@ -1,4 +1,4 @@
-"""The README's generator and workload, as a user would have them: files of their own, checked and then studied."""
+"""The documented generator and workload, as a user would have them: files of their own, checked and then studied."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from clstudy.study.preparation import prepare
 from clstudy.study.run_options import RunOptions
 from clstudy.study.stored_study import stored_profile
 from clstudy.workloads import WORKLOADS
-from tests.support.readme import readme_block, users_folder
+from tests.support.documentation import documented_block, users_folder
 from tests.support.small_study import make_photos, run_in_process
 
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     make_photos(tmp_path / "photos", ("anna",))
-    sources = {f"my_{name}.py": readme_block(name) for name in ("generator", "workload")}
+    sources = {f"my_{name}.py": documented_block(name) for name in ("generator", "workload")}
     yield from users_folder(tmp_path, monkeypatch, sources)
 
 

@@ -1,4 +1,4 @@
-"""The README's profile of one's own, as a user would have it: in a file of their own, checked, planned and studied."""
+"""The documented custom profile, as a user would have it: in a file of their own, checked, planned and studied."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from clstudy.study.stored_study import stored_profile, stored_trials, stored_ver
 from clstudy.study.study_file import write_study_file
 from clstudy.trial.requests import Basis
 from tests.settings.test_profiles import TILED, TILES
-from tests.support.readme import readme_block, users_folder
+from tests.support.documentation import documented_block, users_folder
 from tests.support.small_study import make_study
 
 NAME = "my_profiles:long_training"
@@ -46,7 +46,7 @@ QUICK = {"trainer": {"epochs": 2}, "inversion": {"steps": 1}, "evaluation": {"me
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    source = readme_block("profile")
+    source = documented_block("profile")
     assert len(source.splitlines()) <= 12
     yield from users_folder(tmp_path, monkeypatch, {"my_profiles.py": source, "own_tiles.py": TILES})
 

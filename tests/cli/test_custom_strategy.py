@@ -1,4 +1,4 @@
-"""The README's custom strategy, as a user would have it: a file of their own, checked and then studied."""
+"""The documented custom strategy, as a user would have it: a file of their own, checked and then studied."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from clstudy.cli.run import main as run
 from clstudy.cli.strategies import main as check
 from clstudy.errors import UserError
 from clstudy.strategies.lookup import make_strategy, strategy_class, strategy_document
-from tests.support.readme import readme_block, users_folder
+from tests.support.documentation import documented_block, users_folder
 from tests.support.small_study import make_study
 from tests.support.smoke_study import SmokeStudy, copy_smoke_photos
 
@@ -33,7 +33,7 @@ grid:
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    source = readme_block("strategy")
+    source = documented_block("strategy")
     assert len(source.splitlines()) <= 16
     yield from users_folder(tmp_path, monkeypatch, {"my_strategies.py": source, "space.yaml": SPACE})
 
@@ -70,9 +70,9 @@ def test_the_readmes_strategy_is_checked_and_studied(folder: Path) -> None:
 def test_a_changed_source_changes_the_keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(tmp_path)
     file = tmp_path / "changing_strategies.py"
-    file.write_text(readme_block("strategy"))
+    file.write_text(documented_block("strategy"))
     before = strategy_document("changing_strategies:MostTypical")
-    file.write_text(readme_block("strategy") + "# changed\n")
+    file.write_text(documented_block("strategy") + "# changed\n")
     assert strategy_document("changing_strategies:MostTypical") != before
 
 

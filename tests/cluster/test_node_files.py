@@ -22,7 +22,7 @@ from clstudy.identities.dataset import DataSet, load_folder
 from clstudy.storage.trees import list_files
 from clstudy.strategies.lookup import strategy_sources
 from tests.cli.test_custom_strategy import NAME
-from tests.support.readme import readme_block
+from tests.support.documentation import documented_block
 
 
 @pytest.fixture
@@ -97,7 +97,7 @@ def test_what_is_nowhere_or_damaged_is_said(photos: DataSet, inputs: Inputs, tmp
 
 def test_a_users_own_strategy_goes_along(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "home").mkdir()
-    (tmp_path / "home" / "my_strategies.py").write_text(readme_block("strategy"))
+    (tmp_path / "home" / "my_strategies.py").write_text(documented_block("strategy"))
     monkeypatch.syspath_prepend(tmp_path / "home")
     sources = strategy_sources([NAME, "er_rand", "ewc(weight=1.0)"])
     assert list(sources) == ["my_strategies"]
@@ -114,5 +114,5 @@ def test_a_users_own_strategy_goes_along(tmp_path: Path, monkeypatch: pytest.Mon
         capture_output=True,
         text=True,
     )
-    digest = hashlib.sha256(readme_block("strategy").encode()).hexdigest()
+    digest = hashlib.sha256(documented_block("strategy").encode()).hexdigest()
     assert there.stdout.strip().endswith(digest), there.stderr

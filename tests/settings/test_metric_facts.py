@@ -29,7 +29,7 @@ from clstudy.settings.metric_facts import (
 )
 from clstudy.settings.overrides import SettingError, checked_settings, parse_settings
 from clstudy.settings.profiles import smoke
-from tests.support.readme import readme_block
+from tests.support.documentation import documented_block
 
 PSNR = packaged_metrics()["psnr"]
 TITLES = [
@@ -74,10 +74,10 @@ def test_a_metric_of_ones_own_stands_after_the_packaged_ones_and_before_those_as
 
 
 def test_a_packaged_metric_is_one_file_and_one_line(tmp_path: Path) -> None:
-    """The README's own metric, moved into the package as the README says."""
+    """The documented own metric, moved into the package as the documentation says."""
     folder = tmp_path / "metrics"
     shutil.copytree(Path(clstudy.__file__).parent / "metrics", folder)
-    source = readme_block("metric").replace("class Sharpness", '@METRICS.register("sharpness")\nclass Sharpness')
+    source = documented_block("metric").replace("class Sharpness", '@METRICS.register("sharpness")\nclass Sharpness')
     (folder / "sharpness.py").write_text(f"from clstudy.metrics.base import METRICS\n{source}")
     listed = (folder / "__init__.py").read_text()
     (folder / "__init__.py").write_text(listed.replace('"psnr", ', '"psnr", "sharpness", '))

@@ -17,7 +17,7 @@ from clstudy.settings.overrides import SettingError, checked_settings, setting_w
 from clstudy.settings.profile_documents import profile_from_document, search_document
 from clstudy.settings.profiles import PROFILES, Profile, embedded, smoke
 from clstudy.settings.space_file import load_space, override
-from tests.support.readme import users_folder
+from tests.support.documentation import users_folder
 
 TILES = """
 from __future__ import annotations

@@ -1,22 +1,59 @@
-"""The README's examples as a user would have them: files in a folder of their own."""
+"""The pages a user reads: the README, the documentation, and what stands in them as a user would have it."""
 
 from __future__ import annotations
 
 import re
 import sys
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-README = Path(__file__).parents[2] / "README.md"
+ROOT = Path(__file__).parents[2]
+README = ROOT / "README.md"
+PAGES = (
+    README,
+    ROOT / "CONTRIBUTING.md",
+    *sorted((ROOT / "docs").glob("*.md")),
+    ROOT / "docs" / "studies" / "README.md",
+    ROOT / "clstudy" / "assets" / "MODEL_CARD.md",
+    ROOT / "clstudy" / "assets" / "VIRTUAL_PEOPLE.md",
+)
+_BLOCK = re.compile(
+    r"(?:^(?P<marker>[ ]*<!--(?:(?!-->).)*-->)\n)?^(?P<indent>[ ]*)```(?P<language>\w+)\n(?P<text>.*?)^[ ]*```$",
+    re.DOTALL | re.MULTILINE,
+)
 
 
-def readme_block(name: str) -> str:
-    """The Python block that the README marks with ``<!-- test:custom-NAME -->``."""
-    found = re.search(rf"<!-- test:custom-{name} -->\n```python\n(.*?)```", README.read_text(), re.DOTALL)
-    assert found is not None
-    return found[1]
+@dataclass(frozen=True)
+class Block:
+    """A block of code on a page, and the words of the comment directly above it."""
+
+    page: Path
+    language: str
+    marker: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.page.relative_to(ROOT)}: {self.text.splitlines()[0]}"
+
+
+def blocks(language: str, pages: tuple[Path, ...] = PAGES) -> list[Block]:
+    """Every block in one language."""
+    found = []
+    for page in pages:
+        for match in _BLOCK.finditer(page.read_text()):
+            if match["language"] == language:
+                marker = (match["marker"] or "").strip().removeprefix("<!--").removesuffix("-->").strip()
+                found.append(Block(page, language, marker, match["text"]))
+    return found
+
+
+def documented_block(name: str) -> str:
+    """The Python block that a page marks with ``<!-- test:custom-NAME -->``."""
+    (found,) = (block.text for block in blocks("python") if block.marker == f"test:custom-{name}")
+    return found
 
 
 def users_folder(folder: Path, monkeypatch: pytest.MonkeyPatch, files: Mapping[str, str]) -> Iterator[Path]:

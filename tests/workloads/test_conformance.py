@@ -1,4 +1,4 @@
-"""The contracts of workloads and generators: the README's keep them, and each broken promise is found by its check."""
+"""The contracts of workloads and generators: the documented ones keep them, and each check finds its broken promise."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from clstudy.registry import Finding, findings_of
 from clstudy.settings.profiles import Profile, smoke
 from clstudy.study.opened_parts import opened_generator, opened_workload
 from clstudy.workloads.conformance import CHECKS, WorkloadInHand
-from tests.support.readme import readme_block
+from tests.support.documentation import documented_block
 
 Found = dict[str, str]
 
 
 @pytest.fixture
 def profile_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Profile]:
-    """The profile of one of the README's modules, with some of its text replaced."""
+    """The profile of one of the documented modules, with some of its text replaced."""
     monkeypatch.syspath_prepend(tmp_path)
 
     def made(kind: str, function: str, *changes: tuple[str, str]) -> Profile:
-        source = readme_block(kind)
+        source = documented_block(kind)
         for old, new in changes:
-            assert old in source, f"the README says no {old!r} any more"
+            assert old in source, f"the documentation says no {old!r} any more"
             source = source.replace(old, new)
         (tmp_path / f"my_{kind}.py").write_text(source)
         monkeypatch.delitem(sys.modules, f"my_{kind}", raising=False)

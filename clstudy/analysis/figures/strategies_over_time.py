@@ -99,7 +99,7 @@ def _drawing(material: ReportData, size: int | None, *, first: bool) -> Drawing 
         figure,
         name="strategies_over_time" if size is None else f"strategies_over_time_k{size}",
         title=title,
-        caption=f"Left: AP_t, the mean over the test photos of all timestamps seen so far. Right: Forgetting, as if the "
+        caption="Left: AP_t, the mean over the test photos of all timestamps seen so far. Right: Forgetting, as if the "
         f"study had ended after timestamp t. Above: means over identities. Below: paired differences to "
         f"{baseline.label} on the same photos and seeds, means over identities{_BANDS if banded else ''}."
         f"{_LOWER if 'lower' in names and len(compared) < len(names) - 1 else ''}{material.rate_note}",
