@@ -33,6 +33,7 @@ ENTRIES = {
     "compare": Entry(module="report", name="compare", line="set the main tables of several studies side by side"),
     "pool": Entry(module="pool", name="pool", line="make one study of several on different people"),
     "noise": Entry(module="noise", name="noise", line="set a study's differences against rounding on other processors"),
+    "slurm": Entry(module="slurm", name="slurm", line="a batch script that runs a study on a SLURM cluster"),
     "doctor": Entry(module="doctor", name="doctor", line="check this machine, or a cluster, before a study"),
     "identities": Entry(module="identities", name="identities", line="photo folders: prepare one, check one"),
     "forget": Entry(module="identities", name="forget", line="remove one person from studies and MLflow"),
