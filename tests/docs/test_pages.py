@@ -20,6 +20,7 @@ from clstudy.cli.commands import ENTRIES, clstudy_command
 from clstudy.identities.catalogue import DATA_SETS
 from clstudy.settings.packaged_spaces import known_spaces
 from clstudy.settings.space_file import load_space
+from clstudy.settings.version import __version__
 from tests.support.documentation import PAGES, README, ROOT, Block, blocks
 
 SITE_PAGES = tuple(sorted((ROOT / "docs").glob("*.md")))
@@ -164,6 +165,12 @@ def test_the_readme_is_short_and_shows_something() -> None:
     text = README.read_text()
     assert len(text.splitlines()) <= 150
     assert text.index("![") < text.index("## Run it")
+
+
+def test_the_citation_names_this_version() -> None:
+    cited = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert cited["version"] == __version__ and cited["cff-version"] == "1.2.0"
+    assert {"title", "authors", "message", "license"} <= cited.keys() and cited["authors"]
 
 
 class _Fetched(HTMLParser):
