@@ -8,10 +8,21 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from clstudy.analysis.between_studies import (
+    Difference,
+    TestPhotos,
+    between,
+    between_table,
+    shared_people,
+    test_photos,
+    what_differs,
+)
 from clstudy.analysis.claims import differences_of_interest
 from clstudy.analysis.evidence import evidence_files, judge
 from clstudy.analysis.figures import draw
 from clstudy.analysis.headroom import HEADROOM, headroom_table, headrooms
+from clstudy.analysis.matrix import read_rows
+from clstudy.analysis.pages.between import Pairs
 from clstudy.analysis.pages.claims import claim_files, claim_sections
 from clstudy.analysis.pages.evidence import evidence_sections
 from clstudy.analysis.pages.horizons import horizon_sections
@@ -27,6 +38,8 @@ from clstudy.analysis.summary import Summary, summarise
 from clstudy.analysis.tables import table_files, to_csv
 from clstudy.analysis.variance import variance_table
 from clstudy.errors import UserError
+from clstudy.records.study_record import StudyRecord, read_study_record
+from clstudy.settings.metric_facts import Metrics
 from clstudy.storage.places import Place, require_writable, write_atomically
 from clstudy.storage.trees import copy_tree, local_view
 
@@ -44,6 +57,8 @@ class Report:
     """A written report. ``broken``: sentences on parts that are missing because of a bug in clstudy."""
 
     material: ReportData
+    record: StudyRecord
+    test_photos: TestPhotos
     broken: tuple[str, ...]
 
     @property
@@ -102,7 +117,13 @@ def build_report(study_dir: Path | str) -> Report:
             broken.append(f"index.html could not be made, which is a bug in clstudy: {type(error).__name__}: {error}")
     except OSError as error:
         raise UserError(f"the report cannot be written: {error}") from error
-    return Report(material=material, broken=tuple(broken))
+    rows = read_rows(list(summary.files.values()), ["identity", "image"])
+    return Report(
+        material=material,
+        record=read_study_record(summary.study.folder),
+        test_photos=test_photos(rows),
+        broken=tuple(broken),
+    )
 
 
 @contextmanager
@@ -133,17 +154,39 @@ def place_report(place: Place) -> Report:
         raise UserError(f"the storage {place} cannot be used: {error}") from error
 
 
-def write_comparison(reports: Sequence[Report], folder: Place | None = None) -> Place:
-    """Write ``comparison.html`` with the main tables of several studies into a folder, by default the first one's own.
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """A written comparison: where it is, what is not the same in its studies, and each later one minus the first."""
+
+    path: Place
+    differences: tuple[Difference, ...]
+    pairs: Pairs
+    metrics: Metrics
+
+
+def write_comparison(reports: Sequence[Report], folder: Place | None = None) -> Comparison:
+    """Write ``comparison.html`` and ``comparison.csv`` into a folder, by default that which holds the first study.
+
+    Paired differences are of every later study minus the first, on the people of both.
 
     Raises:
-        UserError: it cannot be written.
+        UserError: they cannot be written.
     """
-    names = study_labels([report.summary.study for report in reports])
+    studies = [report.summary.study for report in reports]
+    names = study_labels(studies)
     materials = {name: report.material for name, report in zip(names, reports, strict=True)}
-    path = (folder or reports[0].summary.study.folder.resolve().parent) / "comparison.html"
+    differences = tuple(what_differs([report.record for report in reports]))
+    pairs = {}
+    for name, report in zip(names[1:], reports[1:], strict=True):
+        shared = shared_people(reports[0].record, report.record, (reports[0].test_photos, report.test_photos))
+        pairs[names[0], name] = (shared, between(reports[0].material, report.material, shared.people))
+    where = folder or studies[0].folder.resolve().parent
+    path = where / "comparison.html"
     try:
-        write_atomically(path, comparison_page(materials).encode())
+        write_atomically(path, comparison_page(materials, differences, pairs).encode())
+        table = between_table({both: cells for both, (_, cells) in pairs.items()})
+        write_atomically(where / "comparison.csv", to_csv(table).encode())
     except OSError as error:
         raise UserError(f"the comparison cannot be written: {error}") from error
-    return path
+    metrics = {name: facts for material in materials.values() for name, facts in material.metrics.items()}
+    return Comparison(path=path, differences=differences, pairs=pairs, metrics=metrics)

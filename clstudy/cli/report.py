@@ -6,8 +6,12 @@ import sys
 from collections.abc import Sequence
 
 import click
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table as RichTable
 
-from clstudy.analysis.report import place_report, write_comparison
+from clstudy.analysis.pages.between import score_tables, shared_sentences
+from clstudy.analysis.report import Comparison, place_report, write_comparison
 from clstudy.analysis.tables import to_terminal
 from clstudy.cli.clean_output import CleanConsole
 from clstudy.cli.command_line import FOLDER, command
@@ -39,8 +43,9 @@ def report(studies: tuple[str, ...]) -> int:
 
 @command(
     "compare",
-    help="Set studies beside each other: comparison.html, beside the first one's folder, shows their main tables. "
-    "Their reports are rebuilt from their rows, as `clstudy report` does.",
+    help="Set studies against the first one: what is not the same in them (settings, photos, code, processor), paired "
+    "differences on the people of both, and their main tables. Prints it and writes comparison.html and comparison.csv "
+    "beside the first one's folder. Their reports are rebuilt from their rows, as `clstudy report` does.",
     epilog=_EXIT_CODES,
 )
 @click.argument("studies", nargs=-1, required=True, type=FOLDER, metavar="STUDY STUDY...", help=_STUDY)
@@ -77,11 +82,35 @@ def write_reports(studies: Sequence[str]) -> int:
         code = max(code, 0 if summary.complete and not written.broken else 1)
     if len(reports) > 1 and first is not None:
         try:
-            console.print(f"Written: {write_comparison(reports, first.parent)}", markup=False)
+            comparison = write_comparison(reports, first.parent)
+            print_comparison(console, comparison)
         except UserError as error:
             say_error(error)
             code = max(code, 1)
     return code
+
+
+def print_comparison(console: Console, comparison: Comparison) -> None:
+    """What is not the same, and the paired differences under every two studies' first metric."""
+    console.rule("comparison")
+    if comparison.differences:
+        console.print(f"Not the same: {', '.join(one.what for one in comparison.differences)}", markup=False)
+    for (first, second), (shared, cells) in comparison.pairs.items():
+        for sentence in shared_sentences(first, second, shared):
+            console.print(sentence, markup=False)
+        if not cells:
+            continue
+        panel = cells[0].cell[:2]
+        for table in score_tables(
+            panel, [one for one in cells if one.cell[:2] == panel], first, second, comparison.metrics
+        ):
+            grid = RichTable(title=table.caption, title_justify="left", box=SIMPLE_HEAD)
+            for column in table.columns:
+                grid.add_column(column)
+            for row in table.rows:
+                grid.add_row(row.label, *(f"{cell.text} {cell.small or ''}".strip() for cell in row.cells))
+            console.print(grid)
+    console.print(f"Written: {comparison.path} (and comparison.csv, with every metric)", markup=False)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -126,7 +126,8 @@ trap end_in_time USR1
 RAY_AUTH_TOKEN=$("${python[@]}" -c 'import secrets; print(secrets.token_hex(32))') || exit 2
 export RAY_AUTH_TOKEN RAY_AUTH_MODE=token RAY_USAGE_STATS_ENABLED=0 MLFLOW_DISABLE_TELEMETRY=true
 host=$("${python[@]}" -c 'import ray; print(ray.util.get_node_ip_address())') || exit 2
-export address=$host:$((20000 + SLURM_JOB_ID % 10000))
+export address=$host:$((20000 + SLURM_JOB_ID % 10000)) stop_file=$SLURM_SUBMIT_DIR/@NAME@-$SLURM_JOB_ID.stop
+rm -f "$stop_file"
 
 # One task per node: the first is Ray's head. A worker that dies does not end the others.
 srun --nodes=@NODES@ --ntasks=@NODES@ --ntasks-per-node=1 --cpus-per-task=@CPUS@ @GPUS@--kill-on-bad-exit=0 bash -c '
@@ -145,13 +146,18 @@ srun --nodes=@NODES@ --ntasks=@NODES@ --ntasks-per-node=1 --cpus-per-task=@CPUS@
     --disable-usage-stats --block > "$SLURM_SUBMIT_DIR/@NAME@-ray-$SLURM_PROCID.log" 2>&1 &
   ray=$!
   trap "kill $ray; wait $ray" TERM INT
+  # a signal for the step would have SLURM kill it seconds later, before Ray has put its things away
+  while kill -0 $ray 2> /dev/null && [ ! -e "$stop_file" ]; do sleep 1; done
+  kill $ray 2> /dev/null
   wait $ray
+  true
 ' clstudy "${python[@]}" &
 cluster=$!
 stop_ray() {
   trap '' USR1 TERM
-  scancel --signal=TERM "$SLURM_JOB_ID.0" 2> /dev/null  # the tasks tidy up; a TERM for srun would kill them
-  for second in {1..30}; do kill -0 "$cluster" 2> /dev/null || return; sleep 1; done
+  touch "$stop_file"
+  for second in {1..45}; do kill -0 "$cluster" 2> /dev/null || break; sleep 1; done
+  rm -f "$stop_file"
   kill "$cluster" 2> /dev/null
 }
 trap stop_ray EXIT

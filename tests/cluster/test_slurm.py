@@ -132,6 +132,7 @@ def test_a_job_whose_time_is_up_goes_back_into_the_queue_and_its_study_goes_on(t
     assert "240 seconds are left; no new stage begins" in said and "back into the queue" in said
     order = [(name, "ascending") for name in load_rows(plain).column_names if name != "value"]
     assert load_rows(folder / "study").sort_by(order).equals(load_rows(plain).sort_by(order))
+    assert "Killed" not in said and not list(folder.glob("*.stop"))
     assert not list(Path("/tmp").glob(f"clstudy-ray-{number}"))
     assert (
         shutil.which("ray") is None

@@ -6,11 +6,14 @@ Equal studies give equal bytes.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 from clstudy.analysis.answer import answer
+from clstudy.analysis.between_studies import Difference
 from clstudy.analysis.claim_notes import primary_notes
 from clstudy.analysis.figures import Gallery
 from clstudy.analysis.limits import not_concluded
+from clstudy.analysis.pages.between import Pairs, between_sections, differing_section
 from clstudy.analysis.pages.blocks import Heading, Section, paragraph
 from clstudy.analysis.pages.comparisons import comparison_section
 from clstudy.analysis.pages.efficiency import efficiency_section
@@ -59,14 +62,24 @@ def study_page(material: ReportData, gallery: Gallery, extra: Sequence[Section] 
     )
 
 
-def comparison_page(materials: Mapping[str, ReportData]) -> str:
-    """Main tables of several studies side by side: study name -> material."""
+def comparison_page(
+    materials: Mapping[str, ReportData], differences: Sequence[Difference] = (), pairs: Pairs = MappingProxyType({})
+) -> str:
+    """Several studies: paired differences, what is not the same in them, and their main tables side by side.
+
+    Args:
+        materials: study name -> material.
+        differences: what is not the same in all of them (``what_differs``).
+        pairs: names of two studies -> who is in both, and their cells (``between``).
+    """
+    metrics = {name: facts for material in materials.values() for name, facts in material.metrics.items()}
+    sections = [*between_sections(pairs, metrics), differing_section(list(materials), differences)]
     studies = []
     for place, (name, material) in enumerate(materials.items()):
         table = main_section(material)
         blocks = (*map(paragraph, _answer(material)), Heading(table.title), *table.blocks)
         studies.append(Section(anchor=f"study-{place}", title=name, blocks=blocks))
-    return render("side_by_side.html.j2", title="clstudy studies", studies=studies)
+    return render("side_by_side.html.j2", title="clstudy studies", studies=studies, sections=sections)
 
 
 def _answer(material: ReportData) -> list[str]:
