@@ -6,6 +6,11 @@ writes a PNG: for the best and then for the worst person, the first test photo o
 reconstruction by the model after the last timestamp below; and prints who they are and their final scores. People are
 ranked by that strategy's final score in the study's main metric, averaged over seeds; the pictures are the first
 seed's. ``--metric lpips_eyes_mouth`` ranks by another metric of the study.
+
+    python benchmarks/faces.py runs/selection er_rand --buffer-size 3 --oldest person_18 person_19 --to faces.png
+
+shows for each of these people the first test photo of timestamp 0 and its reconstruction after every timestamp, by
+``lower`` above and by the strategy below.
 """
 
 from __future__ import annotations
@@ -57,6 +62,20 @@ def last_faces(material: ReportData, arm: Arm, identity: str) -> np.ndarray:
     return np.concatenate([np.concatenate([resized(face, side) for face in row], axis=1) for row in faces])
 
 
+def oldest_faces(material: ReportData, arm: Arm, identity: str) -> np.ndarray:
+    """The first photo of timestamp 0, then its reconstruction after every timestamp: uint8 ``[s, (T + 1) s, 3]``.
+
+    Raises:
+        UserError: the study's folder does not hold them.
+    """
+    trial = material.trial_of(arm, identity)
+    stages = [] if trial is None else [stage_faces(stage) for stage in material.stages[trial]]
+    there = [faces for faces in stages if faces is not None]
+    if not there or len(there) < len(stages):
+        raise UserError(f"no pictures of {identity} under {arm.label}: the study's folder lacks a stage's faces.png")
+    return np.concatenate([there[0][0][0], *(made[0] for _, made in there)], axis=1)
+
+
 def picture(people: list[np.ndarray]) -> np.ndarray:
     """The people below each other on white, a gap between them; a person of fewer timestamps is filled with white."""
     width = max(faces.shape[1] for faces in people)
@@ -83,6 +102,7 @@ def main() -> None:
     parser.add_argument("strategy")
     parser.add_argument("--buffer-size", type=int, help="of a strategy that stores photos")
     parser.add_argument("--metric", help="rank by this reconstruction metric (by default the study's main one)")
+    parser.add_argument("--oldest", nargs="+", metavar="IDENTITY", help="show these people's oldest photo over time")
     parser.add_argument("--to", type=Path, default=Path("faces.png"))
     args = parser.parse_args()
     material = gather(summarise(args.study))
@@ -90,6 +110,12 @@ def main() -> None:
     panel = ("reconstruction", args.metric) if args.metric else material.panel
     if panel is None:
         raise UserError(f"{args.study} has no finished trial")
+    if args.oldest:
+        arms = (Arm("lower", None), arm)
+        both = [np.concatenate([oldest_faces(material, each, name) for each in arms]) for name in args.oldest]
+        args.to.write_bytes(content := small_png(picture(both)))
+        print(f"{args.to}: {len(content) / 1000:.0f} kB")
+        return
     people = ranked_people(material, arm, panel)
     chosen = people if len(people) == 1 else [people[0], people[-1]]
     content = small_png(picture([last_faces(material, arm, name) for name, _ in chosen]))

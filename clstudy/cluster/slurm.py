@@ -150,6 +150,7 @@ srun --nodes=@NODES@ --ntasks=@NODES@ --ntasks-per-node=1 --cpus-per-task=@CPUS@
   while kill -0 $ray 2> /dev/null && [ ! -e "$stop_file" ]; do sleep 1; done
   kill $ray 2> /dev/null
   wait $ray
+  [ "$SLURM_PROCID" != 0 ] || touch "$stop_file"  # without the head the others have nothing to do
   true
 ' clstudy "${python[@]}" &
 cluster=$!
@@ -162,7 +163,17 @@ stop_ray() {
 }
 trap stop_ray EXIT
 
-"${python[@]}" -m clstudy.cluster.slurm_nodes "$address" @NODES@ || exit 2
+"${python[@]}" -m clstudy.cluster.slurm_nodes "$address" @NODES@ &
+nodes=$!
+while kill -0 "$nodes" 2> /dev/null; do
+  if ! kill -0 "$cluster" 2> /dev/null; then
+    kill "$nodes"
+    echo "clstudy: Ray ended before all nodes had joined; why: @NAME@-ray-*.log here"
+    exit 2
+  fi
+  sleep 1
+done
+wait "$nodes" || exit 2
 
 "${python[@]}" -m clstudy.run @RUN@ --address "$address" &
 driver=$!

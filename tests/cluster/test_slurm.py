@@ -103,13 +103,13 @@ def test_a_mistake_for_the_run_is_found_before_the_queue(
 @pytest.mark.skipif(bool(missing()), reason=missing() or "there")
 def test_a_job_whose_time_is_up_goes_back_into_the_queue_and_its_study_goes_on(tmp_path: Path) -> None:
     """Rows as those of the same study on this machine without SLURM; nothing is left behind."""
-    size = ["--space", "smoke", "--set", "trainer.epochs=120"]
+    size = ["--space", "smoke", "--set", "trainer.epochs=60"]
     plain, folder = tmp_path / "plain", tmp_path / "queued"
     folder.mkdir()
     done = subprocess.run([sys.executable, "-m", "clstudy.run", *size, "--out", plain], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     with slurm_here(tmp_path / "slurm") as environment:
-        asked = ["--nodes", "2", "--cpus", "1", "--time", "00:05:00", "--lead", "00:04:00", "--submit"]
+        asked = ["--nodes", "2", "--cpus", "1", "--time", "00:06:00", "--lead", "00:04:00", "--submit"]
         written = subprocess.run(
             [sys.executable, "-m", "clstudy", "slurm", *asked, *size, "--out", "study"],
             cwd=folder, env=environment, capture_output=True, text=True,
