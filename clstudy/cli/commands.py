@@ -30,7 +30,9 @@ ENTRIES = {
     "run": Entry(module="run", name="run", line="run a study: all trials of a search space, resumable"),
     "status": Entry(module="status", name="status", line="what a study has done and what it is doing, while it runs"),
     "report": Entry(module="report", name="report", line="make a study's report again from its rows"),
-    "compare": Entry(module="report", name="compare", line="set the main tables of several studies side by side"),
+    "compare": Entry(
+        module="report", name="compare", line="set studies against the first: what differs, paired differences"
+    ),
     "pool": Entry(module="pool", name="pool", line="make one study of several on different people"),
     "noise": Entry(module="noise", name="noise", line="set a study's differences against rounding on other processors"),
     "slurm": Entry(module="slurm", name="slurm", line="a batch script that runs a study on a SLURM cluster"),

@@ -11,6 +11,7 @@ from rich.console import Console
 from clstudy.cli.clean_output import CleanConsole
 from clstudy.cli.command_line import command, verbatim
 from clstudy.cli.entry_point import INTERRUPTED, invoke, say_error
+from clstudy.cli.notification import notify, notify_words
 from clstudy.cli.run_options import EXIT_CODES, run_options, with_run_options
 from clstudy.storage.driver_lock import StudyBusyError
 from clstudy.storage.file_modes import mask_of
@@ -72,6 +73,8 @@ def run_study(typed: dict[str, Any], console: Console) -> int:
     from clstudy.cli.run_view import PrintedRun
     from clstudy.cluster.main_job import Ending, MainJob
 
+    told = typed["notify_command"]
+    command = None if told is None else notify_words(told)
     options = run_options(typed)
     view = PrintedRun(console, options, everything=typed["tables"])
     ending = MainJob(options, view).run()
@@ -81,6 +84,8 @@ def run_study(typed: dict[str, Any], console: Console) -> int:
         Ending.STOPPED: STOPPED,
         Ending.INTERRUPTED: INTERRUPTED,
     }
+    if not options.dry_run and (problem := notify(command, options.out or options.space, codes[ending])):
+        say_error(problem)
     return codes[ending]
 
 
