@@ -103,7 +103,7 @@ def test_a_mistake_for_the_run_is_found_before_the_queue(
 @pytest.mark.skipif(bool(missing()), reason=missing() or "there")
 def test_a_job_whose_time_is_up_goes_back_into_the_queue_and_its_study_goes_on(tmp_path: Path) -> None:
     """Rows as those of the same study on this machine without SLURM; nothing is left behind."""
-    size = ["--space", "smoke", "--set", "trainer.epochs=60"]
+    size = ["--space", "smoke", "--set", "trainer.epochs=240"]
     plain, folder = tmp_path / "plain", tmp_path / "queued"
     folder.mkdir()
     done = subprocess.run([sys.executable, "-m", "clstudy.run", *size, "--out", plain], capture_output=True, text=True)
@@ -116,7 +116,7 @@ def test_a_job_whose_time_is_up_goes_back_into_the_queue_and_its_study_goes_on(t
         )  # fmt: skip
         assert written.returncode == 0 and "Submitted batch job" in written.stdout, written.stderr
         (number,) = re.findall(r"Submitted batch job (\d+)", written.stdout)
-        deadline = time.monotonic() + 1500
+        deadline = time.monotonic() + 2400
 
         def state() -> str:
             shown = subprocess.run(["scontrol", "show", "job", number], env=environment, capture_output=True, text=True)
