@@ -15,6 +15,7 @@ from clstudy.cli.notification import notify, notify_words
 from clstudy.cli.run_options import EXIT_CODES, run_options, with_run_options
 from clstudy.storage.driver_lock import StudyBusyError
 from clstudy.storage.file_modes import mask_of
+from clstudy.study.run_options import RunOptions
 
 OK, INCOMPLETE, STOPPED, BUSY = 0, 1, 3, 4
 
@@ -70,23 +71,51 @@ def run_study(typed: dict[str, Any], console: Console) -> int:
         UserError: anything about the input is wrong; nothing was started.
     """
     # seconds to import: help and completion need none of it
-    from clstudy.cli.run_view import PrintedRun
-    from clstudy.cluster.main_job import Ending, MainJob
+    from clstudy.study.variants import studies_of
 
     told = typed["notify_command"]
     command = None if told is None else notify_words(told)
     options = run_options(typed)
-    view = PrintedRun(console, options, everything=typed["tables"])
-    ending = MainJob(options, view).run()
+    code = run_variants(studies_of(options), console, everything=typed["tables"])
+    if not options.dry_run and (problem := notify(command, options.out or options.space, code)):
+        say_error(problem)
+    return code
+
+
+def run_variants(studies: Sequence[RunOptions], console: Console, *, everything: bool) -> int:
+    """Run one study after the other, and compare them in the end; returns the exit code.
+
+    Trials that failed do not keep the next study from running; a limit, a full disk or Ctrl-C do.
+
+    Raises:
+        UserError: as ``run_study``.
+    """
+    from clstudy.cli.report import print_comparison
+    from clstudy.cli.run_view import PrintedRun
+    from clstudy.cluster.main_job import Ending, MainJob
+
     codes = {
         Ending.FINISHED: OK,
         Ending.INCOMPLETE: INCOMPLETE,
         Ending.STOPPED: STOPPED,
         Ending.INTERRUPTED: INTERRUPTED,
     }
-    if not options.dry_run and (problem := notify(command, options.out or options.space, codes[ending])):
-        say_error(problem)
-    return codes[ending]
+    code, places = OK, []
+    for options in studies:
+        if len(studies) > 1:
+            console.rule(str(options.variant))
+        view = PrintedRun(console, options, everything=everything)
+        ending = MainJob(options, view).run()
+        code = max(code, codes[ending])
+        places.append(view.place)
+        if codes[ending] not in (OK, INCOMPLETE):
+            return code
+    if len(places) > 1 and not studies[0].dry_run and not studies[0].pilot:
+        from clstudy.analysis.report import place_report, write_comparison
+
+        comparison = write_comparison([place_report(place) for place in places], places[0].parent)
+        print_comparison(console, comparison)
+    return code
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -126,6 +126,7 @@ _OPTIONS: tuple[Decorator, ...] = (
     option("--max-concurrent", type=int, help="trials at a time (default: as many as fit)"),
     option("--address", help="address of a running Ray cluster, e.g. auto (default: this machine)"),
     flag("--dry-run", help="print the plan and stop; nothing is written"),
+    option("--variant", help="only this variant of a space that has some (default: all, and then a comparison)"),
     option("--notify-command", help="at the end, run this with one more word: what became of the study"),
     flag("--tables", help="print all tables at the end, not only the main one (the report has all)"),
     flag("--yes", help="start a study of any size, even beyond its budget"),

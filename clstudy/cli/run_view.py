@@ -56,7 +56,8 @@ class PrintedRun(View):
         return self._console.status(text)
 
     def plan(self, prepared: PreparedStudy) -> None:
-        """Print the plan in a few lines."""
+        """Print the plan in a few lines, and keep the study's place."""
+        self.place = prepared.out
         # what a search measures are validation photos, not results
         measured = 0 if prepared.searching is not None else prepared.plan.stages_done
         lines = plan_lines(

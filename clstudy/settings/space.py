@@ -32,6 +32,7 @@ from clstudy.errors import UserError
 from clstudy.settings.claims import Effects, Primary, effects_fit_grid, primary_fits_grid
 from clstudy.settings.named_profiles import named_profile
 from clstudy.settings.overrides import SettingError, checked_settings
+from clstudy.settings.profiles import Profile
 from clstudy.settings.trial_spec import MAX_NAME_BYTES
 from clstudy.storage.documents import shorten
 
@@ -229,7 +230,8 @@ class SearchSpace(_Strict):
     ``data`` is a folder or the name of a data set; None means the profile's own. ``weights`` is the storage policy
     (``clstudy.study.retention``). ``search`` is None exactly where the learning rates are a list. ``primary`` and
     ``effects`` fix how the results will be read (``clstudy.settings.claims``). ``settings`` override the profile's
-    (``clstudy.settings.overrides``); ``profile: {base: NAME, SECTION: {NAME: VALUE}}`` sets both at once.
+    (``clstudy.settings.overrides``); ``profile: {base: NAME, SECTION: {NAME: VALUE}}`` sets both at once. ``variants``
+    are settings by name, over those: the space is then one study per variant (``of_variant``), compared with the first.
     """
 
     name: Annotated[str, BeforeValidator(_study_name)]
@@ -243,6 +245,7 @@ class SearchSpace(_Strict):
     primary: Primary | None = None
     effects: Effects | None = None
     settings: dict[str, dict[str, Any]] = {}
+    variants: dict[Annotated[str, BeforeValidator(_study_name)], dict[str, dict[str, Any]]] | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -287,6 +290,37 @@ class SearchSpace(_Strict):
         except SettingError as error:
             raise PydanticCustomError(INSIDE, "{what}", {"what": str(error), "inside": error.place}) from None
 
+    @field_validator("variants", mode="before")
+    @classmethod
+    def _variants_exist(cls, variants: Any, info: ValidationInfo) -> Any:
+        if variants is None or "profile" not in info.data or "settings" not in info.data:
+            return None  # without a valid profile and settings nothing can be said of theirs
+        if not isinstance(variants, Mapping) or len(variants) < 2:
+            raise ValueError(
+                "expected two or more names with settings, e.g. {as_it_is: {}, longer: {trainer: {epochs: 48}}}"
+            )
+        profile = named_profile(info.data["profile"])
+        base = info.data["settings"]
+        return {name: _checked_variant(name, changed, base, profile) for name, changed in variants.items()}
+
+    def of_variant(self, name: str) -> SearchSpace:
+        """The space of one variant, as if it had been written alone.
+
+        Raises:
+            UserError: it has no such variant.
+        """
+        if self.variants is None or name not in self.variants:
+            known = ", ".join(self.variants or ()) or "none"
+            raise UserError(f"{self.name} has no variant {shown(name)}; it has: {known}")
+        return self.model_copy(
+            update={
+                "name": f"{self.name}_{name}",
+                "description": f"{self.description} ({name.replace('_', ' ')})".strip(),
+                "settings": _merged(self.settings, self.variants[name]),
+                "variants": None,
+            }
+        )
+
     @field_validator("primary")
     @classmethod
     def _primary_fits_grid(cls, primary: Primary | None, info: ValidationInfo) -> Primary | None:
@@ -322,6 +356,21 @@ class SearchSpace(_Strict):
             if problem:
                 raise PydanticCustomError(INSIDE, "{what}", {"what": problem, "inside": ("validation",)})
         return search
+
+
+def _merged(settings: Mapping[str, Mapping[str, Any]], changed: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    sections = [*settings, *(section for section in changed if section not in settings)]
+    return {section: {**settings.get(section, {}), **changed.get(section, {})} for section in sections}
+
+
+def _checked_variant(name: Any, changed: Any, settings: dict[str, dict[str, Any]], profile: Profile) -> dict[str, Any]:
+    try:
+        mine = checked_settings({} if changed is None else changed, profile)
+        checked_settings(_merged(settings, mine), profile)
+    except SettingError as error:
+        where = (str(name), *error.place)
+        raise PydanticCustomError(INSIDE, "{what}", {"what": str(error), "inside": where}) from None
+    return mine
 
 
 def reported_too(validation: Iterable[str], reported: Iterable[str]) -> str:

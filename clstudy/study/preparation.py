@@ -156,6 +156,7 @@ def open_study(options: RunOptions, busy: Busy) -> Opened:
         data=options.data,
         settings=options.settings,
     )
+    space = the_variant(space, options.variant)
     for name in space.grid.strategy:
         make_strategy(name)  # refuses what does not exist before anything else is done
     out = study_place(options, space.name)
@@ -211,6 +212,19 @@ def open_study(options: RunOptions, busy: Busy) -> Opened:
         others=() if options.alone else related_studies(out, basis),
         processor=expected_processor(profile, options.address),
     )
+
+
+def the_variant(space: SearchSpace, name: str | None) -> SearchSpace:
+    """The space of the variant that is asked for; the space itself if it has none.
+
+    Raises:
+        UserError: it has variants and none is named, or not this one.
+    """
+    if name is not None:
+        return space.of_variant(name)
+    if space.variants is not None:
+        raise UserError(f"{space.name} is several studies; name one of its variants: {', '.join(space.variants)}")
+    return space
 
 
 def planned(opened: Opened, options: RunOptions) -> PreparedStudy:

@@ -18,6 +18,7 @@ class RunOptions:
         identities: how many, or names separated by commas.
         seeds: separated by commas.
         timestamps: per identity.
+        variant: of a space that has some.
         profile: instead of the space's.
         weights: FOLDER or ROLE=FILE, where weights from outside the package are.
         settings: SECTION.NAME=VALUE, settings of the profile.
@@ -50,6 +51,7 @@ class RunOptions:
     identities: str | None = None
     seeds: str | None = None
     timestamps: int | None = None
+    variant: str | None = None
     profile: str | None = None
     weights: tuple[str, ...] = ()
     settings: tuple[str, ...] = ()
