@@ -322,7 +322,7 @@ def test_latex_and_html_spell_out_what_would_act() -> None:
     section = replace(section, blocks=(*section.blocks, folded))
     said = {"answer": [HOSTILE], "alerts": [HOSTILE, ADDRESS], "facts": [(HOSTILE, ADDRESS)]}
     page = render("study.html.j2", title=ADDRESS, name=HOSTILE, description=ADDRESS, sections=[section], **said)
-    page += render("side_by_side.html.j2", title=ADDRESS, studies=[section])
+    page += render("side_by_side.html.j2", title=ADDRESS, studies=[section], sections=[section])
     assert page.count("&lt;script&gt;") > 20 and not acts(page) and "<script" not in page and not leaks(page)
 
 
