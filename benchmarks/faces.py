@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from clstudy.analysis.figures.faces import cell_side, resized
+from clstudy.analysis.figures.faces import cell_side, oldest_photo, resized
 from clstudy.analysis.printed import panel_title
 from clstudy.analysis.report_data import Arm, ReportData, gather
 from clstudy.analysis.study_folder import stage_faces
@@ -69,11 +69,11 @@ def oldest_faces(material: ReportData, arm: Arm, identity: str) -> np.ndarray:
         UserError: the study's folder does not hold them.
     """
     trial = material.trial_of(arm, identity)
-    stages = [] if trial is None else [stage_faces(stage) for stage in material.stages[trial]]
-    there = [faces for faces in stages if faces is not None]
-    if not there or len(there) < len(stages):
+    over_time = None if trial is None else oldest_photo(material.stages[trial])
+    if over_time is None:
         raise UserError(f"no pictures of {identity} under {arm.label}: the study's folder lacks a stage's faces.png")
-    return np.concatenate([there[0][0][0], *(made[0] for _, made in there)], axis=1)
+    photos, made = over_time
+    return np.concatenate([photos[0], *made], axis=1)
 
 
 def picture(people: list[np.ndarray]) -> np.ndarray:

@@ -12,7 +12,7 @@ import pytest
 
 import clstudy
 from clstudy.analysis.summary import summarise
-from tests.support.documentation import blocks
+from tests.support.documentation import marked
 from tests.support.smoke_study import SmokeStudy, copy_smoke_study
 
 
@@ -23,7 +23,7 @@ def test_the_documented_example_runs(
     copy_smoke_study(smoke_study, tmp_path)
     monkeypatch.chdir(tmp_path)
     before = {path: path.read_bytes() for path in (tmp_path / "runs" / "study" / "results").glob("*.parquet")}
-    (example,) = (block for block in blocks("python") if block.marker == "api")
+    example = marked("python", "api")
     exec(compile(example.text, str(example.page), "exec"), {})
     said = capsys.readouterr().out
     assert "AIP" in said and said.rstrip().endswith("report/index.html")

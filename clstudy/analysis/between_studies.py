@@ -6,7 +6,6 @@ reader to say, so all of it is listed.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
@@ -17,15 +16,15 @@ from clstudy.analysis.comparisons import paired_differences
 from clstudy.analysis.matrix import ScoreCell
 from clstudy.analysis.printed import PRINTED_SCORES, flat_settings
 from clstudy.analysis.report_data import ReportData
+from clstudy.analysis.score_tables import CELL_FIELDS, INTERVAL_FIELDS, interval_fields
 from clstudy.analysis.statistics.intervals import Interval, identity_interval
 from clstudy.records.study_record import StudyRecord
 
 BETWEEN_SCHEMA = pa.schema(
     [("first", pa.string()), ("second", pa.string())]
-    + [(name, pa.string()) for name in ("protocol", "metric", "score")]
-    + [("learning_rate", pa.float64()), ("strategy", pa.string()), ("buffer_size", pa.int64())]
-    + [(name, pa.float64()) for name in ("first_mean", "second_mean", "difference", "low", "high")]
-    + [("n_identities", pa.int64()), ("n_seeds", pa.int64())]
+    + CELL_FIELDS
+    + [("first_mean", pa.float64()), ("second_mean", pa.float64()), ("difference", pa.float64())]
+    + [field for field in INTERVAL_FIELDS if field[0] != "mean"]
 )
 TestPhotos = Mapping[str, set[str]]
 """Identity -> digests of test photos."""
@@ -51,8 +50,12 @@ class Between:
     first: float
     second: float
     difference: Interval
-    n_identities: int
     n_seeds: int
+
+    @property
+    def n_identities(self) -> int:
+        """People on whom both were measured."""
+        return self.difference.n
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,7 +144,6 @@ def between(first: ReportData, second: ReportData, people: Sequence[str]) -> lis
                 first=_mean(mine, theirs, differences),
                 second=_mean(theirs, mine, differences),
                 difference=identity_interval(list(differences.values())),
-                n_identities=len(differences),
                 n_seeds=n_seeds,
             )
         )
@@ -165,16 +167,9 @@ def between_table(pairs: Mapping[tuple[str, str], Sequence[Between]]) -> pa.Tabl
             "first_mean": one.first,
             "second_mean": one.second,
             "difference": one.difference.mean,
-            "low": _finite(one.difference.low),
-            "high": _finite(one.difference.high),
-            "n_identities": one.n_identities,
-            "n_seeds": one.n_seeds,
+            **interval_fields(one.difference, one.n_seeds),
         }
         for (first, second), cells in pairs.items()
         for one in cells
     ]
     return pa.Table.from_pylist(rows, schema=BETWEEN_SCHEMA)
-
-
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None

@@ -180,13 +180,13 @@ def write_comparison(reports: Sequence[Report], folder: Place | None = None) -> 
     for name, report in zip(names[1:], reports[1:], strict=True):
         shared = shared_people(reports[0].record, report.record, (reports[0].test_photos, report.test_photos))
         pairs[names[0], name] = (shared, between(reports[0].material, report.material, shared.people))
+    metrics = {name: facts for material in materials.values() for name, facts in material.metrics.items()}
     where = folder or studies[0].folder.resolve().parent
     path = where / "comparison.html"
     try:
-        write_atomically(path, comparison_page(materials, differences, pairs).encode())
+        write_atomically(path, comparison_page(materials, differences, pairs, metrics).encode())
         table = between_table({both: cells for both, (_, cells) in pairs.items()})
         write_atomically(where / "comparison.csv", to_csv(table).encode())
     except OSError as error:
         raise UserError(f"the comparison cannot be written: {error}") from error
-    metrics = {name: facts for material in materials.values() for name, facts in material.metrics.items()}
     return Comparison(path=path, differences=differences, pairs=pairs, metrics=metrics)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import click
 from click.shell_completion import CompletionItem
 
+from clstudy.errors import UserError
 from clstudy.settings.version import __version__
 
 _CONTEXT: dict[str, Any] = {"help_option_names": ["-h", "--help"], "max_content_width": 120}
@@ -39,7 +41,8 @@ class Command(click.Command):
     """A command with ``-h``, ``--version`` and ``Several``."""
 
     def __init__(self, name: str | None, **settings: Any):
-        super().__init__(name, **{"context_settings": dict(_CONTEXT), **settings})
+        context = {**_CONTEXT, **settings.pop("context_settings", {})}
+        super().__init__(name, context_settings=context, **settings)
         self.params.append(_version_option())
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
@@ -108,6 +111,21 @@ def flag(*names: str, **settings: Any) -> Decorator:
 def verbatim(text: str) -> str:
     """A help text whose lines stay as they are."""
     return "\n\n".join(f"\b\n{paragraph}" for paragraph in text.strip().split("\n\n"))
+
+
+def typed_command(text: str, option: str, expected: str) -> tuple[str, ...]:
+    """A command that was typed as the value of an option, as words.
+
+    Raises:
+        UserError: an open quote, or nothing; ``expected`` says what should be there.
+    """
+    try:
+        words = tuple(shlex.split(text))
+    except ValueError as error:
+        raise UserError(f"{option} is {text!r}, which is not a command: {error}") from None
+    if not words:
+        raise UserError(f"{option} is empty; expected {expected}")
+    return words
 
 
 def completing(names: Callable[[], Iterable[str]]) -> Callable[[click.Context, click.Parameter, str], list[str]]:

@@ -6,9 +6,9 @@ import os
 import shlex
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
-from clstudy.errors import UserError
+from clstudy.cli.command_line import typed_command
 
 OUTCOMES: Mapping[int, str] = {
     0: "finished",
@@ -20,22 +20,16 @@ OUTCOMES: Mapping[int, str] = {
 _SECONDS = 30.0
 
 
-def notify_words(command: str) -> list[str]:
+def notify_words(command: str) -> tuple[str, ...]:
     """A command as words, before anything has run.
 
     Raises:
         UserError: it has an open quote, or is empty.
     """
-    try:
-        words = shlex.split(command)
-    except ValueError as error:
-        raise UserError(f"--notify-command is {command!r}, which is not a command: {error}") from None
-    if not words:
-        raise UserError("--notify-command is empty; expected a command, such as --notify-command 'notify-send clstudy'")
-    return words
+    return typed_command(command, "--notify-command", "a command, such as --notify-command 'notify-send clstudy'")
 
 
-def notify(command: list[str] | None, study: str, code: int) -> str | None:
+def notify(command: Sequence[str] | None, study: str, code: int) -> str | None:
     """Ring the terminal's bell, and run the command with one more word, the sentence to show.
 
     The command also finds ``CLSTUDY_STUDY`` and ``CLSTUDY_EXIT_CODE`` in its environment. It runs without a shell, and

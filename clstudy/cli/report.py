@@ -100,10 +100,7 @@ def print_comparison(console: Console, comparison: Comparison) -> None:
             console.print(sentence, markup=False)
         if not cells:
             continue
-        panel = cells[0].cell[:2]
-        for table in score_tables(
-            panel, [one for one in cells if one.cell[:2] == panel], first, second, comparison.metrics
-        ):
+        for table in score_tables(cells[0].cell[:2], cells, first, second, comparison.metrics):
             grid = RichTable(title=table.caption, title_justify="left", box=SIMPLE_HEAD)
             for column in table.columns:
                 grid.add_column(column)

@@ -90,6 +90,7 @@ def run_variants(studies: Sequence[RunOptions], console: Console, *, everything:
     Raises:
         UserError: as ``run_study``.
     """
+    from clstudy.analysis.report import write_comparison
     from clstudy.cli.report import print_comparison
     from clstudy.cli.run_view import PrintedRun
     from clstudy.cluster.main_job import Ending, MainJob
@@ -100,20 +101,19 @@ def run_variants(studies: Sequence[RunOptions], console: Console, *, everything:
         Ending.STOPPED: STOPPED,
         Ending.INTERRUPTED: INTERRUPTED,
     }
-    code, places = OK, []
+    code, finished = OK, []
     for options in studies:
         if len(studies) > 1:
             console.rule(str(options.variant))
         view = PrintedRun(console, options, everything=everything)
         ending = MainJob(options, view).run()
         code = max(code, codes[ending])
-        places.append(view.place)
         if codes[ending] not in (OK, INCOMPLETE):
             return code
-    if len(places) > 1 and not studies[0].dry_run and not studies[0].pilot:
-        from clstudy.analysis.report import place_report, write_comparison
-
-        comparison = write_comparison([place_report(place) for place in places], places[0].parent)
+        if view.study is not None:  # neither a plan alone nor a pilot
+            finished.append(view.study)
+    if len(finished) > 1:
+        comparison = write_comparison([study.report for study in finished], finished[0].place.resolve().parent)
         print_comparison(console, comparison)
     return code
 

@@ -46,6 +46,9 @@ class PrintedRun(View):
         everything: print all tables at the end, not only the main one.
     """
 
+    study: Finished | None = None
+    """The study that this run finished."""
+
     def __init__(self, console: Console, options: RunOptions, *, everything: bool = False):
         self._console = console
         self._options = options
@@ -56,8 +59,7 @@ class PrintedRun(View):
         return self._console.status(text)
 
     def plan(self, prepared: PreparedStudy) -> None:
-        """Print the plan in a few lines, and keep the study's place."""
-        self.place = prepared.out
+        """Print the plan in a few lines."""
         # what a search measures are validation photos, not results
         measured = 0 if prepared.searching is not None else prepared.plan.stages_done
         lines = plan_lines(
@@ -165,6 +167,7 @@ class PrintedRun(View):
 
     def finished(self, study: Finished) -> None:
         """Print where everything is and, last so that a terminal still shows them, the main table and the answer."""
+        self.study = study
         if study.tracking_trouble:
             self.note(study.tracking_trouble)
         elif study.completed_runs:

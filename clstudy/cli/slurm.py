@@ -7,9 +7,9 @@ from pathlib import Path
 
 import click
 
-from clstudy.cli.command_line import command, flag, option, verbatim
+from clstudy.cli.command_line import command, flag, option, typed_command, verbatim
 from clstudy.cli.run import run
-from clstudy.cluster.slurm import SlurmJob, batch_script, job_name, seconds_of, slurm_time, submit, words_of
+from clstudy.cluster.slurm import SlurmJob, batch_script, job_name, seconds_of, slurm_time, submit
 from clstudy.errors import UserError
 
 _EPILOG = """
@@ -19,6 +19,8 @@ clstudy slurm --nodes 2 --cpus 16 --time 1-00:00:00 --space hull_sizes --partiti
 Whatever else is typed goes to `clstudy run`. Exit code: 0 done, 2 wrong input, or sbatch refuses the script.
 """
 
+_PYTHON = "the words that start Python on a node"
+
 
 @command(
     "slurm",
@@ -26,7 +28,7 @@ Whatever else is typed goes to `clstudy run`. Exit code: 0 done, 2 wrong input, 
     "flight finish before the time is up, and puts itself back into the queue until the study is finished. Run it in "
     "the folder to compute in, which all nodes must share.",
     epilog=verbatim(_EPILOG),
-    context_settings={"help_option_names": ["-h", "--help"], "ignore_unknown_options": True, "max_content_width": 120},
+    context_settings={"ignore_unknown_options": True},
 )
 @option("--nodes", type=int, default=1, show_default=True, help="nodes of the allocation")
 @option("--gpus", type=int, default=0, show_default=True, help="GPUs on each node")
@@ -84,7 +86,7 @@ def slurm(
         restarts=restarts,
         directives=(*(f"--{option}={value}" for option, value in named if value), *directives),
         setup=setup,
-        python=(sys.executable,) if python is None else words_of(python, "--python"),
+        python=(sys.executable,) if python is None else typed_command(python, "--python", _PYTHON),
     )
     script = to or Path(f"{name}.sbatch")
     try:

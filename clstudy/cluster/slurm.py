@@ -16,8 +16,8 @@ from pathlib import Path
 from clstudy.errors import UserError
 
 _TIME = re.compile(r"(?:(?P<days>\d+)-)?(?P<hours>\d{1,4}):(?P<minutes>[0-5]\d)(?::(?P<seconds>[0-5]\d))?")
-_SHORTEST = 60
-"""Seconds before the limit at which everything must be over."""
+_GIVE_UP, _SHORTEST_LEAD = 120, 180
+"""Seconds before the limit at which stages in flight are given up; the least that may be asked for to finish them."""
 
 
 def seconds_of(text: str, option: str = "--time") -> int:
@@ -84,11 +84,11 @@ class SlurmJob:
         ):
             if count < least:
                 raise UserError(f"{option} is {count}; expected at least {least}")
-        if not 3 * _SHORTEST <= self.lead < self.seconds:
+        if not _SHORTEST_LEAD <= self.lead < self.seconds:
             raise UserError(
                 f"--lead is {slurm_time(self.lead)} of --time {slurm_time(self.seconds)}; expected less than the whole "
-                f"time and at least {slurm_time(3 * _SHORTEST)}: long enough for a stage, which is finished before the "
-                "job stops"
+                f"time and at least {slurm_time(_SHORTEST_LEAD)}: long enough for a stage, which is finished before "
+                "the job stops"
             )
         if any(word == "--address" or word.startswith("--address=") for word in self.run):
             raise UserError("--address is given; leave it out: the job starts a Ray cluster of its own and names it")
@@ -117,7 +117,7 @@ end_in_time() {
   echo "clstudy: $lead seconds are left; no new stage begins"
   [ -n "$driver" ] || return
   kill -TERM "$driver" 2> /dev/null
-  (sleep $((lead - 120)); kill -TERM "$driver" 2> /dev/null) &
+  (sleep $((lead - @GIVE_UP@)); kill -TERM "$driver" 2> /dev/null) &
   watch=$!
 }
 trap end_in_time USR1
@@ -219,6 +219,7 @@ def batch_script(job: SlurmJob) -> str:
         "SETUP": "\n".join(job.setup),
         "PYTHON": shlex.join(job.python),
         "LEAD": str(job.lead),
+        "GIVE_UP": str(_GIVE_UP),
         "RESTARTS": str(job.restarts),
         "NODES": str(job.nodes),
         "CPUS": str(job.cpus),
@@ -251,18 +252,3 @@ def submit(script: Path) -> str:
 def job_name(space: str) -> str:
     """A name for the job of a space or of a space's file, without what a shell or SLURM would take amiss."""
     return "clstudy-" + (re.sub(r"[^A-Za-z0-9_.-]+", "_", Path(space).stem) or "study")
-
-
-def words_of(text: str, option: str) -> tuple[str, ...]:
-    """A command as words.
-
-    Raises:
-        UserError: an open quote, or nothing.
-    """
-    try:
-        words = tuple(shlex.split(text))
-    except ValueError as error:
-        raise UserError(f"{option} is {text!r}, which is not a command: {error}") from None
-    if not words:
-        raise UserError(f"{option} is empty; expected the words that start Python on a node")
-    return words

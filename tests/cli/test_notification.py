@@ -32,7 +32,7 @@ def test_a_command_that_is_none_is_refused_before_anything_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert notify_words("a 'b c'") == ["a", "b c"]
+    assert list(notify_words("a 'b c'")) == ["a", "b c"]
     for wrong in ("'", "  "):
         with pytest.raises(UserError, match="--notify-command is"):
             notify_words(wrong)

@@ -21,6 +21,7 @@ from ray.autoscaler._private.command_runner import _with_interactive
 from ray.autoscaler._private.util import prepare_config, validate_config
 
 from clstudy.tracking.telemetry import SWITCHES
+from tests.support.documentation import blocks, marked
 
 ROOT = Path(__file__).resolve().parents[2]
 AWS, LOCAL = ROOT / "cluster.yaml", ROOT / "cluster.local.yaml"
@@ -253,11 +254,11 @@ def test_every_machine_has_its_role_and_an_encrypted_disk(account):
 
 # --- the walk-through -------------------------------------------------------------------------------------------------
 
-GUIDE = (ROOT / "docs" / "cluster.md").read_text()
+GUIDE = ROOT / "docs" / "cluster.md"
 
 
 def shell_blocks() -> list[str]:
-    return re.findall(r"(?ms)^```bash\n(.*?)^```", GUIDE)
+    return [block.text for block in blocks("bash", (GUIDE,))]
 
 
 def test_commands_of_the_walk_through_are_valid_bash_and_name_real_files():
@@ -270,7 +271,7 @@ def test_commands_of_the_walk_through_are_valid_bash_and_name_real_files():
 
 
 def test_the_walk_through_makes_the_roles_that_the_file_names():
-    (prepare,) = re.findall(r"(?ms)^<!-- aws:prepare -->\n```bash\n(.*?)^```", GUIDE)
+    prepare = marked("bash", "aws:prepare").text
     (made,) = re.findall(r"for role in (.+); do", prepare)
     assert set(made.split()) == profile_names()
 
@@ -281,7 +282,7 @@ def test_the_walk_through_prepares_an_account(tmp_path: Path):
         '#!/bin/bash\nprintf "%s\\0" "$@" >> "$ASKED"; printf "\\1" >> "$ASKED"; echo 123456789012\n'
     )
     (tmp_path / "aws").chmod(0o755)
-    (prepare,) = re.findall(r"(?ms)^<!-- aws:prepare -->\n```bash\n(.*?)^```", GUIDE)
+    prepare = marked("bash", "aws:prepare").text
     asked = tmp_path / "asked"
     environment = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}", "ASKED": str(asked)}
     assert shutil.which("aws", path=environment["PATH"]) == str(tmp_path / "aws")

@@ -52,7 +52,12 @@ def blocks(language: str, pages: tuple[Path, ...] = PAGES) -> list[Block]:
 
 def documented_block(name: str) -> str:
     """The Python block that a page marks with ``<!-- test:custom-NAME -->``."""
-    (found,) = (block.text for block in blocks("python") if block.marker == f"test:custom-{name}")
+    return marked("python", f"test:custom-{name}").text
+
+
+def marked(language: str, marker: str) -> Block:
+    """The one block with these words in the comment above it."""
+    (found,) = (block for block in blocks(language) if block.marker == marker)
     return found
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -63,12 +63,7 @@ def ap_over_time(material: ReportData) -> list[Drawing]:
     """AP_t per strategy and buffer size, a panel per strategy."""
     drawings = []
     for panel in material.panels[:CURVE_PANELS]:
-        learners = material.identity_values(panel, _ap_of_learner)
-        learners = {
-            arm: values
-            for arm, values in learners.items()
-            if arm.strategy not in material.summary.study.joint_strategies
-        }
+        learners = of_learners(material, panel, average_performance)
         names = [name for name in material.strategies if any(arm.strategy == name for arm in learners)]
         if not names or max(len(v) for values in learners.values() for v in values.values()) < 2:
             continue
@@ -79,9 +74,16 @@ def ap_over_time(material: ReportData) -> list[Drawing]:
     return drawings
 
 
-def _ap_of_learner(r: np.ndarray) -> np.ndarray:
-    # joint training has one row only: its curve is empty, its final value is drawn as a point
-    return average_performance(r) if np.isfinite(r[0, 0]) else np.full(len(r), np.nan)
+def of_learners(
+    material: ReportData, panel: tuple[str, str], compute: Callable[[np.ndarray], np.ndarray]
+) -> dict[Arm, dict[str, np.ndarray]]:
+    """``compute(R)`` of the continual learners, averaged over seeds: arm -> identity -> ``[T]``.
+
+    Joint training has one row only and no curve; its final value is drawn as a point.
+    """
+    joint = material.summary.study.joint_strategies
+    values = material.identity_values(panel, lambda r: compute(r) if np.isfinite(r[0, 0]) else np.full(len(r), np.nan))
+    return {arm: people for arm, people in values.items() if arm.strategy not in joint}
 
 
 def _finals(material: ReportData, panel: tuple[str, str]) -> dict[Arm, dict[str, np.ndarray]]:

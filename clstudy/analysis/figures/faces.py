@@ -14,7 +14,7 @@ from clstudy.analysis.figures.style import INK, TEXT, Drawing, NothingToDrawErro
 from clstudy.analysis.matrix import Trial
 from clstudy.analysis.printed import number, panel_title
 from clstudy.analysis.report_data import Arm, ReportData
-from clstudy.analysis.study_folder import stage_faces
+from clstudy.analysis.study_folder import StoredStage, stage_faces
 
 _CELL = 0.62
 _MOST_PIXELS = 3_000_000
@@ -138,11 +138,10 @@ def _oldest_grid(material: ReportData, person: Shown) -> Drawing | None:
     for arm, trial in focus_trials(material, person.identity).items():
         if arm.strategy in material.summary.study.joint_strategies:
             continue
-        faces = [stage_faces(note) for note in material.stages[trial]]
-        there = [pair for pair in faces if pair is not None]
-        if len(there) == len(faces) and len(there) > 1:
-            rows.setdefault(_PHOTO, [pair[0][0] for pair in there])
-            rows[arm.label] = [pair[1][0] for pair in there]
+        over_time = oldest_photo(material.stages[trial])
+        if over_time is not None and len(over_time[1]) > 1:
+            rows.setdefault(_PHOTO, over_time[0])
+            rows[arm.label] = over_time[1]
     if not rows:
         return None
     moments = len(rows[_PHOTO])
@@ -157,6 +156,18 @@ def _oldest_grid(material: ReportData, person: Shown) -> Drawing | None:
         f"{', '.join(list(rows)[1:])}.",
         first=True,
     )
+
+
+def oldest_photo(stages: Sequence[StoredStage]) -> tuple[list[np.ndarray], list[np.ndarray]] | None:
+    """The first test photo of timestamp 0, and what each stage made of it: ``[s, s, 3]`` per stage each.
+
+    None if a stage has no pictures of faces in the study's folder.
+    """
+    faces = [stage_faces(stage) for stage in stages]
+    there = [pair for pair in faces if pair is not None]
+    if not there or len(there) < len(faces):
+        return None
+    return [photos[0] for photos, _ in there], [made[0] for _, made in there]
 
 
 def _made(material: ReportData) -> str:

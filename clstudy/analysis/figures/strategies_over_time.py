@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from clstudy.analysis.comparisons import BASELINES
-from clstudy.analysis.figures.curves import line_with_band, over_identities, timestamp_axis
+from clstudy.analysis.figures.curves import line_with_band, of_learners, over_identities, timestamp_axis
 from clstudy.analysis.figures.style import (
     BOUND,
     DASHES,
@@ -61,11 +61,10 @@ def _drawing(material: ReportData, size: int | None, *, first: bool) -> Drawing 
     if panel is None:
         return None
     upward = material.metrics[panel[1]].higher_is_better
-    joint = material.summary.study.joint_strategies
 
     def over_people(compute: Callable[[np.ndarray], np.ndarray]) -> dict[Arm, _People]:
-        values = material.identity_values(panel, lambda r: compute(r) if np.isfinite(r[0, 0]) else r[-1])
-        return {arm: v for arm, v in values.items() if arm.buffer_size in (None, size) and arm.strategy not in joint}
+        found = of_learners(material, panel, compute)
+        return {arm: people for arm, people in found.items() if arm.buffer_size in (None, size)}
 
     columns = [
         (f"AP_t ({'higher' if upward else 'lower'} is better)", over_people(average_performance)),
@@ -87,7 +86,7 @@ def _drawing(material: ReportData, size: int | None, *, first: bool) -> Drawing 
         above, below = axes[place], axes[place + 2]
         _lines(above, {arm: _mean_alone(people) for arm, people in values.items()}, names)
         above.set_ylabel(title, fontsize=TEXT)
-        apart = {arm: differences(values[arm], values[baseline]) for arm in compared}
+        apart = {arm: _differences(values[arm], values[baseline]) for arm in compared}
         band = over_identities if banded else _mean_alone
         below.axhline(0.0, color=INK, linewidth=0.7)
         _lines(below, {arm: band(people) for arm, people in apart.items() if people}, names)
@@ -108,7 +107,7 @@ def _drawing(material: ReportData, size: int | None, *, first: bool) -> Drawing 
     )
 
 
-def differences(people: _People, baseline: _People) -> dict[str, np.ndarray]:
+def _differences(people: _People, baseline: _People) -> dict[str, np.ndarray]:
     """Values minus the baseline's for everybody who has both, as far as both go."""
     shared = {name: min(len(people[name]), len(baseline[name])) for name in people.keys() & baseline.keys()}
     return {name: people[name][:count] - baseline[name][:count] for name, count in sorted(shared.items())}

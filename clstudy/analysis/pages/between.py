@@ -45,7 +45,7 @@ def between_sections(pairs: Pairs, metrics: Metrics) -> list[Section]:
         blocks: list[Block] = [paragraph(sentence) for sentence in shared_sentences(first, second, shared)]
         panels = list(dict.fromkeys((one.cell.protocol, one.cell.metric) for one in cells))
         for number_of_panel, panel in enumerate(panels):
-            tables = score_tables(panel, [one for one in cells if one.cell[:2] == panel], first, second, metrics)
+            tables = score_tables(panel, cells, first, second, metrics)
             if number_of_panel == 0:
                 blocks += tables
             else:
@@ -79,13 +79,13 @@ def shared_sentences(first: str, second: str, shared: Shared) -> list[str]:
 def score_tables(
     panel: tuple[str, str], cells: Sequence[Between], first: str, second: str, metrics: Metrics
 ) -> list[Table]:
-    """A table for every score of one metric."""
-    digits = decimals_of(metrics, panel)
+    """A table for every score of one metric; cells of others are left out."""
+    digits, facts = decimals_of(metrics, panel), metrics.get(panel[1])
+    own = [one for one in cells if one.cell[:2] == panel]
     tables = []
-    for score in dict.fromkeys(one.cell.score for one in cells):
-        facts = metrics.get(panel[1])
+    for score in dict.fromkeys(one.cell.score for one in own):
         better = "" if facts is None else f" ({better_when(score, facts)} is better)"
-        rows = tuple(_row(one, digits) for one in cells if one.cell.score == score)
+        rows = tuple(_row(one, digits) for one in own if one.cell.score == score)
         title = f"{panel_title(metrics, panel)}, {score_title(score)}: {second} minus {first}{better}"
         tables.append(Table(caption=title, columns=("strategy", first, second, "difference", "people"), rows=rows))
     return tables

@@ -6,7 +6,6 @@ Equal studies give equal bytes.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from types import MappingProxyType
 
 from clstudy.analysis.answer import answer
 from clstudy.analysis.between_studies import Difference
@@ -25,6 +24,7 @@ from clstudy.analysis.pages.scores import identity_section, main_section
 from clstudy.analysis.report_data import ReportData
 from clstudy.analysis.study_folder import kinds_of_processor
 from clstudy.records.study_record import read_study_record
+from clstudy.settings.metric_facts import Metrics
 
 
 def study_page(material: ReportData, gallery: Gallery, extra: Sequence[Section] = ()) -> str:
@@ -63,7 +63,7 @@ def study_page(material: ReportData, gallery: Gallery, extra: Sequence[Section] 
 
 
 def comparison_page(
-    materials: Mapping[str, ReportData], differences: Sequence[Difference] = (), pairs: Pairs = MappingProxyType({})
+    materials: Mapping[str, ReportData], differences: Sequence[Difference], pairs: Pairs, metrics: Metrics
 ) -> str:
     """Several studies: paired differences, what is not the same in them, and their main tables side by side.
 
@@ -71,8 +71,8 @@ def comparison_page(
         materials: study name -> material.
         differences: what is not the same in all of them (``what_differs``).
         pairs: names of two studies -> who is in both, and their cells (``between``).
+        metrics: of all of them.
     """
-    metrics = {name: facts for material in materials.values() for name, facts in material.metrics.items()}
     sections = [*between_sections(pairs, metrics), differing_section(list(materials), differences)]
     studies = []
     for place, (name, material) in enumerate(materials.items()):
