@@ -14,7 +14,6 @@ from scipy import stats
 
 from clstudy.analysis.between_studies import between, shared_people, what_differs
 from clstudy.analysis.between_studies import test_photos as photos_in
-from clstudy.analysis.figures import FIGURES
 from clstudy.analysis.matrix import load_rows
 from clstudy.analysis.report_data import gather
 from clstudy.analysis.summary import summarise
@@ -30,13 +29,6 @@ def both(tmp_path_factory):
     """Two studies that have bob and cat in common; scores of a cell are other numbers in each."""
     folder = tmp_path_factory.mktemp("between")
     return Study(folder / "one"), Study(folder / "two", identities=("bob", "cat", "dan"), seeds=(0, 1, 2))
-
-
-@pytest.fixture
-def few_figures(monkeypatch):
-    """Reports with one figure: they have tests of their own."""
-    for title in set(FIGURES) - {"Differences to lower"}:
-        monkeypatch.delitem(FIGURES, title)
 
 
 def photos_of(study):

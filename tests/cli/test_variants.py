@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import csv
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -13,6 +10,7 @@ import pytest
 from clstudy.analysis.matrix import load_rows
 from clstudy.analysis.summary import summarise
 from clstudy.cli.commands import main
+from tests.support.main_command import run_command
 
 SPACE = """name: two_ways
 profile: smoke
@@ -39,10 +37,8 @@ def test_a_plan_shows_every_variant_and_a_typed_one_alone(
 @pytest.mark.slow
 @pytest.mark.ci_slow
 def test_variants_are_studies_that_are_compared_and_go_on(tmp_path: Path) -> None:
-    (tmp_path / "two_ways.yaml").write_text(SPACE)
-    command = [sys.executable, "-m", "clstudy.run", "--space", "two_ways.yaml"]
-    environment = {**os.environ, "RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0", "COLUMNS": "120"}
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    (tmp_path / "space.yaml").write_text(SPACE)
+    done = run_command(tmp_path)
     assert done.returncode == 0, done.stderr
     studies = {name: tmp_path / "runs" / f"two_ways_{name}" for name in ("plain", "longer")}
     values = {
@@ -55,7 +51,7 @@ def test_variants_are_studies_that_are_compared_and_go_on(tmp_path: Path) -> Non
     assert float(row["difference"]) == pytest.approx(values["longer"]["lower"] - values["plain"]["lower"], rel=1e-9)
     assert float(row["difference"]) != 0
     before = {name: load_rows(folder) for name, folder in studies.items()}
-    again = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    again = run_command(tmp_path)
     assert again.returncode == 0 and again.stdout.count("2 finished before") == 2, again.stdout
     assert all(load_rows(folder).equals(before[name]) for name, folder in studies.items())
 
