@@ -90,7 +90,8 @@ def build_report(study_dir: Path | str) -> Report:
         budgets = variance_table(summary)
         files = {**table_files(summary), **evidence_files(found), **claim_files(summary)}
         files[HEADROOM] = to_csv(headroom_table(headrooms(summary))).encode()
-        for name, content in {**files, "variance.csv": to_csv(budgets).encode()}.items():
+        files["variance.csv"] = to_csv(budgets).encode()
+        for name, content in files.items():
             write_atomically(folder / name, content)
         material = gather(summary)
         gallery = draw(material)
@@ -109,7 +110,7 @@ def build_report(study_dir: Path | str) -> Report:
                 *loss_path_sections(folder_of_study),
                 *tracking_sections(folder_of_study),
             ]
-            write_atomically(folder / "index.html", study_page(material, gallery, extra).encode())
+            write_atomically(folder / "index.html", study_page(material, gallery, extra, files).encode())
         except OSError:
             raise
         except Exception as error:

@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 from safetensors.numpy import save
@@ -72,6 +73,18 @@ def faces(request: StageRequest) -> np.ndarray:
     return np.concatenate([np.concatenate(top, axis=1), np.concatenate(below, axis=1)])
 
 
+def _of_photos(rows: pa.Table, owner: Identity) -> pa.Table:
+    """The rows with the digests of test photos for the names ``k-i`` that the study made up."""
+    digests = {
+        f"{timestamp.index}-{i}": photo.digest
+        for timestamp in owner.timestamps
+        for i, photo in enumerate(canonical_test(timestamp))
+    }
+    place = rows.schema.get_field_index("image")
+    named = [digests.get(name, name) for name in rows["image"].to_pylist()]
+    return rows.set_column(place, rows.schema.field(place), pa.array(named))
+
+
 def furnish(study, computed_on=lambda request: {}) -> dict[str, list[StageRequest]]:
     """Give a ``tests.analysis.test_report.Study`` its stages, anchors and timings; trial -> its stage requests.
 
@@ -97,7 +110,7 @@ def furnish(study, computed_on=lambda request: {}) -> dict[str, list[StageReques
             document = json.dumps({"request": request.document, "loss": 0.5, **computed_on(request)}).encode()
             store.stages.put(request.key, {"stage.json": document, "faces.png": sink.getvalue()})
             store.record_seconds(request.key, Timing(seconds=10.0 + request.t, work=1.0, kind="made up"))
-        table = pq.read_table(study.results(name))
+        table = _of_photos(pq.read_table(study.results(name)), person(spec["identity"], study.size))
         keys = json.dumps([request.key for request in requests[name]])
         pq.write_table(table.replace_schema_metadata({STAGE_KEYS: keys}), study.results(name))
     return requests

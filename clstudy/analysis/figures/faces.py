@@ -3,23 +3,34 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from matplotlib.axes import Axes
 from PIL import Image
 
-from clstudy.analysis.figures.style import INK, TEXT, Drawing, NothingToDrawError, drawing, panel_grid
+from clstudy.analysis.figures.style import (
+    INK,
+    TEXT,
+    Drawing,
+    NothingToDrawError,
+    drawing,
+    encode,
+    gif,
+    panel_grid,
+)
 from clstudy.analysis.matrix import Trial
 from clstudy.analysis.printed import number, panel_title
 from clstudy.analysis.report_data import Arm, ReportData
 from clstudy.analysis.study_folder import StoredStage, stage_faces
+from clstudy.images import decode_png
 
 _CELL = 0.62
 _MOST_PIXELS = 3_000_000
 _SIDES = (256, 128, 64)
 _SHOWN = 3
+_FRAME_MS = 700
 _PHOTO = "test photo"
 _MADE = {
     "class_gan": "an image generated of its category",
@@ -125,10 +136,10 @@ def _final_grid(material: ReportData, person: Shown) -> Drawing | None:
         [f"k = {k}" for k in range(count)],
         name=f"faces_{file_part(person.identity)}",
         title=f"{person.identity} ({person}): every timestamp in the end",
-        caption=f"Top: one test photo of each timestamp k. Below: {_made(material)} by each strategy's model after the "
-        f"last timestamp; what was forgotten is furthest from the photo."
+        caption=f"Top: one test photo of each timestamp k. Below: {made_of(material)} by each strategy's model after "
+        f"the last timestamp; what was forgotten is furthest from the photo."
         f"{_CHOSEN if person.people > _SHOWN else ''}{material.rate_note}",
-        alt=f"{person.identity} ({person}): {count} test photos, and under each {_made(material)} by "
+        alt=f"{person.identity} ({person}): {count} test photos, and under each {made_of(material)} by "
         f"{', '.join(list(rows)[1:])}.",
     )
 
@@ -145,17 +156,35 @@ def _oldest_grid(material: ReportData, person: Shown) -> Drawing | None:
     if not rows:
         return None
     moments = len(rows[_PHOTO])
-    return grid_drawing(
+    grid = grid_drawing(
         list(rows.items()),
         [f"t = {t}" for t in range(moments)],
         name=f"oldest_face_{file_part(person.identity)}",
         title=f"{person.identity} ({person}): the oldest timestamp's photo over time",
-        caption=f"Top: a test photo of timestamp 0. Below: {_made(material)} after training on timestamp t."
+        caption=f"Top: a test photo of timestamp 0. Below: {made_of(material)} after training on timestamp t; the GIF "
+        "shows the same, one timestamp after the other."
         f"{_WORST if person.people > 1 else ''}",
-        alt=f"{person.identity} ({person}): a test photo and {_made(material)} after t = 0 to {moments - 1} by "
+        alt=f"{person.identity} ({person}): a test photo and {made_of(material)} after t = 0 to {moments - 1} by "
         f"{', '.join(list(rows)[1:])}.",
         first=True,
     )
+    return replace(grid, files={**grid.files, "gif": gif(_frames(rows), _FRAME_MS)})
+
+
+def _frames(rows: Mapping[str, Sequence[np.ndarray]]) -> list[np.ndarray]:
+    """The rows of a grid side by side, one picture ``[h, w, 3]`` for each column."""
+    return [_frame({label: faces[t] for label, faces in rows.items()}, t) for t in range(len(rows[_PHOTO]))]
+
+
+def _frame(faces: Mapping[str, np.ndarray], t: int) -> np.ndarray:
+    figure, axes = panel_grid(1, 1, size=(1.3 * len(faces), 1.3), gap=(0.0, 0.0), margin=(0.1, 0.1, 0.3, 0.25))
+    side = cell_side(len(faces), max(map(len, faces.values())))
+    strip = np.concatenate([resized(face, side) for face in faces.values()], axis=1)
+    axes[0].imshow(strip, interpolation="none", aspect="auto", extent=(0, len(faces), 0, 1))
+    axes[0].set(yticks=[])
+    label_columns(axes[0], list(faces))
+    axes[0].set_xlabel(f"after t = {t}", fontsize=TEXT, color=INK)
+    return decode_png(encode(figure, "png"))
 
 
 def oldest_photo(stages: Sequence[StoredStage]) -> tuple[list[np.ndarray], list[np.ndarray]] | None:
@@ -170,7 +199,8 @@ def oldest_photo(stages: Sequence[StoredStage]) -> tuple[list[np.ndarray], list[
     return [photos[0] for photos, _ in there], [made[0] for _, made in there]
 
 
-def _made(material: ReportData) -> str:
+def made_of(material: ReportData) -> str:
+    """What a model makes of a test photo, for captions."""
     return _MADE.get(material.summary.study.workload, "its reconstruction")
 
 

@@ -12,6 +12,7 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from PIL import Image
 from scipy.optimize import isotonic_regression
 
 # Okabe and Ito's palette: distinguishable with any colour vision; yellow is left out (too light on white).
@@ -27,9 +28,10 @@ DPI = 150
 
 @dataclass(frozen=True, kw_only=True)
 class Drawing:
-    """A finished figure: file name stem, texts about it, and file contents by kind ("svg", "png"; "gif" if it moves).
+    """A finished figure: file name stem, texts about it, and file contents by kind ("svg", "png"; "gif": it moves).
 
     ``photographic``: made of photos, so that a page should embed it as a compressed picture and not as SVG.
+    ``moving``: a page embeds the GIF.
     ``first``: one of those that a page shows at its top.
     ``dpi``: of the PNG.
     """
@@ -41,6 +43,7 @@ class Drawing:
     files: Mapping[str, bytes]
     figure: Figure = field(repr=False, compare=False)
     photographic: bool = False
+    moving: bool = False
     first: bool = False
     dpi: int = DPI
 
@@ -78,6 +81,14 @@ def encode(figure: Figure, kind: str) -> bytes:
     sink = io.BytesIO()
     with matplotlib.rc_context({"svg.hashsalt": "clstudy", "svg.fonttype": "none", "text.parse_math": False}):
         figure.savefig(sink, format=kind, dpi=DPI, metadata={"Date": None} if kind == "svg" else None)
+    return sink.getvalue()
+
+
+def gif(frames: Sequence[np.ndarray], milliseconds: int) -> bytes:
+    """Pictures uint8 ``[h, w, 3]``, one after the other for ever."""
+    sink = io.BytesIO()
+    first, *others = map(Image.fromarray, frames)
+    first.save(sink, "GIF", save_all=True, append_images=others, duration=milliseconds, loop=0)
     return sink.getvalue()
 
 

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import io
-
 import numpy as np
-from PIL import Image
 
 from clstudy.analysis.figures.faces import (
     Shown,
@@ -17,7 +14,7 @@ from clstudy.analysis.figures.faces import (
     resized,
     shown_people,
 )
-from clstudy.analysis.figures.style import Drawing, drawing, panel_grid
+from clstudy.analysis.figures.style import Drawing, drawing, gif, panel_grid
 from clstudy.analysis.report_data import ReportData
 from clstudy.analysis.study_folder import stage_turntable
 from clstudy.images import decode_png
@@ -69,18 +66,16 @@ def _animation(sides: dict[str, Sides], person: Shown) -> Drawing:
     order = [*range(len(TURNTABLE_YAWS)), *range(len(TURNTABLE_YAWS) - 2, 0, -1)]
     side = cell_side(2 * len(sides), next(iter(sides.values()))[0].shape[1])
     pictures = {index: _frame(sides, index, side) for index in set(order)}
-    sink = io.BytesIO()
-    first, *others = (Image.fromarray(pictures[index][1]) for index in order)
-    first.save(sink, "GIF", save_all=True, append_images=others, duration=_FRAME_MS, loop=0)
     front = pictures[len(TURNTABLE_YAWS) // 2][0]
     return Drawing(
         name=f"{front.name}_{file_part(person.identity)}",
         title=f"{person.identity} ({person}): the last model, turning",
         caption=_CAPTION,
         alt=f"{person.identity} turning to and fro, by {', '.join(sides)}.",
-        files={**front.files, "gif": sink.getvalue()},
+        files={**front.files, "gif": gif([pictures[index][1] for index in order], _FRAME_MS)},
         figure=front.figure,
         photographic=True,
+        moving=True,
     )
 
 

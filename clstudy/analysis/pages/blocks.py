@@ -69,12 +69,16 @@ class TableRow:
 
 @dataclass(frozen=True, kw_only=True)
 class Table:
-    """A table in a box that scrolls by itself; the first column labels the rows."""
+    """A table in a box that scrolls by itself; the first column labels the rows.
+
+    ``name``: what a screen reader calls the box of a table without a caption.
+    """
 
     template: ClassVar[str] = "table.html.j2"
     caption: str
     columns: tuple[str, ...]
     rows: tuple[TableRow, ...]
+    name: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,6 +89,7 @@ class Picture:
         name: stem of its files beside the page.
         alt: what it shows, for readers who cannot see it.
         source: its ``data:`` address.
+        files: names of its files beside the page.
         narrowest, widest: limits of its width in CSS pixels.
     """
 
@@ -94,8 +99,52 @@ class Picture:
     caption: str
     alt: str
     source: str
+    files: tuple[str, ...]
     narrowest: int
     widest: int
+
+
+@dataclass(frozen=True)
+class Files:
+    """Links to files beside the page; names are made of letters, digits, ``.``, ``-`` and ``_``."""
+
+    template: ClassVar[str] = "files.html.j2"
+    names: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Face:
+    """A small picture in a table of faces; ``source``: its ``data:`` address; ``said``: lines under it."""
+
+    source: str
+    alt: str
+    said: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class FaceRow:
+    """A row of faces with its label; a row may be shorter than the table."""
+
+    label: str
+    faces: tuple[Face, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class FaceMoment:
+    """The rows after training on timestamp t."""
+
+    t: int
+    rows: tuple[FaceRow, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class FaceTable:
+    """Photos, and what models made of them after every timestamp; the page's script shows one moment at a time."""
+
+    template: ClassVar[str] = "faces.html.j2"
+    caption: str
+    photos: FaceRow
+    moments: tuple[FaceMoment, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,7 +157,7 @@ class Folded:
     opened: bool = False
 
 
-Block = Paragraph | Heading | Bullets | Table | Picture | Folded
+Block = Paragraph | Heading | Bullets | Table | Picture | Files | FaceTable | Folded
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,7 +179,9 @@ def soft_paragraph(*spans: str | Code) -> Paragraph:
     return Paragraph(spans, soft=True)
 
 
-def text_table(caption: str, columns: Sequence[str], rows: Iterable[Sequence[str]], *, long: bool = False) -> Table:
+def text_table(
+    caption: str, columns: Sequence[str], rows: Iterable[Sequence[str]], *, long: bool = False, name: str = ""
+) -> Table:
     """A table of strings, one sequence per row: its label, then its cells; ``long``: these are running text."""
     kind = "long" if long else None
     return Table(
@@ -140,6 +191,7 @@ def text_table(caption: str, columns: Sequence[str], rows: Iterable[Sequence[str
             TableRow(label=label, cells=tuple(TableCell(text=text, kind=kind) for text in texts))
             for label, *texts in rows
         ),
+        name=name,
     )
 
 
@@ -150,5 +202,5 @@ def rows_section(
 
     Use it for statistics that are computed elsewhere: pass the section to ``study_page`` as ``extra``.
     """
-    table = [text_table("", columns, rows)] if rows else []
+    table = [text_table("", columns, rows, name=f"{title}, table")] if rows else []
     return Section(anchor=anchor, title=title, blocks=(*table, *map(soft_paragraph, notes)))

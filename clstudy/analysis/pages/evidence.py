@@ -67,7 +67,7 @@ def evidence_sections(material: ReportData, found: StudyEvidence) -> list[Sectio
 def _folded(
     title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], said: Iterable[str], *, opened: bool = False
 ) -> Folded:
-    return Folded(title=title, blocks=(*map(paragraph, said), text_table("", columns, rows)), opened=opened)
+    return Folded(title=title, blocks=(*map(paragraph, said), text_table("", columns, rows, name=title)), opened=opened)
 
 
 def _of(row: Mapping[str, Any], panel: tuple[str, str], score: str) -> bool:

@@ -40,6 +40,7 @@ def picture(drawing: Drawing) -> Picture:
         caption=drawing.caption,
         alt=drawing.alt,
         source=f"data:{kind};base64,{base64.b64encode(content).decode('ascii')}",
+        files=tuple(f"{drawing.name}.{kind}" for kind in sorted(drawing.files, reverse=True)),
         narrowest=min(width, round(width * _NARROWEST)),
         widest=round(width * _LARGER),
     )
@@ -52,7 +53,7 @@ def embedded(drawing: Drawing) -> tuple[str, bytes, int]:
     """
     with opened_picture(drawing.files["png"], ("PNG",)) as image:
         width = round(image.width * 96 / drawing.dpi)
-        if "gif" in drawing.files:
+        if drawing.moving:
             return "image/gif", drawing.files["gif"], width
         if not drawing.photographic and len(drawing.files["svg"]) <= _SVG_UP_TO:
             return "image/svg+xml", drawing.files["svg"], width

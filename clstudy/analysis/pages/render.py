@@ -6,6 +6,8 @@ give equal bytes.
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import html
 from functools import cache
 from importlib.resources import files
@@ -15,9 +17,6 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from clstudy.safe_text import printable, redacted
-
-# Nothing may be loaded from anywhere, even if a name should ever get past the escaping.
-_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
 
 def render(template: str, **values: Any) -> str:
@@ -30,7 +29,8 @@ def render(template: str, **values: Any) -> str:
     Raises:
         jinja2.UndefinedError: the template prints a value that is not given.
     """
-    return environment().get_template(template).render(values, policy=_POLICY, style=_style()) + "\n"
+    page = environment().get_template(template).render(values, policy=_policy(), style=_style(), script=_script())
+    return page + "\n"
 
 
 @cache
@@ -58,6 +58,23 @@ def escaped(value: Any) -> Markup:
 
 
 @cache
+def _policy() -> str:
+    """Nothing may be loaded from anywhere and only our own script may run, even if a name gets past the escaping."""
+    digest = base64.b64encode(hashlib.sha256(_script().encode()).digest()).decode("ascii")
+    return f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"
+
+
+@cache
 def _style() -> Markup:
-    """The page's style sheet, the only text that is already markup."""
-    return Markup(files("clstudy.analysis.pages").joinpath("report.css").read_text(encoding="utf-8"))
+    """The page's style sheet; it and the script are the only texts that are already markup."""
+    return _packaged("report.css")
+
+
+@cache
+def _script() -> Markup:
+    """The page's script. Everything can be read without it."""
+    return _packaged("report.js")
+
+
+def _packaged(name: str) -> Markup:
+    return Markup(files("clstudy.analysis.pages").joinpath(name).read_text(encoding="utf-8"))

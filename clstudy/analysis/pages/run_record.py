@@ -86,7 +86,7 @@ def timing_section(material: ReportData) -> Section:
             ["shortest and longest stage", f"{min(seconds):.1f} s to {max(seconds):.1f} s"],
         ]
         caption = "Seconds of one worker per stage; stages that trials share count once"
-        blocks = [text_table(caption, ["", "time"], rows)]
+        blocks = [text_table(caption, ["what", "time"], rows)]
     sessions = read_sessions(material.summary.study.folder)
     blocks += [session_table(sessions)] if sessions else []
     return Section(anchor="timings", title="Timings", blocks=tuple(blocks))

@@ -1,11 +1,11 @@
-"""A study's report as one self-contained HTML page: no network, no script, no other file.
+"""A study's report as one self-contained HTML page: no network, no other file, and nothing that needs its script.
 
 Equal studies give equal bytes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from clstudy.analysis.answer import answer
 from clstudy.analysis.between_studies import Difference
@@ -13,9 +13,10 @@ from clstudy.analysis.claim_notes import primary_notes
 from clstudy.analysis.figures import Gallery
 from clstudy.analysis.limits import not_concluded
 from clstudy.analysis.pages.between import Pairs, between_sections, differing_section
-from clstudy.analysis.pages.blocks import Heading, Section, paragraph
+from clstudy.analysis.pages.blocks import Files, Heading, Section, paragraph
 from clstudy.analysis.pages.comparisons import comparison_section
 from clstudy.analysis.pages.efficiency import efficiency_section
+from clstudy.analysis.pages.faces import face_sections
 from clstudy.analysis.pages.headroom import headroom_sections
 from clstudy.analysis.pages.pictures import figure_section, glance_section
 from clstudy.analysis.pages.render import render
@@ -27,13 +28,14 @@ from clstudy.records.study_record import read_study_record
 from clstudy.settings.metric_facts import Metrics
 
 
-def study_page(material: ReportData, gallery: Gallery, extra: Sequence[Section] = ()) -> str:
+def study_page(material: ReportData, gallery: Gallery, extra: Sequence[Section] = (), files: Iterable[str] = ()) -> str:
     """The whole report; ``extra`` sections come after the paired comparisons.
 
     Args:
         material: the study's numbers.
         gallery: its figures, and those that could not be drawn.
         extra: further sections, for instance of ``rows_section``.
+        files: names of tables beside the page.
     """
     summary = material.summary
     record = read_study_record(summary.study.folder)
@@ -48,6 +50,7 @@ def study_page(material: ReportData, gallery: Gallery, extra: Sequence[Section] 
         alerts=_alerts(material, gallery, kinds),
         sections=[
             *glance_section(gallery),
+            *face_sections(material),
             main_section(material),
             figure_section(gallery),
             *headroom_sections(material),
@@ -58,6 +61,7 @@ def study_page(material: ReportData, gallery: Gallery, extra: Sequence[Section] 
             missing_section(summary),
             settings_section(record, kinds),
             timing_section(material),
+            *_file_sections(files),
         ],
     )
 
@@ -80,6 +84,11 @@ def comparison_page(
         blocks = (*map(paragraph, _answer(material)), Heading(table.title), *table.blocks)
         studies.append(Section(anchor=f"study-{place}", title=name, blocks=blocks))
     return render("side_by_side.html.j2", title="clstudy studies", studies=studies, sections=sections)
+
+
+def _file_sections(files: Iterable[str]) -> list[Section]:
+    names = tuple(sorted(files))
+    return [Section(anchor="files", title="Tables as files", blocks=(Files(names),))] if names else []
 
 
 def _answer(material: ReportData) -> list[str]:

@@ -44,13 +44,9 @@ def variance_sections(material: ReportData, table: pa.Table) -> list[Section]:
         own = [row for row in rows if row["score"] == score]
         if own:
             lines = [_line(row, material.digits, with_rate) for row in own]
-            parts.append(
-                Folded(
-                    title=f"{SCORES[score].title}: where the uncertainty comes from",
-                    blocks=(*map(paragraph, _remarks(own)), text_table("", _COLUMNS, lines)),
-                    opened=score == _OPEN,
-                )
-            )
+            title = f"{SCORES[score].title}: where the uncertainty comes from"
+            table = text_table("", _COLUMNS, lines, name=title)
+            parts.append(Folded(title=title, blocks=(*map(paragraph, _remarks(own)), table), opened=score == _OPEN))
     n = max(row["n_identities"] for row in rows)
     notes = list(_NOTES)
     if n > 1:
