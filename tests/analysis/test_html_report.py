@@ -346,7 +346,7 @@ def test_people_for_whom_there_is_no_room_are_named(full, monkeypatch):
     assert len(page.all("img")) == 4 + 3 * (1 + 2 + 3 + 4) + 4
 
 
-@pytest.mark.slow
+@pytest.mark.network
 def test_axe_finds_nothing_to_object_to(full, tab, tmp_path):
     """The accessibility checker axe-core, from npm."""
     if shutil.which("npm") is None:
