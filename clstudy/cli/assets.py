@@ -13,6 +13,7 @@ from clstudy.assets.build import (
     build_lpips,
     build_onnx,
     take_ages,
+    take_benchmark,
     take_pretrained,
     take_virtual_people,
     write_manifest,
@@ -39,11 +40,23 @@ from clstudy.storage.places import require_writable
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
     help="import the file that clstudy.identities.virtual.build wrote",
 )
-def assets(work: Path | None, pretrained: Path | None, ages: Path | None, virtual_people: Path | None) -> None:
+@option(
+    "--benchmark",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="import the file that `clstudy bench entry` wrote of the reference's study",
+)
+def assets(
+    work: Path | None,
+    pretrained: Path | None,
+    ages: Path | None,
+    virtual_people: Path | None,
+    benchmark: Path | None,
+) -> None:
     """Write the files, then the manifest."""
-    if not any((work, pretrained, ages, virtual_people)):
+    if not any((work, pretrained, ages, virtual_people, benchmark)):
         raise click.UsageError(
-            "nothing to do; give --work, --pretrained, --ages or --virtual-people", click.get_current_context()
+            "nothing to do; give --work, --pretrained, --ages, --virtual-people or --benchmark",
+            click.get_current_context(),
         )
     require_writable(_HERE, "the package's folder", "work in a clone of your own (`pip install -e`)")
     files: list[Path] = []
@@ -57,6 +70,8 @@ def assets(work: Path | None, pretrained: Path | None, ages: Path | None, virtua
         files += take_ages(ages)
     if virtual_people is not None:
         files.append(take_virtual_people(virtual_people))
+    if benchmark is not None:
+        files.append(take_benchmark(benchmark))
     write_manifest(files)
     for file in files:
         print(f"{file.name}: {file.stat().st_size / 1e6:.1f} MB")

@@ -35,6 +35,7 @@ ENTRIES = {
     ),
     "pool": Entry(module="pool", name="pool", line="make one study of several on different people"),
     "noise": Entry(module="noise", name="noise", line="set a study's differences against rounding on other processors"),
+    "bench": Entry(module="bench", name="bench", line="a strategy of your own against all others, on a fixed task"),
     "slurm": Entry(module="slurm", name="slurm", line="a batch script that runs a study on a SLURM cluster"),
     "doctor": Entry(module="doctor", name="doctor", line="check this machine, or a cluster, before a study"),
     "identities": Entry(module="identities", name="identities", line="photo folders: prepare one, check one"),

@@ -27,6 +27,7 @@ SUBCOMMANDS = [
     *(("metrics", name) for name in ("list", "check", "fetch")),
     *(("generators", name) for name in ("list", "check", "inspect", "convert", "export")),
     *(("workloads", name) for name in ("list", "check")),
+    *(("bench", name) for name in ("run", "verify", "board", "entry")),
     ("storage", "copy"),
     ("tracking", "rebuild"),
     *(("pretraining", name) for name in ("faces", "train", "views", "train-3d", "ages", "train-ages", "classifier")),
