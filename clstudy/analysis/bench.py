@@ -28,7 +28,8 @@ from clstudy.records.rows import RESULT_SCHEMA, SORT_KEY
 from clstudy.records.study_record import CompleteRecord, read_complete_record
 from clstudy.registry import Registry, is_foreign, source_digest
 from clstudy.settings.metric_facts import BALANCED, RECONSTRUCTION
-from clstudy.settings.profile_documents import BESIDE_THE_POINT
+from clstudy.settings.profile_documents import BESIDE_THE_POINT, profile_from_document
+from clstudy.settings.profiles import key_document
 from clstudy.storage.content_addressed_store import digest_of
 
 BASELINE = "er_rand"
@@ -135,8 +136,12 @@ def _origin(name: str) -> str | None:
 
 
 def settings_digest(record: CompleteRecord) -> str:
-    """Digest of everything in a study's profile that a number depends on."""
-    return digest_of({name: value for name, value in record.profile.items() if name not in BESIDE_THE_POINT})
+    """Digest of everything in a study's profile that a number depends on.
+
+    As in the stages' keys, settings that were added later are left out while they have their default.
+    """
+    document = key_document(profile_from_document(record.profile))
+    return digest_of({name: value for name, value in document.items() if name not in BESIDE_THE_POINT})
 
 
 def cells_of(rows: pa.Table) -> pa.Table:

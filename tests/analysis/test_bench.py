@@ -20,6 +20,7 @@ from clstudy.cli import bench as cli
 from clstudy.errors import UserError
 from clstudy.records.bench_entry import Entry, read_entry, write_entry
 from clstudy.records.rows import RESULT_SCHEMA
+from clstudy.settings.profiles import PROFILES
 from tests.analysis.test_html_report import check
 from tests.analysis.test_report import STRATEGIES, Study
 
@@ -32,7 +33,7 @@ def made(folder: Path, **changes: Any) -> Study:
     study = Study(folder, identities=PEOPLE, seeds=(0,))
     plan = yaml.safe_load((folder / "study.yaml").read_text())
     plan |= {
-        "profile": {"name": "embedded", "description": "any", "trainer": {"epochs": 3}},
+        "profile": PROFILES["embedded"]().to_dict(),
         "generator": "a generator",
         "fingerprint": {"device": "cpu"},
         "data_digests": {name: f"photos of {name}" for name in PEOPLE},
@@ -189,6 +190,16 @@ def test_a_file_is_read_as_it_was_written_and_refused_once_changed(entry: Entry,
             read_entry(tmp_path / f"{name}.parquet")
     with pytest.raises(UserError, match="there is no file"):
         read_entry(tmp_path / "none.parquet")
+
+
+def test_settings_that_no_number_depends_on_are_no_other_settings(tmp_path: Path, entry: Entry) -> None:
+    profile = PROFILES["embedded"]()
+    small = Benchmark(name="small", space="smoke", buffer_size=3, file="none")
+    words = replace(profile, description="other words", stage_seconds=1.0)
+    longer = replace(profile, trainer=replace(profile.trainer, epochs=7))
+    for name, changed_profile, same in (("words", words, True), ("longer", longer, False)):
+        other = made(tmp_path / name, profile=changed_profile.to_dict())
+        assert (entry_of(other.folder, small).facts.settings == entry.facts.settings) is same
 
 
 def test_trials_that_lack_are_named(tmp_path: Path) -> None:
