@@ -49,6 +49,9 @@ ENTRIES = {
     "loss-path": Entry(module="loss_path", name="loss_path", line="the loss along lines between stages"),
     "storage": Entry(module="storage", name="storage", line="copy studies between folders and object stores"),
     "tracking": Entry(module="tracking", name="tracking", line="write a study's MLflow runs again from its rows"),
+    "export-runs": Entry(
+        module="tracking", name="export_runs", line="write a study's runs for TensorBoard or Weights & Biases"
+    ),
     "ui": Entry(module="ui", name="ui", line="MLflow's pages of the runs, in a browser"),
     "assets": Entry(module="assets", name="assets"),
     "pretraining": Entry(module="pretraining", name="pretraining"),

@@ -1,6 +1,6 @@
-"""python -m clstudy.tracking rebuild STUDY --to URI: MLflow runs of a study from its Parquet rows (no torch, no Ray).
+"""A study's runs from its Parquet rows (no torch, no Ray), for MLflow or another tool.
 
-It uses the same writer as a running study, fed from the study's folder: rows (``results/``), settings
+For MLflow it uses the same writer as a running study, fed from the study's folder: rows (``results/``), settings
 (``study.yaml``), losses and pictures (``stages/``). Repeating it adds neither runs nor metric rows.
 """
 
@@ -40,6 +40,7 @@ from clstudy.study.stored_study import stage_keys, stored_metrics, stored_photos
 from clstudy.tracking.addresses import artifact_folder
 from clstudy.tracking.local_database import local_database
 from clstudy.tracking.run_contents import LOSS_METRIC, run_names, trial_params, trial_tags
+from clstudy.tracking.run_writers import RUN_WRITERS, RunWriter
 from clstudy.tracking.writer import MlflowWriter
 
 _PATIENCE_S = 60.0
@@ -61,9 +62,9 @@ class Rebuilt:
 
 
 class StudyReplay:
-    """Replays to an :class:`MlflowWriter` what the workers of a finished study reported."""
+    """Replays to a writer of runs what the workers of a finished study reported."""
 
-    def __init__(self, study: Path, writer: MlflowWriter, data: str | None = None, *, images: bool = True):
+    def __init__(self, study: Path, writer: RunWriter, data: str | None = None, *, images: bool = True):
         self._study = study
         self._writer = writer
         self._data = data
@@ -190,6 +191,19 @@ class StudyReplay:
                 people = ()
             self._photos = {photo.digest: photo for one in people for t in one.timestamps for photo in t.train}
         return self._photos
+
+
+def export_runs(study: Path, tool: str, folder: Path, data: str | None = None, *, images: bool = True) -> Rebuilt:
+    """Write a study's runs for a tool of ``RUN_WRITERS`` into a folder; writing them again replaces them.
+
+    Raises:
+        UserError: the folder is not a study, a result cannot be read, the tool is not known or not installed, or the
+            folder cannot be written.
+    """
+    make = RUN_WRITERS[tool]
+    record = read_complete_record(study)
+    require_writable(folder, "the folder", "name another one with --out")
+    return StudyReplay(study, make(folder, record.name), data, images=images).run()
 
 
 def complete_runs(study: Path, writer: MlflowWriter, data: str | None = None, *, images: bool = True) -> int:

@@ -23,6 +23,7 @@ from clstudy.records.rows import RESULT_SCHEMA
 from clstudy.settings.profiles import PROFILES
 from tests.analysis.test_html_report import check
 from tests.analysis.test_report import STRATEGIES, Study
+from tests.support.smoke_study import SmokeStudy
 
 LPIPS = ("reconstruction", "lpips")
 PEOPLE = ("ann", "bob", "cat", "dan", "eve")
@@ -281,11 +282,11 @@ def test_a_dry_run_plans_the_strategy_alone(
 @pytest.mark.slow
 @pytest.mark.ci_slow
 def test_a_strategy_of_ones_own_is_entered(
-    smoke_study: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    smoke_study: SmokeStudy, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The whole way on a benchmark of smoke's size: nothing but the new strategy is computed, and its entry holds."""
     small = Benchmark(name="small", space="smoke", buffer_size=3, file=str(tmp_path / "reference.parquet"))
-    write_entry(Path(small.file), entry_of(smoke_study, small))
+    write_entry(Path(small.file), entry_of(smoke_study.study, small))
     monkeypatch.setitem(BENCHMARKS._entries, "small", small)
     (tmp_path / "newest.py").write_text(
         "import numpy as np\nfrom clstudy.strategies import PhotoStrategy\n\n\n"
