@@ -12,15 +12,18 @@ import click
 from clstudy.cli.command_line import FOLDER, command, option
 from clstudy.cli.entry_point import invoke
 from clstudy.errors import UserError
+from clstudy.storage.documents import json_object
 from clstudy.storage.places import open_place
-from clstudy.tracking.addresses import server_address, tracking_address
+from clstudy.tracking.addresses import TRACKED, runs_page, server_address, tracking_address
 from clstudy.tracking.local_database import local_database
+from clstudy.tracking.run_contents import CHARTS_HINT
 
 
 @command(
     "ui",
     help="Start MLflow's pages for the runs of a study, on this machine only: `mlflow ui` with the database "
-    "beside the study. Where MLFLOW_TRACKING_URI names a server, its address is printed.",
+    "beside the study. Prints the page that lists its runs. Where MLFLOW_TRACKING_URI names a server, that page is "
+    "printed and nothing is started.",
     epilog="Exit code: mlflow's own (Ctrl-C ends it), or 2 if there is no database.",
 )
 @click.argument(
@@ -31,12 +34,14 @@ def ui(study: str, port: int) -> None:
     """Replace this process by ``mlflow ui``."""
     uri = tracking_of(study)
     server = server_address(uri)
+    page = runs_page(server or f"http://127.0.0.1:{port}", experiment_of(study))
     if server is not None:
-        print(f"the runs are at {server}")
+        print(f"the runs are at {page}")
         return
     file = local_database(uri)
     if file is not None and not file.is_file():
         raise UserError(f"there is no database {file}; give a study's folder, such as runs/hull_sizes")
+    print(f"the runs are at {page} ({CHARTS_HINT}), as soon as MLflow has started; Ctrl-C ends it")
     sys.stdout.flush()
     os.execv(sys.executable, [sys.executable, *_mlflow(uri, port)])
 
@@ -57,6 +62,16 @@ def tracking_of(study: str) -> str:
         raise UserError(f"there is no folder {place}")
     home = place.absolute()
     return tracking_address(home if (home / "mlflow.db").exists() else home.parent)
+
+
+def experiment_of(study: str) -> str | None:
+    """Id of a study's experiment; None for a folder of studies, or a study whose runs no driver has tracked."""
+    place = open_place(study) / TRACKED
+    try:
+        found = json_object(place.read_bytes()).get("experiment_id") if place.is_file() else None
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, str) else None
 
 
 def _mlflow(uri: str, port: int) -> list[str]:

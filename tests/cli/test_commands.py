@@ -173,4 +173,12 @@ def test_ui_becomes_mlflow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caps
     assert started == [words, words]
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://me:secret@server:5000")
     assert main(["ui", str(study)]) == 0
-    assert capsys.readouterr().out == "the runs are at http://server:5000\n" and len(started) == 2
+    assert capsys.readouterr().out.endswith("the runs are at http://server:5000\n") and len(started) == 2
+    (study / "tracked.json").write_text('{"experiment_id": "7", "server": null}')
+    assert main(["ui", str(study)]) == 0
+    assert capsys.readouterr().out == "the runs are at http://server:5000/#/experiments/7/runs\n"
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    assert main(["ui", str(study), "--port", "5002"]) == 0
+    assert "the runs are at http://127.0.0.1:5002/#/experiments/7/runs (Charts" in capsys.readouterr().out
+    (study / "tracked.json").write_text("broken")
+    assert main(["ui", str(study)]) == 0 and "the runs are at http://127.0.0.1:5000 (" in capsys.readouterr().out
