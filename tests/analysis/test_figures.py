@@ -22,9 +22,11 @@ from scipy.optimize import minimize
 from clstudy.analysis.figures import COLOURS, FIGURES, NothingToDrawError, differences, draw, forest_plot
 from clstudy.analysis.figures.curves import over_identities
 from clstudy.analysis.figures.faces import cell_side, shown_people
+from clstudy.analysis.figures.improvement import improvements, shares_of_ranks
 from clstudy.analysis.figures.matrices import mean_matrix
 from clstudy.analysis.figures.memory import hull_outline, principal_plane, stored_counts
 from clstudy.analysis.figures.style import shades, spread
+from clstudy.analysis.matrix import ScoreCell
 from clstudy.analysis.report_data import Arm, gather
 from clstudy.analysis.study_folder import anchor_latents, stage_faces, trial_stages
 from clstudy.analysis.summary import summarise
@@ -113,6 +115,7 @@ def test_a_full_study_has_every_figure_as_svg_and_png(furnished, gallery):
         "buffer_size_reconstruction_lpips", "buffer_size_reconstruction_id", "timestamps_over_time", "result_matrices",
         "stored_bytes", "buffer_composition", "latents", "faces_ann", "faces_bob",
         f"oldest_face_{ranking(furnished[0])[-1]}", "strategies_over_time_k3", "strategies_over_time_k5",
+        "probability_of_improvement", "ranks_aip",
     }  # fmt: skip
     assert [drawing.name for drawing in gallery.drawings if drawing.first] == [
         "strategies_over_time_k3", f"oldest_face_{ranking(furnished[0])[-1]}",
@@ -506,3 +509,61 @@ def test_there_is_a_shade_for_every_buffer_size_also_where_there_is_none():
     """A study of ``lower`` alone has no buffer size; its curves could not be drawn."""
     for count in range(6):
         assert len(set(shades(count))) == count
+
+
+# --- how often better -------------------------------------------------------------------------------------------------
+
+
+def test_probabilities_are_shares_of_people_with_exact_limits(summary):
+    material = gather(summary)
+    found = next(one for one in improvements(material) if one.name == "probability_of_improvement")
+    aip = found.figure.axes[0]
+    labels = [label.get_text() for label in aip.get_yticklabels()]
+    assert labels == ["er_hull, K = 3", "er_hull, K = 5"], "against er_rand; lower is only ever a baseline"
+    spans = [line for line in aip.get_lines() if len(line.get_xdata()) == 2][1:]
+    points = [line for line in aip.get_lines() if len(line.get_xdata()) == 1]
+    for size, span, point in zip((3, 5), spans, points, strict=True):
+        ours, theirs = (
+            material.values[ScoreCell("reconstruction", "lpips", "aip", 0.001, name, size)]
+            for name in ("er_hull", "er_rand")
+        )
+        better = sum(np.mean(list(ours[name].values())) < np.mean(list(theirs[name].values())) for name in ours)
+        exact = stats.binomtest(better, len(ours)).proportion_ci(0.95, "exact")
+        assert list(point.get_xdata()) == [better / len(ours)]
+        np.testing.assert_allclose(span.get_xdata(), [exact.low, exact.high], atol=1e-12)
+
+
+@given(
+    st.integers(1, 5).flatmap(
+        lambda n: st.lists(st.lists(st.integers(0, 3), min_size=n, max_size=n), min_size=1, max_size=6)
+    ),
+    st.booleans(),
+)
+def test_ranks_are_those_of_scipy_and_ties_share_theirs(table, upward):
+    """Mean ranks, which are what ties leave alone, and every row and column adds up to one."""
+    names = [f"s{i}" for i in range(len(table[0]))]
+    scores = {name: {f"p{j}": float(row[i]) for j, row in enumerate(table)} for i, name in enumerate(names)}
+    order, shares = shares_of_ranks(scores, higher_is_better=upward)
+    sign = -1 if upward else 1
+    ranks = stats.rankdata(sign * np.array(table, dtype=float), axis=1).mean(axis=0)
+    mean_ranks = dict(zip(names, ranks, strict=True))
+    np.testing.assert_allclose(shares @ np.arange(1, len(names) + 1), [mean_ranks[name] for name in order])
+    np.testing.assert_allclose(shares.sum(axis=1), 1)
+    np.testing.assert_allclose(shares.sum(axis=0), 1)
+    assert [mean_ranks[name] for name in order] == pytest.approx(sorted(ranks))
+
+
+def test_one_person_has_no_share(tmp_path):
+    with pytest.raises(NothingToDrawError, match="that two people have in common"):
+        improvements(gather(summarise(Study(tmp_path / "study", identities=("ann",)).folder)))
+
+
+def test_above_every_line_are_the_differences_of_single_people(furnished, gallery):
+    study, _, _ = furnished
+    axes = drawn(gallery, "forgetting_minus_lower").figure.axes[0]
+    rows = [("er_rand", 3), ("er_rand", 5), ("er_hull", 3), ("er_hull", 5)]
+    assert len(axes.collections) == len(rows)
+    base = study.per_identity(LPIPS, "forgetting", "lower", None)
+    for (strategy, size), dots in zip(rows, axes.collections, strict=True):
+        ours = study.per_identity(LPIPS, "forgetting", strategy, size)
+        np.testing.assert_allclose(sorted(dots.get_offsets()[:, 0]), sorted(ours[name] - base[name] for name in ours))

@@ -159,9 +159,9 @@ def test_the_full_page_holds_everything_and_needs_nothing(full):
         "Per identity", "Failed and missing trials", "Settings, versions, data digests", "Timings", "Tables as files",
     ]  # fmt: skip
     assert [title for title in sections if title in expected] == expected
-    assert len(page.all("figure")) == 16
+    assert len(page.all("figure")) == 18
     # of two people: four photos and, after t = 0 to 3, the faces of three strategies; upper has only the last moment
-    assert len(page.all("img")) == 16 + 2 * (4 + 3 * (1 + 2 + 3 + 4) + 4)
+    assert len(page.all("img")) == 18 + 2 * (4 + 3 * (1 + 2 + 3 + 4) + 4)
     for link in page.all("a"):
         assert link["href"].startswith("#") or (study.folder / "report" / link["href"]).stat().st_size > 0
     kinds = {image["src"].split(";")[0] for image in page.all("img")}
@@ -236,7 +236,7 @@ def test_a_browser_shows_it_without_error_or_overflow(full, tab, tmp_path, width
     tab.evaluate("document.querySelectorAll('details').forEach(one => one.open = true)")
     assert tab.evaluate("document.documentElement.scrollWidth") <= width, "nor with everything unfolded"
     loaded = tab.evaluate("[...document.images].map(one => one.complete && one.naturalWidth > 0)")
-    assert loaded == [True] * (16 + 2 * (4 + 3 * (1 + 2 + 3 + 4) + 4))
+    assert loaded == [True] * (18 + 2 * (4 + 3 * (1 + 2 + 3 + 4) + 4))
     assert {address.split(":")[0] for address in tab.requested()} == {"file", "data"}
     background = tab.evaluate("getComputedStyle(document.body).backgroundColor")
     assert (max(map(int, re.findall(r"\d+", background))) < 60) == dark

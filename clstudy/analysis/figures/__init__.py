@@ -17,6 +17,7 @@ from clstudy.analysis.figures.edits import edits
 from clstudy.analysis.figures.faces import face_grids
 from clstudy.analysis.figures.forest import COLOURS, differences, forest_plot, forest_plots
 from clstudy.analysis.figures.horizons import against_bytes, against_timestamps
+from clstudy.analysis.figures.improvement import improvements
 from clstudy.analysis.figures.matrices import heat_maps
 from clstudy.analysis.figures.memory import composition, latents
 from clstudy.analysis.figures.strategies_over_time import strategies_over_time
@@ -35,6 +36,7 @@ _LOG = logging.getLogger(__name__)
 FIGURES: dict[str, Callable[[ReportData], list[Drawing]]] = {
     "Strategies over timestamps": strategies_over_time,
     "Differences to lower": forest_plots,
+    "How often better": improvements,
     "Scores over timestamps": ap_over_time,
     "Scores against buffer size": against_buffer_size,
     "Scores against stored bytes": against_bytes,

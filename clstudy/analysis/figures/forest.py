@@ -8,7 +8,9 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from clstudy.analysis.comparisons import paired_differences
 from clstudy.analysis.figures.style import Drawing, NothingToDrawError, drawing
+from clstudy.analysis.matrix import ScoreCell
 from clstudy.analysis.printed import (
     DEFAULT_DECIMALS,
     better_when,
@@ -29,6 +31,8 @@ _TITLES = {"aip": "AIP", "forgetting": "Forgetting"}
 _BESIDE = {"forgetting": "bwt"}
 """A score that is drawn under another one, thin and hollow."""
 _STEP = 0.28
+_ABOVE = 0.22
+"""How far single identities are above their line."""
 
 
 def forest_plots(material: ReportData) -> list[Drawing]:
@@ -40,19 +44,28 @@ def forest_plots(material: ReportData) -> list[Drawing]:
     for name, (score, baseline) in _FILES.items():
         rows = differences(material.summary, score, baseline, panel)
         beside = differences(material.summary, _BESIDE[score], baseline, panel) if score in _BESIDE else []
+        dots = _of_people(material, panel, score, baseline, rows)
         if rows:
             title = f"{_TITLES[score]}: difference to {baseline}"
             left = better_when(score, material.metrics[panel[1]]) == "negative"
             drawings.append(
                 drawing(
                     forest_plot(
-                        rows, beside, score=score, baseline=baseline, digits=digits, what=what, left_is_better=left
+                        rows,
+                        beside,
+                        dots,
+                        score=score,
+                        baseline=baseline,
+                        digits=digits,
+                        what=what,
+                        left_is_better=left,
                     ),
                     name=name,
                     title=title,
                     caption=f"Strategy minus {baseline}, paired on identities and seeds, with the 95% Student t "
                     f"interval over identities. {'Left' if left else 'Right'} of 0 is better. Blue circle: better; "
-                    "orange square: worse; grey diamond: the interval includes 0; cross: no interval."
+                    "orange square: worse; grey diamond: the interval includes 0; cross: no interval. Small dots "
+                    "above: single identities."
                     + (
                         " Under each, thin and hollow: −BWT, which photo noise does not push up as it does Forgetting."
                         if beside
@@ -74,9 +87,24 @@ def differences(
     return [row for row in summary.paired.to_pylist() if all(row[key] == value for key, value in wanted.items())]
 
 
+def _of_people(
+    material: ReportData, panel: tuple[str, str], score: str, baseline: str, rows: Sequence[Mapping[str, Any]]
+) -> dict[tuple[Any, ...], list[float]]:
+    """The differences of single identities, by the rows' cells."""
+    found = {}
+    for row in rows:
+        cell = ScoreCell(*panel, score, row["learning_rate"], row["strategy"], row["buffer_size"])
+        ours = material.values.get(cell) or material.values.get(cell._replace(buffer_size=None), {})
+        sized = cell._replace(strategy=baseline)
+        theirs = material.values.get(sized) or material.values.get(sized._replace(buffer_size=None), {})
+        found[_cell(row)] = list(paired_differences(ours, theirs)[0].values())
+    return found
+
+
 def forest_plot(
     rows: Sequence[Mapping[str, Any]],
     beside: Sequence[Mapping[str, Any]] = (),
+    dots: Mapping[tuple[Any, ...], Sequence[float]] | None = None,
     *,
     score: str,
     baseline: str,
@@ -89,6 +117,7 @@ def forest_plot(
     Args:
         rows: rows of ``PAIRED_SCHEMA``, at least one, all of one score and baseline.
         beside: rows of another score, each drawn under the line of the same cell.
+        dots: (learning rate, strategy, buffer size) -> differences of single identities.
         score: what is compared ("aip", "forgetting").
         baseline: name of the strategy at 0.
         digits: decimals, unless an interval needs more.
@@ -100,6 +129,8 @@ def forest_plot(
     axes = figure.add_subplot()
     axes.axvline(0.0, color="#000000", linewidth=1.0)
     for place, row in enumerate(rows):
+        values = (dots or {}).get(_cell(row), ())
+        axes.scatter(values, [_ABOVE - place] * len(values), s=9, color="#000000", alpha=0.4, linewidths=0)
         _draw(axes, -place, row, digits)
     places = {_cell(row): place for place, row in enumerate(rows)}
     for row in beside:
