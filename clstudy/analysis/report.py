@@ -19,7 +19,8 @@ from clstudy.analysis.between_studies import (
 )
 from clstudy.analysis.claims import differences_of_interest
 from clstudy.analysis.evidence import evidence_files, judge
-from clstudy.analysis.figures import draw
+from clstudy.analysis.figures import Drawing, draw, quiet_text
+from clstudy.analysis.figures.between import between_drawing
 from clstudy.analysis.headroom import HEADROOM, headroom_table, headrooms
 from clstudy.analysis.matrix import read_rows
 from clstudy.analysis.pages.between import Pairs
@@ -166,7 +167,9 @@ class Comparison:
 
 
 def write_comparison(reports: Sequence[Report], folder: Place | None = None) -> Comparison:
-    """Write ``comparison.html`` and ``comparison.csv`` into a folder, by default that which holds the first study.
+    """Write ``comparison.html``, ``comparison.csv`` and a figure for each two (``comparison_0.svg``, …) into a folder.
+
+    By default into that which holds the first study.
 
     Paired differences are of every later study minus the first, on the people of both.
 
@@ -182,12 +185,27 @@ def write_comparison(reports: Sequence[Report], folder: Place | None = None) -> 
         shared = shared_people(reports[0].record, report.record, (reports[0].test_photos, report.test_photos))
         pairs[names[0], name] = (shared, between(reports[0].material, report.material, shared.people))
     metrics = {name: facts for material in materials.values() for name, facts in material.metrics.items()}
+    drawings = _drawn_between(pairs, metrics)
     where = folder or studies[0].folder.resolve().parent
     path = where / "comparison.html"
     try:
-        write_atomically(path, comparison_page(materials, differences, pairs, metrics).encode())
+        write_atomically(path, comparison_page(materials, differences, pairs, metrics, drawings).encode())
+        for drawing in drawings.values():
+            for kind, content in drawing.files.items():
+                write_atomically(where / f"{drawing.name}.{kind}", content)
         table = between_table({both: cells for both, (_, cells) in pairs.items()})
         write_atomically(where / "comparison.csv", to_csv(table).encode())
     except OSError as error:
         raise UserError(f"the comparison cannot be written: {error}") from error
     return Comparison(path=path, differences=differences, pairs=pairs, metrics=metrics)
+
+
+def _drawn_between(pairs: Pairs, metrics: Metrics) -> dict[tuple[str, str], Drawing]:
+    """The figures of each two studies that have cells in common."""
+    found = {}
+    with quiet_text():
+        for place, ((first, second), (_, cells)) in enumerate(pairs.items()):
+            drawing = between_drawing(first, second, cells, metrics, name=f"comparison_{place}")
+            if drawing is not None:
+                found[first, second] = drawing
+    return found

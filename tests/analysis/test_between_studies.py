@@ -14,6 +14,7 @@ from scipy import stats
 
 from clstudy.analysis.between_studies import between, shared_people, what_differs
 from clstudy.analysis.between_studies import test_photos as photos_in
+from clstudy.analysis.figures.between import between_drawing
 from clstudy.analysis.matrix import load_rows
 from clstudy.analysis.report_data import gather
 from clstudy.analysis.summary import summarise
@@ -146,3 +147,34 @@ def test_strangers_are_said_to_be_strangers(both, tmp_path, capsys, few_figures)
     assert main(["compare", str(both[0].folder), str(folder)]) == 0
     said = " ".join(capsys.readouterr().out.split())
     assert "have no person in common: nothing can be paired" in said and "Left out: ann, bob, cat" in said
+
+
+def test_both_studies_are_in_one_figure_with_their_differences(both):
+    """Left the means of both on the people of both, right what sets them apart: the numbers of the tables."""
+    first, second = (gather(summarise(study.folder)) for study in both)
+    cells = between(first, second, ["bob", "cat"])
+    drawn = between_drawing("one", "two", cells, first.metrics, name="comparison_0")
+    assert set(drawn.files) == {"svg", "png"} and "the people of both (2)" in drawn.caption
+    panels = iter(drawn.figure.axes)
+    for score in ("aip", "forgetting"):
+        own = [one for one in cells if one.cell[:2] == PANELS[0] and one.cell.score == score]
+        levels, apart = next(panels), next(panels)
+        points = {line.get_label(): line for line in levels.get_lines() if len(line.get_xdata()) == len(own) > 2}
+        assert list(points["one"].get_xdata()) == [one.first for one in own]
+        assert list(points["two"].get_xdata()) == [one.second for one in own]
+        spans = [list(line.get_xdata()) for line in apart.get_lines() if len(line.get_xdata()) == 2][1:]
+        assert spans == [[one.difference.low, one.difference.high] for one in own]
+        means = [line.get_xdata()[0] for line in apart.get_lines() if len(line.get_xdata()) == 1]
+        assert means == [one.difference.mean for one in own]
+
+
+def test_without_a_cell_in_common_there_is_no_figure(both):
+    metrics = gather(summarise(both[0].folder)).metrics
+    assert between_drawing("one", "two", [], metrics, name="comparison_0") is None
+
+
+def test_joint_training_alone_is_shown_by_its_final_performance(both):
+    first, second = (gather(summarise(study.folder)) for study in both)
+    cells = [one for one in between(first, second, ["bob", "cat"]) if one.cell.strategy == "upper"]
+    drawn = between_drawing("one", "two", cells, first.metrics, name="comparison_0")
+    assert len(drawn.figure.axes) == 2 and "Final performance" in drawn.figure.axes[0].get_xlabel()

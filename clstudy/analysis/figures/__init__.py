@@ -28,7 +28,7 @@ from clstudy.analysis.summary import Summary
 
 __all__ = [
     "COLOURS", "FIGURES", "Drawing", "Gallery", "NothingToDrawError", "Skipped", "differences", "draw", "encode",
-    "figures", "forest_plot",
+    "figures", "forest_plot", "quiet_text",
 ]  # fmt: skip
 
 _LOG = logging.getLogger(__name__)

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from clstudy.analysis.between_studies import Between, Difference, Shared
+from clstudy.analysis.figures import Drawing
 from clstudy.analysis.pages.blocks import Block, Folded, Section, Table, TableCell, TableRow, paragraph
+from clstudy.analysis.pages.pictures import picture
 from clstudy.analysis.printed import (
     better_when,
     decimals_of,
@@ -38,11 +40,19 @@ def differing_section(names: Sequence[str], differences: Sequence[Difference]) -
     return Section(anchor="differing", title=title, blocks=(table,))
 
 
-def between_sections(pairs: Pairs, metrics: Metrics) -> list[Section]:
-    """A section for every two studies, with a table for every score of their first metric; the others are folded."""
+def between_sections(pairs: Pairs, metrics: Metrics, drawings: Mapping[tuple[str, str], Drawing]) -> list[Section]:
+    """A section for every two studies: their figure, a table for every score of their first metric, the others folded.
+
+    Args:
+        pairs: whom and what each two have in common.
+        metrics: of all of them.
+        drawings: those that two studies have; their files are beside the page.
+    """
     sections = []
     for place, ((first, second), (shared, cells)) in enumerate(pairs.items()):
         blocks: list[Block] = [paragraph(sentence) for sentence in shared_sentences(first, second, shared)]
+        if (first, second) in drawings:
+            blocks.append(picture(drawings[first, second]))
         panels = list(dict.fromkeys((one.cell.protocol, one.cell.metric) for one in cells))
         for number_of_panel, panel in enumerate(panels):
             tables = score_tables(panel, cells, first, second, metrics)

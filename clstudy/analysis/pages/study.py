@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from clstudy.analysis.answer import answer
 from clstudy.analysis.between_studies import Difference
 from clstudy.analysis.claim_notes import primary_notes
-from clstudy.analysis.figures import Gallery
+from clstudy.analysis.figures import Drawing, Gallery
 from clstudy.analysis.limits import not_concluded
 from clstudy.analysis.pages.between import Pairs, between_sections, differing_section
 from clstudy.analysis.pages.blocks import Files, Heading, Section, paragraph
@@ -67,7 +67,11 @@ def study_page(material: ReportData, gallery: Gallery, extra: Sequence[Section] 
 
 
 def comparison_page(
-    materials: Mapping[str, ReportData], differences: Sequence[Difference], pairs: Pairs, metrics: Metrics
+    materials: Mapping[str, ReportData],
+    differences: Sequence[Difference],
+    pairs: Pairs,
+    metrics: Metrics,
+    drawings: Mapping[tuple[str, str], Drawing],
 ) -> str:
     """Several studies: paired differences, what is not the same in them, and their main tables side by side.
 
@@ -76,8 +80,9 @@ def comparison_page(
         differences: what is not the same in all of them (``what_differs``).
         pairs: names of two studies -> who is in both, and their cells (``between``).
         metrics: of all of them.
+        drawings: names of two studies -> their figure.
     """
-    sections = [*between_sections(pairs, metrics), differing_section(list(materials), differences)]
+    sections = [*between_sections(pairs, metrics, drawings), differing_section(list(materials), differences)]
     studies = []
     for place, (name, material) in enumerate(materials.items()):
         table = main_section(material)
