@@ -26,7 +26,7 @@ from clstudy.errors import UserError
 from clstudy.records.bench_entry import Entry, EntryFacts, read_entry
 from clstudy.records.rows import RESULT_SCHEMA, SORT_KEY
 from clstudy.records.study_record import CompleteRecord, read_complete_record
-from clstudy.registry import Registry, is_foreign, source_digest
+from clstudy.registry import Registry, instance_of, is_foreign, source_digest
 from clstudy.settings.metric_facts import BALANCED, RECONSTRUCTION
 from clstudy.settings.profile_documents import BESIDE_THE_POINT, profile_from_document
 from clstudy.settings.profiles import key_document
@@ -64,7 +64,8 @@ class Benchmark:
         return read_entry(asset_path(self.file) if Path(self.file).name == self.file else Path(self.file))
 
 
-BENCHMARKS: Registry[Benchmark] = Registry("benchmark")
+BENCHMARKS: Registry[Benchmark] = Registry("benchmark", foreign=instance_of(Benchmark))
+"""By name; one of your own is ``module:NAME``."""
 BENCHMARKS.register("v1")(Benchmark(name="v1", space="bench_v1", buffer_size=3, file="bench_v1.parquet"))
 
 

@@ -64,7 +64,11 @@ def bench() -> None:
 
 
 _version = option(
-    "--benchmark", default="v1", show_default=True, shell_complete=completing(lambda: BENCHMARKS), help="which one"
+    "--benchmark",
+    default="v1",
+    show_default=True,
+    shell_complete=completing(lambda: BENCHMARKS),
+    help="which one, or module:NAME for one of your own",
 )
 
 

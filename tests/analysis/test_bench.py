@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -281,23 +283,28 @@ def test_a_dry_run_plans_the_strategy_alone(
 
 @pytest.mark.slow
 @pytest.mark.ci_slow
-def test_a_strategy_of_ones_own_is_entered(
-    smoke_study: SmokeStudy, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_strategy_of_ones_own_is_entered(smoke_study: SmokeStudy, tmp_path: Path) -> None:
     """The whole way on a benchmark of smoke's size: nothing but the new strategy is computed, and its entry holds."""
     small = Benchmark(name="small", space="smoke", buffer_size=3, file=str(tmp_path / "reference.parquet"))
     write_entry(Path(small.file), entry_of(smoke_study.study, small))
-    monkeypatch.setitem(BENCHMARKS._entries, "small", small)
+    (tmp_path / "small.py").write_text(f"from clstudy.analysis.bench import Benchmark\n\nSMALL = {small!r}\n")
     (tmp_path / "newest.py").write_text(
         "import numpy as np\nfrom clstudy.strategies import PhotoStrategy\n\n\n"
         "class Newest(PhotoStrategy):\n    name = 'newest'\n    description = 'the last ones'\n    balanced = False\n\n"
         "    def choose(self, items, capacity, rng):\n"
         "        return np.argsort([-item.timestamp for item in items], kind='stable')[:capacity]\n"
     )
-    monkeypatch.chdir(tmp_path)
-    assert cli.main(["run", "newest:Newest", "--benchmark", "small", "--entry", "mine.parquet"]) == 0
-    printed = capsys.readouterr().out
-    assert "6 stages computed" in printed and "newest:Newest minus each of them" in printed
+    words = ["bench", "run", "newest:Newest", "--benchmark", "small:SMALL", "--entry", "mine.parquet"]
+    done = subprocess.run(
+        [sys.executable, "-m", "clstudy", *words],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=400,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "6 stages computed" in done.stdout and "newest:Newest minus each of them" in done.stdout
     found = read_entry(tmp_path / "mine.parquet")
     assert list(found.facts.strategies) == ["newest:Newest"] and complaints(found, small) == []
     assert found.facts.strategies["newest:Newest"] is not None, "its source is named by its digest"
