@@ -6,18 +6,18 @@ size, paired over people against ``er_rand``.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from statistics import fmean
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from clstudy.analysis.comparisons import Comparison, Evidence, compare, weigh
-from clstudy.analysis.matrix import TRIAL_COLUMNS, ScoreCell, ScoreValues, read_rows, result_matrices, score_values
+from clstudy.analysis.matrix import TRIAL_COLUMNS, ScoreValues, read_rows, result_matrices, score_values
 from clstudy.analysis.statistics.intervals import Interval, identity_interval
 from clstudy.analysis.study_folder import kinds_of_processor
 from clstudy.analysis.summary import summarise
@@ -27,6 +27,7 @@ from clstudy.records.bench_entry import Entry, EntryFacts, read_entry
 from clstudy.records.rows import RESULT_SCHEMA, SORT_KEY
 from clstudy.records.study_record import CompleteRecord, read_complete_record
 from clstudy.registry import Registry, instance_of, is_foreign, source_digest
+from clstudy.seeding import derive_rng
 from clstudy.settings.metric_facts import BALANCED, RECONSTRUCTION
 from clstudy.settings.profile_documents import BESIDE_THE_POINT, profile_from_document
 from clstudy.settings.profiles import key_document
@@ -35,8 +36,8 @@ from clstudy.storage.content_addressed_store import digest_of
 BASELINE = "er_rand"
 SCORES = ("aip", "forgetting")
 PANEL = (RECONSTRUCTION, "lpips")
-_KEPT = {RECONSTRUCTION: ("lpips", "id"), BALANCED: ("lpips", "id")}
-"""Protocol -> metrics that an entry holds."""
+_PROTOCOLS, _METRICS = (RECONSTRUCTION, BALANCED), ("lpips", "id")
+"""What an entry holds."""
 _SAME_START = 0.02
 """How far R[0, 0] may be from the reference's: before the first update of a memory all strategies train on the same
 photos, and processors differ by far less."""
@@ -77,7 +78,6 @@ class Standing:
         rank: by mean AIP, 1 is best; None for the bounds ``lower`` and joint training, which have no memory to choose.
         aip, forgetting: over people; Forgetting is None for joint training.
         to_baseline: score -> difference to ``er_rand`` and what it is worth; empty for ``er_rand`` and joint training.
-        entry: digest of the entry that it is from.
         origin: sha256 of its source; None for a packaged one.
     """
 
@@ -85,9 +85,7 @@ class Standing:
     rank: int | None
     aip: Interval | None
     forgetting: Interval | None
-    final: Interval
     to_baseline: Mapping[str, Evidence]
-    entry: str
     origin: str | None
 
 
@@ -150,11 +148,8 @@ def cells_of(rows: pa.Table) -> pa.Table:
 
     Sums run in the order of the rows, so equal rows give equal bits.
     """
-    wanted = [
-        (pc.field("protocol") == protocol) & pc.field("metric").isin(list(metrics))
-        for protocol, metrics in _KEPT.items()
-    ]
-    rows = rows.filter(wanted[0] | wanted[1]).sort_by(SORT_KEY)
+    wanted = pc.field("protocol").isin(_PROTOCOLS) & pc.field("metric").isin(_METRICS)
+    rows = rows.filter(wanted).sort_by(SORT_KEY)
     keys = [*TRIAL_COLUMNS, "train_timestamp", "test_timestamp", "protocol", "metric"]
     cells = rows.group_by(keys, use_threads=False).aggregate([("value", "mean"), ("image", "list")])
     images = [digest_of({"photos": sorted(names)}) for names in cells["image_list"].to_pylist()]
@@ -182,12 +177,12 @@ def complaints(entry: Entry, benchmark: Benchmark) -> list[str]:
 def _wrong_cells(entry: Entry, reference: Entry) -> list[str]:
     found = []
     told = set(entry.facts.strategies)
+    own = {name: _cells_by_person(entry, name) for name in sorted(told)}
     if set(entry.cells["strategy"].to_pylist()) != told:
         found.append(f"Its cells are of other strategies than it names ({', '.join(sorted(told))}).")
     wanted = _cells_by_person(reference, _continual(reference))
     joint = _cells_by_person(reference, reference.facts.joint[0]) if reference.facts.joint else {}
-    for name in sorted(told):
-        mine = _cells_by_person(entry, name)
+    for name, mine in own.items():
         due = joint if name in entry.facts.joint else wanted
         if mine.keys() != due.keys():
             found.append(f"{name} lacks cells or has too many: {len(mine)} instead of {len(due)}.")
@@ -197,7 +192,7 @@ def _wrong_cells(entry: Entry, reference: Entry) -> list[str]:
         values = entry.cells.filter(pc.equal(entry.cells["metric"], metric))["value"].to_numpy()
         if not (np.isfinite(values).all() and (values >= low).all() and (values <= high).all()):
             found.append(f"Values of {metric} are outside {low:g} to {high:g}.")
-    return found or _other_start(entry, wanted)
+    return found or _other_start({name: own[name] for name in own if name not in entry.facts.joint}, wanted)
 
 
 def _continual(entry: Entry) -> str:
@@ -205,16 +200,19 @@ def _continual(entry: Entry) -> str:
     return next(name for name in entry.facts.strategies if name not in entry.facts.joint)
 
 
-def _cells_by_person(entry: Entry, strategy: str) -> dict[tuple[object, ...], tuple[str, float]]:
+_Cells = Mapping[tuple[object, ...], tuple[str, float]]
+
+
+def _cells_by_person(entry: Entry, strategy: str) -> _Cells:
     """Everything that tells the cells of a strategy apart -> photos and value."""
     rows = entry.cells.filter(pc.equal(entry.cells["strategy"], strategy)).to_pylist()
     names = ("identity", "learning_rate", "seed", "train_timestamp", "test_timestamp", "protocol", "metric")
     return {tuple(row[name] for name in names): (row["image"], row["value"]) for row in rows}
 
 
-def _other_start(entry: Entry, wanted: Mapping[tuple[object, ...], tuple[str, float]]) -> list[str]:
-    for name in sorted(set(entry.facts.strategies) - set(entry.facts.joint)):
-        for key, (_, value) in _cells_by_person(entry, name).items():
+def _other_start(learners: Mapping[str, _Cells], wanted: _Cells) -> list[str]:
+    for name, cells in learners.items():
+        for key, (_, value) in cells.items():
             if key[3:5] == (0, 0) and key[6] == "lpips" and abs(value - wanted[key][1]) > _SAME_START:
                 return [
                     f"{name} begins elsewhere: R[0, 0] of {key[0]} is {value:.4f}, and {wanted[key][1]:.4f} for all "
@@ -238,35 +236,29 @@ def standings(benchmark: Benchmark, entries: Iterable[Entry] = ()) -> list[Stand
             if name in owner:
                 raise UserError(f"strategy {name} is in two entries; leave one out, or give it another name")
             owner[name] = entry
-    values = _values(both, benchmark)
+    values = _values(both)
     evidence = {score: _to_baseline(values, score) for score in SCORES}
+    people = {(cell.score, cell.strategy): _over_people(by_name) for cell, by_name in values.items()}
     bounds = {"lower"} | {name for entry in both for name in entry.facts.joint}
-    means = {name: {score: _over_people(values, score, name) for score in (*SCORES, "final")} for name in owner}
-    ranked = sorted(owner.keys() - bounds, key=lambda name: (_middle(means[name]["aip"]), name))
-    order = [*ranked, *sorted(bounds & owner.keys())]
-    found = []
-    for name in order:
-        final = means[name]["final"]
-        assert final is not None
-        found.append(
-            Standing(
-                strategy=name,
-                rank=ranked.index(name) + 1 if name in ranked else None,
-                aip=means[name]["aip"],
-                forgetting=means[name]["forgetting"],
-                final=final,
-                to_baseline={score: evidence[score][name] for score in SCORES if name in evidence[score]},
-                entry=owner[name].digest,
-                origin=owner[name].facts.strategies[name],
-            )
+    ranked = sorted(owner.keys() - bounds, key=lambda name: (people["aip", name].mean, name))
+    places = {name: place for place, name in enumerate(ranked, 1)}
+    return [
+        Standing(
+            strategy=name,
+            rank=places.get(name),
+            aip=people.get(("aip", name)),
+            forgetting=people.get(("forgetting", name)),
+            to_baseline={score: evidence[score][name] for score in SCORES if name in evidence[score]},
+            origin=owner[name].facts.strategies[name],
         )
-    return found
+        for name in [*ranked, *sorted(bounds & owner.keys())]
+    ]
 
 
 def against_all(benchmark: Benchmark, entry: Entry) -> dict[str, list[Evidence]]:
     """Score -> an entry's strategies minus each of the reference's; the p-values of a score are one family."""
     names = list(benchmark.reference.facts.strategies)
-    values = _values([benchmark.reference, entry], benchmark)
+    values = _values([benchmark.reference, entry])
     found = {}
     for score in SCORES:
         pairs = [one for one in compare(values, names, [score]) if one.cell.strategy in entry.facts.strategies]
@@ -274,8 +266,8 @@ def against_all(benchmark: Benchmark, entry: Entry) -> dict[str, list[Evidence]]
     return found
 
 
-def _values(entries: Sequence[Entry], benchmark: Benchmark) -> ScoreValues:
-    """Scores of the benchmark's panel."""
+def _values(entries: Sequence[Entry]) -> ScoreValues:
+    """Scores of ``PANEL``."""
     cells = pa.concat_tables([entry.cells for entry in entries])
     protocol, metric = PANEL
     mine = cells.filter((pc.field("protocol") == protocol) & (pc.field("metric") == metric))
@@ -291,16 +283,8 @@ def _to_baseline(values: ScoreValues, score: str) -> dict[str, Evidence]:
 def _weighed(pairs: Sequence[Comparison]) -> list[Evidence]:
     if not pairs:
         return []
-    digest = hashlib.sha256(repr([(one.cell, one.baseline) for one in pairs]).encode()).digest()
-    return list(weigh(pairs, rng=np.random.default_rng(list(digest))).members)
+    return list(weigh(pairs, rng=derive_rng(0, "analysis", "benchmark", pairs[0].cell.score)).members)
 
 
-def _over_people(values: ScoreValues, score: str, strategy: str) -> Interval | None:
-    for cell, people in values.items():
-        if isinstance(cell, ScoreCell) and (cell.score, cell.strategy) == (score, strategy):
-            return identity_interval([float(np.mean(list(seeds.values()))) for seeds in people.values()])
-    return None
-
-
-def _middle(interval: Interval | None) -> float:
-    return np.inf if interval is None else interval.mean
+def _over_people(by_name: Mapping[str, Mapping[int, float]]) -> Interval:
+    return identity_interval([fmean(seeds.values()) for seeds in by_name.values()])

@@ -15,7 +15,7 @@ import pyarrow as pa
 from clstudy.analysis.comparisons import paired_differences
 from clstudy.analysis.matrix import ScoreCell
 from clstudy.analysis.printed import PRINTED_SCORES, flat_settings
-from clstudy.analysis.report_data import ReportData
+from clstudy.analysis.report_data import Arm, ReportData
 from clstudy.analysis.score_tables import CELL_FIELDS, INTERVAL_FIELDS, interval_fields
 from clstudy.analysis.statistics.intervals import Interval, identity_interval
 from clstudy.records.study_record import StudyRecord
@@ -51,6 +51,12 @@ class Between:
     second: float
     difference: Interval
     n_seeds: int
+
+    @property
+    def label(self) -> str:
+        """Strategy, buffer size and rate, as figures and tables say them."""
+        rate = "" if self.cell.learning_rate is None else f", lr {self.cell.learning_rate:g}"
+        return Arm(self.cell.strategy, self.cell.buffer_size).label + rate
 
     @property
     def n_identities(self) -> int:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from clstudy.analysis.comparisons import Comparison, compare
 from clstudy.analysis.efficiency import efficiency_table
 from clstudy.analysis.matrix import ResultMatrix, ScoreValues, Trial
 from clstudy.analysis.printed import PRINTED_SCORES, decimals_of
@@ -153,6 +154,11 @@ class ReportData:
             for arm in self.arms
             if arm in found
         }
+
+    def compared(self, score: str, baseline: str) -> list[Comparison]:
+        """Everything against a baseline in one score, under the main metric, at every rate."""
+        own = {cell: people for cell, people in self.values.items() if (cell.protocol, cell.metric) == self.panel}
+        return compare(own, [baseline], [score], metrics=self.metrics)
 
     @cached_property
     def stages(self) -> Mapping[Trial, tuple[StoredStage, ...]]:

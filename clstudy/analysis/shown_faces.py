@@ -9,9 +9,10 @@ from functools import cached_property
 import numpy as np
 import pyarrow.compute as pc
 
+from clstudy.analysis.figures.faces import focus_trials
 from clstudy.analysis.matrix import ScoreCell, Trial, read_rows
 from clstudy.analysis.printed import number, score_title
-from clstudy.analysis.report_data import Arm, ReportData
+from clstudy.analysis.report_data import ReportData
 from clstudy.analysis.study_folder import StoredStage, stage_faces
 from clstudy.settings.metric_facts import BALANCED, RECONSTRUCTION
 
@@ -73,7 +74,7 @@ def _in_order(material: ReportData) -> list[tuple[str, str]]:
 def _over_time(material: ReportData, identity: str, said: str) -> PersonOverTime | None:
     photos: tuple[np.ndarray, ...] = ()
     made: dict[int, dict[str, tuple[MadeFace, ...]]] = {}
-    for arm, trial in _trials(material, identity):
+    for arm, trial in focus_trials(material, identity).items():
         measured = _Measured(material, trial)
         for stage in material.stages[trial]:
             faces = stage_faces(stage)
@@ -87,13 +88,6 @@ def _over_time(material: ReportData, identity: str, said: str) -> PersonOverTime
     if not photos:
         return None
     return PersonOverTime(identity=identity, said=said, photos=photos, made=dict(sorted(made.items())))
-
-
-def _trials(material: ReportData, identity: str) -> Iterator[tuple[Arm, Trial]]:
-    for arm in material.focus_arms:
-        trial = material.trial_of(arm, identity)
-        if trial is not None:
-            yield arm, trial
 
 
 @dataclass(frozen=True)

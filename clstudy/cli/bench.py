@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,14 +10,13 @@ from pathlib import Path
 import click
 import yaml
 from click.core import ParameterSource
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.table import Table
 
 from clstudy.analysis.bench import (
     BASELINE,
     BENCHMARKS,
     Benchmark,
+    Standing,
     against_all,
     complaints,
     entry_of,
@@ -26,11 +24,10 @@ from clstudy.analysis.bench import (
 )
 from clstudy.analysis.pages.bench import COLUMNS, against_lines, board_page, standing_lines
 from clstudy.analysis.report import needed_by_reports
-from clstudy.cli.clean_output import CleanConsole
 from clstudy.cli.command_line import FOLDER, completing, group, option, verbatim
 from clstudy.cli.entry_point import invoke, say_error
-from clstudy.cli.report import PLAIN_WIDTH
-from clstudy.cli.run import OK, run
+from clstudy.cli.report import plain_console, print_table
+from clstudy.cli.run import OK, exit_code, run
 from clstudy.cli.run_options import run_options
 from clstudy.errors import UserError
 from clstudy.records.bench_entry import Entry, read_entry, write_entry
@@ -91,24 +88,24 @@ def bench_run(strategy: str, words: tuple[str, ...], benchmark: str, file: Path 
     make_strategy(strategy)  # refused before anything is read or written
     if strategy in chosen.reference.facts.strategies:
         raise UserError(f"{strategy} is in the benchmark already: clstudy bench board shows it")
-    console = CleanConsole(width=None if sys.stdout.isatty() else PLAIN_WIDTH, highlight=False)
+    console = plain_console()
     with tempfile.TemporaryDirectory() as folder:
         space = Path(folder) / "space.yaml"
         space.write_text(_space_with(chosen, strategy))
         options = run_options(_typed(words, space))
         view = PrintedRun(console, options)
         ending = MainJob(options, view).run()
-    codes = {Ending.FINISHED: 0, Ending.INCOMPLETE: 1, Ending.STOPPED: 3, Ending.INTERRUPTED: 130}
     if ending is not Ending.FINISHED or view.study is None:
-        return codes[ending]
+        return exit_code(ending)
     with local_view(view.study.place, needed_by_reports) as study:
         entry = entry_of(study, chosen)
-    write_entry(file or Path(f"{_safe(strategy)}.parquet"), entry)
+    place = file or Path(f"{_safe(strategy)}.parquet")
+    write_entry(place, entry)
     code = _verified(entry, chosen)
     if code == OK:
-        _print_places(console, chosen, [entry])
+        _print_places(console, chosen, standings(chosen, [entry]))
         _print_against(console, chosen, entry)
-    console.print(f"Written: {file or Path(f'{_safe(strategy)}.parquet')}", markup=False)
+    console.print(f"Written: {place}", markup=False)
     return code
 
 
@@ -122,8 +119,9 @@ def verify(files: tuple[Path, ...], benchmark: str) -> int:
     code = OK
     for file in files:
         entry = read_entry(file)
-        code = max(code, _verified(entry, BENCHMARKS[benchmark], str(file)))
-        if code == OK:
+        held = _verified(entry, BENCHMARKS[benchmark], str(file))
+        code = max(code, held)
+        if held == OK:
             facts = entry.facts
             print(f"{file}: {', '.join(facts.strategies)} · sha256 {entry.digest[:12]} · {entry.cells.num_rows} cells")
     return code
@@ -140,11 +138,12 @@ def board(files: tuple[Path, ...], benchmark: str, out: Path | None) -> int:
     code = max((_verified(entry, chosen, str(file)) for entry, file in zip(entries, files, strict=True)), default=OK)
     if code != OK:
         return code
-    console = CleanConsole(width=None if sys.stdout.isatty() else PLAIN_WIDTH, highlight=False)
-    _print_places(console, chosen, entries)
+    console = plain_console()
+    places = standings(chosen, entries)
+    _print_places(console, chosen, places)
     if out is not None:
         try:
-            write_atomically(out, board_page(chosen, standings(chosen, entries)).encode())
+            write_atomically(out, board_page(chosen, places).encode())
         except OSError as error:
             raise UserError(f"{out} cannot be written ({first_line(error)}); name another file with --out") from error
         console.print(f"Written: {out}", markup=False)
@@ -201,28 +200,19 @@ def _verified(entry: Entry, benchmark: Benchmark, file: str = "the entry") -> in
     return 1 if found else OK
 
 
-def _print_places(console: Console, benchmark: Benchmark, entries: Sequence[Entry]) -> None:
-    places = standings(benchmark, entries)
+def _print_places(console: Console, benchmark: Benchmark, places: Sequence[Standing]) -> None:
     title = f"clstudy-bench {benchmark.name}: reconstruction LPIPS at K = {benchmark.buffer_size}, lower is better"
     # whose source it is has no room on a terminal; `verify` and the page say it
-    _print_table(console, title, COLUMNS[:-1], [line[:-1] for line in standing_lines(places)])
+    print_table(console, title, COLUMNS[:-1], [line[:-1] for line in standing_lines(places)])
 
 
 def _print_against(console: Console, benchmark: Benchmark, entry: Entry) -> None:
     heads = ("against", "AIP", "Forgetting")
+    found = against_all(benchmark, entry)
     for strategy in entry.facts.strategies:
-        lines = against_lines(against_all(benchmark, entry), strategy)
-        _print_table(console, f"{strategy} minus each of them, the same people, photos and seeds", heads, lines)
+        lines = against_lines(found, strategy)
+        print_table(console, f"{strategy} minus each of them, the same people, photos and seeds", heads, lines)
     console.print(f"The question fixed beforehand is the difference to {BASELINE}; all others are exploratory.")
-
-
-def _print_table(console: Console, title: str, heads: Sequence[str], lines: Sequence[Sequence[str]]) -> None:
-    grid = Table(title=title, title_justify="left", box=SIMPLE_HEAD)
-    for head in heads:
-        grid.add_column(head)
-    for line in lines:
-        grid.add_row(*line)
-    console.print(grid)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import click
 from rich.box import SIMPLE_HEAD
@@ -58,8 +58,7 @@ def compare(studies: tuple[str, ...]) -> int:
 
 def write_reports(studies: Sequence[str]) -> int:
     """Write each study's report and, for several studies, the comparison; print the tables; returns the exit code."""
-    # A pipe has no width of its own: give it one that is readable and always the same.
-    console = CleanConsole(width=None if sys.stdout.isatty() else PLAIN_WIDTH, highlight=False)
+    console = plain_console()
     code = 0
     reports = []
     first: Place | None = None
@@ -90,6 +89,21 @@ def write_reports(studies: Sequence[str]) -> int:
     return code
 
 
+def plain_console() -> CleanConsole:
+    """A console for tables. A pipe has no width of its own: it gets one that is readable and always the same."""
+    return CleanConsole(width=None if sys.stdout.isatty() else PLAIN_WIDTH, highlight=False)
+
+
+def print_table(console: Console, title: str, heads: Sequence[str], lines: Iterable[Sequence[str]]) -> None:
+    """A table of texts under a title."""
+    grid = RichTable(title=title, title_justify="left", box=SIMPLE_HEAD)
+    for head in heads:
+        grid.add_column(head)
+    for line in lines:
+        grid.add_row(*line)
+    console.print(grid)
+
+
 def print_comparison(console: Console, comparison: Comparison) -> None:
     """What is not the same, and the paired differences under every two studies' first metric."""
     console.rule("comparison")
@@ -101,12 +115,10 @@ def print_comparison(console: Console, comparison: Comparison) -> None:
         if not cells:
             continue
         for table in score_tables(cells[0].cell[:2], cells, first, second, comparison.metrics):
-            grid = RichTable(title=table.caption, title_justify="left", box=SIMPLE_HEAD)
-            for column in table.columns:
-                grid.add_column(column)
-            for row in table.rows:
-                grid.add_row(row.label, *(f"{cell.text} {cell.small or ''}".strip() for cell in row.cells))
-            console.print(grid)
+            lines = (
+                (row.label, *(f"{cell.text} {cell.small or ''}".strip() for cell in row.cells)) for row in table.rows
+            )
+            print_table(console, table.caption, table.columns, lines)
     console.print(f"Written: {comparison.path} (and comparison.csv, with every metric)", markup=False)
 
 

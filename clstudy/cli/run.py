@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
@@ -16,6 +16,9 @@ from clstudy.cli.run_options import EXIT_CODES, run_options, with_run_options
 from clstudy.storage.driver_lock import StudyBusyError
 from clstudy.storage.file_modes import mask_of
 from clstudy.study.run_options import RunOptions
+
+if TYPE_CHECKING:
+    from clstudy.cluster.main_job import Ending
 
 OK, INCOMPLETE, STOPPED, BUSY = 0, 1, 3, 4
 
@@ -95,20 +98,14 @@ def run_variants(studies: Sequence[RunOptions], console: Console, *, everything:
     from clstudy.cli.run_view import PrintedRun
     from clstudy.cluster.main_job import Ending, MainJob
 
-    codes = {
-        Ending.FINISHED: OK,
-        Ending.INCOMPLETE: INCOMPLETE,
-        Ending.STOPPED: STOPPED,
-        Ending.INTERRUPTED: INTERRUPTED,
-    }
     code, finished = OK, []
     for options in studies:
         if len(studies) > 1:
             console.rule(str(options.variant))
         view = PrintedRun(console, options, everything=everything)
         ending = MainJob(options, view).run()
-        code = max(code, codes[ending])
-        if codes[ending] not in (OK, INCOMPLETE):
+        code = max(code, exit_code(ending))
+        if ending not in (Ending.FINISHED, Ending.INCOMPLETE):
             return code
         if view.study is not None:  # neither a plan alone nor a pilot
             finished.append(view.study)
@@ -116,6 +113,18 @@ def run_variants(studies: Sequence[RunOptions], console: Console, *, everything:
         comparison = write_comparison([study.report for study in finished], finished[0].place.resolve().parent)
         print_comparison(console, comparison)
     return code
+
+
+def exit_code(ending: Ending) -> int:
+    """The exit code of a run that ended so."""
+    from clstudy.cluster.main_job import Ending
+
+    return {
+        Ending.FINISHED: OK,
+        Ending.INCOMPLETE: INCOMPLETE,
+        Ending.STOPPED: STOPPED,
+        Ending.INTERRUPTED: INTERRUPTED,
+    }[ending]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -12,9 +12,8 @@ import click
 from clstudy.cli.command_line import FOLDER, command, option
 from clstudy.cli.entry_point import invoke
 from clstudy.errors import UserError
-from clstudy.storage.documents import json_object
 from clstudy.storage.places import open_place
-from clstudy.tracking.addresses import TRACKED, runs_page, server_address, tracking_address
+from clstudy.tracking.addresses import runs_page, server_address, tracked_at, tracking_address
 from clstudy.tracking.local_database import local_database
 from clstudy.tracking.run_contents import CHARTS_HINT
 
@@ -34,7 +33,8 @@ def ui(study: str, port: int) -> None:
     """Replace this process by ``mlflow ui``."""
     uri = tracking_of(study)
     server = server_address(uri)
-    page = runs_page(server or f"http://127.0.0.1:{port}", experiment_of(study))
+    tracked = tracked_at(open_place(study))
+    page = runs_page(server or f"http://127.0.0.1:{port}", None if tracked is None else tracked[0])
     if server is not None:
         print(f"the runs are at {page}")
         return
@@ -62,16 +62,6 @@ def tracking_of(study: str) -> str:
         raise UserError(f"there is no folder {place}")
     home = place.absolute()
     return tracking_address(home if (home / "mlflow.db").exists() else home.parent)
-
-
-def experiment_of(study: str) -> str | None:
-    """Id of a study's experiment; None for a folder of studies, or a study whose runs no driver has tracked."""
-    place = open_place(study) / TRACKED
-    try:
-        found = json_object(place.read_bytes()).get("experiment_id") if place.is_file() else None
-    except (OSError, ValueError):
-        return None
-    return found if isinstance(found, str) else None
 
 
 def _mlflow(uri: str, port: int) -> list[str]:

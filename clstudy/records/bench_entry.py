@@ -10,6 +10,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
+from functools import cached_property
 from typing import Any
 
 import pyarrow as pa
@@ -18,7 +19,7 @@ import pyarrow.parquet as pq
 from clstudy.errors import UserError
 from clstudy.records.results import parquet_bytes
 from clstudy.records.rows import RESULT_SCHEMA, SORT_KEY
-from clstudy.storage.places import Place, first_line, write_atomically
+from clstudy.storage.places import Place, first_line, read_plain, write_atomically
 
 _ABOUT, _DIGEST = b"clstudy.bench", b"clstudy.bench.sha256"
 MOST_BYTES = 50_000_000
@@ -76,7 +77,7 @@ class Entry:
     facts: EntryFacts
     cells: pa.Table
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """sha256 of facts and cells, whatever the file around them looks like."""
         content = {"facts": asdict(self.facts), "cells": self.cells.to_pylist()}
@@ -108,13 +109,11 @@ def read_entry(place: Place) -> Entry:
     """
     expected = "expected the file that `clstudy bench run` writes"
     try:
-        content = place.read_bytes() if place.is_file() else None
+        content = read_plain(place, MOST_BYTES)
+    except FileNotFoundError as error:
+        raise UserError(f"there is no file {place}; {expected}") from error
     except OSError as error:
-        raise UserError(f"{place} cannot be read ({first_line(error)})") from error
-    if content is None:
-        raise UserError(f"there is no file {place}; {expected}")
-    if len(content) > MOST_BYTES:
-        raise UserError(f"{place} has {len(content) / 1e6:.0f} MB, more than any entry; {expected}")
+        raise UserError(f"{place} cannot be read ({first_line(error)}); {expected}") from error
     try:
         table = pq.read_table(pa.BufferReader(content))
         told = table.schema.metadata or {}

@@ -7,7 +7,8 @@ import os
 from pathlib import Path
 from urllib.parse import quote, urlsplit, urlunsplit
 
-from clstudy.storage.places import Place, write_atomically
+from clstudy.storage.documents import MOST_JSON_BYTES, load_json
+from clstudy.storage.places import Place, read_plain, write_atomically
 from clstudy.tracking.local_database import sqlite_uri
 
 
@@ -45,6 +46,16 @@ def keep_address(study: Place, tracking_uri: str, experiment_id: str | None) -> 
         return
     document = {"experiment_id": experiment_id, "server": server_address(tracking_uri)}
     write_atomically(study / TRACKED, (json.dumps(document) + "\n").encode())
+
+
+def tracked_at(study: Place) -> tuple[str, str | None] | None:
+    """Experiment id and server (None: a local database) of a study; None if the file is not there, or is another."""
+    try:
+        document = load_json(read_plain(study / TRACKED, MOST_JSON_BYTES))
+        experiment, server = document["experiment_id"], document["server"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return (experiment, server) if isinstance(experiment, str) and isinstance(server, str | None) else None
 
 
 def artifact_folder(study: Place, tracking_uri: str) -> Path | None:

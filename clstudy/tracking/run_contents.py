@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -51,6 +52,16 @@ def loss_curve(losses: np.ndarray, most: int = MOST_CURVE_POINTS) -> dict[int, f
         int(part[-1]) + 1: float(np.mean(losses[part], dtype=np.float64))
         for part in np.array_split(np.arange(len(losses)), min(most, len(losses)))
     }
+
+
+def stage_values(metrics: Mapping[str, float], losses: np.ndarray | None) -> tuple[dict[str, float], dict[int, float]]:
+    """A timestamp's metrics and its thinned losses (``loss_curve``) without what is not finite.
+
+    "Not there" is not a number in a chart.
+    """
+    curve = {} if losses is None else loss_curve(losses)
+    finite = {name: float(value) for name, value in metrics.items() if math.isfinite(value)}
+    return finite, {step: loss for step, loss in curve.items() if math.isfinite(loss)}
 
 
 def curve_metric(timestamp: int) -> str:

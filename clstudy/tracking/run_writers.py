@@ -6,9 +6,9 @@ Both write files and send nothing: what becomes of them is for the user to say (
 from __future__ import annotations
 
 import hashlib
-import math
 import re
 import shutil
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from importlib import import_module
 from pathlib import Path
@@ -18,7 +18,7 @@ import numpy as np
 
 from clstudy.errors import UserError
 from clstudy.registry import Registry
-from clstudy.tracking.run_contents import curve_metric, loss_curve, step_time_ms
+from clstudy.tracking.run_contents import curve_metric, stage_values, step_time_ms
 
 _EVENTS = "events.out.tfevents.*"
 _PLAIN = re.compile(r"[^\w=.,+-]+")
@@ -47,6 +47,27 @@ class RunWriter(Protocol):
         """Close it as failed."""
 
 
+class FileWriter(ABC):
+    """A ``RunWriter`` of files: what a stage's values are is the same for every tool, how they are written is not."""
+
+    def log_stage(
+        self,
+        trial_id: str,
+        timestamp: int,
+        metrics: Mapping[str, float],
+        images: Mapping[str, np.ndarray] | None = None,
+        losses: np.ndarray | None = None,
+    ) -> None:
+        """As of ``RunWriter``."""
+        self.write_stage(timestamp, *stage_values(metrics, losses), images or {})
+
+    @abstractmethod
+    def write_stage(
+        self, timestamp: int, metrics: dict[str, float], losses: dict[int, float], images: Mapping[str, np.ndarray]
+    ) -> None:
+        """Write finite metrics, losses by optimiser step, and images by name."""
+
+
 RUN_WRITERS: Registry[Callable[[Path, str], RunWriter]] = Registry("tool")
 """Name of a tool -> makes its writer from a folder and a study's name."""
 
@@ -64,7 +85,7 @@ def imported(module: str, extra: str) -> Any:
 
 
 @RUN_WRITERS.register("tensorboard")
-class TensorBoardWriter:
+class TensorBoardWriter(FileWriter):
     """Event files, one folder for each run, for ``tensorboard --logdir FOLDER``."""
 
     def __init__(self, folder: Path, study: str):
@@ -83,22 +104,16 @@ class TensorBoardWriter:
         table = "\n".join(f"| {name} | {value} |" for name, value in told.items())
         self._open.add_text("parameters", f"| parameter | value |\n|---|---|\n{table}", 0, walltime=_time_of(0))
 
-    def log_stage(
-        self,
-        trial_id: str,
-        timestamp: int,
-        metrics: Mapping[str, float],
-        images: Mapping[str, np.ndarray] | None = None,
-        losses: np.ndarray | None = None,
+    def write_stage(
+        self, timestamp: int, metrics: dict[str, float], losses: dict[int, float], images: Mapping[str, np.ndarray]
     ) -> None:
         """Scalars and images by timestamp, losses by step."""
         now = _time_of(timestamp)
         for name, value in metrics.items():
-            if math.isfinite(value):
-                self._open.add_scalar(name, value, timestamp, walltime=now)
-        for step, loss in ({} if losses is None else loss_curve(losses)).items():
+            self._open.add_scalar(name, value, timestamp, walltime=now)
+        for step, loss in losses.items():
             self._open.add_scalar(curve_metric(timestamp), loss, step, walltime=now)
-        for name, pixels in (images or {}).items():
+        for name, pixels in images.items():
             self._open.add_image(name, pixels, timestamp, walltime=now, dataformats="HWC")
 
     def finish_trial(self, trial_id: str) -> None:
@@ -112,7 +127,7 @@ class TensorBoardWriter:
 
 
 @RUN_WRITERS.register("wandb")
-class WandbWriter:
+class WandbWriter(FileWriter):
     """Offline runs under ``FOLDER/wandb``, which ``wandb sync`` sends where the user wants them."""
 
     def __init__(self, folder: Path, study: str):
@@ -144,20 +159,14 @@ class WandbWriter:
         self._open.define_metric("*", step_metric="timestamp")
         self._open.define_metric("loss_by_step/*", step_metric="optimiser_step")
 
-    def log_stage(
-        self,
-        trial_id: str,
-        timestamp: int,
-        metrics: Mapping[str, float],
-        images: Mapping[str, np.ndarray] | None = None,
-        losses: np.ndarray | None = None,
+    def write_stage(
+        self, timestamp: int, metrics: dict[str, float], losses: dict[int, float], images: Mapping[str, np.ndarray]
     ) -> None:
         """Metrics and images over ``timestamp``, losses over ``optimiser_step``."""
-        finite = {name: value for name, value in metrics.items() if math.isfinite(value)}
-        pictures = {name: self._wandb.Image(pixels) for name, pixels in (images or {}).items()}
-        for step, loss in ({} if losses is None else loss_curve(losses)).items():
+        for step, loss in losses.items():
             self._open.log({"optimiser_step": step, curve_metric(timestamp): loss})
-        self._open.log({"timestamp": timestamp, **finite, **pictures})
+        pictures = {name: self._wandb.Image(pixels) for name, pixels in images.items()}
+        self._open.log({"timestamp": timestamp, **metrics, **pictures})
 
     def finish_trial(self, trial_id: str) -> None:
         """Close it."""

@@ -34,7 +34,7 @@ from clstudy.tracking.run_contents import (
     TRIAL_TAG,
     VERSION_TAG,
     curve_metric,
-    loss_curve,
+    stage_values,
     step_time_ms,
 )
 
@@ -135,12 +135,11 @@ class MlflowWriter:
             ValueError: an image of another type or shape.
         """
         pngs = {name: encode_png(pixels) for name, pixels in (images or {}).items()}
-        points = [(key, timestamp, float(value)) for key, value in metrics.items()]
-        curve = {} if losses is None else loss_curve(losses)
+        finite, curve = stage_values(metrics, losses)
+        points = [(key, timestamp, value) for key, value in finite.items()]
         points += [(curve_metric(timestamp), step, value) for step, value in curve.items()]
-        finite = [point for point in points if math.isfinite(point[2])]
-        if finite:
-            self._submit(trial_id, f"metrics of t={timestamp}", lambda: self._send_metrics(trial_id, timestamp, finite))
+        if points:
+            self._submit(trial_id, f"metrics of t={timestamp}", lambda: self._send_metrics(trial_id, timestamp, points))
         for name, png in pngs.items():
             self._submit_image(trial_id, f"{name}/t{timestamp:02d}.png", png)
 

@@ -9,7 +9,6 @@ from matplotlib.axes import Axes
 from clstudy.analysis.between_studies import Between
 from clstudy.analysis.figures.style import BOUND, INK, PALETTE, TEXT, Drawing, bare, drawing, panel_grid
 from clstudy.analysis.printed import panel_title, score_title
-from clstudy.analysis.report_data import Arm
 from clstudy.settings.metric_facts import Metrics
 
 _SCORES, _JOINT_SCORES = ("aip", "forgetting"), ("final",)
@@ -39,7 +38,7 @@ def between_drawing(
     shown = _by_score(cells, panel, _SCORES) or _by_score(cells, panel, _JOINT_SCORES)
     if not shown:
         return None
-    labels = {score: [_label(one) for one in found] for score, found in shown.items()}
+    labels = {score: [one.label for one in found] for score, found in shown.items()}
     most = max(map(len, labels.values()))
     left = 0.25 + 0.068 * max(len(label) for found in labels.values() for label in found)
     figure, axes = panel_grid(
@@ -99,8 +98,3 @@ def _frame(axes: Axes, lines: int) -> None:
     axes.locator_params(axis="x", nbins=4)
     bare(axes, "x")
     axes.tick_params(axis="y", length=0)
-
-
-def _label(one: Between) -> str:
-    rate = "" if one.cell.learning_rate is None else f", lr {one.cell.learning_rate:g}"
-    return Arm(one.cell.strategy, one.cell.buffer_size).label + rate

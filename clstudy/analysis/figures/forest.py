@@ -8,9 +8,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from clstudy.analysis.comparisons import paired_differences
 from clstudy.analysis.figures.style import Drawing, NothingToDrawError, drawing
-from clstudy.analysis.matrix import ScoreCell
 from clstudy.analysis.printed import (
     DEFAULT_DECIMALS,
     better_when,
@@ -44,7 +42,7 @@ def forest_plots(material: ReportData) -> list[Drawing]:
     for name, (score, baseline) in _FILES.items():
         rows = differences(material.summary, score, baseline, panel)
         beside = differences(material.summary, _BESIDE[score], baseline, panel) if score in _BESIDE else []
-        dots = _of_people(material, panel, score, baseline, rows)
+        dots = {one.cell[3:]: one.differences for one in material.compared(score, baseline)}
         if rows:
             title = f"{_TITLES[score]}: difference to {baseline}"
             left = better_when(score, material.metrics[panel[1]]) == "negative"
@@ -85,20 +83,6 @@ def differences(
     """Rows of the paired table for one score, baseline and (protocol, metric), in the tables' order."""
     wanted = dict(zip(("protocol", "metric"), panel, strict=True)) | {"score": score, "baseline": baseline}
     return [row for row in summary.paired.to_pylist() if all(row[key] == value for key, value in wanted.items())]
-
-
-def _of_people(
-    material: ReportData, panel: tuple[str, str], score: str, baseline: str, rows: Sequence[Mapping[str, Any]]
-) -> dict[tuple[Any, ...], list[float]]:
-    """The differences of single identities, by the rows' cells."""
-    found = {}
-    for row in rows:
-        cell = ScoreCell(*panel, score, row["learning_rate"], row["strategy"], row["buffer_size"])
-        ours = material.values.get(cell) or material.values.get(cell._replace(buffer_size=None), {})
-        sized = cell._replace(strategy=baseline)
-        theirs = material.values.get(sized) or material.values.get(sized._replace(buffer_size=None), {})
-        found[_cell(row)] = list(paired_differences(ours, theirs)[0].values())
-    return found
 
 
 def forest_plot(

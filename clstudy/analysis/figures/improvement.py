@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.axes import Axes
 
-from clstudy.analysis.comparisons import BASELINES, Comparison, compare
+from clstudy.analysis.comparisons import BASELINES, Comparison
 from clstudy.analysis.figures.style import (
     INK,
     PALETTE,
@@ -43,19 +43,10 @@ def improvements(material: ReportData) -> list[Drawing]:
 
 def _comparisons(material: ReportData, score: str) -> list[Comparison]:
     """Everything against the first baseline that the study has, under the main metric and the shown rate."""
-    if material.panel is None:
-        return []
-    cells = {
-        cell: people
-        for cell, people in material.values.items()
-        if (cell.protocol, cell.metric) == material.panel and cell.learning_rate == material.rate
-    }
-    there = {cell.strategy for cell in cells}
+    there = {arm.strategy for arm in material.arms}
     baseline = next((name for name in BASELINES if name in there), None)
-    if baseline is None:
-        return []
-    pairs = compare(cells, [baseline], [score], metrics=material.metrics)
-    return [one for one in pairs if len(one.differences) >= _FEWEST]
+    pairs = [] if baseline is None else material.compared(score, baseline)
+    return [one for one in pairs if len(one.differences) >= _FEWEST and one.cell.learning_rate == material.rate]
 
 
 def _probabilities(material: ReportData) -> Drawing | None:

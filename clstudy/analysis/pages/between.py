@@ -18,7 +18,6 @@ from clstudy.analysis.printed import (
     printed_value,
     score_title,
 )
-from clstudy.analysis.report_data import Arm
 from clstudy.settings.metric_facts import Metrics
 
 Pairs = Mapping[tuple[str, str], tuple[Shared, Sequence[Between]]]
@@ -108,9 +107,8 @@ def _row(one: Between, digits: int) -> TableRow:
     mean, limits = mean_and_interval(
         shown["mean"], shown["low"], shown["high"], digits, signed=True, missing="no interval"
     )
-    rate = "" if one.cell.learning_rate is None else f", lr {one.cell.learning_rate:g}"
     return TableRow(
-        label=Arm(one.cell.strategy, one.cell.buffer_size).label + rate,
+        label=one.label,
         cells=(
             TableCell(text=number(printed_value(score, one.first), digits)),
             TableCell(text=number(printed_value(score, one.second), digits)),

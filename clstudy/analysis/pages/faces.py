@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Iterator
 
 import numpy as np
@@ -21,6 +19,7 @@ from clstudy.analysis.pages.blocks import (
     paragraph,
     soft_paragraph,
 )
+from clstudy.analysis.pages.pictures import WEBP, data_address, webp
 from clstudy.analysis.report_data import ReportData
 from clstudy.analysis.shown_faces import PersonOverTime, people_over_time
 
@@ -36,6 +35,9 @@ def face_sections(material: ReportData) -> list[Section]:
     left_out: list[str] = []
     room = MOST_BYTES
     for person in people_over_time(material):
+        if left_out:  # whoever comes later has no room either, and need not be encoded to know it
+            left_out.append(person.identity)
+            continue
         table = _table(material, person)
         room -= _size(table)
         if room < 0 and tables:
@@ -96,6 +98,5 @@ def _faces(table: FaceTable) -> Iterator[Face]:
 
 
 def _source(image: np.ndarray) -> str:
-    sink = io.BytesIO()
-    Image.fromarray(resized(image, min(_SIDE, len(image)))).save(sink, "WEBP", quality=_QUALITY, method=4)
-    return f"data:image/webp;base64,{base64.b64encode(sink.getvalue()).decode('ascii')}"
+    small = Image.fromarray(resized(image, min(_SIDE, len(image))))
+    return data_address(WEBP, webp(small, quality=_QUALITY))

@@ -5,10 +5,13 @@ from __future__ import annotations
 import base64
 import io
 
+from PIL import Image
+
 from clstudy.analysis.figures import Drawing, Gallery
 from clstudy.analysis.pages.blocks import Block, Bullets, Heading, Picture, Section
 from clstudy.images import opened_picture
 
+WEBP = "image/webp"
 _SVG_UP_TO = 600_000
 """Largest size in bytes of a drawing that is embedded as SVG; larger ones are embedded as WebP."""
 _NARROWEST = 0.62
@@ -39,7 +42,7 @@ def picture(drawing: Drawing) -> Picture:
         title=drawing.title,
         caption=drawing.caption,
         alt=drawing.alt,
-        source=f"data:{kind};base64,{base64.b64encode(content).decode('ascii')}",
+        source=data_address(kind, content),
         files=tuple(f"{drawing.name}.{kind}" for kind in sorted(drawing.files, reverse=True)),
         narrowest=min(width, round(width * _NARROWEST)),
         widest=round(width * _LARGER),
@@ -57,6 +60,16 @@ def embedded(drawing: Drawing) -> tuple[str, bytes, int]:
             return "image/gif", drawing.files["gif"], width
         if not drawing.photographic and len(drawing.files["svg"]) <= _SVG_UP_TO:
             return "image/svg+xml", drawing.files["svg"], width
-        sink = io.BytesIO()
-        image.convert("RGB").save(sink, "WEBP", quality=86, method=4)
-    return "image/webp", sink.getvalue(), width
+        return WEBP, webp(image.convert("RGB"), quality=86), width
+
+
+def webp(image: Image.Image, *, quality: int) -> bytes:
+    """A picture as WebP."""
+    sink = io.BytesIO()
+    image.save(sink, "WEBP", quality=quality, method=4)
+    return sink.getvalue()
+
+
+def data_address(kind: str, content: bytes) -> str:
+    """The ``data:`` address of a picture of this media type."""
+    return f"data:{kind};base64,{base64.b64encode(content).decode('ascii')}"

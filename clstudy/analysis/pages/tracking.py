@@ -5,21 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 
 from clstudy.analysis.pages.blocks import Code, Section, paragraph
-from clstudy.storage.documents import MOST_JSON_BYTES, load_json
-from clstudy.storage.places import read_plain
-from clstudy.tracking.addresses import LOCAL_SERVER, TRACKED, runs_page
+from clstudy.tracking.addresses import LOCAL_SERVER, runs_page, tracked_at
 from clstudy.tracking.run_contents import CHARTS_HINT
 
 
 def tracking_sections(study: Path) -> list[Section]:
     """One section from ``tracked.json``; none if the study was never tracked or the file has other content."""
-    try:
-        document = load_json(read_plain(study / TRACKED, MOST_JSON_BYTES))
-        experiment, server = document["experiment_id"], document["server"]
-    except (OSError, ValueError, KeyError, TypeError):
+    tracked = tracked_at(study)
+    if tracked is None:
         return []
-    if not isinstance(experiment, str) or not isinstance(server, str | None):
-        return []
+    experiment, server = tracked
     page = runs_page(server or LOCAL_SERVER, experiment)
     blocks = []
     if server is None:
