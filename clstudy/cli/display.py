@@ -28,6 +28,7 @@ from clstudy.workloads.base import measured_facts, own_measures, workload_of
 Show = Callable[[Mapping[str, Any]], None]
 _LINE_SECONDS = 15.0
 _BAR_WIDTH = 60
+_IDLE = "waits for a trial"
 _LABEL_WIDTH = 9
 """Width of the label in front of the plan's lines, with the space after it."""
 
@@ -181,12 +182,13 @@ def retrained_lines(plan: Plan) -> list[str]:
 
 
 class _Board:
-    """Turns snapshots of the coordinator into text and tables."""
+    """Turns snapshots of the coordinator into text and tables: a headline, a bar, a line for each worker."""
 
     def __init__(self, plan: Plan, workers: int):
         self._plan = plan
         self._workers = workers
         self._started = time.monotonic()
+        self._lines: list[str | None] = [None] * workers
 
     def computed(self, snapshot: Mapping[str, Any]) -> int:
         return int(snapshot["stages"]["computed"])
@@ -209,17 +211,33 @@ class _Board:
         )
         return f"{text} · {duration(time.monotonic() - self._started)} elapsed, about {self.eta(snapshot)} left"
 
+    def lines(self, running: Mapping[str, Any]) -> list[str | None]:
+        """The trial on every worker's line (None: it has none), which a trial keeps until it ends."""
+        kept = [name if name in running else None for name in self._lines]
+        for name in sorted(running.keys() - set(kept)):
+            if None not in kept:
+                kept.append(None)  # a cluster may have grown
+            kept[kept.index(None)] = name
+        self._lines = kept
+        return kept
+
     def render(self, snapshot: Mapping[str, Any]) -> Group:
         rows = []
-        for trial, state in sorted(snapshot["running"].items()):
+        for number, trial in enumerate(self.lines(snapshot["running"]), start=1):
+            if trial is None:
+                rows.append((f"  {number}", _IDLE, "", "", ""))
+                continue
+            state = snapshot["running"][trial]
             loss = "" if math.isnan(state["loss"]) else f"loss {state['loss']:.4f}"
-            rows.append((f"  {trial}", f"t={state['t']}", f"{state['phase']} {state['done']}/{state['total']}", loss))
+            done = f"{state['phase']} {state['done']}/{state['total']}"
+            rows.append((f"  {number}", trial, f"t={state['t']}", done, loss))
         table = Table.grid(padding=(0, 2))
+        table.add_column(no_wrap=True)
         table.add_column()  # the only one that may shrink: a long name loses its end, progress is always shown
-        for place in range(1, 4):
+        for place in range(2, 5):
             table.add_column(no_wrap=True, min_width=max((len(row[place]) for row in rows), default=0))
-        for name, *rest in rows:
-            table.add_row(Text(name, no_wrap=True, overflow="ellipsis"), *map(Text, rest))
+        for number_text, name, *rest in rows:
+            table.add_row(number_text, Text(name, no_wrap=True, overflow="ellipsis"), *map(Text, rest))
         bar = Table.grid()  # a bar alone does not end its line, and the first trial would follow on it
         bar.add_column(width=_BAR_WIDTH)
         bar.add_row(

@@ -113,12 +113,16 @@ def test_a_full_study_has_every_figure_as_svg_and_png(furnished, gallery):
     assert {drawing.name for drawing in gallery.drawings} == {
         "forgetting_minus_lower", "aip_minus_lower", "over_time_reconstruction_lpips", "over_time_reconstruction_id",
         "buffer_size_reconstruction_lpips", "buffer_size_reconstruction_id", "timestamps_over_time", "result_matrices",
-        "stored_bytes", "buffer_composition", "latents", "faces_ann", "faces_bob",
+        "stored_bytes", "buffer_composition", "faces_ann", "faces_bob",
+        "latents_ann_K3", "latents_ann_K5", "latents_bob_K3", "latents_bob_K5",
         f"oldest_face_{ranking(furnished[0])[-1]}", "strategies_over_time_k3", "strategies_over_time_k5",
         "probability_of_improvement", "ranks_aip",
     }  # fmt: skip
     assert [drawing.name for drawing in gallery.drawings if drawing.first] == [
         "strategies_over_time_k3", f"oldest_face_{ranking(furnished[0])[-1]}",
+    ]  # fmt: skip
+    assert [drawing.name for drawing in gallery.drawings if drawing.folded] == [
+        "latents_ann_K5", "latents_bob_K3", "latents_bob_K5",
     ]  # fmt: skip
     for drawing in gallery.drawings:
         picture = Image.open(io.BytesIO(drawing.files["png"]))
@@ -355,20 +359,22 @@ def test_anchors_in_w_plus_are_drawn_as_vectors(tmp_path):
     assert principal_plane(found)[0].shape == (2, 2)
 
 
-def test_ringed_dots_are_the_stored_photos(furnished, gallery):
+@pytest.mark.parametrize("size", [3, 5])
+@pytest.mark.parametrize("identity", ["ann", "bob"])
+def test_ringed_dots_are_the_stored_photos(furnished, gallery, identity, size):
     study, requests, _ = furnished
-    every = np.concatenate([latents(timestamp) for timestamp in person("ann", study.size).timestamps]).astype(float)
+    every = np.concatenate([latents(timestamp) for timestamp in person(identity, study.size).timestamps]).astype(float)
     plane, _ = principal_plane(every)
     place = {}
-    for t, timestamp in enumerate(person("ann", study.size).timestamps):
+    for t, timestamp in enumerate(person(identity, study.size).timestamps):
         digests = sorted(photo.digest for photo in timestamp.train)
         place |= {digest: plane[6 * t + i] for i, digest in enumerate(digests)}
-    panels = drawn(gallery, "latents").figure.axes
+    panels = drawn(gallery, f"latents_{identity}_K{size}").figure.axes
     assert len(panels) == 2 * 3  # er_rand and er_hull at t = 1, 2, 3
     for number, axes in enumerate(panels):
         strategy, t = ("er_rand", "er_hull")[number // 3], 1 + number % 3
         ringed = axes.collections[-1].get_offsets()
-        stored = requests[f"ann-{strategy}-k3-lr0.001-s0"][t].replay
+        stored = requests[f"{identity}-{strategy}-k{size}-lr0.001-s0"][t].replay
         assert sorted(map(tuple, ringed)) == sorted(tuple(place[item.digest]) for item in stored)
 
 

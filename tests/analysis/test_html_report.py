@@ -23,8 +23,8 @@ from scipy import stats
 
 from clstudy.analysis import report
 from clstudy.analysis.answer import answer
-from clstudy.analysis.figures import FIGURES, Gallery
-from clstudy.analysis.pages import faces
+from clstudy.analysis.figures import FIGURES, Gallery, draw
+from clstudy.analysis.pages import faces, pictures
 from clstudy.analysis.pages.blocks import Code, Paragraph, rows_section, text_table
 from clstudy.analysis.pages.render import environment
 from clstudy.analysis.pages.study import study_page
@@ -159,16 +159,27 @@ def test_the_full_page_holds_everything_and_needs_nothing(full):
         "Per identity", "Failed and missing trials", "Settings, versions, data digests", "Timings", "Tables as files",
     ]  # fmt: skip
     assert [title for title in sections if title in expected] == expected
-    assert len(page.all("figure")) == 18
+    assert len(page.all("figure")) == 21
     # of two people: four photos and, after t = 0 to 3, the faces of three strategies; upper has only the last moment
-    assert len(page.all("img")) == 18 + 2 * (4 + 3 * (1 + 2 + 3 + 4) + 4)
+    assert len(page.all("img")) == 21 + 2 * (4 + 3 * (1 + 2 + 3 + 4) + 4)
     for link in page.all("a"):
         assert link["href"].startswith("#") or (study.folder / "report" / link["href"]).stat().st_size > 0
     kinds = {image["src"].split(";")[0] for image in page.all("img")}
     assert kinds == {"data:image/svg+xml", "data:image/webp"}
-    for figure in ("forgetting_minus_lower", "latents", "faces_ann"):
+    for figure in ("forgetting_minus_lower", "latents_bob_K5", "faces_ann"):
         assert (study.folder / "report" / f"{figure}.svg").stat().st_size > 0 and f"{figure}.svg" in page.words
     assert "Learning-rate response: The response" in page.words, "what is not drawn is said"
+
+
+def test_figures_for_which_a_page_has_no_room_are_linked(full, monkeypatch):
+    monkeypatch.setattr(pictures, "MOST_FOLDED", 0)
+    study, _ = full
+    material = gather(summarise(study.folder))
+    page = Page(study_page(material, draw(material)))
+    assert len(page.all("figure")) == 18
+    links = {link["href"] for link in page.all("a")}
+    for name in ("latents_ann_K3", "latents_ann_K5", "latents_bob_K3", "latents_bob_K5"):
+        assert {f"{name}.svg", f"{name}.png"} <= links and (study.folder / "report" / f"{name}.png").is_file()
 
 
 def test_equal_studies_give_equal_bytes(full):
@@ -236,7 +247,7 @@ def test_a_browser_shows_it_without_error_or_overflow(full, tab, tmp_path, width
     tab.evaluate("document.querySelectorAll('details').forEach(one => one.open = true)")
     assert tab.evaluate("document.documentElement.scrollWidth") <= width, "nor with everything unfolded"
     loaded = tab.evaluate("[...document.images].map(one => one.complete && one.naturalWidth > 0)")
-    assert loaded == [True] * (18 + 2 * (4 + 3 * (1 + 2 + 3 + 4) + 4))
+    assert loaded == [True] * (21 + 2 * (4 + 3 * (1 + 2 + 3 + 4) + 4))
     assert {address.split(":")[0] for address in tab.requested()} == {"file", "data"}
     background = tab.evaluate("getComputedStyle(document.body).backgroundColor")
     assert (max(map(int, re.findall(r"\d+", background))) < 60) == dark

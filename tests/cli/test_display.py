@@ -53,13 +53,30 @@ def test_the_bar_and_every_trial_have_a_line_of_their_own(plan: Plan, width: int
     assert not lines[bar].strip(" ━╸╺"), "nothing is glued to the bar"
     for name in names:
         (line,) = [line for line in lines if name in line]
-        assert line.split() == [name, "t=1", "train", "120/600", "loss", "0.1234"]
+        assert line.split()[1:] == [name, "t=1", "train", "120/600", "loss", "0.1234"]
     assert max(map(len, lines)) <= width
 
 
 def test_of_a_name_that_does_not_fit_the_end_goes_and_the_progress_stays(plan: Plan):
     lines = shown(_Board(plan, 2).render(snapshot("person_with_a_very_long_name" * 4)), 80)
-    assert "…" in lines[-1] and lines[-1].split()[-5:] == ["t=1", "train", "120/600", "loss", "0.1234"]
+    (line,) = [line for line in lines if "…" in line]
+    assert line.split()[-5:] == ["t=1", "train", "120/600", "loss", "0.1234"]
+
+
+def test_every_worker_has_a_line_and_a_trial_keeps_its_line(plan: Plan):
+    board = _Board(plan, 2)
+
+    def workers(*names: str) -> list[str]:
+        """What the lines of the workers begin with."""
+        lines = shown(board.render(snapshot(*names)), 80)
+        return [" ".join(line.split()[:2]) for line in lines if line.strip()[:1].isdigit()]
+
+    assert workers() == ["1 waits", "2 waits"]
+    assert workers("b") == ["1 b", "2 waits"]
+    assert workers("a", "b") == ["1 b", "2 a"], "it is not sorted anew"
+    assert workers("a") == ["1 waits", "2 a"]
+    assert workers("a", "c") == ["1 c", "2 a"]
+    assert workers("a", "c", "d") == ["1 c", "2 a", "3 d"], "more nodes may join"
 
 
 @pytest.mark.parametrize("width", [80, 120])

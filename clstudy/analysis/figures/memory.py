@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 from matplotlib.axes import Axes
 from scipy.spatial import ConvexHull, QhullError
 
+from clstudy.analysis.figures.faces import file_part
 from clstudy.analysis.figures.style import (
     INK,
     TEXT,
@@ -90,16 +92,39 @@ def stored_counts(material: ReportData, arm: Arm) -> np.ndarray:
 
 
 def latents(material: ReportData) -> list[Drawing]:
-    """One identity's anchors in their first two principal components, with the stored ones and their hull."""
-    arms = [arm for arm in _storing_arms(material) if arm.buffer_size == material.focus_size]
+    """Everybody's anchors in their first two principal components, with the stored ones and their hull, for every K.
+
+    The first person at the focus size comes first; the others are drawn for a page to fold away.
+    """
+    storing = _storing_arms(material)
+    sizes = sorted({arm.buffer_size or 0 for arm in storing})
+    people = sorted({trial.identity for trial in material.stages})
+    order = [(identity, size) for identity in people for size in sizes]
+    order.sort(key=lambda shown: shown != (people[0], material.focus_size))
+    drawings: list[Drawing] = []
+    reasons: list[NothingToDrawError] = []
+    for identity, size in order:
+        try:
+            found = _latents_of(material, identity, [arm for arm in storing if arm.buffer_size == size])
+        except NothingToDrawError as reason:
+            reasons.append(reason)
+            continue
+        drawings.append(replace(found, folded=bool(drawings)))
+    if not drawings:
+        raise reasons[0]
+    return drawings
+
+
+def _latents_of(material: ReportData, identity: str, arms: list[Arm]) -> Drawing:
+    """One person's anchors, and what these arms, all of one buffer size, stored of them."""
     # er_rand and er_hull come first, then the plan's order
     chosen = sorted(arms, key=lambda arm: (arm.strategy not in ("er_rand", "er_hull"), arms.index(arm)))
     chosen = sorted(chosen[:_MOST_STRATEGIES], key=arms.index)
-    identity = min(trial.identity for trial in material.stages)
     trials = {arm: trial for arm in chosen if (trial := material.trial_of(arm, identity))}
     if not trials:
         raise NothingToDrawError(f"No stages with stored photos of {identity} are in the study's folder.")
     stages = {arm: material.stages[trial] for arm, trial in trials.items()}
+    size = chosen[0].buffer_size
     last = next(iter(stages.values()))[-1]
     parts = [anchor_latents(material.summary.study.folder, last, k) for k in range(len(last.asked.anchored))]
     known = [part for part in parts if part is not None]
@@ -122,18 +147,16 @@ def latents(material: ReportData) -> list[Drawing]:
             panel_axes.set_ylabel(arm.label, fontsize=TEXT, fontweight="bold")
         if place < len(moments):
             panel_axes.set_title(f"t = {t}", loc="left", fontsize=TEXT)
-    return [
-        drawing(
-            figure,
-            name="latents",
-            title=f"Latents, hull and stored photos of {identity}",
-            caption=f"Every dot is the anchor of a training photo of an earlier timestamp, coloured by timestamp (dark "
-            f"is old, its number stands below); ringed ones are stored at t, the outline is the projection of their "
-            f"convex hull, crosses are the new photos of t. First two principal components of this person's anchors "
-            f"({share:.0%} of their variance), so distances in the other dimensions are not seen.{material.rate_note}",
-            alt=f"Scatter plots at t = {', '.join(map(str, moments))} for {', '.join(arm.label for arm in stages)}.",
-        )
-    ]
+    return drawing(
+        figure,
+        name=f"latents_{file_part(identity)}_K{size}",
+        title=f"Latents, hull and stored photos of {identity}, K = {size}",
+        caption=f"Every dot is the anchor of a training photo of an earlier timestamp, coloured by timestamp (dark "
+        f"is old, its number stands below); ringed ones are stored at t, the outline is the projection of their "
+        f"convex hull, crosses are the new photos of t. First two principal components of this person's anchors "
+        f"({share:.0%} of their variance), so distances in the other dimensions are not seen.{material.rate_note}",
+        alt=f"Scatter plots at t = {', '.join(map(str, moments))} for {', '.join(arm.label for arm in stages)}.",
+    )
 
 
 def _scatter(axes: Axes, stage: StoredStage, where: dict[str, np.ndarray], colours: list[str]) -> None:

@@ -33,6 +33,7 @@ class Drawing:
     ``photographic``: made of photos, so that a page should embed it as a compressed picture and not as SVG.
     ``moving``: a page embeds the GIF.
     ``first``: one of those that a page shows at its top.
+    ``folded``: one of many alike, which a page folds away, or only links.
     ``dpi``: of the PNG.
     """
 
@@ -45,6 +46,7 @@ class Drawing:
     photographic: bool = False
     moving: bool = False
     first: bool = False
+    folded: bool = False
     dpi: int = DPI
 
 

@@ -8,12 +8,14 @@ import io
 from PIL import Image
 
 from clstudy.analysis.figures import Drawing, Gallery
-from clstudy.analysis.pages.blocks import Block, Bullets, Heading, Picture, Section
+from clstudy.analysis.pages.blocks import Block, Bullets, Files, Folded, Heading, Picture, Section, soft_paragraph
 from clstudy.images import opened_picture
 
 WEBP = "image/webp"
 _SVG_UP_TO = 600_000
 """Largest size in bytes of a drawing that is embedded as SVG; larger ones are embedded as WebP."""
+MOST_FOLDED = 400_000
+"""Bytes of the figures that a page embeds folded away, all together."""
 _NARROWEST = 0.62
 """Below this share of its natural width a figure scrolls instead of shrinking, so that its text stays readable."""
 _LARGER = 1.3
@@ -27,8 +29,22 @@ def glance_section(gallery: Gallery) -> list[Section]:
 
 
 def figure_section(gallery: Gallery) -> Section:
-    """All other figures with captions, then what could not be drawn and why."""
-    blocks: list[Block] = [picture(drawing) for drawing in gallery.drawings if not drawing.first]
+    """All other figures with captions, then what could not be drawn and why.
+
+    Of figures that are folded away as many are embedded as there is room for; the files of the others are linked.
+    """
+    blocks: list[Block] = []
+    room = MOST_FOLDED
+    for drawing in gallery.drawings:
+        if drawing.first:
+            continue
+        if not drawing.folded:
+            blocks.append(picture(drawing))
+            continue
+        shown = picture(drawing)
+        room -= len(shown.source)
+        unfolds = (shown,) if room >= 0 else (soft_paragraph("No room on this page; its files:"), Files(shown.files))
+        blocks.append(Folded(title=drawing.title, blocks=unfolds))
     if gallery.skipped:
         blocks += [Heading("Not drawn"), Bullets(tuple(f"{s.title}: {s.reason}" for s in gallery.skipped))]
     return Section(anchor="figures", title="Figures", blocks=tuple(blocks))
