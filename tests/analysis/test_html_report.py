@@ -237,6 +237,18 @@ def test_on_paper_everything_that_is_folded_is_shown(full, tab):
     assert set(kept) == {"avoid"}, "no heading at the foot of a page"
 
 
+def test_on_paper_no_table_is_cut_off(full, tab):
+    tab.open(full[0].folder / "report" / "index.html", 718, 1000)  # A4 within a browser's margins
+    wider = "[...document.querySelectorAll('.scroll')].filter(box => box.scrollWidth > box.clientWidth + 1).length"
+    tab.evaluate("document.querySelectorAll('details').forEach(one => one.open = true)")
+    assert tab.evaluate(wider) > 0, "on a screen they scroll"
+    tab.call("Emulation.setEmulatedMedia", media="print")
+    try:
+        assert tab.evaluate(wider) == 0
+    finally:
+        tab.call("Emulation.setEmulatedMedia", media="")
+
+
 @pytest.mark.parametrize(("width", "height", "dark"), [(1280, 900, False), (390, 844, False), (390, 844, True)])
 def test_a_browser_shows_it_without_error_or_overflow(full, tab, tmp_path, width, height, dark):
     path = tmp_path / "index.html"

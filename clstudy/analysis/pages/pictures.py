@@ -8,7 +8,7 @@ import io
 from PIL import Image
 
 from clstudy.analysis.figures import Drawing, Gallery
-from clstudy.analysis.pages.blocks import Block, Bullets, Files, Folded, Heading, Picture, Section, soft_paragraph
+from clstudy.analysis.pages.blocks import Block, Bullets, Files, Folded, Heading, Picture, Section
 from clstudy.images import opened_picture
 
 WEBP = "image/webp"
@@ -34,6 +34,7 @@ def figure_section(gallery: Gallery) -> Section:
     Of figures that are folded away as many are embedded as there is room for; the files of the others are linked.
     """
     blocks: list[Block] = []
+    no_room: list[str] = []
     room = MOST_FOLDED
     for drawing in gallery.drawings:
         if drawing.first:
@@ -43,8 +44,12 @@ def figure_section(gallery: Gallery) -> Section:
             continue
         shown = picture(drawing)
         room -= len(shown.source)
-        unfolds = (shown,) if room >= 0 else (soft_paragraph("No room on this page; its files:"), Files(shown.files))
-        blocks.append(Folded(title=drawing.title, blocks=unfolds))
+        if room >= 0:
+            blocks.append(Folded(title=drawing.title, blocks=(shown,)))
+        else:
+            no_room += shown.files
+    if no_room:
+        blocks.append(Folded(title="Figures without room on this page, as files", blocks=(Files(tuple(no_room)),)))
     if gallery.skipped:
         blocks += [Heading("Not drawn"), Bullets(tuple(f"{s.title}: {s.reason}" for s in gallery.skipped))]
     return Section(anchor="figures", title="Figures", blocks=tuple(blocks))
