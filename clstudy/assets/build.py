@@ -158,6 +158,13 @@ def take_ages(folder: Path) -> list[Path]:
     return [Path(shutil.copyfile(folder / name, _HERE / ours)) for name, ours in names.items()]
 
 
+def take_pretrained_3d(folder: Path) -> Path:
+    """Copy our own 3D generator, its figures and its grid into the package."""
+    for name in ("model_card_3d.json", "model_card_3d_grid.png"):
+        shutil.copyfile(folder / name, _HERE / name)
+    return Path(shutil.copyfile(folder / GENERATOR_3D_FILE, _HERE / GENERATOR_3D_FILE))
+
+
 def take_benchmark(file: Path) -> Path:
     """Copy the reference of clstudy-bench into the package."""
     return Path(shutil.copyfile(file, _HERE / BENCHMARK_FILE))
@@ -170,6 +177,7 @@ def take_virtual_people(file: Path) -> Path:
 
 GENERATOR_FILE = "embedded_generator.safetensors"
 AGE_ESTIMATOR_FILE, AGE_PRIOR_FILE = "age_estimator.safetensors", "embedded_age_prior.safetensors"
+GENERATOR_3D_FILE = "embedded_3d.safetensors"
 VIRTUAL_PEOPLE_FILE = "virtual_people.safetensors"
 BENCHMARK_FILE = "bench_v1.parquet"
 FACTS = {
@@ -199,6 +207,11 @@ FACTS = {
     AGE_PRIOR_FILE: (
         "our age prior: w of embedded_generator.safetensors and an age -> w of every layer, float16; see MODEL_CARD.md",
         "clstudy.generators.pretraining train-age-prior on virtual people",
+        "MIT (this project)",
+    ),
+    GENERATOR_3D_FILE: (
+        "our EG3D (64 px), W encoder and semantic directions, float16; see MODEL_CARD_3D.md",
+        "clstudy.generators.pretraining train-3d on virtual people seen by four cameras each",
         "MIT (this project)",
     ),
     "lpips_alex.safetensors": (

@@ -15,6 +15,7 @@ from clstudy.assets.build import (
     take_ages,
     take_benchmark,
     take_pretrained,
+    take_pretrained_3d,
     take_virtual_people,
     write_manifest,
 )
@@ -36,6 +37,11 @@ from clstudy.storage.places import require_writable
     help="import weights from this output folder of clstudy.generators.pretraining train-ages and train-age-prior",
 )
 @option(
+    "--pretrained-3d",
+    type=click.Path(path_type=Path),
+    help="import weights from this output folder of clstudy.generators.pretraining train-3d",
+)
+@option(
     "--virtual-people",
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
     help="import the file that clstudy.identities.virtual.build wrote",
@@ -48,14 +54,15 @@ from clstudy.storage.places import require_writable
 def assets(
     work: Path | None,
     pretrained: Path | None,
+    pretrained_3d: Path | None,
     ages: Path | None,
     virtual_people: Path | None,
     benchmark: Path | None,
 ) -> None:
     """Write the files, then the manifest."""
-    if not any((work, pretrained, ages, virtual_people, benchmark)):
+    if not any((work, pretrained, pretrained_3d, ages, virtual_people, benchmark)):
         raise click.UsageError(
-            "nothing to do; give --work, --pretrained, --ages, --virtual-people or --benchmark",
+            "nothing to do; give --work, --pretrained, --pretrained-3d, --ages, --virtual-people or --benchmark",
             click.get_current_context(),
         )
     require_writable(_HERE, "the package's folder", "work in a clone of your own (`pip install -e`)")
@@ -68,6 +75,8 @@ def assets(
         files.append(take_pretrained(pretrained))
     if ages is not None:
         files += take_ages(ages)
+    if pretrained_3d is not None:
+        files.append(take_pretrained_3d(pretrained_3d))
     if virtual_people is not None:
         files.append(take_virtual_people(virtual_people))
     if benchmark is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from importlib import import_module
 
-_MODULES = ("embedded_generator", "checkpoint_generator", "eg3d_checkpoint", "image_classifier")
+_MODULES = ("embedded_generator", "checkpoint_generator", "eg3d_checkpoint", "embedded_3d", "image_classifier")
 
 
 def load_generators() -> None:

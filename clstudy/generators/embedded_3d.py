@@ -8,18 +8,25 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from clstudy.assets import asset_path
 from clstudy.assets.readers.tensor_files import read_with_metadata
+from clstudy.generators.base import GENERATORS, DomainGenerator, GeneratorKind, GeneratorWeights
 from clstudy.generators.eg3d import EG3D, EG3DSettings, RenderingSettings, UsualCamera
+from clstudy.generators.eg3d_copies import EG3DCopies
 from clstudy.generators.stylegan2 import StyleGAN2Settings
 from clstudy.generators.super_resolution import SuperResolutionSettings
 from clstudy.generators.synthesis_copies import arrays_under
 from clstudy.generators.tri_planes import CORRECTED_AXES
 from clstudy.generators.w_encoder import WEncoder
+from clstudy.metrics.lpips import LPIPS
+from clstudy.settings.profiles import Profile
 
 _W = 256
+_FILE = "embedded_3d.safetensors"
 
 SETTINGS = EG3DSettings(
     backbone=StyleGAN2Settings(
@@ -71,3 +78,32 @@ def networks_of(
     network.load_state_dict(arrays_under("generator.", arrays))
     to_w.load_state_dict(arrays_under("encoder.", arrays))
     return network, to_w, arrays_under("direction.", arrays)
+
+
+class Embedded3DKind(GeneratorKind):
+    """The packaged 3D generator."""
+
+    description = "packaged EG3D of 64 px with its W encoder; photos need cameras"
+    pretrained = True
+
+    def read(self, files: Mapping[str, Path]) -> GeneratorWeights:
+        arrays, settings = read_arrays(asset_path(_FILE))
+        return GeneratorWeights(arrays, {"settings": settings})
+
+    def image_size(self, weights: GeneratorWeights, profile: Profile) -> int:
+        return EG3DSettings.from_dict(weights.facts["settings"]).img_resolution
+
+    def build(self, weights: GeneratorWeights, profile: Profile, device: torch.device, lpips: LPIPS) -> DomainGenerator:
+        network, to_w, directions = networks_of(weights.arrays, weights.facts["settings"])
+        return EG3DCopies(
+            network,
+            profile,
+            device,
+            lpips,
+            to_w,
+            freeze_renderer=profile.views.freeze_renderer,
+            directions=directions,
+        )
+
+
+GENERATORS.register("embedded_3d")(Embedded3DKind())

@@ -58,6 +58,7 @@ __all__ = [
     "ViewSettings",
     "class_gan_small",
     "embedded",
+    "embedded_3d",
     "embedded_ageing",
     "embedded_lora",
     "few_photos",
@@ -233,6 +234,21 @@ def my3dgen() -> Profile:
         estimate_from="a rough guess for one data-centre GPU, until a stage of this study is measured",
         stage_bytes=1_000_000,
         log_images=False,  # real people: a tracking server may be anywhere
+    )
+
+
+@PROFILES.register("embedded_3d")
+def embedded_3d() -> Profile:
+    """A 64 px EG3D on virtual people seen by several cameras, on the CPU: My3DGen's question on a laptop."""
+    return Profile(
+        name="embedded_3d",
+        description="packaged 64 px EG3D on virtual people with known cameras and depth; runs on a laptop without GPU",
+        workload="personalise_3d",
+        generator="embedded_3d",
+        weights="embedded_3d.safetensors",
+        data=DataSettings(name="virtual_views", timestamps=5, train=8, test=6),
+        stage_seconds=40.0,
+        stage_bytes=8_000_000,
     )
 
 

@@ -14,8 +14,8 @@ from clstudy.generators import embedded_3d
 from clstudy.generators.pretraining.directions import semantic_directions
 from clstudy.generators.pretraining.figures_3d import evaluate, inside_face, side_figures, write_grid
 from clstudy.generators.pretraining.networks_3d import Networks3D
-from clstudy.generators.pretraining.train import Cycle
 from clstudy.generators.pretraining.train_3d import (
+    Cycle3D,
     Pretrain3DSettings,
     depth_losses,
     drawn_batch,
@@ -30,7 +30,7 @@ from clstudy.identities.cameras import camera_problem, view_angles
 from clstudy.images import to_uint8
 
 QUICK = Pretrain3DSettings(
-    cycles=(Cycle(steps=4, learning_rate=5e-3, encoder_learning_rate=1e-3, identity_faces=1),),
+    cycles=(Cycle3D(steps=4, learning_rate=5e-3, encoder_learning_rate=1e-3, identity_faces=1),),
     batch=2,
     mapping_steps=2,
     mapping_batch=8,
@@ -148,7 +148,7 @@ def test_depth_losses_are_of_the_head_and_of_what_lies_behind_it() -> None:
 
 def test_training_lowers_the_loss_and_repeats(views: Views) -> None:
     settings = replace(
-        QUICK, cycles=(Cycle(steps=25, learning_rate=5e-3, encoder_learning_rate=1e-3, identity_faces=0),), batch=2
+        QUICK, cycles=(Cycle3D(steps=25, learning_rate=5e-3, encoder_learning_rate=1e-3, identity_faces=0),), batch=2
     )
     moment = views[:1]
 
@@ -170,7 +170,7 @@ def test_killed_in_a_cycle_it_goes_on_and_ends_in_the_same_bits(
     from clstudy.generators.pretraining import train_3d
 
     monkeypatch.setattr(train_3d, "SNAPSHOT_STEPS", 3)
-    cycle = Cycle(steps=7, learning_rate=5e-3, encoder_learning_rate=1e-3, identity_faces=1, identity_from=2)
+    cycle = Cycle3D(steps=7, learning_rate=5e-3, encoder_learning_rate=1e-3, identity_faces=1, identity_from=2)
     settings = replace(QUICK, cycles=(cycle,))
     whole = train_cycle(fresh_networks(settings), views, settings, 0, lambda networks: None)
 

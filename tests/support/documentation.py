@@ -18,6 +18,7 @@ PAGES = (
     *sorted((ROOT / "docs").glob("*.md")),
     ROOT / "docs" / "studies" / "README.md",
     ROOT / "clstudy" / "assets" / "MODEL_CARD.md",
+    ROOT / "clstudy" / "assets" / "MODEL_CARD_3D.md",
     ROOT / "clstudy" / "assets" / "VIRTUAL_PEOPLE.md",
 )
 _BLOCK = re.compile(

@@ -42,28 +42,34 @@ from clstudy.seeding import derive_rng, derive_seed
 SNAPSHOT = "autoencoder_3d.safetensors"
 """Encoder and EG3D as they were at the last snapshot; ``cycle_<number>.safetensors`` are those of finished cycles."""
 
-SNAPSHOT_STEPS = 250
+SNAPSHOT_STEPS = 500
 
 _SEEN = 2
 """Cameras through which a moment is compared in one step; the encoder sees through the first."""
 
 
 @dataclass(frozen=True, kw_only=True)
+class Cycle3D(Cycle):
+    """As ``Cycle``; ``depth_weight`` times the mean difference in depth inside the head is part of its loss."""
+
+    depth_weight: float = 4.0
+
+
+@dataclass(frozen=True, kw_only=True)
 class Pretrain3DSettings(PretrainSettings):
     """As ``PretrainSettings``, where ``batch`` counts moments.
 
-    The loss has three terms more: ``raw_weight`` times the MSE of the image before super-resolution, ``depth_weight``
-    times the mean difference in depth inside the head, and ``behind_weight`` times how much nearer than ``behind``
-    anything lies where only the backdrop is seen.
+    The loss has three terms more: ``raw_weight`` times the MSE of the image before super-resolution, that of depth (by
+    cycle), and ``behind_weight`` times how much nearer than ``behind`` anything lies where only the backdrop is seen.
     """
 
-    cycles: tuple[Cycle, ...] = (
-        Cycle(steps=9_000, learning_rate=5e-3, encoder_learning_rate=1e-3, identity_faces=4, identity_from=2_000),
-        Cycle(steps=5_000, learning_rate=2e-3, encoder_learning_rate=5e-4, identity_faces=8),
+    cycles: tuple[Cycle3D, ...] = (
+        Cycle3D(steps=6_000, learning_rate=5e-3, encoder_learning_rate=1e-3, identity_faces=4, identity_from=2_000),
+        Cycle3D(steps=1_500, learning_rate=2e-3, encoder_learning_rate=5e-4, identity_faces=8, depth_weight=12.0),
+        Cycle3D(steps=5_000, learning_rate=4e-3, encoder_learning_rate=8e-4, identity_faces=8, depth_weight=20.0),
     )
     batch: int = 8
     raw_weight: float = 2.0
-    depth_weight: float = 4.0
     behind_weight: float = 1.0
     behind: float = 2.9
     held_out: int = 96
@@ -143,6 +149,7 @@ def losses_of(
     batch: ViewBatch,
     settings: Pretrain3DSettings,
     objective: Objective,
+    cycle: Cycle3D,
     identity_faces: int,
     noise: Tensor,
     jitter: Uniform,
@@ -157,7 +164,7 @@ def losses_of(
     losses = objective(image, batch.targets, batch.points, w, identity_faces)
     raw = F.mse_loss(features[:, :3], F.avg_pool2d(batch.targets, image.shape[-1] // features.shape[-1]))
     inside, outside = depth_losses(depth, batch.depths, settings.behind)
-    total = losses.total + settings.raw_weight * raw + settings.depth_weight * inside + settings.behind_weight * outside
+    total = losses.total + settings.raw_weight * raw + cycle.depth_weight * inside + settings.behind_weight * outside
     return losses, total, float(inside.detach())
 
 
@@ -181,7 +188,7 @@ def train_cycle(
         batch = drawn_batch(views, settings, rng)
         noise = torch.from_numpy(rng.standard_normal((settings.batch, *live.latent_shape)).astype(np.float32))
         identity_faces = cycle.identity_faces if step >= cycle.identity_from else 0
-        losses, total, depth = losses_of(live, batch, settings, objective, identity_faces, noise, jitter)
+        losses, total, depth = losses_of(live, batch, settings, objective, cycle, identity_faces, noise, jitter)
         return total, lambda: f"{losses.words()} depth {depth:.4f}"
 
     return anneal(live, settings, number, losses_at, snapshot, every=SNAPSHOT_STEPS, progress=progress)
