@@ -145,9 +145,18 @@ def build_onnx(work: Path) -> list[Path]:
 
 def take_pretrained(folder: Path) -> Path:
     """Copy our own generator, its figures and its grid into the package."""
-    for name in ("model_card.json", "model_card_grid.png"):
+    return _with_card(folder, GENERATOR_FILE, "model_card")
+
+
+def take_pretrained_3d(folder: Path) -> Path:
+    """Copy our own 3D generator, its figures and its grid into the package."""
+    return _with_card(folder, GENERATOR_3D_FILE, "model_card_3d")
+
+
+def _with_card(folder: Path, file: str, card: str) -> Path:
+    for name in (f"{card}.json", f"{card}_grid.png"):
         shutil.copyfile(folder / name, _HERE / name)
-    return Path(shutil.copyfile(folder / GENERATOR_FILE, _HERE / GENERATOR_FILE))
+    return Path(shutil.copyfile(folder / file, _HERE / file))
 
 
 def take_ages(folder: Path) -> list[Path]:
@@ -156,13 +165,6 @@ def take_ages(folder: Path) -> list[Path]:
     (_HERE / "model_card_ages.json").write_text(json.dumps(cards, indent=2) + "\n")
     names = {"age_estimator.safetensors": AGE_ESTIMATOR_FILE, "age_prior.safetensors": AGE_PRIOR_FILE}
     return [Path(shutil.copyfile(folder / name, _HERE / ours)) for name, ours in names.items()]
-
-
-def take_pretrained_3d(folder: Path) -> Path:
-    """Copy our own 3D generator, its figures and its grid into the package."""
-    for name in ("model_card_3d.json", "model_card_3d_grid.png"):
-        shutil.copyfile(folder / name, _HERE / name)
-    return Path(shutil.copyfile(folder / GENERATOR_3D_FILE, _HERE / GENERATOR_3D_FILE))
 
 
 def take_benchmark(file: Path) -> Path:

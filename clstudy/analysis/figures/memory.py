@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -20,6 +21,7 @@ from clstudy.analysis.figures.style import (
     panel_grid,
     timestamp_colours,
 )
+from clstudy.analysis.matrix import Trial
 from clstudy.analysis.report_data import Arm, ReportData
 from clstudy.analysis.study_folder import StoredStage, anchor_latents
 
@@ -91,57 +93,85 @@ def stored_counts(material: ReportData, arm: Arm) -> np.ndarray:
     return total / np.maximum(trials, 1)
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Plane:
+    """A person's anchors in their first two principal components.
+
+    Attributes:
+        flat: all of them ``[n, 2]``.
+        share: of their variance.
+        where: digest of a photo -> its place.
+        timestamps: how many there are.
+    """
+
+    flat: np.ndarray
+    share: float
+    where: dict[str, np.ndarray]
+    timestamps: int
+
+
 def latents(material: ReportData) -> list[Drawing]:
     """Everybody's anchors in their first two principal components, with the stored ones and their hull, for every K.
 
     The first person at the focus size comes first; the others are drawn for a page to fold away.
     """
     storing = _storing_arms(material)
+    focus = material.focus_size
     sizes = sorted({arm.buffer_size or 0 for arm in storing})
-    people = sorted({trial.identity for trial in material.stages})
-    order = [(identity, size) for identity in people for size in sizes]
-    order.sort(key=lambda shown: shown != (people[0], material.focus_size))
     drawings: list[Drawing] = []
     reasons: list[NothingToDrawError] = []
-    for identity, size in order:
+    for identity in sorted({trial.identity for trial in material.stages}):
+        trials = {arm: trial for arm in storing if (trial := material.trial_of(arm, identity))}
         try:
-            found = _latents_of(material, identity, [arm for arm in storing if arm.buffer_size == size])
+            plane = _plane_of(material, identity, list(trials.values()))
         except NothingToDrawError as reason:
             reasons.append(reason)
             continue
-        drawings.append(replace(found, folded=bool(drawings)))
+        for size in sizes if drawings else sorted(sizes, key=lambda size: size != focus):
+            chosen = _chosen([arm for arm in trials if arm.buffer_size == size])
+            if chosen:
+                stages = {arm: material.stages[trials[arm]] for arm in chosen}
+                found = _latents_of(identity, size, stages, plane, material.rate_note)
+                drawings.append(replace(found, folded=bool(drawings)))
     if not drawings:
         raise reasons[0]
     return drawings
 
 
-def _latents_of(material: ReportData, identity: str, arms: list[Arm]) -> Drawing:
-    """One person's anchors, and what these arms, all of one buffer size, stored of them."""
-    # er_rand and er_hull come first, then the plan's order
-    chosen = sorted(arms, key=lambda arm: (arm.strategy not in ("er_rand", "er_hull"), arms.index(arm)))
-    chosen = sorted(chosen[:_MOST_STRATEGIES], key=arms.index)
-    trials = {arm: trial for arm in chosen if (trial := material.trial_of(arm, identity))}
+def _plane_of(material: ReportData, identity: str, trials: Sequence[Trial]) -> _Plane:
+    """A person's anchors, which are the same in all their trials."""
     if not trials:
         raise NothingToDrawError(f"No stages with stored photos of {identity} are in the study's folder.")
-    stages = {arm: material.stages[trial] for arm, trial in trials.items()}
-    size = chosen[0].buffer_size
-    last = next(iter(stages.values()))[-1]
+    last = material.stages[trials[0]][-1]
     parts = [anchor_latents(material.summary.study.folder, last, k) for k in range(len(last.asked.anchored))]
     known = [part for part in parts if part is not None]
     if len(known) < len(parts) or len(parts) < 2:
         raise NothingToDrawError("The anchors of the photos are not in the study's folder (anchors/).")
     flat, share = principal_plane(np.concatenate(known))
     where = dict(zip([digest for digests in last.asked.anchored for digest in digests], flat, strict=True))
-    moments = _spread_out(range(1, len(parts)), _MOST_MOMENTS)
+    return _Plane(flat=flat, share=share, where=where, timestamps=len(parts))
+
+
+def _chosen(arms: list[Arm]) -> list[Arm]:
+    """The few arms that a figure has room for, in the plan's order; er_rand and er_hull go before others."""
+    first = sorted(arms, key=lambda arm: (arm.strategy not in ("er_rand", "er_hull"), arms.index(arm)))
+    return sorted(first[:_MOST_STRATEGIES], key=arms.index)
+
+
+def _latents_of(
+    identity: str, size: int, stages: Mapping[Arm, Sequence[StoredStage]], plane: _Plane, rate_note: str
+) -> Drawing:
+    """One person's anchors, and what arms of one buffer size stored of them at several timestamps."""
+    moments = _spread_out(range(1, plane.timestamps), _MOST_MOMENTS)
     figure, axes = panel_grid(
         len(stages) * len(moments), len(moments), size=(1.6, 1.6), gap=(0.12, 0.12), margin=(0.4, 0.2, 0.2, 0.35)
     )
-    colours = timestamp_colours(len(parts))
+    colours = timestamp_colours(plane.timestamps)
+    low, high = plane.flat.min(axis=0), plane.flat.max(axis=0)
+    pad = 0.08 * float((high - low).max())
     for place, panel_axes in enumerate(axes):
         arm, t = list(stages)[place // len(moments)], moments[place % len(moments)]
-        _scatter(panel_axes, stages[arm][t], where, colours)
-        low, high = flat.min(axis=0), flat.max(axis=0)
-        pad = 0.08 * float((high - low).max())
+        _scatter(panel_axes, stages[arm][t], plane.where, colours)
         panel_axes.set(xlim=(low[0] - pad, high[0] + pad), ylim=(low[1] - pad, high[1] + pad), xticks=[], yticks=[])
         if place % len(moments) == 0:
             panel_axes.set_ylabel(arm.label, fontsize=TEXT, fontweight="bold")
@@ -154,7 +184,7 @@ def _latents_of(material: ReportData, identity: str, arms: list[Arm]) -> Drawing
         caption=f"Every dot is the anchor of a training photo of an earlier timestamp, coloured by timestamp (dark "
         f"is old, its number stands below); ringed ones are stored at t, the outline is the projection of their "
         f"convex hull, crosses are the new photos of t. First two principal components of this person's anchors "
-        f"({share:.0%} of their variance), so distances in the other dimensions are not seen.{material.rate_note}",
+        f"({plane.share:.0%} of their variance), so distances in the other dimensions are not seen.{rate_note}",
         alt=f"Scatter plots at t = {', '.join(map(str, moments))} for {', '.join(arm.label for arm in stages)}.",
     )
 
