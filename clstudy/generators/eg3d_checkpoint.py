@@ -50,15 +50,7 @@ class EG3DCheckpointKind(GeneratorKind):
             network = EG3D(EG3DSettings.from_dict(weights.facts["settings"]))
         network.load_state_dict(arrays_under("generator.", weights.arrays), assign=True)
         directions = arrays_under("direction.", weights.arrays)
-        edit = profile.views.edit
-        if directions and edit and edit not in directions:
-            raise UserError(
-                f"views.edit is {edit!r}, and the file of directions has {', '.join(directions)}; name one of them, or "
-                "leave it empty"
-            )
-        return EG3DCopies(
-            network, profile, device, lpips, freeze_renderer=profile.views.freeze_renderer, directions=directions
-        )
+        return EG3DCopies(network, profile, device, lpips, directions=directions)
 
 
 def read_directions(path: Path, w_dim: int) -> dict[str, np.ndarray]:

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from clstudy.errors import UserError
 from clstudy.generators.base import DomainGenerator
 from clstudy.generators.eg3d import EG3D, Rendered, RenderingSettings, UsualCamera
 from clstudy.generators.low_rank import add_low_rank
@@ -71,17 +72,19 @@ class SeenEG3D(nn.Module):
 class EG3DCopies(DomainGenerator):
     """A generator whose copies are EG3D networks; what is trained are all weights or low-rank factors.
 
-    The mapping network is never trained, since latents are w. With ``freeze_renderer`` the decoder and the
+    The mapping network is never trained, since latents are w. With ``views.freeze_renderer`` the decoder and the
     super-resolution stay as they are, too.
 
     Args:
         network: pretrained.
-        profile: for compute settings, low-rank factors and the inversion of anchors.
+        profile: for compute settings, low-rank factors, the inversion of anchors and views.
         device: where copies live.
         lpips: the loss's.
         encoder: photos ``[n, 3, s, s]`` -> w; None: anchors are found by optimisation.
-        freeze_renderer: train the backbone alone.
         directions: semantic directions by name, ``[w_dim]``.
+
+    Raises:
+        UserError: there are directions, and ``views.edit`` names none of them.
     """
 
     def __init__(
@@ -92,9 +95,14 @@ class EG3DCopies(DomainGenerator):
         lpips: LPIPS,
         encoder: nn.Module | None = None,
         *,
-        freeze_renderer: bool = False,
         directions: Mapping[str, Tensor] | None = None,
     ):
+        edit = profile.views.edit
+        if directions and edit and edit not in directions:
+            raise UserError(
+                f"views.edit is {edit!r}, and the file of directions has {', '.join(directions)}; name one of them, or "
+                "leave it empty"
+            )
         self.settings = network.settings
         self.latent_shape = (network.settings.backbone.w_dim,)
         self.device = device
@@ -102,7 +110,6 @@ class EG3DCopies(DomainGenerator):
         self._profile = profile
         self._lpips = lpips
         self._encoder = None if encoder is None else encoder.eval().requires_grad_(False).to(device)
-        self._freeze_renderer = freeze_renderer
         self.directions = {name: value.to(device) for name, value in (directions or {}).items()}
 
     def front(self, count: int) -> Tensor:
@@ -113,7 +120,7 @@ class EG3DCopies(DomainGenerator):
         network = copy.deepcopy(self.network)
         del network.backbone.mapping
         parts = network.tuned_parts()
-        for part in parts[:1] if self._freeze_renderer else parts:
+        for part in parts[:1] if self._profile.views.freeze_renderer else parts:
             if self._profile.low_rank.rank:
                 add_low_rank(part, self._profile.low_rank)
             else:

@@ -95,15 +95,7 @@ class Embedded3DKind(GeneratorKind):
 
     def build(self, weights: GeneratorWeights, profile: Profile, device: torch.device, lpips: LPIPS) -> DomainGenerator:
         network, to_w, directions = networks_of(weights.arrays, weights.facts["settings"])
-        return EG3DCopies(
-            network,
-            profile,
-            device,
-            lpips,
-            to_w,
-            freeze_renderer=profile.views.freeze_renderer,
-            directions=directions,
-        )
+        return EG3DCopies(network, profile, device, lpips, to_w, directions=directions)
 
 
 GENERATORS.register("embedded_3d")(Embedded3DKind())

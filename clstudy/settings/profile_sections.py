@@ -224,7 +224,8 @@ class ViewSettings:
     weights. ``mirrored``: every photo is also trained on as its mirror image, with its mirrored camera and an anchor of
     its own. ``turned_yaw``: identity is also scored of reconstructions turned by so many degrees to both sides; 0: not.
     ``edit``: the semantic direction along which latents of test photos are moved, by ``edit_strength`` times the
-    direction, to score and show edited faces; nothing for a generator without that direction, or if it is empty.
+    direction, to score and show edited faces; nothing for a generator without directions, or if it is empty. A name
+    that a generator's directions do not have is refused.
     """
 
     synthesis_yaw: Annotated[float, Field(ge=0, le=90)] = 20.0

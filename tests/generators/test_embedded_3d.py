@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
-import numpy as np
 import pytest
-import torch
 
 from clstudy.assets import asset_path, manifest
 from clstudy.assets.readers.tensor_files import read_with_metadata
+from clstudy.errors import UserError
 from clstudy.generators.conformance import CHECKS as GENERATOR_CHECKS
 from clstudy.generators.pretraining import training_views
 from clstudy.generators.pretraining.figures_3d import side_figures, smile_figures
 from clstudy.generators.pretraining.networks_3d import Networks3D
 from clstudy.generators.pretraining.training_views import Views, held_out_views
+from clstudy.images import to_unit_range
 from clstudy.registry import findings_of
-from clstudy.settings.profiles import embedded_3d
+from clstudy.settings.profiles import ViewSettings, embedded_3d
 from clstudy.study.opened_parts import opened_generator, opened_workload
 from clstudy.workloads.conformance import CHECKS, WorkloadInHand
 
@@ -49,6 +50,12 @@ def test_generator_and_workload_keep_their_contracts() -> None:
     assert not [one for one in findings_of(CHECKS, in_hand) if not one.passed]
 
 
+def test_a_direction_that_it_does_not_have_is_refused() -> None:
+    profile = replace(embedded_3d(), views=ViewSettings(edit="sneer"))
+    with pytest.raises(UserError, match=r"views.edit is 'sneer', and the file of directions has .*smile"):
+        opened_generator(profile, ())
+
+
 def test_its_weights_are_small_and_half_precision() -> None:
     arrays, metadata = read_with_metadata(asset_path(FILE))
     assert {str(values.dtype) for values in arrays.values()} == {"float16"}
@@ -70,7 +77,7 @@ def test_a_head_is_one_scene_from_all_sides(networks: Networks3D, unseen: Views)
     w = networks.encode(unseen.images[:, 0])
     turned = networks.seen(w, unseen.cameras[:, 1]).image
     straight = networks.seen(w, unseen.cameras[:, 2]).image
-    photos = torch.from_numpy(unseen.images[:, 1].astype(np.float32)).permute(0, 3, 1, 2) / 127.5 - 1
+    photos = to_unit_range(unseen.images[:, 1])
     error, without = (float((image - photos).square().mean()) for image in (turned, straight))
     assert error < 0.7 * without
 

@@ -54,7 +54,8 @@ def person(tmp_path_factory: pytest.TempPathFactory) -> Identity:
 
 
 def generator(rank: int = 2, *, freeze_renderer: bool = False) -> EG3DCopies:
-    return EG3DCopies(tiny_network(), tiny_profile(rank), torch.device("cpu"), LPIPS(), freeze_renderer=freeze_renderer)
+    profile = replace(tiny_profile(rank), views=ViewSettings(freeze_renderer=freeze_renderer))
+    return EG3DCopies(tiny_network(), profile, torch.device("cpu"), LPIPS())
 
 
 def runner(folder: Path, profile: Profile | None = None) -> StageRunner:
